@@ -1,0 +1,3 @@
+"""Paired image-to-image restoration and translation with diffusion bridges."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,89 @@
+"""What the command line prints: progress bars on a terminal, plain lines elsewhere."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from i2i_bridge import training
+
+console = Console(highlight=False, soft_wrap=True)
+errors = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def say(text: str) -> None:
+    """One plain line; brackets in it are text, not markup."""
+    console.print(text, markup=False)
+
+
+def say_error(text: str) -> None:
+    """`error: ...` on standard error, one line."""
+    errors.print(f"error: {text}", markup=False, style="red" if errors.is_terminal else None)
+
+
+def training_line(progress: training.Progress) -> str:
+    """A progress report as text."""
+    left = int(progress.seconds_left)
+    return (
+        f"step {progress.step}/{progress.steps}  loss {progress.loss:.4f}  lr {progress.lr:.2e}  "
+        f"|grad| {progress.grad_norm:.3f}  {progress.steps_per_second:.2f} it/s  data {progress.data_share:.0%}  "
+        f"mem {progress.memory_gb:.1f} GB  ETA {left // 3600}:{left // 60 % 60:02d}:{left % 60:02d}"
+    )
+
+
+@contextmanager
+def training_display(steps: int) -> Iterator[Callable[[training.Progress | str], None]]:
+    """The `report` of `train`: a live bar on a terminal, a line per report elsewhere."""
+    if not console.is_terminal:
+
+        def plain(event: training.Progress | str) -> None:
+            print(event if isinstance(event, str) else training_line(event), flush=True)
+
+        yield plain
+        return
+    columns = (BarColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task("the first steps are the slowest ...", total=steps)
+
+        def live(event: training.Progress | str) -> None:
+            if isinstance(event, str):
+                bar.console.print(event, markup=False)
+            else:
+                bar.update(task, completed=event.step, description=training_line(event))
+
+        yield live
+
+
+@contextmanager
+def counting(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A report of (done, total): a bar on a terminal, at most ten lines elsewhere."""
+    if not console.is_terminal:
+
+        def plain(done: int, total: int) -> None:
+            if done == total or done % max(total // 10, 1) == 0:
+                print(f"{what} {done}/{total}", flush=True)
+
+        yield plain
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task(what, total=None)
+
+        def live(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        yield live
+
+
+def show_table(title: str, header: list[str], rows: list[list[str]]) -> None:
+    """A table; columns after the first are right-aligned."""
+    table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for i, name in enumerate(header):
+        table.add_column(name, justify="left" if i == 0 else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    wide = console if console.is_terminal else Console(width=200, highlight=False, file=sys.stdout)
+    wide.print(table)

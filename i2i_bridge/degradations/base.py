@@ -1,0 +1,138 @@
+"""What a degradation is: the operator that turns a clean image X_0 into the degraded image X_1.
+
+A member is a frozen dataclass whose fields are the recipe's options:
+
+    @register_degradation("invert")
+    @dataclass(frozen=True)
+    class Invert(Degradation):
+        strength: float = 1.0
+
+        def __call__(self, x_0: Tensor, generator: Generator) -> Degraded:
+            return Degraded(x_0 * (1 - 2 * self.strength))
+
+`check_degradation` (contract.py) tells a plug-in's author whether it keeps the promises made here.
+"""
+
+import dataclasses
+import typing
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from i2i_bridge.errors import UserError
+from i2i_bridge.randomness import Generator
+from i2i_bridge.registry import did_you_mean
+
+
+@dataclass(frozen=True, eq=False)
+class Degraded:
+    """A degraded image and what else is known.
+
+    Args:
+        x_1: Degraded image, (B, C, H, W) float32, nominally in [-1, 1] (noise and ringing may leave it).
+        mask: (B, 1, H, W) float32 in {0, 1}, 1 = unknown; where it is 0, x_1 equals x_0 exactly. None:
+            nothing is known exactly.
+        condition: Further input of the network, (B, K, H, W) float32, or None.
+    """
+
+    x_1: Tensor
+    mask: Tensor | None = None
+    condition: Tensor | None = None
+
+
+class Degradation(ABC):
+    """x_1 = A(x_0): deterministic, or random by the given generator alone."""
+
+    def __post_init__(self) -> None:
+        """Checks the options whose annotation is a Literal (a recipe's are already checked by the registry).
+
+        Raises:
+            UserError: An option has a value that is not among its choices.
+        """
+        for field in dataclasses.fields(typing.cast(typing.Any, self)):
+            if typing.get_origin(field.type) is not typing.Literal:
+                continue
+            choices, value = typing.get_args(field.type), getattr(self, field.name)
+            if value not in choices:
+                hint = did_you_mean(str(value), choices)
+                raise UserError(f"{type(self).__name__}: {field.name} = {value!r} is unknown{hint}")
+
+    @abstractmethod
+    def __call__(self, x_0: Tensor, generator: Generator) -> Degraded:
+        """Degrades clean images.
+
+        Args:
+            x_0: Clean images, (B, C, H, W) float32 in [-1, 1]; not changed.
+            generator: One for the batch or one for each sample; sample i's result then depends on x_0[i] and
+                generator i only, never on the rest of the batch.
+
+        Raises:
+            UserError: The images' sides or channels do not suit the operator (see `check_image`).
+        """
+
+    @property
+    def scale(self) -> int:
+        """How many times larger x_1 is than the image that a user brings to be restored."""
+        return 1
+
+    @property
+    def multiple(self) -> int:
+        """The sides of x_0 must be multiples of this."""
+        return 1
+
+    @property
+    def masked(self) -> bool:
+        """Whether the results have a mask."""
+        return False
+
+    @property
+    def condition_channels(self) -> int:
+        """K of the condition, or 0 for none."""
+        return 0
+
+    def prepare(self, image: Tensor, generator: Generator, mask: Tensor | None = None) -> Degraded:
+        """Makes x_1 of an image that is degraded already, as `__call__` would have left it.
+
+        Args:
+            image: (B, C, H / scale, W / scale) float32 in [-1, 1].
+            generator: As in `__call__`; used where x_1 holds noise.
+            mask: (B or 1, 1, H, W), above 0.5 = unknown: the rest of x_1 is to come back as it is.
+
+        Raises:
+            UserError: The mask is missing where one is needed, or its size is not the image's.
+        """
+        return Degraded(image, None if mask is None else binary_mask(mask, image))
+
+    def check_image(self, x_0: Tensor, channels: tuple[int, ...] = ()) -> None:
+        """To be called first by members that are particular about sizes or channels.
+
+        Raises:
+            UserError: A side of x_0 is not a multiple of `multiple`, or its number of channels is not among
+                `channels` (empty: any).
+        """
+        height, width = x_0.shape[-2:]
+        if height % self.multiple or width % self.multiple:
+            raise UserError(
+                f"{type(self).__name__}: the image is {height} x {width}, but both sides must be multiples of"
+                f" {self.multiple}; crop or resize it"
+            )
+        if channels and x_0.shape[1] not in channels:
+            raise UserError(
+                f"{type(self).__name__}: the image has {x_0.shape[1]} channels, but only"
+                f" {' or '.join(map(str, channels))} can be degraded"
+            )
+
+
+def binary_mask(mask: Tensor, image: Tensor) -> Tensor:
+    """A user's mask as (B, 1, H, W) float32 in {0, 1} for an image (B, C, H, W); above 0.5 becomes 1.
+
+    Raises:
+        UserError: The sizes differ.
+    """
+    if mask.ndim != 4 or mask.shape[1] != 1 or mask.shape[0] not in (1, len(image)):
+        raise UserError(f"the mask's shape is {tuple(mask.shape)}, but it must be (batch, 1, height, width)")
+    if mask.shape[-2:] != image.shape[-2:]:
+        sizes = [" x ".join(map(str, x.shape[-2:])) for x in (mask, image)]
+        raise UserError(f"the mask is {sizes[0]} and the image {sizes[1]}; give both the same size")
+    return (mask > 0.5).to(image).expand(len(image), -1, -1, -1)

@@ -1,0 +1,163 @@
+"""The promises of `Degradation`, tried on a member."""
+
+import contextlib
+import random
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from i2i_bridge.degradations.base import Degradation, Degraded
+from i2i_bridge.errors import UserError
+from i2i_bridge.randomness import generator
+
+
+def check_degradation(degradation: Degradation, channels: int = 3, size: int = 64) -> list[str]:
+    """Whether a degradation keeps the promises of `Degradation`, for authors of plug-ins.
+
+    Args:
+        channels: Channels of the images that it is tried on.
+        size: Their height; rounded up to what the degradation asks for.
+
+    Returns:
+        What is wrong, each in one line; empty if nothing is.
+    """
+    problems = []
+    try:
+        for problem in _faults(degradation, channels, size):
+            problems.append(problem)
+    except Exception as error:
+        # The tried code is anybody's: whatever it raises is the finding, and ends the trial.
+        problems.append(f"raised {type(error).__name__}: {error}")
+    return problems
+
+
+def _faults(degradation: Degradation, channels: int, size: int) -> Iterator[str]:
+    if not isinstance(degradation, Degradation):
+        yield f"{type(degradation).__name__} is not a subclass of Degradation"
+        return
+    multiple, scale = degradation.multiple, degradation.scale
+    size = -(-size // (multiple * scale)) * multiple * scale
+    x_0 = _probe(channels, size, size)
+
+    original, before = x_0.clone(), _global_states()
+    degraded = degradation(x_0, _trial_generators())
+    if _global_states() != before:
+        yield "uses a global random generator; draw from the generator that is given"
+    if not torch.equal(x_0, original):
+        yield "changes x_0 in place"
+        x_0 = original.clone()
+    malformed = list(_malformed(degraded, x_0, degradation))
+    yield from malformed
+    if malformed:
+        return
+    if torch.equal(degraded.x_1, x_0):
+        yield "x_1 equals x_0: nothing is degraded"
+
+    if not _same(degraded, degradation(x_0.clone(), _trial_generators()), tolerance=0):
+        yield "equal generators give different results"
+    for i, one in enumerate(_trial_generators()):
+        single = degradation(x_0[i : i + 1].clone(), [one])
+        alone = Degraded(*(None if part is None else part[i : i + 1] for part in _parts(degraded)))  # type: ignore[arg-type]
+        # Not to the bit: a library's convolution may sum in another order for another batch.
+        if not _same(alone, single, tolerance=1e-4):
+            yield "a sample's result depends on the rest of the batch; sample i must draw from generator i"
+            break
+    for problem in _malformed(degradation(x_0.clone(), generator(0, "check")), x_0, degradation):
+        yield f"with one generator for the batch: {problem}"
+
+    oblong = _probe(channels, size, size + multiple * scale)
+    # A member may be for square images only, if it says so.
+    with contextlib.suppress(UserError):
+        for problem in _malformed(degradation(oblong, _trial_generators()), oblong, degradation):
+            yield f"for an image that is not square: {problem}"
+    if multiple > 1:
+        try:
+            degradation(_probe(channels, size + 1, size), _trial_generators())
+            yield f"a side that is not a multiple of {multiple} is taken without a UserError"
+        except UserError:
+            pass
+
+    image = x_0[..., : size // scale, : size // scale].clone()
+    mask = torch.zeros_like(x_0[:, :1])
+    mask[..., : size // 2] = 1
+    try:
+        prepared = degradation.prepare(image, _trial_generators(), mask)
+    except Exception as error:
+        yield f"prepare() of images of 1/{scale} the size raised {type(error).__name__}: {error}"
+        return
+    if (
+        not isinstance(prepared, Degraded)
+        or prepared.x_1.shape != x_0.shape
+        or not prepared.x_1.isfinite().all()
+    ):
+        yield f"prepare() of images of 1/{scale} the size does not return finite x_1 of x_0's shape"
+
+
+def _malformed(degraded: Degraded, x_0: Tensor, degradation: Degradation) -> Iterator[str]:
+    if not isinstance(degraded, Degraded):
+        yield f"returns {type(degraded).__name__}, not Degraded"
+        return
+    x_1, mask, condition = degraded.x_1, degraded.mask, degraded.condition
+    batch, _, height, width = x_0.shape
+    if x_1.shape != x_0.shape:
+        yield f"x_1 has shape {tuple(x_1.shape)} for x_0 of shape {tuple(x_0.shape)}"
+        return
+    if (mask is not None) != degradation.masked:
+        yield f"masked is {degradation.masked}, but the results have {'no' if mask is None else 'a'} mask"
+    if (0 if condition is None else condition.shape[1]) != degradation.condition_channels:
+        yield f"condition_channels is {degradation.condition_channels}, but the condition has another number"
+    for name, part in (("x_1", x_1), ("mask", mask), ("condition", condition)):
+        if part is not None and part.dtype != torch.float32:
+            yield f"{name} is {part.dtype}, not torch.float32"
+        if part is not None and not part.isfinite().all():
+            yield f"{name} has NaN or infinite values"
+        if part is not None and (part.shape[0], *part.shape[2:]) != (batch, height, width):
+            yield f"{name} has shape {tuple(part.shape)} for x_0 of shape {tuple(x_0.shape)}"
+            return
+    known = torch.ones_like(x_1, dtype=torch.bool)
+    if mask is not None:
+        if mask.shape[1] != 1 or not ((mask == 0) | (mask == 1)).all():
+            yield "mask is not of one channel of zeros and ones"
+            return
+        known = (mask == 0).expand_as(x_1)
+        if not torch.equal(x_1[known], x_0[known]):
+            yield "x_1 differs from x_0 where mask = 0, which says that the pixels are known"
+    values = x_1[known].float()
+    # Generous: JPEG overshoots to 1.9, and noise of std 1 stays within 7.
+    if values.numel() and values.abs().quantile(0.9) > 8:
+        yield f"x_1 reaches {float(values.abs().max()):.4g}; images are in [-1, 1], not [0, 255]"
+    elif values.numel() and values.min() >= 0:
+        yield "x_1 is nowhere negative; images are in [-1, 1], not [0, 1]"
+
+
+def _probe(channels: int, height: int, width: int) -> Tensor:
+    """Three different images that fill [-1, 1]: waves with a little noise."""
+    rows, columns = torch.arange(height)[:, None] / height, torch.arange(width) / width
+    phases = torch.arange(3 * channels).view(3, channels, 1, 1)
+    waves = torch.sin(9 * rows + (phases % 5) * columns * 3 + phases)
+    noise = torch.rand(waves.shape, generator=generator(0, "check", "probe")) * 2 - 1
+    return 0.8 * waves + 0.2 * noise
+
+
+def _trial_generators() -> list[torch.Generator]:
+    return [generator(0, "check", i) for i in range(3)]
+
+
+def _global_states() -> tuple[bytes, str, str]:
+    watched = np.random.get_state(legacy=False)  # noqa: NPY002 (the global generator is what is watched)
+    return torch.get_rng_state().numpy().tobytes(), repr(random.getstate()), repr(watched)
+
+
+def _parts(degraded: Degraded) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    return degraded.x_1, degraded.mask, degraded.condition
+
+
+def _same(a: Degraded, b: Degraded, tolerance: float) -> bool:
+    return all(
+        p is q
+        if p is None or q is None
+        else p.shape == q.shape and torch.allclose(p, q, rtol=0, atol=tolerance)
+        for p, q in zip(_parts(a), _parts(b), strict=True)
+    )

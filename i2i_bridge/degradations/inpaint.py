@@ -1,0 +1,88 @@
+"""Inpainting: part of the image is missing."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from i2i_bridge.degradations.base import Degradation, Degraded, binary_mask
+from i2i_bridge.degradations.masks import brush_mask, center_mask, folder_mask, mask_files
+from i2i_bridge.errors import UserError
+from i2i_bridge.randomness import Generator, per_sample, randn_like
+from i2i_bridge.registry import register_degradation
+
+
+@register_degradation("inpaint")
+@dataclass(frozen=True)
+class Inpaint(Degradation):
+    """x_1 = (1 - mask) x_0 + mask fill; known pixels are kept exactly.
+
+    Args:
+        mask: "center": the middle half of each side. "freeform": brush strokes. "folder": mask images.
+        area: Band of a freeform hole's share of the image, above 0 and at most 0.9; 0.1 to 0.2 if not given.
+        folder: Folder of mask images, white = hole; read only when images are degraded, so that a trained
+            model can be used where the folder is not.
+        fill: "noise": N(0, 1), which the paper found essential; "white" = 1; "grey" = 0.
+    """
+
+    mask: Literal["center", "freeform", "folder"] = "center"
+    area: tuple[float, float] | None = None
+    folder: Path | None = None
+    fill: Literal["noise", "white", "grey"] = "noise"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.folder is not None) != (self.mask == "folder"):
+            raise UserError(
+                f"Inpaint: mask = '{self.mask}' but folder = {self.folder}; mask = 'folder' needs a folder,"
+                " and no other mask takes one"
+            )
+        if self.area is not None:
+            if self.mask != "freeform":
+                raise UserError(f"Inpaint: area is for mask = 'freeform', not '{self.mask}'")
+            low, high = self.area
+            if not 0 < low <= high <= 0.9:
+                raise UserError(
+                    f"Inpaint: area = [{low}, {high}] must be two rising shares above 0 and at most 0.9"
+                )
+
+    @property
+    def masked(self) -> bool:
+        return True
+
+    @cached_property
+    def _files(self) -> list[Path]:
+        return mask_files(Path(self.folder or "."))
+
+    def __call__(self, x_0: Tensor, generator: Generator) -> Degraded:
+        height, width = x_0.shape[-2:]
+        masks = [self._draw_mask(height, width, one) for one in per_sample(generator, len(x_0))]
+        return self._fill(x_0, torch.stack(masks)[:, None].to(x_0), generator)
+
+    def prepare(self, image: Tensor, generator: Generator, mask: Tensor | None = None) -> Degraded:
+        """As `Degradation.prepare`; the image's pixels under the mask do not matter.
+
+        Raises:
+            UserError: No mask, or one of another size.
+        """
+        if mask is None:
+            raise UserError("inpainting needs a mask that says where the hole is (white = hole)")
+        return self._fill(image, binary_mask(mask, image), generator)
+
+    def _draw_mask(self, height: int, width: int, generator: torch.Generator) -> Tensor:
+        if self.mask == "center":
+            return center_mask(height, width)
+        if self.mask == "freeform":
+            return brush_mask(height, width, self.area or (0.1, 0.2), generator)
+        return folder_mask(self._files, height, width, generator)
+
+    def _fill(self, x: Tensor, mask: Tensor, generator: Generator) -> Degraded:
+        if self.fill == "noise":
+            fill = randn_like(x, generator)
+        else:
+            fill = torch.full_like(x, 1.0 if self.fill == "white" else 0.0)
+        # Not by arithmetic: what lies under the hole may be NaN, and known pixels stay bit-exact.
+        return Degraded(torch.where(mask > 0, fill, x), mask)

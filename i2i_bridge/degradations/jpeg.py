@@ -1,0 +1,140 @@
+"""JPEG compression at a fixed quality, 4:2:0."""
+
+import io
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+import torch
+from einops import rearrange
+from PIL import Image
+from torch import Tensor
+
+from i2i_bridge.degradations.base import Degradation, Degraded
+from i2i_bridge.degradations.linear import precise
+from i2i_bridge.errors import UserError
+from i2i_bridge.randomness import Generator
+from i2i_bridge.registry import register_degradation
+
+# ITU-T T.81, Annex K, tables K.1 and K.2.
+_LUMA = [
+    [16, 11, 10, 16, 24, 40, 51, 61],
+    [12, 12, 14, 19, 26, 58, 60, 55],
+    [14, 13, 16, 24, 40, 57, 69, 56],
+    [14, 17, 22, 29, 51, 87, 80, 62],
+    [18, 22, 37, 56, 68, 109, 103, 77],
+    [24, 35, 55, 64, 81, 104, 113, 92],
+    [49, 64, 78, 87, 103, 121, 120, 101],
+    [72, 92, 95, 98, 112, 100, 103, 99],
+]
+_CHROMA = [
+    [17, 18, 24, 47, 99, 99, 99, 99],
+    [18, 21, 26, 66, 99, 99, 99, 99],
+    [24, 26, 56, 99, 99, 99, 99, 99],
+    [47, 66, 99, 99, 99, 99, 99, 99],
+    *[[99] * 8] * 4,
+]
+# JFIF's colour matrix to four digits, and its inverse; both as the released models saw them.
+_TO_YCBCR = [[0.299, 0.587, 0.114], [-0.1687, -0.3313, 0.5], [0.5, -0.4187, -0.0813]]
+_TO_RGB = [
+    [1.0, -3.68199903e-05, 1.40198758],
+    [1.0, -0.344113281, -0.714103821],
+    [1.0, 1.77197812, -1.34583413e-04],
+]
+
+
+def quantisation_tables(quality: int) -> tuple[Tensor, Tensor]:
+    """Luma and chroma tables, each (8, 8) float64 of whole numbers in 1..255.
+
+    floor((s q + 50) / 100) with s = 5000 / quality below 50, else 200 - 2 quality, q the table of Annex K.
+    libjpeg drops the fraction of s as well: where there is one, a few of its entries are one less.
+    """
+    scale = 5000 / quality if quality < 50 else 200 - 2 * quality
+    base = torch.tensor([_LUMA, _CHROMA], dtype=torch.float64)
+    luma, chroma = ((scale * base + 50) / 100).floor().clamp(1, 255)
+    return luma, chroma
+
+
+@lru_cache(maxsize=1)
+def block_transform() -> Tensor:
+    """Orthonormal DCT-II of an 8x8 block as a matrix on the 64 pixels in row order, (64, 64) float64."""
+    k = torch.arange(8, dtype=torch.float64)
+    cosines = torch.cos(torch.pi / 8 * (k + 0.5) * k[:, None]) / 2
+    cosines[0] /= 2**0.5
+    return torch.kron(cosines, cosines)
+
+
+def _quantised(plane: Tensor, table: Tensor) -> Tensor:
+    """Each 8x8 block's coefficients rounded to multiples of the table's, and back. plane: (..., H, W)."""
+    transform, step = block_transform().to(plane), table.flatten().to(plane)
+    blocks = rearrange(plane, "... (h i) (w j) -> ... h w (i j)", i=8, j=8)
+    levels = blocks @ transform.T / step
+    # Flat 8-bit blocks land exactly half-way (white at quality 50: 63.5); without the snap, the last bit of a
+    # sum, and so the batch size, would decide.
+    levels = ((levels * 2**20).round() / 2**20).round()
+    return rearrange(levels * step @ transform, "... h w (i j) -> ... (h i) (w j)", i=8, j=8)
+
+
+@register_degradation("jpeg")
+@dataclass(frozen=True)
+class Jpeg(Degradation):
+    """x_1 = decode(encode(x_0)), with chroma at half resolution. 1 or 3 channels.
+
+    Args:
+        quality: 1 to 100.
+        backend: "ddrm": the operator of the paper's models, on any device: chroma decimated, not rounded to 8
+            bits, not clamped (a few per cent of the values leave [-1, 1]); sides must be multiples of 16.
+            "pillow": libjpeg, as in the files that users have. "kornia": kornia's differentiable codec.
+    """
+
+    quality: int
+    backend: Literal["ddrm", "pillow", "kornia"] = "ddrm"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 1 <= self.quality <= 100:
+            raise UserError(f"Jpeg: quality = {self.quality} is outside 1..100")
+
+    @property
+    def multiple(self) -> int:
+        return 16 if self.backend == "ddrm" else 1
+
+    def __call__(self, x_0: Tensor, generator: Generator) -> Degraded:
+        self.check_image(x_0, channels=(1, 3))
+        codec = {"ddrm": self._ddrm, "pillow": self._pillow, "kornia": self._kornia}[self.backend]
+        return Degraded(codec(x_0))
+
+    def _ddrm(self, x_0: Tensor) -> Tensor:
+        luma_table, chroma_table = quantisation_tables(self.quality)
+        pixels = (precise(x_0) + 1) * 127.5
+        if pixels.shape[1] == 1:
+            decoded = _quantised(pixels - 128, luma_table) + 128
+        else:
+            # Chroma's offset of 128 and the centring of -128 cancel.
+            ycbcr = torch.einsum("ij,bjhw->bihw", pixels.new_tensor(_TO_YCBCR), pixels)
+            luma = _quantised(ycbcr[:, :1] - 128, luma_table) + 128
+            chroma = _quantised(ycbcr[:, 1:, ::2, ::2], chroma_table)
+            chroma = chroma.repeat_interleave(2, -2).repeat_interleave(2, -1)
+            decoded = torch.einsum("ij,bjhw->bihw", pixels.new_tensor(_TO_RGB), torch.cat([luma, chroma], 1))
+        return (decoded / 127.5 - 1).to(x_0.dtype)
+
+    def _pillow(self, x_0: Tensor) -> Tensor:
+        pixels = ((x_0 + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+        decoded = []
+        for image in pixels.permute(0, 2, 3, 1).cpu().numpy():
+            file = io.BytesIO()
+            # Grey images are two-dimensional to Pillow.
+            Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(
+                file, "JPEG", quality=self.quality, subsampling="4:2:0"
+            )
+            decoded.append(np.asarray(Image.open(file)).reshape(image.shape))
+        return torch.from_numpy(np.stack(decoded)).to(x_0).permute(0, 3, 1, 2).contiguous() / 127.5 - 1
+
+    def _kornia(self, x_0: Tensor) -> Tensor:
+        from kornia.enhance import jpeg_codec_differentiable
+
+        channels = x_0.shape[1]
+        pixels = ((x_0 + 1) / 2).clamp(0, 1).expand(-1, 3, -1, -1)
+        decoded = jpeg_codec_differentiable(pixels, x_0.new_tensor([float(self.quality)])) * 2 - 1
+        return decoded if channels == 3 else decoded.mean(1, keepdim=True)

@@ -1,0 +1,100 @@
+"""Several degradations for one model: each image gets one of them."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from i2i_bridge.degradations.base import Degradation, Degraded
+from i2i_bridge.errors import UserError
+from i2i_bridge.randomness import Generator, per_sample, rand
+from i2i_bridge.registry import DEGRADATIONS, register_degradation
+
+
+@register_degradation("mixture")
+@dataclass(frozen=True)
+class Mixture(Degradation):
+    """x_1 = A_k x_0, with k drawn for each sample by its generator.
+
+    If any member has masks, all results have: a member without gets a mask of ones, because nothing of its
+    x_1 is known exactly. Members must agree on the condition.
+
+    Args:
+        degradations: A table for each member, such as {name = "jpeg", quality = 5}.
+        weights: Relative frequency of each member; all alike if not given.
+    """
+
+    degradations: list[dict[str, Any]]
+    weights: list[float] | None = None
+    members: tuple[Degradation, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.degradations:
+            raise UserError("Mixture: degradations is empty; name at least one")
+        object.__setattr__(self, "members", tuple(DEGRADATIONS.build(table) for table in self.degradations))
+        weights = [1.0] * len(self.members) if self.weights is None else self.weights
+        if len(weights) != len(self.members):
+            raise UserError(f"Mixture: {len(weights)} weights for {len(self.members)} degradations")
+        if not all(math.isfinite(weight) and weight >= 0 for weight in weights) or sum(weights) == 0:
+            raise UserError(f"Mixture: weights = {weights} must be positive or 0, and not all 0")
+        if len({member.condition_channels for member in self.members}) > 1:
+            raise UserError(
+                "Mixture: some degradations give the network a condition and others not; split them"
+            )
+
+    @property
+    def scale(self) -> int:
+        """The members' scale where all agree, else 1: the user then brings an image of full size."""
+        scales = {member.scale for member in self.members}
+        return scales.pop() if len(scales) == 1 else 1
+
+    @property
+    def multiple(self) -> int:
+        return math.lcm(*(member.multiple for member in self.members))
+
+    @property
+    def masked(self) -> bool:
+        return any(member.masked for member in self.members)
+
+    @property
+    def condition_channels(self) -> int:
+        return self.members[0].condition_channels
+
+    def __call__(self, x_0: Tensor, generator: Generator) -> Degraded:
+        self.check_image(x_0)
+        generators = per_sample(generator, len(x_0))
+        picks = self._pick(generators)
+        x_1 = torch.empty_like(x_0)
+        mask = torch.ones_like(x_0[:, :1]) if self.masked else None
+        condition = x_0.new_empty(len(x_0), self.condition_channels, *x_0.shape[-2:])
+        for k in sorted(set(picks)):
+            chosen = [i for i, pick in enumerate(picks) if pick == k]
+            degraded = self.members[k](x_0[chosen], [generators[i] for i in chosen])
+            x_1[chosen] = degraded.x_1
+            if mask is not None and degraded.mask is not None:
+                mask[chosen] = degraded.mask
+            if degraded.condition is not None:
+                condition[chosen] = degraded.condition
+        return Degraded(x_1, mask, condition if self.condition_channels else None)
+
+    def prepare(self, image: Tensor, generator: Generator, mask: Tensor | None = None) -> Degraded:
+        """As `Degradation.prepare`, by the first member with masks if a mask is given, else without.
+
+        Where members enlarge by different scales, the image is of full size already and taken as it is.
+        """
+        fitting = [member for member in self.members if member.masked == (mask is not None)] or self.members
+        fitting = [member for member in fitting if member.scale == self.scale]
+        degraded = (
+            fitting[0].prepare(image, generator, mask) if fitting else super().prepare(image, generator, mask)
+        )
+        if self.masked and degraded.mask is None:
+            return Degraded(degraded.x_1, torch.ones_like(degraded.x_1[:, :1]), degraded.condition)
+        return degraded
+
+    def _pick(self, generators: list[torch.Generator]) -> list[int]:
+        weights = torch.tensor(self.weights or [1.0] * len(self.members), dtype=torch.float64)
+        bounds = weights.cumsum(0) / weights.sum()
+        return [int(k) for k in torch.searchsorted(bounds, rand((len(generators),), generators), right=True)]

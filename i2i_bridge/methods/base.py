@@ -1,0 +1,34 @@
+"""What training and evaluation need to know of a method."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from i2i_bridge.randomness import Generator
+
+Batch = Mapping[str, Any]
+"""x_0 (B, C, H, W), x_1 of the same shape, optional mask (B, 1, H, W) and condition (B, K, H, W), key."""
+
+
+class Method(Protocol):
+    """A way to learn X_1 -> X_0."""
+
+    network: nn.Module
+    """What is trained, averaged and saved."""
+
+    def parameter_groups(self) -> dict[str, Iterable[nn.Parameter]]:
+        """The parameters of each optimizer, by the name that `losses` gives its loss."""
+        ...
+
+    def losses(self, batch: Batch, generator: Generator) -> Iterator[tuple[str, Tensor]]:
+        """Scalar losses, each the mean over the batch, in the order in which their groups are to be updated."""
+        ...
+
+    def walk(self, batch: Batch, *, nfe: int, generator: Generator) -> Iterator[Tensor]:
+        """The states on the way from X_1 to the restored image, which is the last; batch needs no x_0."""
+        ...
+
+    def with_network(self, network: nn.Module) -> "Method":
+        """The same method around another network (its moving average, say)."""
+        ...

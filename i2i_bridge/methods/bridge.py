@@ -1,0 +1,102 @@
+"""The diffusion bridge as a method: Algorithm 1 (training) and Algorithm 2 (generation) of I2SB."""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from i2i_bridge import registry
+from i2i_bridge.guidance import predictor
+from i2i_bridge.methods.base import Batch
+from i2i_bridge.processes import Process
+from i2i_bridge.proposals import PosteriorProposal, Proposal
+from i2i_bridge.randomness import Generator, rand
+from i2i_bridge.recipe import Recipe
+from i2i_bridge.samplers import Sampler, ancestral
+from i2i_bridge.targets import Target
+from i2i_bridge.time_grids import TimeGrid, uniform
+
+
+@dataclass
+class Bridge:
+    """A network that walks a diffusion bridge from X_1 to X_0.
+
+    Args:
+        network: Called as network(x_t, t, condition).
+        condition: Whether the network sees X_1 (or the pair's own condition): eps(X_t, t, X_1).
+        sampler_options: Keyword options of the sampler.
+    """
+
+    network: nn.Module
+    process: Process
+    target: Target
+    condition: bool = False
+    proposal: Proposal = field(default_factory=PosteriorProposal)
+    sampler: Sampler = ancestral
+    sampler_options: dict[str, Any] = field(default_factory=dict)
+    grid: TimeGrid = uniform
+    clip: bool = False
+
+    def parameter_groups(self) -> dict[str, Iterable[nn.Parameter]]:
+        """One group: the network."""
+        return {"bridge": self.network.parameters()}
+
+    def with_network(self, network: nn.Module) -> "Bridge":
+        """The same bridge around another network."""
+        return dataclasses.replace(self, network=network)
+
+    def losses(self, batch: Batch, generator: Generator) -> Iterator[tuple[str, Tensor]]:
+        """Mean squared error to the target at t ~ U(0, 1] (Eq. 12), over unknown pixels where there is a mask.
+
+            E || F(X_t, t[, X_1]) - (X_t - X_0) / sigma_t ||^2
+
+        The mean runs over all pixels, the known ones counting 0.
+        """
+        x_0, x_1, mask = batch["x_0"], batch["x_1"], batch.get("mask")
+        t = 1 - rand((x_0.shape[0],), generator)
+        x_t = self.proposal.sample(self.process, x_0, x_1, t, generator)
+        wanted = self.target.of(self.process, x_0, x_1, x_t, t)
+        time = self.process.network_time(t).to(x_t.device)
+        output = self.network(self.target.network_input(self.process, x_t, t), time, self._condition(batch))
+        error = (output.float() - wanted).square()
+        yield "bridge", (error if mask is None else error * mask).mean()
+
+    def walk(self, batch: Batch, *, nfe: int, generator: Generator) -> Iterator[Tensor]:
+        """The sampler's states; the last is the restored image. Exactly nfe network calls."""
+        x_1 = batch["x_1"]
+        predict_x0 = predictor(
+            self.network,
+            self.process,
+            self.target,
+            x_1,
+            condition=self._condition(batch),
+            mask=batch.get("mask"),
+            clip=self.clip,
+        )
+        times = self.grid(self.process, nfe)
+        sample: Callable[..., Iterator[Tensor]] = self.sampler
+        return sample(self.process, predict_x0, x_1, times, generator, **self.sampler_options)
+
+    def _condition(self, batch: Batch) -> Tensor | None:
+        if not self.condition:
+            return None
+        given: Tensor | None = batch.get("condition")
+        return batch["x_1"] if given is None else given
+
+
+@registry.METHODS.register("bridge")
+def from_recipe(recipe: Recipe, network: nn.Module) -> Bridge:
+    """The bridge that a recipe describes, around a network."""
+    return Bridge(
+        network,
+        recipe.build_process(),
+        recipe.build_target(),
+        condition=bool(recipe.network.get("condition_channels", 0)),
+        proposal=recipe.build_proposal(),
+        sampler=registry.SAMPLERS.get(str(recipe.sample.sampler["name"])),
+        sampler_options=recipe.sampler_options(),
+        grid=registry.TIME_GRIDS.get(recipe.sample.grid),
+        clip=recipe.sample.clip,
+    )

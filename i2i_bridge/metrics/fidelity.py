@@ -1,0 +1,44 @@
+"""Fidelity to the clean image: PSNR and SSIM, computed by torchmetrics."""
+
+import torch
+from torch import Tensor
+
+from i2i_bridge.errors import UserError
+from i2i_bridge.metrics.base import Metric
+from i2i_bridge.registry import register_metric
+
+
+@register_metric("psnr")
+class PSNR(Metric):
+    """Peak signal-to-noise ratio in dB, over all pixels and channels of an image.
+
+    10 log10(range^2 / MSE), range = 2; infinite for equal images.
+    """
+
+    label = "PSNR (dB)"
+    higher_is_better = True
+
+    def __call__(self, restored: Tensor, clean: Tensor) -> Tensor:
+        from torchmetrics.functional.image import peak_signal_noise_ratio
+
+        # An explicit range: torchmetrics would otherwise read it off the data.
+        return torch.as_tensor(
+            peak_signal_noise_ratio(restored, clean, data_range=(-1.0, 1.0), reduction="none", dim=(1, 2, 3))
+        )
+
+
+@register_metric("ssim")
+class SSIM(Metric):
+    """Structural similarity (Wang et al. 2004), mean over channels: Gaussian window of 11 pixels, sigma 1.5."""
+
+    label = "SSIM"
+    higher_is_better = True
+
+    def __call__(self, restored: Tensor, clean: Tensor) -> Tensor:
+        from torchmetrics.functional.image import structural_similarity_index_measure
+
+        if min(clean.shape[-2:]) < 11:
+            raise UserError(f"SSIM needs images of at least 11x11 pixels, got {clean.shape[-1]}x{clean.shape[-2]}")
+        return torch.as_tensor(
+            structural_similarity_index_measure(restored, clean, data_range=(-1.0, 1.0), reduction="none")
+        ).reshape(-1)

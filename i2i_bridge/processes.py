@@ -1,0 +1,309 @@
+"""Bridges: how a clean image turns into its degraded partner.
+
+Every process here is one line,
+
+    X_t = a_t X_1 + b_t X_0 + c_t z,        z ~ N(0, I),  t in [0, 1],
+
+with X_0 the clean or target image (t = 0) and X_1 the degraded or source image (t = 1). That is the notation
+of I2SB (Liu et al., ICML 2023); flow-matching papers number the ends the other way round. A process supplies
+the three coefficients in float64, as closed forms that never subtract nearly equal numbers, so they keep
+their relative accuracy at both ends. Samplers, targets and time grids read nothing else.
+
+A *pinned* process is a true bridge: b_1 = c_1 = 0, so it starts exactly at X_1. A *deterministic* one has
+c = 0 everywhere: an ordinary differential equation (OT-ODE, flow).
+"""
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from i2i_bridge.randomness import Generator, randn_like
+from i2i_bridge.registry import register_process
+
+
+class Coefficients(NamedTuple):
+    """a_t (weight of X_1), b_t (weight of X_0), c_t (standard deviation): float64, the shape of t."""
+
+    a: Tensor
+    b: Tensor
+    c: Tensor
+
+
+class Gaussian(NamedTuple):
+    """A normal distribution: mean (B, C, H, W) and a standard deviation broadcastable to it."""
+
+    mean: Tensor
+    std: Tensor
+
+    def sample(self, generator: Generator) -> Tensor:
+        """One draw, in the mean's dtype and on its device. A zero std reads no random number."""
+        if not bool(self.std.any()):
+            return self.mean
+        return self.mean + self.std * randn_like(self.mean, generator)
+
+
+def as_times(t: Tensor | float) -> Tensor:
+    """Times as float64 on the CPU.
+
+    Raises:
+        ValueError: A time lies outside [0, 1] or is not a number.
+    """
+    times = torch.as_tensor(t, dtype=torch.float64, device="cpu")
+    if not bool(((times >= 0) & (times <= 1)).all()):
+        raise ValueError(f"times must lie in [0, 1], got {times.tolist()}")
+    return times
+
+
+def expand(values: Tensor, like: Tensor) -> Tensor:
+    """Per-sample numbers (B,) or () as a tensor that broadcasts against images (B, C, H, W)."""
+    return values.reshape(values.shape + (1,) * (like.ndim - values.ndim)).to(like.device, like.dtype)
+
+
+class Process(ABC):
+    """X_t = a_t X_1 + b_t X_0 + c_t z."""
+
+    deterministic: ClassVar[bool] = False
+    """c_t = 0 for every t."""
+    pinned: ClassVar[bool] = True
+    """b_1 = c_1 = 0: the process starts exactly at X_1."""
+
+    @abstractmethod
+    def coefficients(self, t: Tensor | float) -> Coefficients:
+        """a_t, b_t, c_t at times in [0, 1] of any shape, float64, same shape out."""
+
+    def sigma(self, t: Tensor | float) -> Tensor:
+        """sigma_t, the standard deviation gathered from time 0 to t; float64, the shape of t.
+
+        Raises:
+            ValueError: The process has no such quantity (a flow has no diffusion).
+        """
+        raise ValueError(f"{type(self).__name__} has no sigma_t, because it does not diffuse")
+
+    def network_time(self, t: Tensor | float) -> Tensor:
+        """The time that the network is told, in [0, 1]: t itself, except for foreign checkpoints."""
+        return as_times(t)
+
+    def marginal(self, x_0: Tensor, x_1: Tensor, t: Tensor | float) -> Gaussian:
+        """Distribution of X_t given both ends (for I2SB: Prop. 3.3, Eq. 11).
+
+            X_t | X_0, X_1  ~  N(a_t X_1 + b_t X_0, c_t^2 I)
+
+        Args:
+            x_0: Clean images, (B, C, H, W), in [-1, 1].
+            x_1: Degraded images, same shape. May leave [-1, 1] where the task adds noise.
+            t: Times in [0, 1], shape (B,) or ().
+
+        Returns:
+            Mean (B, C, H, W) and std broadcastable to it; the std is 0 at both ends of a pinned process.
+
+        Raises:
+            ValueError: The images differ in shape, or a time lies outside [0, 1].
+        """
+        if x_0.shape != x_1.shape:
+            raise ValueError(f"x_0 {tuple(x_0.shape)} and x_1 {tuple(x_1.shape)} differ in shape")
+        a, b, c = (expand(value, x_0) for value in self.coefficients(t))
+        return Gaussian(a * x_1 + b * x_0, c)
+
+
+def _bridge(sigma2: Tensor, sigma_bar2: Tensor) -> Coefficients:
+    """I2SB Eq. 11 from the variances gathered on either side of t (their sum is the total)."""
+    total = sigma2 + sigma_bar2
+    return Coefficients(sigma2 / total, sigma_bar2 / total, torch.sqrt(sigma2) * torch.sqrt(sigma_bar2 / total))
+
+
+@register_process("i2sb")
+@dataclass(frozen=True)
+class I2SB(Process):
+    """The symmetric bridge of I2SB: beta rises from each end towards the middle (Liu et al. 2023, Sec. 4.1).
+
+        beta_t = (sqrt(beta_min) + (sqrt(beta_max) - sqrt(beta_min)) t)^2  for t <= 1/2,   beta_{1-t} = beta_t
+        sigma_t^2 = int_0^t beta,   sigma_bar_t^2 = int_t^1 beta
+        a = sigma^2 / (sigma^2 + sigma_bar^2),   b = 1 - a,   c = sigma sigma_bar / sqrt(sigma^2 + sigma_bar^2)
+
+    This is the released code's schedule in the limit of many steps: there the ramp runs over the whole
+    interval and only its first half is used, so the peak is about 0.187 for beta_max = 0.3 and 0.433 for 1.0.
+
+    Args:
+        beta_max: End of the ramp; the paper takes 0.3 (JPEG, super-resolution) and 1.0 (deblurring, inpainting).
+        beta_min: Diffusion rate at both ends.
+    """
+
+    beta_max: float = 0.3
+    beta_min: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not (self.beta_min > 0 and self.beta_max > 0):
+            raise ValueError(f"beta_min and beta_max must be positive, got {self.beta_min} and {self.beta_max}")
+
+    def _from_end(self, t: Tensor) -> Tensor:
+        # int_0^t of the ramp, a polynomial with positive terms only in sum: exact for t <= 1/2, also at beta_max = beta_min.
+        p = math.sqrt(self.beta_min)
+        q = math.sqrt(self.beta_max) - p
+        return t * (p * p + p * q * t + q * q * t * t / 3)
+
+    def _variance(self, t: Tensor) -> Tensor:
+        total = 2 * self._from_end(torch.tensor(0.5, dtype=torch.float64))
+        return torch.where(t <= 0.5, self._from_end(t), total - self._from_end(1 - t))
+
+    def coefficients(self, t: Tensor | float) -> Coefficients:
+        times = as_times(t)
+        return _bridge(self._variance(times), self._variance(1 - times))
+
+    def sigma(self, t: Tensor | float) -> Tensor:
+        return torch.sqrt(self._variance(as_times(t)))
+
+
+@register_process("ot-ode")
+@dataclass(frozen=True)
+class OTODE(I2SB):
+    """The deterministic limit of the I2SB bridge: the same path of means, no noise (Prop. 3.4).
+
+        X_t = a_t X_1 + b_t X_0,   a and b as in I2SB
+
+    The paper uses it with beta_max = 1.0 for deblurring and inpainting. A constant rate
+    (beta_max = beta_min) gives (1 - t) X_0 + t X_1 (Cor. 3.5).
+    """
+
+    beta_max: float = 1.0
+
+    deterministic = True
+
+    def coefficients(self, t: Tensor | float) -> Coefficients:
+        a, b, c = super().coefficients(t)
+        return Coefficients(a, b, torch.zeros_like(c))
+
+
+@register_process("brownian")
+@dataclass(frozen=True)
+class BrownianBridge(Process):
+    """Brownian bridge of constant rate (BBDM with s = sigma_1^2 / 2; I2SB with constant beta).
+
+        a = t,   b = 1 - t,   c = sigma_1 sqrt(t (1 - t)),   sigma_t = sigma_1 sqrt(t)
+
+    Args:
+        sigma_1: Standard deviation that the unpinned Brownian motion gathers over [0, 1]; c peaks at half of it.
+    """
+
+    sigma_1: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not self.sigma_1 > 0:
+            raise ValueError(f"sigma_1 must be positive, got {self.sigma_1}; use 'flow' for a noiseless path")
+
+    def coefficients(self, t: Tensor | float) -> Coefficients:
+        times = as_times(t)
+        return Coefficients(times, 1 - times, self.sigma_1 * torch.sqrt(times * (1 - times)))
+
+    def sigma(self, t: Tensor | float) -> Tensor:
+        return self.sigma_1 * torch.sqrt(as_times(t))
+
+
+@register_process("ve-bridge")
+@dataclass(frozen=True)
+class VEBridge(Process):
+    """Variance-exploding bridge (DDBM, Zhou et al. 2024): the diffusion sigma_t = sigma_max t, tied to X_1.
+
+    a = t^2,   b = 1 - t^2,   c = sigma_max t sqrt(1 - t^2)
+    """
+
+    sigma_max: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.sigma_max > 0:
+            raise ValueError(f"sigma_max must be positive, got {self.sigma_max}")
+
+    def coefficients(self, t: Tensor | float) -> Coefficients:
+        times = as_times(t)
+        left = (1 - times) * (1 + times)
+        return Coefficients(times * times, left, self.sigma_max * times * torch.sqrt(left))
+
+    def sigma(self, t: Tensor | float) -> Tensor:
+        return self.sigma_max * as_times(t)
+
+
+@register_process("vp-bridge")
+@dataclass(frozen=True)
+class VPBridge(Process):
+    """Variance-preserving bridge (DDBM, Zhou et al. 2024).
+
+        E_t = beta_min t + beta_d t^2 / 2,  alpha_t = exp(-E_t / 2),  rho_t^2 = exp(E_t) - 1,  rhobar_t^2 = rho_1^2 - rho_t^2
+        a = (alpha_t / alpha_1) rho_t^2 / rho_1^2,   b = alpha_t rhobar_t^2 / rho_1^2,   c = alpha_t rho_t rhobar_t / rho_1
+
+    sigma_t is alpha_t rho_t = sqrt(1 - alpha_t^2), the diffusion's own standard deviation.
+    """
+
+    beta_min: float = 0.1
+    beta_d: float = 2.0
+
+    def __post_init__(self) -> None:
+        if not (self.beta_min > 0 and self.beta_d >= 0):
+            raise ValueError(f"beta_min must be positive and beta_d not negative, got {self.beta_min}, {self.beta_d}")
+
+    def _exponent(self, t: Tensor) -> Tensor:
+        return t * (self.beta_min + self.beta_d * t / 2)
+
+    def coefficients(self, t: Tensor | float) -> Coefficients:
+        times = as_times(t)
+        done = self._exponent(times)
+        # E_1 - E_t factored, so that 1 - t keeps its accuracy near t = 1.
+        left = (1 - times) * (self.beta_min + self.beta_d * (1 + times) / 2)
+        total = torch.expm1(self._exponent(torch.ones((), dtype=torch.float64)))
+        rho2, rho_bar2 = torch.expm1(done), torch.exp(done) * torch.expm1(left)
+        alpha = torch.exp(-done / 2)
+        return Coefficients(
+            torch.exp(left / 2) * rho2 / total,
+            alpha * rho_bar2 / total,
+            alpha * torch.sqrt(rho2) * torch.sqrt(rho_bar2 / total),
+        )
+
+    def sigma(self, t: Tensor | float) -> Tensor:
+        return torch.sqrt(-torch.expm1(-self._exponent(as_times(t))))
+
+
+@register_process("gaussian-prior")
+@dataclass(frozen=True)
+class GaussianPrior(Process):
+    """Variance-preserving diffusion from noise; X_1 enters only through the network's condition (Palette, SR3).
+
+        E_t = beta_min t + (beta_max - beta_min) t^2 / 2,   a = 0,   b = exp(-E_t / 2),   c = sqrt(1 - exp(-E_t))
+
+    Not pinned: sampling starts at c_1 z, and b_1 = exp(-E_1 / 2) (0.007 by default) is taken as 0 there.
+    """
+
+    beta_min: float = 0.1
+    beta_max: float = 20.0
+
+    pinned = False
+
+    def __post_init__(self) -> None:
+        if not (self.beta_min > 0 and self.beta_max >= self.beta_min):
+            raise ValueError(f"0 < beta_min <= beta_max is needed, got {self.beta_min} and {self.beta_max}")
+
+    def coefficients(self, t: Tensor | float) -> Coefficients:
+        times = as_times(t)
+        exponent = times * (self.beta_min + (self.beta_max - self.beta_min) * times / 2)
+        return Coefficients(
+            torch.zeros_like(times), torch.exp(-exponent / 2), torch.sqrt(-torch.expm1(-exponent))
+        )
+
+    def sigma(self, t: Tensor | float) -> Tensor:
+        return self.coefficients(t).c
+
+
+@register_process("flow")
+@dataclass(frozen=True)
+class LinearFlow(Process):
+    """Straight path between the pair (rectified flow on given pairs, InDI without noise).
+
+    a = t,   b = 1 - t,   c = 0
+    """
+
+    deterministic = True
+
+    def coefficients(self, t: Tensor | float) -> Coefficients:
+        times = as_times(t)
+        return Coefficients(times, 1 - times, torch.zeros_like(times))

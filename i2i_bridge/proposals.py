@@ -1,0 +1,58 @@
+"""Sampling proposals: where training draws X_t from."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from i2i_bridge.processes import Process, expand
+from i2i_bridge.randomness import Generator, rand, randn_like
+from i2i_bridge.registry import PROPOSALS
+
+
+class Proposal(Protocol):
+    """Draws the training state X_t of a pair."""
+
+    def sample(self, process: Process, x_0: Tensor, x_1: Tensor, t: Tensor, generator: Generator) -> Tensor:
+        """X_t, (B, C, H, W), at times t (B,) in (0, 1]."""
+        ...
+
+
+@PROPOSALS.register("posterior")
+@dataclass(frozen=True)
+class PosteriorProposal:
+    """X_t ~ q(X_t | X_0, X_1), the bridge's own marginal (Algorithm 1, Eq. 11)."""
+
+    def sample(self, process: Process, x_0: Tensor, x_1: Tensor, t: Tensor, generator: Generator) -> Tensor:
+        """X_t = a_t X_1 + b_t X_0 + c_t z."""
+        return process.marginal(x_0, x_1, t).sample(generator)
+
+
+@PROPOSALS.register("mixture")
+@dataclass(frozen=True)
+class MixtureProposal:
+    """A share of the samples from the forward SDE, the rest from q(X_t | X_0, X_1) (the ablation of Figure 10).
+
+        with probability forward_ratio:  X_t = X_0 + sigma_t z        (the forward SDE of score-based models, Eq. 6 with f = 0)
+        else:                            X_t ~ q(X_t | X_0, X_1)
+
+    The forward SDE does not know X_1, so it leaves the states that sampling visits; q is the better choice in the paper.
+
+    Args:
+        forward_ratio: Share in [0, 1]; 0 is the posterior proposal.
+    """
+
+    forward_ratio: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.forward_ratio <= 1:
+            raise ValueError(f"forward_ratio must lie in [0, 1], got {self.forward_ratio}")
+
+    def sample(self, process: Process, x_0: Tensor, x_1: Tensor, t: Tensor, generator: Generator) -> Tensor:
+        """X_t of either kind, decided per sample."""
+        forward = rand((x_0.shape[0],), generator) < self.forward_ratio
+        posterior = process.marginal(x_0, x_1, t)
+        mean = torch.where(expand(forward, x_0).bool(), x_0, posterior.mean)
+        std = torch.where(expand(forward, x_0).bool(), expand(process.sigma(t), x_0), posterior.std)
+        return mean + std * randn_like(x_0, generator)

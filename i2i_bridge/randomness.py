@@ -1,0 +1,63 @@
+"""Randomness as an argument: every draw has a generator, and every generator a key.
+
+A generator is keyed by (seed, purpose, index), for example `(0, "degradation", "photo_17")`. So a draw does
+not depend on batch size, worker, process count or order, and nothing reads or writes a global generator.
+"""
+
+import hashlib
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+Generator = torch.Generator | Sequence[torch.Generator]
+"""One generator for a whole batch, or one for each sample of it."""
+
+
+def key(seed: int, purpose: str, *index: int | str) -> int:
+    """64-bit seed of a named draw: BLAKE2b of the parts, the same on every machine and Python run."""
+    text = "\x1f".join([str(seed), purpose, *(f"{type(part).__name__}:{part}" for part in index)])
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8).digest())
+
+
+def generator(seed: int, purpose: str, *index: int | str) -> torch.Generator:
+    """A CPU generator keyed by (seed, purpose, index)."""
+    return torch.Generator().manual_seed(key(seed, purpose, *index))
+
+
+def randn_like(x: Tensor, generator: Generator) -> Tensor:
+    """Standard normal noise of x's shape (B, ...), dtype and device.
+
+    With a sequence of B generators, sample i comes from generator i alone, so its noise is the same in any
+    batch. Drawn where the generator lives (CPU as a rule), then moved.
+
+    Raises:
+        ValueError: The number of generators is not the batch size.
+    """
+    if isinstance(generator, torch.Generator):
+        return torch.randn(x.shape, generator=generator, device=generator.device, dtype=x.dtype).to(x.device)
+    if len(generator) != x.shape[0]:
+        raise ValueError(f"{len(generator)} generators for a batch of {x.shape[0]}")
+    return torch.stack(
+        [torch.randn(x.shape[1:], generator=g, device=g.device, dtype=x.dtype) for g in generator]
+    ).to(x.device)
+
+
+def rand(shape: Sequence[int], generator: Generator) -> Tensor:
+    """Uniform numbers in [0, 1), float64, of a shape (B, ...); per-sample generators as in `randn_like`."""
+    if isinstance(generator, torch.Generator):
+        return torch.rand(tuple(shape), generator=generator, device=generator.device, dtype=torch.float64).cpu()
+    if len(generator) != shape[0]:
+        raise ValueError(f"{len(generator)} generators for a batch of {shape[0]}")
+    return torch.stack(
+        [torch.rand(tuple(shape[1:]), generator=g, device=g.device, dtype=torch.float64).cpu() for g in generator]
+    )
+
+
+def per_sample(generator: Generator, batch: int) -> list[torch.Generator]:
+    """One generator for each of `batch` samples: the given ones, or the same single one for all, in order."""
+    if isinstance(generator, torch.Generator):
+        return [generator] * batch
+    if len(generator) != batch:
+        raise ValueError(f"{len(generator)} generators for a batch of {batch}")
+    return list(generator)

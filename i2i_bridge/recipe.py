@@ -1,0 +1,339 @@
+"""Recipes: one TOML file holds every choice of a task, for training, restoring and evaluating.
+
+A recipe is data. It is checked whole before anything is built, an unknown key is an error that names the nearest
+known one, and a run folder's `recipe.toml` is the resolved recipe, all that `restore` and `evaluate` need.
+"""
+
+import json
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from i2i_bridge import registry
+from i2i_bridge.degradations.base import Degradation
+from i2i_bridge.errors import UserError
+from i2i_bridge.processes import Process
+from i2i_bridge.proposals import Proposal
+from i2i_bridge.registry import did_you_mean
+from i2i_bridge.shipped import shipped_folder
+from i2i_bridge.targets import Target
+
+if TYPE_CHECKING:  # albumentations takes seconds to import
+    from i2i_bridge.data.loading import PairDataset
+
+Positive = Annotated[int, Field(gt=0)]
+Part = dict[str, Any]
+"""A table with a `name` from a registry; its other keys are that member's options."""
+
+
+class Settings(BaseModel):
+    """A table of the recipe; unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, validate_default=True)
+
+
+class DataSettings(Settings):
+    """Which images, and their geometry. `card` names a dataset card; `source` adds to or overrides its table."""
+
+    card: str | None = None
+    root: str | None = None
+    source: Part = {}
+    size: tuple[Positive, Positive] | Positive = 256
+    """Height and width that the network trains on, in pixels."""
+    validation_size: tuple[Positive, Positive] | Positive | None = None
+    """Height and width of validation images; by default as `size`."""
+    resize: Literal["short_side", "stretch", "none"] = "short_side"
+    load_size: Positive | None = None
+    """Resize to this first, then crop (the jitter of Pix2pix)."""
+    crop: Literal["random", "center"] = "center"
+    flip: bool = True
+    channels: Positive = 3
+    train_split: str = "train"
+    validation_split: str = "val"
+
+
+class TrainSettings(Settings):
+    """The optimisation."""
+
+    steps: Positive
+    batch_size: Positive = 256
+    """Samples per step, over all processes and micro-batches."""
+    micro_batch: Positive | None = None
+    """Samples per forward pass of one process; gradients are averaged over the batch. Default: all at once."""
+    lr: Annotated[float, Field(gt=0)] = 5e-5
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    schedule: Literal["constant", "linear", "cosine", "step"] = "constant"
+    """`linear` and `cosine` fall to 0 at the last step; `step` multiplies by lr_gamma every lr_step steps."""
+    lr_gamma: Annotated[float, Field(gt=0, le=1)] = 0.99
+    lr_step: Positive = 1000
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    clip_norm: Annotated[float, Field(gt=0)] | None = None
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    """Reached by (1 + n) / (10 + n) after n updates."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    seed: int = 0
+    workers: Annotated[int, Field(ge=0)] = 2
+    save_every: Positive = 5000
+    keep: Positive = 2
+    """How many checkpoints stay."""
+    sample_every: Positive = 5000
+    log_every: Positive = 50
+
+    def learning_rate(self, step: int) -> float:
+        """Learning rate of a step (counted from 0): a pure function, so there is no scheduler state to lose."""
+        if step < self.warmup_steps:
+            return self.lr * (step + 1) / self.warmup_steps
+        done = (step - self.warmup_steps) / max(self.steps - self.warmup_steps, 1)
+        if self.schedule == "linear":
+            return self.lr * max(1 - done, 0.0)
+        if self.schedule == "cosine":
+            return self.lr * 0.5 * (1 + float(torch.cos(torch.tensor(min(done, 1.0) * torch.pi, dtype=torch.float64))))
+        if self.schedule == "step":
+            return self.lr * self.lr_gamma ** (step // self.lr_step)
+        return self.lr
+
+
+class SampleSettings(Settings):
+    """How restored images are drawn."""
+
+    sampler: Part = {"name": "ancestral"}
+    grid: str = "uniform"
+    nfe: Annotated[int, Field(ge=1, le=1000)] = 10
+    clip: bool = False
+
+
+class EvaluateSettings(Settings):
+    """What `evaluate` measures by default."""
+
+    nfe: list[Annotated[int, Field(ge=1, le=1000)]] = [1, 10, 100]
+    metrics: list[str] = ["psnr", "ssim", "lpips"]
+    images: Positive | None = None
+    """Score only the first so many images of the validation split."""
+    seed: int = 0
+
+
+class Reference(Settings):
+    """Published numbers of the task; nothing here is measured by this project."""
+
+    source: str
+    protocol: str
+    note: str = ""
+    rows: list[dict[str, str | int | float]]
+
+
+class Recipe(Settings):
+    """Every setting of one task. See `i2i-bridge show NAME` for an example."""
+
+    name: str
+    summary: str
+    task: Literal["restoration", "translation"]
+    data: DataSettings
+    degradation: Part | None = None
+    method: Part = {"name": "bridge"}
+    process: Part = {"name": "i2sb"}
+    target: Part = {"name": "i2sb"}
+    proposal: Part = {"name": "posterior"}
+    network: Part
+    train: TrainSettings
+    sample: SampleSettings = SampleSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
+    reference: Reference | None = None
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> "Recipe":
+        # Built here once, so that a wrong name, key or combination is refused before any work starts.
+        process, target = self.build_process(), self.build_target()
+        try:
+            target.check(process)
+        except ValueError as error:
+            raise UserError(str(error)) from error
+        registry.PROPOSALS.build(self.proposal)
+        registry.METHODS.get(str(self.method.get("name")))
+        self.sampler_options()
+        registry.TIME_GRIDS.get(self.sample.grid)
+        for metric in self.evaluate.metrics:
+            registry.METRICS.get(metric)
+        if self.degradation is not None:
+            self.build_degradation()
+        registry.NETWORKS.check(self._network_table())
+        return self
+
+    def build_process(self) -> Process:
+        """The bridge of `[process]`."""
+        process: Process = registry.PROCESSES.build(self.process)
+        return process
+
+    def build_target(self) -> Target:
+        """The target of `[target]`."""
+        target: Target = registry.TARGETS.build(self.target)
+        return target
+
+    def build_proposal(self) -> Proposal:
+        """The sampling proposal of `[proposal]`."""
+        proposal: Proposal = registry.PROPOSALS.build(self.proposal)
+        return proposal
+
+    def build_degradation(self) -> Degradation | None:
+        """The operator of `[degradation]`, or None where the data come as pairs."""
+        if self.degradation is None:
+            return None
+        degradation: Degradation = registry.DEGRADATIONS.build(self.degradation)
+        return degradation
+
+    def build_dataset(self, split: Literal["train", "validation"]) -> "PairDataset":
+        """The pairs of a split, degraded and cut as the recipe says.
+
+        Training cuts and flips at random; validation takes the centre, and depends on each item's key alone.
+
+        Raises:
+            UserError: The images cannot be found, or the data are neither pairs nor have a degradation.
+        """
+        from i2i_bridge.data.cards import load_card, open_source
+        from i2i_bridge.data.loading import PairDataset
+        from i2i_bridge.data.transforms import Geometry
+
+        table = dict(load_card(self.data.card).dataset) if self.data.card else {}
+        table |= self.data.source
+        if self.data.root is not None:
+            table["root"] = self.data.root
+        if not table:
+            raise UserError(f"recipe '{self.name}': [data] names no images; set data.card or data.source")
+        training = split == "train"
+        source = open_source(table, self.data.train_split if training else self.data.validation_split)
+        size = self.data.size if training else self.data.validation_size or self.data.size
+        geometry = Geometry(
+            size,
+            resize=self.data.resize,
+            load_size=self.data.load_size if training else None,
+            crop=self.data.crop if training else "center",
+            flip=self.data.flip and training,
+        )
+        seed = self.train.seed if training else self.evaluate.seed
+        return PairDataset(source, geometry, self.build_degradation(), self.data.channels, seed, split)
+
+    def build_network(self) -> torch.nn.Module:
+        """The network of `[network]`, freshly initialised; its channels default to the data's."""
+        network: torch.nn.Module = registry.NETWORKS.build(self._network_table())
+        return network
+
+    def _network_table(self) -> Part:
+        known = registry.NETWORKS.options(str(self.network.get("name")))
+        channels = {"in_channels": self.data.channels, "out_channels": self.data.channels}
+        return {key: value for key, value in channels.items() if key in known} | self.network
+
+    def sampler_options(self) -> dict[str, Any]:
+        """The keyword options of `[sample.sampler]`, checked.
+
+        Raises:
+            UserError: Unknown sampler or option.
+        """
+        options = {key: value for key, value in self.sample.sampler.items() if key != "name"}
+        known = registry.SAMPLERS.options(str(self.sample.sampler.get("name")))
+        allowed = {k for k, p in known.items() if p.kind is p.KEYWORD_ONLY} - {"start"}
+        for key in options:
+            if key not in allowed:
+                raise UserError(f"sampler '{self.sample.sampler['name']}': unknown key '{key}'{did_you_mean(key, allowed)}")
+        return options
+
+    def to_toml(self) -> str:
+        """The recipe as TOML, every default written out."""
+        import tomlkit
+
+        return tomlkit.dumps(self.model_dump(mode="json", exclude_none=True))
+
+
+def recipe_names() -> list[str]:
+    """Names of the shipped recipes, such as 'restoration/jpeg-5'."""
+    folder = shipped_folder("recipes")
+    return sorted(str(path.relative_to(folder).with_suffix("")).replace("\\", "/") for path in folder.rglob("*.toml"))
+
+
+def recipe_file(name: str) -> Path:
+    """The file of a recipe: an existing path, a shipped name, or its last part where that is unambiguous.
+
+    Raises:
+        UserError: There is none; the message names the nearest.
+    """
+    path = Path(name)
+    if path.suffix == ".toml":
+        if not path.is_file():
+            raise UserError(f"{name}: no such recipe file")
+        return path
+    names = recipe_names()
+    found = [known for known in names if name in (known, known.split("/")[-1])]
+    if len(found) != 1:
+        hint = did_you_mean(name, names + [known.split("/")[-1] for known in names])
+        raise UserError(f"no recipe '{name}'{hint}; `i2i-bridge list recipes` shows all" if not found else f"'{name}' could be {found}")
+    return shipped_folder("recipes") / f"{found[0]}.toml"
+
+
+def load_recipe(name: str | Path, overrides: Iterable[str] = ()) -> Recipe:
+    """Read and check a recipe.
+
+    Args:
+        name: A TOML file, or the name of a shipped recipe.
+        overrides: `key.key=value` settings with TOML values, as on the command line: `train.lr=1e-4`.
+
+    Raises:
+        UserError: The file or a setting is wrong; one line with file, key and value.
+    """
+    path = recipe_file(str(name))
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: {error}") from error
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from error
+    for override in overrides:
+        _override(table, override)
+    return parse_recipe(table, str(path))
+
+
+def parse_recipe(table: Mapping[str, Any], where: str) -> Recipe:
+    """A checked recipe from a table; `where` names it in errors."""
+    try:
+        # JSON mode is strict about types, yet lets a TOML array become a tuple.
+        return Recipe.model_validate_json(json.dumps(table, default=str))
+    except ValidationError as error:
+        raise UserError(f"{where}: {_one_line(error)}") from error
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
+
+
+def _override(table: dict[str, Any], text: str) -> None:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise UserError(f"'{text}': an override reads key.key=value, for example train.lr=1e-4")
+    try:
+        parsed = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        parsed = value  # a bare word: a string without quotes
+    *parents, last = key.split(".")
+    for parent in parents:
+        inner = table.setdefault(parent, {})
+        if not isinstance(inner, dict):
+            raise UserError(f"'{text}': '{parent}' is a value, not a table")
+        table = inner
+    # Another name is another member: its predecessor's options would not fit it.
+    if last == "name" and parents and table.get("name") != parsed:
+        table.clear()
+    table[last] = parsed
+
+
+def _one_line(error: ValidationError) -> str:
+    first = error.errors()[0]
+    place = [part for part in first["loc"] if isinstance(part, int) or part not in ("constrained-int", "tuple[constrained-int, constrained-int]")]
+    dotted = ".".join(str(part) for part in place)
+    if first["type"] == "extra_forbidden":
+        model: Any = Recipe
+        for part in place[:-1]:
+            annotation = model.model_fields[part].annotation
+            model = next((m for m in (annotation, *getattr(annotation, "__args__", ())) if isinstance(m, type) and issubclass(m, BaseModel)), None)
+        return f"unknown key '{dotted}'{did_you_mean(str(place[-1]), model.model_fields if model else ())}"
+    got = "" if first["type"] == "missing" else f", got {first['input']!r}"
+    return f"{dotted}: {first['msg'].lower()}{got}"

@@ -1,0 +1,208 @@
+"""Names for things: a recipe says `name = "jpeg"` and this is where the name is looked up.
+
+Each kind of part has one registry. Built-in members register when their home module is imported, which
+happens at the first look-up, so `import i2i_bridge` stays light. A user's own part comes in through the same
+decorator, from a file named with `--plugin mine.py` or an ordinary Python import; never from a recipe.
+"""
+
+import difflib
+import importlib
+import importlib.util
+import inspect
+import json
+import pkgutil
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from i2i_bridge.errors import UserError
+
+T = TypeVar("T", bound=Callable[..., Any])
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """'; did you mean ...?' for a near miss, else the known words."""
+    known = sorted(known)
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    if near:
+        return f"; did you mean '{near[0]}'?"
+    return f"; known: {', '.join(known)}" if known else ""
+
+
+class Registry:
+    """Name -> class or function, of one kind of part.
+
+    Args:
+        kind: What the members are, in words, for error messages.
+        homes: Modules or packages whose import registers the built-in members.
+    """
+
+    def __init__(self, kind: str, *homes: str) -> None:
+        self.kind = kind
+        self._homes = homes
+        self._members: dict[str, Callable[..., Any]] = {}
+        self._loaded = False
+
+    def register(self, name: str) -> Callable[[T], T]:
+        """Decorator that enters a class or function under a name.
+
+        Raises:
+            UserError: The name is taken by another member.
+        """
+
+        def enter(member: T) -> T:
+            # A user's member may not shadow a built-in one, so the built-in ones must be here first.
+            if not member.__module__.startswith("i2i_bridge."):
+                self._load()
+            there = self._members.get(name)
+            if there is not None and (there.__module__, there.__qualname__) != (
+                member.__module__,
+                member.__qualname__,
+            ):
+                raise UserError(
+                    f"{self.kind} '{name}' is already registered by {there.__module__}.{there.__qualname__};"
+                    " choose another name"
+                )
+            self._members[name] = member
+            return member
+
+        return enter
+
+    def names(self) -> list[str]:
+        """All names, sorted."""
+        self._load()
+        return sorted(self._members)
+
+    def get(self, name: str) -> Callable[..., Any]:
+        """The member of that name.
+
+        Raises:
+            UserError: No member has the name; the message names the nearest one.
+        """
+        self._load()
+        if name not in self._members:
+            raise UserError(f"unknown {self.kind} '{name}'{did_you_mean(name, self._members)}")
+        return self._members[name]
+
+    def options(self, name: str) -> dict[str, inspect.Parameter]:
+        """The options of a member: the parameters of its constructor, by name."""
+        return dict(inspect.signature(self.get(name)).parameters)
+
+    def check(self, settings: Mapping[str, Any], **given: Any) -> tuple[Callable[..., Any], dict[str, Any]]:
+        """The member that a table such as `{name = "jpeg", quality = 5}` means, and its options, checked.
+
+        The other keys are the constructor's parameters, held against their annotations.
+
+        Args:
+            settings: The table, as read from TOML.
+            given: Constructor arguments that do not come from the user; a table may not set them.
+
+        Raises:
+            UserError: Unknown name, unknown key (with the nearest), missing key, or a value of the wrong type; one line.
+        """
+        options = dict(settings)
+        name = options.pop("name", None)
+        if not isinstance(name, str):
+            raise UserError(f"{self.kind}: the key 'name' is missing; known: {', '.join(self.names())}")
+        member = self.get(name)
+        parameters = {key: p for key, p in self.options(name).items() if key not in given}
+        return member, _validated(f"{self.kind} '{name}'", parameters, options, member)
+
+    def build(self, settings: Mapping[str, Any], **given: Any) -> Any:
+        """Construct the member that a table means; see `check`.
+
+        Raises:
+            UserError: As `check`, or the constructor refuses a value's range (its ValueError).
+        """
+        member, values = self.check(settings, **given)
+        try:
+            return member(**values, **given)
+        except ValueError as error:
+            raise UserError(f"{self.kind} '{settings['name']}': {error}") from error
+
+    def _load(self) -> None:
+        if self._loaded:
+            return
+        # Set first: the home modules register into this very registry while they load.
+        self._loaded = True
+        for home in self._homes:
+            module = importlib.import_module(home)
+            for found in pkgutil.iter_modules(getattr(module, "__path__", [])):
+                importlib.import_module(f"{home}.{found.name}")
+
+
+def _validated(
+    where: str, parameters: Mapping[str, inspect.Parameter], options: Mapping[str, Any], member: Callable[..., Any]
+) -> dict[str, Any]:
+    import pydantic
+
+    unknown = sorted(set(options) - set(parameters))
+    if unknown:
+        raise UserError(f"{where}: unknown key '{unknown[0]}'{did_you_mean(unknown[0], parameters)}")
+    annotations = inspect.get_annotations(member.__init__ if inspect.isclass(member) else member, eval_str=True)
+    fields: dict[str, Any] = {
+        key: (annotations.get(key, Any), ... if p.default is inspect.Parameter.empty else p.default)
+        for key, p in parameters.items()
+    }
+    model = pydantic.create_model(
+        "Options", __config__=pydantic.ConfigDict(arbitrary_types_allowed=True, strict=True), **fields
+    )
+    try:
+        # JSON mode: strict about types, yet a TOML array may become a tuple and a string a path.
+        checked = model.model_validate_json(json.dumps(options, default=str))
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        got = "" if first["type"] == "missing" else f", got {options.get(str(first['loc'][0]))!r}"
+        raise UserError(f"{where}: {place}: {first['msg'].lower()}{got}") from error
+    # Only what the user gave: default factories and defaults stay the constructor's business.
+    return {key: getattr(checked, key) for key in options}
+
+
+PROCESSES = Registry("process", "i2i_bridge.processes", "i2i_bridge.official_grid")
+TARGETS = Registry("target", "i2i_bridge.targets")
+PROPOSALS = Registry("proposal", "i2i_bridge.proposals")
+SAMPLERS = Registry("sampler", "i2i_bridge.samplers")
+TIME_GRIDS = Registry("time grid", "i2i_bridge.time_grids")
+DEGRADATIONS = Registry("degradation", "i2i_bridge.degradations")
+DATASETS = Registry("dataset kind", "i2i_bridge.data")
+NETWORKS = Registry("network", "i2i_bridge.networks")
+METRICS = Registry("metric", "i2i_bridge.metrics")
+METHODS = Registry("method", "i2i_bridge.methods")
+
+register_process = PROCESSES.register
+register_target = TARGETS.register
+register_sampler = SAMPLERS.register
+register_time_grid = TIME_GRIDS.register
+register_degradation = DEGRADATIONS.register
+register_dataset = DATASETS.register
+register_network = NETWORKS.register
+register_metric = METRICS.register
+
+
+def load_plugin(file: Path | str) -> None:
+    """Import a user's Python file, so that what it registers can be named in a recipe.
+
+    Only ever called with a file that the user typed (`--plugin FILE.py`).
+
+    Raises:
+        UserError: The file is missing, is not a .py file, or fails while it is imported.
+    """
+    path = Path(file)
+    if path.suffix != ".py" or not path.is_file():
+        raise UserError(f"--plugin {path}: not an existing .py file")
+    name = f"i2i_plugin_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"--plugin {path}: cannot be imported")
+    module = importlib.util.module_from_spec(spec)
+    # Registered before it runs, as an import would: data-loader workers look classes up by module name.
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except UserError:
+        raise
+    except Exception as error:
+        del sys.modules[name]
+        raise UserError(f"--plugin {path}: {type(error).__name__}: {error}") from error

@@ -1,0 +1,154 @@
+"""Files in, files out: restoring folders of images, and contact sheets of training data."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from torch import Tensor
+
+from i2i_bridge.errors import UserError
+from i2i_bridge.evaluation import CountedNetwork
+from i2i_bridge.images import (
+    IMAGE_SUFFIXES,
+    Picture,
+    find_images,
+    grid,
+    read_picture,
+    to_pixels,
+    to_tensor,
+    with_channels,
+    write_picture,
+)
+from i2i_bridge.randomness import generator
+from i2i_bridge.recipe import Recipe
+from i2i_bridge.run import Run
+
+
+@dataclass
+class Outcome:
+    """What `restore_files` did."""
+
+    written: int = 0
+    nfe: int = 0
+    """Network calls per image, counted."""
+    problems: list[str] = field(default_factory=list)
+    """One line for each image that could not be restored."""
+
+
+def restore_files(
+    run: Run,
+    source: Path,
+    target: Path,
+    *,
+    nfe: int | None = None,
+    samples: int = 1,
+    seed: int = 0,
+    mask: Path | None = None,
+    degrade: bool = False,
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> Outcome:
+    """Restore a file, or every image below a folder, keeping names.
+
+    A bad image of a folder does not stop the others. Sample k (from 1) is written as NAME-k where samples > 1, and
+    uses seed + k - 1, so each can be had again alone.
+
+    Raises:
+        UserError: The input is missing, the output would overwrite it, or a single file cannot be restored.
+    """
+    jobs = _jobs(source, target)
+    counted = CountedNetwork(run.method.network)
+    restorer = Run(run.folder, run.recipe, run.method.with_network(counted), run.step, run.device)
+    outcome = Outcome()
+    for i, (file, result) in enumerate(jobs):
+        try:
+            picture = read_picture(file)
+            hole = None if mask is None else read_picture(_mask_of(mask, file, source))
+            if degrade:
+                picture, hole = _degraded(run, picture, seed, result)
+            for k in range(samples):
+                counted.calls = 0
+                restored = restorer.restore_picture(picture, nfe=nfe, generator=generator(seed + k, "restore"), mask=hole)
+                named = result.with_stem(f"{result.stem}-{k + 1}") if samples > 1 else result
+                write_picture(named, restored)
+                outcome.written += 1
+                outcome.nfe = counted.calls
+        except UserError as error:
+            if source.is_file():
+                raise
+            outcome.problems.append(str(error))
+        report(i + 1, len(jobs))
+    return outcome
+
+
+def _jobs(source: Path, target: Path) -> list[tuple[Path, Path]]:
+    if source.is_file():
+        into_folder = target.is_dir() or not target.suffix
+        result = target / source.name if into_folder else target
+        if result.suffix.lower() not in IMAGE_SUFFIXES:
+            raise UserError(f"{result}: not an image suffix; use one of {', '.join(sorted(IMAGE_SUFFIXES))}")
+        if result.resolve() == source.resolve():
+            raise UserError(f"{target}: the result would overwrite the input")
+        return [(source, result)]
+    if not source.is_dir():
+        raise UserError(f"{source}: no such file or folder")
+    if target.is_file():
+        raise UserError(f"{target}: is a file, and {source} is a folder of images")
+    if target.resolve() == source.resolve():
+        raise UserError(f"{target}: the results would overwrite the inputs")
+    files = find_images(source)
+    if not files:
+        raise UserError(f"{source}: no images in this folder")
+    return [(file, target / file.relative_to(source)) for file in files]
+
+
+def _mask_of(mask: Path, file: Path, source: Path) -> Path:
+    if not mask.is_dir():
+        return mask
+    wanted = mask / file.relative_to(source if source.is_dir() else file.parent)
+    found = [path for path in sorted(wanted.parent.glob(f"{wanted.stem}.*")) if path.suffix.lower() in IMAGE_SUFFIXES]
+    if not found:
+        raise UserError(f"{wanted}: no mask for {file}")
+    return found[0]
+
+
+def _degraded(run: Run, picture: Picture, seed: int, result: Path) -> tuple[Picture, Picture | None]:
+    """The picture as the recipe's degradation leaves it, as a user would bring it, and its mask."""
+    degradation = run.recipe.build_degradation()
+    if degradation is None:
+        raise UserError(f"--degrade: recipe '{run.recipe.name}' learns from pairs and has no degradation")
+    multiple = degradation.multiple
+    clean = to_tensor(with_channels(picture.pixels, run.recipe.data.channels))[None]
+    height, width = (side // multiple * multiple for side in clean.shape[-2:])
+    if not (height and width):
+        raise UserError(f"--degrade: the image is smaller than {multiple}x{multiple} pixels")
+    degraded = degradation(clean[..., :height, :width], [generator(seed, "degrade")])
+    shown = Picture(to_pixels(degraded.x_1[0]), None)
+    write_picture(result.with_stem(f"{result.stem}-degraded"), shown)
+    # What the user would bring: for super-resolution the small image.
+    small = Picture(shown.pixels[:: degradation.scale, :: degradation.scale], None)
+    hole = None if degraded.mask is None else Picture(to_pixels(degraded.mask[0] * 2 - 1), None)
+    return small, hole
+
+
+def contact_sheet(recipe: Recipe, file: Path, *, rows: int, split: Literal["train", "validation"]) -> str:
+    """Write a PNG of items after all transforms, and say what its columns are.
+
+    Raises:
+        UserError: The data are unusable, or the file cannot be written.
+    """
+    dataset = recipe.build_dataset(split)
+    names = ["x_0", "x_1", "mask", "condition"]
+    table: list[list[Tensor]] = []
+    columns: list[str] = []
+    for i in range(min(rows, len(dataset))):
+        item = dataset[i]
+        columns = [name for name in names if name in item]
+        # A mask is in {0, 1}; its picture is in [-1, 1].
+        table.append([_three_channels(item[name] * 2 - 1 if name == "mask" else item[name]) for name in columns])
+    write_picture(file, Picture(grid(table), None))
+    return " | ".join({"x_0": "clean x_0", "x_1": "x_1"}.get(name, name) for name in columns) + f", {len(table)} rows"
+
+
+def _three_channels(x: Tensor) -> Tensor:
+    return x.expand(3, -1, -1) if x.shape[0] == 1 else x[:3]

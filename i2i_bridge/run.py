@@ -1,0 +1,202 @@
+"""A run folder: what training leaves and restoring reads.
+
+    runs/NAME/  recipe.toml  checkpoints/  metrics.jsonl  metrics.csv  samples/  evaluation/  report/
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from i2i_bridge import registry
+from i2i_bridge.checkpoint import latest_checkpoint
+from i2i_bridge.errors import UserError
+from i2i_bridge.images import Picture, from_pil, read_picture, to_pil, to_pixels, to_tensor, with_channels
+from i2i_bridge.methods.base import Batch, Method
+from i2i_bridge.randomness import Generator, generator
+from i2i_bridge.recipe import Recipe, load_recipe
+
+RECIPE_FILE = "recipe.toml"
+
+
+def build_method(recipe: Recipe, network: nn.Module) -> Method:
+    """The method that a recipe describes, around a network."""
+    method: Method = registry.METHODS.get(str(recipe.method["name"]))(recipe, network)
+    return method
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained run, ready to restore images.
+
+    `method` holds the moving average of the weights (EMA), in evaluation mode, on `device`.
+    """
+
+    folder: Path
+    recipe: Recipe
+    method: Method
+    step: int
+    device: torch.device
+
+    def restore(
+        self,
+        image: str | Path | Image.Image,
+        *,
+        nfe: int | None = None,
+        seed: int = 0,
+        mask: str | Path | Image.Image | None = None,
+    ) -> Image.Image:
+        """Restore one degraded image of any size.
+
+        The image is padded by reflection to the network's stride and cut back. Grey stays grey where the task is a
+        restoration, 16-bit grey stays 16-bit, alpha and EXIF orientation are kept.
+
+        Args:
+            image: A file or a PIL image: the degraded or source image.
+            nfe: Network calls, 1 to 1000; by default the recipe's.
+            seed: Of the sampler's noise; another seed gives another restoration of the same image.
+            mask: For inpainting: white where the image is unknown.
+
+        Returns:
+            The restored image, of the same size (times the factor of a super-resolution task).
+
+        Raises:
+            UserError: The image cannot be read or does not fit the recipe.
+        """
+        picture = from_pil(image) if isinstance(image, Image.Image) else read_picture(Path(image))
+        hole = None if mask is None else from_pil(mask) if isinstance(mask, Image.Image) else read_picture(Path(mask))
+        return to_pil(self.restore_picture(picture, nfe=nfe, generator=generator(seed, "restore"), mask=hole))
+
+    def restore_picture(
+        self, picture: Picture, *, nfe: int | None, generator: torch.Generator, mask: Picture | None = None
+    ) -> Picture:
+        """As `restore`, for decoded pictures."""
+        channels = self.recipe.data.channels
+        x_1 = to_tensor(with_channels(picture.pixels, channels))[None]
+        hole = None if mask is None else _hole(mask, x_1.shape[-2:])
+        batch = self.prepare(x_1, [generator], hole)
+        x_0_hat = self.restore_batch(batch, nfe=nfe, generator=[generator])[0]
+        grey = self.recipe.task == "restoration" and picture.pixels.shape[2] == 1
+        # Pillow writes 16 bits for grey only.
+        dtype = np.uint16 if picture.pixels.dtype == np.uint16 and (grey or channels == 1) else np.uint8
+        pixels = to_pixels(x_0_hat, dtype)
+        return Picture(with_channels(pixels, 1) if grey else pixels, _alpha_like(picture, pixels))
+
+    def prepare(self, image: Tensor, generator: Generator, mask: Tensor | None = None) -> dict[str, Tensor]:
+        """The batch of an already degraded image, (1, C, H, W) in [-1, 1]: X_1, and mask and condition where the task has them."""
+        degradation = self.recipe.build_degradation()
+        if degradation is None:
+            return {"x_1": image}
+        return degraded_batch(degradation.prepare(image, generator, mask))
+
+    def restore_batch(self, batch: Batch, *, nfe: int | None, generator: Generator) -> Tensor:
+        """x_0_hat of a batch of any size (H, W), in [-1, 1], on the CPU."""
+        *_, last = self.walk(batch, nfe=nfe, generator=generator)
+        return last
+
+    def walk(self, batch: Batch, *, nfe: int | None, generator: Generator) -> Iterator[Tensor]:
+        """The states from X_1 to x_0_hat, each cut back to the image's size and moved to the CPU."""
+        height, width = batch["x_1"].shape[-2:]
+        stride = int(getattr(self.method.network, "stride", 1))
+        padded = {
+            name: pad_to_stride(value, stride).to(self.device)
+            for name, value in batch.items()
+            if name in ("x_1", "mask", "condition")
+        }
+        # Not a `with` around the yields: a generator must not leave inference mode on for its caller.
+        states = self.method.walk(padded, nfe=self.recipe.sample.nfe if nfe is None else nfe, generator=generator)
+        while True:
+            with torch.inference_mode():
+                state = next(states, None)
+            if state is None:
+                return
+            yield state[..., :height, :width].float().cpu()
+
+
+def degraded_batch(degraded: Any) -> dict[str, Tensor]:
+    """The fields of a `Degraded` that are there."""
+    fields = {"x_1": degraded.x_1, "mask": degraded.mask, "condition": degraded.condition}
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def pad_to_stride(x: Tensor, stride: int) -> Tensor:
+    """Reflect an image (B, C, H, W) at its right and lower edge until both sides are multiples of stride.
+
+    Repeats the reflection where the image is smaller than the padding.
+    """
+    for axis in (-2, -1):
+        side = x.shape[axis]
+        missing = -side % stride
+        if missing:
+            # 0 1 2 3 2 1 0 1 ...: reflection without repeating the edge, of any length.
+            period = max(2 * (side - 1), 1)
+            ramp = torch.arange(side + missing) % period
+            index = torch.minimum(ramp, period - ramp) if side > 1 else torch.zeros_like(ramp)
+            x = x.index_select(axis, index.to(x.device))
+    return x
+
+
+def _hole(mask: Picture, size: tuple[int, ...]) -> Tensor:
+    pixels = with_channels(mask.pixels, 1)
+    if pixels.shape[:2] != tuple(size):
+        raise UserError(
+            f"the mask is {pixels.shape[1]}x{pixels.shape[0]} pixels and the image {size[1]}x{size[0]}; they must agree"
+        )
+    return (to_tensor(pixels)[None] > 0).float()
+
+
+def _alpha_like(picture: Picture, pixels: np.ndarray) -> np.ndarray | None:
+    if picture.alpha is None:
+        return None
+    alpha = picture.alpha
+    if alpha.shape != pixels.shape[:2]:
+        resized = Image.fromarray(alpha).resize((pixels.shape[1], pixels.shape[0]), Image.Resampling.BICUBIC)
+        alpha = np.asarray(resized)
+    return alpha.astype(pixels.dtype) if alpha.dtype == pixels.dtype else to_pixels(to_tensor(alpha[..., None]), pixels.dtype.type)[..., 0]
+
+
+def load_run(folder: str | Path, *, device: str | torch.device | None = None) -> Run:
+    """Open a run folder for restoring.
+
+    Args:
+        folder: The folder that `train` wrote.
+        device: By default CUDA where there is one, else the CPU.
+
+    Raises:
+        UserError: The folder is missing or holds no whole checkpoint.
+    """
+    folder = Path(folder)
+    if not (folder / RECIPE_FILE).is_file():
+        raise UserError(f"{folder}: not a run folder (it has no {RECIPE_FILE})")
+    recipe = load_recipe(folder / RECIPE_FILE)
+    checkpoint, _ = latest_checkpoint(folder / "checkpoints")
+    if checkpoint is None:
+        raise UserError(f"{folder}: no checkpoint yet; train it first")
+    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    network = recipe.build_network()
+    load_weights(network, checkpoint.tensors("ema"), str(checkpoint.folder))
+    network = network.to(where, memory_format=torch.channels_last).eval().requires_grad_(False)
+    return Run(folder, recipe, build_method(recipe, network), checkpoint.step, where)
+
+
+def load_weights(network: nn.Module, tensors: dict[str, Tensor], where: str) -> None:
+    """Copy weights into a network of exactly the same names and shapes.
+
+    Raises:
+        UserError: A tensor is missing, unexpected or of another shape; the message names it.
+    """
+    wanted = network.state_dict()
+    for name, value in wanted.items():
+        if name not in tensors:
+            raise UserError(f"{where}: the tensor '{name}' is missing")
+        if tensors[name].shape != value.shape:
+            raise UserError(f"{where}: '{name}' is {tuple(tensors[name].shape)}, the recipe's network has {tuple(value.shape)}")
+    for name in tensors:
+        if name not in wanted:
+            raise UserError(f"{where}: the recipe's network has no tensor '{name}'")
+    network.load_state_dict(tensors)

@@ -1,0 +1,366 @@
+"""The only optimisation loop.
+
+All randomness is keyed by (seed, purpose, sample index), and the learning rate and the averaging decay are functions
+of the step, so a run's state is its tensors and one number. The same command in the same folder goes on where the
+last checkpoint was, and ends with the same bits as a run that was never stopped (same machine, versions, threads).
+"""
+
+import copy
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from i2i_bridge.checkpoint import Checkpoint, latest_checkpoint, save_checkpoint
+from i2i_bridge.data.loading import PairDataset, training_loader
+from i2i_bridge.errors import UserError
+from i2i_bridge.images import Picture, grid, write_picture
+from i2i_bridge.metrics_log import MetricsLog
+from i2i_bridge.randomness import generator
+from i2i_bridge.recipe import Recipe, load_recipe
+from i2i_bridge.run import RECIPE_FILE, Run, build_method, load_weights
+from i2i_bridge.targets import estimate_moments
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a logged step says; loss, rates and shares are over the steps since the last one."""
+
+    step: int
+    steps: int
+    loss: float
+    lr: float
+    grad_norm: float
+    steps_per_second: float
+    data_share: float
+    """Share of the time spent waiting for data, 0 to 1."""
+    memory_gb: float
+    """Peak so far: of the device, or of this process on a CPU."""
+    seconds_left: float
+
+
+@dataclass(frozen=True)
+class Trained:
+    """How a call of `train` ended."""
+
+    folder: Path
+    step: int
+    finished: bool
+    """False where `stop` said so; the same call goes on."""
+
+
+def train(
+    recipe: Recipe,
+    folder: str | Path,
+    *,
+    report: Callable[[Progress | str], None] = lambda event: None,
+    stop: Callable[[], bool] = lambda: False,
+    cpu: bool = False,
+) -> Trained:
+    """Train a recipe, or go on with it where the folder already holds its run.
+
+    Args:
+        recipe: What to train.
+        folder: The run folder; made if missing.
+        report: Receives a Progress every `log_every` steps, and lines of text.
+        stop: Asked after each step; True saves and returns.
+        cpu: Stay on the CPU even where there is an accelerator.
+
+    Raises:
+        UserError: The folder holds another recipe's run, the data are unusable, the disk is full, or the loss is not finite.
+    """
+    from accelerate import Accelerator
+
+    folder = Path(folder)
+    accelerator = Accelerator(cpu=cpu)
+    settings = recipe.train
+    ranks, rank = accelerator.num_processes, accelerator.process_index
+    if settings.batch_size % ranks:
+        raise UserError(f"train.batch_size {settings.batch_size} cannot be shared by {ranks} processes")
+    dataset = recipe.build_dataset("train")
+    recipe = _claim(folder, recipe, dataset, writes=accelerator.is_main_process)
+    accelerator.wait_for_everyone()
+
+    state = TrainState(recipe, accelerator.device)
+    checkpoint, damaged = latest_checkpoint(folder / "checkpoints")
+    for line in damaged:
+        report(f"passed over a damaged checkpoint: {line}")
+    if checkpoint is not None:
+        state.load(checkpoint)
+        report(f"resuming {folder} at step {state.step} of {settings.steps}")
+    log = MetricsLog(folder, after_step=state.step, writes=accelerator.is_main_process)
+    method = build_method(recipe, accelerator.prepare(state.network))
+    dtype = resolve_precision(settings.precision, accelerator.device)
+    share = settings.batch_size // ranks
+    micro = settings.micro_batch or share
+
+    def save() -> None:
+        if accelerator.is_main_process:
+            save_checkpoint(folder / "checkpoints", state.step, state.parts(), {"seed": settings.seed}, settings.keep)
+        accelerator.wait_for_everyone()
+
+    loader = training_loader(dataset, settings.batch_size, state.step, rank, ranks, settings.workers)
+    batches = iter(loader)
+    window = _Window()
+    saved_at = state.step if checkpoint is not None else -1
+    stopped = False
+    while state.step < settings.steps and not stopped:
+        window.waiting()
+        batch = next(batches)
+        batch = {name: _to(value, accelerator.device) for name, value in batch.items()}
+        window.working()
+        first = state.step * settings.batch_size + rank * share
+        loss = torch.zeros((), device=accelerator.device)
+        for start in range(0, share, micro):
+            stop_at = min(start + micro, share)
+            part = {name: value[start:stop_at] for name, value in batch.items()}
+            # Keyed by the global sample index: neither micro-batch nor process count changes t or noise.
+            draws = [generator(settings.seed, "t and noise", first + i) for i in range(start, stop_at)]
+            last = stop_at == share
+            with nullcontext() if last else accelerator.no_sync(method.network):
+                with torch.autocast(accelerator.device.type, dtype, enabled=dtype != torch.float32):
+                    losses = list(method.losses(part, draws))
+                for _, value in losses:
+                    weighted = value * ((stop_at - start) / share)
+                    accelerator.backward(weighted)
+                    loss += weighted.detach()
+        norm = state.update(settings.learning_rate(state.step))
+        window.add(loss, norm)
+
+        if state.step % settings.log_every == 0 or state.step == settings.steps:
+            progress = window.progress(state.step, settings.steps, settings.learning_rate(state.step - 1), accelerator)
+            if not math.isfinite(progress.loss):
+                raise UserError(
+                    f"the loss is not finite at step {state.step}; the last checkpoint is kept. "
+                    "Lower train.lr, set train.clip_norm, or use train.precision=fp32"
+                )
+            log.write(progress)
+            report(progress)
+        stopped = _any(accelerator, stop())
+        if state.step % settings.save_every == 0 or stopped or state.step == settings.steps:
+            save()
+            saved_at = state.step
+        if accelerator.is_main_process and (state.step % settings.sample_every == 0 or state.step == settings.steps):
+            _draw_samples(folder, recipe, state, accelerator.device)
+            window.restart()
+    if saved_at != state.step:  # nothing left to do, and nothing on disk yet
+        save()
+    return Trained(folder, state.step, state.step >= settings.steps)
+
+
+class TrainState:
+    """Everything a run must not lose: network, moving average, optimizer moments and the step."""
+
+    def __init__(self, recipe: Recipe, device: torch.device) -> None:
+        # The initial weights are drawn from the global generator by torch itself; forked, so that it stays untouched.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(generator(recipe.train.seed, "initial weights").initial_seed())
+            self.network = recipe.build_network()
+        self.network.to(device, memory_format=torch.channels_last)
+        self.ema = copy.deepcopy(self.network).eval().requires_grad_(False)
+        self.settings = recipe.train
+        self.optimizer = torch.optim.AdamW(
+            self.network.parameters(),
+            lr=recipe.train.lr,
+            betas=recipe.train.betas,
+            weight_decay=recipe.train.weight_decay,
+            fused=device.type in ("cpu", "cuda"),
+        )
+        self.step = 0
+
+    def update(self, lr: float) -> Tensor:
+        """One optimizer step from the gathered gradients, and one of the moving average; returns the gradient norm."""
+        limit = self.settings.clip_norm or math.inf
+        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), limit)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        decay = min(self.settings.ema_decay, (1 + self.step) / (10 + self.step))
+        average = get_ema_multi_avg_fn(decay)
+        with torch.no_grad():
+            average(list(self.ema.parameters()), list(self.network.parameters()), self.step)
+            for kept, buffer in zip(self.ema.buffers(), self.network.buffers(), strict=True):
+                kept.copy_(buffer)
+        return norm.detach()
+
+    def parts(self) -> dict[str, Mapping[str, Tensor]]:
+        """The tensors of a checkpoint."""
+        moments = self.optimizer.state_dict()["state"]
+        names = [name for name, _ in self.network.named_parameters()]
+        optimizer = {f"{names[i]}/{key}": torch.as_tensor(value) for i, slots in moments.items() for key, value in slots.items()}
+        return {"network": self.network.state_dict(), "ema": self.ema.state_dict(), "optimizer": optimizer}
+
+    def load(self, checkpoint: Checkpoint) -> None:
+        """Take over a checkpoint.
+
+        Raises:
+            UserError: A tensor is missing or of another shape.
+        """
+        load_weights(self.network, checkpoint.tensors("network"), str(checkpoint.folder))
+        load_weights(self.ema, checkpoint.tensors("ema"), str(checkpoint.folder))
+        stored = checkpoint.tensors("optimizer")
+        state: dict[int, dict[str, Tensor]] = {}
+        for i, (name, parameter) in enumerate(self.network.named_parameters()):
+            slots = {key: stored.pop(f"{name}/{key}", None) for key in ("step", "exp_avg", "exp_avg_sq")}
+            for key, value in slots.items():
+                if value is None or (key != "step" and value.shape != parameter.shape):
+                    raise UserError(f"{checkpoint.folder}: the optimizer's '{name}/{key}' is missing or of another shape")
+            state[i] = slots
+        self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
+        self.step = checkpoint.step
+
+
+class _Window:
+    """Sums since the last report; nothing here waits for the device."""
+
+    def __init__(self) -> None:
+        self.began = time.perf_counter()
+        self.peak_steps = 0
+        self.restart()
+
+    def restart(self) -> None:
+        self.steps, self.wait, self.busy = 0, 0.0, 0.0
+        self.losses: list[Tensor] = []
+        self.norms: list[Tensor] = []
+        self.mark = time.perf_counter()
+
+    def waiting(self) -> None:
+        now = time.perf_counter()
+        self.busy += now - self.mark
+        self.mark = now
+
+    def working(self) -> None:
+        now = time.perf_counter()
+        self.wait += now - self.mark
+        self.mark = now
+
+    def add(self, loss: Tensor, norm: Tensor) -> None:
+        self.steps += 1
+        self.losses.append(loss)
+        self.norms.append(norm)
+
+    def progress(self, step: int, steps: int, lr: float, accelerator: Any) -> Progress:
+        loss = accelerator.reduce(torch.stack(self.losses).mean(), reduction="mean").item()
+        norm = torch.stack(self.norms).mean().item()
+        self.waiting()
+        seconds = max(self.busy + self.wait, 1e-9)
+        rate = self.steps / seconds
+        shown = Progress(
+            step, steps, loss, lr, norm, rate, self.wait / seconds, _peak_memory(accelerator.device), (steps - step) / rate
+        )
+        self.restart()
+        return shown
+
+
+def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
+    """'auto' is bfloat16 where the device computes in it (CUDA, or a CPU with avx512_bf16 or AMX), else float32."""
+    if precision == "auto":
+        if device.type == "cuda":
+            fast = torch.cuda.is_bf16_supported(including_emulation=False)
+        else:
+            fast = device.type == "cpu" and _cpu_computes_bf16()
+        return torch.bfloat16 if fast else torch.float32
+    return {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+
+
+def _cpu_computes_bf16() -> bool:
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def _peak_memory(device: torch.device) -> float:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e9
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return math.nan
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+
+def _to(value: Any, device: torch.device) -> Any:
+    if not isinstance(value, Tensor):
+        return value
+    layout = torch.channels_last if value.ndim == 4 else torch.preserve_format
+    return value.to(device, non_blocking=True, memory_format=layout)
+
+
+def _any(accelerator: Any, flag: bool) -> bool:
+    if accelerator.num_processes == 1:
+        return flag
+    # Every process must leave the loop at the same step, or the others wait for ever.
+    return bool(accelerator.reduce(torch.tensor(float(flag), device=accelerator.device), reduction="sum").item())
+
+
+FREE_TO_CHANGE = ("steps", "workers", "save_every", "keep", "sample_every", "log_every", "micro_batch")
+"""Settings of [train] that a resumed run may change: they do not touch what a step computes."""
+
+
+def _claim(folder: Path, recipe: Recipe, dataset: PairDataset, *, writes: bool) -> Recipe:
+    """Write the resolved recipe into a new run folder, or see that an existing one is the same run."""
+    file = folder / RECIPE_FILE
+    if file.is_file():
+        there = load_recipe(file)
+        if recipe.target["name"] == "preconditioned":
+            recipe = recipe.model_copy(update={"target": there.target | recipe.target})
+        difference = _first_difference(_essence(there), _essence(recipe))
+        if difference:
+            raise UserError(f"{folder} holds a run of other settings ({difference}); choose another --out")
+    elif recipe.target["name"] == "preconditioned" and not {"var_0", "var_1", "cov_01"} <= set(recipe.target):
+        count = min(len(dataset), 256)
+        moments = estimate_moments((item["x_0"], item["x_1"]) for item in map(dataset.__getitem__, range(count)))
+        recipe = recipe.model_copy(update={"target": moments | recipe.target})
+    if writes:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            file.write_text(recipe.to_toml(), encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"{folder}: cannot be written ({error.strerror})") from error
+    return recipe
+
+
+def _essence(recipe: Recipe) -> dict[str, Any]:
+    table = recipe.model_dump(mode="json", exclude={"summary", "reference", "sample", "evaluate"})
+    table["train"] = {key: value for key, value in table["train"].items() if key not in FREE_TO_CHANGE}
+    return table
+
+
+def _first_difference(there: Any, here: Any, path: str = "") -> str:
+    if isinstance(there, dict) and isinstance(here, dict):
+        for key in [*there, *(key for key in here if key not in there)]:
+            found = _first_difference(there.get(key), here.get(key), f"{path}.{key}".lstrip("."))
+            if found:
+                return found
+        return ""
+    return "" if there == here else f"{path}: {there!r} there, {here!r} here"
+
+
+def _draw_samples(folder: Path, recipe: Recipe, state: TrainState, device: torch.device, rows: int = 4) -> None:
+    """samples/step-N.png: X_1 | NFE 1 | NFE of the recipe | X_0, of the first validation images."""
+    run = Run(folder, recipe, build_method(recipe, state.ema), state.step, device)
+    validation = recipe.build_dataset("validation")
+    table: list[list[Tensor]] = []
+    for i in range(min(rows, len(validation))):
+        item = validation[i]
+        batch = {name: value[None] for name, value in item.items() if isinstance(value, Tensor)}
+        counts: Iterable[int] = sorted({1, recipe.sample.nfe})
+        restored = [
+            run.restore_batch(batch, nfe=nfe, generator=[generator(recipe.evaluate.seed, "evaluate", item["key"])])[0]
+            for nfe in counts
+        ]
+        table.append([item["x_1"], *restored, item["x_0"]])
+    samples = folder / "samples"
+    samples.mkdir(exist_ok=True)
+    write_picture(samples / f"step-{state.step:08d}.png", Picture(grid(table), None))

@@ -1,0 +1,124 @@
+"""The contract check finds operators that break a promise, and passes one that keeps all."""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from i2i_bridge.degradations.base import Degradation, Degraded
+from i2i_bridge.degradations.contract import check_degradation
+from i2i_bridge.errors import UserError
+from i2i_bridge.randomness import Generator, randn_like
+
+
+def broken(act: Callable[[Tensor, Generator], Any], **claims: Any) -> Degradation:
+    """A degradation that does `act`."""
+
+    @dataclass(frozen=True)
+    class Broken(Degradation):
+        masked = claims.get("masked", False)
+        multiple = claims.get("multiple", 1)
+        condition_channels = claims.get("condition_channels", 0)
+
+        def __call__(self, x_0: Tensor, generator: Generator) -> Any:
+            return act(x_0, generator)
+
+    return Broken()
+
+
+def half_mask(x_0: Tensor) -> Tensor:
+    mask = torch.zeros_like(x_0[:, :1])
+    mask[..., : x_0.shape[-1] // 2] = 1
+    return mask
+
+
+def numpy_global(x_0: Tensor, _: Generator) -> Degraded:
+    import numpy as np
+
+    return Degraded(x_0 * 0.5 + float(np.random.rand()))  # noqa: NPY002 (the mistake under test)
+
+
+def one_draw_for_all(x_0: Tensor, generator: Generator) -> Degraded:
+    first = generator if isinstance(generator, torch.Generator) else generator[0]
+    return Degraded(x_0 + torch.randn(x_0.shape, generator=first))
+
+
+def fresh_generator(x_0: Tensor, _: Generator) -> Degraded:
+    surprise = torch.Generator()
+    surprise.seed()
+    return Degraded(x_0 + torch.randn(x_0.shape, generator=surprise))
+
+
+BROKEN: dict[str, tuple[Degradation, str]] = {
+    "wrong type": (broken(lambda x, g: x * 0.5), "returns Tensor"),
+    "shape": (broken(lambda x, g: Degraded(x[..., ::2, ::2])), "x_1 has shape (3, 3, 32, 32)"),
+    "dtype": (broken(lambda x, g: Degraded((x * 0.5).double())), "torch.float64"),
+    "not finite": (broken(lambda x, g: Degraded((x - x.amin()).log())), "NaN or infinite"),
+    "0 to 255": (broken(lambda x, g: Degraded((x + 1) * 127.5)), "not [0, 255]"),
+    "0 to 1": (broken(lambda x, g: Degraded((x + 1) / 2)), "not [0, 1]"),
+    "identity": (broken(lambda x, g: Degraded(x)), "nothing is degraded"),
+    "in place": (broken(lambda x, g: Degraded(x.mul_(0.5))), "in place"),
+    "torch's global generator": (broken(lambda x, g: Degraded(x + torch.randn_like(x))), "global random"),
+    "numpy's global generator": (broken(numpy_global), "global random"),
+    "python's global generator": (broken(lambda x, g: Degraded(x * random.random())), "global random"),
+    "unseeded": (broken(fresh_generator), "equal generators give different results"),
+    "batch mean": (broken(lambda x, g: Degraded(x - x.mean())), "rest of the batch"),
+    "one draw for all": (broken(one_draw_for_all), "rest of the batch"),
+    "mask of 0.5": (broken(lambda x, g: Degraded(-x, half_mask(x) / 2), masked=True), "zeros and ones"),
+    "mask for each channel": (
+        broken(lambda x, g: Degraded(-x, torch.ones_like(x)), masked=True),
+        "zeros and ones",
+    ),
+    "mask inverted": (
+        broken(lambda x, g: Degraded(torch.where(half_mask(x) > 0, x, -x), half_mask(x)), masked=True),
+        "where mask = 0",
+    ),
+    "mask not announced": (
+        broken(lambda x, g: Degraded(torch.where(half_mask(x) > 0, -x, x), half_mask(x))),
+        "masked is False",
+    ),
+    "condition not announced": (broken(lambda x, g: Degraded(-x, None, x)), "condition_channels is 0"),
+    "small condition": (
+        broken(lambda x, g: Degraded(-x, None, x[..., ::2]), condition_channels=3),
+        "condition has shape",
+    ),
+    "any side": (broken(lambda x, g: Degraded(-x), multiple=16), "not a multiple of 16"),
+    "square only": (
+        broken(lambda x, g: Degraded(-x) if x.shape[2] == x.shape[3] else Degraded(-x[..., :64])),
+        "not square",
+    ),
+    "raises": (broken(lambda x, g: Degraded(x @ torch.ones(7, 7))), "raised RuntimeError"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_the_check_finds(name: str) -> None:
+    # kills: the removal of any one of its checks
+    degradation, words = BROKEN[name]
+    assert any(words in problem for problem in check_degradation(degradation)), check_degradation(degradation)
+
+
+def test_the_check_finds_a_small_prepared_image() -> None:
+    # kills: the removal of the trial of prepare()
+    class Small(Degradation):
+        scale = 4
+
+        def __call__(self, x_0: Tensor, generator: Generator) -> Degraded:
+            return Degraded(-x_0)
+
+    assert "prepare()" in " ".join(check_degradation(Small()))
+    assert "not a subclass" in check_degradation(lambda x, g: Degraded(-x))[0]  # type: ignore[arg-type]
+
+
+def test_the_check_passes_an_honest_plug_in_that_takes_square_images_only() -> None:
+    # kills: a check so strict that sound operators fail
+    def act(x_0: Tensor, generator: Generator) -> Degraded:
+        if x_0.shape[2] != x_0.shape[3]:
+            raise UserError("square images only")
+        return Degraded(x_0 + randn_like(x_0, generator))
+
+    assert check_degradation(broken(act), channels=1, size=33) == []

@@ -1,0 +1,210 @@
+"""Inpainting: the holes and what is put into them."""
+
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from torch import Tensor
+
+from i2i_bridge.degradations.inpaint import Inpaint
+from i2i_bridge.degradations.masks import brush_mask, center_mask
+from i2i_bridge.errors import UserError
+from i2i_bridge.randomness import generator, rand
+from i2i_bridge.registry import DEGRADATIONS
+
+
+def images(batch: int = 2, height: int = 64, width: int = 64) -> Tensor:
+    return rand((batch, 3, height, width), generator(0, "test")).float() * 2 - 1
+
+
+def generators(batch: int) -> list[torch.Generator]:
+    return [generator(0, "test", i) for i in range(batch)]
+
+
+def hole_of(degradation: Inpaint, x_0: Tensor) -> Tensor:
+    mask = degradation(x_0, generators(len(x_0))).mask
+    assert mask is not None
+    return mask
+
+
+# ---------------------------------------------------------------------------------------------------- shapes
+
+
+def test_center_is_the_middle_half_of_each_side() -> None:
+    # kills: half of the area instead; inverted mask; height and width exchanged
+    mask = center_mask(256, 256)
+    assert mask.sum() == 16384
+    assert mask[64:192, 64:192].eq(1).all()
+    oblong = center_mask(32, 80)
+    assert oblong.sum() == 16 * 40
+    assert oblong[8:24, 20:60].eq(1).all()
+
+
+@pytest.mark.parametrize("area", [(0.1, 0.2), (0.2, 0.3), (0.3, 0.4)])
+def test_freeform_holes_meet_their_band(area: tuple[float, float]) -> None:
+    # kills: no area control; the last stroke overshooting; always the lower bound; one area for all
+    shares = torch.tensor([brush_mask(96, 96, area, generator(0, "mask", i)).mean() for i in range(300)])
+    assert shares.min() >= area[0]
+    assert shares.max() <= area[1]
+    assert shares.mean().item() == pytest.approx(sum(area) / 2, abs=0.008)
+    assert shares.std().item() == pytest.approx((area[1] - area[0]) / 12**0.5, rel=0.15)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    height=st.integers(8, 90),
+    width=st.integers(8, 90),
+    low=st.floats(0.02, 0.85),
+    index=st.integers(0, 10**6),
+)
+def test_freeform_holes_meet_any_band_at_any_size(height: int, width: int, low: float, index: int) -> None:
+    # kills: a loop that never ends; rounding that leaves the band in small images
+    area = (low, low + 0.05)
+    mask = brush_mask(height, width, area, generator(0, "mask", index))
+    assert mask.shape == (height, width)
+    assert area[0] <= mask.double().mean().item() <= area[1]
+
+
+def test_freeform_holes_are_strokes_all_over_the_image() -> None:
+    # kills: salt and pepper; one corner preferred; the same mask each time; strokes creeping along borders
+    masks = torch.stack([brush_mask(64, 64, (0.2, 0.3), generator(0, "mask", i)) for i in range(300)])
+    assert len({mask.numpy().tobytes() for mask in masks}) == 300
+    inside = masks[:, 1:-1, 1:-1]
+    around = masks[:, :-2, 1:-1] + masks[:, 2:, 1:-1] + masks[:, 1:-1, :-2] + masks[:, 1:-1, 2:]
+    assert (around[inside == 1] == 4).float().mean() > 0.55
+    by_place = masks.mean(0).view(4, 16, 4, 16).mean((1, 3))
+    assert by_place.min() > 0.15
+    assert by_place.max() < 0.33
+
+
+def test_freeform_holes_come_from_the_generator_alone() -> None:
+    # kills: a global generator; state kept between calls
+    again = [brush_mask(64, 64, (0.1, 0.2), generator(3, "mask", 5)) for _ in range(2)]
+    assert torch.equal(*again)
+    assert not torch.equal(again[0], brush_mask(64, 64, (0.1, 0.2), generator(4, "mask", 5)))
+
+
+def test_freeform_holes_are_quick() -> None:
+    # kills: work that grows with image size x strokes. Measured: 1100 a second; the limit is generous.
+    start = time.process_time()
+    for i in range(40):
+        brush_mask(256, 256, (0.2, 0.3), generator(0, "mask", i))
+    assert time.process_time() - start < 1
+
+
+def test_a_band_that_no_number_of_pixels_meets_is_refused() -> None:
+    # kills: an endless loop; a mask outside its band
+    with pytest.raises(UserError, match="widen"):
+        brush_mask(3, 3, (0.12, 0.2), generator(0, "mask"))
+
+
+def test_masks_from_a_folder(tmp_path: Path) -> None:
+    # kills: black as the hole; smooth resizing; unsorted listing; always the first file; other files read
+    for k, name in enumerate(["b.png", "a.PNG", "c.png"]):
+        picture = Image.new("L", (16, 8))
+        picture.paste(255, (0, 0, 4 * (k + 1), 8))
+        picture.save(tmp_path / name)
+    (tmp_path / "readme.txt").write_text("not a mask")
+    degradation = DEGRADATIONS.build({"name": "inpaint", "mask": "folder", "folder": str(tmp_path)})
+    holes = hole_of(degradation, images(30))
+    assert set(holes.flatten(1).mean(1).tolist()) == {0.25, 0.5, 0.75}
+    assert all(torch.equal(hole[0, 0], hole[0, -1]) and hole[0, 0].diff().le(0).all() for hole in holes)
+    # Sorted by name: the order of creation or of the file system does not matter.
+    assert [file.name for file in degradation._files] == ["a.PNG", "b.png", "c.png"]
+
+
+def test_a_folder_is_read_only_when_it_is_needed(tmp_path: Path) -> None:
+    # kills: a trained model that cannot be used where the masks are not; a late or many-line error
+    degradation = Inpaint("folder", folder=tmp_path / "gone")
+    mask = torch.ones(1, 1, 64, 64)
+    assert degradation.prepare(images(), generators(2), mask).x_1.shape == (2, 3, 64, 64)
+    with pytest.raises(UserError, match="gone"):
+        degradation(images(), generators(2))
+    with pytest.raises(UserError, match="no mask images"):
+        Inpaint("folder", folder=tmp_path)(images(), generators(2))
+    (tmp_path / "torn.png").write_bytes(b"\x89PNG torn")
+    with pytest.raises(UserError, match=r"torn\.png"):
+        Inpaint("folder", folder=tmp_path)(images(), generators(2))
+
+
+# ------------------------------------------------------------------------------------------------------ fill
+
+
+@pytest.mark.parametrize("mask", ["center", "freeform"])
+def test_known_pixels_are_kept_and_holes_are_noise(mask: str) -> None:
+    # kills: inverted mask; hole left as it was; noise added to the image; noise of another std; grey noise
+    x_0 = images(8, 128, 128)
+    degraded = Inpaint(mask)(x_0, generators(8))  # type: ignore[arg-type]
+    assert degraded.mask is not None
+    hole = degraded.mask.expand_as(x_0) == 1
+    assert torch.equal(degraded.x_1[~hole], x_0[~hole])
+    noise = degraded.x_1[hole]
+    assert noise.mean().item() == pytest.approx(0, abs=0.02)
+    assert noise.std().item() == pytest.approx(1, abs=0.02)
+    assert abs(torch.corrcoef(torch.stack([noise, x_0[hole]]))[0, 1].item()) < 0.02
+    assert abs(torch.corrcoef(degraded.x_1[0, :, 48:80, 48:80].flatten(1))[0, 1].item()) < 0.2
+
+
+@pytest.mark.parametrize(("fill", "value"), [("white", 1.0), ("grey", 0.0)])
+def test_plain_fills(fill: str, value: float) -> None:
+    # kills: white and grey exchanged; 0.5 as grey
+    degraded = Inpaint(fill=fill)(images(), generators(2))  # type: ignore[arg-type]
+    assert degraded.mask is not None
+    assert degraded.x_1[degraded.mask.expand(-1, 3, -1, -1) == 1].eq(value).all()
+
+
+def test_each_sample_has_its_own_hole() -> None:
+    # kills: one mask for the batch, with one generator or with many
+    for one_or_many in (generator(0, "test"), generators(4)):
+        mask = Inpaint("freeform")(images(4), one_or_many).mask
+        assert mask is not None
+        assert len({one.numpy().tobytes() for one in mask}) == 4
+
+
+def test_prepare_fills_the_user_s_hole() -> None:
+    # kills: what was under the hole leaking into x_1, NaN included; the hole inverted; fill forgotten
+    image = images(2)
+    mask = torch.zeros(1, 1, 64, 64)
+    mask[..., 10:20, 30:50] = 1
+    image[..., 12, 35] = float("nan")
+    degraded = Inpaint().prepare(image, generators(2), mask)
+    assert degraded.x_1.isfinite().all()
+    known = (mask == 0).expand_as(image)
+    assert torch.equal(degraded.x_1[known], image[known])
+    assert degraded.x_1[~known].std().item() == pytest.approx(1, abs=0.1)
+    assert degraded.mask is not None
+    assert degraded.mask.shape == (2, 1, 64, 64)
+    white = Inpaint(fill="white").prepare(image, generators(2), mask)
+    assert white.x_1[~known].eq(1).all()
+
+
+def test_prepare_needs_a_mask_of_the_image_s_size() -> None:
+    # kills: an empty hole taken for granted
+    with pytest.raises(UserError, match="needs a mask"):
+        Inpaint().prepare(images(), generators(2))
+    with pytest.raises(UserError, match=r"32 x 64.*64 x 64"):
+        Inpaint().prepare(images(), generators(2), torch.ones(1, 1, 32, 64))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"mask": "centre"}, "center"),
+        ({"mask": "freeform", "area": [0.3, 0.2]}, "rising"),
+        ({"mask": "freeform", "area": [0.0, 0.2]}, "above 0"),
+        ({"mask": "freeform", "area": [0.2, 0.95]}, "0.9"),
+        ({"mask": "freeform", "area": [0.2]}, "area"),
+        ({"mask": "center", "area": [0.1, 0.2]}, "freeform"),
+        ({"mask": "folder"}, "folder"),
+        ({"mask": "center", "folder": "masks"}, "folder"),
+        ({"fill": "black"}, "white"),
+    ],
+)
+def test_wrong_options_are_refused(options: dict[str, object], words: str) -> None:
+    # kills: options that are taken and ignored
+    with pytest.raises(UserError, match=words):
+        DEGRADATIONS.build({"name": "inpaint", **options})

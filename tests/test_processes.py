@@ -1,0 +1,199 @@
+"""Each claim about the processes; `kills` names the planted mistake (tests/mutants.py) that the test must catch."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from i2i_bridge.contracts import check_process
+from i2i_bridge.official_grid import OfficialGrid
+from i2i_bridge.processes import (
+    I2SB,
+    OTODE,
+    BrownianBridge,
+    Coefficients,
+    GaussianPrior,
+    LinearFlow,
+    Process,
+    VEBridge,
+    VPBridge,
+)
+from i2i_bridge.registry import PROCESSES
+from i2i_bridge.samplers import points, update
+
+BRIDGES: list[Process] = [I2SB(0.3), I2SB(1.0), I2SB(0.05), BrownianBridge(0.7), VEBridge(2.0), VPBridge()]
+EVERY: list[Process] = [*BRIDGES, OTODE(), LinearFlow(), GaussianPrior(), OfficialGrid(1000, 0.3), OfficialGrid(100, 1.0)]
+
+
+def ids(process: Process) -> str:
+    return repr(process)
+
+
+@pytest.mark.parametrize("process", EVERY, ids=ids)
+def test_contract(process):
+    assert check_process(process) == []
+
+
+def test_every_registered_process_keeps_the_contract():
+    for name in PROCESSES.names():
+        assert check_process(PROCESSES.build({"name": name})) == [], name
+
+
+@pytest.mark.parametrize("process", EVERY, ids=ids)
+def test_ends_are_the_images_themselves(process):
+    # kills: inclusive-cumulative-sum (sigma_0 > 0 at t = 0)
+    x_0, x_1 = torch.full((1, 1, 2, 2), 0.25), torch.full((1, 1, 2, 2), -0.5)
+    start = process.marginal(x_0, x_1, torch.tensor([0.0]))
+    assert torch.equal(start.mean, x_0) and start.std.item() == 0
+    if process.pinned:
+        end = process.marginal(x_0, x_1, torch.tensor([1.0]))
+        assert torch.equal(end.mean, x_1) and end.std.item() == 0
+
+
+@given(st.lists(st.floats(1e-6, 1 - 1e-6), min_size=1, max_size=12, unique=True), st.sampled_from(range(len(BRIDGES))))
+@settings(deadline=None, max_examples=150)
+def test_recursion_of_posteriors_marginalises_to_q(inner, which):
+    """Prop. 3.3: from X_1 down any grid, mean and variance of the chain equal those of q(X_t | X_0, X_1)."""
+    # kills: swapped-weights, missing-root, off-by-one-grid, posterior-variance
+    process = BRIDGES[which]
+    times = torch.tensor([1.0, *sorted(inner, reverse=True)], dtype=torch.float64)
+    walk = points(process, times)
+    x_0, x_1 = 0.37, -0.81
+    mean, variance = x_1, 0.0
+    for s, t in zip(walk[:-1], walk[1:], strict=True):
+        if s.t - t.t < 1e-9:
+            continue
+        step = update(s, t, eta=1.0)
+        mean = step.k_1 * x_1 + step.k_d * x_0 + step.k_s * mean
+        variance = step.k_s**2 * variance + step.w**2
+        a, b, c = (float(value) for value in process.coefficients(t.t))
+        assert abs(mean - (a * x_1 + b * x_0)) < 1e-12
+        assert abs(variance - c * c) < 1e-12
+
+
+@pytest.mark.parametrize("process", BRIDGES, ids=ids)
+def test_posterior_step_is_markov(process):
+    """The ancestral step of a linear-SDE bridge never looks back at X_1: its weight is 0."""
+    walk = points(process, torch.tensor([1.0, 0.8, 0.33, 0.1], dtype=torch.float64))
+    for s, t in zip(walk[1:-1], walk[2:], strict=True):
+        assert abs(update(s, t, eta=1.0).k_1) < 1e-14
+
+
+def test_i2sb_closed_form_equals_numerical_integral():
+    # kills: schedule-not-mirrored, missing-root
+    beta_max, beta_min = 0.3, 0.1
+    n = 200_000
+    cells = (torch.arange(n, dtype=torch.float64) + 0.5) / n
+    towards_middle = torch.minimum(cells, 1 - cells)
+    beta = (math.sqrt(beta_min) + (math.sqrt(beta_max) - math.sqrt(beta_min)) * towards_middle).square()
+    gathered = beta.cumsum(0) / n
+    edges = (torch.arange(n, dtype=torch.float64) + 1) / n
+    assert torch.allclose(I2SB(beta_max).sigma(edges).square(), gathered, rtol=1e-9, atol=1e-12)
+
+
+def test_i2sb_literal_values():
+    # kills: swapped-weights, division-by-sigma-squared
+    process = I2SB(beta_max=1.0)
+    p, q = math.sqrt(0.1), 1 - math.sqrt(0.1)
+    half = ((p + q / 2) ** 3 - p**3) / (3 * q)
+    assert process.sigma(1.0).item() == pytest.approx(math.sqrt(2 * half), rel=1e-13)
+    a, b, c = (value.item() for value in process.coefficients(0.5))
+    assert (a, b) == pytest.approx((0.5, 0.5), abs=1e-15)
+    assert c == pytest.approx(math.sqrt(half / 2), rel=1e-13)
+    quarter = ((p + q / 4) ** 3 - p**3) / (3 * q)
+    assert process.coefficients(0.25).a.item() == pytest.approx(quarter / (2 * half), rel=1e-12)
+
+
+def test_released_grid_is_near_the_continuous_bridge():
+    grid, exact = OfficialGrid(1000, 0.3), I2SB(0.3)
+    t = torch.arange(1, 1000, dtype=torch.float64) / 1000
+    for released, ours in zip(grid.coefficients(t), exact.coefficients(t), strict=True):
+        assert (released - ours).abs().max() < 1e-3
+
+
+def test_constant_rate_is_the_straight_line():
+    """Cor. 3.5."""
+    t = torch.linspace(0, 1, 11, dtype=torch.float64)
+    straight = OTODE(beta_max=0.1, beta_min=0.1).coefficients(t)
+    assert torch.allclose(straight.a, t, atol=1e-15) and torch.allclose(straight.b, 1 - t, atol=1e-15)
+    noisy = I2SB(beta_max=0.49, beta_min=0.49).coefficients(t)
+    for ours, brownian in zip(noisy, BrownianBridge(0.7).coefficients(t), strict=True):
+        assert torch.allclose(ours, brownian, atol=1e-15)
+
+
+def test_ot_ode_ignores_the_generator():
+    """Prop. 3.4: the same means as I2SB and no noise at all."""
+    # kills: noise-kept
+    x_0, x_1 = torch.rand(3, 3, 4, 4), torch.rand(3, 3, 4, 4)
+    t = torch.tensor([0.2, 0.5, 0.9])
+    first, second = torch.Generator().manual_seed(1), torch.Generator().manual_seed(2)
+    states = [OTODE(0.3).marginal(x_0, x_1, t).sample(g) for g in (first, second)]
+    assert torch.equal(states[0], states[1])
+    assert torch.equal(states[0], I2SB(0.3).marginal(x_0, x_1, t).mean)
+    assert torch.equal(first.get_state(), torch.Generator().manual_seed(1).get_state())
+
+
+def test_vp_bridge_matches_its_definition_in_high_precision():
+    # kills: vp-naive-difference
+    from mpmath import exp, mp, mpf, sqrt
+
+    mp.dps = 60
+    low, slope = mpf("0.1"), mpf(2)
+    for t in (mpf("1e-9"), mpf("0.3"), 1 - mpf("1e-9")):
+        t = mpf(float(t))
+
+        def exponent(s):
+            return low * s + slope * s * s / 2
+
+        rho2, rho2_end = exp(exponent(t)) - 1, exp(exponent(mpf(1))) - 1
+        alpha, alpha_end = exp(-exponent(t) / 2), exp(-exponent(mpf(1)) / 2)
+        wanted = (
+            alpha / alpha_end * rho2 / rho2_end,
+            alpha * (rho2_end - rho2) / rho2_end,
+            alpha * sqrt(rho2) * sqrt(rho2_end - rho2) / sqrt(rho2_end),
+        )
+        for ours, exact in zip(VPBridge(0.1, 2.0).coefficients(float(t)), wanted, strict=True):
+            assert ours.item() == pytest.approx(float(exact), rel=1e-13)
+
+
+@pytest.mark.parametrize("process", [I2SB(0.3), BrownianBridge(), VEBridge(), VPBridge()], ids=ids)
+@pytest.mark.parametrize("distance", [1e-6, 1e-9, 1e-12])
+def test_coefficients_keep_relative_accuracy_at_both_ends(process, distance):
+    """Near an end, c grows like the square root of the distance (VE: linearly at 0) and b vanishes linearly at X_1."""
+    # kills: vp-naive-difference
+    near = process.coefficients(1 - distance)
+    nearer = process.coefficients(1 - distance / 4)
+    exact = (1 - (1 - distance)) / (1 - (1 - distance / 4))  # what float64 makes of the distances
+    assert (near.b / nearer.b).item() == pytest.approx(exact, rel=1e-5)
+    assert (near.c / nearer.c).item() == pytest.approx(math.sqrt(exact), rel=1e-5)
+
+
+def test_process_and_time_mistakes():
+    x = torch.zeros(1, 3, 4, 4)
+    with pytest.raises(ValueError, match="differ in shape"):
+        I2SB().marginal(x, torch.zeros(1, 3, 4, 5), 0.5)
+    for t in (-0.1, 1.1, float("nan")):
+        with pytest.raises(ValueError, match=r"\[0, 1\]"):
+            I2SB().coefficients(t)
+    for make in (lambda: I2SB(beta_max=0), lambda: BrownianBridge(0.0), lambda: VEBridge(-1), lambda: VPBridge(0), lambda: GaussianPrior(2, 1), lambda: OfficialGrid(999)):
+        with pytest.raises(ValueError):
+            make()
+    with pytest.raises(ValueError, match="no sigma_t"):
+        LinearFlow().sigma(0.5)
+
+
+def test_check_process_names_what_is_wrong():
+    class Reversed(LinearFlow):
+        def coefficients(self, t):
+            a, b, c = super().coefficients(t)
+            return Coefficients(b, a, c)
+
+    class Restless(BrownianBridge):
+        def coefficients(self, t):
+            a, b, c = super().coefficients(t)
+            return Coefficients(a, b, c + 0.01)
+
+    assert any("X_0 exactly" in line for line in check_process(Reversed()))
+    assert any("X_1 exactly" in line for line in check_process(Restless()))

@@ -1,0 +1,36 @@
+import pytest
+import torch
+
+from i2i_bridge.processes import BrownianBridge, LinearFlow
+from i2i_bridge.proposals import MixtureProposal, PosteriorProposal
+
+
+def draw(proposal, n=40_000):
+    process = BrownianBridge(1.0)
+    x_0, x_1 = torch.zeros(n, 1, 1, 1), torch.full((n, 1, 1, 1), 4.0)
+    return proposal.sample(process, x_0, x_1, torch.full((n,), 0.5), torch.Generator().manual_seed(0)).flatten()
+
+
+def test_posterior_is_the_marginal():
+    # kills: swapped-weights, missing-root
+    x_t = draw(PosteriorProposal())
+    assert x_t.mean().item() == pytest.approx(2.0, abs=0.01)
+    assert x_t.std().item() == pytest.approx(0.5, abs=0.01)
+
+
+def test_mixture_takes_its_share_from_the_forward_sde():
+    """Figure 10: X_0 + sigma_t z with the given probability, else q(X_t | X_0, X_1)."""
+    # kills: mixture-ratio-inverted
+    forward = draw(MixtureProposal(1.0))
+    assert forward.mean().item() == pytest.approx(0, abs=0.02)
+    assert forward.std().item() == pytest.approx(0.5**0.5, abs=0.02)
+    assert torch.allclose(draw(MixtureProposal(0.0)).mean(), torch.tensor(2.0), atol=0.01)
+    share = draw(MixtureProposal(0.25))
+    assert share.mean().item() == pytest.approx(0.75 * 2.0, abs=0.03)
+
+
+def test_mistakes():
+    with pytest.raises(ValueError, match="forward_ratio"):
+        MixtureProposal(1.5)
+    with pytest.raises(ValueError, match="sigma_t"):
+        MixtureProposal(0.5).sample(LinearFlow(), torch.zeros(1, 1, 1, 1), torch.zeros(1, 1, 1, 1), torch.tensor([0.5]), torch.Generator())

@@ -1,0 +1,126 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from i2i_bridge.processes import I2SB, OTODE, BrownianBridge, GaussianPrior, LinearFlow, VPBridge
+from i2i_bridge.targets import (
+    EpsTarget,
+    I2SBTarget,
+    PreconditionedTarget,
+    VelocityTarget,
+    X0Target,
+    estimate_moments,
+)
+
+FITTING = [
+    (I2SBTarget(), I2SB()),
+    (I2SBTarget(), OTODE()),
+    (I2SBTarget(), VPBridge()),
+    (X0Target(), BrownianBridge()),
+    (X0Target(), LinearFlow()),
+    (EpsTarget(), GaussianPrior()),
+    (VelocityTarget(), LinearFlow()),
+    (VelocityTarget(), OTODE()),
+    (PreconditionedTarget(), I2SB()),
+    (PreconditionedTarget(), GaussianPrior()),
+]
+
+
+@given(st.integers(0, len(FITTING) - 1), st.floats(0.01, 1.0), st.integers(0, 2**30))
+@settings(deadline=None, max_examples=100)
+def test_x_0_hat_inverts_the_target(which, t, seed):
+    """A perfect network gives X_0 back, for every target, process and time."""
+    target, process = FITTING[which]
+    g = torch.Generator().manual_seed(seed)
+    x_0, x_1 = (torch.rand(2, 3, 4, 4, generator=g, dtype=torch.float64) * 2 - 1 for _ in range(2))
+    times = torch.full((2,), t, dtype=torch.float64)
+    x_t = process.marginal(x_0, x_1, times).sample(g)
+    output = target.of(process, x_0, x_1, x_t, times)
+    assert torch.allclose(target.x_0_hat(process, output, x_t, x_1, times), x_0, atol=1e-9)
+
+
+def test_i2sb_target_is_equation_12():
+    # kills: division-by-sigma-squared
+    process = BrownianBridge(sigma_1=0.8)
+    x_0, x_t = torch.tensor([[[[0.3]]]]), torch.tensor([[[[0.9]]]])
+    label = I2SBTarget().of(process, x_0, x_0, x_t, torch.tensor([0.25]))
+    assert label.item() == pytest.approx((0.9 - 0.3) / (0.8 * 0.5), rel=1e-6)
+
+
+def test_literal_velocity_and_eps():
+    x_0, x_1 = torch.tensor([[[[0.3]]]], dtype=torch.float64), torch.tensor([[[[-0.5]]]], dtype=torch.float64)
+    t = torch.tensor([0.4], dtype=torch.float64)
+    x_t = LinearFlow().marginal(x_0, x_1, t).mean
+    assert VelocityTarget().of(LinearFlow(), x_0, x_1, x_t, t).item() == pytest.approx(-0.8)
+    process = GaussianPrior()
+    _, b, c = process.coefficients(t)
+    x_t = b * x_0 + c * 1.7
+    assert EpsTarget().of(process, x_0, x_1, x_t, t).item() == pytest.approx(1.7)
+
+
+def test_preconditioned_input_and_target_have_unit_variance():
+    """Eq. 22-23 on data whose moments are known: Var(c_in X_t) = Var(target) = 1 at every t, X_0's part removed."""
+    # kills: c-skip-squared, c-out-without-root
+    g = torch.Generator().manual_seed(0)
+    n = 400_000
+    var_0, var_1, cov = 0.25, 0.36, 0.21
+    x_0 = 0.5 * torch.randn(1, 1, 1, n, generator=g, dtype=torch.float64)
+    rest = torch.randn(1, 1, 1, n, generator=g, dtype=torch.float64)
+    x_1 = cov / var_0 * x_0 + (var_1 - cov**2 / var_0) ** 0.5 * rest
+    target = PreconditionedTarget(var_0, var_1, cov)
+    for process in (I2SB(1.0), OTODE(1.0), VPBridge()):
+        for t in (0.02, 0.5, 1.0):
+            times = torch.tensor([t], dtype=torch.float64)
+            x_t = process.marginal(x_0, x_1, times).sample(g)
+            wanted = target.of(process, x_0, x_1, x_t, times)
+            assert target.network_input(process, x_t, times).var().item() == pytest.approx(1, abs=0.01)
+            assert wanted.var().item() == pytest.approx(1, abs=0.015)
+            # c_skip X_t is the regression of X_0 on X_t: nothing linear is left to learn.
+            assert (wanted * x_t).mean().item() / x_t.std().item() == pytest.approx(0, abs=0.01)
+
+
+def test_moments_are_estimated_from_data():
+    g = torch.Generator().manual_seed(1)
+    pairs = []
+    for _ in range(20):
+        x_0 = 0.4 * torch.randn(8, 3, 32, 32, generator=g) + 0.2
+        pairs.append((x_0, 0.5 * x_0 + 0.1 * torch.randn(8, 3, 32, 32, generator=g) - 0.1))
+    moments = estimate_moments(pairs)
+    assert moments["var_0"] == pytest.approx(0.16, rel=0.01)
+    assert moments["cov_01"] == pytest.approx(0.08, rel=0.01)
+    assert moments["var_1"] == pytest.approx(0.05, rel=0.01)
+    PreconditionedTarget(**moments)
+    with pytest.raises(ValueError, match="no pairs"):
+        estimate_moments([])
+    with pytest.raises(ValueError, match="variation"):
+        estimate_moments([(torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 2, 2))])
+
+
+@pytest.mark.parametrize(
+    ("target", "process"),
+    [(EpsTarget(), I2SB()), (VelocityTarget(), I2SB()), (VelocityTarget(), GaussianPrior()), (I2SBTarget(), LinearFlow())],
+)
+def test_pairs_that_make_no_sense_are_refused(target, process):
+    with pytest.raises(ValueError):
+        target.check(process)
+
+
+def test_labels_equal_the_released_ones(golden):
+    import numpy as np
+
+    from i2i_bridge.official_grid import OfficialGrid
+
+    arrays = {name: torch.from_numpy(value) for name, value in np.load(golden / "q_sample_label.npz").items()}
+    for beta_max in (0.3, 1.0):
+        grid, steps = OfficialGrid(1000, beta_max), arrays["steps"]
+        t = (steps.double() + 1) / 1000
+        tables = grid.tables
+        for kind in ("sde", "ot"):
+            noise = tables.std[steps].view(-1, 1, 1, 1) * arrays["noise_seed123"] if kind == "sde" else 0
+            x_t = tables.mean_x_0[steps].view(-1, 1, 1, 1) * arrays["x0"] + tables.mean_x_1[steps].view(-1, 1, 1, 1) * arrays["x1"] + noise
+            assert (x_t - arrays[f"b{beta_max}_xt_{kind}"]).abs().max() < 1e-6
+            label = I2SBTarget().of(grid, arrays["x0"], arrays["x1"], arrays[f"b{beta_max}_xt_{kind}"], t)
+            assert (label - arrays[f"b{beta_max}_label_{kind}"]).abs().max() < 1e-5
+        x_0_hat = I2SBTarget().x_0_hat(grid, arrays["net_out"], arrays[f"b{beta_max}_xt_sde"], arrays["x1"], t)
+        assert (x_0_hat - arrays[f"b{beta_max}_pred_x0"]).abs().max() < 1e-6

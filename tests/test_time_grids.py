@@ -1,0 +1,43 @@
+import pytest
+import torch
+
+from i2i_bridge.processes import I2SB, OTODE, BrownianBridge, GaussianPrior, LinearFlow, VEBridge, VPBridge
+from i2i_bridge.registry import TIME_GRIDS
+from i2i_bridge.time_grids import EDGE, karras, log_snr, quadratic, uniform, uniform_lambda
+
+PROCESSES = [I2SB(), OTODE(), BrownianBridge(), VEBridge(), VPBridge(), GaussianPrior(), LinearFlow()]
+
+
+@pytest.mark.parametrize("name", TIME_GRIDS.names())
+@pytest.mark.parametrize("nfe", [1, 2, 3, 10, 1000])
+def test_every_grid_falls_from_one_to_exactly_zero(name, nfe):
+    # kills: off-by-one-grid
+    for process in PROCESSES:
+        times = TIME_GRIDS.get(name)(process, nfe)
+        assert times.dtype == torch.float64 and times.shape == (nfe + 1,)
+        assert times[0] == 1 and times[-1] == 0
+        assert bool((times.diff() < 0).all())
+
+
+def test_spacing():
+    process = BrownianBridge(0.5)
+    assert uniform(process, 4).tolist() == [1, 0.75, 0.5, 0.25, 0]
+    assert quadratic(process, 4).tolist() == [1, 0.5625, 0.25, 0.0625, 0]
+    steps = log_snr(process, uniform_lambda(process, 9)[1:-1]).diff()
+    assert torch.allclose(steps, steps[:1].expand_as(steps), rtol=1e-9)
+    level = torch.exp(-log_snr(process, karras(process, 9)[1:-1])) ** (1 / 7)
+    assert torch.allclose(level.diff(), level.diff()[:1].expand(7), rtol=1e-9)
+    assert uniform_lambda(process, 10)[-2].item() == pytest.approx(EDGE / 10)
+
+
+def test_log_snr_of_a_brownian_bridge():
+    t = torch.tensor([0.2, 0.5, 0.8], dtype=torch.float64)
+    assert torch.allclose(log_snr(BrownianBridge(0.5), t), 0.5 * torch.log((1 - t) / t) - torch.log(torch.tensor(0.5, dtype=torch.float64)))
+    assert log_snr(I2SB(), 1.0).item() == -float("inf") and log_snr(I2SB(), 0.0).item() == float("inf")
+
+
+@pytest.mark.parametrize("nfe", [0, -3, 1001])
+def test_nonsense_nfe(nfe):
+    for name in TIME_GRIDS.names():
+        with pytest.raises(ValueError, match=r"1\.\.1000"):
+            TIME_GRIDS.get(name)(I2SB(), nfe)
