@@ -1,3 +1,35 @@
-"""Paired image-to-image restoration and translation with diffusion bridges."""
+"""Paired image-to-image restoration and translation with diffusion bridges.
 
+    from i2i_bridge import load_run
+    load_run("runs/demo").restore("photo.png", nfe=10).save("restored.png")
+
+X_0 is the clean or target image and X_1 the degraded or source image, as in I2SB (Liu et al., ICML 2023).
+"""
+
+from i2i_bridge.errors import UserError
+from i2i_bridge.registry import (
+    register_dataset,
+    register_degradation,
+    register_metric,
+    register_network,
+    register_process,
+    register_sampler,
+    register_target,
+    register_time_grid,
+)
+from i2i_bridge.run import load_run
+
+__all__ = [
+    "UserError",
+    "__version__",
+    "load_run",
+    "register_dataset",
+    "register_degradation",
+    "register_metric",
+    "register_network",
+    "register_process",
+    "register_sampler",
+    "register_target",
+    "register_time_grid",
+]
 __version__ = "0.1.0"

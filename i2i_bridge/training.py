@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from i2i_bridge.checkpoint import Checkpoint, latest_checkpoint, save_checkpoint
-from i2i_bridge.data.loading import PairDataset, training_loader
+from i2i_bridge.data.loading import PairDataset, training_batches
 from i2i_bridge.errors import UserError
 from i2i_bridge.images import Picture, grid, write_picture
 from i2i_bridge.metrics_log import MetricsLog
@@ -106,8 +106,9 @@ def train(
             save_checkpoint(folder / "checkpoints", state.step, state.parts(), {"seed": settings.seed}, settings.keep)
         accelerator.wait_for_everyone()
 
-    loader = training_loader(dataset, settings.batch_size, state.step, rank, ranks, settings.workers)
-    batches = iter(loader)
+    batches = training_batches(
+        dataset, settings.batch_size, start_step=state.step, rank=rank, world_size=ranks, workers=settings.workers
+    )
     window = _Window()
     saved_at = state.step if checkpoint is not None else -1
     stopped = False

@@ -47,7 +47,7 @@ def test_tables_have_the_known_rows() -> None:
     assert quantisation_tables(100)[0].eq(1).all()
 
 
-@pytest.mark.parametrize("quality", [1, 4, 5, 10, 20, 25, 49, 50, 51, 75, 95, 99, 100])
+@pytest.mark.parametrize("quality", [1, 4, 5, 10, 20, 25, 49, 50, 51, 60, 75, 95, 99, 100])
 def test_tables_are_libjpeg_s(quality: int) -> None:
     # kills: any wrong digit of Annex K, transposed tables, luma and chroma exchanged
     file = io.BytesIO()

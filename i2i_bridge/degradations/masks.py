@@ -3,6 +3,7 @@
 import math
 import random
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,9 @@ def brush_mask(height: int, width: int, area: tuple[float, float], generator: to
     Raises:
         UserError: The image is so small that no whole number of pixels lies in the band.
     """
-    least, most = math.ceil(area[0] * height * width), math.floor(area[1] * height * width)
+    # Exact: a product rounded in floating point may leave the band by one pixel.
+    low, high = (Fraction(share) * height * width for share in area)
+    least, most = math.ceil(low), math.floor(high)
     if least > most:
         raise UserError(
             f"no mask of {height} x {width} pixels has an area of {area[0]} to {area[1]}; widen the band"

@@ -1,0 +1,38 @@
+# `make demo` and `make test` need Python 3.11+, make and pip; each sets up .venv by itself.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: help demo test lint mutants clean
+
+help:
+	@echo "make demo     train, evaluate and picture a small bridge on real photos -> runs/demo/report/index.html"
+	@echo "make test     run the tests"
+	@echo "make lint     ruff format and check, mypy"
+	@echo "make mutants  plant each known mistake and show that the tests catch it"
+	@echo "make clean    remove .venv and runs/demo"
+
+# The set-up runs again only when a pinned version or a dependency changes.
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
+	touch $(READY)
+
+demo: $(READY)
+	rm -rf runs/demo
+	$(BIN)/i2i-bridge run demo/deblur --out runs/demo
+	@echo "open runs/demo/report/index.html"
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+mutants: $(READY)
+	$(BIN)/python tests/mutants.py
+
+clean:
+	rm -rf .venv runs/demo

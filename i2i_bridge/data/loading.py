@@ -1,0 +1,165 @@
+"""From items to batches: decode, cut, degrade, collate; every draw keyed by (seed, purpose, sample)."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+
+from i2i_bridge.data.pairs import PairSource
+from i2i_bridge.data.transforms import Geometry
+from i2i_bridge.degradations.base import Degradation
+from i2i_bridge.errors import UserError
+from i2i_bridge.images import Picture, from_pil, read_picture, to_tensor, with_channels
+from i2i_bridge.randomness import generator, key
+
+
+class PairDataset(Dataset[dict[str, Any]]):
+    """Items as tensors: x_0, x_1 (C, H, W) in [-1, 1], mask (1, H, W) in {0, 1} and condition where there are some, key.
+
+    `dataset[i]` is item i, its draws keyed by the item's key alone: the same for every method and NFE that is compared.
+    `dataset.sample(n)` is training sample n of an endless stream: item `permutation(epoch)[n % len]` of epoch n // len, its
+    draws keyed by n. Both are pure functions of their argument and the seed.
+
+    Args:
+        source: A dataset kind.
+        geometry: Resize, crop and flip.
+        degradation: Makes x_1 (and mask, condition) where the source has no pairs.
+        channels: Of the images.
+        seed: Of every draw.
+        purpose: Keeps the draws of training and validation apart.
+
+    Raises:
+        UserError: The source has neither pairs nor a degradation, or both.
+    """
+
+    def __init__(
+        self, source: PairSource, geometry: Geometry, degradation: Degradation | None, channels: int, seed: int, purpose: str
+    ) -> None:
+        self.source, self.geometry, self.degradation = source, geometry, degradation
+        self.channels, self.seed, self.purpose = channels, seed, purpose
+        self._order: tuple[int, Tensor] | None = None
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self._item(self.source[index], ())
+
+    def sample(self, number: int) -> dict[str, Any]:
+        """Training sample `number` of the endless stream, counted from 0 over all epochs."""
+        epoch, position = divmod(number, len(self.source))
+        if self._order is None or self._order[0] != epoch:
+            self._order = (epoch, torch.randperm(len(self.source), generator=generator(self.seed, "order", epoch)))
+        return self._item(self.source[int(self._order[1][position])], (number,))
+
+    def _item(self, item: dict[str, Any], draw: tuple[int, ...]) -> dict[str, Any]:
+        name = str(item["key"])
+        keyed = draw or (name,)
+        images = {part: _pixels(item[part]) for part in ("x_0", "x_1", "mask") if part in item}
+        where = " and ".join(str(item[part]) for part in ("x_0", "x_1") if isinstance(item.get(part), Path)) or item.get("file", name)
+        sizes = {part: pixels.shape[:2] for part, pixels in images.items()}
+        if len(set(sizes.values())) > 1:
+            shown = ", ".join(f"{part} {width}x{height}" for part, (height, width) in sizes.items())
+            raise UserError(f"{where}: the images of a pair differ in size ({shown})")
+        try:
+            images = {
+                part: with_channels(pixels, 1 if part == "mask" else self.channels) for part, pixels in images.items()
+            }
+            cut = self.geometry(images, key(self.seed, f"{self.purpose} geometry", *keyed))
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from error
+        out: dict[str, Any] = {part: to_tensor(pixels) for part, pixels in cut.items()}
+        if "mask" in out:
+            out["mask"] = (out["mask"] > 0).float()
+        if "x_1" not in out:
+            out |= self._degraded(out["x_0"], keyed, where)
+        return out | {"key": name}
+
+    def _degraded(self, x_0: Tensor, keyed: tuple[int | str, ...], where: Any) -> dict[str, Tensor]:
+        if self.degradation is None:
+            raise UserError(f"{where}: no x_1; the recipe needs a [degradation], or a dataset of pairs")
+        try:
+            degraded = self.degradation(x_0[None], [generator(self.seed, f"{self.purpose} degradation", *keyed)])
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from error
+        fields = {"x_1": degraded.x_1, "mask": degraded.mask, "condition": degraded.condition}
+        return {part: value[0] for part, value in fields.items() if value is not None}
+
+
+def _pixels(image: Path | str | Image.Image | np.ndarray) -> np.ndarray:
+    if isinstance(image, Path | str):
+        return read_picture(image).pixels
+    if isinstance(image, Image.Image):
+        return from_pil(image).pixels
+    if isinstance(image, np.ndarray) and image.dtype in (np.uint8, np.uint16):
+        return Picture(image if image.ndim == 3 else image[..., None]).pixels
+    raise UserError(f"a dataset gave {type(image).__name__}; images are paths, PIL images or uint8/uint16 arrays (H, W, C)")
+
+
+class _Stream(Dataset[Any]):
+    """`sample` as a map-style dataset for the loader; a mistake travels as a value, since workers would wrap it."""
+
+    def __init__(self, dataset: PairDataset) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, number: int) -> dict[str, Any] | UserError:
+        try:
+            return self.dataset.sample(number)
+        except UserError as error:
+            return error
+
+
+class _Batches(Sampler[list[int]]):
+    """The global sample numbers of one process, batch after batch, without end."""
+
+    def __init__(self, batch_size: int, start_step: int, rank: int, world_size: int) -> None:
+        self.batch_size, self.start_step = batch_size, start_step
+        self.share = batch_size // world_size
+        self.offset = rank * self.share
+
+    def __iter__(self) -> Iterator[list[int]]:
+        step = self.start_step
+        while True:
+            first = step * self.batch_size + self.offset
+            yield list(range(first, first + self.share))
+            step += 1
+
+
+def _collate(items: list[dict[str, Any] | UserError]) -> dict[str, Any] | UserError:
+    for item in items:
+        if isinstance(item, UserError):
+            return item
+    batch: dict[str, Any] = default_collate(items)
+    return batch
+
+
+def training_batches(
+    dataset: PairDataset, batch_size: int, *, start_step: int = 0, rank: int = 0, world_size: int = 1, workers: int = 0
+) -> Iterator[dict[str, Any]]:
+    """An endless stream of training batches from any step on, the same for every number of workers.
+
+    Step s of a run of W processes takes the sample numbers s B ... (s + 1) B - 1; process r the r-th of W equal parts.
+
+    Args:
+        batch_size: B, over all processes.
+
+    Raises:
+        UserError: An item is unusable; raised when its batch is reached.
+    """
+    loader: DataLoader[Any] = DataLoader(
+        _Stream(dataset),
+        batch_sampler=_Batches(batch_size, start_step, rank, world_size),
+        num_workers=workers,
+        collate_fn=_collate,
+        pin_memory=torch.cuda.is_available(),
+        persistent_workers=workers > 0,
+    )
+    for batch in loader:
+        if isinstance(batch, UserError):
+            raise batch
+        yield batch
