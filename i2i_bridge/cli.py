@@ -24,16 +24,27 @@ app = typer.Typer(
 INTERRUPTED = 75
 """Exit code of a run that was stopped, saved, and goes on with the same command (EX_TEMPFAIL)."""
 
-RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped recipe (see `list recipes`) or a TOML file.")]
+RecipeName = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="A shipped recipe (see `list recipes`) or a TOML file.")
+]
 Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change, such as train.lr=1e-4 data.root=photos.")
+    list[str] | None,
+    typer.Argument(
+        metavar="[KEY=VALUE]...", help="Settings to change, such as train.lr=1e-4 data.root=photos."
+    ),
 ]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder that `train` wrote.")]
 Plugins = Annotated[
     list[Path] | None,
-    typer.Option("--plugin", metavar="FILE.py", help="Import this file first; what it registers can be named. Repeatable."),
+    typer.Option(
+        "--plugin",
+        metavar="FILE.py",
+        help="Import this file first; what it registers can be named. Repeatable.",
+    ),
 ]
-Device = Annotated[str | None, typer.Option(metavar="cpu|cuda", help="Where to compute. Default: CUDA where there is one.")]
+Device = Annotated[
+    str | None, typer.Option(metavar="cpu|cuda", help="Where to compute. Default: CUDA where there is one.")
+]
 
 KINDS = {
     "processes": registry.PROCESSES,
@@ -50,7 +61,9 @@ KINDS = {
 
 @app.command("list")
 def list_(
-    what: Annotated[str, typer.Argument(help="recipes, datasets, or a kind of part: " + ", ".join(KINDS) + ".")] = "recipes",
+    what: Annotated[
+        str, typer.Argument(help="recipes, datasets, or a kind of part: " + ", ".join(KINDS) + ".")
+    ] = "recipes",
     plugin: Plugins = None,
 ) -> None:
     """List recipes, dataset cards, or the parts that a recipe can name."""
@@ -58,20 +71,31 @@ def list_(
     if what == "recipes":
         from i2i_bridge.recipe import load_recipe, recipe_names
 
-        console.show_table("", ["recipe", "summary"], [[name, load_recipe(name).summary] for name in recipe_names()])
+        console.show_table(
+            "", ["recipe", "summary"], [[name, load_recipe(name).summary] for name in recipe_names()]
+        )
     elif what == "datasets":
         from i2i_bridge.data.cards import card_names, load_card
 
-        console.show_table("", ["dataset", "summary"], [[name, load_card(name).summary] for name in card_names()])
+        console.show_table(
+            "", ["dataset", "summary"], [[name, load_card(name).summary] for name in card_names()]
+        )
     elif what in KINDS:
         rows = [[name, _first_line(KINDS[what].get(name))] for name in KINDS[what].names()]
         console.show_table("", ["name", "what it is"], rows)
     else:
-        raise UserError(f"'{what}' cannot be listed{registry.did_you_mean(what, ['recipes', 'datasets', *KINDS])}")
+        raise UserError(
+            f"'{what}' cannot be listed{registry.did_you_mean(what, ['recipes', 'datasets', *KINDS])}"
+        )
 
 
 @app.command()
-def show(name: Annotated[str, typer.Argument(help="A recipe, a dataset card, or a part such as 'jpeg' or '2m-sde'.")], plugin: Plugins = None) -> None:
+def show(
+    name: Annotated[
+        str, typer.Argument(help="A recipe, a dataset card, or a part such as 'jpeg' or '2m-sde'.")
+    ],
+    plugin: Plugins = None,
+) -> None:
     """Show one thing whole: a recipe or card as TOML, or a part with its options."""
     _load(plugin)
     from i2i_bridge.data.cards import card_names, load_card
@@ -95,13 +119,18 @@ def show(name: Annotated[str, typer.Argument(help="A recipe, a dataset card, or 
             default = "" if parameter.default is parameter.empty else f" = {parameter.default!r}"
             console.say(f"  {key}: {_type_name(parameter.annotation)}{default}")
     if not parts:
-        everything = [*shipped, *card_names(), *(member for members in KINDS.values() for member in members.names())]
+        everything = [
+            *shipped,
+            *card_names(),
+            *(member for members in KINDS.values() for member in members.names()),
+        ]
         raise UserError(f"nothing is called '{name}'{registry.did_you_mean(name, everything)}")
 
 
 @app.command()
 def copy(
-    recipe: RecipeName, file: Annotated[Path, typer.Argument(help="The new TOML file.")],
+    recipe: RecipeName,
+    file: Annotated[Path, typer.Argument(help="The new TOML file.")],
 ) -> None:
     """Copy a recipe into a file of your own, to edit and train."""
     from i2i_bridge.recipe import load_recipe, recipe_file
@@ -123,7 +152,9 @@ def copy(
 def train(
     recipe: RecipeName,
     settings: Overrides = None,
-    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="The run folder. Default: runs/NAME.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="The run folder. Default: runs/NAME.")
+    ] = None,
     plugin: Plugins = None,
     device: Device = None,
 ) -> None:
@@ -139,10 +170,19 @@ def train(
 @app.command()
 def evaluate(
     run: RunFolder,
-    nfe: Annotated[list[int] | None, typer.Option("--nfe", metavar="N...", help="Network calls per image: --nfe 1 2 5 20. Default: the recipe's.")] = None,
+    nfe: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--nfe", metavar="N...", help="Network calls per image: --nfe 1 2 5 20. Default: the recipe's."
+        ),
+    ] = None,
     images: Annotated[int | None, typer.Option(min=1, help="Only the first so many held-out images.")] = None,
-    metric: Annotated[list[str] | None, typer.Option(help="A metric instead of the recipe's; repeatable.")] = None,
-    root: Annotated[Path | None, typer.Option(help="Where the dataset lies now, if not where it was trained.")] = None,
+    metric: Annotated[
+        list[str] | None, typer.Option(help="A metric instead of the recipe's; repeatable.")
+    ] = None,
+    root: Annotated[
+        Path | None, typer.Option(help="Where the dataset lies now, if not where it was trained.")
+    ] = None,
     plugin: Plugins = None,
     device: Device = None,
 ) -> None:
@@ -152,7 +192,12 @@ def evaluate(
 
 
 @app.command()
-def report(run: RunFolder, root: Annotated[Path | None, typer.Option(help="Where the dataset lies now.")] = None, plugin: Plugins = None, device: Device = None) -> None:
+def report(
+    run: RunFolder,
+    root: Annotated[Path | None, typer.Option(help="Where the dataset lies now.")] = None,
+    plugin: Plugins = None,
+    device: Device = None,
+) -> None:
     """Write report/index.html of an evaluated run: pictures, trajectory, curves, table."""
     _load(plugin)
     _report(run, root, device)
@@ -162,7 +207,9 @@ def report(run: RunFolder, root: Annotated[Path | None, typer.Option(help="Where
 def run_(
     recipe: RecipeName,
     settings: Overrides = None,
-    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="The run folder. Default: runs/NAME.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="The run folder. Default: runs/NAME.")
+    ] = None,
     plugin: Plugins = None,
     device: Device = None,
 ) -> None:
@@ -182,12 +229,30 @@ def run_(
 def restore(
     run: RunFolder,
     source: Annotated[Path, typer.Argument(metavar="IN", help="A degraded image, or a folder of them.")],
-    target: Annotated[Path, typer.Argument(metavar="OUT", help="The restored file, or folder; names stay the same.")],
-    nfe: Annotated[int | None, typer.Option(metavar="N", help="Network calls per image, 1 to 1000. Default: the recipe's.")] = None,
-    samples: Annotated[int, typer.Option(metavar="K", help="Restorations per image; files get -1, -2, ... after their name.")] = 1,
+    target: Annotated[
+        Path, typer.Argument(metavar="OUT", help="The restored file, or folder; names stay the same.")
+    ],
+    nfe: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Network calls per image, 1 to 1000. Default: the recipe's."),
+    ] = None,
+    samples: Annotated[
+        int, typer.Option(metavar="K", help="Restorations per image; files get -1, -2, ... after their name.")
+    ] = 1,
     seed: Annotated[int, typer.Option(help="Seed of the first sample; sample k uses seed + k - 1.")] = 0,
-    mask: Annotated[Path | None, typer.Option(help="For inpainting: an image, or folder of images of the same names; white = unknown.")] = None,
-    degrade: Annotated[bool, typer.Option("--degrade", help="IN is clean: apply the recipe's degradation first (and save it beside, as NAME-degraded).")] = False,
+    mask: Annotated[
+        Path | None,
+        typer.Option(
+            help="For inpainting: an image, or folder of images of the same names; white = unknown."
+        ),
+    ] = None,
+    degrade: Annotated[
+        bool,
+        typer.Option(
+            "--degrade",
+            help="IN is clean: apply the recipe's degradation first (and save it beside, as NAME-degraded).",
+        ),
+    ] = False,
     plugin: Plugins = None,
     device: Device = None,
 ) -> None:
@@ -202,11 +267,21 @@ def restore(
     loaded = load_run(run, device=device)
     with console.counting("restored") as done:
         outcome = restore_files(
-            loaded, source, target, nfe=nfe, samples=samples, seed=seed, mask=mask, degrade=degrade, report=done
+            loaded,
+            source,
+            target,
+            nfe=nfe,
+            samples=samples,
+            seed=seed,
+            mask=mask,
+            degrade=degrade,
+            report=done,
         )
     for line in outcome.problems:
         console.say_error(line)
-    console.say(f"wrote {outcome.written} image{'s' if outcome.written != 1 else ''} to {target} ({outcome.nfe} network calls each)")
+    console.say(
+        f"wrote {outcome.written} image{'s' if outcome.written != 1 else ''} to {target} ({outcome.nfe} network calls each)"
+    )
     if outcome.problems:
         raise typer.Exit(2)
 
@@ -217,22 +292,32 @@ def preview(
     file: Annotated[Path, typer.Argument(metavar="OUT.png", help="The contact sheet.")],
     settings: Overrides = None,
     images: Annotated[int, typer.Option("-n", "--images", min=1, max=100, help="Rows.")] = 6,
-    validation: Annotated[bool, typer.Option("--validation", help="The validation split instead of training's.")] = False,
+    validation: Annotated[
+        bool, typer.Option("--validation", help="The validation split instead of training's.")
+    ] = False,
     plugin: Plugins = None,
 ) -> None:
     """Draw what training sees, after all transforms: clean | X_1 | mask | condition."""
     _load(plugin)
-    from i2i_bridge.restoring import contact_sheet
     from i2i_bridge.recipe import load_recipe
+    from i2i_bridge.restoring import contact_sheet
 
-    shown = contact_sheet(load_recipe(recipe, settings or []), file, rows=images, split="validation" if validation else "train")
+    shown = contact_sheet(
+        load_recipe(recipe, settings or []), file, rows=images, split="validation" if validation else "train"
+    )
     console.say(f"wrote {file}: {shown}")
 
 
 @app.command()
 def check(
     what: Annotated[str, typer.Argument(metavar="FOLDER|CARD|RECIPE", help="What to check.")],
-    settings: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Options of the dataset kind (kind=paired_folders x_0=clean x_1=noisy), or recipe settings.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY=VALUE]...",
+            help="Options of the dataset kind (kind=paired_folders x_0=clean x_1=noisy), or recipe settings.",
+        ),
+    ] = None,
     plugin: Plugins = None,
 ) -> None:
     """Look at every image of a dataset and list all problems in one pass; exit code 2 if there are any."""
@@ -285,7 +370,9 @@ def main(arguments: list[str] | None = None) -> None:
     except Exception as error:
         if debug:
             raise
-        console.say_error(f"unexpected {type(error).__name__}: {' '.join(str(error).split())} (a bug of ours: add --debug and report it)")
+        console.say_error(
+            f"unexpected {type(error).__name__}: {' '.join(str(error).split())} (a bug of ours: add --debug and report it)"
+        )
         code = 1
     sys.exit(code if isinstance(code, int) else 0)
 
@@ -350,7 +437,14 @@ def _opened(run: Path, root: Path | None, device: str | None) -> tuple[Any, Any]
     return loaded, recipe.build_dataset("validation")
 
 
-def _evaluate(run: Path, nfe: list[int] | None, images: int | None, metrics: list[str] | None, root: Path | None, device: str | None) -> None:
+def _evaluate(
+    run: Path,
+    nfe: list[int] | None,
+    images: int | None,
+    metrics: list[str] | None,
+    root: Path | None,
+    device: str | None,
+) -> None:
     from i2i_bridge.evaluation import evaluate as measure
     from i2i_bridge.report import metrics_table
 
@@ -360,10 +454,20 @@ def _evaluate(run: Path, nfe: list[int] | None, images: int | None, metrics: lis
     settings = loaded.recipe.evaluate
     with console.counting("evaluated") as done:
         result = measure(
-            loaded, dataset, nfe=nfe or settings.nfe, metrics=metrics or settings.metrics, images=images or settings.images, report=done
+            loaded,
+            dataset,
+            nfe=nfe or settings.nfe,
+            metrics=metrics or settings.metrics,
+            images=images or settings.images,
+            report=done,
         )
     header, rows = metrics_table(result)
-    console.show_table(f"{result.recipe}, step {result.step}, {result.rows[0].images} images", header, [[text for text, _ in row] for row in rows])
+    console.show_table(
+        f"{result.recipe}, step {result.step}, {result.rows[0].images} images",
+        header,
+        [[text for text, _ in row] for row in rows],
+        numbers=True,
+    )
     for reason in result.skipped.values():
         console.say(f"not measured: {reason}")
     console.say(f"wrote {run / 'evaluation' / 'evaluation.json'}")

@@ -5,7 +5,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from i2i_bridge import training
@@ -68,7 +75,13 @@ def counting(what: str) -> Iterator[Callable[[int, int], None]]:
 
         yield plain
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console) as bar:
         task = bar.add_task(what, total=None)
 
@@ -78,11 +91,11 @@ def counting(what: str) -> Iterator[Callable[[int, int], None]]:
         yield live
 
 
-def show_table(title: str, header: list[str], rows: list[list[str]]) -> None:
-    """A table; columns after the first are right-aligned."""
+def show_table(title: str, header: list[str], rows: list[list[str]], *, numbers: bool = False) -> None:
+    """A table; numbers, in the columns after the first, are right-aligned."""
     table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for i, name in enumerate(header):
-        table.add_column(name, justify="left" if i == 0 else "right", no_wrap=True)
+        table.add_column(name, justify="right" if numbers and i else "left", no_wrap=True)
     for row in rows:
         table.add_row(*row)
     wide = console if console.is_terminal else Console(width=200, highlight=False, file=sys.stdout)

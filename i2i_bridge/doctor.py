@@ -6,7 +6,19 @@ import platform
 import shutil
 from pathlib import Path
 
-PACKAGES = ("torch", "torchvision", "kornia", "albumentations", "einops", "accelerate", "lpips", "numpy", "pillow", "safetensors", "torchmetrics")
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "kornia",
+    "albumentations",
+    "einops",
+    "accelerate",
+    "lpips",
+    "numpy",
+    "pillow",
+    "safetensors",
+    "torchmetrics",
+)
 
 
 def examine() -> tuple[dict[str, str], list[str]]:

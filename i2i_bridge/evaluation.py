@@ -168,8 +168,13 @@ def read_evaluation(folder: Path) -> Evaluation:
     try:
         table = json.loads(file.read_text(encoding="utf-8"))
         rows = [
-            Row(**{**row, "metrics": {k: float(v) for k, v in row["metrics"].items()},
-                   "standard_errors": {k: float(v) for k, v in row["standard_errors"].items()}})
+            Row(
+                **{
+                    **row,
+                    "metrics": {k: float(v) for k, v in row["metrics"].items()},
+                    "standard_errors": {k: float(v) for k, v in row["standard_errors"].items()},
+                }
+            )
             for row in table.pop("rows")
         ]
         return Evaluation(rows=rows, **table)

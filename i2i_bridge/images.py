@@ -4,6 +4,7 @@ Inside, an image is float32 in [-1, 1], (C, H, W). Outside it is 8-bit or 16-bit
 untouched image comes back bit for bit.
 """
 
+import contextlib
 import os
 import warnings
 from collections.abc import Sequence
@@ -68,7 +69,9 @@ def read_picture(path: Path | str) -> Picture:
             warnings.simplefilter("ignore")
             width, height = image.size
             if width * height > MAX_PIXELS:
-                raise UserError(f"{path}: {width}x{height} pixels; at most {MAX_PIXELS // 10**6} million can be read")
+                raise UserError(
+                    f"{path}: {width}x{height} pixels; at most {MAX_PIXELS // 10**6} million can be read"
+                )
             image.load()
             return from_pil(image)
     except FileNotFoundError as error:
@@ -77,7 +80,17 @@ def read_picture(path: Path | str) -> Picture:
         raise UserError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
     except Image.DecompressionBombError as error:
         raise UserError(f"{path}: too many pixels to be read") from error
-    except (OSError, SyntaxError, ValueError, EOFError, MemoryError, IndexError, KeyError, TypeError, OverflowError) as error:
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        EOFError,
+        MemoryError,
+        IndexError,
+        KeyError,
+        TypeError,
+        OverflowError,
+    ) as error:
         # Pillow's decoders raise all of these for damaged files.
         raise UserError(f"{path}: not a readable image ({type(error).__name__}: {error})") from error
 
@@ -97,7 +110,9 @@ def from_pil(image: Image.Image) -> Picture:
     if mode == "I":
         values = np.asarray(image)
         if values.min() < 0 or values.max() > 65535:
-            raise UserError("32-bit integer pixels beyond 16 bits have no known range; convert the image to 8 or 16 bits")
+            raise UserError(
+                "32-bit integer pixels beyond 16 bits have no known range; convert the image to 8 or 16 bits"
+            )
         return Picture(values.astype(np.uint16)[..., None])
     if mode == "F":
         raise UserError("float pixels have no known range; convert the image to 8 or 16 bits")
@@ -182,7 +197,8 @@ def write_picture(path: Path | str, picture: Picture) -> None:
         image.save(partial, format=Image.registered_extensions()[suffix], **options)
         partial.replace(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink()
         raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
 
 
@@ -198,7 +214,9 @@ def grid(rows: Sequence[Sequence[Tensor]], gap: int = 2) -> np.ndarray:
     columns = max(len(row) for row in cells)
     heights = [max(cell.shape[0] for cell in row) for row in cells]
     widths = [max(row[i].shape[1] for row in cells if i < len(row)) for i in range(columns)]
-    sheet = np.full((sum(heights) + gap * (len(cells) - 1), sum(widths) + gap * (columns - 1), 3), 255, np.uint8)
+    sheet = np.full(
+        (sum(heights) + gap * (len(cells) - 1), sum(widths) + gap * (columns - 1), 3), 255, np.uint8
+    )
     top = 0
     for row, height in zip(cells, heights, strict=True):
         left = 0

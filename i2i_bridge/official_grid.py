@@ -50,7 +50,9 @@ class OfficialGrid(Process):
 
     def __post_init__(self) -> None:
         if self.interval < 2 or self.interval % 2:
-            raise ValueError(f"interval must be even, got {self.interval}: the schedule is mirrored at its middle")
+            raise ValueError(
+                f"interval must be even, got {self.interval}: the schedule is mirrored at its middle"
+            )
         if not self.beta_max > 0:
             raise ValueError(f"beta_max must be positive, got {self.beta_max}")
 

@@ -112,7 +112,9 @@ class Process(ABC):
 def _bridge(sigma2: Tensor, sigma_bar2: Tensor) -> Coefficients:
     """I2SB Eq. 11 from the variances gathered on either side of t (their sum is the total)."""
     total = sigma2 + sigma_bar2
-    return Coefficients(sigma2 / total, sigma_bar2 / total, torch.sqrt(sigma2) * torch.sqrt(sigma_bar2 / total))
+    return Coefficients(
+        sigma2 / total, sigma_bar2 / total, torch.sqrt(sigma2) * torch.sqrt(sigma_bar2 / total)
+    )
 
 
 @register_process("i2sb")
@@ -137,7 +139,9 @@ class I2SB(Process):
 
     def __post_init__(self) -> None:
         if not (self.beta_min > 0 and self.beta_max > 0):
-            raise ValueError(f"beta_min and beta_max must be positive, got {self.beta_min} and {self.beta_max}")
+            raise ValueError(
+                f"beta_min and beta_max must be positive, got {self.beta_min} and {self.beta_max}"
+            )
 
     def _from_end(self, t: Tensor) -> Tensor:
         # int_0^t of the ramp, a polynomial with positive terms only in sum: exact for t <= 1/2, also at beta_max = beta_min.
@@ -241,7 +245,9 @@ class VPBridge(Process):
 
     def __post_init__(self) -> None:
         if not (self.beta_min > 0 and self.beta_d >= 0):
-            raise ValueError(f"beta_min must be positive and beta_d not negative, got {self.beta_min}, {self.beta_d}")
+            raise ValueError(
+                f"beta_min must be positive and beta_d not negative, got {self.beta_min}, {self.beta_d}"
+            )
 
     def _exponent(self, t: Tensor) -> Tensor:
         return t * (self.beta_min + self.beta_d * t / 2)

@@ -92,7 +92,11 @@ class TrainSettings(Settings):
         if self.schedule == "linear":
             return self.lr * max(1 - done, 0.0)
         if self.schedule == "cosine":
-            return self.lr * 0.5 * (1 + float(torch.cos(torch.tensor(min(done, 1.0) * torch.pi, dtype=torch.float64))))
+            return (
+                self.lr
+                * 0.5
+                * (1 + float(torch.cos(torch.tensor(min(done, 1.0) * torch.pi, dtype=torch.float64))))
+            )
         if self.schedule == "step":
             return self.lr * self.lr_gamma ** (step // self.lr_step)
         return self.lr
@@ -185,6 +189,24 @@ class Recipe(Settings):
         degradation: Degradation = registry.DEGRADATIONS.build(self.degradation)
         return degradation
 
+    def data_table(self) -> Part:
+        """The dataset kind and its options: the card's, `data.source` over it, `data.root` over both.
+
+        Raises:
+            UserError: There is none of them, or the card is unknown.
+        """
+        from i2i_bridge.data.cards import load_card
+
+        table = dict(load_card(self.data.card).dataset) if self.data.card else {}
+        table |= self.data.source
+        if self.data.root is not None:
+            table["root"] = self.data.root
+        if "name" not in table:
+            raise UserError(
+                f"recipe '{self.name}': [data] names no images; set data.card, or data.source with a name"
+            )
+        return table
+
     def build_dataset(self, split: Literal["train", "validation"]) -> "PairDataset":
         """The pairs of a split, degraded and cut as the recipe says.
 
@@ -193,18 +215,14 @@ class Recipe(Settings):
         Raises:
             UserError: The images cannot be found, or the data are neither pairs nor have a degradation.
         """
-        from i2i_bridge.data.cards import load_card, open_source
+        from i2i_bridge.data.cards import open_source
         from i2i_bridge.data.loading import PairDataset
         from i2i_bridge.data.transforms import Geometry
 
-        table = dict(load_card(self.data.card).dataset) if self.data.card else {}
-        table |= self.data.source
-        if self.data.root is not None:
-            table["root"] = self.data.root
-        if not table:
-            raise UserError(f"recipe '{self.name}': [data] names no images; set data.card or data.source")
         training = split == "train"
-        source = open_source(table, self.data.train_split if training else self.data.validation_split)
+        source = open_source(
+            self.data_table(), self.data.train_split if training else self.data.validation_split
+        )
         size = self.data.size if training else self.data.validation_size or self.data.size
         geometry = Geometry(
             size,
@@ -237,7 +255,9 @@ class Recipe(Settings):
         allowed = {k for k, p in known.items() if p.kind is p.KEYWORD_ONLY} - {"start"}
         for key in options:
             if key not in allowed:
-                raise UserError(f"sampler '{self.sample.sampler['name']}': unknown key '{key}'{did_you_mean(key, allowed)}")
+                raise UserError(
+                    f"sampler '{self.sample.sampler['name']}': unknown key '{key}'{did_you_mean(key, allowed)}"
+                )
         return options
 
     def to_toml(self) -> str:
@@ -250,7 +270,9 @@ class Recipe(Settings):
 def recipe_names() -> list[str]:
     """Names of the shipped recipes, such as 'restoration/jpeg-5'."""
     folder = shipped_folder("recipes")
-    return sorted(str(path.relative_to(folder).with_suffix("")).replace("\\", "/") for path in folder.rglob("*.toml"))
+    return sorted(
+        str(path.relative_to(folder).with_suffix("")).replace("\\", "/") for path in folder.rglob("*.toml")
+    )
 
 
 def recipe_file(name: str) -> Path:
@@ -268,7 +290,11 @@ def recipe_file(name: str) -> Path:
     found = [known for known in names if name in (known, known.split("/")[-1])]
     if len(found) != 1:
         hint = did_you_mean(name, names + [known.split("/")[-1] for known in names])
-        raise UserError(f"no recipe '{name}'{hint}; `i2i-bridge list recipes` shows all" if not found else f"'{name}' could be {found}")
+        raise UserError(
+            f"no recipe '{name}'{hint}; `i2i-bridge list recipes` shows all"
+            if not found
+            else f"'{name}' could be {found}"
+        )
     return shipped_folder("recipes") / f"{found[0]}.toml"
 
 
@@ -327,13 +353,24 @@ def _override(table: dict[str, Any], text: str) -> None:
 
 def _one_line(error: ValidationError) -> str:
     first = error.errors()[0]
-    place = [part for part in first["loc"] if isinstance(part, int) or part not in ("constrained-int", "tuple[constrained-int, constrained-int]")]
+    place = [
+        part
+        for part in first["loc"]
+        if isinstance(part, int) or part not in ("constrained-int", "tuple[constrained-int, constrained-int]")
+    ]
     dotted = ".".join(str(part) for part in place)
     if first["type"] == "extra_forbidden":
         model: Any = Recipe
         for part in place[:-1]:
             annotation = model.model_fields[part].annotation
-            model = next((m for m in (annotation, *getattr(annotation, "__args__", ())) if isinstance(m, type) and issubclass(m, BaseModel)), None)
+            model = next(
+                (
+                    m
+                    for m in (annotation, *getattr(annotation, "__args__", ()))
+                    if isinstance(m, type) and issubclass(m, BaseModel)
+                ),
+                None,
+            )
         return f"unknown key '{dotted}'{did_you_mean(str(place[-1]), model.model_fields if model else ())}"
     got = "" if first["type"] == "missing" else f", got {first['input']!r}"
     return f"{dotted}: {first['msg'].lower()}{got}"

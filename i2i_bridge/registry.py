@@ -133,14 +133,19 @@ class Registry:
 
 
 def _validated(
-    where: str, parameters: Mapping[str, inspect.Parameter], options: Mapping[str, Any], member: Callable[..., Any]
+    where: str,
+    parameters: Mapping[str, inspect.Parameter],
+    options: Mapping[str, Any],
+    member: Callable[..., Any],
 ) -> dict[str, Any]:
     import pydantic
 
     unknown = sorted(set(options) - set(parameters))
     if unknown:
         raise UserError(f"{where}: unknown key '{unknown[0]}'{did_you_mean(unknown[0], parameters)}")
-    annotations = inspect.get_annotations(member.__init__ if inspect.isclass(member) else member, eval_str=True)
+    annotations = inspect.get_annotations(
+        member.__init__ if inspect.isclass(member) else member, eval_str=True
+    )
     fields: dict[str, Any] = {
         key: (annotations.get(key, Any), ... if p.default is inspect.Parameter.empty else p.default)
         for key, p in parameters.items()

@@ -62,7 +62,9 @@ def write_report(run: Run, dataset: PairDataset) -> Path:
         _quality(evaluation, fresh),
         _loss(run, fresh),
     ]
-    environment = Environment(loader=PackageLoader("i2i_bridge"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        loader=PackageLoader("i2i_bridge"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
     page = environment.get_template("report.html").render(
         recipe=run.recipe,
         step=run.step,
@@ -92,7 +94,10 @@ def metrics_table(evaluation: Evaluation) -> tuple[list[str], list[list[tuple[st
     rows = []
     for row in evaluation.rows:
         is_input = row.name == INPUT
-        cells: list[tuple[str, bool]] = [("degraded input" if is_input else "restored", False), (str(row.nfe), False)]
+        cells: list[tuple[str, bool]] = [
+            ("degraded input" if is_input else "restored", False),
+            (str(row.nfe), False),
+        ]
         for name in metrics:
             error = row.standard_errors[name]
             text = f"{row.metrics[name]:.{2 if name == 'psnr' else 4}f}"
@@ -105,7 +110,11 @@ def metrics_table(evaluation: Evaluation) -> tuple[list[str], list[list[tuple[st
 
 def environment_facts() -> dict[str, str]:
     """Versions and machine that the numbers come from."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
+    device = (
+        torch.cuda.get_device_name()
+        if torch.cuda.is_available()
+        else platform.processor() or platform.machine()
+    )
     return {
         "i2i-bridge": __version__,
         "torch": torch.__version__,
@@ -132,7 +141,13 @@ def _comparison(run: Run, evaluation: Evaluation, folder: Path) -> Figure | None
     if not rows:
         return None
     names = " | ".join(column.replace("input", "degraded").replace("nfe-", "NFE ") for column in columns)
-    return _save(folder, "comparison.png", grid(rows), "Held-out images", f"From left to right: {names}. None was trained on.")
+    return _save(
+        folder,
+        "comparison.png",
+        grid(rows),
+        "Held-out images",
+        f"From left to right: {names}. None was trained on.",
+    )
 
 
 def _read(file: Path) -> Tensor:
@@ -192,11 +207,28 @@ def _quality(evaluation: Evaluation, folder: Path) -> Figure | None:
     if "psnr" not in evaluation.rows[0].metrics:
         return None
     canvas, axes = _axes("network calls per image (NFE)", "PSNR (dB)")
-    values, errors = [row.metrics["psnr"] for row in restored], [row.standard_errors["psnr"] for row in restored]
-    axes.errorbar([row.nfe for row in restored], values, yerr=np.nan_to_num(errors), marker="o", capsize=3, color="#2a6fdb", label="restored")
+    values, errors = (
+        [row.metrics["psnr"] for row in restored],
+        [row.standard_errors["psnr"] for row in restored],
+    )
+    axes.errorbar(
+        [row.nfe for row in restored],
+        values,
+        yerr=np.nan_to_num(errors),
+        marker="o",
+        capsize=3,
+        color="#2a6fdb",
+        label="restored",
+    )
     axes.axhline(evaluation.rows[0].metrics["psnr"], ls="--", color="#b4532a", label="degraded input")
     axes.set_xscale("log")
     axes.set_xticks([row.nfe for row in restored], [str(row.nfe) for row in restored])
     axes.minorticks_off()
     axes.legend(frameon=False)
-    return _finish(canvas, folder, "quality.png", "Fidelity against cost", "Mean over the held-out images, with one standard error.")
+    return _finish(
+        canvas,
+        folder,
+        "quality.png",
+        "Fidelity against cost",
+        "Mean over the held-out images, with one standard error.",
+    )

@@ -68,7 +68,9 @@ def restore_files(
                 picture, hole = _degraded(run, picture, seed, result)
             for k in range(samples):
                 counted.calls = 0
-                restored = restorer.restore_picture(picture, nfe=nfe, generator=generator(seed + k, "restore"), mask=hole)
+                restored = restorer.restore_picture(
+                    picture, nfe=nfe, generator=generator(seed + k, "restore"), mask=hole
+                )
                 named = result.with_stem(f"{result.stem}-{k + 1}") if samples > 1 else result
                 write_picture(named, restored)
                 outcome.written += 1
@@ -106,7 +108,11 @@ def _mask_of(mask: Path, file: Path, source: Path) -> Path:
     if not mask.is_dir():
         return mask
     wanted = mask / file.relative_to(source if source.is_dir() else file.parent)
-    found = [path for path in sorted(wanted.parent.glob(f"{wanted.stem}.*")) if path.suffix.lower() in IMAGE_SUFFIXES]
+    found = [
+        path
+        for path in sorted(wanted.parent.glob(f"{wanted.stem}.*"))
+        if path.suffix.lower() in IMAGE_SUFFIXES
+    ]
     if not found:
         raise UserError(f"{wanted}: no mask for {file}")
     return found[0]
@@ -145,9 +151,14 @@ def contact_sheet(recipe: Recipe, file: Path, *, rows: int, split: Literal["trai
         item = dataset[i]
         columns = [name for name in names if name in item]
         # A mask is in {0, 1}; its picture is in [-1, 1].
-        table.append([_three_channels(item[name] * 2 - 1 if name == "mask" else item[name]) for name in columns])
+        table.append(
+            [_three_channels(item[name] * 2 - 1 if name == "mask" else item[name]) for name in columns]
+        )
     write_picture(file, Picture(grid(table), None))
-    return " | ".join({"x_0": "clean x_0", "x_1": "x_1"}.get(name, name) for name in columns) + f", {len(table)} rows"
+    return (
+        " | ".join({"x_0": "clean x_0", "x_1": "x_1"}.get(name, name) for name in columns)
+        + f", {len(table)} rows"
+    )
 
 
 def _three_channels(x: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """A run folder: what training leaves and restoring reads.
 
-    runs/NAME/  recipe.toml  checkpoints/  metrics.jsonl  metrics.csv  samples/  evaluation/  report/
+runs/NAME/  recipe.toml  checkpoints/  metrics.jsonl  metrics.csv  samples/  evaluation/  report/
 """
 
 from collections.abc import Iterator
@@ -69,7 +69,13 @@ class Run:
             UserError: The image cannot be read or does not fit the recipe.
         """
         picture = from_pil(image) if isinstance(image, Image.Image) else read_picture(Path(image))
-        hole = None if mask is None else from_pil(mask) if isinstance(mask, Image.Image) else read_picture(Path(mask))
+        hole = (
+            None
+            if mask is None
+            else from_pil(mask)
+            if isinstance(mask, Image.Image)
+            else read_picture(Path(mask))
+        )
         return to_pil(self.restore_picture(picture, nfe=nfe, generator=generator(seed, "restore"), mask=hole))
 
     def restore_picture(
@@ -109,7 +115,9 @@ class Run:
             if name in ("x_1", "mask", "condition")
         }
         # Not a `with` around the yields: a generator must not leave inference mode on for its caller.
-        states = self.method.walk(padded, nfe=self.recipe.sample.nfe if nfe is None else nfe, generator=generator)
+        states = self.method.walk(
+            padded, nfe=self.recipe.sample.nfe if nfe is None else nfe, generator=generator
+        )
         while True:
             with torch.inference_mode():
                 state = next(states, None)
@@ -125,13 +133,14 @@ def degraded_batch(degraded: Any) -> dict[str, Tensor]:
 
 
 def pad_to_stride(x: Tensor, stride: int) -> Tensor:
-    """Reflect an image (B, C, H, W) at its right and lower edge until both sides are multiples of stride.
+    """Reflect an image (B, C, H, W) at its right and lower edge until both sides are multiples of stride, two at least.
 
-    Repeats the reflection where the image is smaller than the padding.
+    Repeats the reflection where the image is smaller than the padding. One multiple would leave a single value per channel
+    in the network's lowest level, too few to normalise.
     """
     for axis in (-2, -1):
         side = x.shape[axis]
-        missing = -side % stride
+        missing = max(-side % stride, 2 * stride - side)
         if missing:
             # 0 1 2 3 2 1 0 1 ...: reflection without repeating the edge, of any length.
             period = max(2 * (side - 1), 1)
@@ -157,7 +166,11 @@ def _alpha_like(picture: Picture, pixels: np.ndarray) -> np.ndarray | None:
     if alpha.shape != pixels.shape[:2]:
         resized = Image.fromarray(alpha).resize((pixels.shape[1], pixels.shape[0]), Image.Resampling.BICUBIC)
         alpha = np.asarray(resized)
-    return alpha.astype(pixels.dtype) if alpha.dtype == pixels.dtype else to_pixels(to_tensor(alpha[..., None]), pixels.dtype.type)[..., 0]
+    return (
+        alpha.astype(pixels.dtype)
+        if alpha.dtype == pixels.dtype
+        else to_pixels(to_tensor(alpha[..., None]), pixels.dtype.type)[..., 0]
+    )
 
 
 def load_run(folder: str | Path, *, device: str | torch.device | None = None) -> Run:
@@ -195,7 +208,9 @@ def load_weights(network: nn.Module, tensors: dict[str, Tensor], where: str) -> 
         if name not in tensors:
             raise UserError(f"{where}: the tensor '{name}' is missing")
         if tensors[name].shape != value.shape:
-            raise UserError(f"{where}: '{name}' is {tuple(tensors[name].shape)}, the recipe's network has {tuple(value.shape)}")
+            raise UserError(
+                f"{where}: '{name}' is {tuple(tensors[name].shape)}, the recipe's network has {tuple(value.shape)}"
+            )
     for name in tensors:
         if name not in wanted:
             raise UserError(f"{where}: the recipe's network has no tensor '{name}'")

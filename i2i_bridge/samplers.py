@@ -104,7 +104,9 @@ def _begin(process: Process, x_1: Tensor, first: Point, generator: Generator, st
     if process.pinned and first.t == 1:
         return x_1
     if process.pinned:
-        raise ValueError(f"times start at {first.t}, where a bridge is not X_1; give its state there as `start`")
+        raise ValueError(
+            f"times start at {first.t}, where a bridge is not X_1; give its state there as `start`"
+        )
     return first.base * x_1 + first.n * randn_like(x_1, generator)
 
 
@@ -199,7 +201,9 @@ def ot_ode(
     """
     a, b, _ = (values.tolist() for values in process.coefficients(times))
     if a[0] == 0:
-        raise ValueError("sampler 'ot-ode' walks from X_1 and this process starts from noise; use 'deterministic'")
+        raise ValueError(
+            "sampler 'ot-ode' walks from X_1 and this process starts from noise; use 'deterministic'"
+        )
     x = _begin(process, x_1, points(process, times[:1])[0], generator, start)
     for i in range(len(times) - 1):
         r = a[i + 1] / a[i]
@@ -208,7 +212,9 @@ def ot_ode(
         yield x
 
 
-def _second_order(s: Point, t: Point, x_1: Tensor, x_s: Tensor, x_0_hat: Tensor, slope: Tensor | None) -> Tensor:
+def _second_order(
+    s: Point, t: Point, x_1: Tensor, x_s: Tensor, x_0_hat: Tensor, slope: Tensor | None
+) -> Tensor:
     # The probability-flow ODE with x_0_hat linear in lambda over the step:
     # X_t = base_t X_1 + n_t/n_s (X_s - base_s X_1) + b_t [(1 - e^-h) D + (e^-h + h - 1) dD/dlambda].
     r = t.n / s.n
@@ -323,7 +329,12 @@ def second_order_multistep_sde(
             # eta h is 0 for eta = 0, also in the first step of a flow, where h is infinite.
             decay = eta * h if eta else 0.0
             r = t.n / s.n * math.exp(-decay)
-            step = Update(t.base - r * s.base, -t.b * math.expm1(-h - decay), r, t.n * math.sqrt(-math.expm1(-2 * decay)))
+            step = Update(
+                t.base - r * s.base,
+                -t.b * math.expm1(-h - decay),
+                r,
+                t.n * math.sqrt(-math.expm1(-2 * decay)),
+            )
             x = _apply(step, x_1, bracket, x, generator)
         before, h_before = x_0_hat, h
         yield x

@@ -105,7 +105,9 @@ class EpsTarget(Target):
 
     def check(self, process: Process) -> None:
         if process.pinned:
-            raise ValueError(f"target 'eps' is 0/0 at t = 1 of the pinned {type(process).__name__}; use 'i2sb' or 'x0'")
+            raise ValueError(
+                f"target 'eps' is 0/0 at t = 1 of the pinned {type(process).__name__}; use 'i2sb' or 'x0'"
+            )
 
     def weights(self, process: Process, t: Tensor | float) -> Weights:
         a, b, c = process.coefficients(t)
@@ -186,6 +188,8 @@ def estimate_moments(pairs: Iterable[tuple[Tensor, Tensor]]) -> dict[str, float]
         "var_1": square_1 - mean_1**2,
         "cov_01": product - mean_0 * mean_1,
     }
-    if not (moments["var_0"] > 1e-12 and moments["var_1"] > 1e-12 and all(map(math.isfinite, moments.values()))):
+    if not (
+        moments["var_0"] > 1e-12 and moments["var_1"] > 1e-12 and all(map(math.isfinite, moments.values()))
+    ):
         raise ValueError(f"the images hold no variation: {moments}")
     return moments

@@ -72,7 +72,11 @@ def _inner(process: Process, nfe: int, spaced: Callable[[Tensor, float, float], 
         return ends
     edge = EDGE / nfe
     edges = log_snr(process, torch.tensor([1 - edge, edge], dtype=torch.float64)).tolist()
-    share = torch.linspace(0, 1, nfe - 1, dtype=torch.float64) if nfe > 2 else torch.tensor([0.5], dtype=torch.float64)
+    share = (
+        torch.linspace(0, 1, nfe - 1, dtype=torch.float64)
+        if nfe > 2
+        else torch.tensor([0.5], dtype=torch.float64)
+    )
     inner = _time_of(process, spaced(share, *edges))
     return torch.cat([ends[:1], inner, ends[1:]])
 

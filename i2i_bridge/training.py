@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from i2i_bridge.checkpoint import Checkpoint, latest_checkpoint, save_checkpoint
@@ -103,11 +103,18 @@ def train(
 
     def save() -> None:
         if accelerator.is_main_process:
-            save_checkpoint(folder / "checkpoints", state.step, state.parts(), {"seed": settings.seed}, settings.keep)
+            save_checkpoint(
+                folder / "checkpoints", state.step, state.parts(), {"seed": settings.seed}, settings.keep
+            )
         accelerator.wait_for_everyone()
 
     batches = training_batches(
-        dataset, settings.batch_size, start_step=state.step, rank=rank, world_size=ranks, workers=settings.workers
+        dataset,
+        settings.batch_size,
+        start_step=state.step,
+        rank=rank,
+        world_size=ranks,
+        workers=settings.workers,
     )
     window = _Window()
     saved_at = state.step if checkpoint is not None else -1
@@ -136,7 +143,9 @@ def train(
         window.add(loss, norm)
 
         if state.step % settings.log_every == 0 or state.step == settings.steps:
-            progress = window.progress(state.step, settings.steps, settings.learning_rate(state.step - 1), accelerator)
+            progress = window.progress(
+                state.step, settings.steps, settings.learning_rate(state.step - 1), accelerator
+            )
             if not math.isfinite(progress.loss):
                 raise UserError(
                     f"the loss is not finite at step {state.step}; the last checkpoint is kept. "
@@ -148,7 +157,9 @@ def train(
         if state.step % settings.save_every == 0 or stopped or state.step == settings.steps:
             save()
             saved_at = state.step
-        if accelerator.is_main_process and (state.step % settings.sample_every == 0 or state.step == settings.steps):
+        if accelerator.is_main_process and (
+            state.step % settings.sample_every == 0 or state.step == settings.steps
+        ):
             _draw_samples(folder, recipe, state, accelerator.device)
             window.restart()
     if saved_at != state.step:  # nothing left to do, and nothing on disk yet
@@ -197,7 +208,11 @@ class TrainState:
         """The tensors of a checkpoint."""
         moments = self.optimizer.state_dict()["state"]
         names = [name for name, _ in self.network.named_parameters()]
-        optimizer = {f"{names[i]}/{key}": torch.as_tensor(value) for i, slots in moments.items() for key, value in slots.items()}
+        optimizer = {
+            f"{names[i]}/{key}": torch.as_tensor(value)
+            for i, slots in moments.items()
+            for key, value in slots.items()
+        }
         return {"network": self.network.state_dict(), "ema": self.ema.state_dict(), "optimizer": optimizer}
 
     def load(self, checkpoint: Checkpoint) -> None:
@@ -211,12 +226,18 @@ class TrainState:
         stored = checkpoint.tensors("optimizer")
         state: dict[int, dict[str, Tensor]] = {}
         for i, (name, parameter) in enumerate(self.network.named_parameters()):
-            slots = {key: stored.pop(f"{name}/{key}", None) for key in ("step", "exp_avg", "exp_avg_sq")}
-            for key, value in slots.items():
+            state[i] = {}
+            for key in ("step", "exp_avg", "exp_avg_sq"):
+                value = stored.pop(f"{name}/{key}", None)
                 if value is None or (key != "step" and value.shape != parameter.shape):
-                    raise UserError(f"{checkpoint.folder}: the optimizer's '{name}/{key}' is missing or of another shape")
-            state[i] = slots
-        self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
+                    raise UserError(
+                        f"{checkpoint.folder}: the optimizer's '{name}/{key}' is missing or of another shape"
+                    )
+                # The fused update walks raw memory: moments must lie as their (channels_last) parameter does.
+                state[i][key] = value if key == "step" else torch.empty_like(parameter).copy_(value)
+        self.optimizer.load_state_dict(
+            {"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]}
+        )
         self.step = checkpoint.step
 
 
@@ -256,7 +277,15 @@ class _Window:
         seconds = max(self.busy + self.wait, 1e-9)
         rate = self.steps / seconds
         shown = Progress(
-            step, steps, loss, lr, norm, rate, self.wait / seconds, _peak_memory(accelerator.device), (steps - step) / rate
+            step,
+            steps,
+            loss,
+            lr,
+            norm,
+            rate,
+            self.wait / seconds,
+            _peak_memory(accelerator.device),
+            (steps - step) / rate,
         )
         self.restart()
         return shown
@@ -302,7 +331,9 @@ def _any(accelerator: Any, flag: bool) -> bool:
     if accelerator.num_processes == 1:
         return flag
     # Every process must leave the loop at the same step, or the others wait for ever.
-    return bool(accelerator.reduce(torch.tensor(float(flag), device=accelerator.device), reduction="sum").item())
+    return bool(
+        accelerator.reduce(torch.tensor(float(flag), device=accelerator.device), reduction="sum").item()
+    )
 
 
 FREE_TO_CHANGE = ("steps", "workers", "save_every", "keep", "sample_every", "log_every", "micro_batch")
@@ -321,7 +352,9 @@ def _claim(folder: Path, recipe: Recipe, dataset: PairDataset, *, writes: bool) 
             raise UserError(f"{folder} holds a run of other settings ({difference}); choose another --out")
     elif recipe.target["name"] == "preconditioned" and not {"var_0", "var_1", "cov_01"} <= set(recipe.target):
         count = min(len(dataset), 256)
-        moments = estimate_moments((item["x_0"], item["x_1"]) for item in map(dataset.__getitem__, range(count)))
+        moments = estimate_moments(
+            (item["x_0"], item["x_1"]) for item in map(dataset.__getitem__, range(count))
+        )
         recipe = recipe.model_copy(update={"target": moments | recipe.target})
     if writes:
         try:
@@ -348,7 +381,9 @@ def _first_difference(there: Any, here: Any, path: str = "") -> str:
     return "" if there == here else f"{path}: {there!r} there, {here!r} here"
 
 
-def _draw_samples(folder: Path, recipe: Recipe, state: TrainState, device: torch.device, rows: int = 4) -> None:
+def _draw_samples(
+    folder: Path, recipe: Recipe, state: TrainState, device: torch.device, rows: int = 4
+) -> None:
     """samples/step-N.png: X_1 | NFE 1 | NFE of the recipe | X_0, of the first validation images."""
     run = Run(folder, recipe, build_method(recipe, state.ema), state.step, device)
     validation = recipe.build_dataset("validation")
@@ -358,7 +393,9 @@ def _draw_samples(folder: Path, recipe: Recipe, state: TrainState, device: torch
         batch = {name: value[None] for name, value in item.items() if isinstance(value, Tensor)}
         counts: Iterable[int] = sorted({1, recipe.sample.nfe})
         restored = [
-            run.restore_batch(batch, nfe=nfe, generator=[generator(recipe.evaluate.seed, "evaluate", item["key"])])[0]
+            run.restore_batch(
+                batch, nfe=nfe, generator=[generator(recipe.evaluate.seed, "evaluate", item["key"])]
+            )[0]
             for nfe in counts
         ]
         table.append([item["x_1"], *restored, item["x_0"]])

@@ -71,7 +71,9 @@ def test_mask_keeps_known_pixels_to_the_last_bit_and_their_loss_at_zero():
         network = Echo(torch.zeros(1, 3, 8, 8))
         bridge = Bridge(network, process, I2SBTarget())
         for nfe in (1, 4):
-            *_, last = bridge.walk({"x_1": x_1, "mask": mask}, nfe=nfe, generator=torch.Generator().manual_seed(1))
+            *_, last = bridge.walk(
+                {"x_1": x_1, "mask": mask}, nfe=nfe, generator=torch.Generator().manual_seed(1)
+            )
             known = (mask == 0).expand_as(last)
             assert torch.equal(last[known], x_0[known])
             assert not torch.equal(last[~known], x_0[~known])
@@ -87,7 +89,9 @@ def test_loss_is_the_mean_squared_error_to_equation_12():
     x_0, x_1 = torch.full((1, 1, 2, 2), 0.2), torch.full((1, 1, 2, 2), 0.6)
     network = Echo(torch.zeros(1, 1, 1, 1))
     process = OTODE(0.3)
-    ((_, loss),) = Bridge(network, process, I2SBTarget()).losses({"x_0": x_0, "x_1": x_1}, torch.Generator().manual_seed(0))
+    ((_, loss),) = Bridge(network, process, I2SBTarget()).losses(
+        {"x_0": x_0, "x_1": x_1}, torch.Generator().manual_seed(0)
+    )
     x_t, t, _ = network.seen[0]
     wanted = ((x_t - x_0) / process.sigma(t).item()).square().mean()
     assert loss.item() == pytest.approx(wanted.item(), rel=1e-6)
@@ -110,14 +114,18 @@ def test_training_noise_does_not_depend_on_the_batch():
 
     def loss(rows):
         draws = [torch.Generator().manual_seed(i) for i in rows]
-        ((_, value),) = Bridge(Echo(torch.zeros(1, 1, 1, 1)), I2SB(), I2SBTarget()).losses({"x_0": x_0[rows], "x_1": x_1[rows]}, draws)
+        ((_, value),) = Bridge(Echo(torch.zeros(1, 1, 1, 1)), I2SB(), I2SBTarget()).losses(
+            {"x_0": x_0[rows], "x_1": x_1[rows]}, draws
+        )
         return value.item()
 
     assert loss([0, 1, 2, 3]) == pytest.approx((loss([0, 1]) + loss([2, 3])) / 2, rel=1e-6)
 
 
 def test_clip_limits_x_0_hat():
-    predict_x0 = predictor(lambda x, t, condition: x * 5, I2SB(), X0Target(), torch.ones(1, 1, 1, 1), clip=True)
+    predict_x0 = predictor(
+        lambda x, t, condition: x * 5, I2SB(), X0Target(), torch.ones(1, 1, 1, 1), clip=True
+    )
     assert predict_x0(torch.tensor([[[[0.9]]]]), torch.tensor([0.5])).item() == 1.0
 
 

@@ -76,11 +76,20 @@ def test_nothing_dangerous_is_called():
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call):
                 called = ast.unparse(node.func)
-                assert called not in ("eval", "exec", "pickle.load", "pickle.loads", "os.system", "yaml.load"), f"{file}: {called}"
+                assert called not in (
+                    "eval",
+                    "exec",
+                    "pickle.load",
+                    "pickle.loads",
+                    "os.system",
+                    "yaml.load",
+                ), f"{file}: {called}"
                 keywords = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
                 assert keywords.get("shell") != "True", f"{file}: shell=True"
                 if called == "torch.load":
-                    assert file.name == "perceptual.py" and keywords.get("weights_only") == "True", f"{file}: torch.load"
+                    assert file.name == "perceptual.py" and keywords.get("weights_only") == "True", (
+                        f"{file}: torch.load"
+                    )
 
 
 def test_data_folders_hold_data_only():
@@ -91,12 +100,14 @@ def test_data_folders_hold_data_only():
 
 
 def fresh(code):
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout.strip()
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    ).stdout.strip()
 
 
 def test_import_is_light():
     """`import i2i_bridge` and its public names need no heavy library, and take < 0.3 s beyond torch."""
-    heavy = "torchvision kornia albumentations cv2 lpips torchmetrics accelerate matplotlib rich typer scipy pydantic".split()
+    heavy = ["torchvision", "kornia", "albumentations", "cv2", "lpips", "torchmetrics", "accelerate", "matplotlib", "rich", "typer", "scipy", "pydantic"]
     code = (
         "import torch, sys, time; t = time.perf_counter(); import i2i_bridge; "
         f"print(time.perf_counter() - t, [m for m in {heavy} if m in sys.modules])"
@@ -107,7 +118,7 @@ def test_import_is_light():
 
 
 def test_importable_without_the_heavy_libraries():
-    blocked = "torchvision kornia albumentations lpips torchmetrics accelerate".split()
+    blocked = ["torchvision", "kornia", "albumentations", "lpips", "torchmetrics", "accelerate"]
     code = f"import sys; [sys.modules.__setitem__(m, None) for m in {blocked}]; import i2i_bridge; print(i2i_bridge.load_run.__name__)"
     assert fresh(code) == "load_run"
 
@@ -128,7 +139,10 @@ def test_wheel_holds_what_the_repository_holds(wheel):
     )  # fmt: skip
     if listed.returncode:
         pytest.skip("not a git checkout")
-    wanted = {name if name.startswith("i2i_bridge/") else f"i2i_bridge/_shipped/{name}" for name in listed.stdout.split()}
+    wanted = {
+        name if name.startswith("i2i_bridge/") else f"i2i_bridge/_shipped/{name}"
+        for name in listed.stdout.split()
+    }
     with zipfile.ZipFile(wheel) as archive:
         inside = {name for name in archive.namelist() if ".dist-info/" not in name}
     assert inside == {name for name in wanted if (ROOT / name.removeprefix("i2i_bridge/_shipped/")).is_file()}

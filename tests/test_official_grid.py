@@ -10,8 +10,18 @@ def test_literal_table_values():
     """A few values of the released schedule, to 12 digits; sums and symmetry as closed forms."""
     # kills: official-exclusive-sum, swapped-weights
     for beta_max, peak, total, middle in (
-        (0.3, 1.8650245370263857e-4, 0.1410272507825739, (0.2658949564113424, 0.2655440178036158, 0.1878919283262132)),
-        (1.0, 4.326635496782088e-4, 0.24692869886046187, (0.3519900751156334, 0.3513749413806156, 0.24867680110521728)),
+        (
+            0.3,
+            1.8650245370263857e-4,
+            0.1410272507825739,
+            (0.2658949564113424, 0.2655440178036158, 0.1878919283262132),
+        ),
+        (
+            1.0,
+            4.326635496782088e-4,
+            0.24692869886046187,
+            (0.3519900751156334, 0.3513749413806156, 0.24867680110521728),
+        ),
     ):
         tables = OfficialGrid(1000, beta_max).tables
         assert tables.beta[0].item() == pytest.approx(1e-4, rel=1e-13)
@@ -46,12 +56,21 @@ def test_times_hit_their_indices():
 
 def test_tables_equal_the_released_ones(golden):
     arrays = np.load(golden / "schedule.npz")
-    names = {"beta": "betas", "sigma": "std_fwd", "sigma_bar": "std_bwd", "mean_x_0": "mu_x0", "mean_x_1": "mu_x1", "std": "std_sb"}
+    names = {
+        "beta": "betas",
+        "sigma": "std_fwd",
+        "sigma_bar": "std_bwd",
+        "mean_x_0": "mu_x0",
+        "mean_x_1": "mu_x1",
+        "std": "std_sb",
+    }
     for beta_max in (0.3, 1.0):
         for interval in (1000, 100):
             tables = OfficialGrid(interval, beta_max).tables
             for ours, theirs in names.items():
-                np.testing.assert_allclose(getattr(tables, ours), arrays[f"b{beta_max}_n{interval}_{theirs}"], rtol=1e-12)
+                np.testing.assert_allclose(
+                    getattr(tables, ours), arrays[f"b{beta_max}_n{interval}_{theirs}"], rtol=1e-12
+                )
 
 
 def test_posterior_equals_the_released_one(golden):

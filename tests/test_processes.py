@@ -24,7 +24,14 @@ from i2i_bridge.registry import PROCESSES
 from i2i_bridge.samplers import points, update
 
 BRIDGES: list[Process] = [I2SB(0.3), I2SB(1.0), I2SB(0.05), BrownianBridge(0.7), VEBridge(2.0), VPBridge()]
-EVERY: list[Process] = [*BRIDGES, OTODE(), LinearFlow(), GaussianPrior(), OfficialGrid(1000, 0.3), OfficialGrid(100, 1.0)]
+EVERY: list[Process] = [
+    *BRIDGES,
+    OTODE(),
+    LinearFlow(),
+    GaussianPrior(),
+    OfficialGrid(1000, 0.3),
+    OfficialGrid(100, 1.0),
+]
 
 
 def ids(process: Process) -> str:
@@ -52,7 +59,10 @@ def test_ends_are_the_images_themselves(process):
         assert torch.equal(end.mean, x_1) and end.std.item() == 0
 
 
-@given(st.lists(st.floats(1e-6, 1 - 1e-6), min_size=1, max_size=12, unique=True), st.sampled_from(range(len(BRIDGES))))
+@given(
+    st.lists(st.floats(1e-6, 1 - 1e-6), min_size=1, max_size=12, unique=True),
+    st.sampled_from(range(len(BRIDGES))),
+)
 @settings(deadline=None, max_examples=150)
 def test_recursion_of_posteriors_marginalises_to_q(inner, which):
     """Prop. 3.3: from X_1 down any grid, mean and variance of the chain equal those of q(X_t | X_0, X_1)."""
@@ -177,7 +187,14 @@ def test_process_and_time_mistakes():
     for t in (-0.1, 1.1, float("nan")):
         with pytest.raises(ValueError, match=r"\[0, 1\]"):
             I2SB().coefficients(t)
-    for make in (lambda: I2SB(beta_max=0), lambda: BrownianBridge(0.0), lambda: VEBridge(-1), lambda: VPBridge(0), lambda: GaussianPrior(2, 1), lambda: OfficialGrid(999)):
+    for make in (
+        lambda: I2SB(beta_max=0),
+        lambda: BrownianBridge(0.0),
+        lambda: VEBridge(-1),
+        lambda: VPBridge(0),
+        lambda: GaussianPrior(2, 1),
+        lambda: OfficialGrid(999),
+    ):
         with pytest.raises(ValueError):
             make()
     with pytest.raises(ValueError, match="no sigma_t"):

@@ -63,7 +63,9 @@ try:
 except UserError as error:
     print(error)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[1]
+    )
     assert "already registered by i2i_bridge.samplers.ancestral" in done.stdout
 
 
@@ -74,11 +76,17 @@ def test_every_kind_has_members():
 
 def test_plugin_files(tmp_path):
     good = tmp_path / "mine.py"
-    good.write_text("from i2i_bridge.registry import register_sampler\n@register_sampler('from-plugin')\ndef sampler(): pass\n")
+    good.write_text(
+        "from i2i_bridge.registry import register_sampler\n@register_sampler('from-plugin')\ndef sampler(): pass\n"
+    )
     load_plugin(good)
     assert "from-plugin" in SAMPLERS.names()
     broken = tmp_path / "broken.py"
     broken.write_text("import does_not_exist\n")
-    for file, part in ((tmp_path / "none.py", "not an existing"), (tmp_path, "not an existing"), (broken, "ModuleNotFoundError")):
+    for file, part in (
+        (tmp_path / "none.py", "not an existing"),
+        (tmp_path, "not an existing"),
+        (broken, "ModuleNotFoundError"),
+    ):
         with pytest.raises(UserError, match=part):
             load_plugin(file)

@@ -38,7 +38,11 @@ def test_contract(process, name, grid):
     # kills: last-step-weight, hidden-extra-call, off-by-one-grid
     if name == "ot-ode" and isinstance(process, GaussianPrior):
         with pytest.raises(ValueError, match="starts from noise"):
-            list(ot_ode(process, lambda x, t: x, torch.zeros(1, 1, 1, 1), uniform(process, 2), torch.Generator()))
+            list(
+                ot_ode(
+                    process, lambda x, t: x, torch.zeros(1, 1, 1, 1), uniform(process, 2), torch.Generator()
+                )
+            )
         return
     assert check_sampler(SAMPLERS.get(name), process, TIME_GRIDS.get(grid)) == []
 
@@ -73,8 +77,12 @@ def test_update_keeps_the_law_of_the_state(which, one, other, eta):
     s, t = points(process, torch.tensor([s_time, t_time], dtype=torch.float64))
     step = update(s, t, 0.0 if process.deterministic else eta)
     x_0, x_1 = 0.6, -0.9
-    (a_s, a_t), (b_s, b_t), (c_s, c_t) = (v.tolist() for v in process.coefficients(torch.tensor([s_time, t_time])))
-    assert step.k_1 * x_1 + step.k_d * x_0 + step.k_s * (a_s * x_1 + b_s * x_0) == pytest.approx(a_t * x_1 + b_t * x_0, abs=1e-6)
+    (a_s, a_t), (b_s, b_t), (c_s, c_t) = (
+        v.tolist() for v in process.coefficients(torch.tensor([s_time, t_time]))
+    )
+    assert step.k_1 * x_1 + step.k_d * x_0 + step.k_s * (a_s * x_1 + b_s * x_0) == pytest.approx(
+        a_t * x_1 + b_t * x_0, abs=1e-6
+    )
     assert step.k_s**2 * c_s**2 + step.w**2 == pytest.approx(c_t**2, abs=1e-6)
 
 
@@ -84,7 +92,10 @@ def test_ancestral_step_equals_the_gaussian_product_posterior():
     process = I2SB(0.3)
     s_time, t_time = 0.7, 0.4
     s, t = points(process, torch.tensor([s_time, t_time], dtype=torch.float64))
-    here, step_variance = process.sigma(t_time).item() ** 2, process.sigma(s_time).item() ** 2 - process.sigma(t_time).item() ** 2
+    here, step_variance = (
+        process.sigma(t_time).item() ** 2,
+        process.sigma(s_time).item() ** 2 - process.sigma(t_time).item() ** 2,
+    )
     got = update(s, t, 1.0)
     assert got.k_d == pytest.approx(step_variance / (here + step_variance), rel=1e-12)
     assert got.k_s == pytest.approx(here / (here + step_variance), rel=1e-12)
@@ -222,7 +233,14 @@ def test_eta_is_between_its_ends():
 
     def last(**options):
         sampler = options.pop("sampler", eta_sampler)
-        *_, state = sampler(process, lambda x, t: 0.7 * x, x_1, uniform(process, 6), torch.Generator().manual_seed(0), **options)
+        *_, state = sampler(
+            process,
+            lambda x, t: 0.7 * x,
+            x_1,
+            uniform(process, 6),
+            torch.Generator().manual_seed(0),
+            **options,
+        )
         return state
 
     assert torch.equal(last(eta=1.0), last(sampler=ancestral))
@@ -239,7 +257,11 @@ def test_deterministic_processes_read_no_noise():
     for process in (OTODE(), LinearFlow()):
         for name in SAMPLERS.names():
             generator = torch.Generator().manual_seed(5)
-            list(SAMPLERS.get(name)(process, lambda x, t: x * 0.5, torch.ones(1, 1, 2, 2), uniform(process, 5), generator))
+            list(
+                SAMPLERS.get(name)(
+                    process, lambda x, t: x * 0.5, torch.ones(1, 1, 2, 2), uniform(process, 5), generator
+                )
+            )
             assert torch.equal(generator.get_state(), torch.Generator().manual_seed(5).get_state()), name
 
 
@@ -274,10 +296,16 @@ def test_a_thousand_calls():
         calls += 1
         return 0.9 * x
 
-    *_, last = ancestral(process, predict_x0, torch.ones(1, 1, 2, 2), uniform(process, 1000), torch.Generator())
+    *_, last = ancestral(
+        process, predict_x0, torch.ones(1, 1, 2, 2), uniform(process, 1000), torch.Generator()
+    )
     assert calls == 1000 and bool(torch.isfinite(last).all())
 
 
 def test_start_below_one_needs_a_state():
     with pytest.raises(ValueError, match="start"):
-        list(ancestral(I2SB(), lambda x, t: x, torch.zeros(1, 1, 1, 1), torch.tensor([0.5, 0.0]), torch.Generator()))
+        list(
+            ancestral(
+                I2SB(), lambda x, t: x, torch.zeros(1, 1, 1, 1), torch.tensor([0.5, 0.0]), torch.Generator()
+            )
+        )

@@ -99,7 +99,12 @@ def test_moments_are_estimated_from_data():
 
 @pytest.mark.parametrize(
     ("target", "process"),
-    [(EpsTarget(), I2SB()), (VelocityTarget(), I2SB()), (VelocityTarget(), GaussianPrior()), (I2SBTarget(), LinearFlow())],
+    [
+        (EpsTarget(), I2SB()),
+        (VelocityTarget(), I2SB()),
+        (VelocityTarget(), GaussianPrior()),
+        (I2SBTarget(), LinearFlow()),
+    ],
 )
 def test_pairs_that_make_no_sense_are_refused(target, process):
     with pytest.raises(ValueError):
@@ -118,9 +123,15 @@ def test_labels_equal_the_released_ones(golden):
         tables = grid.tables
         for kind in ("sde", "ot"):
             noise = tables.std[steps].view(-1, 1, 1, 1) * arrays["noise_seed123"] if kind == "sde" else 0
-            x_t = tables.mean_x_0[steps].view(-1, 1, 1, 1) * arrays["x0"] + tables.mean_x_1[steps].view(-1, 1, 1, 1) * arrays["x1"] + noise
+            x_t = (
+                tables.mean_x_0[steps].view(-1, 1, 1, 1) * arrays["x0"]
+                + tables.mean_x_1[steps].view(-1, 1, 1, 1) * arrays["x1"]
+                + noise
+            )
             assert (x_t - arrays[f"b{beta_max}_xt_{kind}"]).abs().max() < 1e-6
             label = I2SBTarget().of(grid, arrays["x0"], arrays["x1"], arrays[f"b{beta_max}_xt_{kind}"], t)
             assert (label - arrays[f"b{beta_max}_label_{kind}"]).abs().max() < 1e-5
-        x_0_hat = I2SBTarget().x_0_hat(grid, arrays["net_out"], arrays[f"b{beta_max}_xt_sde"], arrays["x1"], t)
+        x_0_hat = I2SBTarget().x_0_hat(
+            grid, arrays["net_out"], arrays[f"b{beta_max}_xt_sde"], arrays["x1"], t
+        )
         assert (x_0_hat - arrays[f"b{beta_max}_pred_x0"]).abs().max() < 1e-6

@@ -32,7 +32,10 @@ def test_spacing():
 
 def test_log_snr_of_a_brownian_bridge():
     t = torch.tensor([0.2, 0.5, 0.8], dtype=torch.float64)
-    assert torch.allclose(log_snr(BrownianBridge(0.5), t), 0.5 * torch.log((1 - t) / t) - torch.log(torch.tensor(0.5, dtype=torch.float64)))
+    assert torch.allclose(
+        log_snr(BrownianBridge(0.5), t),
+        0.5 * torch.log((1 - t) / t) - torch.log(torch.tensor(0.5, dtype=torch.float64)),
+    )
     assert log_snr(I2SB(), 1.0).item() == -float("inf") and log_snr(I2SB(), 0.0).item() == float("inf")
 
 

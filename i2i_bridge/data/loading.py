@@ -14,7 +14,7 @@ from i2i_bridge.data.pairs import PairSource
 from i2i_bridge.data.transforms import Geometry
 from i2i_bridge.degradations.base import Degradation
 from i2i_bridge.errors import UserError
-from i2i_bridge.images import Picture, from_pil, read_picture, to_tensor, with_channels
+from i2i_bridge.images import from_pil, read_picture, to_tensor, with_channels
 from i2i_bridge.randomness import generator, key
 
 
@@ -34,11 +34,17 @@ class PairDataset(Dataset[dict[str, Any]]):
         purpose: Keeps the draws of training and validation apart.
 
     Raises:
-        UserError: The source has neither pairs nor a degradation, or both.
+        UserError: From items: the source has neither pairs nor a degradation, or both, or a file is unusable.
     """
 
     def __init__(
-        self, source: PairSource, geometry: Geometry, degradation: Degradation | None, channels: int, seed: int, purpose: str
+        self,
+        source: PairSource,
+        geometry: Geometry,
+        degradation: Degradation | None,
+        channels: int,
+        seed: int,
+        purpose: str,
     ) -> None:
         self.source, self.geometry, self.degradation = source, geometry, degradation
         self.channels, self.seed, self.purpose = channels, seed, purpose
@@ -54,22 +60,20 @@ class PairDataset(Dataset[dict[str, Any]]):
         """Training sample `number` of the endless stream, counted from 0 over all epochs."""
         epoch, position = divmod(number, len(self.source))
         if self._order is None or self._order[0] != epoch:
-            self._order = (epoch, torch.randperm(len(self.source), generator=generator(self.seed, "order", epoch)))
+            self._order = (
+                epoch,
+                torch.randperm(len(self.source), generator=generator(self.seed, "order", epoch)),
+            )
         return self._item(self.source[int(self._order[1][position])], (number,))
 
     def _item(self, item: dict[str, Any], draw: tuple[int, ...]) -> dict[str, Any]:
         name = str(item["key"])
         keyed = draw or (name,)
-        images = {part: _pixels(item[part]) for part in ("x_0", "x_1", "mask") if part in item}
-        where = " and ".join(str(item[part]) for part in ("x_0", "x_1") if isinstance(item.get(part), Path)) or item.get("file", name)
-        sizes = {part: pixels.shape[:2] for part, pixels in images.items()}
-        if len(set(sizes.values())) > 1:
-            shown = ", ".join(f"{part} {width}x{height}" for part, (height, width) in sizes.items())
-            raise UserError(f"{where}: the images of a pair differ in size ({shown})")
+        where = place(item)
+        if "x_1" in item and self.degradation is not None:
+            raise UserError(f"{where}: this dataset has pairs; leave [degradation] out of the recipe")
+        images = decode_item(item, self.channels)
         try:
-            images = {
-                part: with_channels(pixels, 1 if part == "mask" else self.channels) for part, pixels in images.items()
-            }
             cut = self.geometry(images, key(self.seed, f"{self.purpose} geometry", *keyed))
         except UserError as error:
             raise UserError(f"{where}: {error}") from error
@@ -84,21 +88,51 @@ class PairDataset(Dataset[dict[str, Any]]):
         if self.degradation is None:
             raise UserError(f"{where}: no x_1; the recipe needs a [degradation], or a dataset of pairs")
         try:
-            degraded = self.degradation(x_0[None], [generator(self.seed, f"{self.purpose} degradation", *keyed)])
+            degraded = self.degradation(
+                x_0[None], [generator(self.seed, f"{self.purpose} degradation", *keyed)]
+            )
         except UserError as error:
             raise UserError(f"{where}: {error}") from error
         fields = {"x_1": degraded.x_1, "mask": degraded.mask, "condition": degraded.condition}
         return {part: value[0] for part, value in fields.items() if value is not None}
 
 
-def _pixels(image: Path | str | Image.Image | np.ndarray) -> np.ndarray:
+def place(item: dict[str, Any]) -> str:
+    """Where an item comes from, for messages: its files, else its key."""
+    files = [str(item[part]) for part in ("file", "x_0", "x_1") if isinstance(item.get(part), Path | str)]
+    return " and ".join(files) or str(item["key"])
+
+
+def decode_item(item: dict[str, Any], channels: int) -> dict[str, np.ndarray]:
+    """The pixels (H, W, C) of an item's x_0, x_1 and mask, those that are there.
+
+    Raises:
+        UserError: A file is unreadable, the images differ in size, or cannot have that many channels.
+    """
+    where = place(item)
+    images = {part: _pixels(item[part], where) for part in ("x_0", "x_1", "mask") if part in item}
+    sizes = {part: pixels.shape[:2] for part, pixels in images.items()}
+    if len(set(sizes.values())) > 1:
+        shown = ", ".join(f"{part} {width}x{height}" for part, (height, width) in sizes.items())
+        raise UserError(f"{where}: the images of a pair differ in size ({shown})")
+    try:
+        return {
+            part: with_channels(pixels, 1 if part == "mask" else channels) for part, pixels in images.items()
+        }
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
+
+
+def _pixels(image: Path | str | Image.Image | np.ndarray, where: str) -> np.ndarray:
     if isinstance(image, Path | str):
         return read_picture(image).pixels
     if isinstance(image, Image.Image):
         return from_pil(image).pixels
     if isinstance(image, np.ndarray) and image.dtype in (np.uint8, np.uint16):
-        return Picture(image if image.ndim == 3 else image[..., None]).pixels
-    raise UserError(f"a dataset gave {type(image).__name__}; images are paths, PIL images or uint8/uint16 arrays (H, W, C)")
+        return image if image.ndim == 3 else image[..., None]
+    raise UserError(
+        f"{where}: the dataset gave {type(image).__name__}; images are paths, PIL images or uint8/uint16 arrays (H, W, C)"
+    )
 
 
 class _Stream(Dataset[Any]):
@@ -139,7 +173,13 @@ def _collate(items: list[dict[str, Any] | UserError]) -> dict[str, Any] | UserEr
 
 
 def training_batches(
-    dataset: PairDataset, batch_size: int, *, start_step: int = 0, rank: int = 0, world_size: int = 1, workers: int = 0
+    dataset: PairDataset,
+    batch_size: int,
+    *,
+    start_step: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    workers: int = 0,
 ) -> Iterator[dict[str, Any]]:
     """An endless stream of training batches from any step on, the same for every number of workers.
 
@@ -158,6 +198,8 @@ def training_batches(
         collate_fn=_collate,
         pin_memory=torch.cuda.is_available(),
         persistent_workers=workers > 0,
+        # The loader draws its workers' base seed from somewhere; no sample uses it.
+        generator=torch.Generator().manual_seed(0),
     )
     for batch in loader:
         if isinstance(batch, UserError):

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-
 from i2i_bridge.errors import UserError
 from i2i_bridge.images import find_images, read_picture, to_pil
 from i2i_bridge.randomness import key
@@ -130,9 +129,13 @@ class PairedFolders:
         degraded, more = _stem_keys(sources)
         self.pairing_problems = [*problems, *more, *self._unmatched(clean, degraded, targets, sources)]
         if self.pairing_problems and not lenient:
-            counts = f"{len(clean)} images in {targets} and {len(degraded)} in {sources} do not match one to one"
+            counts = (
+                f"{len(clean)} images in {targets} and {len(degraded)} in {sources} do not match one to one"
+            )
             shown = "; ".join(self.pairing_problems[:3])
-            raise UserError(f"{counts} ({len(self.pairing_problems)} problems): {shown}; `i2i-bridge check` lists all")
+            raise UserError(
+                f"{counts} ({len(self.pairing_problems)} problems): {shown}; `i2i-bridge check` lists all"
+            )
         both = sorted(clean.keys() & degraded.keys())
         kept = _Split(root, split, 0.0 if split_there else holdout).keep(both)
         self.files = [(name, clean[name], degraded[name]) for name in kept]
@@ -150,11 +153,15 @@ class PairedFolders:
         for name in (x_0, x_1):
             if not (base / name).is_dir():
                 there = sorted(path.name for path in base.iterdir() if path.is_dir())
-                raise UserError(f"{base / name}: no such folder; {base} has {', '.join(there) or 'no folders'}")
+                raise UserError(
+                    f"{base / name}: no such folder; {base} has {', '.join(there) or 'no folders'}"
+                )
         return base / x_0, base / x_1, base != root
 
     @staticmethod
-    def _unmatched(clean: dict[str, Path], degraded: dict[str, Path], targets: Path, sources: Path) -> Iterator[str]:
+    def _unmatched(
+        clean: dict[str, Path], degraded: dict[str, Path], targets: Path, sources: Path
+    ) -> Iterator[str]:
         for here, there, folder in ((clean, degraded, sources), (degraded, clean, targets)):
             alone = sorted(here.keys() - there.keys())
             free = sorted(there.keys() - here.keys())
@@ -181,7 +188,9 @@ class SideBySide:
         holdout: Where there are no split folders: this share of the files is held out of training.
     """
 
-    def __init__(self, root: Path, direction: Literal["AtoB", "BtoA"], split: str, holdout: float = 0.0) -> None:
+    def __init__(
+        self, root: Path, direction: Literal["AtoB", "BtoA"], split: str, holdout: float = 0.0
+    ) -> None:
         self.images = CleanImages(root, split, holdout)
         self.direction = direction
 
@@ -197,5 +206,3 @@ class SideBySide:
         left, right = image.crop((0, 0, width // 2, height)), image.crop((width // 2, 0, width, height))
         x_1, x_0 = (left, right) if self.direction == "AtoB" else (right, left)
         return {"key": item["key"], "x_0": x_0, "x_1": x_1, "file": item["x_0"]}
-
-

@@ -64,7 +64,9 @@ class Geometry:
         # albumentations 2.0.8 repeats its draws in data-loader workers and epochs unless it is seeded for every call.
         self._compose.set_random_seed(seed % 2**32)
         first, *others = resized
-        named = {"image": resized[first]} | {("x_1" if name == "x_1" else "mask_"): resized[name] for name in others}
+        named = {"image": resized[first]} | {
+            ("x_1" if name == "x_1" else "mask_"): resized[name] for name in others
+        }
         done = self._compose(**named)
         out = {first: done["image"]} | {name: done["x_1" if name == "x_1" else "mask_"] for name in others}
         return {name: pixels if pixels.ndim == 3 else pixels[..., None] for name, pixels in out.items()}

@@ -1,0 +1,91 @@
+"""Looking at every image of a dataset before training does: all problems in one pass."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+from i2i_bridge import registry
+from i2i_bridge.data.cards import card_names, load_card, open_source
+from i2i_bridge.data.loading import decode_item
+from i2i_bridge.data.pairs import PairSource
+from i2i_bridge.errors import UserError
+from i2i_bridge.recipe import Recipe, load_recipe
+
+Look = Callable[[int], Any]
+"""Reads item i; raises UserError where it is unusable."""
+
+
+def check_data(
+    what: str, settings: list[str], *, report: Callable[[int, int], None] = lambda done, total: None
+) -> tuple[str, list[str]]:
+    """A summary line, and one line for each problem of a dataset.
+
+    A recipe's items are decoded, paired, cut and degraded as training would; those of a card or folder are decoded and paired.
+
+    Args:
+        what: A recipe, a dataset card, or a folder.
+        settings: `key=value`: recipe settings, or for a card or folder the options of the dataset kind
+            (`kind=paired_folders x_0=clean x_1=noisy`; a folder is 'images' by default).
+        report: Called with (items done, items in all).
+
+    Raises:
+        UserError: No split can be opened at all.
+    """
+    opened: dict[str, tuple[PairSource, Look]] = {}
+    problems: list[str] = []
+    plain = Path(what).is_dir() or what in card_names()
+    for split in ("train", "val"):
+        try:
+            opened[split] = (
+                _open_table(what, settings, split)
+                if plain
+                else _open_recipe(load_recipe(what, settings), split)
+            )
+        except UserError as error:
+            problems.append(f"{split}: {error}")
+    if not opened:
+        raise UserError(problems[0].split(": ", 1)[1])
+    total = sum(len(source) for source, _ in opened.values())
+    done = 0
+    for split, (source, look) in opened.items():
+        problems += [f"{split}: {line}" for line in getattr(source, "pairing_problems", [])]
+        for i in range(len(source)):
+            try:
+                look(i)
+            except UserError as error:
+                problems.append(f"{split}: {error}")
+            done += 1
+            report(done, total)
+    # Without split folders both splits see the same files.
+    problems = list(dict.fromkeys(problems))
+    counts = ", ".join(f"{split} {len(source)}" for split, (source, _) in opened.items())
+    return (
+        f"{what}: {counts} items; {len(problems) or 'no'} problem{'' if len(problems) == 1 else 's'}",
+        problems,
+    )
+
+
+def _lenient(table: dict[str, Any]) -> dict[str, Any]:
+    # Unmatched files are problems to list here, not a reason to stop.
+    knows = "lenient" in registry.DATASETS.options(str(table.get("name")))
+    return table | {"lenient": True} if knows else table
+
+
+def _open_table(what: str, settings: list[str], split: str) -> tuple[PairSource, Look]:
+    options: dict[str, Any] = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals:
+            raise UserError(f"'{setting}': an option reads key=value, such as kind=paired_folders")
+        options["name" if key == "kind" else key] = float(value) if key == "holdout" else value
+    table = {"name": "images", "root": what} if Path(what).is_dir() else dict(load_card(what).dataset)
+    source = open_source(_lenient(table | options), split)
+    return source, lambda i: decode_item(source[i], 3)
+
+
+def _open_recipe(recipe: Recipe, split: str) -> tuple[PairSource, Look]:
+    table = _lenient(recipe.data_table())
+    name: Literal["train", "validation"] = "train" if split == "train" else "validation"
+    data = recipe.data.model_copy(update={"card": None, "root": None, "source": table})
+    dataset = recipe.model_copy(update={"data": data}).build_dataset(name)
+    return dataset.source, dataset.__getitem__

@@ -1,0 +1,243 @@
+import hashlib
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from i2i_bridge.data.cards import card_names, load_card, open_source
+from i2i_bridge.data.loading import PairDataset, training_batches
+from i2i_bridge.data.pairs import CleanImages, PairedFolders, SideBySide
+from i2i_bridge.data.transforms import Geometry
+from i2i_bridge.errors import UserError
+from i2i_bridge.registry import DATASETS, DEGRADATIONS
+
+
+def save(path, height=40, width=48, seed=0, mode="RGB"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    Image.fromarray(pixels).convert(mode).save(path)
+    return path
+
+
+@pytest.fixture
+def photos(tmp_path):
+    for i in range(10):
+        save(tmp_path / "photos" / f"{i:02d}.png", seed=i)
+    return tmp_path / "photos"
+
+
+def coordinates(height=40, width=48):
+    """An image whose pixels say where they are."""
+    rows, columns = np.mgrid[:height, :width]
+    return np.stack([rows, columns, 0 * rows], axis=2).astype(np.uint8)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_one_transform_for_all_images_of_an_item(seed):
+    geometry = Geometry(16, resize="none", crop="random", flip=True)
+    done = geometry({"x_0": coordinates(), "x_1": coordinates(), "mask": coordinates()[..., :1]}, seed)
+    assert np.array_equal(done["x_0"], done["x_1"])
+    assert np.array_equal(done["x_0"][..., :1], done["mask"])
+    assert done["x_0"].shape == (16, 16, 3)
+
+
+def test_geometry_is_a_function_of_the_seed():
+    geometry = Geometry(16, resize="none", crop="random", flip=True)
+    corners = {tuple(geometry({"x_0": coordinates()}, seed)["x_0"][0, 0]) for seed in range(50)}
+    assert len(corners) > 30
+    again = [geometry({"x_0": coordinates()}, 3)["x_0"] for _ in range(2)]
+    assert np.array_equal(*again)
+
+
+def test_resizing():
+    tall = np.zeros((100, 50, 3), np.uint8)
+    assert Geometry(20)({"x_0": tall}, 0)["x_0"].shape == (20, 20, 3)
+    assert Geometry((20, 30), resize="stretch")({"x_0": tall}, 0)["x_0"].shape == (20, 30, 3)
+    constant = np.full((64, 64, 1), 1234, np.uint16)
+    small = Geometry(16)({"x_0": constant}, 0)["x_0"]
+    assert small.dtype == np.uint16 and (small == 1234).all() and small.shape == (16, 16, 1)
+    # Antialiased: a one-pixel checkerboard becomes flat grey, not stripes.
+    board = ((np.indices((64, 64)).sum(0) % 2) * 255).astype(np.uint8)[..., None]
+    assert np.ptp(Geometry(16)({"x_0": board}, 0)["x_0"].astype(int)) <= 1
+    with pytest.raises(UserError, match="50x100 pixels, smaller than the crop 60x60"):
+        Geometry(60, resize="none")({"x_0": tall}, 0)
+    with pytest.raises(UserError, match="load_size"):
+        Geometry(60, load_size=50)
+
+
+def dataset(root, **options):
+    geometry = Geometry(16, resize="none", crop="random", flip=True)
+    noise = DEGRADATIONS.build({"name": "noise", "std": 0.2})
+    return PairDataset(CleanImages(root, "train"), geometry, noise, 3, options.get("seed", 0), "train")
+
+
+def stream_hash(data, workers, start=0, batches=8):
+    digest = hashlib.sha256()
+    for batch in itertools.islice(training_batches(data, 4, start_step=start, workers=workers), batches):
+        digest.update(
+            batch["x_0"].numpy().tobytes() + batch["x_1"].numpy().tobytes() + "".join(batch["key"]).encode()
+        )
+    return digest.hexdigest()
+
+
+def test_the_stream_does_not_depend_on_workers(photos):
+    # kills: augmentation-not-reseeded
+    assert len({stream_hash(dataset(photos), workers) for workers in (0, 1, 2)}) == 1
+    assert stream_hash(dataset(photos), 0) != stream_hash(dataset(photos, seed=1), 0)
+
+
+def test_the_stream_starts_anywhere(photos):
+    whole = list(itertools.islice(training_batches(dataset(photos), 4), 6))
+    later = next(training_batches(dataset(photos), 4, start_step=5))
+    assert torch.equal(whole[5]["x_1"], later["x_1"])
+
+
+def test_processes_share_a_batch(photos):
+    whole = next(training_batches(dataset(photos), 4, start_step=2))
+    parts = [
+        next(training_batches(dataset(photos), 4, start_step=2, rank=rank, world_size=2)) for rank in range(2)
+    ]
+    assert torch.equal(whole["x_1"], torch.cat([part["x_1"] for part in parts]))
+
+
+def test_every_epoch_visits_each_item_once_in_new_crops(photos):
+    # kills: augmentation-not-reseeded
+    data = dataset(photos)
+    epochs = [[data.sample(epoch * 10 + i) for i in range(10)] for epoch in range(3)]
+    orders = [[item["key"] for item in epoch] for epoch in epochs]
+    assert all(sorted(order) == sorted(orders[0]) for order in orders) and len(set(map(tuple, orders))) == 3
+    crops = {item["x_0"].numpy().tobytes() for epoch in epochs for item in epoch}
+    assert len(crops) == 30
+
+
+def test_evaluation_items_depend_on_their_key_alone(photos):
+    data = dataset(photos)
+    before = data[3]["x_1"]
+    (photos / "00.png").unlink()
+    assert torch.equal(dataset(photos)[2]["x_1"], before)
+
+
+def test_clean_images_finds_splits_and_holds_out(tmp_path, photos):
+    for name in ("train/a/1.png", "train/2.png", "validation/3.png"):
+        save(tmp_path / "split" / name)
+    assert [key for key, _ in CleanImages(tmp_path / "split", "train").files] == ["2.png", "a/1.png"]
+    assert [key for key, _ in CleanImages(tmp_path / "split", "val").files] == ["3.png"]
+    train = {key for key, _ in CleanImages(photos, "train", holdout=0.3).files}
+    val = {key for key, _ in CleanImages(photos, "val", holdout=0.3).files}
+    assert not train & val and len(train | val) == 10 and val
+    save(photos / "new.png")
+    assert val <= {key for key, _ in CleanImages(photos, "val", holdout=0.3).files}
+
+
+def test_paired_folders_pair_by_stem(tmp_path):
+    for layout in ("{split}/{side}", "{side}/{split}", "{side}"):
+        root = tmp_path / layout.replace("/", "-").replace("{", "").replace("}", "")
+        save(root / layout.format(split="train", side="clean") / "a.png", seed=1)
+        save(root / layout.format(split="train", side="noisy") / "a.jpg", seed=2)
+        (item,) = list(PairedFolders(root, "clean", "noisy", "train"))
+        assert item["key"] == "a" and item["x_0"].suffix == ".png" and item["x_1"].suffix == ".jpg"
+
+
+def test_unmatched_files_are_named_all_at_once(tmp_path):
+    for name in ("clean/a.png", "clean/photo_12.png", "noisy/a.png", "noisy/photo12.png", "noisy/zzz.png"):
+        save(tmp_path / name)
+    with pytest.raises(
+        UserError, match=r"2 images .* and 3 .*3 problems.*photo_12.png: no partner.*nearest: photo12.png"
+    ):
+        PairedFolders(tmp_path, "clean", "noisy", "train")
+    assert len(PairedFolders(tmp_path, "clean", "noisy", "train", lenient=True)) == 1
+    save(tmp_path / "clean" / "a.jpg")
+    with pytest.raises(UserError, match="same name"):
+        PairedFolders(tmp_path, "clean", "noisy", "train")
+
+
+def test_side_by_side_direction(tmp_path):
+    both = np.concatenate([np.zeros((20, 20, 3), np.uint8), np.full((20, 20, 3), 255, np.uint8)], axis=1)
+    Image.fromarray(both).save(tmp_path / "1.png")
+    for direction, target in (("AtoB", 255), ("BtoA", 0)):
+        item = SideBySide(tmp_path, direction, "train")[0]
+        assert np.asarray(item["x_0"]).max() == np.asarray(item["x_0"]).min() == target
+        assert np.asarray(item["x_1"]).max() == 255 - target
+    save(tmp_path / "2.png", width=31)
+    with pytest.raises(UserError, match=r"2.png: 31 pixels wide"):
+        SideBySide(tmp_path, "AtoB", "train")[1]
+
+
+def test_items_that_cannot_be_used(tmp_path, photos):
+    geometry = Geometry(16, resize="none")
+    with pytest.raises(UserError, match="no x_1"):
+        PairDataset(CleanImages(photos, "train"), geometry, None, 3, 0, "train")[0]
+    save(tmp_path / "pairs/clean/a.png"), save(tmp_path / "pairs/noisy/a.png", width=50)
+    pairs = PairedFolders(tmp_path / "pairs", "clean", "noisy", "train")
+    with pytest.raises(
+        UserError, match=r"a.png and .*a.png: the images of a pair differ in size \(x_0 48x40, x_1 50x40\)"
+    ):
+        PairDataset(pairs, geometry, None, 3, 0, "train")[0]
+    with pytest.raises(UserError, match="leave \\[degradation\\] out"):
+        PairDataset(pairs, geometry, DEGRADATIONS.build({"name": "noise", "std": 0.1}), 3, 0, "train")[0]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_bad_file_reaches_the_caller_as_one_line(photos, workers):
+    for file in photos.iterdir():
+        file.write_bytes(b"broken")
+    with pytest.raises(UserError, match="not a readable image"):
+        next(training_batches(dataset(photos), 4, workers=workers))
+
+
+def test_missing_things(tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "split" / "train").mkdir(parents=True)
+    for make, part in (
+        (lambda: CleanImages(tmp_path / "none", "train"), "no such folder"),
+        (lambda: CleanImages(tmp_path / "empty", "train"), "no images"),
+        (lambda: CleanImages(tmp_path / "split", "val"), "no folder for the split 'val'; there is train"),
+        (lambda: PairedFolders(tmp_path / "split", "a", "b", "train"), "no such folder"),
+        (lambda: open_source({"name": "images"}, "train"), "data.root"),
+        (lambda: open_source({"name": "imagse", "root": "x"}, "train"), "did you mean 'images'"),
+        (
+            lambda: open_source(
+                {"name": "packaged_images", "train": ["nope_package:a.png"], "val": []}, "train"
+            ),
+            "not installed",
+        ),
+        (
+            lambda: open_source({"name": "packaged_images", "train": ["../x.png"], "val": []}, "train"),
+            "package:path",
+        ),
+    ):
+        with pytest.raises(UserError, match=part):
+            make()
+
+
+def test_every_card_loads():
+    assert {"demo-photos", "imagenet256", "edges2shoes", "night2day", "my-pairs"} <= set(card_names())
+    for name in card_names():
+        card = load_card(name)
+        assert card.name == name and card.summary and card.licence
+        kind = str(card.dataset["name"])
+        options = {**({"root": "."} if "root" in DATASETS.options(kind) else {}), **card.dataset}
+        DATASETS.check(options, split="train")
+    with pytest.raises(UserError, match="did you mean 'edges2shoes'"):
+        load_card("edge2shoes")
+
+
+def test_a_wrong_card_is_named(tmp_path):
+    file = tmp_path / "c.toml"
+    for text, part in (
+        ("name = ", "c.toml"),
+        ('name = "x"\nsumary = "y"\n', "did you mean 'summary'|field required"),
+    ):
+        file.write_text(text)
+        with pytest.raises(UserError, match=part):
+            load_card(file)
+
+
+def test_demo_photos_are_real_and_held_out():
+    pytest.importorskip("skimage")
+    table = load_card("demo-photos").dataset
+    train, val = open_source(table, "train"), open_source(table, "val")
+    assert not {item["key"] for item in train} & {item["key"] for item in val}
+    assert len(train) == load_card("demo-photos").splits["train"]

@@ -1,0 +1,161 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from i2i_bridge.errors import UserError
+from i2i_bridge.images import (
+    Picture,
+    find_images,
+    from_pil,
+    grid,
+    read_picture,
+    to_pil,
+    to_pixels,
+    to_tensor,
+    with_channels,
+    write_picture,
+)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_every_code_comes_back(dtype):
+    # kills: truncate-instead-of-round
+    codes = np.arange(np.iinfo(dtype).max + 1, dtype=dtype).reshape(1, -1, 1)
+    x = to_tensor(codes)
+    assert x.dtype == torch.float32 and x.min() == -1 and x.max() == 1
+    assert np.array_equal(to_pixels(x, dtype), codes)
+
+
+def test_rounding_is_to_the_nearest_code_and_clamped():
+    # kills: truncate-instead-of-round
+    x = torch.tensor([[[-5.0, -1 + 2 * 9.6 / 255, -1 + 2 * 9.4 / 255, 7.0]]])
+    assert to_pixels(x).flatten().tolist() == [0, 10, 9, 255]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(tmp_path, orientation):
+    upright = np.zeros((16, 24, 3), np.uint8)
+    upright[:8, :12] = 255
+    undo = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}
+    image = Image.fromarray(upright)
+    stored = image if orientation == 1 else image.transpose(Image.Transpose(undo[orientation]))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored.save(tmp_path / "a.png", exif=exif)
+    assert np.array_equal(read_picture(tmp_path / "a.png").pixels, upright)
+
+
+def test_modes(tmp_path):
+    rgb = np.random.default_rng(0).integers(0, 256, (6, 5, 3), dtype=np.uint8)
+    base = Image.fromarray(rgb)
+    palette = base.quantize(16)
+    palette_alpha = palette.copy()
+    palette_alpha.info["transparency"] = 0
+    for image, channels, alpha in (
+        (base, 3, False),
+        (base.convert("L"), 1, False),
+        (base.convert("1"), 1, False),
+        (base.convert("LA"), 1, True),
+        (base.convert("RGBA"), 3, True),
+        (palette, 3, False),
+        (palette_alpha, 3, True),
+        (base.convert("CMYK"), 3, False),
+        (base.convert("YCbCr"), 3, False),
+    ):
+        picture = from_pil(image)
+        assert picture.pixels.shape == (6, 5, channels), image.mode
+        assert (picture.alpha is not None) == alpha, image.mode
+    assert np.array_equal(from_pil(base).pixels, rgb)
+
+
+def test_sixteen_bit_grey_survives(tmp_path):
+    """Pillow's own conversion to RGB would clip nearly all of these values."""
+    values = np.linspace(0, 65535, 20 * 30).astype(np.uint16).reshape(20, 30, 1)
+    for name in ("a.png", "a.tif"):
+        write_picture(tmp_path / name, Picture(values))
+        picture = read_picture(tmp_path / name)
+        assert picture.pixels.dtype == np.uint16 and np.array_equal(picture.pixels, values)
+    with pytest.raises(UserError, match="16 bits"):
+        write_picture(tmp_path / "a.jpg", Picture(values))
+
+
+def test_alpha_round_trip(tmp_path):
+    rng = np.random.default_rng(1)
+    picture = Picture(
+        rng.integers(0, 256, (4, 4, 3), dtype=np.uint8), rng.integers(0, 256, (4, 4), dtype=np.uint8)
+    )
+    write_picture(tmp_path / "a.png", picture)
+    back = read_picture(tmp_path / "a.png")
+    assert np.array_equal(back.pixels, picture.pixels) and np.array_equal(back.alpha, picture.alpha)
+    assert np.array_equal(from_pil(to_pil(picture)).alpha, picture.alpha)
+
+
+def test_channels():
+    rgb = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255]]], np.uint8)
+    assert with_channels(rgb, 1).flatten().tolist() == [76, 150, 29]
+    assert with_channels(with_channels(rgb, 1), 3).shape == (1, 3, 3)
+    with pytest.raises(UserError, match="cannot become"):
+        with_channels(rgb, 2)
+
+
+def test_find_images_leaves_out_hidden_files_and_links_that_lead_away(tmp_path):
+    inside = tmp_path / "data"
+    (inside / "deep" / ".hidden").mkdir(parents=True)
+    for name in ("b.png", "deep/a.JPG", ".c.png", "._d.png", "deep/.hidden/e.png", "notes.txt"):
+        (inside / name).write_bytes(b"")
+    (tmp_path / "outside.png").write_bytes(b"")
+    (inside / "link.png").symlink_to(tmp_path / "outside.png")
+    assert [path.relative_to(inside).as_posix() for path in find_images(inside)] == ["b.png", "deep/a.JPG"]
+
+
+def bad_files(folder):
+    good = folder / "good.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(good)
+    data = good.read_bytes()
+    (folder / "truncated.png").write_bytes(data[: len(data) // 2])
+    (folder / "empty.png").write_bytes(b"")
+    (folder / "text.png").write_text("not an image")
+    Image.new("F", (4, 4)).save(folder / "float.tif")
+    (folder / "folder.png").mkdir()
+    gif = folder / "animation.png"
+    Image.new("L", (4, 4)).save(gif, format="GIF")
+    huge = bytearray(data)
+    huge[16:24] = (30000).to_bytes(4, "big") * 2
+    (folder / "huge.png").write_bytes(bytes(huge))
+    return [
+        "truncated.png",
+        "empty.png",
+        "text.png",
+        "float.tif",
+        "folder.png",
+        "animation.png",
+        "huge.png",
+        "missing.png",
+    ]
+
+
+def test_bad_files_are_refused_in_one_line_that_names_them(tmp_path):
+    for name in bad_files(tmp_path):
+        with pytest.raises(UserError) as caught:
+            read_picture(tmp_path / name)
+        assert name in str(caught.value) and "\n" not in str(caught.value), name
+
+
+def test_writing_leaves_nothing_half_written(tmp_path):
+    picture = Picture(np.zeros((4, 4, 3), np.uint8))
+    with pytest.raises(UserError, match="suffix"):
+        write_picture(tmp_path / "a.xyz", picture)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be written"):
+        write_picture(tmp_path / "file" / "a.png", picture)
+    write_picture(tmp_path / "new" / "a.png", picture)
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.png"]
+
+
+def test_grid_lays_out_rows():
+    sheet = grid([[torch.full((3, 2, 2), -1.0), torch.full((1, 2, 3), 1.0)], [torch.zeros(3, 4, 2)]], gap=1)
+    assert sheet.shape == (2 + 1 + 4, 2 + 1 + 3, 3)
+    assert sheet[0, 0].tolist() == [0, 0, 0] and sheet[3, 0, 0] in (127, 128) and sheet[2, 0, 0] == 255
+    with pytest.raises(ValueError, match="no images"):
+        grid([])

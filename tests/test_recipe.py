@@ -1,0 +1,166 @@
+import pytest
+import torch
+
+from i2i_bridge.errors import UserError
+from i2i_bridge.recipe import load_recipe, parse_recipe, recipe_file, recipe_names
+from i2i_bridge.run import build_method
+
+NINE = {"jpeg-5", "jpeg-10", "sr4x-pool", "sr4x-bicubic", "blur-uniform", "blur-gaussian"} | {
+    f"inpaint-{mask}" for mask in ("center", "freeform-10-20", "freeform-20-30")
+}
+FOUR = {"edges2shoes", "edges2handbags", "day2night", "colorization"}
+
+
+def small(**changes):
+    table = {
+        "name": "small",
+        "summary": "a small one",
+        "task": "restoration",
+        "data": {"root": "photos", "source": {"name": "images"}, "size": 16},
+        "degradation": {"name": "noise", "std": 0.2},
+        "network": {"name": "unet", "channels": 8, "channel_mult": [1]},
+        "train": {"steps": 5},
+    }
+    return table | changes
+
+
+def test_the_tasks_of_the_paper_are_there():
+    names = set(recipe_names())
+    assert {f"restoration/{name}" for name in NINE} | {f"translation/{name}" for name in FOUR} <= names
+    assert any(name.startswith("demo/") for name in names)
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_shipped_recipe_is_built_and_stepped(name):
+    """Loaded, its network built (the big ones without memory), its degradation applied, its loss taken once."""
+    recipe = load_recipe(name)
+    assert recipe.name and recipe_file(name).is_file()
+    channels = recipe.data.channels
+    big = recipe.network["name"] == "adm256"
+    if big:
+        with torch.device("meta"):
+            network = recipe.build_network()
+        condition = recipe.network.get("condition_channels", 0)
+        assert sum(p.numel() for p in network.parameters()) == (552_814_083 if condition else 552_807_171)
+        # The very settings around a network of the same kind that fits a test.
+        recipe = recipe.model_copy(
+            update={
+                "network": {
+                    "name": "unet",
+                    "channels": 8,
+                    "channel_mult": [1],
+                    "condition_channels": condition,
+                }
+            }
+        )
+    assert bool(recipe.network.get("condition_channels")) == (recipe.task == "translation")
+    method = build_method(recipe, recipe.build_network())
+    g = torch.Generator().manual_seed(0)
+    x_0 = torch.rand(2, channels, 64, 64, generator=g) * 2 - 1
+    degradation = recipe.build_degradation()
+    batch = {"x_0": x_0, "x_1": x_0.flip(-1)}
+    if degradation is not None:
+        degraded = degradation(x_0, [torch.Generator().manual_seed(i) for i in range(2)])
+        fields = {"x_1": degraded.x_1, "mask": degraded.mask, "condition": degraded.condition}
+        batch |= {key: value for key, value in fields.items() if value is not None}
+    ((_, loss),) = method.losses(batch, g)
+    loss.backward()
+    gradients = [p.grad for p in method.network.parameters() if p.grad is not None]
+    assert any(float(gradient.abs().sum()) > 0 for gradient in gradients)
+    *_, restored = method.walk(batch, nfe=2, generator=g)
+    assert restored.shape == x_0.shape
+
+
+def test_paper_settings():
+    jpeg, blur = load_recipe("jpeg-5"), load_recipe("restoration/blur-uniform")
+    assert jpeg.process == {"name": "i2sb", "beta_max": 0.3} and blur.process == {
+        "name": "ot-ode",
+        "beta_max": 1.0,
+    }
+    assert jpeg.train.lr == 5e-5 and jpeg.train.batch_size == 256 and jpeg.train.micro_batch == 2
+    assert jpeg.train.learning_rate(0) == 5e-5 and jpeg.train.learning_rate(1000) == pytest.approx(4.95e-5)
+    assert jpeg.reference.rows[0] == {"method": "I2SB", "nfe": 1000, "fid": 4.6, "ca": 67.9}
+    for name in recipe_names():
+        reference = load_recipe(name).reference
+        if name.startswith("restoration/"):
+            assert reference is not None and "I2SB (Liu" in reference.source
+
+
+def test_learning_rate_is_a_function_of_the_step():
+    recipe = parse_recipe(
+        small(train={"steps": 110, "lr": 1.0, "warmup_steps": 10, "schedule": "cosine"}), "x"
+    )
+    rate = recipe.train.learning_rate
+    assert [rate(0), rate(4), rate(9)] == pytest.approx([0.1, 0.5, 1.0])
+    assert [rate(10), rate(60), rate(110)] == pytest.approx([1.0, 0.5, 0.0], abs=1e-12)
+    linear = parse_recipe(
+        small(train={"steps": 100, "lr": 1.0, "schedule": "linear"}), "x"
+    ).train.learning_rate
+    assert [linear(0), linear(50), linear(100)] == pytest.approx([1.0, 0.5, 0.0])
+
+
+@pytest.mark.parametrize(
+    ("changes", "part"),
+    [
+        ({"trian": {}}, "unknown key 'trian'; did you mean 'train'"),
+        ({"train": {"steps": 5, "lrr": 1e-4}}, "unknown key 'train.lrr'; did you mean 'lr'"),
+        ({"train": {"steps": 5, "lr": "1e-4"}}, "train.lr: .*number.*, got '1e-4'"),
+        ({"train": {"steps": 0}}, "train.steps: .*greater than 0.*got 0"),
+        ({"train": {}}, "train.steps: field required"),
+        ({"task": "restore"}, "task: .*'restoration' or 'translation'"),
+        ({"data": {"size": [16]}}, "data.size"),
+        ({"data": {"root": "x", "resize": "streched"}}, "data.resize"),
+        ({"process": {"name": "i2bs"}}, "unknown process 'i2bs'; did you mean 'i2sb'"),
+        ({"process": {"name": "i2sb", "beta": 1.0}}, "unknown key 'beta'; did you mean 'beta_m"),
+        ({"process": {"name": "i2sb", "beta_max": -1.0}}, "must be positive"),
+        ({"process": {"name": "flow"}}, "no sigma_t"),
+        ({"target": {"name": "velocity"}}, "noiseless path"),
+        ({"degradation": {"name": "jpeg", "quality": 500}}, "quality = 500 is outside 1..100"),
+        ({"network": {"name": "unet", "widht": 8}}, "unknown key 'widht'"),
+        ({"sample": {"sampler": {"name": "ancestrl"}}}, "did you mean 'ancestral'"),
+        ({"sample": {"sampler": {"name": "eta", "etta": 0.5}}}, "unknown key 'etta'; did you mean 'eta'"),
+        ({"sample": {"nfe": 0}}, "sample.nfe"),
+        ({"sample": {"grid": "unifrom"}}, "did you mean 'uniform'"),
+        ({"evaluate": {"nfe": [1, 0]}}, "evaluate.nfe.1"),
+        ({"evaluate": {"metrics": ["pnsr"]}}, "did you mean 'psnr'"),
+    ],
+)
+def test_mistakes_are_one_line_with_key_and_value(changes, part):
+    with pytest.raises(UserError, match=part) as caught:
+        parse_recipe(small(**changes), "mine.toml")
+    assert str(caught.value).startswith("mine.toml: ") and "\n" not in str(caught.value)
+
+
+def test_overrides(tmp_path):
+    recipe = load_recipe(
+        "jpeg-5", ["train.lr=1e-4", "data.root=/some/where", "evaluate.nfe=[1, 7]", "process.name=ot-ode"]
+    )
+    assert recipe.train.lr == 1e-4 and recipe.data.root == "/some/where" and recipe.evaluate.nfe == [1, 7]
+    assert recipe.process == {"name": "ot-ode"}
+    for override, part in (
+        ("train.lr", "key.key=value"),
+        ("train.lr.x=1", "is a value"),
+        ("train.lrr=1", "did you mean 'lr'"),
+    ):
+        with pytest.raises(UserError, match=part):
+            load_recipe("jpeg-5", [override])
+
+
+def test_a_recipe_survives_its_file(tmp_path):
+    for name in recipe_names():
+        recipe = load_recipe(name)
+        file = tmp_path / "r.toml"
+        file.write_text(recipe.to_toml())
+        assert load_recipe(file) == recipe
+
+
+def test_files_that_are_not_recipes(tmp_path):
+    file = tmp_path / "r.toml"
+    for text in ("[data", "a = 1\na = 2\n", "\x00"):
+        file.write_text(text)
+        with pytest.raises(UserError, match=r"r\.toml"):
+            load_recipe(file)
+    with pytest.raises(UserError, match="did you mean 'jpeg-10'|did you mean"):
+        load_recipe("jpeg-11")
+    with pytest.raises(UserError, match="no such recipe file"):
+        load_recipe(tmp_path / "none.toml")

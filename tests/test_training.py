@@ -1,0 +1,324 @@
+"""Real, small trainings on a CPU."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+from i2i_bridge import load_run
+from i2i_bridge.errors import UserError
+from i2i_bridge.evaluation import evaluate, read_evaluation
+from i2i_bridge.metrics_log import read_metrics
+from i2i_bridge.recipe import parse_recipe
+from i2i_bridge.report import write_report
+from i2i_bridge.restoring import restore_files
+from i2i_bridge.run import build_method
+from i2i_bridge.training import TrainState, train
+
+
+def scene(seed, side=48):
+    """A picture with edges and flat areas, different for every seed."""
+    draw = np.random.default_rng(seed)
+    image = Image.new("RGB", (side, side), tuple(int(v) for v in draw.integers(0, 256, 3)))
+    pen = ImageDraw.Draw(image)
+    for _ in range(8):
+        a, b = sorted(draw.integers(0, side, 2)), sorted(draw.integers(0, side, 2))
+        colour = tuple(int(v) for v in draw.integers(0, 256, 3))
+        (pen.ellipse if draw.random() < 0.5 else pen.rectangle)(
+            [int(a[0]), int(b[0]), int(a[1]), int(b[1])], fill=colour
+        )
+    return image
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    root = tmp_path_factory.mktemp("photos")
+    for split, count, first in (("train", 24, 0), ("val", 4, 1000)):
+        (root / split).mkdir()
+        for i in range(count):
+            scene(first + i).save(root / split / f"{i:02d}.png")
+    return root
+
+
+def recipe_for(photos, **changes):
+    table = {
+        "name": "test",
+        "summary": "a test",
+        "task": "restoration",
+        "data": {"root": str(photos), "source": {"name": "images"}, "size": 24, "resize": "none", "crop": "random", "validation_size": 48},
+        "degradation": {"name": "noise", "std": 0.3},
+        "network": {"name": "unet", "channels": 16, "channel_mult": [1, 2], "blocks_per_level": 1},
+        "train": {
+            "steps": 4, "batch_size": 4, "lr": 2e-3, "workers": 0, "save_every": 2, "sample_every": 4, "log_every": 1, "precision": "fp32",
+        },
+        "evaluate": {"nfe": [1, 3], "metrics": ["psnr", "ssim", "lpips"]},
+        "sample": {"nfe": 3},
+    }  # fmt: skip
+    for key, value in changes.items():
+        table[key] = (
+            {**table[key], **value}
+            if isinstance(value, dict) and key in table and "name" not in value
+            else value
+        )
+    return parse_recipe(table, "test")
+
+
+def tensors_of(folder):
+    from i2i_bridge.checkpoint import latest_checkpoint
+
+    checkpoint, _ = latest_checkpoint(folder / "checkpoints")
+    return {part: checkpoint.tensors(part) for part in ("network", "ema", "optimizer")}
+
+
+def same(left, right):
+    return all(
+        left[part].keys() == right[part].keys()
+        and all(torch.equal(left[part][key], right[part][key]) for key in left[part])
+        for part in left
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(photos, tmp_path_factory):
+    """About 20 s on two cores: a small bridge on noisy scenes."""
+    folder = tmp_path_factory.mktemp("runs") / "noise"
+    recipe = recipe_for(
+        photos,
+        train={
+            "steps": 250,
+            "batch_size": 16,
+            "log_every": 20,
+            "save_every": 1000,
+            "sample_every": 1000,
+            "warmup_steps": 10,
+            "schedule": "cosine",
+            "ema_decay": 0.95,
+        },
+    )
+    train(recipe, folder, cpu=True)
+    return folder
+
+
+def test_a_small_training_restores_held_out_images(trained):
+    run = load_run(trained, device="cpu")
+    result = evaluate(
+        run, run.recipe.build_dataset("validation"), nfe=[1, 3], metrics=["psnr", "ssim", "lpips"]
+    )
+    rows = {row.name: row for row in result.rows}
+    assert rows["nfe 1"].metrics["psnr"] > rows["input"].metrics["psnr"] + 1.5
+    assert rows["nfe 1"].metrics["ssim"] > rows["input"].metrics["ssim"]
+    assert [row.nfe for row in result.rows] == [0, 1, 3]
+    assert "alexnet" in result.skipped["lpips"]
+    assert read_evaluation(trained) == result
+    per_image = (trained / "evaluation" / "per_image.csv").read_text().splitlines()
+    assert len(per_image) == 1 + 4 * 3
+
+
+def test_evaluation_does_not_depend_on_order_or_other_nfe(trained):
+    run = load_run(trained, device="cpu")
+    data = run.recipe.build_dataset("validation")
+    alone = evaluate(run, data, nfe=[3], metrics=["psnr"], images=2).rows[1].metrics["psnr"]
+    together = evaluate(run, data, nfe=[1, 3], metrics=["psnr"], images=2).rows[2].metrics["psnr"]
+    assert alone == together
+
+
+def test_report_page(trained):
+    run = load_run(trained, device="cpu")
+    data = run.recipe.build_dataset("validation")
+    evaluate(run, data, nfe=[1, 3], metrics=["psnr", "ssim"])
+    page = write_report(run, data)
+    text = page.read_text()
+    for name in ("comparison.png", "trajectory.png", "loss.png", "quality.png"):
+        assert f'src="{name}"' in text
+        with Image.open(page.parent / name) as image:
+            assert image.width > 100
+    assert "http" not in text.split("<details>")[0].replace("http-equiv", "")
+    rows = read_evaluation(trained).rows
+    assert f"{rows[1].metrics['psnr']:.2f}" in text and f"{rows[0].metrics['psnr']:.2f}" in text
+
+
+def test_restore_keeps_size_depth_alpha_and_grey(trained, tmp_path):
+    run = load_run(trained, device="cpu")
+    for size in ((1, 1), (7, 33), (48, 48), (65, 30)):
+        assert run.restore(scene(1).resize(size), nfe=2).size == size
+    grey = run.restore(scene(1).convert("L"), nfe=1)
+    assert grey.mode == "L"
+    deep = Image.fromarray(np.asarray(scene(1).convert("L")).astype(np.uint16) * 257)
+    assert run.restore(deep, nfe=1).mode == "I;16"
+    opaque = scene(1).convert("RGBA")
+    opaque.putalpha(Image.linear_gradient("L").resize((48, 48)))
+    back = run.restore(opaque, nfe=1)
+    assert back.mode == "RGBA" and np.array_equal(np.asarray(back)[..., 3], np.asarray(opaque)[..., 3])
+
+
+def test_restore_pads_without_touching_the_inside(trained):
+    """A size that needs padding gives nearly the same inside as one that does not."""
+    run = load_run(trained, device="cpu")
+    whole = np.asarray(run.restore(scene(3), nfe=1)).astype(int)
+    cut = np.asarray(run.restore(scene(3).crop((0, 0, 47, 47)), nfe=1)).astype(int)
+    # The network normalises over the whole image, so a few codes may move, but nothing shifts.
+    assert np.abs(whole[:24, :24] - cut[:24, :24]).mean() < 1.5
+
+
+def test_seeds_give_diverse_and_repeatable_samples(trained):
+    run = load_run(trained, device="cpu")
+    first, again, other = (np.asarray(run.restore(scene(2), nfe=3, seed=seed)) for seed in (0, 0, 1))
+    assert np.array_equal(first, again) and not np.array_equal(first, other)
+
+
+def test_restore_files(trained, tmp_path):
+    run = load_run(trained, device="cpu")
+    (tmp_path / "in" / "deep").mkdir(parents=True)
+    scene(1).save(tmp_path / "in" / "a.png")
+    scene(2).save(tmp_path / "in" / "deep" / "b.jpg")
+    (tmp_path / "in" / "broken.png").write_bytes(b"x")
+    outcome = restore_files(run, tmp_path / "in", tmp_path / "out", nfe=2)
+    assert sorted(str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*.*")) == [
+        "a.png",
+        "deep/b.jpg",
+    ]
+    assert outcome.written == 2 and outcome.nfe == 2 and "broken.png" in outcome.problems[0]
+    outcome = restore_files(run, tmp_path / "in" / "a.png", tmp_path / "many.png", nfe=3, samples=2, seed=5)
+    alone = run.restore(tmp_path / "in" / "a.png", nfe=3, seed=6)
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "many-2.png")), np.asarray(alone))
+    restore_files(run, tmp_path / "in" / "a.png", tmp_path / "d.png", nfe=1, degrade=True)
+    assert (tmp_path / "d-degraded.png").is_file()
+    for source, target, part in (
+        (tmp_path / "none", tmp_path / "x", "no such file"),
+        (tmp_path / "in", tmp_path / "in", "overwrite"),
+        (tmp_path / "in" / "a.png", tmp_path / "in" / "a.png", "overwrite"),
+        (tmp_path / "in" / "a.png", tmp_path / "a.xyz", "suffix"),
+        (tmp_path / "in" / "broken.png", tmp_path / "y.png", "broken.png"),
+    ):
+        with pytest.raises(UserError, match=part):
+            restore_files(run, source, target, nfe=1)
+
+
+def test_one_batch_can_be_learned_by_heart(photos):
+    # kills: optimizer-sees-no-gradient
+    recipe = recipe_for(photos, train={"lr": 2e-3})
+    state = TrainState(recipe, torch.device("cpu"))
+    method = build_method(recipe, state.network)
+    data = recipe.build_dataset("train")
+    items = [data.sample(i) for i in range(4)]
+    batch = {key: torch.stack([item[key] for item in items]) for key in ("x_0", "x_1")}
+    losses = []
+    for _ in range(250):
+        ((_, loss),) = method.losses(batch, [torch.Generator().manual_seed(i) for i in range(4)])
+        loss.backward()
+        state.update(2e-3)
+        losses.append(loss.item())
+    assert losses[-1] < losses[0] / 10
+
+
+def test_a_stopped_run_ends_with_the_same_bits(photos, tmp_path):
+    # kills: resume-replays-the-first-batches, moments-in-another-memory-order, ema-not-restored, optimizer-not-restored
+    recipe = recipe_for(photos, train={"steps": 6, "save_every": 100})
+    train(recipe, tmp_path / "whole", cpu=True)
+    asked = iter([False, False, True])
+    stopped = train(recipe, tmp_path / "parts", cpu=True, stop=lambda: next(asked))
+    assert not stopped.finished and stopped.step == 3
+    lines = []
+    finished = train(recipe, tmp_path / "parts", cpu=True, report=lambda event: lines.append(str(event)))
+    assert finished.finished and f"resuming {tmp_path / 'parts'} at step 3 of 6" in lines[0]
+    assert same(tensors_of(tmp_path / "whole"), tensors_of(tmp_path / "parts"))
+    assert [row["step"] for row in read_metrics(tmp_path / "parts")] == [1, 2, 3, 4, 5, 6]
+    assert (tmp_path / "parts" / "metrics.csv").read_text().count("\n") == 7
+
+
+def test_micro_batches_and_workers_change_nothing(photos, tmp_path):
+    # kills: accumulated-gradients-not-averaged
+    train(recipe_for(photos), tmp_path / "one", cpu=True)
+    train(recipe_for(photos, train={"micro_batch": 3}), tmp_path / "micro", cpu=True)
+    train(recipe_for(photos, train={"workers": 2}), tmp_path / "workers", cpu=True)
+    one, micro = tensors_of(tmp_path / "one"), tensors_of(tmp_path / "micro")
+    assert same(one, tensors_of(tmp_path / "workers"))
+    # Not bit for bit: sums run in another order, and Adam's first steps turn a rounding of a zero gradient into a full step.
+    (loss, norm), (micro_loss, micro_norm) = (
+        ([row[key] for row in read_metrics(tmp_path / name)] for key in ("loss", "grad_norm"))
+        for name in ("one", "micro")
+    )
+    assert loss[0] == pytest.approx(micro_loss[0], rel=1e-5) and norm[0] == pytest.approx(
+        micro_norm[0], rel=1e-4
+    )
+    assert loss == pytest.approx(micro_loss, rel=1e-2) and not same(one, micro)
+
+
+def test_sampling_and_saving_leave_training_alone(photos, tmp_path):
+    train(recipe_for(photos), tmp_path / "quiet", cpu=True)
+    train(recipe_for(photos, train={"save_every": 1, "sample_every": 1}), tmp_path / "busy", cpu=True)
+    assert same(tensors_of(tmp_path / "quiet"), tensors_of(tmp_path / "busy"))
+    assert len(list((tmp_path / "busy" / "samples").glob("*.png"))) == 4
+
+
+def test_global_generators_are_neither_read_nor_set(photos, tmp_path):
+    import random
+
+    before = torch.random.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
+    train(recipe_for(photos), tmp_path / "a", cpu=True)
+    after = torch.random.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
+    assert torch.equal(before[0], after[0]) and before[1:] == after[1:]
+    torch.manual_seed(99)
+    train(recipe_for(photos), tmp_path / "b", cpu=True)
+    assert same(tensors_of(tmp_path / "a"), tensors_of(tmp_path / "b"))
+
+
+def test_ema_is_the_average_of_the_weights(photos):
+    # kills: ema-decay-inverted
+    recipe = recipe_for(photos, train={"ema_decay": 0.9})
+    state = TrainState(recipe, torch.device("cpu"))
+    name, parameter = next(iter(state.network.named_parameters()))
+    wanted = parameter.detach().clone()
+    for n in range(1, 4):
+        for p in state.network.parameters():
+            p.grad = torch.ones_like(p)
+        state.update(0.1)
+        decay = min(0.9, (1 + n) / (10 + n))
+        wanted = decay * wanted + (1 - decay) * parameter.detach()
+    assert torch.allclose(state.ema.state_dict()[name], wanted, atol=1e-6)
+
+
+def test_another_recipe_may_not_take_over_a_run(photos, tmp_path):
+    train(recipe_for(photos), tmp_path / "a", cpu=True)
+    with pytest.raises(UserError, match=r"train.lr: 0.002 there, 0.1 here"):
+        train(recipe_for(photos, train={"lr": 0.1}), tmp_path / "a", cpu=True)
+    more = train(recipe_for(photos, train={"steps": 6}), tmp_path / "a", cpu=True)
+    assert more.step == 6
+
+
+def test_preconditioning_moments_are_estimated_and_written_down(photos, tmp_path):
+    recipe = recipe_for(photos, target={"name": "preconditioned"})
+    train(recipe, tmp_path / "a", cpu=True)
+    target = load_run(tmp_path / "a", device="cpu").recipe.target
+    assert 0 < target["cov_01"] <= math.sqrt(target["var_0"] * target["var_1"])
+    assert target["var_1"] == pytest.approx(target["var_0"] + 0.3**2, rel=0.02)  # the noise adds its own
+    assert train(recipe, tmp_path / "a", cpu=True).finished
+
+
+def test_a_diverged_loss_stops_the_run(photos, tmp_path):
+    with pytest.raises(UserError, match="not finite at step"):
+        train(recipe_for(photos, train={"steps": 50, "lr": 1e30}), tmp_path / "a", cpu=True)
+
+
+def test_run_folders_that_are_not_whole(photos, tmp_path):
+    with pytest.raises(UserError, match="not a run folder"):
+        load_run(tmp_path)
+    train(recipe_for(photos), tmp_path / "a", cpu=True)
+    import hashlib
+
+    from safetensors.torch import load_file, save_file
+
+    (folder,) = sorted((tmp_path / "a" / "checkpoints").glob("step-*"))[-1:]
+    file = folder / "ema.safetensors"
+    tensors = load_file(file)
+    gone = tensors.pop(sorted(tensors)[0])
+    assert gone is not None
+    save_file(tensors, file)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"]["ema.safetensors"]["sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match="is missing"):
+        load_run(tmp_path / "a")
