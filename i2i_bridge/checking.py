@@ -20,7 +20,8 @@ def check_data(
 ) -> tuple[str, list[str]]:
     """A summary line, and one line for each problem of a dataset.
 
-    A recipe's items are decoded, paired, cut and degraded as training would; those of a card or folder are decoded and paired.
+    A recipe's items are decoded, paired, cut and degraded as training would; those of a card or folder are decoded
+    and paired.
 
     Args:
         what: A recipe, a dataset card, or a folder.
@@ -37,9 +38,7 @@ def check_data(
     for split in ("train", "val"):
         try:
             opened[split] = (
-                _open_table(what, settings, split)
-                if plain
-                else _open_recipe(load_recipe(what, settings), split)
+                _open_table(what, settings, split) if plain else _open_recipe(load_recipe(what, settings), split)
             )
         except UserError as error:
             problems.append(f"{split}: {error}")

@@ -92,7 +92,7 @@ def latest_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
     Raises:
         UserError: There are checkpoints, but none is whole.
     """
-    damaged = []
+    damaged: list[str] = []
     folders = _folders(folder)
     for candidate in folders:
         try:
@@ -107,9 +107,7 @@ def latest_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
 def _folders(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
-    return sorted(
-        (path for path in folder.iterdir() if path.is_dir() and path.name.startswith("step-")), reverse=True
-    )
+    return sorted((path for path in folder.iterdir() if path.is_dir() and path.name.startswith("step-")), reverse=True)
 
 
 def _verified(folder: Path) -> Checkpoint:

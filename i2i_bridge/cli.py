@@ -29,9 +29,7 @@ RecipeName = Annotated[
 ]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(
-        metavar="[KEY=VALUE]...", help="Settings to change, such as train.lr=1e-4 data.root=photos."
-    ),
+    typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change, such as train.lr=1e-4 data.root=photos."),
 ]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder that `train` wrote.")]
 Plugins = Annotated[
@@ -71,29 +69,21 @@ def list_(
     if what == "recipes":
         from i2i_bridge.recipe import load_recipe, recipe_names
 
-        console.show_table(
-            "", ["recipe", "summary"], [[name, load_recipe(name).summary] for name in recipe_names()]
-        )
+        console.show_table("", ["recipe", "summary"], [[name, load_recipe(name).summary] for name in recipe_names()])
     elif what == "datasets":
         from i2i_bridge.data.cards import card_names, load_card
 
-        console.show_table(
-            "", ["dataset", "summary"], [[name, load_card(name).summary] for name in card_names()]
-        )
+        console.show_table("", ["dataset", "summary"], [[name, load_card(name).summary] for name in card_names()])
     elif what in KINDS:
         rows = [[name, _first_line(KINDS[what].get(name))] for name in KINDS[what].names()]
         console.show_table("", ["name", "what it is"], rows)
     else:
-        raise UserError(
-            f"'{what}' cannot be listed{registry.did_you_mean(what, ['recipes', 'datasets', *KINDS])}"
-        )
+        raise UserError(f"'{what}' cannot be listed{registry.did_you_mean(what, ['recipes', 'datasets', *KINDS])}")
 
 
 @app.command()
 def show(
-    name: Annotated[
-        str, typer.Argument(help="A recipe, a dataset card, or a part such as 'jpeg' or '2m-sde'.")
-    ],
+    name: Annotated[str, typer.Argument(help="A recipe, a dataset card, or a part such as 'jpeg' or '2m-sde'.")],
     plugin: Plugins = None,
 ) -> None:
     """Show one thing whole: a recipe or card as TOML, or a part with its options."""
@@ -172,17 +162,11 @@ def evaluate(
     run: RunFolder,
     nfe: Annotated[
         list[int] | None,
-        typer.Option(
-            "--nfe", metavar="N...", help="Network calls per image: --nfe 1 2 5 20. Default: the recipe's."
-        ),
+        typer.Option("--nfe", metavar="N...", help="Network calls per image: --nfe 1 2 5 20. Default: the recipe's."),
     ] = None,
     images: Annotated[int | None, typer.Option(min=1, help="Only the first so many held-out images.")] = None,
-    metric: Annotated[
-        list[str] | None, typer.Option(help="A metric instead of the recipe's; repeatable.")
-    ] = None,
-    root: Annotated[
-        Path | None, typer.Option(help="Where the dataset lies now, if not where it was trained.")
-    ] = None,
+    metric: Annotated[list[str] | None, typer.Option(help="A metric instead of the recipe's; repeatable.")] = None,
+    root: Annotated[Path | None, typer.Option(help="Where the dataset lies now, if not where it was trained.")] = None,
     plugin: Plugins = None,
     device: Device = None,
 ) -> None:
@@ -229,9 +213,7 @@ def run_(
 def restore(
     run: RunFolder,
     source: Annotated[Path, typer.Argument(metavar="IN", help="A degraded image, or a folder of them.")],
-    target: Annotated[
-        Path, typer.Argument(metavar="OUT", help="The restored file, or folder; names stay the same.")
-    ],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="The restored file, or folder; names stay the same.")],
     nfe: Annotated[
         int | None,
         typer.Option(metavar="N", help="Network calls per image, 1 to 1000. Default: the recipe's."),
@@ -242,9 +224,7 @@ def restore(
     seed: Annotated[int, typer.Option(help="Seed of the first sample; sample k uses seed + k - 1.")] = 0,
     mask: Annotated[
         Path | None,
-        typer.Option(
-            help="For inpainting: an image, or folder of images of the same names; white = unknown."
-        ),
+        typer.Option(help="For inpainting: an image, or folder of images of the same names; white = unknown."),
     ] = None,
     degrade: Annotated[
         bool,
@@ -279,9 +259,8 @@ def restore(
         )
     for line in outcome.problems:
         console.say_error(line)
-    console.say(
-        f"wrote {outcome.written} image{'s' if outcome.written != 1 else ''} to {target} ({outcome.nfe} network calls each)"
-    )
+    images = "1 image" if outcome.written == 1 else f"{outcome.written} images"
+    console.say(f"wrote {images} to {target} ({outcome.nfe} network calls each)")
     if outcome.problems:
         raise typer.Exit(2)
 
@@ -371,7 +350,8 @@ def main(arguments: list[str] | None = None) -> None:
         if debug:
             raise
         console.say_error(
-            f"unexpected {type(error).__name__}: {' '.join(str(error).split())} (a bug of ours: add --debug and report it)"
+            f"unexpected {type(error).__name__}: {' '.join(str(error).split())} "
+            "(a bug of ours: add --debug and report it)"
         )
         code = 1
     sys.exit(code if isinstance(code, int) else 0)

@@ -3,6 +3,8 @@
 `check_degradation` stands beside its contract in degradations/base.py.
 """
 
+import itertools
+
 import torch
 from torch import Tensor
 
@@ -14,17 +16,15 @@ from i2i_bridge.time_grids import TimeGrid, log_snr
 def check_process(process: Process) -> list[str]:
     """What is wrong with a process, one line each; empty when it keeps the contract.
 
-    Checked on a fine grid: shapes and float64, exact ends, c >= 0, and a signal-to-noise ratio that never rises from X_0
-    to X_1, so that every step of a sampler removes noise.
+    Checked on a fine grid: shapes and float64, exact ends, c >= 0, and a signal-to-noise ratio that never rises from
+    X_0 to X_1, so that every step of a sampler removes noise.
     """
     problems = []
     times = torch.linspace(0, 1, 1001, dtype=torch.float64).reshape(7, 143)
     a, b, c = process.coefficients(times)
     for name, value in (("a", a), ("b", b), ("c", c)):
         if value.shape != times.shape or value.dtype != torch.float64:
-            problems.append(
-                f"{name}: float64 of the shape of t is needed, got {value.dtype} {tuple(value.shape)}"
-            )
+            problems.append(f"{name}: float64 of the shape of t is needed, got {value.dtype} {tuple(value.shape)}")
         if not bool(torch.isfinite(value).all()):
             problems.append(f"{name} is not finite everywhere in [0, 1]")
     if problems:
@@ -33,9 +33,7 @@ def check_process(process: Process) -> list[str]:
     if (a[0], b[0], c[0]) != (0, 1, 0):
         problems.append(f"at t = 0 the state must be X_0 exactly, got a, b, c = {a[0]}, {b[0]}, {c[0]}")
     if process.pinned and not (abs(a[-1] - 1) < 1e-12 and b[-1] == 0 and c[-1] == 0):
-        problems.append(
-            f"a pinned process must be X_1 exactly at t = 1, got a, b, c = {a[-1]}, {b[-1]}, {c[-1]}"
-        )
+        problems.append(f"a pinned process must be X_1 exactly at t = 1, got a, b, c = {a[-1]}, {b[-1]}, {c[-1]}")
     if bool((c < 0).any()):
         problems.append("c is negative somewhere")
     if process.deterministic != bool((c == 0).all()):
@@ -49,8 +47,10 @@ def check_process(process: Process) -> list[str]:
 def check_sampler(sampler: Sampler, process: Process, grid: TimeGrid) -> list[str]:
     """What is wrong with a sampler on a process, one line each; empty when it keeps the contract.
 
-    Checked for several NFE: as many calls of predict_x0 as `times` has steps, times inside [0, 1] that fall, an oracle's
-    X_0 returned to the last bit, x_1 untouched, the same images from the same generator, and the global generator unread.
+    Checked for several NFE: as many calls of predict_x0 as `times` has steps, times inside [0, 1] that fall, an
+    oracle's
+    X_0 returned to the last bit, x_1 untouched, the same images from the same generator, and the global generator
+    unread.
     """
     problems = []
     make = torch.Generator().manual_seed(0)
@@ -75,9 +75,7 @@ def check_sampler(sampler: Sampler, process: Process, grid: TimeGrid) -> list[st
             runs.append(states)
         if len(seen) != nfe:
             problems.append(f"nfe {nfe}: predict_x0 was called {len(seen)} times")
-        if not all(0 < t <= 1 for t in seen) or any(
-            later > earlier for earlier, later in zip(seen, seen[1:], strict=False)
-        ):
+        if not all(0 < t <= 1 for t in seen) or any(later > earlier for earlier, later in itertools.pairwise(seen)):
             problems.append(f"nfe {nfe}: times {seen} must fall inside (0, 1]")
         if not torch.equal(runs[0][-1], x_0):
             problems.append(f"nfe {nfe}: with an oracle x_0_hat = X_0 the result is not X_0")

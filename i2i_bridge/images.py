@@ -57,7 +57,8 @@ def read_picture(path: Path | str) -> Picture:
     """Decode an image file, upright (EXIF orientation applied).
 
     Raises:
-        UserError: The file is missing, not one of PNG, JPEG, WebP, BMP, TIFF, damaged, too large, or of a mode without a
+        UserError: The file is missing, not one of PNG, JPEG, WebP, BMP, TIFF, damaged, too large, or of a mode
+            without a
             documented meaning here (`from_pil`).
     """
     path = Path(path)
@@ -69,9 +70,7 @@ def read_picture(path: Path | str) -> Picture:
             warnings.simplefilter("ignore")
             width, height = image.size
             if width * height > MAX_PIXELS:
-                raise UserError(
-                    f"{path}: {width}x{height} pixels; at most {MAX_PIXELS // 10**6} million can be read"
-                )
+                raise UserError(f"{path}: {width}x{height} pixels; at most {MAX_PIXELS // 10**6} million can be read")
             image.load()
             return from_pil(image)
     except FileNotFoundError as error:
@@ -157,7 +156,8 @@ def with_channels(pixels: np.ndarray, channels: int) -> np.ndarray:
         return np.repeat(pixels, channels, axis=2)
     if have == 3 and channels == 1:
         luma = pixels.astype(np.float64) @ np.array([0.299, 0.587, 0.114])
-        return np.rint(luma).astype(pixels.dtype)[..., None]
+        grey: np.ndarray = np.rint(luma).astype(pixels.dtype)[..., None]
+        return grey
     raise UserError(f"an image of {have} channels cannot become one of {channels}")
 
 
@@ -168,7 +168,7 @@ def to_tensor(pixels: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(scaled.transpose(2, 0, 1).astype(np.float32)))
 
 
-def to_pixels(x: Tensor, dtype: type[np.generic] = np.uint8) -> np.ndarray:
+def to_pixels(x: Tensor, dtype: type[np.uint8] | type[np.uint16] = np.uint8) -> np.ndarray:
     """An image (C, H, W) in [-1, 1] as pixels (H, W, C): clamped, then rounded to the nearest code."""
     half = np.iinfo(dtype).max / 2
     codes = np.rint((x.detach().cpu().double().clamp(-1, 1).numpy() + 1) * half)
@@ -214,9 +214,7 @@ def grid(rows: Sequence[Sequence[Tensor]], gap: int = 2) -> np.ndarray:
     columns = max(len(row) for row in cells)
     heights = [max(cell.shape[0] for cell in row) for row in cells]
     widths = [max(row[i].shape[1] for row in cells if i < len(row)) for i in range(columns)]
-    sheet = np.full(
-        (sum(heights) + gap * (len(cells) - 1), sum(widths) + gap * (columns - 1), 3), 255, np.uint8
-    )
+    sheet = np.full((sum(heights) + gap * (len(cells) - 1), sum(widths) + gap * (columns - 1), 3), 255, np.uint8)
     top = 0
     for row, height in zip(cells, heights, strict=True):
         left = 0

@@ -112,9 +112,7 @@ class Process(ABC):
 def _bridge(sigma2: Tensor, sigma_bar2: Tensor) -> Coefficients:
     """I2SB Eq. 11 from the variances gathered on either side of t (their sum is the total)."""
     total = sigma2 + sigma_bar2
-    return Coefficients(
-        sigma2 / total, sigma_bar2 / total, torch.sqrt(sigma2) * torch.sqrt(sigma_bar2 / total)
-    )
+    return Coefficients(sigma2 / total, sigma_bar2 / total, torch.sqrt(sigma2) * torch.sqrt(sigma_bar2 / total))
 
 
 @register_process("i2sb")
@@ -139,12 +137,11 @@ class I2SB(Process):
 
     def __post_init__(self) -> None:
         if not (self.beta_min > 0 and self.beta_max > 0):
-            raise ValueError(
-                f"beta_min and beta_max must be positive, got {self.beta_min} and {self.beta_max}"
-            )
+            raise ValueError(f"beta_min and beta_max must be positive, got {self.beta_min} and {self.beta_max}")
 
     def _from_end(self, t: Tensor) -> Tensor:
-        # int_0^t of the ramp, a polynomial with positive terms only in sum: exact for t <= 1/2, also at beta_max = beta_min.
+        # int_0^t of the ramp, a polynomial with positive terms only in sum: exact for t <= 1/2, also at beta_max =
+        # beta_min.
         p = math.sqrt(self.beta_min)
         q = math.sqrt(self.beta_max) - p
         return t * (p * p + p * q * t + q * q * t * t / 3)
@@ -234,8 +231,10 @@ class VEBridge(Process):
 class VPBridge(Process):
     """Variance-preserving bridge (DDBM, Zhou et al. 2024).
 
-        E_t = beta_min t + beta_d t^2 / 2,  alpha_t = exp(-E_t / 2),  rho_t^2 = exp(E_t) - 1,  rhobar_t^2 = rho_1^2 - rho_t^2
-        a = (alpha_t / alpha_1) rho_t^2 / rho_1^2,   b = alpha_t rhobar_t^2 / rho_1^2,   c = alpha_t rho_t rhobar_t / rho_1
+        E_t = beta_min t + beta_d t^2 / 2,  alpha_t = exp(-E_t / 2),  rho_t^2 = exp(E_t) - 1,  rhobar_t^2 = rho_1^2 -
+        rho_t^2
+        a = (alpha_t / alpha_1) rho_t^2 / rho_1^2,   b = alpha_t rhobar_t^2 / rho_1^2,   c = alpha_t rho_t rhobar_t /
+        rho_1
 
     sigma_t is alpha_t rho_t = sqrt(1 - alpha_t^2), the diffusion's own standard deviation.
     """
@@ -245,9 +244,7 @@ class VPBridge(Process):
 
     def __post_init__(self) -> None:
         if not (self.beta_min > 0 and self.beta_d >= 0):
-            raise ValueError(
-                f"beta_min must be positive and beta_d not negative, got {self.beta_min}, {self.beta_d}"
-            )
+            raise ValueError(f"beta_min must be positive and beta_d not negative, got {self.beta_min}, {self.beta_d}")
 
     def _exponent(self, t: Tensor) -> Tensor:
         return t * (self.beta_min + self.beta_d * t / 2)
@@ -292,9 +289,7 @@ class GaussianPrior(Process):
     def coefficients(self, t: Tensor | float) -> Coefficients:
         times = as_times(t)
         exponent = times * (self.beta_min + (self.beta_max - self.beta_min) * times / 2)
-        return Coefficients(
-            torch.zeros_like(times), torch.exp(-exponent / 2), torch.sqrt(-torch.expm1(-exponent))
-        )
+        return Coefficients(torch.zeros_like(times), torch.exp(-exponent / 2), torch.sqrt(-torch.expm1(-exponent)))
 
     def sigma(self, t: Tensor | float) -> Tensor:
         return self.coefficients(t).c

@@ -38,24 +38,19 @@ def randn_like(x: Tensor, generator: Generator) -> Tensor:
         return torch.randn(x.shape, generator=generator, device=generator.device, dtype=x.dtype).to(x.device)
     if len(generator) != x.shape[0]:
         raise ValueError(f"{len(generator)} generators for a batch of {x.shape[0]}")
-    return torch.stack(
-        [torch.randn(x.shape[1:], generator=g, device=g.device, dtype=x.dtype) for g in generator]
-    ).to(x.device)
+    return torch.stack([torch.randn(x.shape[1:], generator=g, device=g.device, dtype=x.dtype) for g in generator]).to(
+        x.device
+    )
 
 
 def rand(shape: Sequence[int], generator: Generator) -> Tensor:
     """Uniform numbers in [0, 1), float64, of a shape (B, ...); per-sample generators as in `randn_like`."""
     if isinstance(generator, torch.Generator):
-        return torch.rand(
-            tuple(shape), generator=generator, device=generator.device, dtype=torch.float64
-        ).cpu()
+        return torch.rand(tuple(shape), generator=generator, device=generator.device, dtype=torch.float64).cpu()
     if len(generator) != shape[0]:
         raise ValueError(f"{len(generator)} generators for a batch of {shape[0]}")
     return torch.stack(
-        [
-            torch.rand(tuple(shape[1:]), generator=g, device=g.device, dtype=torch.float64).cpu()
-            for g in generator
-        ]
+        [torch.rand(tuple(shape[1:]), generator=g, device=g.device, dtype=torch.float64).cpu() for g in generator]
     )
 
 

@@ -92,11 +92,7 @@ class TrainSettings(Settings):
         if self.schedule == "linear":
             return self.lr * max(1 - done, 0.0)
         if self.schedule == "cosine":
-            return (
-                self.lr
-                * 0.5
-                * (1 + float(torch.cos(torch.tensor(min(done, 1.0) * torch.pi, dtype=torch.float64))))
-            )
+            return self.lr * 0.5 * (1 + float(torch.cos(torch.tensor(min(done, 1.0) * torch.pi, dtype=torch.float64))))
         if self.schedule == "step":
             return self.lr * self.lr_gamma ** (step // self.lr_step)
         return self.lr
@@ -202,9 +198,7 @@ class Recipe(Settings):
         if self.data.root is not None:
             table["root"] = self.data.root
         if "name" not in table:
-            raise UserError(
-                f"recipe '{self.name}': [data] names no images; set data.card, or data.source with a name"
-            )
+            raise UserError(f"recipe '{self.name}': [data] names no images; set data.card, or data.source with a name")
         return table
 
     def build_dataset(self, split: Literal["train", "validation"]) -> "PairDataset":
@@ -220,9 +214,7 @@ class Recipe(Settings):
         from i2i_bridge.data.transforms import Geometry
 
         training = split == "train"
-        source = open_source(
-            self.data_table(), self.data.train_split if training else self.data.validation_split
-        )
+        source = open_source(self.data_table(), self.data.train_split if training else self.data.validation_split)
         size = self.data.size if training else self.data.validation_size or self.data.size
         geometry = Geometry(
             size,
@@ -270,9 +262,7 @@ class Recipe(Settings):
 def recipe_names() -> list[str]:
     """Names of the shipped recipes, such as 'restoration/jpeg-5'."""
     folder = shipped_folder("recipes")
-    return sorted(
-        str(path.relative_to(folder).with_suffix("")).replace("\\", "/") for path in folder.rglob("*.toml")
-    )
+    return sorted(str(path.relative_to(folder).with_suffix("")).replace("\\", "/") for path in folder.rglob("*.toml"))
 
 
 def recipe_file(name: str) -> Path:

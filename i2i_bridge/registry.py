@@ -99,7 +99,8 @@ class Registry:
             given: Constructor arguments that do not come from the user; a table may not set them.
 
         Raises:
-            UserError: Unknown name, unknown key (with the nearest), missing key, or a value of the wrong type; one line.
+            UserError: Unknown name, unknown key (with the nearest), missing key, or a value of the wrong type; one
+                line.
         """
         options = dict(settings)
         name = options.pop("name", None)
@@ -143,9 +144,7 @@ def _validated(
     unknown = sorted(set(options) - set(parameters))
     if unknown:
         raise UserError(f"{where}: unknown key '{unknown[0]}'{did_you_mean(unknown[0], parameters)}")
-    annotations = inspect.get_annotations(
-        member.__init__ if inspect.isclass(member) else member, eval_str=True
-    )
+    annotations = inspect.get_annotations(member.__init__ if inspect.isclass(member) else member, eval_str=True)
     fields: dict[str, Any] = {
         key: (annotations.get(key, Any), ... if p.default is inspect.Parameter.empty else p.default)
         for key, p in parameters.items()

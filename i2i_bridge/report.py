@@ -62,9 +62,7 @@ def write_report(run: Run, dataset: PairDataset) -> Path:
         _quality(evaluation, fresh),
         _loss(run, fresh),
     ]
-    environment = Environment(
-        loader=PackageLoader("i2i_bridge"), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
+    environment = Environment(loader=PackageLoader("i2i_bridge"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     page = environment.get_template("report.html").render(
         recipe=run.recipe,
         step=run.step,
@@ -110,11 +108,7 @@ def metrics_table(evaluation: Evaluation) -> tuple[list[str], list[list[tuple[st
 
 def environment_facts() -> dict[str, str]:
     """Versions and machine that the numbers come from."""
-    device = (
-        torch.cuda.get_device_name()
-        if torch.cuda.is_available()
-        else platform.processor() or platform.machine()
-    )
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
     return {
         "i2i-bridge": __version__,
         "torch": torch.__version__,
@@ -168,7 +162,7 @@ def _trajectory(run: Run, dataset: PairDataset, folder: Path, nfe: int, columns:
         "trajectory.png",
         grid(rows),
         "The walk from X_1 to X_0",
-        f"States X_t of one sampling of {nfe} network calls, from the degraded image (left) to the restored one (right).",
+        f"States X_t of a sampling of {nfe} network calls, from the degraded image (left) to the restored one.",
     )
 
 

@@ -108,11 +108,7 @@ def _mask_of(mask: Path, file: Path, source: Path) -> Path:
     if not mask.is_dir():
         return mask
     wanted = mask / file.relative_to(source if source.is_dir() else file.parent)
-    found = [
-        path
-        for path in sorted(wanted.parent.glob(f"{wanted.stem}.*"))
-        if path.suffix.lower() in IMAGE_SUFFIXES
-    ]
+    found = [path for path in sorted(wanted.parent.glob(f"{wanted.stem}.*")) if path.suffix.lower() in IMAGE_SUFFIXES]
     if not found:
         raise UserError(f"{wanted}: no mask for {file}")
     return found[0]
@@ -151,14 +147,9 @@ def contact_sheet(recipe: Recipe, file: Path, *, rows: int, split: Literal["trai
         item = dataset[i]
         columns = [name for name in names if name in item]
         # A mask is in {0, 1}; its picture is in [-1, 1].
-        table.append(
-            [_three_channels(item[name] * 2 - 1 if name == "mask" else item[name]) for name in columns]
-        )
+        table.append([_three_channels(item[name] * 2 - 1 if name == "mask" else item[name]) for name in columns])
     write_picture(file, Picture(grid(table), None))
-    return (
-        " | ".join({"x_0": "clean x_0", "x_1": "x_1"}.get(name, name) for name in columns)
-        + f", {len(table)} rows"
-    )
+    return " | ".join({"x_0": "clean x_0", "x_1": "x_1"}.get(name, name) for name in columns) + f", {len(table)} rows"
 
 
 def _three_channels(x: Tensor) -> Tensor:

@@ -69,13 +69,7 @@ class Run:
             UserError: The image cannot be read or does not fit the recipe.
         """
         picture = from_pil(image) if isinstance(image, Image.Image) else read_picture(Path(image))
-        hole = (
-            None
-            if mask is None
-            else from_pil(mask)
-            if isinstance(mask, Image.Image)
-            else read_picture(Path(mask))
-        )
+        hole = None if mask is None else from_pil(mask) if isinstance(mask, Image.Image) else read_picture(Path(mask))
         return to_pil(self.restore_picture(picture, nfe=nfe, generator=generator(seed, "restore"), mask=hole))
 
     def restore_picture(
@@ -94,7 +88,11 @@ class Run:
         return Picture(with_channels(pixels, 1) if grey else pixels, _alpha_like(picture, pixels))
 
     def prepare(self, image: Tensor, generator: Generator, mask: Tensor | None = None) -> dict[str, Tensor]:
-        """The batch of an already degraded image, (1, C, H, W) in [-1, 1]: X_1, and mask and condition where the task has them."""
+        """The batch of an already degraded image: X_1, and mask and condition where the task has them.
+
+        Args:
+            image: (1, C, H, W) in [-1, 1].
+        """
         degradation = self.recipe.build_degradation()
         if degradation is None:
             return {"x_1": image}
@@ -115,9 +113,7 @@ class Run:
             if name in ("x_1", "mask", "condition")
         }
         # Not a `with` around the yields: a generator must not leave inference mode on for its caller.
-        states = self.method.walk(
-            padded, nfe=self.recipe.sample.nfe if nfe is None else nfe, generator=generator
-        )
+        states = self.method.walk(padded, nfe=self.recipe.sample.nfe if nfe is None else nfe, generator=generator)
         while True:
             with torch.inference_mode():
                 state = next(states, None)
@@ -135,8 +131,8 @@ def degraded_batch(degraded: Any) -> dict[str, Tensor]:
 def pad_to_stride(x: Tensor, stride: int) -> Tensor:
     """Reflect an image (B, C, H, W) at its right and lower edge until both sides are multiples of stride, two at least.
 
-    Repeats the reflection where the image is smaller than the padding. One multiple would leave a single value per channel
-    in the network's lowest level, too few to normalise.
+    Repeats the reflection where the image is smaller than the padding. One multiple would leave a single value per
+    channel in the network's lowest level, too few to normalise.
     """
     for axis in (-2, -1):
         side = x.shape[axis]
@@ -193,7 +189,7 @@ def load_run(folder: str | Path, *, device: str | torch.device | None = None) ->
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     network = recipe.build_network()
     load_weights(network, checkpoint.tensors("ema"), str(checkpoint.folder))
-    network = network.to(where, memory_format=torch.channels_last).eval().requires_grad_(False)
+    network = network.to(where).to(memory_format=torch.channels_last).eval().requires_grad_(False)
     return Run(folder, recipe, build_method(recipe, network), checkpoint.step, where)
 
 

@@ -15,6 +15,7 @@ A sampler is a generator function: it yields X_t after every step, the last one 
 trajectory is `list(sampler(...))`. `times` has nfe + 1 points and predict_x0 is called exactly nfe times.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol
@@ -104,9 +105,7 @@ def _begin(process: Process, x_1: Tensor, first: Point, generator: Generator, st
     if process.pinned and first.t == 1:
         return x_1
     if process.pinned:
-        raise ValueError(
-            f"times start at {first.t}, where a bridge is not X_1; give its state there as `start`"
-        )
+        raise ValueError(f"times start at {first.t}, where a bridge is not X_1; give its state there as `start`")
     return first.base * x_1 + first.n * randn_like(x_1, generator)
 
 
@@ -147,7 +146,7 @@ def eta_sampler(
         raise ValueError(f"eta must lie in [0, 1], got {eta}")
     walk = points(process, times)
     x = _begin(process, x_1, walk[0], generator, start)
-    for s, t in zip(walk[:-1], walk[1:], strict=True):
+    for s, t in itertools.pairwise(walk):
         x_0_hat = predict_x0(x, _at(s.t, x))
         x = _apply(update(s, t, 0.0 if process.deterministic else eta), x_1, x_0_hat, x, generator)
         yield x
@@ -201,9 +200,7 @@ def ot_ode(
     """
     a, b, _ = (values.tolist() for values in process.coefficients(times))
     if a[0] == 0:
-        raise ValueError(
-            "sampler 'ot-ode' walks from X_1 and this process starts from noise; use 'deterministic'"
-        )
+        raise ValueError("sampler 'ot-ode' walks from X_1 and this process starts from noise; use 'deterministic'")
     x = _begin(process, x_1, points(process, times[:1])[0], generator, start)
     for i in range(len(times) - 1):
         r = a[i + 1] / a[i]
@@ -212,9 +209,7 @@ def ot_ode(
         yield x
 
 
-def _second_order(
-    s: Point, t: Point, x_1: Tensor, x_s: Tensor, x_0_hat: Tensor, slope: Tensor | None
-) -> Tensor:
+def _second_order(s: Point, t: Point, x_1: Tensor, x_s: Tensor, x_0_hat: Tensor, slope: Tensor | None) -> Tensor:
     # The probability-flow ODE with x_0_hat linear in lambda over the step:
     # X_t = base_t X_1 + n_t/n_s (X_s - base_s X_1) + b_t [(1 - e^-h) D + (e^-h + h - 1) dD/dlambda].
     r = t.n / s.n
@@ -236,8 +231,8 @@ def heun(
     """Heun's rule on the probability-flow ODE in lambda: predict, look again at the end, correct. Second order.
 
     A corrected step spends two network calls, so the walk takes about half as many steps: `times` is resampled to
-    as many points as its nfe calls pay for. The step that leaves X_1 of a bridge and the last one are first order, since
-    lambda is infinite at the ends; an odd call left over is spent on one more plain step.
+    as many points as its nfe calls pay for. The step that leaves X_1 of a bridge and the last one are first order,
+    since lambda is infinite at the ends; an odd call left over is spent on one more plain step.
     """
     nfe = len(times) - 1
     ends = 2 if math.isinf(points(process, times[:1])[0].log_snr) else 1
@@ -245,7 +240,7 @@ def heun(
     steps = min(nfe, ends) + corrected + spare
     walk = points(process, _resampled(times, steps))
     x = _begin(process, x_1, walk[0], generator, start)
-    for i, (s, t) in enumerate(zip(walk[:-1], walk[1:], strict=True)):
+    for i, (s, t) in enumerate(itertools.pairwise(walk)):
         x_0_hat = predict_x0(x, _at(s.t, x))
         if i < steps - 1 - corrected or t.n == 0:
             x = _apply(update(s, t, 0.0), x_1, x_0_hat, x, generator)
@@ -275,7 +270,7 @@ def second_order_multistep(
     x = _begin(process, x_1, walk[0], generator, start)
     before: Tensor | None = None
     h_before = math.inf
-    for s, t in zip(walk[:-1], walk[1:], strict=True):
+    for s, t in itertools.pairwise(walk):
         x_0_hat = predict_x0(x, _at(s.t, x))
         if s.n == 0 or t.n == 0:
             x = _apply(update(s, t, 0.0), x_1, x_0_hat, x, generator)
@@ -300,7 +295,8 @@ def second_order_multistep_sde(
     """Second-order multistep on the reverse SDE (DPM-Solver++ 2M SDE), brought to bridges: one call per step.
 
         X_t = a_t X_1 + r (X_s - a_s X_1) + b_t (1 - e^{-(1+eta) h}) [D + h / (2 h_1) (D - D_u)] + w z
-        r = c_t / c_s e^{-eta h},   w^2 = c_t^2 (1 - e^{-2 eta h}),   h = lambda_t - lambda_s,  h_1 and D_u of the step before
+        r = c_t / c_s e^{-eta h},   w^2 = c_t^2 (1 - e^{-2 eta h}),   h = lambda_t - lambda_s,  h_1 and D_u of the
+        step before
 
     Without the bracket's correction and with eta = 1 this is the ancestral rule, whose few-step images are too smooth;
     the correction restores their spread. On a deterministic process it is '2m' with this bracket.
@@ -318,14 +314,15 @@ def second_order_multistep_sde(
     x = _begin(process, x_1, walk[0], generator, start)
     before: Tensor | None = None
     h_before = math.inf
-    for s, t in zip(walk[:-1], walk[1:], strict=True):
+    for s, t in itertools.pairwise(walk):
         x_0_hat = predict_x0(x, _at(s.t, x))
         h = t.log_snr - s.log_snr
         if s.n == 0 or t.n == 0:
             x = _apply(update(s, t, 1.0), x_1, x_0_hat, x, generator)
         else:
-            first = before is None or math.isinf(h_before)
-            bracket = x_0_hat if first else x_0_hat + h / (2 * h_before) * (x_0_hat - before)
+            bracket = x_0_hat
+            if before is not None and not math.isinf(h_before):
+                bracket = x_0_hat + h / (2 * h_before) * (x_0_hat - before)
             # eta h is 0 for eta = 0, also in the first step of a flow, where h is infinite.
             decay = eta * h if eta else 0.0
             r = t.n / s.n * math.exp(-decay)

@@ -36,7 +36,7 @@ class Target(ABC):
     def weights(self, process: Process, t: Tensor | float) -> Weights:
         """The four numbers at times in (0, 1]; float64, the shape of t."""
 
-    def check(self, process: Process) -> None:
+    def check(self, process: Process) -> None:  # noqa: B027 - most targets fit every process
         """Refuse a process that the target does not fit.
 
         Raises:
@@ -105,9 +105,7 @@ class EpsTarget(Target):
 
     def check(self, process: Process) -> None:
         if process.pinned:
-            raise ValueError(
-                f"target 'eps' is 0/0 at t = 1 of the pinned {type(process).__name__}; use 'i2sb' or 'x0'"
-            )
+            raise ValueError(f"target 'eps' is 0/0 at t = 1 of the pinned {type(process).__name__}; use 'i2sb' or 'x0'")
 
     def weights(self, process: Process, t: Tensor | float) -> Weights:
         a, b, c = process.coefficients(t)
@@ -125,7 +123,8 @@ class VelocityTarget(Target):
     def check(self, process: Process) -> None:
         if not (process.deterministic and process.pinned):
             raise ValueError(
-                f"target 'velocity' needs a noiseless path ('flow' or 'ot-ode'), not {type(process).__name__}; use 'i2sb' or 'x0'"
+                f"target 'velocity' needs a noiseless path ('flow' or 'ot-ode'), not {type(process).__name__}; "
+                "use 'i2sb' or 'x0'"
             )
 
     def weights(self, process: Process, t: Tensor | float) -> Weights:
@@ -138,8 +137,8 @@ class VelocityTarget(Target):
 class PreconditionedTarget(Target):
     """Network input and target of unit variance (Eq. 22-23; EDM and DDBM preconditioning).
 
-        c_in = Var(X_t)^(-1/2),   c_skip = Cov(X_0, X_t) / Var(X_t),   c_out = sqrt(Var(X_0) - Cov(X_0, X_t)^2 / Var(X_t))
-        x_0_hat = c_skip X_t + c_out F(c_in X_t, t)
+        c_in = Var(X_t)^(-1/2),   c_skip = Cov(X_0, X_t) / Var(X_t),   c_out = sqrt(Var(X_0) - Cov(X_0, X_t)^2 /
+        Var(X_t)) x_0_hat = c_skip X_t + c_out F(c_in X_t, t)
 
     Args:
         var_0: Variance of a pixel of X_0.
@@ -154,9 +153,7 @@ class PreconditionedTarget(Target):
 
     def __post_init__(self) -> None:
         if not (self.var_0 > 0 and self.var_1 > 0 and self.cov_01**2 <= self.var_0 * self.var_1 * (1 + 1e-9)):
-            raise ValueError(
-                f"not the moments of a pair: var_0 {self.var_0}, var_1 {self.var_1}, cov_01 {self.cov_01}"
-            )
+            raise ValueError(f"not the moments of a pair: var_0 {self.var_0}, var_1 {self.var_1}, cov_01 {self.cov_01}")
 
     def weights(self, process: Process, t: Tensor | float) -> Weights:
         a, b, c = process.coefficients(t)
@@ -188,8 +185,6 @@ def estimate_moments(pairs: Iterable[tuple[Tensor, Tensor]]) -> dict[str, float]
         "var_1": square_1 - mean_1**2,
         "cov_01": product - mean_0 * mean_1,
     }
-    if not (
-        moments["var_0"] > 1e-12 and moments["var_1"] > 1e-12 and all(map(math.isfinite, moments.values()))
-    ):
+    if not (moments["var_0"] > 1e-12 and moments["var_1"] > 1e-12 and all(map(math.isfinite, moments.values()))):
         raise ValueError(f"the images hold no variation: {moments}")
     return moments

@@ -13,8 +13,8 @@ TimeGrid = Callable[[Process, int], Tensor]
 """(process, nfe) -> times, float64, (nfe + 1,), strictly decreasing from 1 to 0."""
 
 EDGE = 0.1
-"""The inner points of the lambda grids lie in [EDGE / nfe, 1 - EDGE / nfe]: lambda is infinite at the ends of a bridge, and
-the error of the first and the last step must vanish with the number of steps."""
+"""The inner points of the lambda grids lie in [EDGE / nfe, 1 - EDGE / nfe]: lambda is infinite at the ends of a
+bridge, and the error of the first and the last step must vanish with the number of steps."""
 
 
 @register_time_grid("uniform")
@@ -72,11 +72,7 @@ def _inner(process: Process, nfe: int, spaced: Callable[[Tensor, float, float], 
         return ends
     edge = EDGE / nfe
     edges = log_snr(process, torch.tensor([1 - edge, edge], dtype=torch.float64)).tolist()
-    share = (
-        torch.linspace(0, 1, nfe - 1, dtype=torch.float64)
-        if nfe > 2
-        else torch.tensor([0.5], dtype=torch.float64)
-    )
+    share = torch.linspace(0, 1, nfe - 1, dtype=torch.float64) if nfe > 2 else torch.tensor([0.5], dtype=torch.float64)
     inner = _time_of(process, spaced(share, *edges))
     return torch.cat([ends[:1], inner, ends[1:]])
 

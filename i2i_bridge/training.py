@@ -74,7 +74,8 @@ def train(
         cpu: Stay on the CPU even where there is an accelerator.
 
     Raises:
-        UserError: The folder holds another recipe's run, the data are unusable, the disk is full, or the loss is not finite.
+        UserError: The folder holds another recipe's run, the data are unusable, the disk is full, or the loss is not
+            finite.
     """
     from accelerate import Accelerator
 
@@ -103,9 +104,7 @@ def train(
 
     def save() -> None:
         if accelerator.is_main_process:
-            save_checkpoint(
-                folder / "checkpoints", state.step, state.parts(), {"seed": settings.seed}, settings.keep
-            )
+            save_checkpoint(folder / "checkpoints", state.step, state.parts(), {"seed": settings.seed}, settings.keep)
         accelerator.wait_for_everyone()
 
     batches = training_batches(
@@ -143,9 +142,7 @@ def train(
         window.add(loss, norm)
 
         if state.step % settings.log_every == 0 or state.step == settings.steps:
-            progress = window.progress(
-                state.step, settings.steps, settings.learning_rate(state.step - 1), accelerator
-            )
+            progress = window.progress(state.step, settings.steps, settings.learning_rate(state.step - 1), accelerator)
             if not math.isfinite(progress.loss):
                 raise UserError(
                     f"the loss is not finite at step {state.step}; the last checkpoint is kept. "
@@ -157,9 +154,7 @@ def train(
         if state.step % settings.save_every == 0 or stopped or state.step == settings.steps:
             save()
             saved_at = state.step
-        if accelerator.is_main_process and (
-            state.step % settings.sample_every == 0 or state.step == settings.steps
-        ):
+        if accelerator.is_main_process and (state.step % settings.sample_every == 0 or state.step == settings.steps):
             _draw_samples(folder, recipe, state, accelerator.device)
             window.restart()
     if saved_at != state.step:  # nothing left to do, and nothing on disk yet
@@ -175,7 +170,7 @@ class TrainState:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(generator(recipe.train.seed, "initial weights").initial_seed())
             self.network = recipe.build_network()
-        self.network.to(device, memory_format=torch.channels_last)
+        self.network.to(device).to(memory_format=torch.channels_last)
         self.ema = copy.deepcopy(self.network).eval().requires_grad_(False)
         self.settings = recipe.train
         self.optimizer = torch.optim.AdamW(
@@ -209,9 +204,7 @@ class TrainState:
         moments = self.optimizer.state_dict()["state"]
         names = [name for name, _ in self.network.named_parameters()]
         optimizer = {
-            f"{names[i]}/{key}": torch.as_tensor(value)
-            for i, slots in moments.items()
-            for key, value in slots.items()
+            f"{names[i]}/{key}": torch.as_tensor(value) for i, slots in moments.items() for key, value in slots.items()
         }
         return {"network": self.network.state_dict(), "ema": self.ema.state_dict(), "optimizer": optimizer}
 
@@ -235,9 +228,7 @@ class TrainState:
                     )
                 # The fused update walks raw memory: moments must lie as their (channels_last) parameter does.
                 state[i][key] = value if key == "step" else torch.empty_like(parameter).copy_(value)
-        self.optimizer.load_state_dict(
-            {"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]}
-        )
+        self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
         self.step = checkpoint.step
 
 
@@ -331,9 +322,7 @@ def _any(accelerator: Any, flag: bool) -> bool:
     if accelerator.num_processes == 1:
         return flag
     # Every process must leave the loop at the same step, or the others wait for ever.
-    return bool(
-        accelerator.reduce(torch.tensor(float(flag), device=accelerator.device), reduction="sum").item()
-    )
+    return bool(accelerator.reduce(torch.tensor(float(flag), device=accelerator.device), reduction="sum").item())
 
 
 FREE_TO_CHANGE = ("steps", "workers", "save_every", "keep", "sample_every", "log_every", "micro_batch")
@@ -352,9 +341,7 @@ def _claim(folder: Path, recipe: Recipe, dataset: PairDataset, *, writes: bool) 
             raise UserError(f"{folder} holds a run of other settings ({difference}); choose another --out")
     elif recipe.target["name"] == "preconditioned" and not {"var_0", "var_1", "cov_01"} <= set(recipe.target):
         count = min(len(dataset), 256)
-        moments = estimate_moments(
-            (item["x_0"], item["x_1"]) for item in map(dataset.__getitem__, range(count))
-        )
+        moments = estimate_moments((item["x_0"], item["x_1"]) for item in map(dataset.__getitem__, range(count)))
         recipe = recipe.model_copy(update={"target": moments | recipe.target})
     if writes:
         try:
@@ -381,9 +368,7 @@ def _first_difference(there: Any, here: Any, path: str = "") -> str:
     return "" if there == here else f"{path}: {there!r} there, {here!r} here"
 
 
-def _draw_samples(
-    folder: Path, recipe: Recipe, state: TrainState, device: torch.device, rows: int = 4
-) -> None:
+def _draw_samples(folder: Path, recipe: Recipe, state: TrainState, device: torch.device, rows: int = 4) -> None:
     """samples/step-N.png: X_1 | NFE 1 | NFE of the recipe | X_0, of the first validation images."""
     run = Run(folder, recipe, build_method(recipe, state.ema), state.step, device)
     validation = recipe.build_dataset("validation")
@@ -393,9 +378,7 @@ def _draw_samples(
         batch = {name: value[None] for name, value in item.items() if isinstance(value, Tensor)}
         counts: Iterable[int] = sorted({1, recipe.sample.nfe})
         restored = [
-            run.restore_batch(
-                batch, nfe=nfe, generator=[generator(recipe.evaluate.seed, "evaluate", item["key"])]
-            )[0]
+            run.restore_batch(batch, nfe=nfe, generator=[generator(recipe.evaluate.seed, "evaluate", item["key"])])[0]
             for nfe in counts
         ]
         table.append([item["x_1"], *restored, item["x_0"]])

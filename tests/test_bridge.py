@@ -71,9 +71,7 @@ def test_mask_keeps_known_pixels_to_the_last_bit_and_their_loss_at_zero():
         network = Echo(torch.zeros(1, 3, 8, 8))
         bridge = Bridge(network, process, I2SBTarget())
         for nfe in (1, 4):
-            *_, last = bridge.walk(
-                {"x_1": x_1, "mask": mask}, nfe=nfe, generator=torch.Generator().manual_seed(1)
-            )
+            *_, last = bridge.walk({"x_1": x_1, "mask": mask}, nfe=nfe, generator=torch.Generator().manual_seed(1))
             known = (mask == 0).expand_as(last)
             assert torch.equal(last[known], x_0[known])
             assert not torch.equal(last[~known], x_0[~known])
@@ -123,9 +121,7 @@ def test_training_noise_does_not_depend_on_the_batch():
 
 
 def test_clip_limits_x_0_hat():
-    predict_x0 = predictor(
-        lambda x, t, condition: x * 5, I2SB(), X0Target(), torch.ones(1, 1, 1, 1), clip=True
-    )
+    predict_x0 = predictor(lambda x, t, condition: x * 5, I2SB(), X0Target(), torch.ones(1, 1, 1, 1), clip=True)
     assert predict_x0(torch.tensor([[[[0.9]]]]), torch.tensor([0.5])).item() == 1.0
 
 

@@ -70,7 +70,7 @@ def test_a_failed_save_keeps_the_last_good_one(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(UserError, match="not saved.*No space left"):
+    with pytest.raises(UserError, match=r"not saved.*No space left"):
         save(tmp_path, 2)
     monkeypatch.undo()
     assert latest_checkpoint(tmp_path)[0].step == 1

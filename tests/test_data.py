@@ -76,9 +76,7 @@ def dataset(root, **options):
 def stream_hash(data, workers, start=0, batches=8):
     digest = hashlib.sha256()
     for batch in itertools.islice(training_batches(data, 4, start_step=start, workers=workers), batches):
-        digest.update(
-            batch["x_0"].numpy().tobytes() + batch["x_1"].numpy().tobytes() + "".join(batch["key"]).encode()
-        )
+        digest.update(batch["x_0"].numpy().tobytes() + batch["x_1"].numpy().tobytes() + "".join(batch["key"]).encode())
     return digest.hexdigest()
 
 
@@ -96,9 +94,7 @@ def test_the_stream_starts_anywhere(photos):
 
 def test_processes_share_a_batch(photos):
     whole = next(training_batches(dataset(photos), 4, start_step=2))
-    parts = [
-        next(training_batches(dataset(photos), 4, start_step=2, rank=rank, world_size=2)) for rank in range(2)
-    ]
+    parts = [next(training_batches(dataset(photos), 4, start_step=2, rank=rank, world_size=2)) for rank in range(2)]
     assert torch.equal(whole["x_1"], torch.cat([part["x_1"] for part in parts]))
 
 
@@ -198,9 +194,7 @@ def test_missing_things(tmp_path):
         (lambda: open_source({"name": "images"}, "train"), "data.root"),
         (lambda: open_source({"name": "imagse", "root": "x"}, "train"), "did you mean 'images'"),
         (
-            lambda: open_source(
-                {"name": "packaged_images", "train": ["nope_package:a.png"], "val": []}, "train"
-            ),
+            lambda: open_source({"name": "packaged_images", "train": ["nope_package:a.png"], "val": []}, "train"),
             "not installed",
         ),
         (

@@ -62,9 +62,7 @@ def test_every_member_keeps_the_contract(table: dict[str, Any]) -> None:
 
 def test_the_contract_is_tried_on_all_members() -> None:
     # kills: a member that is registered but not in TABLES
-    ours = {
-        name for name in DEGRADATIONS.names() if DEGRADATIONS.get(name).__module__.startswith("i2i_bridge.")
-    }
+    ours = {name for name in DEGRADATIONS.names() if DEGRADATIONS.get(name).__module__.startswith("i2i_bridge.")}
     assert ours == {table["name"] for table in TABLES}
 
 

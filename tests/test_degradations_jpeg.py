@@ -85,6 +85,14 @@ def test_a_flat_image_moves_to_the_nearest_level(quality: int, pixel: int, expec
     assert torch.allclose(x_1, torch.full_like(x_1, level(expected)), atol=1e-5)
 
 
+def test_colour_has_the_chroma_table() -> None:
+    # kills: luma's table for chroma (60 then stays 60); Cb and Cr exchanged
+    colour = torch.tensor([1.40198758, -0.714103821, -1.34583413e-04]).view(1, 3, 1, 1)
+    x_1 = degrade(((128 + 60 * colour) / 127.5 - 1).expand(1, 3, 16, 16), 5)
+    # Cr: 8 x 60 / 170 rounds to 3 levels of 170 / 8.
+    assert torch.allclose(x_1, ((128 + 63.75 * colour) / 127.5 - 1).expand_as(x_1), atol=1e-3)
+
+
 def test_each_frequency_has_its_own_step() -> None:
     # kills: transposed luma table (11 across, 12 down); division without multiplication
     wave = torch.cos(torch.pi / 8 * (torch.arange(8) + 0.5)).repeat(2) / 2 / 8**0.5

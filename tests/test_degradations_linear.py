@@ -43,9 +43,7 @@ def test_separable_filter_is_its_formula(size: tuple[int, int], stride: int, bor
         for j in range(expected.shape[3]):
             window = padded[:, :, stride * i : stride * i + 4, stride * j : stride * j + 4]
             expected[:, :, i, j] = np.einsum("bcij,i,j->bc", window, taps, taps)
-    assert torch.allclose(
-        separable_filter(x, taps, before, stride, border), torch.tensor(expected), atol=1e-5
-    )
+    assert torch.allclose(separable_filter(x, taps, before, stride, border), torch.tensor(expected), atol=1e-5)
 
 
 # ------------------------------------------------------------------------------------------ super-resolution
@@ -78,9 +76,17 @@ def test_bicubic_is_torch_s_antialiased_one_inside() -> None:
     assert not torch.allclose(ours, theirs, atol=1e-2)
 
 
-@pytest.mark.parametrize(
-    "degradation", [SuperResolution4x(), SuperResolution4x("bicubic"), Blur(), Blur("gaussian")]
-)
+def test_bicubic_borders_are_symmetric() -> None:
+    # kills: reflected or zero borders; padding of another width
+    x_0 = noise(16, 24)
+    padded = np.pad(x_0.numpy(), ((0, 0), (0, 0), (6, 6), (6, 6)), mode="symmetric")
+    taps = torch.tensor(cubic_taps(), dtype=torch.float32)
+    window = torch.outer(taps, taps).expand(3, 1, 16, 16)
+    expected = F.conv2d(torch.tensor(padded), window, stride=4, groups=3)
+    assert torch.allclose(SuperResolution4x("bicubic").reduce(x_0), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("degradation", [SuperResolution4x(), SuperResolution4x("bicubic"), Blur(), Blur("gaussian")])
 def test_a_constant_image_stays_as_it_is(degradation: Blur | SuperResolution4x) -> None:
     # kills: zero padding; taps that do not sum to 1
     for value in (-1.0, 0.3, 1.0):
@@ -113,9 +119,7 @@ def test_sides_that_are_no_multiple_of_four_are_refused(size: tuple[int, int]) -
 def test_taps_are_the_paper_s() -> None:
     # kills: 8 or 10 taps; sigma 1; not normalised
     assert blur_taps("uniform") == pytest.approx([1 / 9] * 9)
-    assert blur_taps("gaussian") == pytest.approx(
-        [0.198003, 0.200995, 0.202003, 0.200995, 0.198003], abs=1e-6
-    )
+    assert blur_taps("gaussian") == pytest.approx([0.198003, 0.200995, 0.202003, 0.200995, 0.198003], abs=1e-6)
 
 
 @pytest.mark.parametrize(("kernel", "reach"), [("uniform", 4), ("gaussian", 2)])
@@ -144,10 +148,7 @@ def test_compat_operator_is_the_thresholded_band_matrix(kernel: str, kept: int) 
     taps = blur_taps(kernel)
     matrix = np.array(
         [
-            [
-                taps[j - i + len(taps) // 2] if -len(taps) // 2 < j - i < len(taps) // 2 else 0.0
-                for j in range(size)
-            ]
+            [taps[j - i + len(taps) // 2] if -len(taps) // 2 < j - i < len(taps) // 2 else 0.0 for j in range(size)]
             for i in range(size)
         ]
     )

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from i2i_bridge.degradations.mixture import Mixture
+from i2i_bridge.degradations.noise import Noise
 from i2i_bridge.errors import UserError
 from i2i_bridge.randomness import generator, rand
 
@@ -70,6 +71,12 @@ def test_mixture_asks_for_what_its_members_ask_for() -> None:
     assert Mixture(NINE).scale == 1
     assert Mixture(NINE[4:6]).scale == 4
     assert Mixture([{"name": "colorization"}]).condition_channels == 3
+    # Stand-ins: the shipped members' multiples and scales all divide each other.
+    odd = Mixture(NINE)
+    members = [type("StandIn", (Noise,), {"multiple": k, "scale": k})(1.0) for k in (6, 4)]
+    object.__setattr__(odd, "members", tuple(members))
+    assert odd.multiple == 12
+    assert odd.scale == 1
     with pytest.raises(UserError, match=r"24 x 32.*16"):
         Mixture(NINE)(images(height=24), generators(2))
 

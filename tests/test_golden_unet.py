@@ -13,9 +13,7 @@ from i2i_bridge.networks.unet import UNet, adm256
 
 SHARED = Path(os.environ.get("I2I_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 GOLDEN = SHARED / "golden"
-pytestmark = pytest.mark.skipif(
-    not (GOLDEN / "unet_tiny.npz").is_file(), reason=f"no golden arrays in {GOLDEN}"
-)
+pytestmark = pytest.mark.skipif(not (GOLDEN / "unet_tiny.npz").is_file(), reason=f"no golden arrays in {GOLDEN}")
 
 
 def tiny(in_channels: int) -> UNet:

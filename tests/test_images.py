@@ -82,9 +82,7 @@ def test_sixteen_bit_grey_survives(tmp_path):
 
 def test_alpha_round_trip(tmp_path):
     rng = np.random.default_rng(1)
-    picture = Picture(
-        rng.integers(0, 256, (4, 4, 3), dtype=np.uint8), rng.integers(0, 256, (4, 4), dtype=np.uint8)
-    )
+    picture = Picture(rng.integers(0, 256, (4, 4, 3), dtype=np.uint8), rng.integers(0, 256, (4, 4), dtype=np.uint8))
     write_picture(tmp_path / "a.png", picture)
     back = read_picture(tmp_path / "a.png")
     assert np.array_equal(back.pixels, picture.pixels) and np.array_equal(back.alpha, picture.alpha)

@@ -13,8 +13,10 @@ PACKAGE = ROOT / "i2i_bridge"
 
 # Top of the list knows nothing of what is below it. A package stands for its files.
 ROOMS = [
-    "errors", "shipped", "randomness", "registry", "images", "processes", "official_grid", "targets", "proposals", "time_grids",
-    "samplers", "guidance", "contracts", "degradations", "networks", "data", "metrics", "recipe", "methods", "checkpoint",
+    "errors", "shipped", "randomness", "registry", "images", "processes", "official_grid", "targets", "proposals",
+    "time_grids",
+    "samplers", "guidance", "contracts", "degradations", "networks", "data", "metrics", "recipe", "methods",
+    "checkpoint",
     "metrics_log", "run", "training", "evaluation", "restoring", "report", "checking", "doctor", "console", "cli",
 ]  # fmt: skip
 ONLY_IN = {
@@ -107,7 +109,20 @@ def fresh(code):
 
 def test_import_is_light():
     """`import i2i_bridge` and its public names need no heavy library, and take < 0.3 s beyond torch."""
-    heavy = ["torchvision", "kornia", "albumentations", "cv2", "lpips", "torchmetrics", "accelerate", "matplotlib", "rich", "typer", "scipy", "pydantic"]
+    heavy = [
+        "torchvision",
+        "kornia",
+        "albumentations",
+        "cv2",
+        "lpips",
+        "torchmetrics",
+        "accelerate",
+        "matplotlib",
+        "rich",
+        "typer",
+        "scipy",
+        "pydantic",
+    ]
     code = (
         "import torch, sys, time; t = time.perf_counter(); import i2i_bridge; "
         f"print(time.perf_counter() - t, [m for m in {heavy} if m in sys.modules])"
@@ -119,7 +134,8 @@ def test_import_is_light():
 
 def test_importable_without_the_heavy_libraries():
     blocked = ["torchvision", "kornia", "albumentations", "lpips", "torchmetrics", "accelerate"]
-    code = f"import sys; [sys.modules.__setitem__(m, None) for m in {blocked}]; import i2i_bridge; print(i2i_bridge.load_run.__name__)"
+    block = f"import sys; [sys.modules.__setitem__(m, None) for m in {blocked}]"
+    code = f"{block}; import i2i_bridge; print(i2i_bridge.load_run.__name__)"
     assert fresh(code) == "load_run"
 
 
@@ -140,8 +156,7 @@ def test_wheel_holds_what_the_repository_holds(wheel):
     if listed.returncode:
         pytest.skip("not a git checkout")
     wanted = {
-        name if name.startswith("i2i_bridge/") else f"i2i_bridge/_shipped/{name}"
-        for name in listed.stdout.split()
+        name if name.startswith("i2i_bridge/") else f"i2i_bridge/_shipped/{name}" for name in listed.stdout.split()
     }
     with zipfile.ZipFile(wheel) as archive:
         inside = {name for name in archive.namelist() if ".dist-info/" not in name}

@@ -40,7 +40,7 @@ def test_indices_are_rounded_multiples():
     assert grid.indices(4) == [0, 250, 500, 749, 999]
     assert grid.indices(10) == [0, 100, 200, 300, 400, 500, 599, 699, 799, 899, 999]
     assert grid.indices(999) == list(range(1000))
-    with pytest.raises(ValueError, match="1..999"):
+    with pytest.raises(ValueError, match=r"1\.\.999"):
         grid.indices(1000)
 
 

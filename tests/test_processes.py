@@ -1,5 +1,6 @@
 """Each claim about the processes; `kills` names the planted mistake (tests/mutants.py) that the test must catch."""
 
+import itertools
 import math
 
 import pytest
@@ -72,7 +73,7 @@ def test_recursion_of_posteriors_marginalises_to_q(inner, which):
     walk = points(process, times)
     x_0, x_1 = 0.37, -0.81
     mean, variance = x_1, 0.0
-    for s, t in zip(walk[:-1], walk[1:], strict=True):
+    for s, t in itertools.pairwise(walk):
         if s.t - t.t < 1e-9:
             continue
         step = update(s, t, eta=1.0)
@@ -87,7 +88,7 @@ def test_recursion_of_posteriors_marginalises_to_q(inner, which):
 def test_posterior_step_is_markov(process):
     """The ancestral step of a linear-SDE bridge never looks back at X_1: its weight is 0."""
     walk = points(process, torch.tensor([1.0, 0.8, 0.33, 0.1], dtype=torch.float64))
-    for s, t in zip(walk[1:-1], walk[2:], strict=True):
+    for s, t in itertools.pairwise(walk):
         assert abs(update(s, t, eta=1.0).k_1) < 1e-14
 
 

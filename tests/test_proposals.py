@@ -8,9 +8,7 @@ from i2i_bridge.proposals import MixtureProposal, PosteriorProposal
 def draw(proposal, n=40_000):
     process = BrownianBridge(1.0)
     x_0, x_1 = torch.zeros(n, 1, 1, 1), torch.full((n, 1, 1, 1), 4.0)
-    return proposal.sample(
-        process, x_0, x_1, torch.full((n,), 0.5), torch.Generator().manual_seed(0)
-    ).flatten()
+    return proposal.sample(process, x_0, x_1, torch.full((n,), 0.5), torch.Generator().manual_seed(0)).flatten()
 
 
 def test_posterior_is_the_marginal():

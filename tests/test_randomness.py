@@ -15,6 +15,4 @@ def test_per_sample_noise_does_not_depend_on_the_batch():
     together = randn_like(x, [generator(0, "n", i) for i in range(3)])
     alone = randn_like(x[1:2], [generator(0, "n", 1)])
     assert torch.equal(together[1], alone[0])
-    assert torch.equal(
-        rand((3,), [generator(0, "u", i) for i in range(3)])[2:], rand((1,), [generator(0, "u", 2)])
-    )
+    assert torch.equal(rand((3,), [generator(0, "u", i) for i in range(3)])[2:], rand((1,), [generator(0, "u", 2)]))

@@ -87,15 +87,11 @@ def test_paper_settings():
 
 
 def test_learning_rate_is_a_function_of_the_step():
-    recipe = parse_recipe(
-        small(train={"steps": 110, "lr": 1.0, "warmup_steps": 10, "schedule": "cosine"}), "x"
-    )
+    recipe = parse_recipe(small(train={"steps": 110, "lr": 1.0, "warmup_steps": 10, "schedule": "cosine"}), "x")
     rate = recipe.train.learning_rate
     assert [rate(0), rate(4), rate(9)] == pytest.approx([0.1, 0.5, 1.0])
     assert [rate(10), rate(60), rate(110)] == pytest.approx([1.0, 0.5, 0.0], abs=1e-12)
-    linear = parse_recipe(
-        small(train={"steps": 100, "lr": 1.0, "schedule": "linear"}), "x"
-    ).train.learning_rate
+    linear = parse_recipe(small(train={"steps": 100, "lr": 1.0, "schedule": "linear"}), "x").train.learning_rate
     assert [linear(0), linear(50), linear(100)] == pytest.approx([1.0, 0.5, 0.0])
 
 
@@ -160,7 +156,7 @@ def test_files_that_are_not_recipes(tmp_path):
         file.write_text(text)
         with pytest.raises(UserError, match=r"r\.toml"):
             load_recipe(file)
-    with pytest.raises(UserError, match="did you mean 'jpeg-10'|did you mean"):
+    with pytest.raises(UserError, match="no recipe 'jpeg-11'; did you mean 'jpeg-1"):
         load_recipe("jpeg-11")
     with pytest.raises(UserError, match="no such recipe file"):
         load_recipe(tmp_path / "none.toml")

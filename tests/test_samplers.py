@@ -1,5 +1,6 @@
 """Each claim about the samplers; `kills` names the planted mistake (tests/mutants.py) that the test must catch."""
 
+import itertools
 import math
 
 import pytest
@@ -38,11 +39,7 @@ def test_contract(process, name, grid):
     # kills: last-step-weight, hidden-extra-call, off-by-one-grid
     if name == "ot-ode" and isinstance(process, GaussianPrior):
         with pytest.raises(ValueError, match="starts from noise"):
-            list(
-                ot_ode(
-                    process, lambda x, t: x, torch.zeros(1, 1, 1, 1), uniform(process, 2), torch.Generator()
-                )
-            )
+            list(ot_ode(process, lambda x, t: x, torch.zeros(1, 1, 1, 1), uniform(process, 2), torch.Generator()))
         return
     assert check_sampler(SAMPLERS.get(name), process, TIME_GRIDS.get(grid)) == []
 
@@ -57,8 +54,7 @@ def test_check_sampler_names_what_is_wrong():
             yield state * 0.999
 
     def global_noise(process, predict_x0, x_1, times, generator, *, start=None):
-        for state in ancestral(process, predict_x0, x_1 + 0 * torch.randn(1), times, generator):
-            yield state
+        yield from ancestral(process, predict_x0, x_1 + 0 * torch.randn(1), times, generator)
 
     assert any("called" in line for line in check_sampler(greedy, I2SB(), uniform))
     assert any("oracle" in line for line in check_sampler(unfinished, I2SB(), uniform))
@@ -77,9 +73,7 @@ def test_update_keeps_the_law_of_the_state(which, one, other, eta):
     s, t = points(process, torch.tensor([s_time, t_time], dtype=torch.float64))
     step = update(s, t, 0.0 if process.deterministic else eta)
     x_0, x_1 = 0.6, -0.9
-    (a_s, a_t), (b_s, b_t), (c_s, c_t) = (
-        v.tolist() for v in process.coefficients(torch.tensor([s_time, t_time]))
-    )
+    (a_s, a_t), (b_s, b_t), (c_s, c_t) = (v.tolist() for v in process.coefficients(torch.tensor([s_time, t_time])))
     assert step.k_1 * x_1 + step.k_d * x_0 + step.k_s * (a_s * x_1 + b_s * x_0) == pytest.approx(
         a_t * x_1 + b_t * x_0, abs=1e-6
     )
@@ -148,7 +142,7 @@ def solver_order(solve, exact, pair, counts=(16, 32, 64)):
             low, high = torch.where(clean, middle, low), torch.where(clean, high, middle)
         result = solve(pair, x_1, (low + high) / 2, start)
         errors.append(abs(result - exact(pair, start.item(), begin, end)))
-    return [math.log2(coarse / fine) for coarse, fine in zip(errors, errors[1:], strict=False)]
+    return [math.log2(coarse / fine) for coarse, fine in itertools.pairwise(errors)]
 
 
 def flow_map(pair, x, s, t):
@@ -181,8 +175,8 @@ def test_second_order_of_2m_and_heun(process, sampler):
 
 @pytest.mark.parametrize("process", [BrownianBridge(0.5), I2SB(1.0), VPBridge()], ids=ids)
 def test_ancestral_mean_is_exact_and_its_spread_first_order(process):
-    """On a Gaussian pair E[X_t | X_s] is linear, and the ancestral chain gets it exactly on any grid, since the posterior's
-    mean is linear in X_0; what few steps lose is spread, and that error is of order 1."""
+    """On a Gaussian pair E[X_t | X_s] is linear, and the ancestral chain gets it exactly on any grid, since the
+    posterior's mean is linear in X_0; what few steps lose is spread, and that error is of order 1."""
     # kills: swapped-weights, posterior-variance
     pair = GaussianPair(process, variance=0.04)
     (mean_s, var_s), (mean_t, var_t) = pair.moments(0.9), pair.moments(0.1)
@@ -191,7 +185,7 @@ def test_ancestral_mean_is_exact_and_its_spread_first_order(process):
     for n in (16, 32, 64, 128):
         walk = points(process, torch.linspace(0.9, 0.1, n + 1, dtype=torch.float64))
         mean, slope, variance = mean_s + 1.0, 1.0, var_s
-        for s, t in zip(walk[:-1], walk[1:], strict=True):
+        for s, t in itertools.pairwise(walk):
             step, now = update(s, t, 1.0), torch.tensor([s.t], dtype=torch.float64)
             d_0, d_1 = (pair.predict_x0(x, now).item() for x in (at_0, at_1))
             gain = step.k_s + step.k_d * (d_1 - d_0)
@@ -201,7 +195,7 @@ def test_ancestral_mean_is_exact_and_its_spread_first_order(process):
         errors.append(abs(variance - var_t))
         assert mean == pytest.approx(mean_t + slope, abs=1e-12)
     assert max(slopes) - min(slopes) < 1e-12
-    for coarse, fine in zip(errors, errors[1:], strict=False):
+    for coarse, fine in itertools.pairwise(errors):
         assert math.log2(coarse / fine) == pytest.approx(1.0, abs=0.15)
 
 
@@ -296,16 +290,10 @@ def test_a_thousand_calls():
         calls += 1
         return 0.9 * x
 
-    *_, last = ancestral(
-        process, predict_x0, torch.ones(1, 1, 2, 2), uniform(process, 1000), torch.Generator()
-    )
+    *_, last = ancestral(process, predict_x0, torch.ones(1, 1, 2, 2), uniform(process, 1000), torch.Generator())
     assert calls == 1000 and bool(torch.isfinite(last).all())
 
 
 def test_start_below_one_needs_a_state():
     with pytest.raises(ValueError, match="start"):
-        list(
-            ancestral(
-                I2SB(), lambda x, t: x, torch.zeros(1, 1, 1, 1), torch.tensor([0.5, 0.0]), torch.Generator()
-            )
-        )
+        list(ancestral(I2SB(), lambda x, t: x, torch.zeros(1, 1, 1, 1), torch.tensor([0.5, 0.0]), torch.Generator()))

@@ -131,7 +131,5 @@ def test_labels_equal_the_released_ones(golden):
             assert (x_t - arrays[f"b{beta_max}_xt_{kind}"]).abs().max() < 1e-6
             label = I2SBTarget().of(grid, arrays["x0"], arrays["x1"], arrays[f"b{beta_max}_xt_{kind}"], t)
             assert (label - arrays[f"b{beta_max}_label_{kind}"]).abs().max() < 1e-5
-        x_0_hat = I2SBTarget().x_0_hat(
-            grid, arrays["net_out"], arrays[f"b{beta_max}_xt_sde"], arrays["x1"], t
-        )
+        x_0_hat = I2SBTarget().x_0_hat(grid, arrays["net_out"], arrays[f"b{beta_max}_xt_sde"], arrays["x1"], t)
         assert (x_0_hat - arrays[f"b{beta_max}_pred_x0"]).abs().max() < 1e-6

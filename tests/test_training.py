@@ -48,20 +48,19 @@ def recipe_for(photos, **changes):
         "name": "test",
         "summary": "a test",
         "task": "restoration",
-        "data": {"root": str(photos), "source": {"name": "images"}, "size": 24, "resize": "none", "crop": "random", "validation_size": 48},
-        "degradation": {"name": "noise", "std": 0.3},
+        "data": {"root": str(photos), "source": {"name": "images"}, "size": 24, "resize": "none", "crop": "random",
+        "validation_size": 48}, "degradation": {"name": "noise", "std": 0.3},
         "network": {"name": "unet", "channels": 16, "channel_mult": [1, 2], "blocks_per_level": 1},
         "train": {
-            "steps": 4, "batch_size": 4, "lr": 2e-3, "workers": 0, "save_every": 2, "sample_every": 4, "log_every": 1, "precision": "fp32",
+            "steps": 4, "batch_size": 4, "lr": 2e-3, "workers": 0, "save_every": 2, "sample_every": 4, "log_every": 1,
+            "precision": "fp32",
         },
         "evaluate": {"nfe": [1, 3], "metrics": ["psnr", "ssim", "lpips"]},
         "sample": {"nfe": 3},
     }  # fmt: skip
     for key, value in changes.items():
         table[key] = (
-            {**table[key], **value}
-            if isinstance(value, dict) and key in table and "name" not in value
-            else value
+            {**table[key], **value} if isinstance(value, dict) and key in table and "name" not in value else value
         )
     return parse_recipe(table, "test")
 
@@ -104,9 +103,7 @@ def trained(photos, tmp_path_factory):
 
 def test_a_small_training_restores_held_out_images(trained):
     run = load_run(trained, device="cpu")
-    result = evaluate(
-        run, run.recipe.build_dataset("validation"), nfe=[1, 3], metrics=["psnr", "ssim", "lpips"]
-    )
+    result = evaluate(run, run.recipe.build_dataset("validation"), nfe=[1, 3], metrics=["psnr", "ssim", "lpips"])
     rows = {row.name: row for row in result.rows}
     assert rows["nfe 1"].metrics["psnr"] > rows["input"].metrics["psnr"] + 1.5
     assert rows["nfe 1"].metrics["ssim"] > rows["input"].metrics["ssim"]
@@ -236,14 +233,13 @@ def test_micro_batches_and_workers_change_nothing(photos, tmp_path):
     train(recipe_for(photos, train={"workers": 2}), tmp_path / "workers", cpu=True)
     one, micro = tensors_of(tmp_path / "one"), tensors_of(tmp_path / "micro")
     assert same(one, tensors_of(tmp_path / "workers"))
-    # Not bit for bit: sums run in another order, and Adam's first steps turn a rounding of a zero gradient into a full step.
+    # Not bit for bit: sums run in another order, and Adam's first steps turn a rounding of a zero gradient into a
+    # full step.
     (loss, norm), (micro_loss, micro_norm) = (
         ([row[key] for row in read_metrics(tmp_path / name)] for key in ("loss", "grad_norm"))
         for name in ("one", "micro")
     )
-    assert loss[0] == pytest.approx(micro_loss[0], rel=1e-5) and norm[0] == pytest.approx(
-        micro_norm[0], rel=1e-4
-    )
+    assert loss[0] == pytest.approx(micro_loss[0], rel=1e-5) and norm[0] == pytest.approx(micro_norm[0], rel=1e-4)
     assert loss == pytest.approx(micro_loss, rel=1e-2) and not same(one, micro)
 
 

@@ -19,11 +19,12 @@ from i2i_bridge.randomness import generator, key
 
 
 class PairDataset(Dataset[dict[str, Any]]):
-    """Items as tensors: x_0, x_1 (C, H, W) in [-1, 1], mask (1, H, W) in {0, 1} and condition where there are some, key.
+    """Items as tensors: x_0, x_1 (C, H, W) in [-1, 1], mask (1, H, W) in {0, 1} and condition where there are some,
+    key.
 
     `dataset[i]` is item i, its draws keyed by the item's key alone: the same for every method and NFE that is compared.
-    `dataset.sample(n)` is training sample n of an endless stream: item `permutation(epoch)[n % len]` of epoch n // len, its
-    draws keyed by n. Both are pure functions of their argument and the seed.
+    `dataset.sample(n)` is training sample n of an endless stream: item `permutation(epoch)[n % len]` of epoch n //
+    len, its draws keyed by n. Both are pure functions of their argument and the seed.
 
     Args:
         source: A dataset kind.
@@ -88,9 +89,7 @@ class PairDataset(Dataset[dict[str, Any]]):
         if self.degradation is None:
             raise UserError(f"{where}: no x_1; the recipe needs a [degradation], or a dataset of pairs")
         try:
-            degraded = self.degradation(
-                x_0[None], [generator(self.seed, f"{self.purpose} degradation", *keyed)]
-            )
+            degraded = self.degradation(x_0[None], [generator(self.seed, f"{self.purpose} degradation", *keyed)])
         except UserError as error:
             raise UserError(f"{where}: {error}") from error
         fields = {"x_1": degraded.x_1, "mask": degraded.mask, "condition": degraded.condition}
@@ -116,9 +115,7 @@ def decode_item(item: dict[str, Any], channels: int) -> dict[str, np.ndarray]:
         shown = ", ".join(f"{part} {width}x{height}" for part, (height, width) in sizes.items())
         raise UserError(f"{where}: the images of a pair differ in size ({shown})")
     try:
-        return {
-            part: with_channels(pixels, 1 if part == "mask" else channels) for part, pixels in images.items()
-        }
+        return {part: with_channels(pixels, 1 if part == "mask" else channels) for part, pixels in images.items()}
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
 
@@ -131,7 +128,8 @@ def _pixels(image: Path | str | Image.Image | np.ndarray, where: str) -> np.ndar
     if isinstance(image, np.ndarray) and image.dtype in (np.uint8, np.uint16):
         return image if image.ndim == 3 else image[..., None]
     raise UserError(
-        f"{where}: the dataset gave {type(image).__name__}; images are paths, PIL images or uint8/uint16 arrays (H, W, C)"
+        f"{where}: the dataset gave {type(image).__name__}; "
+        "images are paths, PIL images or uint8/uint16 arrays (H, W, C)"
     )
 
 

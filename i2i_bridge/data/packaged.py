@@ -20,12 +20,8 @@ class PackagedImages:
     def __init__(self, train: list[str], val: list[str], split: str) -> None:
         both = set(train) & set(val)
         if both:
-            raise UserError(
-                f"{sorted(both)[0]}: in both train and val; held-out images must not be trained on"
-            )
-        self.files = [
-            (name.replace(":", "/"), _locate(name)) for name in (train if split == "train" else val)
-        ]
+            raise UserError(f"{sorted(both)[0]}: in both train and val; held-out images must not be trained on")
+        self.files = [(name.replace(":", "/"), _locate(name)) for name in (train if split == "train" else val)]
         if not self.files:
             raise UserError(f"no images for the split '{split}'")
 
@@ -43,9 +39,7 @@ def _locate(name: str) -> Path:
         raise UserError(f"'{name}': a packaged image reads package:path/inside.png")
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        raise UserError(
-            f"'{name}': the package {package} is not installed; run: pip install 'i2i-bridge[demo]'"
-        )
+        raise UserError(f"'{name}': the package {package} is not installed; run: pip install 'i2i-bridge[demo]'")
     path = Path(next(iter(spec.submodule_search_locations))) / inside
     if not path.is_file():
         raise UserError(f"'{name}': {package} is installed, but holds no {inside}")

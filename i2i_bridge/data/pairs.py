@@ -1,7 +1,8 @@
 """Dataset kinds: where the images of an item lie.
 
 A dataset kind is any class with a `split` argument, `__len__`, and `__getitem__(i)` that returns a dictionary: 'key' (a
-string), 'x_0' (the clean or target image) and, for pairs, 'x_1' (the degraded or source image) and 'mask' (white = unknown).
+string), 'x_0' (the clean or target image) and, for pairs, 'x_1' (the degraded or source image) and 'mask' (white =
+unknown).
 Images are paths, PIL images or arrays (H, W, C). Its other constructor arguments are the options of a card or recipe.
 """
 
@@ -87,7 +88,8 @@ class CleanImages:
 
     Args:
         root: The folder; its sub-folder of the split's name (train, val, test and usual aliases) where there is one.
-        holdout: Where there are no split folders: this share of the images, by hash of the name, is held out of training.
+        holdout: Where there are no split folders: this share of the images, by hash of the name, is held out of
+            training.
     """
 
     def __init__(self, root: Path, split: str, holdout: float = 0.0) -> None:
@@ -121,21 +123,15 @@ class PairedFolders:
         lenient: Leave unmatched files out instead of refusing them (`check` lists them).
     """
 
-    def __init__(
-        self, root: Path, x_0: str, x_1: str, split: str, holdout: float = 0.0, lenient: bool = False
-    ) -> None:
+    def __init__(self, root: Path, x_0: str, x_1: str, split: str, holdout: float = 0.0, lenient: bool = False) -> None:
         targets, sources, split_there = self._folders(root, x_0, x_1, split)
         clean, problems = _stem_keys(targets)
         degraded, more = _stem_keys(sources)
         self.pairing_problems = [*problems, *more, *self._unmatched(clean, degraded, targets, sources)]
         if self.pairing_problems and not lenient:
-            counts = (
-                f"{len(clean)} images in {targets} and {len(degraded)} in {sources} do not match one to one"
-            )
+            counts = f"{len(clean)} images in {targets} and {len(degraded)} in {sources} do not match one to one"
             shown = "; ".join(self.pairing_problems[:3])
-            raise UserError(
-                f"{counts} ({len(self.pairing_problems)} problems): {shown}; `i2i-bridge check` lists all"
-            )
+            raise UserError(f"{counts} ({len(self.pairing_problems)} problems): {shown}; `i2i-bridge check` lists all")
         both = sorted(clean.keys() & degraded.keys())
         kept = _Split(root, split, 0.0 if split_there else holdout).keep(both)
         self.files = [(name, clean[name], degraded[name]) for name in kept]
@@ -153,15 +149,11 @@ class PairedFolders:
         for name in (x_0, x_1):
             if not (base / name).is_dir():
                 there = sorted(path.name for path in base.iterdir() if path.is_dir())
-                raise UserError(
-                    f"{base / name}: no such folder; {base} has {', '.join(there) or 'no folders'}"
-                )
+                raise UserError(f"{base / name}: no such folder; {base} has {', '.join(there) or 'no folders'}")
         return base / x_0, base / x_1, base != root
 
     @staticmethod
-    def _unmatched(
-        clean: dict[str, Path], degraded: dict[str, Path], targets: Path, sources: Path
-    ) -> Iterator[str]:
+    def _unmatched(clean: dict[str, Path], degraded: dict[str, Path], targets: Path, sources: Path) -> Iterator[str]:
         for here, there, folder in ((clean, degraded, sources), (degraded, clean, targets)):
             alone = sorted(here.keys() - there.keys())
             free = sorted(there.keys() - here.keys())
@@ -184,13 +176,12 @@ class SideBySide:
 
     Args:
         root: The folder, with split folders or without.
-        direction: 'AtoB': the left half is the source x_1 and the right half the target x_0; 'BtoA': the other way round.
+        direction: 'AtoB': the left half is the source x_1 and the right half the target x_0; 'BtoA': the other way
+            round.
         holdout: Where there are no split folders: this share of the files is held out of training.
     """
 
-    def __init__(
-        self, root: Path, direction: Literal["AtoB", "BtoA"], split: str, holdout: float = 0.0
-    ) -> None:
+    def __init__(self, root: Path, direction: Literal["AtoB", "BtoA"], split: str, holdout: float = 0.0) -> None:
         self.images = CleanImages(root, split, holdout)
         self.direction = direction
 

@@ -16,7 +16,8 @@ class Geometry:
     Args:
         size: (height, width) that comes out, or one number for both.
         resize: 'short_side' keeps the shape and covers `size`, 'stretch' does not keep it, 'none' leaves the scale.
-        load_size: Resize the short side (or, stretching, both) to this instead, so that the crop can wander (Pix2pix's jitter).
+        load_size: Resize the short side (or, stretching, both) to this instead, so that the crop can wander
+            (Pix2pix's jitter).
         crop: 'random' or 'center'.
         flip: Mirror left and right, half of the time.
     """
@@ -64,9 +65,7 @@ class Geometry:
         # albumentations 2.0.8 repeats its draws in data-loader workers and epochs unless it is seeded for every call.
         self._compose.set_random_seed(seed % 2**32)
         first, *others = resized
-        named = {"image": resized[first]} | {
-            ("x_1" if name == "x_1" else "mask_"): resized[name] for name in others
-        }
+        named = {"image": resized[first]} | {("x_1" if name == "x_1" else "mask_"): resized[name] for name in others}
         done = self._compose(**named)
         out = {first: done["image"]} | {name: done["x_1" if name == "x_1" else "mask_"] for name in others}
         return {name: pixels if pixels.ndim == 3 else pixels[..., None] for name, pixels in out.items()}

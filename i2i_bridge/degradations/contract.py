@@ -87,11 +87,7 @@ def _faults(degradation: Degradation, channels: int, size: int) -> Iterator[str]
     except Exception as error:
         yield f"prepare() of images of 1/{scale} the size raised {type(error).__name__}: {error}"
         return
-    if (
-        not isinstance(prepared, Degraded)
-        or prepared.x_1.shape != x_0.shape
-        or not prepared.x_1.isfinite().all()
-    ):
+    if not isinstance(prepared, Degraded) or prepared.x_1.shape != x_0.shape or not prepared.x_1.isfinite().all():
         yield f"prepare() of images of 1/{scale} the size does not return finite x_1 of x_0's shape"
 
 
@@ -156,8 +152,6 @@ def _parts(degraded: Degraded) -> tuple[Tensor | None, Tensor | None, Tensor | N
 
 def _same(a: Degraded, b: Degraded, tolerance: float) -> bool:
     return all(
-        p is q
-        if p is None or q is None
-        else p.shape == q.shape and torch.allclose(p, q, rtol=0, atol=tolerance)
+        p is q if p is None or q is None else p.shape == q.shape and torch.allclose(p, q, rtol=0, atol=tolerance)
         for p, q in zip(_parts(a), _parts(b), strict=True)
     )

@@ -45,9 +45,7 @@ class Inpaint(Degradation):
                 raise UserError(f"Inpaint: area is for mask = 'freeform', not '{self.mask}'")
             low, high = self.area
             if not 0 < low <= high <= 0.9:
-                raise UserError(
-                    f"Inpaint: area = [{low}, {high}] must be two rising shares above 0 and at most 0.9"
-                )
+                raise UserError(f"Inpaint: area = [{low}, {high}] must be two rising shares above 0 and at most 0.9")
 
     @property
     def masked(self) -> bool:

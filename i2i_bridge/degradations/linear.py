@@ -67,7 +67,5 @@ def cubic_taps() -> tuple[float, ...]:
     w(d) = 1.5 d^3 - 2.5 d^2 + 1 for d <= 1, and -0.5 d^3 + 2.5 d^2 - 4 d + 2 for 1 < d < 2 (Keys, 1981).
     """
     distances = [abs(k - 7.5) / 4 for k in range(16)]
-    taps = [
-        1.5 * d**3 - 2.5 * d**2 + 1 if d <= 1 else -0.5 * d**3 + 2.5 * d**2 - 4 * d + 2 for d in distances
-    ]
+    taps = [1.5 * d**3 - 2.5 * d**2 + 1 if d <= 1 else -0.5 * d**3 + 2.5 * d**2 - 4 * d + 2 for d in distances]
     return tuple(tap / sum(taps) for tap in taps)

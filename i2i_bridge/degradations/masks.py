@@ -40,9 +40,7 @@ def brush_mask(height: int, width: int, area: tuple[float, float], generator: to
     low, high = (Fraction(share) * height * width for share in area)
     least, most = math.ceil(low), math.floor(high)
     if least > most:
-        raise UserError(
-            f"no mask of {height} x {width} pixels has an area of {area[0]} to {area[1]}; widen the band"
-        )
+        raise UserError(f"no mask of {height} x {width} pixels has an area of {area[0]} to {area[1]}; widen the band")
     # One draw from the generator seeds all others: hundreds of one-number tensors would take most time.
     seed = torch.randint(2**62, (), generator=generator, device=generator.device)
     draw = random.Random(int(seed))
@@ -55,21 +53,14 @@ def brush_mask(height: int, width: int, area: tuple[float, float], generator: to
         for _ in range(draw.randint(4, 12)):
             heading += draw.gauss(0, 0.7)
             length = side * draw.uniform(0.05, 0.25)
-            end_x = _folded(x + length * math.cos(heading), width - 1)
-            end_y = _folded(y + length * math.sin(heading), height - 1)
+            # Held at the border, not turned back: borders and corners are then painted as often as the middle.
+            end_x = min(max(x + length * math.cos(heading), 0.0), width - 1.0)
+            end_y = min(max(y + length * math.sin(heading), 0.0), height - 1.0)
             left -= _stroke(hole, (x, y), (end_x, end_y), brush, left)
             if left <= 0:
                 break
-            # From a border the stroke goes back inwards: else it would creep along it.
-            heading = math.atan2(end_y - y, end_x - x)
             x, y = end_x, end_y
     return torch.from_numpy(hole).float()
-
-
-def _folded(position: float, last: int) -> float:
-    """A position mirrored back into 0..last; further out than the image is wide, it stops at the end."""
-    position = abs(position)
-    return max(0.0, min(position, 2 * last - position))
 
 
 def _stroke(

@@ -41,9 +41,7 @@ class Mixture(Degradation):
         if not all(math.isfinite(weight) and weight >= 0 for weight in weights) or sum(weights) == 0:
             raise UserError(f"Mixture: weights = {weights} must be positive or 0, and not all 0")
         if len({member.condition_channels for member in self.members}) > 1:
-            raise UserError(
-                "Mixture: some degradations give the network a condition and others not; split them"
-            )
+            raise UserError("Mixture: some degradations give the network a condition and others not; split them")
 
     @property
     def scale(self) -> int:
@@ -87,9 +85,7 @@ class Mixture(Degradation):
         """
         fitting = [member for member in self.members if member.masked == (mask is not None)] or self.members
         fitting = [member for member in fitting if member.scale == self.scale]
-        degraded = (
-            fitting[0].prepare(image, generator, mask) if fitting else super().prepare(image, generator, mask)
-        )
+        degraded = fitting[0].prepare(image, generator, mask) if fitting else super().prepare(image, generator, mask)
         if self.masked and degraded.mask is None:
             return Degraded(degraded.x_1, torch.ones_like(degraded.x_1[:, :1]), degraded.condition)
         return degraded

@@ -38,9 +38,7 @@ class SSIM(Metric):
         from torchmetrics.functional.image import structural_similarity_index_measure
 
         if min(clean.shape[-2:]) < 11:
-            raise UserError(
-                f"SSIM needs images of at least 11x11 pixels, got {clean.shape[-1]}x{clean.shape[-2]}"
-            )
+            raise UserError(f"SSIM needs images of at least 11x11 pixels, got {clean.shape[-1]}x{clean.shape[-2]}")
         return torch.as_tensor(
             structural_similarity_index_measure(restored, clean, data_range=(-1.0, 1.0), reduction="none")
         ).reshape(-1)

@@ -60,9 +60,7 @@ class _ChannelsLastGroupNorm(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float) -> Tensor:
         batch, channels, *sides = x.shape
         # Statistics come back in the dtype of weight and bias: float32 for bfloat16 maps.
-        y, mean, rstd = torch.native_group_norm(
-            x, weight, bias, batch, channels, math.prod(sides), groups, eps
-        )
+        y, mean, rstd = torch.native_group_norm(x, weight, bias, batch, channels, math.prod(sides), groups, eps)
         ctx.save_for_backward(x, weight, mean, rstd)
         return y
 

@@ -74,9 +74,7 @@ class UNet(nn.Module):
         self.stride = factors[-1]
 
         features = 4 * channels
-        self.time_embed = nn.Sequential(
-            nn.Linear(channels, features), nn.SiLU(), nn.Linear(features, features)
-        )
+        self.time_embed = nn.Sequential(nn.Linear(channels, features), nn.SiLU(), nn.Linear(features, features))
 
         def attention(width: int, factor: int) -> list[nn.Module]:
             return [AttentionBlock(width, head_channels)] if factor in attention_factors else []
@@ -93,9 +91,7 @@ class UNet(nn.Module):
                 width = target
                 skips.append(width)
             if factor != self.stride:
-                self.input_blocks.append(
-                    nn.ModuleList([ResidualBlock(width, width, features, dropout, "down")])
-                )
+                self.input_blocks.append(nn.ModuleList([ResidualBlock(width, width, features, dropout, "down")]))
                 skips.append(width)
 
         self.middle_block = nn.ModuleList(
@@ -116,9 +112,7 @@ class UNet(nn.Module):
                     stage.append(ResidualBlock(width, width, features, dropout, "up"))
                 self.output_blocks.append(stage)
 
-        self.out = nn.Sequential(
-            GroupNorm(width), nn.SiLU(), zeroed(nn.Conv2d(width, out_channels, 3, padding=1))
-        )
+        self.out = nn.Sequential(GroupNorm(width), nn.SiLU(), zeroed(nn.Conv2d(width, out_channels, 3, padding=1)))
 
     def forward(self, x_t: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
         """The network's raw output; what it means is the target's business.
