@@ -42,6 +42,13 @@ def test_mixture_picks_by_weight_for_each_sample() -> None:
     assert (size < 10_000).float().mean().item() == pytest.approx(0.75, abs=0.04)
 
 
+def test_mixture_never_picks_a_member_of_weight_0(monkeypatch: pytest.MonkeyPatch) -> None:
+    # kills: the lower bound counted as part of the member before it
+    monkeypatch.setattr("i2i_bridge.degradations.mixture.rand", lambda shape, _: torch.zeros(shape).double())
+    mixture = Mixture([{"name": "noise", "std": 1.0}, NINE[2]], weights=[0.0, 1.0])
+    assert torch.equal(mixture(images(), generators(2)).x_1, mixture.members[1](images(), generators(2)).x_1)
+
+
 def test_mixture_gives_each_sample_its_member_s_own_result() -> None:
     # kills: results scattered to the wrong samples; the wrong generator handed on
     mixture = Mixture(NINE)

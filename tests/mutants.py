@@ -1,0 +1,108 @@
+"""Plants each known mistake in a copy of the package and shows that the tests kill it.
+
+    make mutants                       all of them
+    python tests/mutants.py NAME...    some of them
+
+Run by hand and before a release. `tests/test_mutants.py` sees to it that every mutant still applies.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[1]
+
+
+class Mutant(NamedTuple):
+    """A planted mistake: in `file`, `right` becomes `wrong`; one of `tests` must fail."""
+
+    name: str
+    file: str
+    right: str
+    wrong: str
+    tests: str
+
+
+MUTANTS = [
+    # processes
+    Mutant("swapped-weights", "processes.py", "Coefficients(sigma2 / total, sigma_bar2 / total,", "Coefficients(sigma_bar2 / total, sigma2 / total,", "test_processes.py"),
+    Mutant("missing-root", "processes.py", "torch.sqrt(sigma2) * torch.sqrt(sigma_bar2 / total)", "sigma2 * sigma_bar2 / total", "test_processes.py"),
+    Mutant("inclusive-cumulative-sum", "processes.py", "torch.where(t <= 0.5, self._from_end(t),", "torch.where(t <= 0.5, self._from_end(t) + 1e-4,", "test_processes.py"),
+    Mutant("schedule-not-mirrored", "processes.py", "total - self._from_end(1 - t))", "self._from_end(t))", "test_processes.py"),
+    Mutant("noise-kept", "processes.py", "return Coefficients(a, b, torch.zeros_like(c))", "return Coefficients(a, b, c)", "test_processes.py"),
+    Mutant("vp-naive-difference", "processes.py", "left = (1 - times) * (self.beta_min + self.beta_d * (1 + times) / 2)", "left = self._exponent(torch.ones_like(times)) - done", "test_processes.py"),
+    Mutant("official-exclusive-sum", "official_grid.py", "sigma2 = beta.cumsum(0)", "sigma2 = beta.cumsum(0) - beta", "test_official_grid.py"),
+    # targets and proposals
+    Mutant("division-by-sigma-squared", "targets.py", "torch.zeros_like(sigma), -sigma, one)", "torch.zeros_like(sigma), -sigma.square(), one)", "test_targets.py test_bridge.py"),
+    Mutant("c-skip-squared", "targets.py", "covariance = b * self.var_0 + a * self.cov_01", "covariance = b * self.var_0 + a * self.cov_01**2", "test_targets.py"),
+    Mutant("c-out-without-root", "targets.py", "torch.sqrt(rest / variance), 1 / torch.sqrt(variance)", "rest / variance, 1 / torch.sqrt(variance)", "test_targets.py"),
+    Mutant("mixture-ratio-inverted", "proposals.py", "generator) < self.forward_ratio", "generator) >= self.forward_ratio", "test_proposals.py"),
+    # samplers
+    Mutant("off-by-one-grid", "time_grids.py", "    return torch.linspace(1, 0, _checked(nfe) + 1, dtype=torch.float64)\n", "    return torch.linspace(1, 0, _checked(nfe) + 2, dtype=torch.float64)\n", "test_time_grids.py test_samplers.py"),
+    Mutant("last-step-weight", "samplers.py", "return Update(0.0, 1.0, 0.0, 0.0)", "return Update(0.0, 0.999, 0.0, 0.0)", "test_samplers.py"),
+    Mutant("boot-noise-dropped", "samplers.py", "return Update(t.base, t.b, 0.0, t.n)", "return Update(t.base, t.b, 0.0, 0.0)", "test_samplers.py"),
+    Mutant("posterior-variance", "samplers.py", "r, eta * t.n * math.sqrt(fresh))", "r, eta * t.n * fresh)", "test_samplers.py"),
+    Mutant("eta-only-on-noise", "samplers.py", "math.sqrt(1 - eta * eta * fresh)", "math.sqrt(1 - fresh)", "test_samplers.py"),
+    Mutant("hidden-extra-call", "samplers.py", "        x = _apply(update(s, t, 0.0 if process.deterministic else eta), x_1, x_0_hat, x, generator)", "        predict_x0(x, _at(s.t, x))\n        x = _apply(update(s, t, 0.0 if process.deterministic else eta), x_1, x_0_hat, x, generator)", "test_samplers.py"),
+    Mutant("heun-is-euler", "samplers.py", "slope = (predict_x0(guess, _at(t.t, x)) - x_0_hat) / (t.log_snr - s.log_snr)", "slope = 0 * predict_x0(guess, _at(t.t, x))", "test_samplers.py"),
+    Mutant("2m-slope-sign", "samplers.py", "(x_0_hat - before) / h_before\n            x = _second", "(before - x_0_hat) / h_before\n            x = _second", "test_samplers.py"),
+    Mutant("2m-sde-no-correction", "samplers.py", "bracket = x_0_hat + h / (2 * h_before) * (x_0_hat - before)", "bracket = x_0_hat", "test_samplers.py"),
+    # masks and conditions
+    Mutant("inverted-mask", "guidance.py", "torch.where(mask > 0.5, x_0_hat, x_1)", "torch.where(mask < 0.5, x_0_hat, x_1)", "test_bridge.py"),
+    Mutant("mask-forgotten-in-loss", "methods/bridge.py", "(error if mask is None else error * mask).mean()", "error.mean()", "test_bridge.py"),
+    Mutant("condition-dropped", "methods/bridge.py", "        if not self.condition:\n", "        if self.condition or not self.condition:\n", "test_bridge.py"),
+    # images and data
+    Mutant("truncate-instead-of-round", "images.py", "codes = np.rint((x.detach()", "codes = np.floor((x.detach()", "test_images.py"),
+    Mutant("augmentation-not-reseeded", "data/transforms.py", "self._compose.set_random_seed(seed % 2**32)", "seed % 2**32", "test_data.py"),
+    # training and checkpoints
+    Mutant("manifest-not-verified", "checkpoint.py", 'if digest != facts["sha256"]:', "if False:", "test_checkpoint.py"),
+    Mutant("accumulated-gradients-not-averaged", "training.py", "weighted = value * ((stop_at - start) / share)", "weighted = value * 1.0", "test_training.py"),
+    Mutant("resume-replays-the-first-batches", "training.py", "start_step=state.step", "start_step=0", "test_training.py"),
+    Mutant("ema-not-restored", "training.py", 'load_weights(self.ema, checkpoint.tensors("ema"), str(checkpoint.folder))', "pass", "test_training.py"),
+    Mutant("optimizer-not-restored", "training.py", 'self.optimizer.load_state_dict({"state": state,', 'self.optimizer.load_state_dict({"state": {},', "test_training.py"),
+    Mutant("moments-in-another-memory-order", "training.py", 'value if key == "step" else torch.empty_like(parameter).copy_(value)', "value", "test_training.py"),
+    Mutant("ema-decay-inverted", "training.py", "average = get_ema_multi_avg_fn(decay)", "average = get_ema_multi_avg_fn(1 - decay)", "test_training.py"),
+]  # fmt: skip
+
+
+def planted(mutant: Mutant, text: str) -> str:
+    """The file's text with the mistake in it."""
+    if text.count(mutant.right) != 1:
+        raise SystemExit(f"{mutant.name}: its place in {mutant.file} is there {text.count(mutant.right)} times")
+    return text.replace(mutant.right, mutant.wrong)
+
+
+def killed(mutant: Mutant) -> bool:
+    """Whether a test fails with the mutant planted."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "copy"
+        ignore = shutil.ignore_patterns(".git", ".venv", "runs", "__pycache__", ".*_cache", ".hypothesis", "*.egg-info")
+        shutil.copytree(ROOT, copy, ignore=ignore)
+        file = copy / "i2i_bridge" / mutant.file
+        file.write_text(planted(mutant, file.read_text(encoding="utf-8")), encoding="utf-8")
+        command = [sys.executable, "-m", "pytest", "-x", "-q", *(f"tests/{test}" for test in mutant.tests.split())]
+        environment = {**os.environ, "PYTHONPATH": str(copy)}
+        done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, check=False)
+        if done.returncode not in (0, 1):
+            raise SystemExit(f"{mutant.name}: the tests did not run:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+        return done.returncode == 1
+
+
+def main(names: list[str]) -> int:
+    """Runs the mutants; the number of survivors."""
+    chosen = [mutant for mutant in MUTANTS if not names or mutant.name in names]
+    survivors = 0
+    for mutant in chosen:
+        dead = killed(mutant)
+        survivors += not dead
+        print(f"{'killed  ' if dead else 'SURVIVED'}  {mutant.name}", flush=True)
+    print(f"{len(chosen) - survivors} of {len(chosen)} mutants killed")
+    return survivors
+
+
+if __name__ == "__main__":
+    sys.exit(1 if main(sys.argv[1:]) else 0)

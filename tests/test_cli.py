@@ -1,0 +1,282 @@
+"""The command: what it prints, its exit codes, and that every mistake is one line."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from i2i_bridge.cli import main
+
+SMALL = """
+name = "small"
+summary = "a small one"
+task = "restoration"
+[data]
+root = "{root}"
+source = {{ name = "images", holdout = 0.3 }}
+size = 16
+resize = "none"
+crop = "random"
+[degradation]
+name = "{degradation}"
+[network]
+name = "unet"
+channels = 8
+channel_mult = [1]
+[train]
+steps = 3
+batch_size = 2
+workers = 0
+save_every = 2
+sample_every = 3
+log_every = 1
+precision = "fp32"
+[sample]
+nfe = 2
+[evaluate]
+nfe = [1, 2]
+metrics = ["psnr"]
+"""
+
+
+@pytest.fixture
+def call(capsys):
+    def run(*words):
+        with pytest.raises(SystemExit) as ended:
+            main([str(word) for word in words])
+        out = capsys.readouterr()
+        return ended.value.code, out.out, out.err
+
+    return run
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    for i in range(8):
+        pixels = np.random.default_rng(i).integers(0, 256, (24, 20, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "photos" / f"{i}.png")
+    (tmp_path / "small.toml").write_text(SMALL.format(root="photos", degradation="blur"))
+    return tmp_path
+
+
+def test_the_whole_way(call, workplace):
+    code, out, _ = call("run", "small.toml", "--out", "runs/a", "--device", "cpu")
+    assert code == 0, out
+    assert "step 3/3" in out and "degraded input" in out and "PSNR (dB)" in out
+    run = workplace / "runs" / "a"
+    for file in (
+        "recipe.toml",
+        "metrics.csv",
+        "metrics.jsonl",
+        "samples/step-00000003.png",
+        "evaluation/evaluation.json",
+        "report/index.html",
+    ):
+        assert (run / file).is_file(), file
+    code, out, _ = call("evaluate", "runs/a", "--nfe", "1", "2", "5", "--images", "1", "--device", "cpu")
+    assert code == 0 and [int(n) for n in re.findall(r"restored +(\d+)", out)] == [1, 2, 5]
+    code, out, _ = call("restore", "runs/a", "photos", "out", "--nfe", "3", "--device", "cpu")
+    assert code == 0 and "wrote 8 images to out (3 network calls each)" in out
+    assert sorted(path.name for path in Path("out").iterdir()) == [f"{i}.png" for i in range(8)]
+    code, out, _ = call(
+        "restore", "runs/a", "photos/0.png", "many/x.png", "--samples", "2", "--seed", "4", "--device", "cpu"
+    )
+    assert code == 0 and sorted(path.name for path in Path("many").iterdir()) == ["x-1.png", "x-2.png"]
+    code, out, _ = call("train", "small.toml", "--out", "runs/a", "train.steps=5", "--device", "cpu")
+    assert code == 0 and "resuming runs/a at step 3 of 5" in out
+
+
+def test_looking_around(call, workplace):
+    for words, part in (
+        (["list"], "restoration/jpeg-5"),
+        (["list", "datasets"], "edges2shoes"),
+        (["list", "samplers"], "2m-sde"),
+        (["list", "degradations"], "inpaint"),
+        (["show", "restoration/jpeg-5"], "fid = 4.6"),
+        (["show", "edges2shoes"], "AtoB"),
+        (["show", "jpeg"], "quality: int"),
+        (["show", "eta"], "eta: float = 0.5"),
+        (["doctor"], "torchvision"),
+        (["--help"], "Restore an image or a folder"),
+    ):
+        code, out, err = call(*words)
+        assert code == 0 and part in out, (words, out, err)
+    for verb in ["list", "show", "copy", "train", "restore", "evaluate", "report", "run", "preview", "check", "doctor"]:
+        code, out, _ = call(verb, "--help")
+        assert code == 0 and len(out) > 200, verb
+
+
+def test_copy_and_preview(call, workplace):
+    assert call("copy", "demo/deblur", "mine.toml")[0] == 0
+    assert Path("mine.toml").read_text() == (Path(__file__).parents[1] / "recipes/demo/deblur.toml").read_text()
+    assert call("copy", "demo/deblur", "mine.toml")[0] == 2
+    code, out, _ = call("preview", "small.toml", "sheet.png", "-n", "3")
+    assert code == 0 and "clean x_0 | x_1, 3 rows" in out
+    assert Image.open("sheet.png").size == (2 * 16 + 2, 3 * 16 + 2 * 2)
+    code, out, _ = call("preview", "small.toml", "hole.png", "degradation.name=inpaint", 'degradation.mask="center"')
+    assert code == 0 and "x_1 | mask" in out
+
+
+def test_check_lists_all_problems_in_one_pass(call, workplace):
+    assert call("check", "photos")[0] == 0
+    Path("photos/a.png").write_bytes(b"broken")
+    Path("photos/b.png").write_bytes(b"")
+    Image.new("F", (8, 8)).save("photos/c.tif")
+    code, out, _ = call("check", "photos")
+    assert code == 2 and all(name in out for name in ("a.png", "b.png", "c.tif"))
+    for name in ("clean/1.png", "clean/2.png", "noisy/1.png", "noisy/3.png"):
+        Path("pairs", name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8 if name != "noisy/1.png" else 9, 8)).save(Path("pairs", name))
+    code, out, _ = call("check", "pairs", "kind=paired_folders", "x_0=clean", "x_1=noisy")
+    assert code == 2 and "2.png: no partner" in out and "3.png: no partner" in out and "differ in size" in out
+    code, out, _ = call("check", "small.toml")
+    assert code == 2 and "a.png" in out
+
+
+BAD = [
+    (["train", "nope"], "no recipe 'nope'"),
+    (["train", "none.toml"], "none.toml: no such recipe file"),
+    (["train", "small.toml", "train.lrr=1"], "did you mean 'lr'"),
+    (["train", "small.toml", "train.lr=fast"], "train.lr"),
+    (["train", "small.toml", "data.root=nowhere"], "nowhere: no such folder"),
+    (["train", "small.toml", "data.size=64"], "smaller than the crop 64x64"),
+    (["train", "small.toml", "data.channels=2"], "cannot become one of 2"),
+    (["train", "small.toml", "--plugin", "none.py"], "none.py: not an existing"),
+    (["train", "small.toml", "--out", "small.toml"], "small.toml"),
+    (["train"], "RECIPE"),
+    (["evaluate", "nowhere"], "not a run folder"),
+    (["evaluate", "nowhere", "--nfe", "0"], "--nfe 0"),
+    (["evaluate", "nowhere", "--nfe", "abc"], "abc"),
+    (["restore", "nowhere", "photos", "out"], "not a run folder"),
+    (["restore", "nowhere", "photos", "out", "--nfe", "-5"], "--nfe -5"),
+    (["restore", "nowhere", "photos", "out", "--samples", "0"], "--samples 0"),
+    (["restore", "nowhere", "photos", "out", "--nfe", "5000"], "1 to 1000"),
+    (["report", "nowhere"], "not a run folder"),
+    (["preview", "small.toml", "sheet.xyz"], "suffix"),
+    (["preview", "small.toml", "sheet.png", "data.root=empty"], "no images"),
+    (["check", "empty"], "no images"),
+    (["check", "photos", "kind=paired_foldres"], "did you mean 'paired_folders'"),
+    (["check", "photos", "kind=paired_folders"], "field required"),
+    (["list", "recipe"], "did you mean 'recipes'"),
+    (["show", "jepg"], "did you mean 'jpeg'"),
+    (["copy", "demo/deblur", "mine.txt"], "ends in .toml"),
+    (["trian"], "trian"),
+    (["doctor", "--loud"], "--loud"),
+]
+
+
+@pytest.mark.parametrize(("words", "part"), BAD, ids=[" ".join(words) for words, _ in BAD])
+def test_every_mistake_is_one_line_and_exit_code_2(call, workplace, words, part):
+    (workplace / "empty").mkdir()
+    before = sorted(workplace.rglob("*"))
+    code, out, err = call(*words)
+    assert code == 2, (out, err)
+    assert err.startswith("error: ") and err.count("\n") == 1 and part in err
+    assert "Traceback" not in err + out
+    left = [
+        path for path in sorted(workplace.rglob("*")) if path not in before and path.suffix in (".png", ".safetensors")
+    ]
+    assert left == [], "something half-written"
+
+
+def test_debug_shows_the_traceback(workplace):
+    from i2i_bridge.errors import UserError
+
+    with pytest.raises(UserError):
+        main(["train", "nope", "--debug"])
+
+
+PLUGIN = """
+from dataclasses import dataclass
+from pathlib import Path
+from i2i_bridge import register_dataset, register_degradation
+from i2i_bridge.degradations.base import Degradation, Degraded
+
+@register_dataset("scans")
+class Scans:
+    def __init__(self, root: str, split: str): self.files = sorted(Path(root).glob("*.png"))
+    def __len__(self): return len(self.files)
+    def __getitem__(self, i): return {"key": self.files[i].stem, "x_0": self.files[i], "x_1": self.files[-i - 1]}
+
+@register_degradation("darken")
+@dataclass(frozen=True)
+class Darken(Degradation):
+    gamma: float = 2.0
+    def __call__(self, x_0, generator): return Degraded(((x_0 + 1) / 2) ** self.gamma * 2 - 1)
+"""
+
+
+def test_a_plugin_brings_a_dataset_and_a_degradation(call, workplace):
+    Path("mine.py").write_text(PLUGIN)
+    Path("dark.toml").write_text(SMALL.format(root="photos", degradation="darken"))
+    assert call("train", "dark.toml")[0] == 2
+    code, out, _ = call("train", "dark.toml", "--plugin", "mine.py", "--out", "runs/dark", "--device", "cpu")
+    assert code == 0, out
+    assert "darken" in call("list", "degradations", "--plugin", "mine.py")[1]
+    pairs = SMALL.format(root="photos", degradation="x").replace('[degradation]\nname = "x"\n', "")
+    Path("pairs.toml").write_text(pairs.replace('"images", holdout = 0.3', '"scans"'))
+    code, out, _ = call(
+        "train", "pairs.toml", "--plugin", "mine.py", "--out", "runs/pairs", "train.workers=1", "--device", "cpu"
+    )
+    assert code == 0, out
+    code, out, _ = call("evaluate", "runs/pairs", "--plugin", "mine.py", "--device", "cpu")
+    assert code == 0 and "psnr" in out.lower()
+
+
+def test_ctrl_c_saves_and_the_same_command_goes_on(workplace):
+    """A real process, a real signal: exit code 75, a checkpoint, and a resume."""
+    import signal
+    import time
+
+    command = [
+        sys.executable,
+        "-u",
+        "-m",
+        "i2i_bridge.cli",
+        "train",
+        "small.toml",
+        "--out",
+        "runs/a",
+        "--device",
+        "cpu",
+        "train.steps=100000",
+        "train.sample_every=100000",
+        "train.save_every=100000",
+    ]
+    environment = {"PYTHONPATH": str(Path(__file__).parents[1]), "PATH": "/usr/bin:/bin"}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    for line in process.stdout:
+        if line.startswith("step 3/"):
+            break
+    process.send_signal(signal.SIGINT)
+    out = process.stdout.read()
+    assert process.wait(timeout=60) == 75 and "the same command goes on" in out
+    step = int(re.search(r"at step (\d+)", out).group(1))
+    assert step >= 3
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    assert f"resuming runs/a at step {step} of" in process.stdout.readline()
+    time.sleep(0.1)
+    process.kill()
+    process.wait()
+
+
+def test_the_commands_need_no_network(workplace):
+    """Training, restoring and evaluating open no socket."""
+    code = """
+import sys
+def hook(event, arguments):
+    if event in ("socket.connect", "socket.getaddrinfo"):
+        raise RuntimeError(f"network: {event} {arguments}")
+sys.addaudithook(hook)
+from i2i_bridge.cli import main
+main(["run", "small.toml", "--out", "runs/a", "--device", "cpu"])
+"""
+    environment = {"PYTHONPATH": str(Path(__file__).parents[1]), "PATH": "/usr/bin:/bin"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr[-2000:]
