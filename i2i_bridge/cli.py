@@ -1,16 +1,14 @@
 """The command `i2i-bridge`: verbs around the library, one line for a mistake, nothing else."""
 
-import os
-import signal
 import sys
 from pathlib import Path
-from types import FrameType
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from i2i_bridge import console, registry
 from i2i_bridge.errors import UserError
+from i2i_bridge.jobs import evaluate_run, report_run, train_run
 
 app = typer.Typer(
     name="i2i-bridge",
@@ -23,6 +21,9 @@ app = typer.Typer(
 
 INTERRUPTED = 75
 """Exit code of a run that was stopped, saved, and goes on with the same command (EX_TEMPFAIL)."""
+
+USAGE_ERRORS = tuple(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "UsageError")
+"""Click's class, or the copy of click that newer versions of typer carry."""
 
 RecipeName = Annotated[
     str, typer.Argument(metavar="RECIPE", help="A shipped recipe (see `list recipes`) or a TOML file.")
@@ -44,41 +45,19 @@ Device = Annotated[
     str | None, typer.Option(metavar="cpu|cuda", help="Where to compute. Default: CUDA where there is one.")
 ]
 
-KINDS = {
-    "processes": registry.PROCESSES,
-    "targets": registry.TARGETS,
-    "proposals": registry.PROPOSALS,
-    "samplers": registry.SAMPLERS,
-    "grids": registry.TIME_GRIDS,
-    "degradations": registry.DEGRADATIONS,
-    "dataset-kinds": registry.DATASETS,
-    "networks": registry.NETWORKS,
-    "metrics": registry.METRICS,
-}
-
 
 @app.command("list")
 def list_(
     what: Annotated[
-        str, typer.Argument(help="recipes, datasets, or a kind of part: " + ", ".join(KINDS) + ".")
+        str, typer.Argument(help="recipes, datasets, or a kind of part: " + ", ".join(registry.KINDS) + ".")
     ] = "recipes",
     plugin: Plugins = None,
 ) -> None:
     """List recipes, dataset cards, or the parts that a recipe can name."""
     _load(plugin)
-    if what == "recipes":
-        from i2i_bridge.recipe import load_recipe, recipe_names
+    from i2i_bridge.catalogue import listing
 
-        console.show_table("", ["recipe", "summary"], [[name, load_recipe(name).summary] for name in recipe_names()])
-    elif what == "datasets":
-        from i2i_bridge.data.cards import card_names, load_card
-
-        console.show_table("", ["dataset", "summary"], [[name, load_card(name).summary] for name in card_names()])
-    elif what in KINDS:
-        rows = [[name, _first_line(KINDS[what].get(name))] for name in KINDS[what].names()]
-        console.show_table("", ["name", "what it is"], rows)
-    else:
-        raise UserError(f"'{what}' cannot be listed{registry.did_you_mean(what, ['recipes', 'datasets', *KINDS])}")
+    console.show_table("", ["name", "what it is"], [list(row) for row in listing(what)])
 
 
 @app.command()
@@ -88,33 +67,9 @@ def show(
 ) -> None:
     """Show one thing whole: a recipe or card as TOML, or a part with its options."""
     _load(plugin)
-    from i2i_bridge.data.cards import card_names, load_card
-    from i2i_bridge.recipe import load_recipe, recipe_file, recipe_names
+    from i2i_bridge.catalogue import description
 
-    shipped = recipe_names()
-    if name.endswith(".toml") or name in shipped or name in [known.split("/")[-1] for known in shipped]:
-        load_recipe(name)
-        typer.echo(recipe_file(name).read_text(encoding="utf-8"), nl=False)
-        return
-    if name in card_names():
-        typer.echo(load_card(name).to_toml(), nl=False)
-        return
-    parts = [(kind, members) for kind, members in KINDS.items() if name in members.names()]
-    for kind, members in parts:
-        member = members.get(name)
-        console.say(f"{kind}: {name}\n")
-        console.say(_documentation(member))
-        options = {key: p for key, p in members.options(name).items() if not _is_plumbing(kind, key, p)}
-        for key, parameter in options.items():
-            default = "" if parameter.default is parameter.empty else f" = {parameter.default!r}"
-            console.say(f"  {key}: {_type_name(parameter.annotation)}{default}")
-    if not parts:
-        everything = [
-            *shipped,
-            *card_names(),
-            *(member for members in KINDS.values() for member in members.names()),
-        ]
-        raise UserError(f"nothing is called '{name}'{registry.did_you_mean(name, everything)}")
+    typer.echo(description(name), nl=False)
 
 
 @app.command()
@@ -153,7 +108,7 @@ def train(
     from i2i_bridge.recipe import load_recipe
 
     loaded = load_recipe(recipe, settings or [])
-    if not _train(loaded, out or Path("runs") / loaded.name, device):
+    if not train_run(loaded, out or Path("runs") / loaded.name, device=device):
         raise typer.Exit(INTERRUPTED)
 
 
@@ -162,7 +117,13 @@ def evaluate(
     run: RunFolder,
     nfe: Annotated[
         list[int] | None,
-        typer.Option("--nfe", metavar="N...", help="Network calls per image: --nfe 1 2 5 20. Default: the recipe's."),
+        typer.Option(
+            "--nfe",
+            min=1,
+            max=1000,
+            metavar="N...",
+            help="Network calls per image: --nfe 1 2 5 20. Default: the recipe's.",
+        ),
     ] = None,
     images: Annotated[int | None, typer.Option(min=1, help="Only the first so many held-out images.")] = None,
     metric: Annotated[list[str] | None, typer.Option(help="A metric instead of the recipe's; repeatable.")] = None,
@@ -172,7 +133,7 @@ def evaluate(
 ) -> None:
     """Score a run on its held-out images at several NFE, beside the degraded input's own numbers."""
     _load(plugin)
-    _evaluate(run, nfe, images, metric, root, device)
+    evaluate_run(run, nfe=nfe, images=images, metrics=metric, root=root, device=device)
 
 
 @app.command()
@@ -184,7 +145,7 @@ def report(
 ) -> None:
     """Write report/index.html of an evaluated run: pictures, trajectory, curves, table."""
     _load(plugin)
-    _report(run, root, device)
+    report_run(run, root=root, device=device)
 
 
 @app.command("run")
@@ -203,10 +164,10 @@ def run_(
 
     loaded = load_recipe(recipe, settings or [])
     folder = out or Path("runs") / loaded.name
-    if not _train(loaded, folder, device):
+    if not train_run(loaded, folder, device=device):
         raise typer.Exit(INTERRUPTED)
-    _evaluate(folder, None, None, None, None, device)
-    _report(folder, None, device)
+    evaluate_run(folder, device=device)
+    report_run(folder, device=device)
 
 
 @app.command()
@@ -216,10 +177,10 @@ def restore(
     target: Annotated[Path, typer.Argument(metavar="OUT", help="The restored file, or folder; names stay the same.")],
     nfe: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Network calls per image, 1 to 1000. Default: the recipe's."),
+        typer.Option(min=1, max=1000, metavar="N", help="Network calls per image, 1 to 1000. Default: the recipe's."),
     ] = None,
     samples: Annotated[
-        int, typer.Option(metavar="K", help="Restorations per image; files get -1, -2, ... after their name.")
+        int, typer.Option(min=1, metavar="K", help="Restorations per image; files get -1, -2, ... after their name.")
     ] = 1,
     seed: Annotated[int, typer.Option(help="Seed of the first sample; sample k uses seed + k - 1.")] = 0,
     mask: Annotated[
@@ -241,9 +202,6 @@ def restore(
     from i2i_bridge.restoring import restore_files
     from i2i_bridge.run import load_run
 
-    _check_nfe(nfe)
-    if samples < 1:
-        raise UserError(f"--samples {samples}: at least 1")
     loaded = load_run(run, device=device)
     with console.counting("restored") as done:
         outcome = restore_files(
@@ -328,8 +286,6 @@ def doctor() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point: runs a verb and turns a mistake into one line and exit code 2."""
-    import click
-
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     words = _spread_nfe([word for word in words if word != "--debug"])
@@ -340,10 +296,10 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         console.say_error(str(error))
         code = 2
-    except (click.ClickException, typer.BadParameter) as error:
+    except USAGE_ERRORS as error:
         console.say_error(" ".join(error.format_message().split()) + "; see i2i-bridge --help")
         code = 2
-    except (click.exceptions.Abort, KeyboardInterrupt):
+    except (typer.Abort, KeyboardInterrupt):
         console.say_error("interrupted")
         code = 130
     except Exception as error:
@@ -373,111 +329,6 @@ def _spread_nfe(words: list[str]) -> list[str]:
 def _load(plugins: list[Path] | None) -> None:
     for file in plugins or []:
         registry.load_plugin(file)
-
-
-def _check_nfe(nfe: int | None) -> None:
-    if nfe is not None and not 1 <= nfe <= 1000:
-        raise UserError(f"--nfe {nfe}: a number from 1 to 1000")
-
-
-def _train(recipe: Any, folder: Path, device: str | None) -> bool:
-    from i2i_bridge.training import train
-
-    asked = False
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        if asked:  # the second time: at once, the last checkpoint stays
-            os._exit(128 + number)
-        asked = True
-        console.say("stopping after this step (once more to stop at once)")
-
-    signals = [signal.SIGINT, signal.SIGTERM]
-    before = {number: signal.signal(number, ask) for number in signals}
-    try:
-        with console.training_display(recipe.train.steps) as show_progress:
-            trained = train(recipe, folder, report=show_progress, stop=lambda: asked, cpu=device == "cpu")
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    if not trained.finished:
-        console.say(f"saved {folder} at step {trained.step}; the same command goes on")
-    else:
-        console.say(f"trained {folder}, step {trained.step}")
-    return trained.finished
-
-
-def _opened(run: Path, root: Path | None, device: str | None) -> tuple[Any, Any]:
-    from i2i_bridge.run import load_run
-
-    loaded = load_run(run, device=device)
-    recipe = loaded.recipe
-    if root is not None:
-        recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"root": str(root)})})
-    return loaded, recipe.build_dataset("validation")
-
-
-def _evaluate(
-    run: Path,
-    nfe: list[int] | None,
-    images: int | None,
-    metrics: list[str] | None,
-    root: Path | None,
-    device: str | None,
-) -> None:
-    from i2i_bridge.evaluation import evaluate as measure
-    from i2i_bridge.report import metrics_table
-
-    for count in nfe or []:
-        _check_nfe(count)
-    loaded, dataset = _opened(run, root, device)
-    settings = loaded.recipe.evaluate
-    with console.counting("evaluated") as done:
-        result = measure(
-            loaded,
-            dataset,
-            nfe=nfe or settings.nfe,
-            metrics=metrics or settings.metrics,
-            images=images or settings.images,
-            report=done,
-        )
-    header, rows = metrics_table(result)
-    console.show_table(
-        f"{result.recipe}, step {result.step}, {result.rows[0].images} images",
-        header,
-        [[text for text, _ in row] for row in rows],
-        numbers=True,
-    )
-    for reason in result.skipped.values():
-        console.say(f"not measured: {reason}")
-    console.say(f"wrote {run / 'evaluation' / 'evaluation.json'}")
-
-
-def _report(run: Path, root: Path | None, device: str | None) -> None:
-    from i2i_bridge.report import write_report
-
-    console.say(f"wrote {write_report(*_opened(run, root, device))}")
-
-
-def _first_line(member: Any) -> str:
-    return _documentation(member).split("\n")[0]
-
-
-def _documentation(member: Any) -> str:
-    import inspect
-
-    return inspect.getdoc(member) or "(no description)"
-
-
-def _is_plumbing(kind: str, key: str, parameter: Any) -> bool:
-    """Arguments that the library fills in, not the recipe."""
-    if kind == "samplers":
-        return parameter.kind is not parameter.KEYWORD_ONLY or key == "start"
-    return kind == "grids" or key == "split"
-
-
-def _type_name(annotation: Any) -> str:
-    return annotation.__name__ if isinstance(annotation, type) else str(annotation).replace("typing.", "")
 
 
 if __name__ == "__main__":

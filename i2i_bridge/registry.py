@@ -175,6 +175,19 @@ NETWORKS = Registry("network", "i2i_bridge.networks")
 METRICS = Registry("metric", "i2i_bridge.metrics")
 METHODS = Registry("method", "i2i_bridge.methods")
 
+KINDS: dict[str, Registry] = {
+    "processes": PROCESSES,
+    "targets": TARGETS,
+    "proposals": PROPOSALS,
+    "samplers": SAMPLERS,
+    "grids": TIME_GRIDS,
+    "degradations": DEGRADATIONS,
+    "dataset-kinds": DATASETS,
+    "networks": NETWORKS,
+    "metrics": METRICS,
+}
+"""The registries by the word that lists them: `i2i-bridge list samplers`."""
+
 register_process = PROCESSES.register
 register_target = TARGETS.register
 register_sampler = SAMPLERS.register

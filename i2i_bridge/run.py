@@ -6,7 +6,7 @@ runs/NAME/  recipe.toml  checkpoints/  metrics.jsonl  metrics.csv  samples/  eva
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -19,12 +19,14 @@ from i2i_bridge.errors import UserError
 from i2i_bridge.images import Picture, from_pil, read_picture, to_pil, to_pixels, to_tensor, with_channels
 from i2i_bridge.methods.base import Batch, Method
 from i2i_bridge.randomness import Generator, generator
-from i2i_bridge.recipe import Recipe, load_recipe
+
+if TYPE_CHECKING:  # pydantic: `import i2i_bridge` stays light
+    from i2i_bridge.recipe import Recipe
 
 RECIPE_FILE = "recipe.toml"
 
 
-def build_method(recipe: Recipe, network: nn.Module) -> Method:
+def build_method(recipe: "Recipe", network: nn.Module) -> Method:
     """The method that a recipe describes, around a network."""
     method: Method = registry.METHODS.get(str(recipe.method["name"]))(recipe, network)
     return method
@@ -38,7 +40,7 @@ class Run:
     """
 
     folder: Path
-    recipe: Recipe
+    recipe: "Recipe"
     method: Method
     step: int
     device: torch.device
@@ -179,6 +181,8 @@ def load_run(folder: str | Path, *, device: str | torch.device | None = None) ->
     Raises:
         UserError: The folder is missing or holds no whole checkpoint.
     """
+    from i2i_bridge.recipe import load_recipe
+
     folder = Path(folder)
     if not (folder / RECIPE_FILE).is_file():
         raise UserError(f"{folder}: not a run folder (it has no {RECIPE_FILE})")

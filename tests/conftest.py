@@ -4,6 +4,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from i2i_bridge.registry import KINDS
+
 
 @pytest.fixture
 def rng() -> torch.Generator:
@@ -21,3 +23,12 @@ def golden() -> Path:
     if not folder.is_dir():
         pytest.skip(f"{folder} is not here")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def registries_stay_as_they_are():
+    """What a test registers is gone after it."""
+    before = {registry: dict(registry._members) for registry in KINDS.values() if registry.names()}
+    yield
+    for registry, members in before.items():
+        registry._members = members

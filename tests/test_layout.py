@@ -13,11 +13,11 @@ PACKAGE = ROOT / "i2i_bridge"
 
 # Top of the list knows nothing of what is below it. A package stands for its files.
 ROOMS = [
-    "errors", "shipped", "randomness", "registry", "images", "processes", "official_grid", "targets", "proposals",
-    "time_grids",
-    "samplers", "guidance", "contracts", "degradations", "networks", "data", "metrics", "recipe", "methods",
-    "checkpoint",
-    "metrics_log", "run", "training", "evaluation", "restoring", "report", "checking", "doctor", "console", "cli",
+    "errors", "shipped", "randomness", "registry", "images", "processes", "official_grid", "targets",
+    "proposals", "time_grids", "samplers", "guidance", "contracts", "degradations", "networks", "data",
+    "metrics", "settings", "recipe", "methods", "checkpoint", "metrics_log", "run", "train_state",
+    "training", "evaluation", "restoring", "report", "checking", "doctor", "catalogue", "console", "jobs",
+    "cli",
 ]  # fmt: skip
 ONLY_IN = {
     "rich": {"console.py"},

@@ -16,7 +16,8 @@ from i2i_bridge.recipe import parse_recipe
 from i2i_bridge.report import write_report
 from i2i_bridge.restoring import restore_files
 from i2i_bridge.run import build_method
-from i2i_bridge.training import TrainState, train
+from i2i_bridge.train_state import TrainState
+from i2i_bridge.training import train
 
 
 def scene(seed, side=48):
