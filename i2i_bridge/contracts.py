@@ -1,6 +1,6 @@
 """Contract checks that authors of plug-ins call on their own parts; the tests run them over every registered one.
 
-`check_degradation` stands beside its contract in degradations/base.py.
+`check_degradation` stands beside its contract in degradations/contract.py.
 """
 
 import itertools

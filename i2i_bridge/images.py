@@ -7,7 +7,6 @@ untouched image comes back bit for bit.
 import contextlib
 import os
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -200,26 +199,3 @@ def write_picture(path: Path | str, picture: Picture) -> None:
         with contextlib.suppress(OSError):
             partial.unlink()
         raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
-
-
-def grid(rows: Sequence[Sequence[Tensor]], gap: int = 2) -> np.ndarray:
-    """Rows of images (C, H, W) in [-1, 1] as one picture (H, W, 3) uint8, white gaps between, aligned top left.
-
-    Raises:
-        ValueError: There is no image.
-    """
-    cells = [[with_channels(to_pixels(x), 3) for x in row] for row in rows]
-    if not any(cells):
-        raise ValueError("no images to lay out")
-    columns = max(len(row) for row in cells)
-    heights = [max(cell.shape[0] for cell in row) for row in cells]
-    widths = [max(row[i].shape[1] for row in cells if i < len(row)) for i in range(columns)]
-    sheet = np.full((sum(heights) + gap * (len(cells) - 1), sum(widths) + gap * (columns - 1), 3), 255, np.uint8)
-    top = 0
-    for row, height in zip(cells, heights, strict=True):
-        left = 0
-        for cell, width in zip(row, widths, strict=False):
-            sheet[top : top + cell.shape[0], left : left + cell.shape[1]] = cell
-            left += width + gap
-        top += height + gap
-    return sheet

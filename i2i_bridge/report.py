@@ -14,8 +14,9 @@ from torch import Tensor
 from i2i_bridge import __version__
 from i2i_bridge.data.loading import PairDataset
 from i2i_bridge.evaluation import INPUT, Evaluation, read_evaluation
-from i2i_bridge.images import Picture, grid, read_picture, to_tensor, write_picture
+from i2i_bridge.images import Picture, read_picture, to_tensor, write_picture
 from i2i_bridge.metrics_log import read_metrics
+from i2i_bridge.montage import montage
 from i2i_bridge.randomness import generator
 from i2i_bridge.registry import METRICS
 from i2i_bridge.run import Run
@@ -134,13 +135,13 @@ def _comparison(run: Run, evaluation: Evaluation, folder: Path) -> Figure | None
             rows.append([_read(file) for file in files])
     if not rows:
         return None
-    names = " | ".join(column.replace("input", "degraded").replace("nfe-", "NFE ") for column in columns)
+    names = [column.replace("input", "degraded").replace("nfe-", "NFE ") for column in columns]
     return _save(
         folder,
         "comparison.png",
-        grid(rows),
+        montage(rows, names),
         "Held-out images",
-        f"From left to right: {names}. None was trained on.",
+        f"From left to right: {' | '.join(names)}. None was trained on.",
     )
 
 
@@ -149,7 +150,7 @@ def _read(file: Path) -> Tensor:
 
 
 def _trajectory(run: Run, dataset: PairDataset, folder: Path, nfe: int, columns: int = 8) -> Figure:
-    rows = []
+    rows, header = [], []
     for i in range(min(2, len(dataset))):
         item = dataset[i]
         batch = {name: value[None] for name, value in item.items() if isinstance(value, Tensor)}
@@ -157,10 +158,11 @@ def _trajectory(run: Run, dataset: PairDataset, folder: Path, nfe: int, columns:
         states = [item["x_1"], *(state[0] for state in run.walk(batch, nfe=nfe, generator=draws))]
         chosen = np.linspace(0, len(states) - 1, min(columns, len(states))).round().astype(int)
         rows.append([states[k] for k in chosen])
+        header = ["X_1" if k == 0 else f"call {k}" for k in chosen]
     return _save(
         folder,
         "trajectory.png",
-        grid(rows),
+        montage(rows, header),
         "The walk from X_1 to X_0",
         f"States X_t of a sampling of {nfe} network calls, from the degraded image (left) to the restored one.",
     )

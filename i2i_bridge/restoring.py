@@ -13,13 +13,13 @@ from i2i_bridge.images import (
     IMAGE_SUFFIXES,
     Picture,
     find_images,
-    grid,
     read_picture,
     to_pixels,
     to_tensor,
     with_channels,
     write_picture,
 )
+from i2i_bridge.montage import montage
 from i2i_bridge.randomness import generator
 from i2i_bridge.recipe import Recipe
 from i2i_bridge.run import Run
@@ -148,8 +148,9 @@ def contact_sheet(recipe: Recipe, file: Path, *, rows: int, split: Literal["trai
         columns = [name for name in names if name in item]
         # A mask is in {0, 1}; its picture is in [-1, 1].
         table.append([_three_channels(item[name] * 2 - 1 if name == "mask" else item[name]) for name in columns])
-    write_picture(file, Picture(grid(table), None))
-    return " | ".join({"x_0": "clean x_0", "x_1": "x_1"}.get(name, name) for name in columns) + f", {len(table)} rows"
+    header = ["clean x_0" if name == "x_0" else name for name in columns]
+    write_picture(file, Picture(montage(table, header), None))
+    return f"{' | '.join(header)}, {len(table)} rows"
 
 
 def _three_channels(x: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ last checkpoint was, and ends with the same bits as a run that was never stopped
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +19,9 @@ from torch import Tensor
 from i2i_bridge.checkpoint import latest_checkpoint, save_checkpoint
 from i2i_bridge.data.loading import PairDataset, training_batches
 from i2i_bridge.errors import UserError
-from i2i_bridge.images import Picture, grid, write_picture
+from i2i_bridge.images import Picture, write_picture
 from i2i_bridge.metrics_log import MetricsLog
+from i2i_bridge.montage import montage
 from i2i_bridge.randomness import generator
 from i2i_bridge.recipe import Recipe, load_recipe
 from i2i_bridge.run import RECIPE_FILE, Run, build_method
@@ -302,10 +303,11 @@ def _draw_samples(folder: Path, recipe: Recipe, state: TrainState, device: torch
     run = Run(folder, recipe, build_method(recipe, state.ema), state.step, device)
     validation = recipe.build_dataset("validation")
     table: list[list[Tensor]] = []
+    counts = sorted({1, recipe.sample.nfe})
+    header = ["degraded", *(f"NFE {nfe}" for nfe in counts), "clean"]
     for i in range(min(rows, len(validation))):
         item = validation[i]
         batch = {name: value[None] for name, value in item.items() if isinstance(value, Tensor)}
-        counts: Iterable[int] = sorted({1, recipe.sample.nfe})
         restored = [
             run.restore_batch(batch, nfe=nfe, generator=[generator(recipe.evaluate.seed, "evaluate", item["key"])])[0]
             for nfe in counts
@@ -313,4 +315,4 @@ def _draw_samples(folder: Path, recipe: Recipe, state: TrainState, device: torch
         table.append([item["x_1"], *restored, item["x_0"]])
     samples = folder / "samples"
     samples.mkdir(exist_ok=True)
-    write_picture(samples / f"step-{state.step:08d}.png", Picture(grid(table), None))
+    write_picture(samples / f"step-{state.step:08d}.png", Picture(montage(table, header), None))

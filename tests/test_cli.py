@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from i2i_bridge.cli import main
+from i2i_bridge.montage import HEADER_HEIGHT
 
 SMALL = """
 name = "small"
@@ -118,7 +119,7 @@ def test_copy_and_preview(call, workplace):
     assert call("copy", "demo/deblur", "mine.toml")[0] == 2
     code, out, _ = call("preview", "small.toml", "sheet.png", "-n", "3")
     assert code == 0 and "clean x_0 | x_1, 3 rows" in out
-    assert Image.open("sheet.png").size == (2 * 16 + 2, 3 * 16 + 2 * 2)
+    assert Image.open("sheet.png").size == (2 * 16 + 2, HEADER_HEIGHT + 3 * 16 + 2 * 2)
     code, out, _ = call("preview", "small.toml", "hole.png", "degradation.name=inpaint", 'degradation.mask="center"')
     assert code == 0 and "x_1 | mask" in out
 
@@ -275,6 +276,7 @@ def hook(event, arguments):
         raise RuntimeError(f"network: {event} {arguments}")
 sys.addaudithook(hook)
 from i2i_bridge.cli import main
+from i2i_bridge.montage import HEADER_HEIGHT
 main(["run", "small.toml", "--out", "runs/a", "--device", "cpu"])
 """
     environment = {"PYTHONPATH": str(Path(__file__).parents[1]), "PATH": "/usr/bin:/bin"}

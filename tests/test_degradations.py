@@ -155,7 +155,7 @@ def test_grey_is_rec_601_luma() -> None:
 
 
 def test_colorization_puts_noise_on_x_1_alone() -> None:
-    # kills: noise on the condition; noise_std ignored or squared; condition missing
+    # kills: noise-on-the-condition; noise on the condition; noise_std ignored or squared; condition missing
     x_0 = images(2, height=64, width=64)
     degraded = Colorization(noise_std=0.5)(x_0, generators(2))
     assert degraded.condition is not None

@@ -8,7 +8,6 @@ from i2i_bridge.images import (
     Picture,
     find_images,
     from_pil,
-    grid,
     read_picture,
     to_pil,
     to_pixels,
@@ -149,11 +148,3 @@ def test_writing_leaves_nothing_half_written(tmp_path):
         write_picture(tmp_path / "file" / "a.png", picture)
     write_picture(tmp_path / "new" / "a.png", picture)
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.png"]
-
-
-def test_grid_lays_out_rows():
-    sheet = grid([[torch.full((3, 2, 2), -1.0), torch.full((1, 2, 3), 1.0)], [torch.zeros(3, 4, 2)]], gap=1)
-    assert sheet.shape == (2 + 1 + 4, 2 + 1 + 3, 3)
-    assert sheet[0, 0].tolist() == [0, 0, 0] and sheet[3, 0, 0] in (127, 128) and sheet[2, 0, 0] == 255
-    with pytest.raises(ValueError, match="no images"):
-        grid([])

@@ -1,0 +1,50 @@
+"""Images side by side in one picture, with a word above each column."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from i2i_bridge.images import to_pixels, with_channels
+
+HEADER_HEIGHT = 22
+"""Pixels of the band above the columns."""
+
+
+def montage(rows: Sequence[Sequence[Tensor]], header: Sequence[str] = (), gap: int = 2) -> np.ndarray:
+    """Rows of images (C, H, W) in [-1, 1] as one picture (H, W, 3) uint8, white gaps between, aligned top left.
+
+    Args:
+        header: A word for each column, cut at the column's width; none leaves the band out.
+
+    Raises:
+        ValueError: There is no image.
+    """
+    cells = [[with_channels(to_pixels(x), 3) for x in row] for row in rows]
+    if not any(cells):
+        raise ValueError("no images to lay out")
+    columns = max(len(row) for row in cells)
+    heights = [max(cell.shape[0] for cell in row) for row in cells]
+    widths = [max(row[i].shape[1] for row in cells if i < len(row)) for i in range(columns)]
+    band = HEADER_HEIGHT if header else 0
+    size = (band + sum(heights) + gap * (len(cells) - 1), sum(widths) + gap * (columns - 1), 3)
+    sheet = np.full(size, 255, np.uint8)
+    left = 0
+    for word, width in zip(header, widths, strict=False):
+        sheet[:band, left : left + width] = _word(word, width, band)
+        left += width + gap
+    top = band
+    for row, height in zip(cells, heights, strict=True):
+        left = 0
+        for cell, width in zip(row, widths, strict=False):
+            sheet[top : top + cell.shape[0], left : left + cell.shape[1]] = cell
+            left += width + gap
+        top += height + gap
+    return sheet
+
+
+def _word(text: str, width: int, height: int) -> np.ndarray:
+    image = Image.new("RGB", (width, height), "white")
+    ImageDraw.Draw(image).text((1, height // 2), text, fill="black", font=ImageFont.load_default(14), anchor="lm")
+    return np.asarray(image)

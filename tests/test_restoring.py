@@ -1,0 +1,130 @@
+"""Files in, files out, for every kind of task: what a user brings to `restore` differs between them."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from i2i_bridge import UserError, load_run
+from i2i_bridge.recipe import parse_recipe
+from i2i_bridge.restoring import restore_files
+from i2i_bridge.training import train
+
+
+@pytest.fixture
+def run_of(tmp_path):
+    """A run of a degradation after one step: what comes out is poor, but how it comes out is what is tested."""
+
+    def make(degradation, task="restoration", **network):
+        (tmp_path / "photos").mkdir(exist_ok=True)
+        for i in range(3):
+            photo(i).save(tmp_path / "photos" / f"{i}.png")
+        table = {
+            "name": "small",
+            "summary": "a small one",
+            "task": task,
+            "data": {"root": str(tmp_path / "photos"), "source": {"name": "images"}, "size": 32, "crop": "random"},
+            "degradation": degradation,
+            "network": {"name": "unet", "channels": 8, "channel_mult": [1, 1], "blocks_per_level": 1, **network},
+            "train": {"steps": 1, "batch_size": 2, "workers": 0, "precision": "fp32"},
+            "sample": {"nfe": 2},
+        }
+        train(parse_recipe(table, "small"), tmp_path / "run", cpu=True)
+        return load_run(tmp_path / "run", device="cpu")
+
+    return make
+
+
+def photo(seed, size=(44, 36)):
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def hole(size=(44, 36)):
+    pixels = np.zeros((size[1], size[0]), np.uint8)
+    pixels[10:20, 12:30] = 255
+    return Image.fromarray(pixels)
+
+
+def test_inpainting_needs_a_mask_and_keeps_what_is_known(run_of, tmp_path):
+    # kills: mask-lost-when-restoring
+    run = run_of({"name": "inpaint", "mask": "center"})
+    source, unknown = photo(7), np.asarray(hole()) > 0
+    with pytest.raises(UserError, match="needs a mask"):
+        run.restore(source)
+    with pytest.raises(UserError, match="the mask is 20x20 pixels and the image 44x36"):
+        run.restore(source, mask=hole((20, 20)))
+    restored = np.asarray(run.restore(source, mask=hole(), nfe=3))
+    assert np.array_equal(restored[~unknown], np.asarray(source)[~unknown])
+    assert not np.array_equal(restored[unknown], np.asarray(source)[unknown])
+    # What lies under the hole is not read.
+    emptied = np.where(unknown[..., None], 0, np.asarray(source)).astype(np.uint8)
+    assert np.array_equal(np.asarray(run.restore(Image.fromarray(emptied), mask=hole(), nfe=3)), restored)
+
+
+def test_masks_of_a_folder_are_found_by_name(run_of, tmp_path):
+    run = run_of({"name": "inpaint", "mask": "center"})
+    for folder in ("in", "masks"):
+        (tmp_path / folder / "deep").mkdir(parents=True)
+    for name in ("a", "deep/b", "c"):
+        photo(3).save(tmp_path / "in" / f"{name}.png")
+    for name in ("a", "deep/b"):
+        hole().save(tmp_path / "masks" / f"{name}.bmp")
+    outcome = restore_files(run, tmp_path / "in", tmp_path / "out", mask=tmp_path / "masks")
+    assert outcome.written == 2 and outcome.nfe == 2
+    assert len(outcome.problems) == 1 and "no mask for" in outcome.problems[0] and "c.png" in outcome.problems[0]
+    assert sorted(p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*.png")) == [
+        "a.png",
+        "deep/b.png",
+    ]
+
+
+def test_super_resolution_enlarges_a_small_image(run_of, tmp_path):
+    run = run_of({"name": "sr4x", "filter": "bicubic"})
+    assert run.restore(photo(1, (11, 7))).size == (44, 28)
+    transparent = photo(1, (11, 7)).convert("RGBA")
+    transparent.putalpha(128)
+    restored = run.restore(transparent)
+    assert restored.size == (44, 28) and restored.mode == "RGBA"
+    assert set(np.asarray(restored)[..., 3].ravel()) == {128}
+
+
+@pytest.mark.parametrize(
+    ("degradation", "kept"),
+    [
+        ({"name": "sr4x", "filter": "pool"}, (44, 36)),
+        ({"name": "inpaint", "mask": "freeform"}, (44, 36)),
+        ({"name": "blur", "kernel": "gaussian"}, (44, 36)),
+        ({"name": "jpeg", "quality": 10}, (32, 32)),
+    ],
+    ids=lambda value: value.get("name") if isinstance(value, dict) else "",
+)
+def test_degrade_starts_from_a_clean_photo(run_of, tmp_path, degradation, kept):
+    run = run_of(degradation)
+    photo(5).save(tmp_path / "clean.png")
+    outcome = restore_files(run, tmp_path / "clean.png", tmp_path / "out" / "x.png", degrade=True, seed=3)
+    assert outcome.written == 1
+    degraded, restored = (Image.open(tmp_path / "out" / f"{name}.png") for name in ("x-degraded", "x"))
+    assert degraded.size == restored.size == kept
+    assert not np.array_equal(np.asarray(degraded), np.asarray(photo(5).crop((0, 0, *kept))))
+
+
+def test_colorization_turns_grey_into_colour(run_of, tmp_path):
+    run = run_of({"name": "colorization", "noise_std": 0.5}, task="translation", condition_channels=3)
+    grey = photo(2).convert("L")
+    restored = run.restore(grey, seed=1)
+    assert restored.mode == "RGB" and restored.size == grey.size
+    pixels = np.asarray(restored).astype(int)
+    assert np.abs(pixels[..., 0] - pixels[..., 2]).max() > 3
+    # The noise of X_1 is of the seed: the same again, another one otherwise.
+    assert np.array_equal(np.asarray(run.restore(grey, seed=1)), np.asarray(restored))
+    assert not np.array_equal(np.asarray(run.restore(grey, seed=2)), np.asarray(restored))
+
+
+def test_degrade_without_a_degradation_is_refused(run_of, tmp_path):
+    run = run_of({"name": "noise", "std": 0.1})
+    pairs = run.recipe.model_copy(update={"degradation": None})
+    object.__setattr__(run, "recipe", pairs)
+    photo(1).save(tmp_path / "a.png")
+    with pytest.raises(UserError, match="learns from pairs and has no degradation"):
+        restore_files(run, tmp_path / "a.png", tmp_path / "b.png", degrade=True)
+    assert not (tmp_path / "b.png").exists()
