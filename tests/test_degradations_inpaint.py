@@ -148,7 +148,8 @@ def test_a_folder_is_read_only_when_it_is_needed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mask", ["center", "freeform"])
 def test_known_pixels_are_kept_and_holes_are_noise(mask: str) -> None:
-    # kills: hole-and-known-exchanged; inverted mask; hole left as it was; noise added to the image; noise of another std; grey noise
+    # kills: hole-and-known-exchanged;
+    # inverted mask; hole left as it was; noise added to the image; noise of another std; grey noise
     x_0 = images(8, 128, 128)
     degraded = Inpaint(mask)(x_0, generators(8))  # type: ignore[arg-type]
     assert degraded.mask is not None

@@ -37,7 +37,8 @@ def psnr(a: Tensor, b: Tensor) -> float:
 
 
 def test_tables_have_the_known_rows() -> None:
-    # kills: jpeg-round-instead-of-floor; round instead of floor; quality 50 taken as the lower branch's scale; no clip at 255
+    # kills: jpeg-round-instead-of-floor;
+    # round instead of floor; quality 50 taken as the lower branch's scale; no clip at 255
     luma, chroma = quantisation_tables(5)
     assert luma[0].tolist() == [160, 110, 100, 160, 240, 255, 255, 255]
     assert chroma[0].tolist() == [170, 180, 240, 255, 255, 255, 255, 255]
@@ -103,7 +104,8 @@ def test_each_frequency_has_its_own_step() -> None:
 
 
 def test_chroma_is_taken_at_even_pixels_and_repeated() -> None:
-    # kills: jpeg-chroma-averaged; averaged chroma; decimation at odd pixels; chroma kept at full resolution
+    # kills: jpeg-chroma-averaged;
+    # averaged chroma; decimation at odd pixels; chroma kept at full resolution
     red = torch.tensor([1.402, -0.714, 0]).view(1, 3, 1, 1) * 60
     for odd_only, expected in ((True, 0.0), (False, 60.0)):
         where = torch.zeros(1, 1, 16, 16)

@@ -60,7 +60,8 @@ def test_pool_is_the_mean_of_blocks_repeated() -> None:
 
 
 def test_cubic_taps_are_the_known_ones() -> None:
-    # kills: bicubic-off-centre; a = -0.75 (OpenCV, torch without antialiasing); not normalised; centre off by half a pixel
+    # kills: bicubic-off-centre;
+    # a = -0.75 (OpenCV, torch without antialiasing); not normalised; centre off by half a pixel
     half = [-0.00170898, -0.01098633, -0.01831055, -0.01196289, 0.02270508, 0.09741211, 0.18188477, 0.2409668]
     assert cubic_taps() == pytest.approx([*half, *reversed(half)], abs=1e-8)
     assert sum(cubic_taps()) == pytest.approx(1, abs=1e-12)
@@ -88,7 +89,8 @@ def test_bicubic_borders_are_symmetric() -> None:
 
 @pytest.mark.parametrize("degradation", [SuperResolution4x(), SuperResolution4x("bicubic"), Blur(), Blur("gaussian")])
 def test_a_constant_image_stays_as_it_is(degradation: Blur | SuperResolution4x) -> None:
-    # kills: blur-not-normalised; zero padding; taps that do not sum to 1
+    # kills: blur-not-normalised;
+    # zero padding; taps that do not sum to 1
     for value in (-1.0, 0.3, 1.0):
         x_0 = torch.full((1, 3, 32, 32), value)
         assert torch.allclose(degradation(x_0, ANY).x_1, x_0, atol=1e-6)

@@ -44,7 +44,8 @@ def images(*shape: int, seed: int = 1, dtype: torch.dtype = torch.float32) -> Te
 
 
 def test_sinusoid_is_the_formula() -> None:
-    # kills: time-sine-first; [sin, cos] order; exponent 2k/(dim-2); max_period of another value; angles in float32
+    # kills: time-sine-first;
+    # [sin, cos] order; exponent 2k/(dim-2); max_period of another value; angles in float32
     t, dim = [0.0, 0.1234567, 1.0], 12
     frequencies = [1000.0 * 10000.0 ** (-2 * k / dim) for k in range(dim // 2)]
     wanted = [[f(u * w) for f in (math.cos, math.sin) for w in frequencies] for u in t]
@@ -122,7 +123,8 @@ def reference_norm(x: Tensor, norm: nn.GroupNorm) -> Tensor:
 
 @pytest.mark.parametrize(("resample", "width"), [("none", 6), ("none", 4), ("down", 4), ("up", 4)])
 def test_residual_block_is_its_formula(resample: str, width: int) -> None:
-    # kills: scale-without-one; scale and shift swapped; scale instead of 1 + scale; resampling after the convolution or not on
+    # kills: scale-without-one;
+    # scale and shift swapped; scale instead of 1 + scale; resampling after the convolution or not on
     # the skip; bilinear or max pooling; no skip convolution; activation left out
     block = randomised(ResidualBlock(4, width, 5, resample=resample)).double()  # type: ignore[arg-type]
     x, time = images(2, 4, 4, 6, dtype=torch.float64), images(2, 5, seed=2, dtype=torch.float64)
@@ -151,7 +153,8 @@ def test_residual_block_is_its_formula(resample: str, width: int) -> None:
 
 
 def test_attention_is_its_formula() -> None:
-    # kills: heads-inside-qkv; (qkv, head, c) layout instead of (head, qkv, c); missing 1/sqrt(c); q and k swapped; no residual
+    # kills: heads-inside-qkv;
+    # (qkv, head, c) layout instead of (head, qkv, c); missing 1/sqrt(c); q and k swapped; no residual
     block = randomised(AttentionBlock(12, 4)).double()
     with torch.no_grad():
         block.qkv.weight *= 3  # else the softmax is nearly flat and hides its scale
@@ -169,7 +172,8 @@ def test_attention_is_its_formula() -> None:
 
 
 def test_group_norm_gradient_in_channels_last_is_torchs() -> None:
-    # kills: norm-gradient-without-mean; any term or factor of the hand-written gradient; statistics over the batch; wrong group size
+    # kills: norm-gradient-without-mean;
+    # any term or factor of the hand-written gradient; statistics over the batch; wrong group size
     norm = randomised(GroupNorm(48)).double()
     assert norm.num_groups == 16
     x = (2 + 3 * images(3, 48, 4, 6, dtype=torch.float64)).contiguous(memory_format=torch.channels_last)
