@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from i2i_bridge import registry
-from i2i_bridge.data.cards import card_names, load_card, open_source
+from i2i_bridge.data.cards import card_names, is_card, load_card, open_source
 from i2i_bridge.data.loading import decode_item
 from i2i_bridge.data.pairs import PairSource
 from i2i_bridge.errors import UserError
@@ -24,7 +24,7 @@ def check_data(
     and paired.
 
     Args:
-        what: A recipe, a dataset card, or a folder.
+        what: A recipe, a dataset card (shipped, or a TOML file), or a folder.
         settings: `key=value`: recipe settings, or for a card or folder the options of the dataset kind
             (`kind=paired_folders x_0=clean x_1=noisy`; a folder is 'images' by default).
         report: Called with (items done, items in all).
@@ -34,7 +34,7 @@ def check_data(
     """
     opened: dict[str, tuple[PairSource, Look]] = {}
     problems: list[str] = []
-    plain = Path(what).is_dir() or what in card_names()
+    plain = Path(what).is_dir() or what in card_names() or is_card(Path(what))
     for split in ("train", "val"):
         try:
             opened[split] = (

@@ -74,23 +74,26 @@ def show(
 
 @app.command()
 def copy(
-    recipe: RecipeName,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A recipe, or a dataset card such as my-pairs.")],
     file: Annotated[Path, typer.Argument(help="The new TOML file.")],
 ) -> None:
-    """Copy a recipe into a file of your own, to edit and train."""
-    from i2i_bridge.recipe import load_recipe, recipe_file
+    """Copy a recipe or a dataset card into a file of your own, to edit and use."""
+    from i2i_bridge.data.cards import card_file, card_names
+    from i2i_bridge.recipe import is_recipe_name, recipe_file
 
-    load_recipe(recipe)
+    is_card = name in card_names() and not is_recipe_name(name)
+    source = card_file(name) if is_card else recipe_file(name)
     if file.suffix != ".toml":
-        raise UserError(f"{file}: a recipe file ends in .toml")
+        raise UserError(f"{file}: a recipe or card ends in .toml")
     if file.exists():
         raise UserError(f"{file} exists already; choose another name")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(recipe_file(recipe).read_text(encoding="utf-8"), encoding="utf-8")
+        file.write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
     except OSError as error:
         raise UserError(f"{file}: {error.strerror}") from error
-    console.say(f"wrote {file}; train it with: i2i-bridge train {file}")
+    then = f"name it in a recipe: data.card={file}" if is_card else f"train it with: i2i-bridge train {file}"
+    console.say(f"wrote {file}; {then}")
 
 
 @app.command()

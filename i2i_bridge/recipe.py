@@ -166,6 +166,11 @@ def recipe_names() -> list[str]:
     return sorted(str(path.relative_to(folder).with_suffix("")).replace("\\", "/") for path in folder.rglob("*.toml"))
 
 
+def is_recipe_name(name: str) -> bool:
+    """Whether a shipped recipe has this name, or its last part."""
+    return any(name in (known, known.split("/")[-1]) for known in recipe_names())
+
+
 def recipe_file(name: str) -> Path:
     """The file of a recipe: an existing path, a shipped name, or its last part where that is unambiguous.
 
@@ -208,6 +213,7 @@ def load_recipe(name: str | Path, overrides: Iterable[str] = ()) -> Recipe:
         raise UserError(f"{path}: {error.strerror}") from error
     for override in overrides:
         _override(table, override)
+    _take_in_card(table)
     return parse_recipe(table, str(path))
 
 
@@ -220,6 +226,16 @@ def parse_recipe(table: Mapping[str, Any], where: str) -> Recipe:
         raise UserError(f"{where}: {_one_line(error)}") from error
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
+
+
+def _take_in_card(table: dict[str, Any]) -> None:
+    """A user's own card becomes part of the recipe: a run folder must not depend on a file elsewhere."""
+    from i2i_bridge.data.cards import load_card
+
+    data = table.get("data")
+    if isinstance(data, dict) and str(data.get("card", "")).endswith(".toml"):
+        source = load_card(data.pop("card")).dataset
+        data["source"] = source | data.get("source", {})
 
 
 def _override(table: dict[str, Any], text: str) -> None:

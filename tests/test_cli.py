@@ -124,6 +124,31 @@ def test_copy_and_preview(call, workplace):
     assert code == 0 and "x_1 | mask" in out
 
 
+def test_a_card_of_ones_own(call, workplace):
+    """Registering a dataset without code: a card beside the data, named by any recipe from any folder."""
+    for side in ("target", "source"):
+        Path("scans", "all", side).mkdir(parents=True)
+        for i in range(8):
+            Image.effect_noise((20, 20), 40).convert("RGB").save(Path("scans", "all", side, f"{i}.png"))
+    assert call("copy", "my-pairs", "scans/card.toml")[0] == 0
+    card = Path("scans/card.toml")
+    card.write_text(card.read_text().replace("path/to/my-pairs", "all").replace("holdout = 0.1", "holdout = 0.4"))
+    assert call("check", "scans/card.toml")[0] == 0
+    Path("pairs.toml").write_text(
+        SMALL.format(root="photos", degradation="blur")
+        .replace('root = "photos"', 'card = "scans/card.toml"')
+        .replace('source = { name = "images", holdout = 0.3 }', "")
+        .replace('[degradation]\nname = "blur"', "")
+    )
+    code, out, err = call("train", "pairs.toml", "--out", "runs/pairs", "--device", "cpu")
+    assert code == 0, (out, err)
+    # The run does not need the card any more.
+    card.unlink()
+    code, out, err = call("evaluate", "runs/pairs", "--device", "cpu")
+    assert code == 0 and "degraded input" in out, err
+    assert call("copy", "edges2shoes", "shoes.toml")[0] == 0 and "translation" in Path("shoes.toml").read_text()
+
+
 def test_check_lists_all_problems_in_one_pass(call, workplace):
     assert call("check", "photos")[0] == 0
     Path("photos/a.png").write_bytes(b"broken")

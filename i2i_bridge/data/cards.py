@@ -39,24 +39,29 @@ class Card(BaseModel):
         return tomlkit.dumps(self.model_dump(exclude_defaults=True))
 
 
+def card_file(name: str) -> Path:
+    """The file of a shipped card."""
+    return shipped_folder("datasets") / f"{name}.toml"
+
+
 def card_names() -> list[str]:
     """Names of the shipped cards."""
     return sorted(path.stem for path in shipped_folder("datasets").glob("*.toml"))
 
 
 def load_card(name: str | Path) -> Card:
-    """A shipped card by name, or a user's by its TOML file.
+    """A shipped card by name, or a user's by its TOML file, whose relative `root` starts at the card's folder.
 
     Raises:
         UserError: There is none (the message names the nearest), or the file is wrong.
     """
     path = Path(name)
     if path.suffix != ".toml":
-        path = shipped_folder("datasets") / f"{name}.toml"
+        path = card_file(str(name))
         if str(name) not in card_names():
             raise UserError(f"no dataset card '{name}'{registry.did_you_mean(str(name), card_names())}")
     try:
-        return Card.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        card = Card.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file") from error
     except ValidationError as error:
@@ -66,6 +71,18 @@ def load_card(name: str | Path) -> Card:
         raise UserError(f"{path}: {place}: {first['msg'].lower()}{hint}") from error
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: {error}") from error
+    if Path(name) == path and "root" in card.dataset:
+        # As seen from the card, wherever the command is typed; an absolute path stays itself.
+        card.dataset["root"] = str(path.parent / str(card.dataset["root"]))
+    return card
+
+
+def is_card(file: Path) -> bool:
+    """Whether a TOML file is a dataset card and not a recipe: it has a table [dataset]."""
+    try:
+        return "dataset" in tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
 
 
 def open_source(table: Mapping[str, Any], split: str) -> PairSource:
