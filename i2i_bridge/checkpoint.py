@@ -19,6 +19,7 @@ from typing import Any
 from torch import Tensor
 
 from i2i_bridge.errors import UserError
+from i2i_bridge.files import flushed
 
 FORMAT = 1
 
@@ -69,10 +70,10 @@ def save_checkpoint(
         files = {}
         for part, tensors in parts.items():
             data = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
-            _write(temporary / f"{part}.safetensors", data)
+            flushed(temporary / f"{part}.safetensors", data)
             files[f"{part}.safetensors"] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
         manifest = {"format": FORMAT, "step": step, "state": dict(state), "files": files}
-        _write(temporary / "manifest.json", json.dumps(manifest, indent=1).encode())
+        flushed(temporary / "manifest.json", json.dumps(manifest, indent=1).encode())
         _flush(temporary)
         if final.exists():  # the same step saved again, after a resume
             shutil.rmtree(final)
@@ -124,13 +125,6 @@ def _verified(folder: Path) -> Checkpoint:
         return Checkpoint(folder, int(manifest["step"]), dict(manifest["state"]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{folder}: not a whole checkpoint ({type(error).__name__}: {error})") from error
-
-
-def _write(path: Path, data: bytes) -> None:
-    with path.open("wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
 
 
 def _flush(folder: Path) -> None:

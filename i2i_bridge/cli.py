@@ -8,6 +8,7 @@ import typer
 
 from i2i_bridge import console, registry
 from i2i_bridge.errors import UserError
+from i2i_bridge.files import write_whole
 from i2i_bridge.jobs import evaluate_run, report_run, train_run
 
 app = typer.Typer(
@@ -87,11 +88,7 @@ def copy(
         raise UserError(f"{file}: a recipe or card ends in .toml")
     if file.exists():
         raise UserError(f"{file} exists already; choose another name")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{file}: {error.strerror}") from error
+    write_whole(file, source.read_bytes())
     then = f"name it in a recipe: data.card={file}" if is_card else f"train it with: i2i-bridge train {file}"
     console.say(f"wrote {file}; {then}")
 
@@ -190,6 +187,13 @@ def restore(
         Path | None,
         typer.Option(help="For inpainting: an image, or folder of images of the same names; white = unknown."),
     ] = None,
+    condition: Annotated[
+        Path | None,
+        typer.Option(help="The network's own condition, where the dataset brought one: an image, or folder likewise."),
+    ] = None,
+    trajectory: Annotated[
+        bool, typer.Option("--trajectory", help="Also write the walk from X_1 to X_0, as NAME-trajectory.png.")
+    ] = False,
     degrade: Annotated[
         bool,
         typer.Option(
@@ -215,7 +219,9 @@ def restore(
             samples=samples,
             seed=seed,
             mask=mask,
+            condition=condition,
             degrade=degrade,
+            trajectory=trajectory,
             report=done,
         )
     for line in outcome.problems:

@@ -47,9 +47,8 @@ def check_process(process: Process) -> list[str]:
 def check_sampler(sampler: Sampler, process: Process, grid: TimeGrid) -> list[str]:
     """What is wrong with a sampler on a process, one line each; empty when it keeps the contract.
 
-    Checked for several NFE: as many calls of predict_x0 as `times` has steps, times inside [0, 1] that fall, an
-    oracle's
-    X_0 returned to the last bit, x_1 untouched, the same images from the same generator, and the global generator
+    Checked for several NFE: as many calls of predict_x0 as `times` has steps, at times inside (0, 1] that fall; an
+    oracle's X_0 returned to the last bit; x_1 untouched; the same images from the same generator; the global generator
     unread.
     """
     problems = []

@@ -16,6 +16,7 @@ from torch import Tensor
 from i2i_bridge import registry
 from i2i_bridge.data.loading import PairDataset
 from i2i_bridge.errors import UserError
+from i2i_bridge.files import write_whole
 from i2i_bridge.images import Picture, to_pixels, to_tensor, write_picture
 from i2i_bridge.metrics.base import Metric
 from i2i_bridge.randomness import generator
@@ -211,6 +212,4 @@ def _write_json(file: Path, result: Evaluation) -> None:
             return [plain(inner) for inner in value]
         return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
-    partial = file.with_suffix(".part")
-    partial.write_text(json.dumps(plain(asdict(result)), indent=1), encoding="utf-8")
-    partial.replace(file)
+    write_whole(file, json.dumps(plain(asdict(result)), indent=1).encode())

@@ -4,7 +4,7 @@ Inside, an image is float32 in [-1, 1], (C, H, W). Outside it is 8-bit or 16-bit
 untouched image comes back bit for bit.
 """
 
-import contextlib
+import io
 import os
 import warnings
 from dataclasses import dataclass
@@ -16,6 +16,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from i2i_bridge.errors import UserError
+from i2i_bridge.files import write_whole
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
@@ -57,8 +58,7 @@ def read_picture(path: Path | str) -> Picture:
 
     Raises:
         UserError: The file is missing, not one of PNG, JPEG, WebP, BMP, TIFF, damaged, too large, or of a mode
-            without a
-            documented meaning here (`from_pil`).
+            without a documented meaning here (`from_pil`).
     """
     path = Path(path)
     if path.is_dir():
@@ -188,14 +188,10 @@ def write_picture(path: Path | str, picture: Picture) -> None:
         raise UserError(f"{path}: this image has 16 bits; write it as .png or .tif")
     if picture.alpha is not None and suffix in (".jpg", ".jpeg", ".bmp"):
         picture = Picture(picture.pixels)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    image = to_pil(picture)
     options = {"quality": 95} if suffix in (".jpg", ".jpeg", ".webp") else {}
+    encoded = io.BytesIO()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        image.save(partial, format=Image.registered_extensions()[suffix], **options)
-        partial.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink()
-        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
+        to_pil(picture).save(encoded, format=Image.registered_extensions()[suffix], **options)
+    except (OSError, ValueError) as error:  # more pixels than the format can hold
+        raise UserError(f"{path}: cannot be encoded ({error})") from error
+    write_whole(path, encoded.getvalue())

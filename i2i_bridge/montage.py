@@ -1,6 +1,6 @@
 """Images side by side in one picture, with a word above each column."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -42,6 +42,29 @@ def montage(rows: Sequence[Sequence[Tensor]], header: Sequence[str] = (), gap: i
             left += width + gap
         top += height + gap
     return sheet
+
+
+def states_shown(x_1: Tensor, states: Iterable[Tensor], columns: int = 8) -> tuple[list[Tensor], list[str]]:
+    """At most `columns` states of a walk, evenly spread from X_1 to the last, and a word for each.
+
+    Memory does not grow with the number of states: while they come, every second one is let go when there are many.
+
+    Args:
+        x_1: Where the walk starts, (C, H, W).
+        states: What a sampler yields, the last one restored; at least one.
+    """
+    kept, spacing, last = [(0, x_1)], 1, (0, x_1)
+    for i, state in enumerate(states, 1):
+        last = (i, state)
+        if i % spacing == 0:
+            kept.append(last)
+        if len(kept) > 4 * columns:
+            kept, spacing = kept[::2], 2 * spacing
+    if kept[-1][0] != last[0]:
+        kept.append(last)
+    chosen = np.linspace(0, len(kept) - 1, min(columns, len(kept))).round().astype(int)
+    numbers = [kept[k][0] for k in chosen]
+    return [kept[k][1] for k in chosen], ["X_1", *(f"step {number}" for number in numbers[1:])]
 
 
 def _word(text: str, width: int, height: int) -> np.ndarray:

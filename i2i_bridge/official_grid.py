@@ -36,10 +36,12 @@ class OfficialGrid(Process):
         beta_k = (sqrt(1e-4) + k/(N-1) (sqrt(beta_max/N) - sqrt(1e-4)))^2,  k < N/2,   beta_{N-1-k} = beta_k
         sigma_k^2 = sum_{i<=k} beta_i,   sigma_bar_k^2 = sum_{i>=k} beta_i
 
-    `coefficients` are those of the sampling chain, which runs on sigma_k^2 alone (S = sigma_{N-1}^2): a = sigma_k^2 /
-    S,
-    b = 1 - a, c = sigma_k sqrt(S - sigma_k^2) / sqrt(S). Time t in (k/N, (k+1)/N] is index k; t = 0 is the clean image,
-    which the released code never reaches: it stops at index 0.
+    `coefficients` are those of the sampling chain, which runs on sigma_k^2 alone, with S = sigma_{N-1}^2:
+
+        a = sigma_k^2 / S,   b = 1 - a,   c = sigma_k sqrt(S - sigma_k^2) / sqrt(S)
+
+    Time t in (k/N, (k+1)/N] is index k; t = 0 is the clean image, which the released code never reaches: it stops at
+    index 0.
 
     Args:
         interval: Number of indices N; even.

@@ -140,8 +140,8 @@ class I2SB(Process):
             raise ValueError(f"beta_min and beta_max must be positive, got {self.beta_min} and {self.beta_max}")
 
     def _from_end(self, t: Tensor) -> Tensor:
-        # int_0^t of the ramp, a polynomial with positive terms only in sum: exact for t <= 1/2, also at beta_max =
-        # beta_min.
+        # int_0^t of the ramp for t <= 1/2, as a polynomial: no division by beta_max - beta_min, so equal rates are
+        # no special case.
         p = math.sqrt(self.beta_min)
         q = math.sqrt(self.beta_max) - p
         return t * (p * p + p * q * t + q * q * t * t / 3)
@@ -231,10 +231,10 @@ class VEBridge(Process):
 class VPBridge(Process):
     """Variance-preserving bridge (DDBM, Zhou et al. 2024).
 
-        E_t = beta_min t + beta_d t^2 / 2,  alpha_t = exp(-E_t / 2),  rho_t^2 = exp(E_t) - 1,  rhobar_t^2 = rho_1^2 -
-        rho_t^2
-        a = (alpha_t / alpha_1) rho_t^2 / rho_1^2,   b = alpha_t rhobar_t^2 / rho_1^2,   c = alpha_t rho_t rhobar_t /
-        rho_1
+        E_t = beta_min t + beta_d t^2 / 2,   alpha_t = exp(-E_t / 2)
+        rho_t^2 = exp(E_t) - 1,   rhobar_t^2 = rho_1^2 - rho_t^2
+        a = (alpha_t / alpha_1) rho_t^2 / rho_1^2,   b = alpha_t rhobar_t^2 / rho_1^2
+        c = alpha_t rho_t rhobar_t / rho_1
 
     sigma_t is alpha_t rho_t = sqrt(1 - alpha_t^2), the diffusion's own standard deviation.
     """

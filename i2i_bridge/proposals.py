@@ -34,8 +34,7 @@ class PosteriorProposal:
 class MixtureProposal:
     """A share of the samples from the forward SDE, the rest from q(X_t | X_0, X_1) (the ablation of Figure 10).
 
-        with probability forward_ratio:  X_t = X_0 + sigma_t z        (the forward SDE of score-based models, Eq. 6
-        with f = 0)
+        with probability forward_ratio:  X_t = X_0 + sigma_t z        (the forward SDE, Eq. 6 with f = 0)
         else:                            X_t ~ q(X_t | X_0, X_1)
 
     The forward SDE does not know X_1, so it leaves the states that sampling visits; q is the better choice in the

@@ -5,7 +5,8 @@ not depend on batch size, worker, process count or order, and nothing reads or w
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -23,6 +24,20 @@ def key(seed: int, purpose: str, *index: int | str) -> int:
 def generator(seed: int, purpose: str, *index: int | str) -> torch.Generator:
     """A CPU generator keyed by (seed, purpose, index)."""
     return torch.Generator().manual_seed(key(seed, purpose, *index))
+
+
+@contextmanager
+def global_seed(seed: int, device: torch.device) -> Iterator[None]:
+    """torch's global generators seeded inside the block and as before after it.
+
+    For what draws from nowhere else: the initial weights of layers, and dropout.
+    """
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.default_generator.manual_seed(seed)
+        if device.type == "cuda":
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        yield
 
 
 def randn_like(x: Tensor, generator: Generator) -> Tensor:

@@ -62,6 +62,8 @@ class Recipe(Settings):
         if self.degradation is not None:
             self.build_degradation()
         registry.NETWORKS.check(self._network_table())
+        if self.data.own_condition and not self.condition_channels:
+            raise UserError("data.own_condition is set, but network.condition_channels is 0: nothing would see it")
         return self
 
     def build_process(self) -> Process:
@@ -95,6 +97,8 @@ class Recipe(Settings):
         from i2i_bridge.data.cards import load_card
 
         table = dict(load_card(self.data.card).dataset) if self.data.card else {}
+        if self.data.source.get("name", table.get("name")) != table.get("name"):
+            table = {}  # another kind: the card's options would not fit it
         table |= self.data.source
         if self.data.root is not None:
             table["root"] = self.data.root
@@ -125,7 +129,21 @@ class Recipe(Settings):
             flip=self.data.flip and training,
         )
         seed = self.train.seed if training else self.evaluate.seed
-        return PairDataset(source, geometry, self.build_degradation(), self.data.channels, seed, split)
+        return PairDataset(
+            source,
+            geometry,
+            self.build_degradation(),
+            self.data.channels,
+            seed,
+            split,
+            condition_channels=self.condition_channels,
+            own_condition=self.data.own_condition,
+        )
+
+    @property
+    def condition_channels(self) -> int:
+        """Channels of what the network sees beside X_t: X_1 or another image; 0 for nothing."""
+        return int(self.network.get("condition_channels", 0))
 
     def build_network(self) -> torch.nn.Module:
         """The network of `[network]`, freshly initialised; its channels default to the data's."""
@@ -211,7 +229,7 @@ def load_recipe(name: str | Path, overrides: Iterable[str] = ()) -> Recipe:
         raise UserError(f"{path}: {error}") from error
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from error
-    for override in overrides:
+    for override in sorted(overrides, key=lambda text: not text.startswith("data.card=")):
         _override(table, override)
     _take_in_card(table)
     return parse_recipe(table, str(path))
@@ -252,7 +270,10 @@ def _override(table: dict[str, Any], text: str) -> None:
         if not isinstance(inner, dict):
             raise UserError(f"'{text}': '{parent}' is a value, not a table")
         table = inner
-    # Another name is another member: its predecessor's options would not fit it.
+    # Another dataset, or another member of that name: its predecessor's options would not fit it.
+    if key == "data.card":
+        table.pop("source", None)
+        table.pop("root", None)
     if last == "name" and parents and table.get("name") != parsed:
         table.clear()
     table[last] = parsed

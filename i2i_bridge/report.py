@@ -16,7 +16,7 @@ from i2i_bridge.data.loading import PairDataset
 from i2i_bridge.evaluation import INPUT, Evaluation, read_evaluation
 from i2i_bridge.images import Picture, read_picture, to_tensor, write_picture
 from i2i_bridge.metrics_log import read_metrics
-from i2i_bridge.montage import montage
+from i2i_bridge.montage import montage, states_shown
 from i2i_bridge.randomness import generator
 from i2i_bridge.registry import METRICS
 from i2i_bridge.run import Run
@@ -150,15 +150,16 @@ def _read(file: Path) -> Tensor:
 
 
 def _trajectory(run: Run, dataset: PairDataset, folder: Path, nfe: int, columns: int = 8) -> Figure:
-    rows, header = [], []
+    rows: list[list[Tensor]] = []
+    header: list[str] = []
     for i in range(min(2, len(dataset))):
         item = dataset[i]
         batch = {name: value[None] for name, value in item.items() if isinstance(value, Tensor)}
         draws = [generator(run.recipe.evaluate.seed, "evaluate", item["key"])]
-        states = [item["x_1"], *(state[0] for state in run.walk(batch, nfe=nfe, generator=draws))]
-        chosen = np.linspace(0, len(states) - 1, min(columns, len(states))).round().astype(int)
-        rows.append([states[k] for k in chosen])
-        header = ["X_1" if k == 0 else f"call {k}" for k in chosen]
+        states, header = states_shown(
+            item["x_1"], (state[0] for state in run.walk(batch, nfe=nfe, generator=draws)), columns
+        )
+        rows.append(states)
     return _save(
         folder,
         "trajectory.png",

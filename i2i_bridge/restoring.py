@@ -19,7 +19,7 @@ from i2i_bridge.images import (
     with_channels,
     write_picture,
 )
-from i2i_bridge.montage import montage
+from i2i_bridge.montage import montage, states_shown
 from i2i_bridge.randomness import generator
 from i2i_bridge.recipe import Recipe
 from i2i_bridge.run import Run
@@ -45,13 +45,22 @@ def restore_files(
     samples: int = 1,
     seed: int = 0,
     mask: Path | None = None,
+    condition: Path | None = None,
     degrade: bool = False,
+    trajectory: bool = False,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> Outcome:
     """Restore a file, or every image below a folder, keeping names.
 
     A bad image of a folder does not stop the others. Sample k (from 1) is written as NAME-k where samples > 1, and
     uses seed + k - 1, so each can be had again alone.
+
+    Args:
+        mask: Image, or folder of images of the same names; white = unknown.
+        condition: Likewise, for a recipe with data.own_condition.
+        degrade: The inputs are clean: the recipe's degradation first (written as NAME-degraded).
+        trajectory: Write states from X_1 to X_0 beside each result, as NAME-trajectory.png.
+        report: Called with (images done, images in all).
 
     Raises:
         UserError: The input is missing, the output would overwrite it, or a single file cannot be restored.
@@ -63,16 +72,21 @@ def restore_files(
     for i, (file, result) in enumerate(jobs):
         try:
             picture = read_picture(file)
-            hole = None if mask is None else read_picture(_mask_of(mask, file, source))
+            hole = None if mask is None else read_picture(_partner("mask", mask, file, source))
+            seen = None if condition is None else read_picture(_partner("condition", condition, file, source))
             if degrade:
                 picture, hole = _degraded(run, picture, seed, result)
             for k in range(samples):
                 counted.calls = 0
-                restored = restorer.restore_picture(
-                    picture, nfe=nfe, generator=generator(seed + k, "restore"), mask=hole
-                )
+                draws = generator(seed + k, "restore")
+                batch = run.batch_of(picture, draws, mask=hole, condition=seen)
+                walk = (state[0] for state in restorer.walk(batch, nfe=nfe, generator=[draws]))
+                shown, words = states_shown(batch["x_1"][0], walk)
                 named = result.with_stem(f"{result.stem}-{k + 1}") if samples > 1 else result
-                write_picture(named, restored)
+                write_picture(named, run.picture_of(shown[-1], picture))
+                if trajectory:
+                    strip = Picture(montage([shown], words))
+                    write_picture(named.with_name(f"{named.stem}-trajectory.png"), strip)
                 outcome.written += 1
                 outcome.nfe = counted.calls
         except UserError as error:
@@ -104,13 +118,15 @@ def _jobs(source: Path, target: Path) -> list[tuple[Path, Path]]:
     return [(file, target / file.relative_to(source)) for file in files]
 
 
-def _mask_of(mask: Path, file: Path, source: Path) -> Path:
-    if not mask.is_dir():
-        return mask
-    wanted = mask / file.relative_to(source if source.is_dir() else file.parent)
-    found = [path for path in sorted(wanted.parent.glob(f"{wanted.stem}.*")) if path.suffix.lower() in IMAGE_SUFFIXES]
+def _partner(what: str, given: Path, file: Path, source: Path) -> Path:
+    """The mask or condition of an image: the given file, or the file of that name in the given folder."""
+    if not given.is_dir():
+        return given
+    wanted = given / file.relative_to(source if source.is_dir() else file.parent)
+    there = sorted(wanted.parent.iterdir()) if wanted.parent.is_dir() else []
+    found = [path for path in there if path.stem == wanted.stem and path.suffix.lower() in IMAGE_SUFFIXES]
     if not found:
-        raise UserError(f"{wanted}: no mask for {file}")
+        raise UserError(f"{wanted}: no {what} for {file}")
     return found[0]
 
 

@@ -52,6 +52,7 @@ class Run:
         nfe: int | None = None,
         seed: int = 0,
         mask: str | Path | Image.Image | None = None,
+        condition: str | Path | Image.Image | None = None,
     ) -> Image.Image:
         """Restore one degraded image of any size.
 
@@ -63,6 +64,7 @@ class Run:
             nfe: Network calls, 1 to 1000; by default the recipe's.
             seed: Of the sampler's noise; another seed gives another restoration of the same image.
             mask: For inpainting: white where the image is unknown.
+            condition: The image that the network sees beside X_t, where the dataset brought its own.
 
         Returns:
             The restored image, of the same size (times the factor of a super-resolution task).
@@ -70,35 +72,51 @@ class Run:
         Raises:
             UserError: The image cannot be read or does not fit the recipe.
         """
-        picture = from_pil(image) if isinstance(image, Image.Image) else read_picture(Path(image))
-        hole = None if mask is None else from_pil(mask) if isinstance(mask, Image.Image) else read_picture(Path(mask))
-        return to_pil(self.restore_picture(picture, nfe=nfe, generator=generator(seed, "restore"), mask=hole))
+        draws = generator(seed, "restore")
+        picture = _opened(image)
+        batch = self.batch_of(
+            picture,
+            draws,
+            mask=None if mask is None else _opened(mask),
+            condition=None if condition is None else _opened(condition),
+        )
+        return to_pil(self.picture_of(self.restore_batch(batch, nfe=nfe, generator=[draws])[0], picture))
 
-    def restore_picture(
-        self, picture: Picture, *, nfe: int | None, generator: torch.Generator, mask: Picture | None = None
-    ) -> Picture:
-        """As `restore`, for decoded pictures."""
-        channels = self.recipe.data.channels
-        x_1 = to_tensor(with_channels(picture.pixels, channels))[None]
-        hole = None if mask is None else _hole(mask, x_1.shape[-2:])
-        batch = self.prepare(x_1, [generator], hole)
-        x_0_hat = self.restore_batch(batch, nfe=nfe, generator=[generator])[0]
-        grey = self.recipe.task == "restoration" and picture.pixels.shape[2] == 1
-        # Pillow writes 16 bits for grey only.
-        dtype = np.uint16 if picture.pixels.dtype == np.uint16 and (grey or channels == 1) else np.uint8
-        pixels = to_pixels(x_0_hat, dtype)
-        return Picture(with_channels(pixels, 1) if grey else pixels, _alpha_like(picture, pixels))
+    def batch_of(
+        self,
+        picture: Picture,
+        generator: torch.Generator,
+        *,
+        mask: Picture | None = None,
+        condition: Picture | None = None,
+    ) -> dict[str, Tensor]:
+        """The batch of one picture that is degraded already: X_1, and mask and condition where the task has them.
 
-    def prepare(self, image: Tensor, generator: Generator, mask: Tensor | None = None) -> dict[str, Tensor]:
-        """The batch of an already degraded image: X_1, and mask and condition where the task has them.
-
-        Args:
-            image: (1, C, H, W) in [-1, 1].
+        Raises:
+            UserError: Mask or condition are missing, not asked for, or of another size than the picture.
         """
+        x_1 = to_tensor(with_channels(picture.pixels, self.recipe.data.channels))[None]
+        hole = None if mask is None else (to_tensor(with_channels(_same_size("mask", mask, picture), 1))[None] > 0)
+        batch = {"x_1": x_1} if hole is None else {"x_1": x_1, "mask": hole.float()}
         degradation = self.recipe.build_degradation()
-        if degradation is None:
-            return {"x_1": image}
-        return degraded_batch(degradation.prepare(image, generator, mask))
+        if degradation is not None:
+            batch = degraded_batch(degradation.prepare(x_1, [generator], batch.get("mask")))
+        if (condition is not None) != self.recipe.data.own_condition:
+            needs = "needs a" if condition is None else "takes no"
+            raise UserError(f"recipe '{self.recipe.name}' {needs} condition image (data.own_condition)")
+        if condition is not None:
+            pixels = with_channels(_same_size("condition", condition, picture), self.recipe.condition_channels)
+            batch["condition"] = to_tensor(pixels)[None]
+        return batch
+
+    def picture_of(self, x_0_hat: Tensor, degraded: Picture) -> Picture:
+        """A restored image (C, H, W) as a picture: grey, 16 bits and alpha where the degraded picture had them."""
+        channels = self.recipe.data.channels
+        grey = self.recipe.task == "restoration" and degraded.pixels.shape[2] == 1
+        # Pillow writes 16 bits for grey only.
+        dtype = np.uint16 if degraded.pixels.dtype == np.uint16 and (grey or channels == 1) else np.uint8
+        pixels = to_pixels(x_0_hat, dtype)
+        return Picture(with_channels(pixels, 1) if grey else pixels, _alpha_like(degraded, pixels))
 
     def restore_batch(self, batch: Batch, *, nfe: int | None, generator: Generator) -> Tensor:
         """x_0_hat of a batch of any size (H, W), in [-1, 1], on the CPU."""
@@ -148,13 +166,17 @@ def pad_to_stride(x: Tensor, stride: int) -> Tensor:
     return x
 
 
-def _hole(mask: Picture, size: tuple[int, ...]) -> Tensor:
-    pixels = with_channels(mask.pixels, 1)
-    if pixels.shape[:2] != tuple(size):
+def _opened(image: str | Path | Image.Image) -> Picture:
+    return from_pil(image) if isinstance(image, Image.Image) else read_picture(image)
+
+
+def _same_size(name: str, other: Picture, picture: Picture) -> np.ndarray:
+    (height, width), (own_height, own_width) = picture.pixels.shape[:2], other.pixels.shape[:2]
+    if (height, width) != (own_height, own_width):
         raise UserError(
-            f"the mask is {pixels.shape[1]}x{pixels.shape[0]} pixels and the image {size[1]}x{size[0]}; they must agree"
+            f"the {name} is {own_width}x{own_height} pixels and the image {width}x{height}; they must agree"
         )
-    return (to_tensor(pixels)[None] > 0).float()
+    return other.pixels
 
 
 def _alpha_like(picture: Picture, pixels: np.ndarray) -> np.ndarray | None:

@@ -295,8 +295,9 @@ def second_order_multistep_sde(
     """Second-order multistep on the reverse SDE (DPM-Solver++ 2M SDE), brought to bridges: one call per step.
 
         X_t = a_t X_1 + r (X_s - a_s X_1) + b_t (1 - e^{-(1+eta) h}) [D + h / (2 h_1) (D - D_u)] + w z
-        r = c_t / c_s e^{-eta h},   w^2 = c_t^2 (1 - e^{-2 eta h}),   h = lambda_t - lambda_s,  h_1 and D_u of the
-        step before
+        r = c_t / c_s e^{-eta h},   w^2 = c_t^2 (1 - e^{-2 eta h}),   h = lambda_t - lambda_s
+
+    h_1 and D_u are the step before's.
 
     Without the bracket's correction and with eta = 1 this is the ancestral rule, whose few-step images are too smooth;
     the correction restores their spread. On a deterministic process it is '2m' with this bracket.

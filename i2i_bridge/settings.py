@@ -17,7 +17,10 @@ class Settings(BaseModel):
 
 
 class DataSettings(Settings):
-    """Which images, and their geometry. `card` names a dataset card; `source` adds to or overrides its table."""
+    """Which images, and their geometry.
+
+    `card` names a dataset card; `source` adds to its table, or replaces it where the kind differs.
+    """
 
     card: str | None = None
     root: str | None = None
@@ -32,6 +35,8 @@ class DataSettings(Settings):
     crop: Literal["random", "center"] = "center"
     flip: bool = True
     channels: Positive = 3
+    own_condition: bool = False
+    """Whether each item brings an image of its own for the network to see (network.condition_channels) beside X_t."""
     train_split: str = "train"
     validation_split: str = "val"
 

@@ -137,8 +137,9 @@ class VelocityTarget(Target):
 class PreconditionedTarget(Target):
     """Network input and target of unit variance (Eq. 22-23; EDM and DDBM preconditioning).
 
-        c_in = Var(X_t)^(-1/2),   c_skip = Cov(X_0, X_t) / Var(X_t),   c_out = sqrt(Var(X_0) - Cov(X_0, X_t)^2 /
-        Var(X_t)) x_0_hat = c_skip X_t + c_out F(c_in X_t, t)
+        c_in = Var(X_t)^(-1/2),   c_skip = Cov(X_0, X_t) / Var(X_t)
+        c_out = sqrt(Var(X_0) - Cov(X_0, X_t)^2 / Var(X_t))
+        x_0_hat = c_skip X_t + c_out F(c_in X_t, t)
 
     Args:
         var_0: Variance of a pixel of X_0.

@@ -10,7 +10,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from i2i_bridge.checkpoint import Checkpoint
 from i2i_bridge.errors import UserError
-from i2i_bridge.randomness import generator
+from i2i_bridge.randomness import global_seed, key
 from i2i_bridge.recipe import Recipe
 from i2i_bridge.run import load_weights
 
@@ -19,9 +19,7 @@ class TrainState:
     """Everything a run must not lose: network, moving average, optimizer moments and the step."""
 
     def __init__(self, recipe: Recipe, device: torch.device) -> None:
-        # The initial weights are drawn from the global generator by torch itself; forked, so that it stays untouched.
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(generator(recipe.train.seed, "initial weights").initial_seed())
+        with global_seed(key(recipe.train.seed, "initial weights"), torch.device("cpu")):
             self.network = recipe.build_network()
         self.network.to(device).to(memory_format=torch.channels_last)
         self.ema = copy.deepcopy(self.network).eval().requires_grad_(False)
@@ -57,7 +55,7 @@ class TrainState:
         moments = self.optimizer.state_dict()["state"]
         names = [name for name, _ in self.network.named_parameters()]
         optimizer = {
-            f"{names[i]}/{key}": torch.as_tensor(value) for i, slots in moments.items() for key, value in slots.items()
+            f"{names[i]}/{slot}": torch.as_tensor(value) for i, kept in moments.items() for slot, value in kept.items()
         }
         return {"network": self.network.state_dict(), "ema": self.ema.state_dict(), "optimizer": optimizer}
 
@@ -73,13 +71,13 @@ class TrainState:
         state: dict[int, dict[str, Tensor]] = {}
         for i, (name, parameter) in enumerate(self.network.named_parameters()):
             state[i] = {}
-            for key in ("step", "exp_avg", "exp_avg_sq"):
-                value = stored.pop(f"{name}/{key}", None)
-                if value is None or (key != "step" and value.shape != parameter.shape):
+            for slot in ("step", "exp_avg", "exp_avg_sq"):
+                value = stored.pop(f"{name}/{slot}", None)
+                if value is None or (slot != "step" and value.shape != parameter.shape):
                     raise UserError(
-                        f"{checkpoint.folder}: the optimizer's '{name}/{key}' is missing or of another shape"
+                        f"{checkpoint.folder}: the optimizer's '{name}/{slot}' is missing or of another shape"
                     )
                 # The fused update walks raw memory: moments must lie as their (channels_last) parameter does.
-                state[i][key] = value if key == "step" else torch.empty_like(parameter).copy_(value)
+                state[i][slot] = value if slot == "step" else torch.empty_like(parameter).copy_(value)
         self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
         self.step = checkpoint.step

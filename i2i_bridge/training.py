@@ -19,10 +19,11 @@ from torch import Tensor
 from i2i_bridge.checkpoint import latest_checkpoint, save_checkpoint
 from i2i_bridge.data.loading import PairDataset, training_batches
 from i2i_bridge.errors import UserError
+from i2i_bridge.files import write_whole
 from i2i_bridge.images import Picture, write_picture
 from i2i_bridge.metrics_log import MetricsLog
 from i2i_bridge.montage import montage
-from i2i_bridge.randomness import generator
+from i2i_bridge.randomness import generator, global_seed, key
 from i2i_bridge.recipe import Recipe, load_recipe
 from i2i_bridge.run import RECIPE_FILE, Run, build_method
 from i2i_bridge.targets import estimate_moments
@@ -132,29 +133,36 @@ def train(
             draws = [generator(settings.seed, "t and noise", first + i) for i in range(start, stop_at)]
             last = stop_at == share
             with nullcontext() if last else accelerator.no_sync(method.network):
-                with torch.autocast(accelerator.device.type, dtype, enabled=dtype != torch.float32):
+                # Dropout draws from torch's global generator.
+                dropout = key(settings.seed, "dropout", first + start)
+                with (
+                    global_seed(dropout, accelerator.device),
+                    torch.autocast(accelerator.device.type, dtype, enabled=dtype != torch.float32),
+                ):
                     losses = list(method.losses(part, draws))
-                for _, value in losses:
-                    weighted = value * ((stop_at - start) / share)
-                    accelerator.backward(weighted)
-                    loss += weighted.detach()
+                weighted = sum(value for _, value in losses) * ((stop_at - start) / share)
+                accelerator.backward(weighted)
+                loss += weighted.detach()
         norm = state.update(settings.learning_rate(state.step))
         window.add(loss, norm)
 
-        if state.step % settings.log_every == 0 or state.step == settings.steps:
+        stopped = _any(accelerator, stop())
+        last_step = state.step == settings.steps
+        logs, saves = (last_step or state.step % every == 0 for every in (settings.log_every, settings.save_every))
+        saves = saves or stopped
+        if (logs or saves) and not window.is_finite(accelerator):
+            raise UserError(
+                f"the loss or its gradient is not finite at step {state.step}; the last checkpoint is kept. "
+                "Lower train.lr, set train.clip_norm, or use train.precision=fp32"
+            )
+        if logs:
             progress = window.progress(state.step, settings.steps, settings.learning_rate(state.step - 1), accelerator)
-            if not math.isfinite(progress.loss):
-                raise UserError(
-                    f"the loss is not finite at step {state.step}; the last checkpoint is kept. "
-                    "Lower train.lr, set train.clip_norm, or use train.precision=fp32"
-                )
             log.write(progress)
             report(progress)
-        stopped = _any(accelerator, stop())
-        if state.step % settings.save_every == 0 or stopped or state.step == settings.steps:
+        if saves:
             save()
             saved_at = state.step
-        if accelerator.is_main_process and (state.step % settings.sample_every == 0 or state.step == settings.steps):
+        if accelerator.is_main_process and (last_step or state.step % settings.sample_every == 0):
             _draw_samples(folder, recipe, state, accelerator.device)
             window.restart()
     if saved_at != state.step:  # nothing left to do, and nothing on disk yet
@@ -190,6 +198,10 @@ class _Window:
         self.steps += 1
         self.losses.append(loss)
         self.norms.append(norm)
+
+    def is_finite(self, accelerator: Any) -> bool:
+        """Whether all losses and gradients since the last report are numbers, on every process."""
+        return not _any(accelerator, not all(map(math.isfinite, torch.stack(self.losses + self.norms).tolist())))
 
     def progress(self, step: int, steps: int, lr: float, accelerator: Any) -> Progress:
         loss = accelerator.reduce(torch.stack(self.losses).mean(), reduction="mean").item()
@@ -274,11 +286,7 @@ def _claim(folder: Path, recipe: Recipe, dataset: PairDataset, *, writes: bool) 
         moments = estimate_moments((item["x_0"], item["x_1"]) for item in map(dataset.__getitem__, range(count)))
         recipe = recipe.model_copy(update={"target": moments | recipe.target})
     if writes:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            file.write_text(recipe.to_toml(), encoding="utf-8")
-        except OSError as error:
-            raise UserError(f"{folder}: cannot be written ({error.strerror})") from error
+        write_whole(file, recipe.to_toml().encode())
     return recipe
 
 

@@ -70,14 +70,18 @@ MUTANTS = [
     # images and data
     Mutant("truncate-instead-of-round", "images.py", "codes = np.rint((x.detach()", "codes = np.floor((x.detach()", "test_images.py"),
     Mutant("augmentation-not-reseeded", "data/transforms.py", "self._compose.set_random_seed(seed % 2**32)", "seed % 2**32", "test_data.py"),
-    Mutant("mask-lost-when-restoring", "run.py", 'hole = None if mask is None else _hole(mask, x_1.shape[-2:])', "hole = None if mask is None else _hole(mask, x_1.shape[-2:]) * 0 + 1", "test_restoring.py"),
+    Mutant("mask-lost-when-restoring", "run.py", "batch.get(\"mask\")))", "None if mask is None else batch[\"mask\"] * 0 + 1))", "test_restoring.py"),
+    Mutant("own-condition-ignored", "run.py", 'batch["condition"] = to_tensor(pixels)[None]', 'batch["condition"] = to_tensor(pixels)[None] * 0', "test_restoring.py"),
+    Mutant("last-state-not-shown", "montage.py", "        kept.append(last)\n    chosen", "        pass\n    chosen", "test_montage.py"),
     # training and checkpoints
     Mutant("manifest-not-verified", "checkpoint.py", 'if digest != facts["sha256"]:', "if False:", "test_checkpoint.py"),
-    Mutant("accumulated-gradients-not-averaged", "training.py", "weighted = value * ((stop_at - start) / share)", "weighted = value * 1.0", "test_training.py"),
+    Mutant("accumulated-gradients-not-averaged", "training.py", "for _, value in losses) * ((stop_at - start) / share)", "for _, value in losses) * 1.0", "test_training.py"),
     Mutant("resume-replays-the-first-batches", "training.py", "start_step=state.step", "start_step=0", "test_training.py"),
     Mutant("ema-not-restored", "train_state.py", 'load_weights(self.ema, checkpoint.tensors("ema"), str(checkpoint.folder))', "pass", "test_training.py"),
     Mutant("optimizer-not-restored", "train_state.py", 'self.optimizer.load_state_dict({"state": state,', 'self.optimizer.load_state_dict({"state": {},', "test_training.py"),
-    Mutant("moments-in-another-memory-order", "train_state.py", 'value if key == "step" else torch.empty_like(parameter).copy_(value)', "value", "test_training.py"),
+    Mutant("moments-in-another-memory-order", "train_state.py", 'value if slot == "step" else torch.empty_like(parameter).copy_(value)', "value", "test_training.py"),
+    Mutant("dropout-from-global-state", "randomness.py", "        torch.default_generator.manual_seed(seed)\n", "", "test_training.py"),
+    Mutant("ruined-weights-saved", "training.py", "if (logs or saves) and not window", "if logs and not window", "test_training.py"),
     Mutant("ema-decay-inverted", "train_state.py", "average = get_ema_multi_avg_fn(decay)", "average = get_ema_multi_avg_fn(1 - decay)", "test_training.py"),
 ]  # fmt: skip
 

@@ -14,8 +14,8 @@ PACKAGE = ROOT / "i2i_bridge"
 
 # Top of the list knows nothing of what is below it. A package stands for its files.
 ROOMS = [
-    "errors", "shipped", "randomness", "registry", "images", "montage", "processes", "official_grid", "targets",
-    "proposals", "time_grids", "samplers", "guidance", "contracts", "degradations", "networks", "data",
+    "errors", "shipped", "files", "randomness", "registry", "images", "montage", "processes", "official_grid",
+    "targets", "proposals", "time_grids", "samplers", "guidance", "contracts", "degradations", "networks", "data",
     "metrics", "settings", "recipe", "methods", "checkpoint", "metrics_log", "run", "train_state",
     "training", "evaluation", "restoring", "report", "checking", "doctor", "catalogue", "console", "jobs",
     "cli",

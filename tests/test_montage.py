@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from i2i_bridge.montage import HEADER_HEIGHT, montage
+from i2i_bridge.montage import HEADER_HEIGHT, montage, states_shown
 
 ROWS = [[torch.full((3, 2, 2), -1.0), torch.full((1, 2, 3), 1.0)], [torch.zeros(3, 4, 2)]]
 
@@ -22,3 +22,33 @@ def test_a_word_stands_above_its_column_only():
     band = labelled[:HEADER_HEIGHT]
     assert band[:, :60].min() < 80 and band[:, 60:].min() == 255
     assert montage(ROWS, ["a very long word", "b"]).shape[1] == montage(ROWS).shape[1]
+
+
+@pytest.mark.parametrize(("calls", "columns"), [(1, 2), (3, 4), (20, 8), (1000, 8)])
+def test_states_shown_begin_at_x_1_and_end_restored(calls, columns):
+    # kills: last-state-not-shown
+    live = 0
+
+    class State:
+        def __init__(self, number):
+            nonlocal live
+            live += 1
+            self.number = number
+
+        def __del__(self):
+            nonlocal live
+            live -= 1
+
+    most = 0
+
+    def walk():
+        nonlocal most
+        for i in range(1, calls + 1):
+            most = max(most, live)
+            yield State(i)
+
+    shown, words = states_shown(State(0), walk())
+    numbers = [state.number for state in shown]
+    assert numbers[0] == 0 and numbers[-1] == calls and len(numbers) == columns
+    assert words == ["X_1", *(f"step {n}" for n in numbers[1:])]
+    assert np.ptp(np.diff(numbers)) <= max(1, calls / 10) and most < 40

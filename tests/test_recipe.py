@@ -162,3 +162,14 @@ def test_files_that_are_not_recipes(tmp_path):
         load_recipe("jpeg-11")
     with pytest.raises(UserError, match="no such recipe file"):
         load_recipe(tmp_path / "none.toml")
+
+
+def test_another_dataset_replaces_the_recipes_own():
+    # kills: options of one kind handed to another; an order of overrides that matters
+    for overrides in (["data.card=my-photos", "data.root=here"], ["data.root=here", "data.card=my-photos"]):
+        for name in ("demo/pairs", "demo/deblur", "restoration/jpeg-5"):
+            assert load_recipe(name, overrides).data_table() == {"name": "images", "holdout": 0.1, "root": "here"}
+    other = load_recipe("demo/deblur", ["data.source.name=images", "data.root=here"])
+    assert other.data_table() == {"name": "images", "root": "here"}
+    more = load_recipe("demo/deblur", ["data.card=my-photos", "data.source.holdout=0.5", "data.root=here"])
+    assert more.data_table() == {"name": "images", "holdout": 0.5, "root": "here"}

@@ -128,3 +128,73 @@ def test_degrade_without_a_degradation_is_refused(run_of, tmp_path):
     with pytest.raises(UserError, match="learns from pairs and has no degradation"):
         restore_files(run, tmp_path / "a.png", tmp_path / "b.png", degrade=True)
     assert not (tmp_path / "b.png").exists()
+
+
+CONDITIONED = '''
+from pathlib import Path
+from i2i_bridge import register_dataset
+
+@register_dataset("mapped")
+def mapped(root: str, split: str):
+    """Pairs whose network sees a third image, a grey map."""
+    clean = sorted(Path(root, "clean").glob("*.png"))
+    return [
+        {"key": f.stem, "x_0": f, "x_1": f.parents[1] / "noisy" / f.name, "condition": f.parents[1] / "map" / f.name}
+        for f in clean
+    ]
+'''
+
+
+def test_a_condition_of_ones_own(tmp_path):
+    """cond is any image, not only X_1: trained, evaluated and restored with it, refused without."""
+    # kills: own-condition-ignored
+    from i2i_bridge.evaluation import evaluate
+    from i2i_bridge.registry import load_plugin
+
+    (tmp_path / "mine.py").write_text(CONDITIONED)
+    load_plugin(tmp_path / "mine.py")
+    for side in ("clean", "noisy", "map"):
+        (tmp_path / side).mkdir()
+        for i in range(3):
+            photo(i).convert("L" if side == "map" else "RGB").save(tmp_path / side / f"{i}.png")
+    table = {
+        "name": "mapped", "summary": "with a map", "task": "translation",
+        "data": {"root": str(tmp_path), "source": {"name": "mapped"}, "size": 32, "own_condition": True},
+        "network": {"name": "unet", "channels": 8, "channel_mult": [1, 1], "condition_channels": 1},
+        "train": {"steps": 1, "batch_size": 2, "lr": 0.1, "workers": 0, "precision": "fp32"}, "sample": {"nfe": 2},
+    }  # fmt: skip
+    recipe = parse_recipe(table, "mapped")
+    item = recipe.build_dataset("train").sample(0)
+    assert item["condition"].shape == (1, 32, 32) and item["x_1"].shape == (3, 32, 32)
+    # Cut alike: the map is the grey of the very pixels of x_0, to a code.
+    luma = (item["x_0"] * item["x_0"].new_tensor([0.299, 0.587, 0.114]).view(3, 1, 1)).sum(0)
+    assert float((luma - item["condition"][0]).abs().max()) < 0.01
+    train(recipe, tmp_path / "run", cpu=True)
+    run = load_run(tmp_path / "run", device="cpu")
+    assert evaluate(run, run.recipe.build_dataset("validation"), nfe=[1], metrics=["psnr"]).rows[1].images == 3
+    source = tmp_path / "noisy" / "0.png"
+    one, other = (np.asarray(run.restore(source, condition=tmp_path / "map" / f"{i}.png")) for i in (0, 1))
+    assert not np.array_equal(one, other)
+    outcome = restore_files(run, tmp_path / "noisy", tmp_path / "out", condition=tmp_path / "map")
+    assert outcome.written == 3
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "out" / "0.png")), one)
+    with pytest.raises(UserError, match="needs a condition image"):
+        run.restore(source)
+    with pytest.raises(UserError, match="the condition is 20x20 pixels and the image 44x36"):
+        run.restore(source, condition=hole((20, 20)))
+    for changes, part in (
+        ({"own_condition": False}, "brings a condition of its own, but data.own_condition is False"),
+        ({"source": {"name": "paired_folders", "x_0": "clean", "x_1": "noisy"}}, "brings no condition"),
+    ):
+        wrong = parse_recipe({**table, "data": {**table["data"], **changes}}, "mapped")
+        with pytest.raises(UserError, match=part):
+            wrong.build_dataset("train").sample(0)
+    three = {
+        **table["data"],
+        "own_condition": False,
+        "source": {"name": "paired_folders", "x_0": "clean", "x_1": "noisy"},
+    }
+    with pytest.raises(UserError, match="the condition has 3 channels, but"):
+        parse_recipe({**table, "data": three}, "mapped").build_dataset("train").sample(0)
+    with pytest.raises(UserError, match="nothing would see it"):
+        parse_recipe({**table, "network": {"name": "unet", "channels": 8, "channel_mult": [1]}}, "mapped")

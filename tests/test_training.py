@@ -182,6 +182,11 @@ def test_restore_files(trained, tmp_path):
     outcome = restore_files(run, tmp_path / "in" / "a.png", tmp_path / "many.png", nfe=3, samples=2, seed=5)
     alone = run.restore(tmp_path / "in" / "a.png", nfe=3, seed=6)
     assert np.array_equal(np.asarray(Image.open(tmp_path / "many-2.png")), np.asarray(alone))
+    restore_files(run, tmp_path / "in" / "a.png", tmp_path / "t.png", nfe=3, trajectory=True)
+    with Image.open(tmp_path / "t-trajectory.png") as strip:
+        assert strip.width == 4 * 48 + 3 * 2  # X_1 and three steps
+        last = np.asarray(strip)[-48:, -48:]
+    assert np.array_equal(last, np.asarray(Image.open(tmp_path / "t.png")))
     restore_files(run, tmp_path / "in" / "a.png", tmp_path / "d.png", nfe=1, degrade=True)
     assert (tmp_path / "d-degraded.png").is_file()
     for source, target, part in (
@@ -225,6 +230,20 @@ def test_a_stopped_run_ends_with_the_same_bits(photos, tmp_path):
     assert same(tensors_of(tmp_path / "whole"), tensors_of(tmp_path / "parts"))
     assert [row["step"] for row in read_metrics(tmp_path / "parts")] == [1, 2, 3, 4, 5, 6]
     assert (tmp_path / "parts" / "metrics.csv").read_text().count("\n") == 7
+
+
+def test_dropout_is_keyed_by_the_step(photos, tmp_path):
+    # kills: dropout-from-global-state
+    recipe = recipe_for(photos, network={"dropout": 0.3}, train={"steps": 4, "save_every": 2})
+    torch.manual_seed(1)
+    train(recipe, tmp_path / "whole", cpu=True)
+    asked = iter([False, True])
+    torch.manual_seed(2)
+    train(recipe, tmp_path / "parts", cpu=True, stop=lambda: next(asked))
+    train(recipe, tmp_path / "parts", cpu=True)
+    assert same(tensors_of(tmp_path / "whole"), tensors_of(tmp_path / "parts"))
+    train(recipe_for(photos), tmp_path / "without", cpu=True)
+    assert not same(tensors_of(tmp_path / "whole"), tensors_of(tmp_path / "without"))
 
 
 def test_micro_batches_and_workers_change_nothing(photos, tmp_path):
@@ -296,8 +315,15 @@ def test_preconditioning_moments_are_estimated_and_written_down(photos, tmp_path
 
 
 def test_a_diverged_loss_stops_the_run(photos, tmp_path):
+    # kills: ruined-weights-saved
+    recipe = recipe_for(photos, train={"steps": 50, "lr": 1e30, "save_every": 1, "log_every": 50})
     with pytest.raises(UserError, match="not finite at step"):
-        train(recipe_for(photos, train={"steps": 50, "lr": 1e30}), tmp_path / "a", cpu=True)
+        train(recipe, tmp_path / "a", cpu=True)
+    # Saved at every step, reported at the last: nothing ruined was published between.
+    from i2i_bridge.checkpoint import latest_checkpoint
+
+    checkpoint, _ = latest_checkpoint(tmp_path / "a" / "checkpoints")
+    assert checkpoint is None or all(bool(x.isfinite().all()) for x in checkpoint.tensors("network").values())
 
 
 def test_run_folders_that_are_not_whole(photos, tmp_path):

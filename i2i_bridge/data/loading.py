@@ -19,12 +19,11 @@ from i2i_bridge.randomness import generator, key
 
 
 class PairDataset(Dataset[dict[str, Any]]):
-    """Items as tensors: x_0, x_1 (C, H, W) in [-1, 1], mask (1, H, W) in {0, 1} and condition where there are some,
-    key.
+    """Items as tensors: x_0, x_1 (C, H, W) in [-1, 1], key, and where there are some mask (1, H, W) and condition.
 
     `dataset[i]` is item i, its draws keyed by the item's key alone: the same for every method and NFE that is compared.
-    `dataset.sample(n)` is training sample n of an endless stream: item `permutation(epoch)[n % len]` of epoch n //
-    len, its draws keyed by n. Both are pure functions of their argument and the seed.
+    `dataset.sample(n)` is training sample n of an endless stream: in epoch e = n // len, item permutation_e[n % len],
+    its draws keyed by n. Both are pure functions of their argument and the seed.
 
     Args:
         source: A dataset kind.
@@ -33,9 +32,12 @@ class PairDataset(Dataset[dict[str, Any]]):
         channels: Of the images.
         seed: Of every draw.
         purpose: Keeps the draws of training and validation apart.
+        condition_channels: What the network takes as its condition; 0 for none.
+        own_condition: Whether the source's items bring the condition; else it is the degradation's, or X_1.
 
     Raises:
-        UserError: From items: the source has neither pairs nor a degradation, or both, or a file is unusable.
+        UserError: From items: the source has neither pairs nor a degradation, or both, a file is unusable, or the
+            condition is not what the network takes.
     """
 
     def __init__(
@@ -46,9 +48,12 @@ class PairDataset(Dataset[dict[str, Any]]):
         channels: int,
         seed: int,
         purpose: str,
+        condition_channels: int = 0,
+        own_condition: bool = False,
     ) -> None:
         self.source, self.geometry, self.degradation = source, geometry, degradation
         self.channels, self.seed, self.purpose = channels, seed, purpose
+        self.condition_channels, self.own_condition = condition_channels, own_condition
         self._order: tuple[int, Tensor] | None = None
 
     def __len__(self) -> int:
@@ -73,7 +78,10 @@ class PairDataset(Dataset[dict[str, Any]]):
         where = place(item)
         if "x_1" in item and self.degradation is not None:
             raise UserError(f"{where}: this dataset has pairs; leave [degradation] out of the recipe")
-        images = decode_item(item, self.channels)
+        if self.own_condition != ("condition" in item):
+            brings = "no condition" if self.own_condition else "a condition of its own"
+            raise UserError(f"{where}: this item brings {brings}, but data.own_condition is {self.own_condition}")
+        images = decode_item(item, self.channels, self.condition_channels)
         try:
             cut = self.geometry(images, key(self.seed, f"{self.purpose} geometry", *keyed))
         except UserError as error:
@@ -82,7 +90,13 @@ class PairDataset(Dataset[dict[str, Any]]):
         if "mask" in out:
             out["mask"] = (out["mask"] > 0).float()
         if "x_1" not in out:
-            out |= self._degraded(out["x_0"], keyed, where)
+            out |= self._degraded(out["x_0"], keyed, where) | out
+        there = len(out.get("condition", out["x_1"]))
+        if self.condition_channels not in (0, there):
+            raise UserError(
+                f"{where}: the condition has {there} channels, but network.condition_channels is "
+                f"{self.condition_channels}"
+            )
         return out | {"key": name}
 
     def _degraded(self, x_0: Tensor, keyed: tuple[int | str, ...], where: Any) -> dict[str, Tensor]:
@@ -98,24 +112,32 @@ class PairDataset(Dataset[dict[str, Any]]):
 
 def place(item: dict[str, Any]) -> str:
     """Where an item comes from, for messages: its files, else its key."""
-    files = [str(item[part]) for part in ("file", "x_0", "x_1") if isinstance(item.get(part), Path | str)]
+    files = [str(item[part]) for part in ("file", "x_0", "x_1", "condition") if isinstance(item.get(part), Path | str)]
     return " and ".join(files) or str(item["key"])
 
 
-def decode_item(item: dict[str, Any], channels: int) -> dict[str, np.ndarray]:
-    """The pixels (H, W, C) of an item's x_0, x_1 and mask, those that are there.
+def decode_item(item: dict[str, Any], channels: int, condition_channels: int = 0) -> dict[str, np.ndarray]:
+    """The pixels (H, W, C) of an item's x_0, x_1, mask and condition, those that are there.
+
+    Args:
+        channels: What the images are brought to.
+        condition_channels: What the condition is brought to; 0 leaves it as it is.
 
     Raises:
         UserError: A file is unreadable, the images differ in size, or cannot have that many channels.
     """
     where = place(item)
-    images = {part: _pixels(item[part], where) for part in ("x_0", "x_1", "mask") if part in item}
+    images = {part: _pixels(item[part], where) for part in ("x_0", "x_1", "mask", "condition") if part in item}
     sizes = {part: pixels.shape[:2] for part, pixels in images.items()}
     if len(set(sizes.values())) > 1:
         shown = ", ".join(f"{part} {width}x{height}" for part, (height, width) in sizes.items())
         raise UserError(f"{where}: the images of a pair differ in size ({shown})")
     try:
-        return {part: with_channels(pixels, 1 if part == "mask" else channels) for part, pixels in images.items()}
+        wanted = {"mask": 1, "condition": condition_channels}
+        return {
+            part: with_channels(pixels, wanted.get(part, channels) or pixels.shape[2])
+            for part, pixels in images.items()
+        }
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
 

@@ -1,9 +1,9 @@
 """Dataset kinds: where the images of an item lie.
 
 A dataset kind is any class with a `split` argument, `__len__`, and `__getitem__(i)` that returns a dictionary: 'key' (a
-string), 'x_0' (the clean or target image) and, for pairs, 'x_1' (the degraded or source image) and 'mask' (white =
-unknown).
-Images are paths, PIL images or arrays (H, W, C). Its other constructor arguments are the options of a card or recipe.
+string), 'x_0' (the clean or target image) and, for pairs, 'x_1' (the degraded or source image), 'mask' (white =
+unknown) and 'condition' (what the network is to see beside X_t instead of X_1). Images are paths, PIL images or arrays
+(H, W, C), of one size in an item. Its other constructor arguments are the options of a card or recipe.
 """
 
 import difflib

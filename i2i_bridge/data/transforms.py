@@ -43,10 +43,10 @@ class Geometry:
         steps: list[Any] = [crop(height=height, width=width)]
         if self.flip:
             steps.append(A.HorizontalFlip(p=0.5))
-        return A.Compose(steps, additional_targets={"x_1": "image", "mask_": "mask"})
+        return A.Compose(steps, additional_targets={"x_1": "image", "condition": "image", "hole": "mask"})
 
     def __call__(self, images: dict[str, np.ndarray], seed: int) -> dict[str, np.ndarray]:
-        """The images 'x_0', 'x_1', 'mask' (those that are there, one size) after the same transform.
+        """The images 'x_0', 'x_1', 'mask', 'condition' (those that are there, one size) after the same transform.
 
         Args:
             images: Pixels (H, W, C).
@@ -64,10 +64,11 @@ class Geometry:
             )
         # albumentations 2.0.8 repeats its draws in data-loader workers and epochs unless it is seeded for every call.
         self._compose.set_random_seed(seed % 2**32)
-        first, *others = resized
-        named = {"image": resized[first]} | {("x_1" if name == "x_1" else "mask_"): resized[name] for name in others}
-        done = self._compose(**named)
-        out = {first: done["image"]} | {name: done["x_1" if name == "x_1" else "mask_"] for name in others}
+        targets = {name: "hole" if name == "mask" else name for name in resized}
+        # albumentations insists on one target of this name.
+        targets[next(iter(resized))] = "image"
+        done = self._compose(**{targets[name]: pixels for name, pixels in resized.items()})
+        out = {name: done[target] for name, target in targets.items()}
         return {name: pixels if pixels.ndim == 3 else pixels[..., None] for name, pixels in out.items()}
 
     def _resized(self, pixels: np.ndarray, is_mask: bool) -> np.ndarray:

@@ -1,6 +1,6 @@
 """What training and evaluation need to know of a method."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 from torch import Tensor, nn
@@ -17,12 +17,8 @@ class Method(Protocol):
     network: nn.Module
     """What is trained, averaged and saved."""
 
-    def parameter_groups(self) -> dict[str, Iterable[nn.Parameter]]:
-        """The parameters of each optimizer, by the name that `losses` gives its loss."""
-        ...
-
     def losses(self, batch: Batch, generator: Generator) -> Iterator[tuple[str, Tensor]]:
-        """Scalar losses, each the mean over the batch, in the order in which their groups are to be updated."""
+        """Named scalar losses, each the mean over the batch; their sum is minimised."""
         ...
 
     def walk(self, batch: Batch, *, nfe: int, generator: Generator) -> Iterator[Tensor]:

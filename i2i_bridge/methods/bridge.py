@@ -1,7 +1,7 @@
 """The diffusion bridge as a method: Algorithm 1 (training) and Algorithm 2 (generation) of I2SB."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,10 +38,6 @@ class Bridge:
     sampler_options: dict[str, Any] = field(default_factory=dict)
     grid: TimeGrid = uniform
     clip: bool = False
-
-    def parameter_groups(self) -> dict[str, Iterable[nn.Parameter]]:
-        """One group: the network."""
-        return {"bridge": self.network.parameters()}
 
     def with_network(self, network: nn.Module) -> "Bridge":
         """The same bridge around another network."""
@@ -93,7 +89,7 @@ def from_recipe(recipe: Recipe, network: nn.Module) -> Bridge:
         network,
         recipe.build_process(),
         recipe.build_target(),
-        condition=bool(recipe.network.get("condition_channels", 0)),
+        condition=recipe.condition_channels > 0,
         proposal=recipe.build_proposal(),
         sampler=registry.SAMPLERS.get(str(recipe.sample.sampler["name"])),
         sampler_options=recipe.sampler_options(),
