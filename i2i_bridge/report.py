@@ -227,5 +227,6 @@ def _quality(evaluation: Evaluation, folder: Path) -> Figure | None:
         folder,
         "quality.png",
         "Fidelity against cost",
-        "Mean over the held-out images, with one standard error.",
+        "Mean over the held-out images, with one standard error. One call answers with the average of all that fits, "
+        "which PSNR likes best; further calls settle on one sharp answer.",
     )
