@@ -253,12 +253,14 @@ def test_micro_batches_and_workers_change_nothing(photos, tmp_path):
     train(recipe_for(photos, train={"workers": 2}), tmp_path / "workers", cpu=True)
     one, micro = tensors_of(tmp_path / "one"), tensors_of(tmp_path / "micro")
     assert same(one, tensors_of(tmp_path / "workers"))
+
+    def logged(name, key):
+        return [row[key] for row in read_metrics(tmp_path / name)]
+
+    loss, micro_loss = logged("one", "loss"), logged("micro", "loss")
+    norm, micro_norm = logged("one", "grad_norm"), logged("micro", "grad_norm")
     # Not bit for bit: sums run in another order, and Adam's first steps turn a rounding of a zero gradient into a
     # full step.
-    (loss, norm), (micro_loss, micro_norm) = (
-        ([row[key] for row in read_metrics(tmp_path / name)] for key in ("loss", "grad_norm"))
-        for name in ("one", "micro")
-    )
     assert loss[0] == pytest.approx(micro_loss[0], rel=1e-5) and norm[0] == pytest.approx(micro_norm[0], rel=1e-4)
     assert loss == pytest.approx(micro_loss, rel=1e-2) and not same(one, micro)
 
