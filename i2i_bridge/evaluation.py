@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,7 +18,7 @@ from i2i_bridge import registry
 from i2i_bridge.data.loading import PairDataset
 from i2i_bridge.errors import UserError
 from i2i_bridge.files import write_whole
-from i2i_bridge.images import Picture, to_pixels, to_tensor, write_picture
+from i2i_bridge.images import Picture, Range, shown, to_pixels, to_tensor, write_picture
 from i2i_bridge.metrics.base import Metric
 from i2i_bridge.randomness import generator
 from i2i_bridge.run import Run
@@ -82,8 +83,8 @@ def evaluate(
 ) -> Evaluation:
     """Score a run on held-out pairs, one image at a time, with flat memory.
 
-    Every NFE sees the same degraded image and the same noise of each item, whatever the order. Images are rounded to
-    8 bits first, as they would be in a file. Writes into `evaluation/` of the run folder: evaluation.json,
+    Every NFE sees the same degraded image and the same noise of each item, whatever the order. Images are rounded
+    first, to 8 or 16 bits as in the dataset's files. Writes into `evaluation/` of the run folder: evaluation.json,
     per_image.csv, and PNGs of the first `save_images` items.
 
     Args:
@@ -104,7 +105,8 @@ def evaluate(
     if total == 0:
         raise UserError("no image to evaluate")
     chosen: dict[str, Metric] = {name: registry.METRICS.get(name)() for name in metrics}
-    skipped = {name: reason for name, metric in chosen.items() if (reason := metric.missing())}
+    channels = run.recipe.data.channels
+    skipped = {name: reason for name, metric in chosen.items() if (reason := metric.missing(channels))}
     chosen = {name: metric for name, metric in chosen.items() if name not in skipped}
     folder = run.folder / "evaluation"
     folder.mkdir(parents=True, exist_ok=True)
@@ -121,16 +123,17 @@ def evaluate(
         writer.writerow(["key", "nfe", *chosen])
         for i in range(total):
             item = dataset[i]
-            clean = _eight_bit(item["x_0"])
+            written = _written(item["dtype"], run.recipe.data.value_range)
+            clean = written(item["x_0"])
             batch = {name: value[None] for name, value in item.items() if isinstance(value, Tensor)}
-            outputs = {INPUT: _eight_bit(item["x_1"])}
+            outputs = {INPUT: written(item["x_1"])}
             for count, name in zip(counts, names[1:], strict=True):
                 draws = [generator(run.recipe.evaluate.seed, "evaluate", item["key"])]
                 counted.calls, began = 0, time.perf_counter()
                 restored = restorer.restore_batch(batch, nfe=count, generator=draws)[0]
                 seconds[name].append(time.perf_counter() - began)
                 calls[name] = max(calls[name], counted.calls)
-                outputs[name] = _eight_bit(restored)
+                outputs[name] = written(restored)
             for name, output in outputs.items():
                 values = {key: float(metric(output[None], clean[None])[0]) for key, metric in chosen.items()}
                 writer.writerow([item["key"], calls[name], *values.values()])
@@ -185,8 +188,9 @@ def read_evaluation(folder: Path) -> Evaluation:
         raise UserError(f"{file}: damaged ({error}); evaluate again") from error
 
 
-def _eight_bit(x: Tensor) -> Tensor:
-    return to_tensor(to_pixels(x))
+def _written(dtype: str, value_range: Range) -> Callable[[Tensor], Tensor]:
+    """An image as a file of that dtype would hold it."""
+    return lambda x: to_tensor(to_pixels(x, np.dtype(dtype), value_range), value_range)
 
 
 def _standard_error(values: list[float]) -> float:
@@ -198,7 +202,7 @@ def _standard_error(values: list[float]) -> float:
 def _save_images(folder: Path, pictures: dict[str, Tensor]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, picture in pictures.items():
-        write_picture(folder / f"{name.replace(' ', '-')}.png", Picture(to_pixels(picture), None))
+        write_picture(folder / f"{name.replace(' ', '-')}.png", Picture(shown(picture)))
 
 
 def _write_json(file: Path, result: Evaluation) -> None:

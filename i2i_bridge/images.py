@@ -1,7 +1,7 @@
-"""Images between files and tensors. Pillow is the only decoder.
+"""Images between files and tensors. Pillow decodes; OpenCV only 16-bit colour, which Pillow cannot hold.
 
-Inside, an image is float32 in [-1, 1], (C, H, W). Outside it is 8-bit or 16-bit; rounding is to the nearest code, so an
-untouched image comes back bit for bit.
+Inside, an image is float32 in [-1, 1], (C, H, W). Outside it is 8-bit, 16-bit or float; rounding is to the nearest
+code, so an untouched image comes back bit for bit. Images of any number of channels are `.npy` arrays (H, W, C).
 """
 
 import io
@@ -19,7 +19,7 @@ from i2i_bridge.errors import UserError
 from i2i_bridge.files import write_whole
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".npy"})
 MAX_PIXELS = 64_000_000
 """Larger images are refused from their header, before they are decoded."""
 
@@ -29,7 +29,7 @@ class Picture:
     """A decoded image.
 
     Args:
-        pixels: (H, W, C), uint8 or uint16, C = 1 (grey) or 3 (RGB).
+        pixels: (H, W, C), uint8, uint16 or float32; C = 1 (grey), 3 (RGB), or any number (from `.npy`).
         alpha: Opacity (H, W) of the same dtype, or None.
     """
 
@@ -57,19 +57,23 @@ def read_picture(path: Path | str) -> Picture:
     """Decode an image file, upright (EXIF orientation applied).
 
     Raises:
-        UserError: The file is missing, not one of PNG, JPEG, WebP, BMP, TIFF, damaged, too large, or of a mode
+        UserError: The file is missing, not one of PNG, JPEG, WebP, BMP, TIFF, NPY, damaged, too large, or of a mode
             without a documented meaning here (`from_pil`).
     """
     path = Path(path)
     if path.is_dir():
         raise UserError(f"{path}: is a folder, not an image")
+    if path.suffix.lower() == ".npy":
+        return _read_array(path)
     try:
         with warnings.catch_warnings(), Image.open(path, formats=FORMATS) as image:
             # Pillow only warns where a file is odd; the size is checked here instead.
             warnings.simplefilter("ignore")
             width, height = image.size
             if width * height > MAX_PIXELS:
-                raise UserError(f"{path}: {width}x{height} pixels; at most {MAX_PIXELS // 10**6} million can be read")
+                raise _too_large(path, width, height)
+            if _is_deep_colour(image):
+                return _read_deep_colour(path, image)
             image.load()
             return from_pil(image)
     except FileNotFoundError as error:
@@ -93,13 +97,77 @@ def read_picture(path: Path | str) -> Picture:
         raise UserError(f"{path}: not a readable image ({type(error).__name__}: {error})") from error
 
 
+def _too_large(path: Path, width: int, height: int) -> UserError:
+    return UserError(f"{path}: {width}x{height} pixels; at most {MAX_PIXELS // 10**6} million can be read")
+
+
+def _read_array(path: Path) -> Picture:
+    try:
+        # Mapped, so that a wrong shape is refused before anything large is read. Never pickled objects.
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file") from error
+    except (OSError, ValueError, EOFError, SyntaxError) as error:
+        raise UserError(
+            f"{path}: not a readable array ({type(error).__name__}: {' '.join(str(error).split())})"
+        ) from error
+    if array.ndim in (2, 3) and array.shape[0] * array.shape[1] > MAX_PIXELS:
+        raise _too_large(path, array.shape[1], array.shape[0])
+    try:
+        return from_array(array)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def _is_deep_colour(image: Image.Image) -> bool:
+    # Pillow drops the low byte of these without a word.
+    return any(";16" in str(tile[3]) for tile in image.tile) and image.mode in ("RGB", "RGBA", "LA")
+
+
+def _read_deep_colour(path: Path, image: Image.Image) -> Picture:
+    import cv2
+
+    array = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+    if array is None or array.dtype != np.uint16 or array.ndim != 3:
+        raise UserError(f"{path}: not a readable 16-bit image")
+    array = _upright(array, image.getexif().get(0x0112, 1))
+    alpha = array[..., 3].copy() if array.shape[2] == 4 else None
+    pixels = array[..., :1] if image.mode == "LA" else array[..., 2::-1]
+    return Picture(np.ascontiguousarray(pixels), alpha)
+
+
+def _upright(array: np.ndarray, orientation: int) -> np.ndarray:
+    """What the EXIF orientation asks for: 5 to 8 exchange the sides, then left-right and upside-down mirrors."""
+    if orientation >= 5:
+        array = array.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        array = array[::-1]
+    return array[:, ::-1] if orientation in (2, 3, 6, 7) else array
+
+
+def from_array(array: np.ndarray) -> Picture:
+    """An array (H, W) or (H, W, C) as a Picture; floats become float32.
+
+    Raises:
+        UserError: Another shape or type, or values that are not finite.
+    """
+    if array.ndim not in (2, 3) or 0 in array.shape:
+        raise UserError(f"an array of shape {array.shape}; an image is (height, width) or (height, width, channels)")
+    if array.dtype not in (np.uint8, np.uint16, np.float16, np.float32, np.float64):
+        raise UserError(f"an array of {array.dtype}; images are uint8, uint16 or float")
+    pixels = np.array(array, dtype=array.dtype if array.dtype.kind == "u" else np.float32)
+    if not np.isfinite(pixels).all():
+        raise UserError("holds values that are not finite")
+    return Picture(pixels if pixels.ndim == 3 else pixels[..., None])
+
+
 def from_pil(image: Image.Image) -> Picture:
-    """A PIL image as a Picture: L, LA, 1, P, RGB, RGBA, CMYK, YCbCr, LAB, HSV in 8 bits, I;16 (grey) in 16.
+    """A PIL image as a Picture: L, LA, 1, P, RGB, RGBA, CMYK, YCbCr, LAB, HSV in 8 bits, I;16 (grey) in 16, F as float.
 
     Palette transparency becomes alpha. EXIF orientation is applied.
 
     Raises:
-        UserError: A mode whose range is unknown (32-bit integers beyond 16 bits, floats).
+        UserError: Values whose range is unknown (32-bit integers beyond 16 bits), or not finite.
     """
     image = ImageOps.exif_transpose(image)
     mode = image.mode
@@ -113,7 +181,7 @@ def from_pil(image: Image.Image) -> Picture:
             )
         return Picture(values.astype(np.uint16)[..., None])
     if mode == "F":
-        raise UserError("float pixels have no known range; convert the image to 8 or 16 bits")
+        return from_array(np.asarray(image))
     transparent = mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
     grey = mode in ("1", "L", "LA", "La")
     converted = image.convert(("LA" if grey else "RGBA") if transparent else ("L" if grey else "RGB"))
@@ -126,15 +194,17 @@ def from_pil(image: Image.Image) -> Picture:
 
 
 def to_pil(picture: Picture) -> Image.Image:
-    """The Picture as L, LA, RGB, RGBA or I;16.
+    """The Picture as L, LA, RGB, RGBA, I;16 or F.
 
     Raises:
-        UserError: 16-bit colour, or 16 bits with alpha, which Pillow cannot hold.
+        UserError: 16-bit colour, 16 bits or floats with alpha, or other numbers of channels, which Pillow cannot hold.
     """
     pixels, alpha = picture.pixels, picture.alpha
-    if pixels.dtype == np.uint16:
+    if pixels.shape[2] not in (1, 3):
+        raise UserError(f"a PIL image holds 1 or 3 channels, not {pixels.shape[2]}; use .npy files or arrays")
+    if pixels.dtype != np.uint8:
         if pixels.shape[2] != 1 or alpha is not None:
-            raise UserError("Pillow holds 16 bits for grey images without alpha only")
+            raise UserError(f"a PIL image holds {pixels.dtype} for grey without alpha only; use files or arrays")
         return Image.fromarray(np.ascontiguousarray(pixels[..., 0]))
     image = Image.fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels))
     if alpha is not None:
@@ -160,18 +230,55 @@ def with_channels(pixels: np.ndarray, channels: int) -> np.ndarray:
     raise UserError(f"an image of {have} channels cannot become one of {channels}")
 
 
-def to_tensor(pixels: np.ndarray) -> Tensor:
-    """Pixels (H, W, C), uint8 or uint16, as float32 (C, H, W) in [-1, 1]: 2 code / largest code - 1."""
-    half = np.iinfo(pixels.dtype).max / 2
-    scaled = pixels.astype(np.float64) / half - 1
+Range = tuple[float, float] | None
+"""The pixel values that mean -1 and 1; None: all codes of the integer type, from 0 to its largest."""
+
+
+def to_tensor(pixels: np.ndarray, value_range: Range = None) -> Tensor:
+    """Pixels (H, W, C) as float32 (C, H, W), in [-1, 1]: 2 (value - low) / (high - low) - 1.
+
+    Args:
+        pixels: uint8, uint16 or float32.
+        value_range: (low, high); values beyond it leave [-1, 1].
+
+    Raises:
+        UserError: Floats without a range.
+    """
+    low, high = _ends(pixels.dtype, value_range)
+    scaled = (pixels.astype(np.float64) - low) / ((high - low) / 2) - 1
     return torch.from_numpy(np.ascontiguousarray(scaled.transpose(2, 0, 1).astype(np.float32)))
 
 
-def to_pixels(x: Tensor, dtype: type[np.uint8] | type[np.uint16] = np.uint8) -> np.ndarray:
-    """An image (C, H, W) in [-1, 1] as pixels (H, W, C): clamped, then rounded to the nearest code."""
-    half = np.iinfo(dtype).max / 2
-    codes = np.rint((x.detach().cpu().double().clamp(-1, 1).numpy() + 1) * half)
-    return np.ascontiguousarray(codes.transpose(1, 2, 0).astype(dtype))
+def to_pixels(x: Tensor, dtype: np.dtype | type = np.uint8, value_range: Range = None) -> np.ndarray:
+    """An image (C, H, W) as pixels (H, W, C): clamped to [-1, 1], then rounded to the nearest code of the dtype.
+
+    value = low + (x + 1) (high - low) / 2; floats are not rounded.
+    """
+    low, high = _ends(np.dtype(dtype), value_range)
+    values = (x.detach().cpu().double().clamp(-1, 1).numpy() + 1) * ((high - low) / 2) + low
+    if np.dtype(dtype).kind == "u":
+        values = np.rint(values)
+    return np.ascontiguousarray(values.transpose(1, 2, 0).astype(dtype))
+
+
+def to_mask(pixels: np.ndarray) -> Tensor:
+    """Grey pixels (H, W, 1) as a mask (1, H, W) float32 in {0, 1}: 1 where they are above half of their range."""
+    half = np.iinfo(pixels.dtype).max / 2 if pixels.dtype.kind == "u" else 0.5
+    return torch.from_numpy((pixels > half).astype(np.float32).transpose(2, 0, 1).copy())
+
+
+def shown(x: Tensor) -> np.ndarray:
+    """An image (C, H, W) of any number of channels as 8-bit colour (H, W, 3) for people: the first three, or grey."""
+    pixels = to_pixels(x[:3] if x.shape[0] != 2 else x[:1])
+    return with_channels(pixels, 3)
+
+
+def _ends(dtype: np.dtype, value_range: Range) -> tuple[float, float]:
+    if value_range is not None:
+        return value_range
+    if dtype.kind != "u":
+        raise UserError("float pixels have no known range; set data.value_range = [low, high]")
+    return 0.0, float(np.iinfo(dtype).max)
 
 
 def write_picture(path: Path | str, picture: Picture) -> None:
@@ -184,14 +291,35 @@ def write_picture(path: Path | str, picture: Picture) -> None:
     suffix = path.suffix.lower()
     if suffix not in IMAGE_SUFFIXES:
         raise UserError(f"{path}: not an image suffix; use one of {', '.join(sorted(IMAGE_SUFFIXES))}")
-    if picture.pixels.dtype == np.uint16 and suffix not in (".png", ".tif", ".tiff"):
-        raise UserError(f"{path}: this image has 16 bits; write it as .png or .tif")
-    if picture.alpha is not None and suffix in (".jpg", ".jpeg", ".bmp"):
-        picture = Picture(picture.pixels)
-    options = {"quality": 95} if suffix in (".jpg", ".jpeg", ".webp") else {}
+    pixels = picture.pixels
     encoded = io.BytesIO()
-    try:
-        to_pil(picture).save(encoded, format=Image.registered_extensions()[suffix], **options)
-    except (OSError, ValueError) as error:  # more pixels than the format can hold
-        raise UserError(f"{path}: cannot be encoded ({error})") from error
+    if suffix == ".npy":
+        # An array has no place for alpha.
+        np.save(encoded, pixels, allow_pickle=False)
+    elif pixels.dtype == np.uint16 and suffix not in (".png", ".tif", ".tiff"):
+        raise UserError(f"{path}: this image has 16 bits; write it as .png or .tif")
+    elif pixels.dtype == np.float32 and (suffix not in (".tif", ".tiff") or pixels.shape[2] != 1):
+        raise UserError(f"{path}: this image holds floats; write it as .npy, or grey as .tif")
+    elif pixels.dtype == np.uint16 and (pixels.shape[2] == 3 or picture.alpha is not None):
+        encoded.write(_deep_colour(picture, suffix))
+    else:
+        if picture.alpha is not None and suffix in (".jpg", ".jpeg", ".bmp"):
+            picture = Picture(pixels)
+        options = {"quality": 95} if suffix in (".jpg", ".jpeg", ".webp") else {}
+        try:
+            to_pil(picture).save(encoded, format=Image.registered_extensions()[suffix], **options)
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from error
+        except (OSError, ValueError) as error:  # more pixels than the format can hold
+            raise UserError(f"{path}: cannot be encoded ({error})") from error
     write_whole(path, encoded.getvalue())
+
+
+def _deep_colour(picture: Picture, suffix: str) -> bytes:
+    # Formats and OpenCV know no 16-bit grey with alpha: it is written as colour.
+    import cv2
+
+    blue_green_red = with_channels(picture.pixels, 3)[..., ::-1]
+    layers = [blue_green_red] if picture.alpha is None else [blue_green_red, picture.alpha[..., None]]
+    _, data = cv2.imencode(suffix, np.ascontiguousarray(np.concatenate(layers, axis=2)))
+    return bytes(data)

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from i2i_bridge.images import to_pixels, with_channels
+from i2i_bridge.images import shown
 
 HEADER_HEIGHT = 22
 """Pixels of the band above the columns."""
@@ -21,7 +21,7 @@ def montage(rows: Sequence[Sequence[Tensor]], header: Sequence[str] = (), gap: i
     Raises:
         ValueError: There is no image.
     """
-    cells = [[with_channels(to_pixels(x), 3) for x in row] for row in rows]
+    cells = [[shown(x) for x in row] for row in rows]
     if not any(cells):
         raise ValueError("no images to lay out")
     columns = max(len(row) for row in cells)

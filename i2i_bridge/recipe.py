@@ -138,6 +138,7 @@ class Recipe(Settings):
             split,
             condition_channels=self.condition_channels,
             own_condition=self.data.own_condition,
+            value_range=self.data.value_range,
         )
 
     @property

@@ -136,12 +136,13 @@ def _degraded(run: Run, picture: Picture, seed: int, result: Path) -> tuple[Pict
     if degradation is None:
         raise UserError(f"--degrade: recipe '{run.recipe.name}' learns from pairs and has no degradation")
     multiple = degradation.multiple
-    clean = to_tensor(with_channels(picture.pixels, run.recipe.data.channels))[None]
+    settings = run.recipe.data
+    clean = to_tensor(with_channels(picture.pixels, settings.channels), settings.value_range)[None]
     height, width = (side // multiple * multiple for side in clean.shape[-2:])
     if not (height and width):
         raise UserError(f"--degrade: the image is smaller than {multiple}x{multiple} pixels")
     degraded = degradation(clean[..., :height, :width], [generator(seed, "degrade")])
-    shown = Picture(to_pixels(degraded.x_1[0]), None)
+    shown = Picture(to_pixels(degraded.x_1[0], picture.pixels.dtype, settings.value_range), None)
     write_picture(result.with_stem(f"{result.stem}-degraded"), shown)
     # What the user would bring: for super-resolution the small image.
     small = Picture(shown.pixels[:: degradation.scale, :: degradation.scale], None)
@@ -163,11 +164,7 @@ def contact_sheet(recipe: Recipe, file: Path, *, rows: int, split: Literal["trai
         item = dataset[i]
         columns = [name for name in names if name in item]
         # A mask is in {0, 1}; its picture is in [-1, 1].
-        table.append([_three_channels(item[name] * 2 - 1 if name == "mask" else item[name]) for name in columns])
+        table.append([item[name] * 2 - 1 if name == "mask" else item[name] for name in columns])
     header = ["clean x_0" if name == "x_0" else name for name in columns]
     write_picture(file, Picture(montage(table, header), None))
     return f"{' | '.join(header)}, {len(table)} rows"
-
-
-def _three_channels(x: Tensor) -> Tensor:
-    return x.expand(3, -1, -1) if x.shape[0] == 1 else x[:3]

@@ -16,7 +16,17 @@ from torch import Tensor, nn
 from i2i_bridge import registry
 from i2i_bridge.checkpoint import latest_checkpoint
 from i2i_bridge.errors import UserError
-from i2i_bridge.images import Picture, from_pil, read_picture, to_pil, to_pixels, to_tensor, with_channels
+from i2i_bridge.images import (
+    Picture,
+    from_array,
+    from_pil,
+    read_picture,
+    to_mask,
+    to_pil,
+    to_pixels,
+    to_tensor,
+    with_channels,
+)
 from i2i_bridge.methods.base import Batch, Method
 from i2i_bridge.randomness import Generator, generator
 
@@ -24,6 +34,7 @@ if TYPE_CHECKING:  # pydantic: `import i2i_bridge` stays light
     from i2i_bridge.recipe import Recipe
 
 RECIPE_FILE = "recipe.toml"
+AnyImage = str | Path | Image.Image | np.ndarray
 
 
 def build_method(recipe: "Recipe", network: nn.Module) -> Method:
@@ -47,30 +58,32 @@ class Run:
 
     def restore(
         self,
-        image: str | Path | Image.Image,
+        image: AnyImage,
         *,
         nfe: int | None = None,
         seed: int = 0,
-        mask: str | Path | Image.Image | None = None,
-        condition: str | Path | Image.Image | None = None,
-    ) -> Image.Image:
+        mask: AnyImage | None = None,
+        condition: AnyImage | None = None,
+    ) -> Any:
         """Restore one degraded image of any size.
 
         The image is padded by reflection to the network's stride and cut back. Grey stays grey where the task is a
-        restoration, 16-bit grey stays 16-bit, alpha and EXIF orientation are kept.
+        restoration, 16 bits stay 16 bits and floats floats, alpha is kept, and the EXIF orientation applied.
 
         Args:
-            image: A file or a PIL image: the degraded or source image.
+            image: The degraded or source image: a file, a PIL image, or an array (H, W) or (H, W, C).
             nfe: Network calls, 1 to 1000; by default the recipe's.
             seed: Of the sampler's noise; another seed gives another restoration of the same image.
             mask: For inpainting: white where the image is unknown.
             condition: The image that the network sees beside X_t, where the dataset brought its own.
 
         Returns:
-            The restored image, of the same size (times the factor of a super-resolution task).
+            The restored image, of the same size (times the factor of a super-resolution task): an array (H, W, C) of
+            the same dtype if an array was given, else a PIL image.
 
         Raises:
-            UserError: The image cannot be read or does not fit the recipe.
+            UserError: The image cannot be read or does not fit the recipe, or is not an array and too deep for PIL
+                (16-bit colour, say).
         """
         draws = generator(seed, "restore")
         picture = _opened(image)
@@ -80,7 +93,8 @@ class Run:
             mask=None if mask is None else _opened(mask),
             condition=None if condition is None else _opened(condition),
         )
-        return to_pil(self.picture_of(self.restore_batch(batch, nfe=nfe, generator=[draws])[0], picture))
+        restored = self.picture_of(self.restore_batch(batch, nfe=nfe, generator=[draws])[0], picture)
+        return restored.pixels if isinstance(image, np.ndarray) else to_pil(restored)
 
     def batch_of(
         self,
@@ -95,27 +109,25 @@ class Run:
         Raises:
             UserError: Mask or condition are missing, not asked for, or of another size than the picture.
         """
-        x_1 = to_tensor(with_channels(picture.pixels, self.recipe.data.channels))[None]
-        hole = None if mask is None else (to_tensor(with_channels(_same_size("mask", mask, picture), 1))[None] > 0)
-        batch = {"x_1": x_1} if hole is None else {"x_1": x_1, "mask": hole.float()}
+        settings = self.recipe.data
+        batch = {"x_1": to_tensor(with_channels(picture.pixels, settings.channels), settings.value_range)[None]}
+        if mask is not None:
+            batch["mask"] = to_mask(with_channels(_same_size("mask", mask, picture), 1))[None]
         degradation = self.recipe.build_degradation()
         if degradation is not None:
-            batch = degraded_batch(degradation.prepare(x_1, [generator], batch.get("mask")))
-        if (condition is not None) != self.recipe.data.own_condition:
+            batch = degraded_batch(degradation.prepare(batch["x_1"], [generator], batch.get("mask")))
+        if (condition is not None) != settings.own_condition:
             needs = "needs a" if condition is None else "takes no"
             raise UserError(f"recipe '{self.recipe.name}' {needs} condition image (data.own_condition)")
         if condition is not None:
             pixels = with_channels(_same_size("condition", condition, picture), self.recipe.condition_channels)
-            batch["condition"] = to_tensor(pixels)[None]
+            batch["condition"] = to_tensor(pixels, settings.value_range)[None]
         return batch
 
     def picture_of(self, x_0_hat: Tensor, degraded: Picture) -> Picture:
-        """A restored image (C, H, W) as a picture: grey, 16 bits and alpha where the degraded picture had them."""
-        channels = self.recipe.data.channels
+        """A restored image (C, H, W) as a picture of the degraded one's dtype, with its alpha, and grey if it was."""
         grey = self.recipe.task == "restoration" and degraded.pixels.shape[2] == 1
-        # Pillow writes 16 bits for grey only.
-        dtype = np.uint16 if degraded.pixels.dtype == np.uint16 and (grey or channels == 1) else np.uint8
-        pixels = to_pixels(x_0_hat, dtype)
+        pixels = to_pixels(x_0_hat, degraded.pixels.dtype, self.recipe.data.value_range)
         return Picture(with_channels(pixels, 1) if grey else pixels, _alpha_like(degraded, pixels))
 
     def restore_batch(self, batch: Batch, *, nfe: int | None, generator: Generator) -> Tensor:
@@ -166,7 +178,9 @@ def pad_to_stride(x: Tensor, stride: int) -> Tensor:
     return x
 
 
-def _opened(image: str | Path | Image.Image) -> Picture:
+def _opened(image: AnyImage) -> Picture:
+    if isinstance(image, np.ndarray):
+        return from_array(image)
     return from_pil(image) if isinstance(image, Image.Image) else read_picture(image)
 
 
@@ -184,13 +198,10 @@ def _alpha_like(picture: Picture, pixels: np.ndarray) -> np.ndarray | None:
         return None
     alpha = picture.alpha
     if alpha.shape != pixels.shape[:2]:
-        resized = Image.fromarray(alpha).resize((pixels.shape[1], pixels.shape[0]), Image.Resampling.BICUBIC)
-        alpha = np.asarray(resized)
-    return (
-        alpha.astype(pixels.dtype)
-        if alpha.dtype == pixels.dtype
-        else to_pixels(to_tensor(alpha[..., None]), pixels.dtype.type)[..., 0]
-    )
+        size = (pixels.shape[1], pixels.shape[0])
+        floats = Image.fromarray(alpha.astype(np.float32)).resize(size, Image.Resampling.BICUBIC)
+        alpha = np.rint(np.asarray(floats)).clip(0, np.iinfo(alpha.dtype).max).astype(alpha.dtype)
+    return alpha
 
 
 def load_run(folder: str | Path, *, device: str | torch.device | None = None) -> Run:

@@ -3,7 +3,7 @@
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Positive = Annotated[int, Field(gt=0)]
 Part = dict[str, Any]
@@ -35,10 +35,20 @@ class DataSettings(Settings):
     crop: Literal["random", "center"] = "center"
     flip: bool = True
     channels: Positive = 3
+    """Of X_0 and X_1; grey images become 3 channels and the other way round, other numbers must be there."""
+    value_range: tuple[float, float] | None = None
+    """Pixel values of x_0, x_1 and condition that mean -1 and 1; by default the whole range of 8- or 16-bit codes.
+    Floats need it."""
     own_condition: bool = False
     """Whether each item brings an image of its own for the network to see (network.condition_channels) beside X_t."""
     train_split: str = "train"
     validation_split: str = "val"
+
+    @model_validator(mode="after")
+    def _range_rises(self) -> "DataSettings":
+        if self.value_range is not None and not self.value_range[0] < self.value_range[1]:
+            raise ValueError(f"value_range {list(self.value_range)}: [low, high] with low < high is needed")
+        return self
 
 
 class TrainSettings(Settings):

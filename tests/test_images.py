@@ -113,7 +113,7 @@ def bad_files(folder):
     (folder / "truncated.png").write_bytes(data[: len(data) // 2])
     (folder / "empty.png").write_bytes(b"")
     (folder / "text.png").write_text("not an image")
-    Image.new("F", (4, 4)).save(folder / "float.tif")
+    Image.fromarray(np.full((4, 4), np.nan, np.float32)).save(folder / "float.tif")
     (folder / "folder.png").mkdir()
     gif = folder / "animation.png"
     Image.new("L", (4, 4)).save(gif, format="GIF")

@@ -14,12 +14,13 @@ from i2i_bridge.data.pairs import PairSource
 from i2i_bridge.data.transforms import Geometry
 from i2i_bridge.degradations.base import Degradation
 from i2i_bridge.errors import UserError
-from i2i_bridge.images import from_pil, read_picture, to_tensor, with_channels
+from i2i_bridge.images import Range, from_pil, read_picture, to_mask, to_tensor, with_channels
 from i2i_bridge.randomness import generator, key
 
 
 class PairDataset(Dataset[dict[str, Any]]):
-    """Items as tensors: x_0, x_1 (C, H, W) in [-1, 1], key, and where there are some mask (1, H, W) and condition.
+    """Items as tensors: x_0, x_1 (C, H, W) in [-1, 1], key, the file's dtype, and where there are some mask (1, H, W)
+    and condition.
 
     `dataset[i]` is item i, its draws keyed by the item's key alone: the same for every method and NFE that is compared.
     `dataset.sample(n)` is training sample n of an endless stream: in epoch e = n // len, item permutation_e[n % len],
@@ -34,6 +35,7 @@ class PairDataset(Dataset[dict[str, Any]]):
         purpose: Keeps the draws of training and validation apart.
         condition_channels: What the network takes as its condition; 0 for none.
         own_condition: Whether the source's items bring the condition; else it is the degradation's, or X_1.
+        value_range: Pixel values that mean -1 and 1.
 
     Raises:
         UserError: From items: the source has neither pairs nor a degradation, or both, a file is unusable, or the
@@ -50,7 +52,9 @@ class PairDataset(Dataset[dict[str, Any]]):
         purpose: str,
         condition_channels: int = 0,
         own_condition: bool = False,
+        value_range: Range = None,
     ) -> None:
+        self.value_range = value_range
         self.source, self.geometry, self.degradation = source, geometry, degradation
         self.channels, self.seed, self.purpose = channels, seed, purpose
         self.condition_channels, self.own_condition = condition_channels, own_condition
@@ -86,9 +90,13 @@ class PairDataset(Dataset[dict[str, Any]]):
             cut = self.geometry(images, key(self.seed, f"{self.purpose} geometry", *keyed))
         except UserError as error:
             raise UserError(f"{where}: {error}") from error
-        out: dict[str, Any] = {part: to_tensor(pixels) for part, pixels in cut.items()}
-        if "mask" in out:
-            out["mask"] = (out["mask"] > 0).float()
+        mask = cut.pop("mask", None)
+        try:
+            out: dict[str, Any] = {part: to_tensor(pixels, self.value_range) for part, pixels in cut.items()}
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from error
+        if mask is not None:
+            out["mask"] = to_mask(mask)
         if "x_1" not in out:
             out |= self._degraded(out["x_0"], keyed, where) | out
         there = len(out.get("condition", out["x_1"]))
@@ -97,7 +105,7 @@ class PairDataset(Dataset[dict[str, Any]]):
                 f"{where}: the condition has {there} channels, but network.condition_channels is "
                 f"{self.condition_channels}"
             )
-        return out | {"key": name}
+        return out | {"key": name, "dtype": images["x_0"].dtype.name}
 
     def _degraded(self, x_0: Tensor, keyed: tuple[int | str, ...], where: Any) -> dict[str, Tensor]:
         if self.degradation is None:
@@ -147,11 +155,11 @@ def _pixels(image: Path | str | Image.Image | np.ndarray, where: str) -> np.ndar
         return read_picture(image).pixels
     if isinstance(image, Image.Image):
         return from_pil(image).pixels
-    if isinstance(image, np.ndarray) and image.dtype in (np.uint8, np.uint16):
+    if isinstance(image, np.ndarray) and image.dtype in (np.uint8, np.uint16, np.float32):
         return image if image.ndim == 3 else image[..., None]
     raise UserError(
         f"{where}: the dataset gave {type(image).__name__}; "
-        "images are paths, PIL images or uint8/uint16 arrays (H, W, C)"
+        "images are paths, PIL images or uint8, uint16 or float32 arrays (H, W, C)"
     )
 
 

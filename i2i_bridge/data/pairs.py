@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from i2i_bridge.errors import UserError
-from i2i_bridge.images import find_images, read_picture, to_pil
+from i2i_bridge.images import find_images, read_picture
 from i2i_bridge.randomness import key
 from i2i_bridge.registry import register_dataset
 
@@ -190,10 +190,10 @@ class SideBySide:
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         item = self.images[index]
-        image = to_pil(read_picture(item["x_0"]))
-        width, height = image.size
+        pixels = read_picture(item["x_0"]).pixels
+        width = pixels.shape[1]
         if width % 2:
             raise UserError(f"{item['x_0']}: {width} pixels wide; a side-by-side pair needs an even width")
-        left, right = image.crop((0, 0, width // 2, height)), image.crop((width // 2, 0, width, height))
+        left, right = pixels[:, : width // 2], pixels[:, width // 2 :]
         x_1, x_0 = (left, right) if self.direction == "AtoB" else (right, left)
         return {"key": item["key"], "x_0": x_0, "x_1": x_1, "file": item["x_0"]}

@@ -17,6 +17,6 @@ class Metric(ABC):
     def __call__(self, restored: Tensor, clean: Tensor) -> Tensor:
         """Values (B,) of images (B, C, H, W) in [-1, 1], already rounded to 8 bits as they are written to files."""
 
-    def missing(self) -> str | None:
-        """Why the metric cannot be computed here (its weights are absent), in one line; None when it can."""
+    def missing(self, channels: int = 3) -> str | None:
+        """Why the metric cannot be computed here (its weights are absent, say), in one line; None when it can."""
         return None

@@ -26,7 +26,9 @@ class LPIPS(Metric):
     higher_is_better = False
     backbone = "alexnet-owt-7be5be79.pth"
 
-    def missing(self) -> str | None:
+    def missing(self, channels: int = 3) -> str | None:
+        if channels not in (1, 3):
+            return f"lpips is for images of 1 or 3 channels, not {channels}"
         folder = os.environ.get(WEIGHTS_VARIABLE)
         if not folder:
             return f"lpips needs the file {self.backbone}; set {WEIGHTS_VARIABLE} to its folder"
