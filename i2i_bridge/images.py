@@ -121,7 +121,7 @@ def _read_array(path: Path) -> Picture:
 
 def _is_deep_colour(image: Image.Image) -> bool:
     # Pillow drops the low byte of these without a word.
-    return any(";16" in str(tile[3]) for tile in image.tile) and image.mode in ("RGB", "RGBA", "LA")
+    return any(";16" in str(tile[3]) for tile in getattr(image, "tile", ())) and image.mode in ("RGB", "RGBA", "LA")
 
 
 def _read_deep_colour(path: Path, image: Image.Image) -> Picture:
@@ -257,7 +257,7 @@ def to_pixels(x: Tensor, dtype: np.dtype | type = np.uint8, value_range: Range =
     low, high = _ends(np.dtype(dtype), value_range)
     values = (x.detach().cpu().double().clamp(-1, 1).numpy() + 1) * ((high - low) / 2) + low
     if np.dtype(dtype).kind == "u":
-        values = np.rint(values)
+        values = np.rint(values).clip(0, np.iinfo(dtype).max)  # a range may be wider than the codes
     return np.ascontiguousarray(values.transpose(1, 2, 0).astype(dtype))
 
 
