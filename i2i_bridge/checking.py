@@ -7,7 +7,7 @@ from typing import Any, Literal
 from i2i_bridge import registry
 from i2i_bridge.data.cards import card_names, is_card, load_card, open_source
 from i2i_bridge.data.loading import decode_item
-from i2i_bridge.data.pairs import PairSource
+from i2i_bridge.data.pairs import HOLD_OUT, PairSource, shared_files
 from i2i_bridge.errors import UserError
 from i2i_bridge.recipe import Recipe, load_recipe
 
@@ -46,22 +46,25 @@ def check_data(
         raise UserError(problems[0].split(": ", 1)[1])
     total = sum(len(source) for source, _ in opened.values())
     done = 0
+    found: dict[str, list[str]] = {}
     for split, (source, look) in opened.items():
-        problems += [f"{split}: {line}" for line in getattr(source, "pairing_problems", [])]
+        lines = list(getattr(source, "pairing_problems", []))
         for i in range(len(source)):
             try:
                 look(i)
             except UserError as error:
-                problems.append(f"{split}: {error}")
+                lines.append(str(error))
             done += 1
             report(done, total)
-    # Without split folders both splits see the same files.
-    problems = list(dict.fromkeys(problems))
-    counts = ", ".join(f"{split} {len(source)}" for split, (source, _) in opened.items())
-    return (
-        f"{what}: {counts} items; {len(problems) or 'no'} problem{'' if len(problems) == 1 else 's'}",
-        problems,
-    )
+        for line in lines:
+            found.setdefault(line, []).append(split)
+    problems += [f"{', '.join(splits)}: {line}" for line, splits in found.items()]
+    summary = f"{what}: " + ", ".join(f"{split} {len(source)}" for split, (source, _) in opened.items())
+    summary += f" items; {len(problems) or 'no'} problem{'' if len(problems) == 1 else 's'}"
+    shared = shared_files(opened["train"][0], opened["val"][0]) if len(opened) == 2 else 0
+    if shared:
+        summary += f"; note: {shared} of the val items are train items too; {HOLD_OUT}"
+    return summary, problems
 
 
 def _lenient(table: dict[str, Any]) -> dict[str, Any]:

@@ -101,7 +101,7 @@ def latest_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
         except UserError as error:
             damaged.append(str(error))
     if folders:
-        raise UserError(f"{folder}: no checkpoint is whole: {damaged[0]}")
+        raise UserError(f"{damaged[0]}; no other is there: restore its files from a copy, or train into a new folder")
     return None, damaged
 
 

@@ -20,8 +20,10 @@ def train_run(recipe: "Recipe", folder: Path, *, device: str | None = None) -> b
     Returns:
         Whether the run is finished.
     """
+    from i2i_bridge.run import resolve_device
     from i2i_bridge.training import train
 
+    chosen = None if device is None else resolve_device(device)
     asked = False
 
     def ask(number: int, frame: FrameType | None) -> None:
@@ -35,7 +37,13 @@ def train_run(recipe: "Recipe", folder: Path, *, device: str | None = None) -> b
     before = {number: signal.signal(number, ask) for number in signals}
     try:
         with console.training_display(recipe.train.steps) as show_progress:
-            trained = train(recipe, folder, report=show_progress, stop=lambda: asked, cpu=device == "cpu")
+            trained = train(
+                recipe,
+                folder,
+                report=show_progress,
+                stop=lambda: asked,
+                cpu=chosen is not None and chosen.type == "cpu",
+            )
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

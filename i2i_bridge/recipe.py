@@ -230,10 +230,11 @@ def load_recipe(name: str | Path, overrides: Iterable[str] = ()) -> Recipe:
         raise UserError(f"{path}: {error}") from error
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from error
-    for override in sorted(overrides, key=lambda text: not text.startswith("data.card=")):
-        _override(table, override)
+    changes = sorted(overrides, key=lambda text: not text.startswith("data.card="))
+    for change in changes:
+        _override(table, change)
     _take_in_card(table)
-    return parse_recipe(table, str(path))
+    return parse_recipe(table, f"{name} with {' '.join(changes)}" if changes else str(path))
 
 
 def parse_recipe(table: Mapping[str, Any], where: str) -> Recipe:
@@ -301,5 +302,16 @@ def _one_line(error: ValidationError) -> str:
                 None,
             )
         return f"unknown key '{dotted}'{did_you_mean(str(place[-1]), model.model_fields if model else ())}"
-    got = "" if first["type"] == "missing" else f", got {first['input']!r}"
-    return f"{dotted}: {first['msg'].lower()}{got}"
+    if first["type"] == "missing":
+        return f"{dotted}: the key is missing"
+    wanted = " or ".join(dict.fromkeys(_wanted(other) for other in error.errors() if other["input"] is first["input"]))
+    return f"{dotted}: {wanted}, got {first['input']!r}"
+
+
+def _wanted(problem: Any) -> str:
+    kind = problem["type"]
+    if kind in ("dict_type", "model_type"):
+        return 'should be a table, such as { name = "..." }'
+    if kind in ("tuple_type", "list_type"):
+        return "should be an array, such as [256, 256]"
+    return str(problem["msg"]).lower().removeprefix("input ").removeprefix("value error, ")

@@ -82,7 +82,8 @@ class Registry:
         """
         self._load()
         if name not in self._members:
-            raise UserError(f"unknown {self.kind} '{name}'{did_you_mean(name, self._members)}")
+            hint = did_you_mean(name, self._members)
+            raise UserError(f"unknown {self.kind} '{name}'{hint} (if it is your own, load it: --plugin FILE.py)")
         return self._members[name]
 
     def options(self, name: str) -> dict[str, inspect.Parameter]:
@@ -218,8 +219,9 @@ def load_plugin(file: Path | str) -> None:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except UserError:
-        raise
+    except UserError as error:
+        del sys.modules[name]
+        raise UserError(f"--plugin {path}: {error}") from error
     except Exception as error:
         del sys.modules[name]
         raise UserError(f"--plugin {path}: {type(error).__name__}: {error}") from error

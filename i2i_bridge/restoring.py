@@ -90,9 +90,10 @@ def restore_files(
                 outcome.written += 1
                 outcome.nfe = counted.calls
         except UserError as error:
+            line = str(error) if str(file) in str(error) else f"{file}: {error}"
             if source.is_file():
-                raise
-            outcome.problems.append(str(error))
+                raise UserError(line) from error
+            outcome.problems.append(line)
         report(i + 1, len(jobs))
     return outcome
 

@@ -113,6 +113,8 @@ class Run:
         batch = {"x_1": to_tensor(with_channels(picture.pixels, settings.channels), settings.value_range)[None]}
         if mask is not None:
             batch["mask"] = to_mask(with_channels(_same_size("mask", mask, picture), 1))[None]
+            if not batch["mask"].any():
+                raise UserError("the mask marks no pixel: white (above half) means unknown, to be restored")
         degradation = self.recipe.build_degradation()
         if degradation is not None:
             batch = degraded_batch(degradation.prepare(batch["x_1"], [generator], batch.get("mask")))
@@ -204,6 +206,24 @@ def _alpha_like(picture: Picture, pixels: np.ndarray) -> np.ndarray | None:
     return alpha
 
 
+def resolve_device(name: str | torch.device | None) -> torch.device:
+    """The device to compute on; None is CUDA where there is one, else the CPU.
+
+    Raises:
+        UserError: There is no such device here.
+    """
+    there = ["cpu", *(["cuda"] if torch.cuda.is_available() else []), *(["mps"] if torch.mps.is_available() else [])]
+    if name is None:
+        return torch.device("cuda" if "cuda" in there else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UserError(f"device '{name}' is unknown; here are: {', '.join(there)}") from error
+    if device.type not in there or (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()):
+        raise UserError(f"device '{name}' is not here; here are: {', '.join(there)}")
+    return device
+
+
 def load_run(folder: str | Path, *, device: str | torch.device | None = None) -> Run:
     """Open a run folder for restoring.
 
@@ -212,7 +232,7 @@ def load_run(folder: str | Path, *, device: str | torch.device | None = None) ->
         device: By default CUDA where there is one, else the CPU.
 
     Raises:
-        UserError: The folder is missing or holds no whole checkpoint.
+        UserError: The folder is missing or holds no whole checkpoint, or there is no such device.
     """
     from i2i_bridge.recipe import load_recipe
 
@@ -223,7 +243,7 @@ def load_run(folder: str | Path, *, device: str | torch.device | None = None) ->
     checkpoint, _ = latest_checkpoint(folder / "checkpoints")
     if checkpoint is None:
         raise UserError(f"{folder}: no checkpoint yet; train it first")
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    where = resolve_device(device)
     network = recipe.build_network()
     load_weights(network, checkpoint.tensors("ema"), str(checkpoint.folder))
     network = network.to(where).to(memory_format=torch.channels_last).eval().requires_grad_(False)

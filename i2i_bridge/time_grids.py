@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -61,8 +62,8 @@ def log_snr(process: Process, t: Tensor | float) -> Tensor:
 
 
 def _checked(nfe: int) -> int:
-    if not 1 <= nfe <= 1000:
-        raise ValueError(f"nfe must lie in 1..1000, got {nfe}")
+    if not (isinstance(nfe, Integral) and 1 <= nfe <= 1000):
+        raise ValueError(f"nfe must be a whole number in 1..1000, got {nfe!r}")
     return nfe
 
 

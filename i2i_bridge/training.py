@@ -18,6 +18,7 @@ from torch import Tensor
 
 from i2i_bridge.checkpoint import latest_checkpoint, save_checkpoint
 from i2i_bridge.data.loading import PairDataset, training_batches
+from i2i_bridge.data.pairs import HOLD_OUT, shared_files
 from i2i_bridge.errors import UserError
 from i2i_bridge.files import write_whole
 from i2i_bridge.images import Picture, write_picture
@@ -86,12 +87,18 @@ def train(
     ranks, rank = accelerator.num_processes, accelerator.process_index
     if settings.batch_size % ranks:
         raise UserError(f"train.batch_size {settings.batch_size} cannot be shared by {ranks} processes")
-    dataset = recipe.build_dataset("train")
-    recipe = _claim(folder, recipe, dataset, writes=accelerator.is_main_process)
-    accelerator.wait_for_everyone()
-
-    state = TrainState(recipe, accelerator.device)
+    dataset, validation = recipe.build_dataset("train"), recipe.build_dataset("validation")
     checkpoint, damaged = latest_checkpoint(folder / "checkpoints")
+    recipe = _resolved(folder, recipe, dataset, started=checkpoint is not None)
+    state = TrainState(recipe, accelerator.device)
+    _check_size(recipe, state)
+    if accelerator.is_main_process:
+        write_whole(folder / RECIPE_FILE, recipe.to_toml().encode())
+    accelerator.wait_for_everyone()
+    shared = shared_files(dataset.source, validation.source)
+    if shared:
+        report(f"note: {shared} of {len(validation)} validation images are trained on; {HOLD_OUT}")
+
     for line in damaged:
         report(f"passed over a damaged checkpoint: {line}")
     if checkpoint is not None:
@@ -163,7 +170,7 @@ def train(
             save()
             saved_at = state.step
         if accelerator.is_main_process and (last_step or state.step % settings.sample_every == 0):
-            _draw_samples(folder, recipe, state, accelerator.device)
+            _draw_samples(folder, recipe, state, validation, accelerator.device)
             window.restart()
     if saved_at != state.step:  # nothing left to do, and nothing on disk yet
         save()
@@ -271,11 +278,10 @@ FREE_TO_CHANGE = ("steps", "workers", "save_every", "keep", "sample_every", "log
 """Settings of [train] that a resumed run may change: they do not touch what a step computes."""
 
 
-def _claim(folder: Path, recipe: Recipe, dataset: PairDataset, *, writes: bool) -> Recipe:
-    """Write the resolved recipe into a new run folder, or see that an existing one is the same run."""
-    file = folder / RECIPE_FILE
-    if file.is_file():
-        there = load_recipe(file)
+def _resolved(folder: Path, recipe: Recipe, dataset: PairDataset, *, started: bool) -> Recipe:
+    """The recipe with what is estimated from data; where the folder holds a started run, seen to be the same one."""
+    if started:
+        there = load_recipe(folder / RECIPE_FILE)
         if recipe.target["name"] == "preconditioned":
             recipe = recipe.model_copy(update={"target": there.target | recipe.target})
         difference = _first_difference(_essence(there), _essence(recipe))
@@ -285,9 +291,18 @@ def _claim(folder: Path, recipe: Recipe, dataset: PairDataset, *, writes: bool) 
         count = min(len(dataset), 256)
         moments = estimate_moments((item["x_0"], item["x_1"]) for item in map(dataset.__getitem__, range(count)))
         recipe = recipe.model_copy(update={"target": moments | recipe.target})
-    if writes:
-        write_whole(file, recipe.to_toml().encode())
     return recipe
+
+
+def _check_size(recipe: Recipe, state: TrainState) -> None:
+    size, stride = recipe.data.size, int(getattr(state.network, "stride", 1))
+    height, width = (size, size) if isinstance(size, int) else size
+    # One multiple leaves a single value per channel in the lowest level, too few to normalise.
+    if height % stride or width % stride or min(height, width) < 2 * stride > 2:
+        raise UserError(
+            f"data.size {size}: the network halves its input {stride.bit_length() - 1} times, so both sides must be "
+            f"multiples of {stride}, two at least; change data.size, or network.channel_mult"
+        )
 
 
 def _essence(recipe: Recipe) -> dict[str, Any]:
@@ -306,10 +321,11 @@ def _first_difference(there: Any, here: Any, path: str = "") -> str:
     return "" if there == here else f"{path}: {there!r} there, {here!r} here"
 
 
-def _draw_samples(folder: Path, recipe: Recipe, state: TrainState, device: torch.device, rows: int = 4) -> None:
+def _draw_samples(
+    folder: Path, recipe: Recipe, state: TrainState, validation: PairDataset, device: torch.device, rows: int = 4
+) -> None:
     """samples/step-N.png: X_1 | NFE 1 | NFE of the recipe | X_0, of the first validation images."""
     run = Run(folder, recipe, build_method(recipe, state.ema), state.step, device)
-    validation = recipe.build_dataset("validation")
     table: list[list[Tensor]] = []
     counts = sorted({1, recipe.sample.nfe})
     header = ["degraded", *(f"NFE {nfe}" for nfe in counts), "clean"]

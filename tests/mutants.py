@@ -68,13 +68,13 @@ MUTANTS = [
     Mutant("hole-and-known-exchanged", "degradations/inpaint.py", "torch.where(mask > 0, fill, x)", "torch.where(mask > 0, x, fill)", "test_degradations_inpaint.py"),
     Mutant("noise-on-the-condition", "degradations/colour.py", "return Degraded(x_1, mask, clean)", "return Degraded(x_1, mask, x_1)", "test_degradations.py"),
     # images and data
-    Mutant("truncate-instead-of-round", "images.py", "codes = np.rint((x.detach()", "codes = np.floor((x.detach()", "test_images.py"),
+    Mutant("truncate-instead-of-round", "images.py", "values = np.rint(values).clip", "values = np.floor(values).clip", "test_images.py"),
     Mutant("low-byte-dropped", "images.py", "            if _is_deep_colour(image):\n", "            if False:\n", "test_value_ranges.py"),
     Mutant("range-ignored-in-writing", "run.py", "degraded.pixels.dtype, self.recipe.data.value_range)", "degraded.pixels.dtype)", "test_value_ranges.py"),
     Mutant("scored-in-8-bits", "evaluation.py", "np.dtype(dtype), value_range), value_range)", 'np.dtype("uint8"), None))', "test_value_ranges.py"),
     Mutant("augmentation-not-reseeded", "data/transforms.py", "self._compose.set_random_seed(seed % 2**32)", "seed % 2**32", "test_data.py"),
     Mutant("mask-lost-when-restoring", "run.py", "batch.get(\"mask\")))", "None if mask is None else batch[\"mask\"] * 0 + 1))", "test_restoring.py"),
-    Mutant("own-condition-ignored", "run.py", 'batch["condition"] = to_tensor(pixels)[None]', 'batch["condition"] = to_tensor(pixels)[None] * 0', "test_restoring.py"),
+    Mutant("own-condition-ignored", "run.py", 'batch["condition"] = to_tensor(pixels, settings.value_range)[None]', 'batch["condition"] = to_tensor(pixels, settings.value_range)[None] * 0', "test_restoring.py"),
     Mutant("last-state-not-shown", "montage.py", "        kept.append(last)\n    chosen", "        pass\n    chosen", "test_montage.py"),
     # training and checkpoints
     Mutant("manifest-not-verified", "checkpoint.py", 'if digest != facts["sha256"]:', "if False:", "test_checkpoint.py"),

@@ -104,7 +104,7 @@ def test_learning_rate_is_a_function_of_the_step():
         ({"train": {"steps": 5, "lrr": 1e-4}}, "unknown key 'train.lrr'; did you mean 'lr'"),
         ({"train": {"steps": 5, "lr": "1e-4"}}, "train.lr: .*number.*, got '1e-4'"),
         ({"train": {"steps": 0}}, "train.steps: .*greater than 0.*got 0"),
-        ({"train": {}}, "train.steps: field required"),
+        ({"train": {}}, "train.steps: the key is missing"),
         ({"task": "restore"}, "task: .*'restoration' or 'translation'"),
         ({"data": {"size": [16]}}, "data.size"),
         ({"data": {"root": "x", "resize": "streched"}}, "data.resize"),

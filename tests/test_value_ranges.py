@@ -121,7 +121,8 @@ def test_floats_without_a_range_are_refused_in_one_line(tmp_path):
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
 @pytest.mark.parametrize("alpha", [False, True])
 def test_sixteen_bit_colour_survives(tmp_path, suffix, alpha):
-    """Pillow alone would drop the low byte. kills: low-byte-dropped"""
+    """Pillow alone would drop the low byte."""
+    # kills: low-byte-dropped
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 65536, (9, 7, 3), dtype=np.uint16)
     opacity = rng.integers(0, 65536, (9, 7), dtype=np.uint16) if alpha else None

@@ -1,5 +1,6 @@
 """From items to batches: decode, cut, degrade, collate; every draw keyed by (seed, purpose, sample)."""
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from i2i_bridge.data.pairs import PairSource
 from i2i_bridge.data.transforms import Geometry
-from i2i_bridge.degradations.base import Degradation
+from i2i_bridge.degradations.base import Degradation, Degraded
 from i2i_bridge.errors import UserError
 from i2i_bridge.images import Range, from_pil, read_picture, to_mask, to_tensor, with_channels
 from i2i_bridge.randomness import generator, key
@@ -114,6 +115,9 @@ class PairDataset(Dataset[dict[str, Any]]):
             degraded = self.degradation(x_0[None], [generator(self.seed, f"{self.purpose} degradation", *keyed)])
         except UserError as error:
             raise UserError(f"{where}: {error}") from error
+        if not isinstance(degraded, Degraded):
+            given = type(degraded).__name__
+            raise UserError(f"{type(self.degradation).__name__}: a degradation must return Degraded(x_1), not {given}")
         fields = {"x_1": degraded.x_1, "mask": degraded.mask, "condition": degraded.condition}
         return {part: value[0] for part, value in fields.items() if value is not None}
 
@@ -200,6 +204,12 @@ def _collate(items: list[dict[str, Any] | UserError]) -> dict[str, Any] | UserEr
     return batch
 
 
+def _deaf(worker: int) -> None:
+    # A scheduler signals the whole group: the training process decides when to stop, and saves first.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def training_batches(
     dataset: PairDataset,
     batch_size: int,
@@ -224,6 +234,7 @@ def training_batches(
         batch_sampler=_Batches(batch_size, start_step, rank, world_size),
         num_workers=workers,
         collate_fn=_collate,
+        worker_init_fn=_deaf,
         pin_memory=torch.cuda.is_available(),
         persistent_workers=workers > 0,
         # The loader draws its workers' base seed from somewhere; no sample uses it.

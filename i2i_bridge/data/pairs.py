@@ -54,6 +54,15 @@ def held_out(name: str, share: float) -> bool:
     return key(0, "holdout", name) / 2**64 < share
 
 
+HOLD_OUT = "give the dataset a folder val/, or hold some out: holdout = 0.1"
+
+
+def shared_files(train: PairSource, validation: PairSource) -> int:
+    """How many of the validation items are the same files as training items; 0 for kinds that do not tell `files`."""
+    files = set(getattr(train, "files", ()))
+    return sum(file in files for file in getattr(validation, "files", ()))
+
+
 class _Split:
     """The files of a split: its own folder, or a share of one folder."""
 
@@ -99,7 +108,7 @@ class CleanImages:
         kept = _Split(root, split, holdout if folder is None else 0.0).keep(sorted(keys))
         self.files = [(name, keys[name]) for name in kept]
         if not self.files:
-            raise UserError(f"{base}: no images for the split '{split}'")
+            raise UserError(f"{base}: no images for the split '{split}'; {HOLD_OUT}")
 
     def __len__(self) -> int:
         return len(self.files)
@@ -131,12 +140,12 @@ class PairedFolders:
         if self.pairing_problems and not lenient:
             counts = f"{len(clean)} images in {targets} and {len(degraded)} in {sources} do not match one to one"
             shown = "; ".join(self.pairing_problems[:3])
-            raise UserError(f"{counts} ({len(self.pairing_problems)} problems): {shown}; `i2i-bridge check` lists all")
+            raise UserError(f"{counts}: {shown}; `i2i-bridge check` lists all {len(self.pairing_problems)}")
         both = sorted(clean.keys() & degraded.keys())
         kept = _Split(root, split, 0.0 if split_there else holdout).keep(both)
         self.files = [(name, clean[name], degraded[name]) for name in kept]
         if not self.files and not (lenient and self.pairing_problems):
-            raise UserError(f"{targets} and {sources}: no pairs for the split '{split}'")
+            raise UserError(f"{targets} and {sources}: no pairs for the split '{split}'; {HOLD_OUT}")
 
     @staticmethod
     def _folders(root: Path, x_0: str, x_1: str, split: str) -> tuple[Path, Path, bool]:
@@ -183,10 +192,11 @@ class SideBySide:
 
     def __init__(self, root: Path, direction: Literal["AtoB", "BtoA"], split: str, holdout: float = 0.0) -> None:
         self.images = CleanImages(root, split, holdout)
+        self.files = self.images.files
         self.direction = direction
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.files)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         item = self.images[index]

@@ -67,7 +67,7 @@ class Inpaint(Degradation):
             UserError: No mask, or one of another size.
         """
         if mask is None:
-            raise UserError("inpainting needs a mask that says where the hole is (white = hole)")
+            raise UserError("inpainting needs a mask of the hole, white = unknown (--mask FILE, or mask= in Python)")
         return self._fill(image, binary_mask(mask, image), generator)
 
     def _draw_mask(self, height: int, width: int, generator: torch.Generator) -> Tensor:
