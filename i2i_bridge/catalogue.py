@@ -18,7 +18,7 @@ def listing(what: str) -> list[tuple[str, str]]:
     if what == "recipes":
         return [(name, load_recipe(name).summary) for name in recipe_names()]
     if what == "datasets":
-        return [(name, load_card(name).summary) for name in card_names()]
+        return [(name, _card_line(name)) for name in card_names()]
     if what in KINDS:
         return [(name, _documentation(KINDS[what].get(name)).split("\n")[0]) for name in KINDS[what].names()]
     raise UserError(f"'{what}' cannot be listed{did_you_mean(what, ['recipes', 'datasets', *KINDS])}")
@@ -42,6 +42,13 @@ def description(name: str) -> str:
         members = [member for registered in KINDS.values() for member in registered.names()]
         raise UserError(f"nothing is called '{name}'{did_you_mean(name, [*recipes, *card_names(), *members])}")
     return "\n".join(found)
+
+
+def _card_line(name: str) -> str:
+    try:
+        return load_card(name).summary
+    except UserError as error:  # one broken card of the user's must not hide the others
+        return f"cannot be read: {error}"
 
 
 def _shipped_recipe(name: str) -> str:

@@ -34,7 +34,7 @@ def check_data(
     """
     opened: dict[str, tuple[PairSource, Look]] = {}
     problems: list[str] = []
-    plain = Path(what).is_dir() or what in card_names() or is_card(Path(what))
+    plain = _is_folder(what) or what in card_names() or is_card(Path(what))
     for split in ("train", "val"):
         try:
             opened[split] = (
@@ -67,6 +67,11 @@ def check_data(
     return summary, problems
 
 
+def _is_folder(what: str) -> bool:
+    # A card that knows its images is meant rather than a folder that happens to have its name; ./NAME is the folder.
+    return Path(what).is_dir() and not (what in card_names() and "root" in load_card(what).dataset)
+
+
 def _lenient(table: dict[str, Any]) -> dict[str, Any]:
     # Unmatched files are problems to list here, not a reason to stop.
     knows = "lenient" in registry.DATASETS.options(str(table.get("name")))
@@ -80,7 +85,7 @@ def _open_table(what: str, settings: list[str], split: str) -> tuple[PairSource,
         if not equals:
             raise UserError(f"'{setting}': an option reads key=value, such as kind=paired_folders")
         options["name" if key == "kind" else key] = float(value) if key == "holdout" else value
-    table = {"name": "images", "root": what} if Path(what).is_dir() else dict(load_card(what).dataset)
+    table = {"name": "images", "root": what} if _is_folder(what) else dict(load_card(what).dataset)
     source = open_source(_lenient(table | options), split)
     return source, lambda i: decode_item(source[i], 3)
 

@@ -250,10 +250,12 @@ def parse_recipe(table: Mapping[str, Any], where: str) -> Recipe:
 
 def _take_in_card(table: dict[str, Any]) -> None:
     """A user's own card becomes part of the recipe: a run folder must not depend on a file elsewhere."""
+    from i2i_bridge.data.card_store import own_card_names
     from i2i_bridge.data.cards import load_card
 
     data = table.get("data")
-    if isinstance(data, dict) and str(data.get("card", "")).endswith(".toml"):
+    card = str(data.get("card", "")) if isinstance(data, dict) else ""
+    if isinstance(data, dict) and (card.endswith(".toml") or card in own_card_names()):
         source = load_card(data.pop("card")).dataset
         data["source"] = source | data.get("source", {})
 

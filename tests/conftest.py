@@ -32,3 +32,12 @@ def registries_stay_as_they_are():
     yield
     for registry, members in before.items():
         registry._members = members
+
+
+@pytest.fixture(autouse=True)
+def store(tmp_path_factory, monkeypatch) -> Path:
+    """The user's card store, empty: what a test registers stays in the test."""
+    folder = tmp_path_factory.mktemp("store")
+    monkeypatch.setenv("I2I_HOME", str(folder))
+    monkeypatch.delenv("I2I_DATA_DIR", raising=False)
+    return folder

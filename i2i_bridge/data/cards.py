@@ -3,63 +3,120 @@
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from i2i_bridge import registry
+from i2i_bridge.data import card_store
 from i2i_bridge.data.pairs import PairSource
 from i2i_bridge.errors import UserError
 from i2i_bridge.shipped import shipped_folder
 
 
-class Card(BaseModel):
-    """A dataset description."""
+class Table(BaseModel):
+    """A table of a card; unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid")
 
+
+class Download(Table):
+    """One file that `data fetch` gets."""
+
+    url: Annotated[str, Field(pattern=r"^https?://[^\s]+$")]
+    bytes: Annotated[int, Field(gt=0)] | None = None
+    """Exact size, where known."""
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    md5: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")] | None = None
+    unpack: Literal["tar", "zip", "none"] = "none"
+    top: str = ""
+    """The folder inside the archive that becomes the dataset's; by default all of it."""
+
+    @property
+    def file(self) -> str:
+        """The file's name: the last part of the URL."""
+        return self.url.split("?")[0].rstrip("/").split("/")[-1]
+
+
+class Advice(Table):
+    """The geometry that the dataset's authors trained with; the keys are those of a recipe's [data]."""
+
+    resize: Literal["short_side", "stretch", "none"]
+    load_size: int | None = None
+    """Jitter: resize to this first, then crop. None: no jitter."""
+    crop: Literal["random", "center"] = "center"
+    flip: bool
+
+
+class Card(Table):
+    """A dataset description."""
+
     name: str
     summary: str
-    dataset: dict[str, Any]
-    """The dataset kind (`name`) and its options; `root` may be left to the user."""
     homepage: str = ""
     licence: str = ""
+    """Its name, or the rule, in a few words."""
+    terms: str = ""
+    """What one may and may not do, in a sentence or two."""
     citation: str = ""
-    url: str = ""
     size: str = ""
+    """Of the download, where only about known; exact bytes stand in [[download]]."""
     checksum: str = ""
+    """Who vouches for the hash in [[download]], or 'unpublished'."""
+    layout: str = ""
+    protocol: str = ""
+    """How others score on it."""
+    note: str = ""
     splits: dict[str, int] = {}
     """Images by split."""
-    note: str = ""
+    sides: dict[str, str] = {}
+    """What A (left) and B (right) of a side-by-side file show."""
+    advice: Advice | None = None
+    dataset: dict[str, Any]
+    """The dataset kind (`name`) and its options; `root` may be left to the user."""
+    download: list[Download] = []
 
     def to_toml(self) -> str:
         """The card as TOML."""
         import tomlkit
 
-        return tomlkit.dumps(self.model_dump(exclude_defaults=True))
+        return tomlkit.dumps(self.model_dump(exclude_defaults=True, exclude_none=True))
 
 
 def card_file(name: str) -> Path:
-    """The file of a shipped card."""
-    return shipped_folder("datasets") / f"{name}.toml"
+    """The file of a shipped card, or of the user's own.
+
+    Raises:
+        UserError: There is none (the message names the nearest), or there are two.
+    """
+    shipped, own = name in shipped_card_names(), name in card_store.own_card_names()
+    if shipped and own:
+        raise UserError(f"'{name}' is a shipped card and your own: rename {card_store.own_card_file(name)}")
+    if not shipped and not own:
+        raise UserError(f"no dataset card '{name}'{registry.did_you_mean(name, card_names())}")
+    return card_store.own_card_file(name) if own else shipped_folder("datasets") / f"{name}.toml"
 
 
-def card_names() -> list[str]:
+def shipped_card_names() -> list[str]:
     """Names of the shipped cards."""
     return sorted(path.stem for path in shipped_folder("datasets").glob("*.toml"))
 
 
+def card_names() -> list[str]:
+    """Names of the shipped cards and of the user's own."""
+    return sorted({*shipped_card_names(), *card_store.own_card_names()})
+
+
 def load_card(name: str | Path) -> Card:
-    """A shipped card by name, or a user's by its TOML file, whose relative `root` starts at the card's folder.
+    """A card by name, or by its TOML file, whose relative `root` starts at the card's folder.
+
+    A named card whose dataset was fetched knows its root.
 
     Raises:
         UserError: There is none (the message names the nearest), or the file is wrong.
     """
-    path = Path(name)
-    if path.suffix != ".toml":
-        path = card_file(str(name))
-        if str(name) not in card_names():
-            raise UserError(f"no dataset card '{name}'{registry.did_you_mean(str(name), card_names())}")
+    by_name = Path(name).suffix != ".toml"
+    path = card_file(str(name)) if by_name else Path(name)
     try:
         card = Card.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError as error:
@@ -71,9 +128,11 @@ def load_card(name: str | Path) -> Card:
         raise UserError(f"{path}: {place}: {first['msg'].lower()}{hint}") from error
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: {error}") from error
-    if Path(name) == path and "root" in card.dataset:
+    if "root" in card.dataset and path.parent != shipped_folder("datasets"):
         # As seen from the card, wherever the command is typed; an absolute path stays itself.
         card.dataset["root"] = str(path.parent / str(card.dataset["root"]))
+    elif "root" not in card.dataset and by_name and (there := card_store.read_place(card_store.place_file(str(name)))):
+        card.dataset["root"] = str(there.folder)
     return card
 
 
