@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from i2i_bridge import console, registry
+from i2i_bridge import cli_data, console, registry
 from i2i_bridge.errors import UserError
 from i2i_bridge.files import write_whole
 from i2i_bridge.jobs import evaluate_run, report_run, train_run
@@ -19,6 +19,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+app.add_typer(cli_data.app, name="data")
 
 INTERRUPTED = 75
 """Exit code of a run that was stopped, saved, and goes on with the same command (EX_TEMPFAIL)."""

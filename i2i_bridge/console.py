@@ -7,11 +7,13 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import (
     BarColumn,
+    DownloadColumn,
     MofNCompleteColumn,
     Progress,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
+    TransferSpeedColumn,
 )
 from rich.table import Table
 
@@ -87,6 +89,37 @@ def counting(what: str) -> Iterator[Callable[[int, int], None]]:
 
         def live(done: int, total: int) -> None:
             bar.update(task, completed=done, total=total)
+
+        yield live
+
+
+@contextmanager
+def transferring(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A report of (bytes done, bytes in all; 0 where unknown): a bar on a terminal, at most ten lines elsewhere."""
+    if not console.is_terminal:
+        shown = -1
+
+        def plain(done: int, total: int) -> None:
+            nonlocal shown
+            tenth = 10 * done // total if total else done // 10**8
+            if tenth > shown:
+                shown = tenth
+                print(f"{what}: {done:,}{f' of {total:,}' if total else ''} bytes", flush=True)
+
+        yield plain
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task(what, total=None)
+
+        def live(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total or None)
 
         yield live
 

@@ -39,7 +39,7 @@ def test_the_sides_of_pix2pix_files():
         source, target = (card.sides[side] for side in card.dataset["direction"].split("to"))
         assert "photo" in target or (source, target) == ("day", "night"), (name, source, target)
         (download,) = card.download
-        assert download.top == name and download.file == f"{name}.tar.gz" and download.md5
+        assert card.top == name and download.file == f"{name}.tar.gz" and download.md5
 
 
 def test_recipes_train_as_their_cards_advise():

@@ -16,13 +16,14 @@ PACKAGE = ROOT / "i2i_bridge"
 ROOMS = [
     "errors", "shipped", "files", "randomness", "registry", "images", "montage", "processes", "official_grid",
     "targets", "proposals", "time_grids", "samplers", "guidance", "contracts", "degradations", "networks", "data",
+    "unpacking", "downloading", "fetching",
     "metrics", "settings", "recipe", "methods", "checkpoint", "metrics_log", "run", "train_state",
     "training", "evaluation", "restoring", "report", "checking", "doctor", "catalogue", "console", "jobs",
-    "cli",
+    "cli_data", "cli",
 ]  # fmt: skip
 ONLY_IN = {
     "rich": {"console.py"},
-    "typer": {"cli.py"},
+    "typer": {"cli.py", "cli_data.py"},
     "click": {"cli.py"},
     "accelerate": {"training.py", "evaluation.py"},
     "albumentations": {"data/transforms.py"},

@@ -29,8 +29,6 @@ class Download(Table):
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     md5: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")] | None = None
     unpack: Literal["tar", "zip", "none"] = "none"
-    top: str = ""
-    """The folder inside the archive that becomes the dataset's; by default all of it."""
 
     @property
     def file(self) -> str:
@@ -64,6 +62,9 @@ class Card(Table):
     checksum: str = ""
     """Who vouches for the hash in [[download]], or 'unpublished'."""
     layout: str = ""
+    """Folders and file names, as they come."""
+    top: Annotated[str, Field(pattern=r"^([\w-][\w.-]*(/[\w-][\w.-]*)*)?$")] = ""
+    """The folder inside the download that becomes the dataset's; by default all of it."""
     protocol: str = ""
     """How others score on it."""
     note: str = ""

@@ -1,7 +1,11 @@
 """Geometry: resize, crop and flip, the same for all images of an item. The only file that knows albumentations."""
 
+import os
 from functools import cached_property
 from typing import Any, Literal
+
+# At import albumentations asks the net for a newer version of itself, unless told not to.
+os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 
 import albumentations as A
 import cv2
