@@ -27,7 +27,8 @@ SOURCES |= {"source", "sources", "src", "x1", "x_1"}
 """What the folder of targets x_0 and that of sources x_1 are usually called, in small letters."""
 
 LISTS = {".csv", ".tsv", ".jsonl"}
-HOLDOUT = 0.1
+HOLDOUT = (0.1, 0.2, 0.3, 0.5)
+"""The share held out where nothing says it: the first that gives both splits an image."""
 LOOKED_AT = 20
 """So many images tell whether files are of two halves."""
 
@@ -61,8 +62,8 @@ def register(name: str, paths: Sequence[Path], settings: Sequence[str], kind: st
     said: list[str] = []
     table = _table([path.resolve() for path in paths], options, kind, said) | options
     if "holdout" in registry.DATASETS.options(table["name"]) and "holdout" not in table and not _has_splits(table):
-        table["holdout"] = HOLDOUT
-        said.append(f"no folders for splits: a share of {HOLDOUT} is held out by name (holdout={HOLDOUT})")
+        share = table["holdout"] = _share(table)
+        said.append(f"no folders for splits: a share of {share} is held out by name (holdout={share})")
     said.append(_look(table))
     where = " and ".join(str(path) for path in paths)
     card = Card(name=name, summary=f"Your own: {where} ({table['name']})", licence="your own", dataset=table)
@@ -205,6 +206,17 @@ def _of_two_halves(root: Path) -> bool:
 def _has_splits(table: dict[str, Any]) -> bool:
     root = Path(table["root"])
     return any(_split_base(folder) != folder for folder in (root, root / str(table.get("x_0", ""))))
+
+
+def _share(table: dict[str, Any]) -> float:
+    for share in HOLDOUT:
+        try:
+            for split in ("train", "val"):
+                open_source(table | {"holdout": share}, split)
+        except UserError:
+            continue  # one of few images, or something that the look at the end will say
+        return share
+    return HOLDOUT[0]
 
 
 def _look(table: dict[str, Any]) -> str:
