@@ -60,7 +60,7 @@ class Plan:
 
 
 def plan_fetch(name: str, folder: Path | None = None) -> Plan:
-    """What fetching a card's dataset means; touches neither net nor disk.
+    """What fetching a card's dataset means; asks no server and writes nothing.
 
     Args:
         name: A dataset card, shipped or the user's own.

@@ -76,6 +76,16 @@ MUTANTS = [
     Mutant("mask-lost-when-restoring", "run.py", "batch.get(\"mask\")))", "None if mask is None else batch[\"mask\"] * 0 + 1))", "test_restoring.py"),
     Mutant("own-condition-ignored", "run.py", 'batch["condition"] = to_tensor(pixels, settings.value_range)[None]', 'batch["condition"] = to_tensor(pixels, settings.value_range)[None] * 0', "test_restoring.py"),
     Mutant("last-state-not-shown", "montage.py", "        kept.append(last)\n    chosen", "        pass\n    chosen", "test_montage.py"),
+    # cards, fetching and registering
+    Mutant("fetched-place-ignored", "data/cards.py", 'card.dataset["root"] = str(there.folder)', "pass", "test_cards.py"),
+    Mutant("archive-paths-not-checked", "unpacking.py", '".." in parts or', "False or", "test_unpacking.py"),
+    Mutant("tar-end-not-checked", "unpacking.py", "if rest.read(512) != bytes(512):", "if False:", "test_unpacking.py"),
+    Mutant("hash-not-compared", "downloading.py", "if wanted and wanted != got:", "if False:", "test_fetching.py"),
+    Mutant("resume-of-another-version", "downloading.py", '({"If-Range": mark} if mark else {})', "{}", "test_fetching.py"),
+    Mutant("redirects-anywhere", "downloading.py", 'scheme not in ("http", "https") or', "False or", "test_fetching.py"),
+    Mutant("first-hash-forgotten", "fetching.py", '"sha256": source.sha256 or plan.known.get(source.file)', '"sha256": source.sha256', "test_fetching.py"),
+    Mutant("licence-not-asked", "cli_data.py", "        if not yes:\n", "        if False:\n", "test_fetching.py"),
+    Mutant("sides-swapped-by-guess", "registering.py", "if votes[0] > votes[1] else", "if votes[0] < votes[1] else", "test_registering.py"),
     # training and checkpoints
     Mutant("manifest-not-verified", "checkpoint.py", 'if digest != facts["sha256"]:', "if False:", "test_checkpoint.py"),
     Mutant("accumulated-gradients-not-averaged", "training.py", "for _, value in losses) * ((stop_at - start) / share)", "for _, value in losses) * 1.0", "test_training.py"),

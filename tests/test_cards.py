@@ -43,7 +43,7 @@ def test_the_sides_of_pix2pix_files():
 
 
 def test_recipes_train_as_their_cards_advise():
-    """kills: advice-not-followed, a global jitter default (edges use none, pix2pix.md 4.3)."""
+    """kills: one jitter default for all. The edge sets use none, others all (Pix2pix, appendix 6.2)."""
     compared = set()
     for name in recipe_names():
         data = load_recipe(name).data
@@ -81,6 +81,7 @@ def test_a_card_of_the_users_own_is_known_everywhere(tmp_path):
 
 
 def test_a_fetched_shipped_card_knows_its_root_and_the_recipe_wins(tmp_path):
+    # kills: fetched-place-ignored
     assert "root" not in load_recipe("edges2shoes").data_table()
     card_store.remember_place("edges2shoes", card_store.Place(folder=tmp_path, sha256={}))
     assert load_recipe("edges2shoes").data_table()["root"] == str(tmp_path)

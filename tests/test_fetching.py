@@ -108,7 +108,7 @@ def test_a_file_comes_whole(site, tmp_path):
 
 @pytest.mark.parametrize("known", [{}, {"sha256": sha256(BODY)}], ids=["by-etag", "by-hash"])
 def test_a_broken_line_is_resumed_where_it_broke(site, tmp_path, known):
-    """kills: resume-from-the-start, resume-not-appended."""
+    # kills: resume-from-the-start, resume-not-appended
     url = site.put("/a.tgz", BODY, stop=300_000)
     download(Download(url=url, **known), tmp_path / "a")
     assert (tmp_path / "a").read_bytes() == BODY
@@ -116,7 +116,8 @@ def test_a_broken_line_is_resumed_where_it_broke(site, tmp_path, known):
 
 
 def test_what_a_kill_left_is_resumed_or_begun_anew(site, tmp_path):
-    """kills: resume-of-another-version. Without a hash, only a server's version mark can vouch for the first part."""
+    """Without a hash, only a server's version mark can vouch for the first part."""
+    # kills: resume-of-another-version
     url = site.put("/a.tgz", BODY)
     part, mark = tmp_path / "a.part", tmp_path / "a.part.version"
 
@@ -184,7 +185,7 @@ def refused(tmp_path, url, part, kept=(), **known):
 
 
 def test_what_is_not_the_file_is_refused_and_not_kept(site, tmp_path):
-    """kills: hash-not-compared, web-page-kept."""
+    # kills: hash-not-compared, web-page-kept
     url = site.put("/a.tgz", BODY)
     refused(tmp_path, site.url + "/none", "404 Not Found")
     refused(tmp_path, url, "sha256 is [0-9a-f]{64}, not 00", sha256="0" * 64)
@@ -225,7 +226,7 @@ def redirect(to):
 
 
 def test_redirects(site, tmp_path):
-    """kills: redirects-anywhere."""
+    # kills: redirects-anywhere
     site.put("/a.tgz", BODY)
     site.pages["/moved"] = redirect("/a.tgz")
     download(Download(url=site.url + "/moved"), tmp_path / "b")
@@ -327,7 +328,7 @@ def test_the_default_folder(site, place, monkeypatch):
 
 
 def test_an_unpublished_hash_is_kept_and_demanded_the_next_time(site, place):
-    """kills: first-hash-forgotten."""
+    # kills: first-hash-forgotten
     first = tar(place / "archive", FILES).read_bytes()
     toy(site, first)
     get()
@@ -371,7 +372,8 @@ def test_bad_archives_leave_nothing_to_stumble_over(site, place):
 
 
 def test_a_truncated_archive_without_a_length_is_fetched_again(site, place):
-    """kills: bad-archive-kept. Nothing but the archive itself tells that it is not whole."""
+    """Nothing but the archive itself tells that it is not whole."""
+    # kills: bad-archive-kept
     whole = tar(place / "archive", FILES).read_bytes()
     toy(site, whole)
     site.put("/toy.tgz", whole[:-20], length="none")
@@ -445,7 +447,8 @@ STEPS = [
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_killed_at_any_step_the_same_command_goes_on(site, place, monkeypatch, step, when):
-    """kills: unpacked-leftovers-used. At no time is there a folder of that name which is not whole."""
+    """At no time is there a folder of that name which is not whole."""
+    # kills: unpacked-leftovers-used
     import importlib
 
     many = {**FILES, **{f"toy/train/{i}.png": png(i) for i in range(3, 9)}}
@@ -526,7 +529,7 @@ def call(capsys):
 
 
 def test_the_verb_shows_the_licence_and_needs_a_yes(site, place, call, monkeypatch):
-    """kills: licence-not-asked."""
+    # kills: licence-not-asked
     toy(site, tar(place / "archive", FILES).read_bytes())
     code, out, err = call("data", "fetch", "toy")
     assert code == 2 and "toy licence" in out and "be kind" in out and err.count("\n") == 1 and "--yes" in err

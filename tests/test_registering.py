@@ -66,7 +66,8 @@ def test_split_folders_need_no_holdout(call):
 
 @pytest.mark.parametrize("n", [2, 3, 5, 8, 13])
 def test_few_images_still_have_a_validation_split(call, n):
-    """kills: tenth-of-few-is-none. Names are held out by their hash, so a tenth of few may be none."""
+    """Names are held out by their hash, so a tenth of few may be none."""
+    # kills: tenth-of-few-is-none
     images("few", n=n)
     code, out, err = call("data", "add", "mine", "few")
     assert code == 0 and "none" not in out, (out, err)
@@ -77,7 +78,7 @@ def test_few_images_still_have_a_validation_split(call, n):
 @pytest.mark.parametrize("layout", ["set/{side}", "set/{split}/{side}", "set/{side}/{split}"])
 @pytest.mark.parametrize(("target", "source"), [("clean", "noisy"), ("GT", "input"), ("x", "lq"), ("B", "A")])
 def test_two_folders_of_the_same_names_are_pairs(call, workplace, layout, target, source):
-    """kills: sides-swapped-by-guess."""
+    # kills: sides-swapped-by-guess
     for split in ("train", "val"):
         for side in (target, source):
             images(layout.format(side=side, split=split))

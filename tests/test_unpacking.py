@@ -57,7 +57,7 @@ def test_a_zip_comes_out_whole(tmp_path):
 @pytest.mark.parametrize("name", ["../x", "a/../../x", "/x", "..\\x", "C:\\x", "C:x", "\\x"])
 @pytest.mark.parametrize("kind", ["tar", "zip"])
 def test_nothing_leaves_the_folder(tmp_path, name, kind):
-    """kills: archive-paths-not-checked."""
+    # kills: archive-paths-not-checked
     archive = (tar if kind == "tar" else zipped)(tmp_path / "a", {name: b"evil"})
     with pytest.raises(BadArchive, match="outside of its folder"):
         unpack(archive, kind, tmp_path / "in" / "out")
@@ -76,7 +76,8 @@ def test_nothing_leaves_the_folder(tmp_path, name, kind):
     ],
 )
 def test_tar_members_that_are_no_files(tmp_path, kind, link, what):
-    """kills: links-unpacked. A link out, then a file through it, is the classical escape."""
+    """A link out, then a file through it, is the classical escape."""
+    # kills: links-unpacked
     archive = tar(tmp_path / "a.tgz", {}, **{kind: ("door", link)})
     with pytest.raises(BadArchive, match=f"'door' is {what}"):
         unpack(archive, "tar", tmp_path / "out")
@@ -85,13 +86,14 @@ def test_tar_members_that_are_no_files(tmp_path, kind, link, what):
 
 @pytest.mark.parametrize(("mode", "what"), [(stat.S_IFLNK, "a link"), (stat.S_IFCHR, "a special"), (stat.S_IFIFO, "a")])
 def test_zip_members_that_are_no_files(tmp_path, mode, what):
-    """kills: zip-links-unpacked."""
+    # kills: zip-links-unpacked
     with pytest.raises(BadArchive, match=f"'door' is {what}"):
         unpack(zipped(tmp_path / "a.zip", {"door": b"/etc"}, mode | 0o777), "zip", tmp_path / "out")
 
 
 def test_a_bomb_is_refused_before_it_goes_off(tmp_path, monkeypatch):
-    """kills: size-not-bounded. 20 MB of zeros in 20 kB; the floor that serves small archives is lowered here."""
+    """20 MB of zeros in 20 kB; the floor that serves small archives is lowered here."""
+    # kills: size-not-bounded
     monkeypatch.setattr(unpacking, "FLOOR", 2**20)
     zeros = {f"{i}.png": bytes(2**20) for i in range(20)}
     for kind, make in (("tar", tar), ("zip", zipped)):
@@ -104,7 +106,8 @@ def test_a_bomb_is_refused_before_it_goes_off(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("mode", ["w", "w:gz"])
 def test_a_truncated_tar_is_named_wherever_it_is_cut(tmp_path, mode):
-    """kills: tar-end-not-checked. Python's reader takes a plain tar that ends after a member for a whole one."""
+    """Python's reader takes a plain tar that ends after a member for a whole one."""
+    # kills: tar-end-not-checked
     whole = tar(tmp_path / "a", mode=mode).read_bytes()
     # The last 8 kB of a plain tar are padding.
     ends = range(0, len(whole) - 1, 23) if mode == "w:gz" else range(0, 3 * 512 + 3072 + 512, 256)

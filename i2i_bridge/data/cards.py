@@ -154,7 +154,9 @@ def open_source(table: Mapping[str, Any], split: str) -> PairSource:
     options = dict(table)
     needs_root = "root" in registry.DATASETS.options(str(options.get("name")))
     if needs_root and "root" not in options:
-        raise UserError("the dataset needs to know where it lies: add data.root=FOLDER")
+        raise UserError(
+            "the dataset needs to know where it lies: add data.root=FOLDER, or see: i2i-bridge data fetch --help"
+        )
     source: PairSource = registry.DATASETS.build(options, split=split)
     if len(source) == 0:
         raise UserError(f"the dataset '{options['name']}' has no items in the split '{split}'")
