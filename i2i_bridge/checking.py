@@ -9,7 +9,7 @@ from i2i_bridge.data.cards import card_names, is_card, load_card, open_source
 from i2i_bridge.data.loading import decode_item
 from i2i_bridge.data.pairs import HOLD_OUT, PairSource, shared_files
 from i2i_bridge.errors import UserError
-from i2i_bridge.recipe import Recipe, load_recipe
+from i2i_bridge.recipe import Recipe, load_recipe, toml_value
 
 Look = Callable[[int], Any]
 """Reads item i; raises UserError where it is unusable."""
@@ -61,7 +61,7 @@ def check_data(
     problems += [f"{', '.join(splits)}: {line}" for line, splits in found.items()]
     summary = f"{what}: " + ", ".join(f"{split} {len(source)}" for split, (source, _) in opened.items())
     summary += f" items; {len(problems) or 'no'} problem{'' if len(problems) == 1 else 's'}"
-    shared = shared_files(opened["train"][0], opened["val"][0]) if len(opened) == 2 else 0
+    shared = shared_files(opened["train"][0], opened["val"][0]) if len(opened) == 2 else None
     if shared:
         summary += f"; note: {shared} of the val items are train items too; {HOLD_OUT}"
     return summary, problems
@@ -79,7 +79,7 @@ def _open_table(what: str, settings: list[str], split: str) -> tuple[PairSource,
         key, equals, value = setting.partition("=")
         if not equals:
             raise UserError(f"'{setting}': an option reads key=value, such as kind=paired_folders")
-        options["name" if key == "kind" else key] = float(value) if key == "holdout" else value
+        options["name" if key == "kind" else key] = toml_value(value)
     table = {"name": "images", "root": what} if Path(what).is_dir() else dict(load_card(what).dataset)
     source = open_source(_lenient(table | options), split)
     return source, lambda i: decode_item(source[i], 3)

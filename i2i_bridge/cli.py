@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -23,7 +23,9 @@ app = typer.Typer(
 INTERRUPTED = 75
 """Exit code of a run that was stopped, saved, and goes on with the same command (EX_TEMPFAIL)."""
 
-USAGE_ERRORS = tuple(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "UsageError")
+USAGE_ERRORS: tuple[Any, ...] = tuple(
+    kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "UsageError"
+)
 """Click's class, or the copy of click that newer versions of typer carry."""
 
 RecipeName = Annotated[
@@ -185,7 +187,10 @@ def restore(
     seed: Annotated[int, typer.Option(help="Seed of the first sample; sample k uses seed + k - 1.")] = 0,
     mask: Annotated[
         Path | None,
-        typer.Option(help="For inpainting: an image, or folder of images of the same names; white = unknown."),
+        typer.Option(
+            help="White = unknown: only there is restored. An image, or a folder of images of the same names. "
+            "Inpainting needs it; other tasks take it."
+        ),
     ] = None,
     condition: Annotated[
         Path | None,
@@ -224,6 +229,8 @@ def restore(
             trajectory=trajectory,
             report=done,
         )
+    for line in outcome.notes:
+        console.say(f"note: {line}")
     for line in outcome.problems:
         console.say_error(line)
     images = "1 image" if outcome.written == 1 else f"{outcome.written} images"

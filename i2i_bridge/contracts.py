@@ -30,7 +30,7 @@ def check_process(process: Process) -> list[str]:
     if problems:
         return problems
     a, b, c = a.flatten(), b.flatten(), c.flatten()
-    if (a[0], b[0], c[0]) != (0, 1, 0):
+    if (float(a[0]), float(b[0]), float(c[0])) != (0, 1, 0):
         problems.append(f"at t = 0 the state must be X_0 exactly, got a, b, c = {a[0]}, {b[0]}, {c[0]}")
     if process.pinned and not (abs(a[-1] - 1) < 1e-12 and b[-1] == 0 and c[-1] == 0):
         problems.append(f"a pinned process must be X_1 exactly at t = 1, got a, b, c = {a[-1]}, {b[-1]}, {c[-1]}")
@@ -76,6 +76,8 @@ def check_sampler(sampler: Sampler, process: Process, grid: TimeGrid) -> list[st
             problems.append(f"nfe {nfe}: predict_x0 was called {len(seen)} times")
         if not all(0 < t <= 1 for t in seen) or any(later > earlier for earlier, later in itertools.pairwise(seen)):
             problems.append(f"nfe {nfe}: times {seen} must fall inside (0, 1]")
+        if not all(bool(torch.isfinite(state).all()) for state in runs[0]):
+            problems.append(f"nfe {nfe}: a state is not finite")
         if not torch.equal(runs[0][-1], x_0):
             problems.append(f"nfe {nfe}: with an oracle x_0_hat = X_0 the result is not X_0")
         if not all(torch.equal(left, right) for left, right in zip(*runs, strict=True)):

@@ -58,7 +58,7 @@ def _devices(problems: list[str]) -> dict[str, str]:
         facts[f"cuda:{i}"] = f"{torch.cuda.get_device_name(i)}, {memory:.0f} GB"
     if device.type == "cpu":
         facts["cuda"] = "none"
-    facts["precision 'auto'"] = str(resolve_precision("auto", device)).removeprefix("torch.")
+    facts["precision 'auto'"] = "bf16" if resolve_precision("auto", device) == torch.bfloat16 else "fp32"
     if tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2]) < (2, 10):
         problems.append(f"torch {torch.__version__} is older than 2.10")
     return facts

@@ -108,6 +108,8 @@ def evaluate(
     channels = run.recipe.data.channels
     skipped = {name: reason for name, metric in chosen.items() if (reason := metric.missing(channels))}
     chosen = {name: metric for name, metric in chosen.items() if name not in skipped}
+    if not chosen:
+        raise UserError(f"nothing to measure: {'; '.join(skipped.values()) or 'no metric is named'}")
     folder = run.folder / "evaluation"
     folder.mkdir(parents=True, exist_ok=True)
     names = [INPUT, *(f"nfe {count}" for count in counts)]

@@ -7,7 +7,7 @@ code, so an untouched image comes back bit for bit. Images of any number of chan
 import io
 import os
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -31,10 +31,12 @@ class Picture:
     Args:
         pixels: (H, W, C), uint8, uint16 or float32; C = 1 (grey), 3 (RGB), or any number (from `.npy`).
         alpha: Opacity (H, W) of the same dtype, or None.
+        frames: Images in the file: an animation or many pages, of which `pixels` is the first.
     """
 
     pixels: np.ndarray
     alpha: np.ndarray | None = None
+    frames: int = 1
 
 
 def find_images(folder: Path) -> list[Path]:
@@ -74,8 +76,9 @@ def read_picture(path: Path | str) -> Picture:
                 raise _too_large(path, width, height)
             if _is_deep_colour(image):
                 return _read_deep_colour(path, image)
+            frames = int(getattr(image, "n_frames", 1))
             image.load()
-            return from_pil(image)
+            return replace(from_pil(image), frames=frames)
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file") from error
     except UserError as error:

@@ -44,6 +44,12 @@ def train_run(recipe: "Recipe", folder: Path, *, device: str | None = None) -> b
                 stop=lambda: asked,
                 cpu=chosen is not None and chosen.type == "cpu",
             )
+    except RuntimeError:
+        if not asked:
+            raise
+        # Whoever stopped us stopped a data worker too, in the middle of a step: nothing whole to save.
+        console.say(f"stopped; {folder} keeps its last checkpoint, and the same command goes on from there")
+        return False
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

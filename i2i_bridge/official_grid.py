@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from i2i_bridge.processes import Coefficients, Process, as_times
-from i2i_bridge.registry import register_process
+from i2i_bridge.registry import register_process, register_time_grid
 
 
 class OfficialTables(NamedTuple):
@@ -100,6 +100,18 @@ class OfficialGrid(Process):
         """The released sampler's times, 1 to 0, (nfe + 1,); its last index is replaced by exactly t = 0."""
         later = [(index + 1) / self.interval for index in reversed(self.indices(nfe)[1:])]
         return torch.tensor([*later, 0.0], dtype=torch.float64)
+
+
+@register_time_grid("official")
+def official(process: Process, nfe: int) -> Tensor:
+    """The times of the released sampler, for the process 'official-grid' alone; its last index becomes exactly 0.
+
+    Raises:
+        ValueError: Another process, or nfe is not in 1..interval - 1.
+    """
+    if not isinstance(process, OfficialGrid):
+        raise ValueError(f"grid 'official' belongs to the process 'official-grid', not {type(process).__name__}")
+    return process.times(nfe)
 
 
 @lru_cache(maxsize=8)

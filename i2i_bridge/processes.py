@@ -38,10 +38,12 @@ class Gaussian(NamedTuple):
 
     mean: Tensor
     std: Tensor
+    random: bool = True
+    """False where the std is 0 everywhere; said apart, since looking would make the processor wait for the device."""
 
     def sample(self, generator: Generator) -> Tensor:
         """One draw, in the mean's dtype and on its device. A zero std reads no random number."""
-        if not bool(self.std.any()):
+        if not self.random:
             return self.mean
         return self.mean + self.std * randn_like(self.mean, generator)
 
@@ -105,8 +107,25 @@ class Process(ABC):
         """
         if x_0.shape != x_1.shape:
             raise ValueError(f"x_0 {tuple(x_0.shape)} and x_1 {tuple(x_1.shape)} differ in shape")
-        a, b, c = (expand(value, x_0) for value in self.coefficients(t))
-        return Gaussian(a * x_1 + b * x_0, c)
+        coefficients = self.coefficients(t)
+        a, b, c = (expand(value, x_0) for value in coefficients)
+        return Gaussian(a * x_1 + b * x_0, c, random=bool(coefficients.c.any()))
+
+    def forward(self, x_0: Tensor, t: Tensor | float) -> Gaussian:
+        """Distribution of X_t given X_0 alone: the diffusion before it is tied to X_1 (I2SB Eq. 6 with f = 0).
+
+            X_t | X_0  ~  N(alpha_t X_0, sigma_t^2 I),      alpha_t = 1 unless the process preserves variance
+
+        Raises:
+            ValueError: The process does not diffuse.
+        """
+        if self.deterministic:
+            raise ValueError(f"{type(self).__name__} does not diffuse: it has no forward SDE")
+        return Gaussian(expand(self.alpha(t), x_0) * x_0, expand(self.sigma(t), x_0))
+
+    def alpha(self, t: Tensor | float) -> Tensor:
+        """alpha_t, what the diffusion leaves of X_0; float64, the shape of t."""
+        return torch.ones_like(as_times(t))
 
 
 def _bridge(sigma2: Tensor, sigma_bar2: Tensor) -> Coefficients:
@@ -266,6 +285,9 @@ class VPBridge(Process):
     def sigma(self, t: Tensor | float) -> Tensor:
         return torch.sqrt(-torch.expm1(-self._exponent(as_times(t))))
 
+    def alpha(self, t: Tensor | float) -> Tensor:
+        return torch.exp(-self._exponent(as_times(t)) / 2)
+
 
 @register_process("gaussian-prior")
 @dataclass(frozen=True)
@@ -293,6 +315,9 @@ class GaussianPrior(Process):
 
     def sigma(self, t: Tensor | float) -> Tensor:
         return self.coefficients(t).c
+
+    def alpha(self, t: Tensor | float) -> Tensor:
+        return self.coefficients(t).b
 
 
 @register_process("flow")

@@ -14,6 +14,10 @@ from i2i_bridge.registry import PROPOSALS
 class Proposal(Protocol):
     """Draws the training state X_t of a pair."""
 
+    def check(self, process: Process) -> None:
+        """Refuse a process that the proposal does not fit (ValueError)."""
+        ...
+
     def sample(self, process: Process, x_0: Tensor, x_1: Tensor, t: Tensor, generator: Generator) -> Tensor:
         """X_t, (B, C, H, W), at times t (B,) in (0, 1]."""
         ...
@@ -23,6 +27,9 @@ class Proposal(Protocol):
 @dataclass(frozen=True)
 class PosteriorProposal:
     """X_t ~ q(X_t | X_0, X_1), the bridge's own marginal (Algorithm 1, Eq. 11)."""
+
+    def check(self, process: Process) -> None:
+        """Every process has a marginal."""
 
     def sample(self, process: Process, x_0: Tensor, x_1: Tensor, t: Tensor, generator: Generator) -> Tensor:
         """X_t = a_t X_1 + b_t X_0 + c_t z."""
@@ -34,7 +41,7 @@ class PosteriorProposal:
 class MixtureProposal:
     """A share of the samples from the forward SDE, the rest from q(X_t | X_0, X_1) (the ablation of Figure 10).
 
-        with probability forward_ratio:  X_t = X_0 + sigma_t z        (the forward SDE, Eq. 6 with f = 0)
+        with probability forward_ratio:  X_t = alpha_t X_0 + sigma_t z      (the forward SDE; alpha_t = 1 in I2SB)
         else:                            X_t ~ q(X_t | X_0, X_1)
 
     The forward SDE does not know X_1, so it leaves the states that sampling visits; q is the better choice in the
@@ -50,10 +57,15 @@ class MixtureProposal:
         if not 0 <= self.forward_ratio <= 1:
             raise ValueError(f"forward_ratio must lie in [0, 1], got {self.forward_ratio}")
 
+    def check(self, process: Process) -> None:
+        """Raises ValueError where there is no forward SDE."""
+        if process.deterministic:
+            raise ValueError(f"proposal 'mixture' draws from the forward SDE, and {type(process).__name__} has none")
+
     def sample(self, process: Process, x_0: Tensor, x_1: Tensor, t: Tensor, generator: Generator) -> Tensor:
         """X_t of either kind, decided per sample."""
-        forward = rand((x_0.shape[0],), generator) < self.forward_ratio
-        posterior = process.marginal(x_0, x_1, t)
-        mean = torch.where(expand(forward, x_0).bool(), x_0, posterior.mean)
-        std = torch.where(expand(forward, x_0).bool(), expand(process.sigma(t), x_0), posterior.std)
+        chosen = expand(rand((x_0.shape[0],), generator) < self.forward_ratio, x_0).bool()
+        forward, posterior = process.forward(x_0, t), process.marginal(x_0, x_1, t)
+        mean = torch.where(chosen, forward.mean, posterior.mean)
+        std = torch.where(chosen, forward.std, posterior.std)
         return mean + std * randn_like(x_0, generator)

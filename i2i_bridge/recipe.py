@@ -18,6 +18,7 @@ from i2i_bridge.degradations.base import Degradation
 from i2i_bridge.errors import UserError
 from i2i_bridge.processes import Process
 from i2i_bridge.proposals import Proposal
+from i2i_bridge.randomness import generator
 from i2i_bridge.registry import did_you_mean
 from i2i_bridge.settings import DataSettings, EvaluateSettings, Part, Reference, SampleSettings, Settings, TrainSettings
 from i2i_bridge.shipped import shipped_folder
@@ -53,15 +54,21 @@ class Recipe(Settings):
             target.check(process)
         except ValueError as error:
             raise UserError(str(error)) from error
-        registry.PROPOSALS.build(self.proposal)
         registry.METHODS.get(str(self.method.get("name")))
-        self.sampler_options()
-        registry.TIME_GRIDS.get(self.sample.grid)
+        try:
+            self.build_proposal().check(process)
+            self._try_sampler(process)
+        except ValueError as error:
+            raise UserError(str(error)) from error
         for metric in self.evaluate.metrics:
             registry.METRICS.get(metric)
         if self.degradation is not None:
             self.build_degradation()
-        registry.NETWORKS.check(self._network_table())
+        table = self._network_table()
+        registry.NETWORKS.check(table)
+        for key in ("in_channels", "out_channels"):
+            if table.get(key, self.data.channels) != self.data.channels:
+                raise UserError(f"network.{key} is {table[key]}, but data.channels is {self.data.channels}")
         if self.data.own_condition and not self.condition_channels:
             raise UserError("data.own_condition is set, but network.condition_channels is 0: nothing would see it")
         return self
@@ -162,15 +169,18 @@ class Recipe(Settings):
         Raises:
             UserError: Unknown sampler or option.
         """
-        options = {key: value for key, value in self.sample.sampler.items() if key != "name"}
         known = registry.SAMPLERS.options(str(self.sample.sampler.get("name")))
-        allowed = {k for k, p in known.items() if p.kind is p.KEYWORD_ONLY} - {"start"}
-        for key in options:
-            if key not in allowed:
-                raise UserError(
-                    f"sampler '{self.sample.sampler['name']}': unknown key '{key}'{did_you_mean(key, allowed)}"
-                )
+        plumbing = {key: None for key, p in known.items() if p.kind is not p.KEYWORD_ONLY or key == "start"}
+        _, options = registry.SAMPLERS.check(self.sample.sampler, **plumbing)
         return options
+
+    def _try_sampler(self, process: Process) -> None:
+        """Two steps over one black pixel: wrong options, or a process that does not fit, show before training."""
+        sampler = registry.SAMPLERS.get(str(self.sample.sampler.get("name")))
+        times = registry.TIME_GRIDS.get(self.sample.grid)(process, 2)
+        pixel, draws = torch.zeros(1, 1, 1, 1), generator(0, "recipe")
+        for _ in sampler(process, lambda x_t, t: x_t, pixel, times, draws, **self.sampler_options()):
+            pass
 
     def to_toml(self) -> str:
         """The recipe as TOML, every default written out."""
@@ -258,14 +268,19 @@ def _take_in_card(table: dict[str, Any]) -> None:
         data["source"] = source | data.get("source", {})
 
 
+def toml_value(text: str) -> Any:
+    """A value as TOML writes it, or a bare word as a string."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
 def _override(table: dict[str, Any], text: str) -> None:
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise UserError(f"'{text}': an override reads key.key=value, for example train.lr=1e-4")
-    try:
-        parsed = tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        parsed = value  # a bare word: a string without quotes
+    parsed = toml_value(value)
     *parents, last = key.split(".")
     for parent in parents:
         inner = table.setdefault(parent, {})

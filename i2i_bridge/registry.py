@@ -169,7 +169,7 @@ PROCESSES = Registry("process", "i2i_bridge.processes", "i2i_bridge.official_gri
 TARGETS = Registry("target", "i2i_bridge.targets")
 PROPOSALS = Registry("proposal", "i2i_bridge.proposals")
 SAMPLERS = Registry("sampler", "i2i_bridge.samplers")
-TIME_GRIDS = Registry("time grid", "i2i_bridge.time_grids")
+TIME_GRIDS = Registry("time grid", "i2i_bridge.time_grids", "i2i_bridge.official_grid")
 DEGRADATIONS = Registry("degradation", "i2i_bridge.degradations")
 DATASETS = Registry("dataset kind", "i2i_bridge.data")
 NETWORKS = Registry("network", "i2i_bridge.networks")
@@ -199,6 +199,14 @@ register_network = NETWORKS.register
 register_metric = METRICS.register
 
 
+_plugins: list[str] = []
+
+
+def loaded_plugins() -> list[str]:
+    """The files that `load_plugin` imported, for processes that start afresh."""
+    return list(_plugins)
+
+
 def load_plugin(file: Path | str) -> None:
     """Import a user's Python file, so that what it registers can be named in a recipe.
 
@@ -211,6 +219,8 @@ def load_plugin(file: Path | str) -> None:
     if path.suffix != ".py" or not path.is_file():
         raise UserError(f"--plugin {path}: not an existing .py file")
     name = f"i2i_plugin_{path.stem}"
+    if str(path.resolve()) in _plugins and name in sys.modules:
+        return
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise UserError(f"--plugin {path}: cannot be imported")
@@ -225,3 +235,4 @@ def load_plugin(file: Path | str) -> None:
     except Exception as error:
         del sys.modules[name]
         raise UserError(f"--plugin {path}: {type(error).__name__}: {error}") from error
+    _plugins.append(str(path.resolve()))

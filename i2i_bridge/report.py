@@ -13,6 +13,8 @@ from torch import Tensor
 
 from i2i_bridge import __version__
 from i2i_bridge.data.loading import PairDataset
+from i2i_bridge.data.pairs import shared_files
+from i2i_bridge.errors import UserError
 from i2i_bridge.evaluation import INPUT, Evaluation, read_evaluation
 from i2i_bridge.images import Picture, read_picture, to_tensor, write_picture
 from i2i_bridge.metrics_log import read_metrics
@@ -58,7 +60,7 @@ def write_report(run: Run, dataset: PairDataset) -> Path:
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir()
     figures = [
-        _comparison(run, evaluation, fresh),
+        _comparison(run, evaluation, dataset, fresh),
         _trajectory(run, dataset, fresh, nfe=max(row.nfe for row in evaluation.rows)),
         _quality(evaluation, fresh),
         _loss(run, fresh),
@@ -125,7 +127,7 @@ def _save(folder: Path, name: str, pixels: np.ndarray, title: str, caption: str)
     return Figure(name, title, caption, pixels.shape[1], pixels.shape[0], pixelated=small)
 
 
-def _comparison(run: Run, evaluation: Evaluation, folder: Path) -> Figure | None:
+def _comparison(run: Run, evaluation: Evaluation, dataset: PairDataset, folder: Path) -> Figure | None:
     columns = ["input", *(f"nfe-{row.nfe}" for row in evaluation.rows if row.name != INPUT), "clean"]
     items = sorted(path for path in (run.folder / "evaluation" / "images").glob("*") if path.is_dir())[:4]
     rows = []
@@ -140,9 +142,20 @@ def _comparison(run: Run, evaluation: Evaluation, folder: Path) -> Figure | None
         folder,
         "comparison.png",
         montage(rows, names),
-        "Held-out images",
-        f"From left to right: {' | '.join(names)}. None was trained on.",
+        "Restored images",
+        f"From left to right: {' | '.join(names)}.{_held_out(run, dataset)}",
     )
+
+
+def _held_out(run: Run, dataset: PairDataset) -> str:
+    """Whether the images were trained on, where the training data are here to tell."""
+    try:
+        shared = shared_files(run.recipe.build_dataset("train").source, dataset.source)
+    except UserError:
+        return ""
+    if shared is None:
+        return ""
+    return " None was trained on." if shared == 0 else f" {shared} of {len(dataset)} were TRAINED ON: not held out."
 
 
 def _read(file: Path) -> Tensor:
@@ -227,6 +240,6 @@ def _quality(evaluation: Evaluation, folder: Path) -> Figure | None:
         folder,
         "quality.png",
         "Fidelity against cost",
-        "Mean over the held-out images, with one standard error. One call answers with the average of all that fits, "
-        "which PSNR likes best; further calls settle on one sharp answer.",
+        "Mean over the images, with one standard error. One call answers with the average of all that fits, which PSNR "
+        "likes best; further calls trade fidelity for detail.",
     )

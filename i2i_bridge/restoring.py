@@ -34,6 +34,8 @@ class Outcome:
     """Network calls per image, counted."""
     problems: list[str] = field(default_factory=list)
     """One line for each image that could not be restored."""
+    notes: list[str] = field(default_factory=list)
+    """One line for what was left out: further frames, files that look like images of an unknown kind."""
 
 
 def restore_files(
@@ -68,10 +70,12 @@ def restore_files(
     jobs = _jobs(source, target)
     counted = CountedNetwork(run.method.network)
     restorer = Run(run.folder, run.recipe, run.method.with_network(counted), run.step, run.device)
-    outcome = Outcome()
+    outcome = Outcome(notes=_left_out(source))
     for i, (file, result) in enumerate(jobs):
         try:
             picture = read_picture(file)
+            if picture.frames > 1:
+                outcome.notes.append(f"{file}: {picture.frames} frames; only the first is restored")
             hole = None if mask is None else read_picture(_partner("mask", mask, file, source))
             seen = None if condition is None else read_picture(_partner("condition", condition, file, source))
             if degrade:
@@ -111,12 +115,24 @@ def _jobs(source: Path, target: Path) -> list[tuple[Path, Path]]:
         raise UserError(f"{source}: no such file or folder")
     if target.is_file():
         raise UserError(f"{target}: is a file, and {source} is a folder of images")
-    if target.resolve() == source.resolve():
-        raise UserError(f"{target}: the results would overwrite the inputs")
+    if target.resolve().is_relative_to(source.resolve()):
+        raise UserError(
+            f"{target}: lies in the folder of the inputs: results would overwrite them, or be restored again"
+        )
     files = find_images(source)
     if not files:
         raise UserError(f"{source}: no images in this folder")
     return [(file, target / file.relative_to(source)) for file in files]
+
+
+OTHER_IMAGES = frozenset({".gif", ".heic", ".avif", ".jp2", ".jxl", ".psd", ".exr", ".hdr", ".dng", ".svg"})
+
+
+def _left_out(source: Path) -> list[str]:
+    others = (
+        [file for file in sorted(source.rglob("*")) if file.suffix.lower() in OTHER_IMAGES] if source.is_dir() else []
+    )
+    return [f"{file}: left out, {file.suffix} is not read here; convert it" for file in others]
 
 
 def _partner(what: str, given: Path, file: Path, source: Path) -> Path:
@@ -166,6 +182,5 @@ def contact_sheet(recipe: Recipe, file: Path, *, rows: int, split: Literal["trai
         columns = [name for name in names if name in item]
         # A mask is in {0, 1}; its picture is in [-1, 1].
         table.append([item[name] * 2 - 1 if name == "mask" else item[name] for name in columns])
-    header = ["clean x_0" if name == "x_0" else name for name in columns]
-    write_picture(file, Picture(montage(table, header), None))
-    return f"{' | '.join(header)}, {len(table)} rows"
+    write_picture(file, Picture(montage(table, columns)))
+    return f"{' | '.join(columns).replace('x_0', 'clean x_0')}, {len(table)} rows"

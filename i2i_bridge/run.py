@@ -139,6 +139,9 @@ class Run:
 
     def walk(self, batch: Batch, *, nfe: int | None, generator: Generator) -> Iterator[Tensor]:
         """The states from X_1 to x_0_hat, each cut back to the image's size and moved to the CPU."""
+        calls = self.recipe.sample.nfe if nfe is None else nfe
+        if not 1 <= calls <= 1000:
+            raise UserError(f"nfe {calls}: give a number from 1 to 1000")
         height, width = batch["x_1"].shape[-2:]
         stride = int(getattr(self.method.network, "stride", 1))
         padded = {
@@ -147,7 +150,7 @@ class Run:
             if name in ("x_1", "mask", "condition")
         }
         # Not a `with` around the yields: a generator must not leave inference mode on for its caller.
-        states = self.method.walk(padded, nfe=self.recipe.sample.nfe if nfe is None else nfe, generator=generator)
+        states = self.method.walk(padded, nfe=calls, generator=generator)
         while True:
             with torch.inference_mode():
                 state = next(states, None)

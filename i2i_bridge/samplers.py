@@ -88,7 +88,8 @@ class Update(NamedTuple):
 def update(s: Point, t: Point, eta: float) -> Update:
     """The weights of one step (U) from s to t < s.
 
-    For the Brownian family and eta = 1, k_1 = 0 and the rest is the posterior p(X_t | X_0, X_s) of I2SB (Prop. 3.3).
+    For the Brownian family and eta = 1, k_1 = 0 (up to rounding) and the rest is the posterior p(X_t | X_0, X_s) of
+    I2SB (Prop. 3.3).
     """
     if t.n == 0:
         return Update(0.0, 1.0, 0.0, 0.0)
@@ -235,19 +236,21 @@ def heun(
     since lambda is infinite at the ends; an odd call left over is spent on one more plain step.
     """
     nfe = len(times) - 1
-    ends = 2 if math.isinf(points(process, times[:1])[0].log_snr) else 1
+    first, last = points(process, times[[0, -1]])
+    ends = math.isinf(first.log_snr) + (last.n == 0)
     corrected, spare = divmod(max(nfe - ends, 0), 2)
     steps = min(nfe, ends) + corrected + spare
     walk = points(process, _resampled(times, steps))
     x = _begin(process, x_1, walk[0], generator, start)
     for i, (s, t) in enumerate(itertools.pairwise(walk)):
         x_0_hat = predict_x0(x, _at(s.t, x))
-        if i < steps - 1 - corrected or t.n == 0:
+        if i < steps - (last.n == 0) - corrected or t.n == 0:
             x = _apply(update(s, t, 0.0), x_1, x_0_hat, x, generator)
         else:
             guess = _second_order(s, t, x_1, x, x_0_hat, None)
-            slope = (predict_x0(guess, _at(t.t, x)) - x_0_hat) / (t.log_snr - s.log_snr)
-            x = _second_order(s, t, x_1, x, x_0_hat, slope)
+            h = t.log_snr - s.log_snr
+            change = predict_x0(guess, _at(t.t, x)) - x_0_hat
+            x = _second_order(s, t, x_1, x, x_0_hat, change / h if h else None)
         yield x
 
 
@@ -275,7 +278,7 @@ def second_order_multistep(
         if s.n == 0 or t.n == 0:
             x = _apply(update(s, t, 0.0), x_1, x_0_hat, x, generator)
         else:
-            slope = None if before is None or math.isinf(h_before) else (x_0_hat - before) / h_before
+            slope = None if before is None or not _is_step(h_before) else (x_0_hat - before) / h_before
             x = _second_order(s, t, x_1, x, x_0_hat, slope)
         before, h_before = x_0_hat, t.log_snr - s.log_snr
         yield x
@@ -322,7 +325,7 @@ def second_order_multistep_sde(
             x = _apply(update(s, t, 1.0), x_1, x_0_hat, x, generator)
         else:
             bracket = x_0_hat
-            if before is not None and not math.isinf(h_before):
+            if before is not None and _is_step(h_before):
                 bracket = x_0_hat + h / (2 * h_before) * (x_0_hat - before)
             # eta h is 0 for eta = 0, also in the first step of a flow, where h is infinite.
             decay = eta * h if eta else 0.0
@@ -336,6 +339,11 @@ def second_order_multistep_sde(
             x = _apply(step, x_1, bracket, x, generator)
         before, h_before = x_0_hat, h
         yield x
+
+
+def _is_step(h: float) -> bool:
+    """Whether a slope can be taken over a step in lambda: not from an end, nor between two times of one table cell."""
+    return 0 < h < math.inf
 
 
 def _resampled(times: Tensor, steps: int) -> Tensor:

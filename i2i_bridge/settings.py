@@ -66,7 +66,7 @@ class TrainSettings(Settings):
     lr_gamma: Annotated[float, Field(gt=0, le=1)] = 0.99
     lr_step: Positive = 1000
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
     clip_norm: Annotated[float, Field(gt=0)] | None = None
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
     """Reached by (1 + n) / (10 + n) after n updates."""

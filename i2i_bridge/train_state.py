@@ -43,7 +43,7 @@ class TrainState:
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
         decay = min(self.settings.ema_decay, (1 + self.step) / (10 + self.step))
-        average = get_ema_multi_avg_fn(decay)
+        average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
         with torch.no_grad():
             average(list(self.ema.parameters()), list(self.network.parameters()), self.step)
             for kept, buffer in zip(self.ema.buffers(), self.network.buffers(), strict=True):

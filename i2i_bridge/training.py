@@ -92,8 +92,22 @@ def train(
     recipe = _resolved(folder, recipe, dataset, started=checkpoint is not None)
     state = TrainState(recipe, accelerator.device)
     _check_size(recipe, state)
+    if checkpoint is not None:
+        state.load(checkpoint)
+    batches = training_batches(
+        dataset,
+        settings.batch_size,
+        start_step=state.step,
+        rank=rank,
+        world_size=ranks,
+        workers=settings.workers,
+    )
+    # A folder is claimed only now that nothing is wrong with the recipe and the first images.
+    ahead = [next(batches)] if state.step < settings.steps else []
     if accelerator.is_main_process:
         write_whole(folder / RECIPE_FILE, recipe.to_toml().encode())
+    else:
+        report = _say_nothing
     accelerator.wait_for_everyone()
     shared = shared_files(dataset.source, validation.source)
     if shared:
@@ -102,7 +116,6 @@ def train(
     for line in damaged:
         report(f"passed over a damaged checkpoint: {line}")
     if checkpoint is not None:
-        state.load(checkpoint)
         report(f"resuming {folder} at step {state.step} of {settings.steps}")
     log = MetricsLog(folder, after_step=state.step, writes=accelerator.is_main_process)
     method = build_method(recipe, accelerator.prepare(state.network))
@@ -115,20 +128,12 @@ def train(
             save_checkpoint(folder / "checkpoints", state.step, state.parts(), {"seed": settings.seed}, settings.keep)
         accelerator.wait_for_everyone()
 
-    batches = training_batches(
-        dataset,
-        settings.batch_size,
-        start_step=state.step,
-        rank=rank,
-        world_size=ranks,
-        workers=settings.workers,
-    )
     window = _Window()
     saved_at = state.step if checkpoint is not None else -1
     stopped = False
     while state.step < settings.steps and not stopped:
         window.waiting()
-        batch = next(batches)
+        batch = ahead.pop() if ahead else next(batches)
         batch = {name: _to(value, accelerator.device) for name, value in batch.items()}
         window.working()
         first = state.step * settings.batch_size + rank * share
@@ -177,12 +182,14 @@ def train(
     return Trained(folder, state.step, state.step >= settings.steps)
 
 
+def _say_nothing(event: Any) -> None:
+    """The report of all processes but the first."""
+
+
 class _Window:
     """Sums since the last report; nothing here waits for the device."""
 
     def __init__(self) -> None:
-        self.began = time.perf_counter()
-        self.peak_steps = 0
         self.restart()
 
     def restart(self) -> None:
@@ -275,7 +282,8 @@ def _any(accelerator: Any, flag: bool) -> bool:
 
 
 FREE_TO_CHANGE = ("steps", "workers", "save_every", "keep", "sample_every", "log_every", "micro_batch")
-"""Settings of [train] that a resumed run may change: they do not touch what a step computes."""
+"""Settings of [train] that a resumed run may change: they leave the data, times and noise of every step as they were.
+`steps` moves the end of a falling learning rate, and `micro_batch` draws other dropout."""
 
 
 def _resolved(folder: Path, recipe: Recipe, dataset: PairDataset, *, started: bool) -> Recipe:

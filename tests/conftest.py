@@ -1,6 +1,10 @@
 import os
 from pathlib import Path
 
+# One thread, here and in the commands that tests start: on busy cores, threads of small networks wait for each other
+# ten times longer than they compute.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 import pytest
 import torch
 

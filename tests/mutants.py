@@ -48,8 +48,9 @@ MUTANTS = [
     Mutant("posterior-variance", "samplers.py", "r, eta * t.n * math.sqrt(fresh))", "r, eta * t.n * fresh)", "test_samplers.py"),
     Mutant("eta-only-on-noise", "samplers.py", "math.sqrt(1 - eta * eta * fresh)", "math.sqrt(1 - fresh)", "test_samplers.py"),
     Mutant("hidden-extra-call", "samplers.py", "        x = _apply(update(s, t, 0.0 if process.deterministic else eta), x_1, x_0_hat, x, generator)", "        predict_x0(x, _at(s.t, x))\n        x = _apply(update(s, t, 0.0 if process.deterministic else eta), x_1, x_0_hat, x, generator)", "test_samplers.py"),
-    Mutant("heun-is-euler", "samplers.py", "slope = (predict_x0(guess, _at(t.t, x)) - x_0_hat) / (t.log_snr - s.log_snr)", "slope = 0 * predict_x0(guess, _at(t.t, x))", "test_samplers.py"),
-    Mutant("2m-slope-sign", "samplers.py", "(x_0_hat - before) / h_before\n            x = _second", "(before - x_0_hat) / h_before\n            x = _second", "test_samplers.py"),
+    Mutant("heun-is-euler", "samplers.py", "change / h if h else None", "0 * change", "test_samplers.py"),
+    Mutant("2m-slope-sign", "samplers.py", "else (x_0_hat - before) / h_before", "else (before - x_0_hat) / h_before", "test_samplers.py"),
+    Mutant("slope-over-an-empty-step", "samplers.py", "return 0 < h < math.inf", "return h < math.inf", "test_samplers.py"),
     Mutant("2m-sde-no-correction", "samplers.py", "bracket = x_0_hat + h / (2 * h_before) * (x_0_hat - before)", "bracket = x_0_hat", "test_samplers.py"),
     # masks and conditions
     Mutant("inverted-mask", "guidance.py", "torch.where(mask > 0.5, x_0_hat, x_1)", "torch.where(mask < 0.5, x_0_hat, x_1)", "test_bridge.py"),

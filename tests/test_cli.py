@@ -153,7 +153,7 @@ def test_check_lists_all_problems_in_one_pass(call, workplace):
     assert call("check", "photos")[0] == 0
     Path("photos/a.png").write_bytes(b"broken")
     Path("photos/b.png").write_bytes(b"")
-    Image.new("F", (8, 8)).save("photos/c.tif")
+    Image.new("F", (8, 8), float("nan")).save("photos/c.tif")
     code, out, _ = call("check", "photos")
     assert code == 2 and all(name in out for name in ("a.png", "b.png", "c.tif"))
     for name in ("clean/1.png", "clean/2.png", "noisy/1.png", "noisy/3.png"):

@@ -32,7 +32,7 @@ def test_mixture_takes_its_share_from_the_forward_sde():
 def test_mistakes():
     with pytest.raises(ValueError, match="forward_ratio"):
         MixtureProposal(1.5)
-    with pytest.raises(ValueError, match="sigma_t"):
+    with pytest.raises(ValueError, match="does not diffuse"):
         MixtureProposal(0.5).sample(
             LinearFlow(),
             torch.zeros(1, 1, 1, 1),

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from i2i_bridge.contracts import check_sampler
+from i2i_bridge.official_grid import OfficialGrid
 from i2i_bridge.processes import I2SB, OTODE, BrownianBridge, GaussianPrior, LinearFlow, VEBridge, VPBridge
 from i2i_bridge.registry import SAMPLERS, TIME_GRIDS
 from i2i_bridge.samplers import (
@@ -44,6 +45,26 @@ def test_contract(process, name, grid):
     assert check_sampler(SAMPLERS.get(name), process, TIME_GRIDS.get(grid)) == []
 
 
+@pytest.mark.parametrize("name", SAMPLERS.names())
+@pytest.mark.parametrize("grid", ["official", "uniform", "quadratic", "karras"])
+def test_contract_on_a_table(name, grid):
+    """On the released code's tables two times may lie in one cell, where no slope can be taken."""
+    # kills: slope-over-an-empty-step
+    assert check_sampler(SAMPLERS.get(name), OfficialGrid(12, 0.3), TIME_GRIDS.get(grid)) == []
+
+
+def test_heun_spends_its_calls_wherever_the_walk_ends():
+    calls = []
+
+    def predict_x0(x, t):
+        calls.append(float(t[0]))
+        return 0.5 * x
+
+    times = torch.linspace(1, 0.2, 9, dtype=torch.float64)
+    list(heun(I2SB(), predict_x0, torch.ones(1, 1, 1, 1), times, torch.Generator()))
+    assert len(calls) == 8
+
+
 def test_check_sampler_names_what_is_wrong():
     def greedy(process, predict_x0, x_1, times, generator, *, start=None):
         predict_x0(x_1, torch.full((x_1.shape[0],), 0.5))
@@ -70,14 +91,15 @@ def test_update_keeps_the_law_of_the_state(which, one, other, eta):
     s_time, t_time = max(one, other), min(one, other)
     if s_time - t_time < 1e-6:
         return
-    s, t = points(process, torch.tensor([s_time, t_time], dtype=torch.float64))
+    s_and_t = torch.tensor([s_time, t_time], dtype=torch.float64)
+    s, t = points(process, s_and_t)
     step = update(s, t, 0.0 if process.deterministic else eta)
     x_0, x_1 = 0.6, -0.9
-    (a_s, a_t), (b_s, b_t), (c_s, c_t) = (v.tolist() for v in process.coefficients(torch.tensor([s_time, t_time])))
+    (a_s, a_t), (b_s, b_t), (c_s, c_t) = (v.tolist() for v in process.coefficients(s_and_t))
     assert step.k_1 * x_1 + step.k_d * x_0 + step.k_s * (a_s * x_1 + b_s * x_0) == pytest.approx(
-        a_t * x_1 + b_t * x_0, abs=1e-6
+        a_t * x_1 + b_t * x_0, abs=1e-12
     )
-    assert step.k_s**2 * c_s**2 + step.w**2 == pytest.approx(c_t**2, abs=1e-6)
+    assert step.k_s**2 * c_s**2 + step.w**2 == pytest.approx(c_t**2, abs=1e-12)
 
 
 def test_ancestral_step_equals_the_gaussian_product_posterior():

@@ -8,7 +8,7 @@ from i2i_bridge.time_grids import EDGE, karras, log_snr, quadratic, uniform, uni
 PROCESSES = [I2SB(), OTODE(), BrownianBridge(), VEBridge(), VPBridge(), GaussianPrior(), LinearFlow()]
 
 
-@pytest.mark.parametrize("name", TIME_GRIDS.names())
+@pytest.mark.parametrize("name", [name for name in TIME_GRIDS.names() if name != "official"])
 @pytest.mark.parametrize("nfe", [1, 2, 3, 10, 1000])
 def test_every_grid_falls_from_one_to_exactly_zero(name, nfe):
     # kills: off-by-one-grid

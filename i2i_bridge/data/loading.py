@@ -1,6 +1,6 @@
 """From items to batches: decode, cut, degrade, collate; every draw keyed by (seed, purpose, sample)."""
 
-import signal
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from i2i_bridge.degradations.base import Degradation, Degraded
 from i2i_bridge.errors import UserError
 from i2i_bridge.images import Range, from_pil, read_picture, to_mask, to_tensor, with_channels
 from i2i_bridge.randomness import generator, key
+from i2i_bridge.registry import load_plugin, loaded_plugins
 
 
 class PairDataset(Dataset[dict[str, Any]]):
@@ -179,6 +180,25 @@ class _Stream(Dataset[Any]):
         except UserError as error:
             return error
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A spawned worker knows no plug-ins. It rebuilds the arguments in their order: first the plug-ins' modules are
+        # loaded, then the dataset whose classes may live there.
+        return _revived, (_Plugins(), self.dataset)
+
+
+class _Plugins:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _load_plugins, (loaded_plugins(),)
+
+
+def _load_plugins(files: list[str]) -> None:
+    for file in files:
+        load_plugin(file)
+
+
+def _revived(plugins: None, dataset: PairDataset) -> _Stream:
+    return _Stream(dataset)
+
 
 class _Batches(Sampler[list[int]]):
     """The global sample numbers of one process, batch after batch, without end."""
@@ -204,10 +224,10 @@ def _collate(items: list[dict[str, Any] | UserError]) -> dict[str, Any] | UserEr
     return batch
 
 
-def _deaf(worker: int) -> None:
-    # A scheduler signals the whole group: the training process decides when to stop, and saves first.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+def _apart(worker: int) -> None:
+    # Terminals and schedulers signal a whole process group: the training process decides when to stop, and saves first.
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)
 
 
 def training_batches(
@@ -234,7 +254,7 @@ def training_batches(
         batch_sampler=_Batches(batch_size, start_step, rank, world_size),
         num_workers=workers,
         collate_fn=_collate,
-        worker_init_fn=_deaf,
+        worker_init_fn=_apart,
         pin_memory=torch.cuda.is_available(),
         persistent_workers=workers > 0,
         # The loader draws its workers' base seed from somewhere; no sample uses it.

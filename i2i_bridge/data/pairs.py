@@ -57,10 +57,13 @@ def held_out(name: str, share: float) -> bool:
 HOLD_OUT = "give the dataset a folder val/, or hold some out: holdout = 0.1"
 
 
-def shared_files(train: PairSource, validation: PairSource) -> int:
-    """How many of the validation items are the same files as training items; 0 for kinds that do not tell `files`."""
-    files = set(getattr(train, "files", ()))
-    return sum(file in files for file in getattr(validation, "files", ()))
+def shared_files(train: PairSource, validation: PairSource) -> int | None:
+    """How many of the validation items are the same files as training items; None for kinds that do not tell."""
+    ours, theirs = getattr(train, "files", None), getattr(validation, "files", None)
+    if ours is None or theirs is None:
+        return None
+    files = set(map(str, ours))
+    return sum(str(file) in files for file in theirs)
 
 
 class _Split:

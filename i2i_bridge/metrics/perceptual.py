@@ -50,7 +50,7 @@ class LPIPS(Metric):
             raise UserError(f"{file}: not a weights file of torchvision ({type(error).__name__})") from error
         # pnet_rand: do not let the package fetch the backbone itself.
         distance: torch.nn.Module = Distance(net="alex", pnet_rand=True, verbose=False)
-        slots = dict(distance.net.named_parameters())
+        slots = dict(distance.get_submodule("net").named_parameters())
         try:
             with torch.no_grad():
                 for name, slot in slots.items():
@@ -63,4 +63,5 @@ class LPIPS(Metric):
         if clean.shape[1] == 1:
             restored, clean = restored.expand(-1, 3, -1, -1), clean.expand(-1, 3, -1, -1)
         with torch.inference_mode():
-            return self._distance(restored.float(), clean.float()).reshape(-1)
+            values: Tensor = self._distance(restored.float(), clean.float())
+        return values.reshape(-1)

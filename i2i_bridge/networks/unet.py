@@ -1,6 +1,7 @@
 """The U-Net of ADM (Dhariwal and Nichol, 2021, arXiv:2105.05233), which I2SB trains as its network."""
 
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -129,19 +130,20 @@ class UNet(nn.Module):
             ValueError: A shape does not fit.
         """
         self._check_shapes(x_t, t, condition)
-        dtype = self.time_embed[0].weight.dtype
+        dtype = next(self.time_embed.parameters()).dtype
         time = self.time_embed(sinusoid(t, self.channels, self.time_scale).to(dtype))
         h = (x_t if condition is None else torch.cat([x_t, condition.to(x_t.dtype)], dim=1)).to(dtype)
         skips = []
         for stage in self.input_blocks:
-            h = self._run(stage, h, time)
+            h = self._run(stage.children(), h, time)
             skips.append(h)
         h = self._run(self.middle_block, h, time)
         for stage in self.output_blocks:
-            h = self._run(stage, torch.cat([h, skips.pop()], dim=1), time)
-        return self.out(h).to(x_t.dtype)
+            h = self._run(stage.children(), torch.cat([h, skips.pop()], dim=1), time)
+        output: Tensor = self.out(h)
+        return output.to(x_t.dtype)
 
-    def _run(self, stage: nn.ModuleList, h: Tensor, time: Tensor) -> Tensor:
+    def _run(self, stage: Iterable[nn.Module], h: Tensor, time: Tensor) -> Tensor:
         for block in stage:
             inputs = (h, time) if isinstance(block, ResidualBlock) else (h,)
             if self.checkpointing and self.training and torch.is_grad_enabled():
