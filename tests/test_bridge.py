@@ -5,6 +5,7 @@ import torch
 
 from i2i_bridge.guidance import keep_known, predictor
 from i2i_bridge.methods.bridge import Bridge
+from i2i_bridge.official_grid import OfficialGrid
 from i2i_bridge.processes import I2SB, OTODE, BrownianBridge
 from i2i_bridge.targets import I2SBTarget, X0Target
 
@@ -129,3 +130,13 @@ def test_keep_known_is_exact_even_for_infinities():
     x_1 = torch.tensor([[[[0.1, 0.2]]]])
     kept = keep_known(torch.tensor([[[[float("inf"), 0.7]]]]), x_1, torch.tensor([[[[0.0, 1.0]]]]))
     assert torch.equal(kept, torch.tensor([[[[0.1, 0.7]]]]))
+
+
+def test_the_network_is_told_the_processes_own_time():
+    """The released checkpoints know index k as 1e-4 + k (1 - 1e-4) / (N - 1), in training and in sampling."""
+    # kills: network-time-forgotten
+    process, x = OfficialGrid(10, 0.3), torch.rand(1, 1, 4, 4)
+    network = Echo(torch.zeros(1, 1, 1, 1))
+    predictor(network, process, X0Target(), x)(x, torch.tensor([0.35], dtype=torch.float64))
+    told = network.seen[0][1]
+    assert told.item() == pytest.approx(1e-4 + 3 * (1 - 1e-4) / 9) and told.item() != pytest.approx(0.35)

@@ -1,5 +1,9 @@
 import hashlib
 import itertools
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +12,8 @@ from PIL import Image
 
 from i2i_bridge.data.cards import card_names, load_card, open_source
 from i2i_bridge.data.loading import PairDataset, training_batches
-from i2i_bridge.data.pairs import CleanImages, PairedFolders, SideBySide
+from i2i_bridge.data.packaged import PackagedImages
+from i2i_bridge.data.pairs import CleanImages, PairedFolders, SideBySide, shared_files
 from i2i_bridge.data.transforms import Geometry
 from i2i_bridge.errors import UserError
 from i2i_bridge.registry import DATASETS, DEGRADATIONS
@@ -235,3 +240,62 @@ def test_demo_photos_are_real_and_held_out():
     train, val = open_source(table, "train"), open_source(table, "val")
     assert not {item["key"] for item in train} & {item["key"] for item in val}
     assert len(train) == load_card("demo-photos").splits["train"]
+
+
+def test_a_photo_may_not_be_in_both_splits():
+    # kills: overlap-unseen
+    with pytest.raises(UserError, match="held-out images must not be trained on"):
+        PackagedImages(["skimage:data/coffee.png"], ["skimage:data/coffee.png"], "train")
+
+
+def test_validation_that_is_trained_on_is_counted(tmp_path, photos):
+    # kills: shared-files-unseen
+    same = [CleanImages(photos, split) for split in ("train", "val")]
+    assert shared_files(*same) == len(same[1].files) > 0
+    apart = [CleanImages(photos, split, holdout=0.3) for split in ("train", "val")]
+    assert shared_files(*apart) == 0
+    assert shared_files(same[0], [1, 2]) is None
+
+
+def test_a_degradation_that_returns_something_else_is_named(photos):
+    dataset = PairDataset(CleanImages(photos, "train"), Geometry(16), lambda x_0, generators: x_0, 3, 0, "train")
+    with pytest.raises(UserError, match=r"must return Degraded\(x_1\), not Tensor"):
+        dataset[0]
+
+
+def test_spawned_workers_know_the_plugins(tmp_path, photos):
+    """Under spawn a worker starts without the parent's plug-in modules."""
+    # kills: plugins-unknown-to-workers
+    (tmp_path / "mine.py").write_text(
+        "from i2i_bridge import register_dataset\n"
+        "from i2i_bridge.data.pairs import CleanImages\n"
+        "@register_dataset('mine')\n"
+        "class Mine(CleanImages):\n"
+        "    pass\n"
+    )
+    script = f"""
+import torch
+from torch.utils.data import DataLoader
+from i2i_bridge.registry import load_plugin, DATASETS
+from i2i_bridge.data.loading import PairDataset, _Stream
+from i2i_bridge.data.transforms import Geometry
+if __name__ == "__main__":
+    load_plugin({str(tmp_path / "mine.py")!r})
+    source = DATASETS.build({{"name": "mine", "root": {str(photos)!r}}}, split="train")
+    from i2i_bridge.degradations.noise import Noise
+    dataset = PairDataset(source, Geometry(16), Noise(0.1), 3, 0, "train")
+    loader = DataLoader(_Stream(dataset), sampler=[3], batch_size=None, num_workers=1, multiprocessing_context="spawn")
+    (item,) = loader
+    assert torch.equal(item["x_1"], dataset.sample(3)["x_1"])
+    print("same")
+"""
+    (tmp_path / "script.py").write_text(script)
+    root = str(Path(__file__).parents[1])
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "script.py")],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": root},
+    )
+    assert done.stdout == "same\n", done.stderr

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from i2i_bridge.processes import BrownianBridge, LinearFlow
+from i2i_bridge.processes import OTODE, BrownianBridge, LinearFlow, VPBridge
 from i2i_bridge.proposals import MixtureProposal, PosteriorProposal
 
 
@@ -40,3 +40,18 @@ def test_mistakes():
             torch.tensor([0.5]),
             torch.Generator(),
         )
+
+
+def test_the_forward_sde_of_a_variance_preserving_bridge_shrinks_the_image():
+    # kills: forward-sde-keeps-the-image
+    process, t = VPBridge(), torch.tensor([0.9], dtype=torch.float64)
+    forward = process.forward(torch.ones(1, 1, 1, 1), t)
+    assert forward.mean.item() ** 2 + forward.std.item() ** 2 == pytest.approx(1, rel=1e-6)
+    assert forward.mean.item() == pytest.approx(0.638, abs=1e-3)
+
+
+@pytest.mark.parametrize("process", [OTODE(), LinearFlow()])
+def test_a_noiseless_process_has_no_forward_sde(process):
+    with pytest.raises(ValueError, match="forward SDE"):
+        MixtureProposal().check(process)
+    PosteriorProposal().check(process)

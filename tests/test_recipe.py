@@ -8,6 +8,7 @@ from i2i_bridge.run import build_method
 NINE = {"jpeg-5", "jpeg-10", "sr4x-pool", "sr4x-bicubic", "blur-uniform", "blur-gaussian"} | {
     f"inpaint-{mask}" for mask in ("center", "freeform-10-20", "freeform-20-30")
 }
+SPLITS = ("train", "validation")
 FOUR = {"edges2shoes", "edges2handbags", "day2night", "colorization"}
 
 
@@ -118,6 +119,15 @@ def test_learning_rate_is_a_function_of_the_step():
         ({"sample": {"sampler": {"name": "ancestrl"}}}, "did you mean 'ancestral'"),
         ({"sample": {"sampler": {"name": "eta", "etta": 0.5}}}, "unknown key 'etta'; did you mean 'eta'"),
         ({"sample": {"nfe": 0}}, "sample.nfe"),
+        ({"sample": {"sampler": {"name": "eta", "eta": 3.0}}}, r"eta must lie in \[0, 1\], got 3.0"),
+        ({"sample": {"sampler": {"name": "eta", "eta": "high"}}}, "sampler 'eta': eta: .*number.*'high'"),
+        ({"process": {"name": "gaussian-prior"}, "sample": {"sampler": {"name": "ot-ode"}}}, "starts from noise"),
+        ({"process": {"name": "ot-ode"}, "proposal": {"name": "mixture"}}, "forward SDE"),
+        ({"sample": {"grid": "official"}}, "belongs to the process 'official-grid'"),
+        ({"network": {"name": "unet", "in_channels": 1}}, "network.in_channels is 1, but data.channels is 3"),
+        ({"train": {"steps": 1, "betas": [2.0, 3.0]}}, "train.betas.0.*less than 1, got 2.0"),
+        ({"sample": {"sampler": "euler"}}, r"sample.sampler: should be a table, such as \{ name"),
+        ({"data": {"size": ""}}, "data.size: should be an array, such as .256, 256. or should be a valid integer"),
         ({"sample": {"grid": "unifrom"}}, "did you mean 'uniform'"),
         ({"evaluate": {"nfe": [1, 0]}}, "evaluate.nfe.1"),
         ({"evaluate": {"metrics": ["pnsr"]}}, "did you mean 'psnr'"),
@@ -173,3 +183,49 @@ def test_another_dataset_replaces_the_recipes_own():
     assert other.data_table() == {"name": "images", "root": "here"}
     more = load_recipe("demo/deblur", ["data.card=my-photos", "data.source.holdout=0.5", "data.root=here"])
     assert more.data_table() == {"name": "images", "holdout": 0.5, "root": "here"}
+
+
+def test_every_choice_reaches_the_bridge(tmp_path):
+    """A recipe whose every choice differs from the default, against the bridge that is built from it."""
+    # kills: sampler-options-ignored, grid-ignored, proposal-ignored, clip-ignored
+    from i2i_bridge.processes import BrownianBridge
+    from i2i_bridge.proposals import MixtureProposal
+    from i2i_bridge.run import build_method
+    from i2i_bridge.samplers import eta_sampler
+    from i2i_bridge.targets import X0Target
+    from i2i_bridge.time_grids import karras
+
+    recipe = parse_recipe(
+        {
+            "name": "all",
+            "summary": "all choices",
+            "task": "restoration",
+            "data": {"source": {"name": "images", "root": str(tmp_path)}, "size": 32},
+            "process": {"name": "brownian", "sigma_1": 0.7},
+            "target": {"name": "x0"},
+            "proposal": {"name": "mixture", "forward_ratio": 0.25},
+            "network": {"name": "unet", "channels": 8, "channel_mult": [1, 1], "condition_channels": 3},
+            "train": {"steps": 1},
+            "sample": {"sampler": {"name": "eta", "eta": 0.3}, "grid": "karras", "nfe": 7, "clip": True},
+        },
+        "all",
+    )
+    bridge = build_method(recipe, torch.nn.Identity())
+    assert bridge.process == BrownianBridge(0.7) and bridge.target == X0Target()
+    assert bridge.proposal == MixtureProposal(0.25) and bridge.condition and bridge.clip
+    assert (bridge.sampler, bridge.sampler_options, bridge.grid) == (eta_sampler, {"eta": 0.3}, karras)
+
+
+def test_load_size_reaches_the_geometry_of_training_alone(tmp_path):
+    # kills: load-size-ignored
+    from PIL import Image
+
+    ramp = torch.arange(100).expand(100, 100).to(torch.uint8).numpy()
+    Image.fromarray(ramp).save(tmp_path / "ramp.png")
+    settings = [f"data.root={tmp_path}", "data.size=32", "data.validation_size=32", "data.load_size=64"]
+    recipe = load_recipe("demo/sr4x", ["data.card=my-photos", "data.source.holdout=0", *settings])
+    assert recipe.data.load_size == 64
+    widths = [item["x_0"].max() - item["x_0"].min() for item in (recipe.build_dataset(s)[0] for s in SPLITS)]
+    # Half of a picture resized to 64, and the whole of one resized to 32: half and all of the grey levels.
+    assert widths[0].item() == pytest.approx(99 / 127.5 / 2, abs=0.03)
+    assert widths[1].item() == pytest.approx(99 / 127.5, abs=0.03)

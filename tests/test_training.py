@@ -2,6 +2,10 @@
 
 import json
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -347,3 +351,94 @@ def test_run_folders_that_are_not_whole(photos, tmp_path):
     (folder / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(UserError, match="is missing"):
         load_run(tmp_path / "a")
+
+
+def test_a_step_is_adamw_with_clipping(photos):
+    """One step written out (Loshchilov and Hutter 2019, Algorithm 2), from a gradient of norm 10 clipped to 0.5."""
+    # kills: clipping-ignored, betas-ignored, weight-decay-ignored
+    settings = {"clip_norm": 0.5, "betas": [0.7, 0.95], "weight_decay": 0.1, "lr": 0.01}
+    state = TrainState(recipe_for(photos, train=settings), torch.device("cpu"))
+    weight = next(p for p in state.network.parameters() if p.ndim == 4)
+    draws = torch.Generator().manual_seed(0)
+    moments, before = [0.0, 0.0], weight.detach().double().clone()
+    for step in (1, 2):
+        gradient = torch.randn(weight.shape, generator=draws)
+        gradient *= 10 / gradient.norm()
+        for parameter in state.network.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        weight.grad.copy_(gradient)
+        assert state.update(0.01).item() == pytest.approx(10, rel=1e-5)
+        clipped = gradient.double() * 0.05
+        moments = [0.7 * moments[0] + 0.3 * clipped, 0.95 * moments[1] + 0.05 * clipped**2]
+        first, second = moments[0] / (1 - 0.7**step), moments[1] / (1 - 0.95**step)
+        before = before * (1 - 0.01 * 0.1) - 0.01 * first / (second.sqrt() + 1e-8)
+    assert torch.allclose(weight.detach().double(), before, atol=1e-6)
+
+
+def test_bf16_means_that_convolutions_compute_in_it(photos, tmp_path, monkeypatch):
+    # kills: autocast-off
+    seen = set()
+    plain = torch.nn.Conv2d.forward
+
+    def spied(self, x):
+        out = plain(self, x)
+        if torch.is_grad_enabled():
+            seen.add(out.dtype)
+        return out
+
+    monkeypatch.setattr(torch.nn.Conv2d, "forward", spied)
+    for precision, dtype in (("bf16", torch.bfloat16), ("fp32", torch.float32)):
+        seen.clear()
+        train(recipe_for(photos, train={"precision": precision, "steps": 1}), tmp_path / precision, cpu=True)
+        assert seen == {dtype}
+    kept = tensors_of(tmp_path / "bf16")
+    assert {value.dtype for part in kept.values() for value in part.values()} == {torch.float32}
+
+
+def test_what_restores_is_the_moving_average(photos, tmp_path):
+    # kills: raw-weights-restore
+    train(recipe_for(photos), tmp_path / "run", cpu=True)
+    stored, run = tensors_of(tmp_path / "run"), load_run(tmp_path / "run", device="cpu")
+    assert not same({"w": stored["ema"]}, {"w": stored["network"]})
+    assert same({"w": dict(run.method.network.state_dict())}, {"w": stored["ema"]})
+
+
+def test_two_processes_train_as_one(photos, tmp_path):
+    """The same samples, times and noise, shared out: weights agree up to the order of sums, and one process talks."""
+    # kills: gradients-not-shared
+    (tmp_path / "recipe.toml").write_text(recipe_for(photos, train={"micro_batch": 1}).to_toml())
+    train(recipe_for(photos), tmp_path / "one", cpu=True)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=0", "--standalone"]
+    command += ["-m", "i2i_bridge.cli", "train", "recipe.toml", "--out", "two", "--device", "cpu"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("step 4/4") == 1
+    losses = [[row["loss"] for row in read_metrics(tmp_path / name)] for name in ("one", "two")]
+    norms = [[row["grad_norm"] for row in read_metrics(tmp_path / name)] for name in ("one", "two")]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-2) and norms[0][0] == pytest.approx(norms[1][0], rel=1e-4)
+
+
+def test_a_refused_training_claims_no_folder(photos, tmp_path):
+    # kills: folder-claimed-too-early
+    for change, part in (
+        ({"data": {"size": 25}}, "data.size 25: the network halves its input 1 times"),
+        ({"network": {"channels": 7}}, "channels 7"),
+        ({"data": {"size": 80}}, "smaller than the crop"),
+    ):
+        with pytest.raises(UserError, match=part):
+            train(recipe_for(photos, **change), tmp_path / "run", cpu=True)
+        assert not (tmp_path / "run").exists()
+    train(recipe_for(photos, train={"steps": 1}), tmp_path / "run", cpu=True)
+
+
+def test_images_that_are_trained_on_are_not_called_held_out(photos, tmp_path):
+    lines = []
+    recipe = recipe_for(photos, data={"root": str(photos / "train")}, train={"steps": 1})
+    train(recipe, tmp_path / "run", cpu=True, report=lambda event: lines.append(str(event)))
+    assert any("24 of 24 validation images are trained on" in line for line in lines)
+    run = load_run(tmp_path / "run", device="cpu")
+    dataset = recipe.build_dataset("validation")
+    evaluate(run, dataset, nfe=[1], metrics=["psnr"], images=2)
+    page = write_report(run, dataset).read_text(encoding="utf-8")
+    assert "24 of 24 were TRAINED ON" in page and "None was trained on" not in page

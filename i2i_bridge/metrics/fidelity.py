@@ -29,7 +29,10 @@ class PSNR(Metric):
 
 @register_metric("ssim")
 class SSIM(Metric):
-    """Structural similarity (Wang et al. 2004), mean over channels: Gaussian window of 11 pixels, sigma 1.5."""
+    """Structural similarity (Wang et al. 2004), mean over channels: Gaussian window of 11 pixels, sigma 1.5.
+
+    Of images in [0, 1], as the field does: unlike PSNR it depends on where black lies (on [-1, 1] a fifth may be lost).
+    """
 
     label = "SSIM"
     higher_is_better = True
@@ -39,6 +42,7 @@ class SSIM(Metric):
 
         if min(clean.shape[-2:]) < 11:
             raise UserError(f"SSIM needs images of at least 11x11 pixels, got {clean.shape[-1]}x{clean.shape[-2]}")
+        restored, clean = (restored + 1) / 2, (clean + 1) / 2
         return torch.as_tensor(
-            structural_similarity_index_measure(restored, clean, data_range=(-1.0, 1.0), reduction="none")
+            structural_similarity_index_measure(restored, clean, data_range=(0.0, 1.0), reduction="none")
         ).reshape(-1)
