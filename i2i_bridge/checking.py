@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from i2i_bridge import registry
 from i2i_bridge.data.cards import card_names, is_card, load_card, open_source
+from i2i_bridge.data.items import item_of
 from i2i_bridge.data.loading import decode_item
 from i2i_bridge.data.pairs import HOLD_OUT, PairSource, shared_files
 from i2i_bridge.errors import UserError
@@ -82,7 +83,7 @@ def _open_table(what: str, settings: list[str], split: str) -> tuple[PairSource,
         options["name" if key == "kind" else key] = toml_value(value)
     table = {"name": "images", "root": what} if Path(what).is_dir() else dict(load_card(what).dataset)
     source = open_source(_lenient(table | options), split)
-    return source, lambda i: decode_item(source[i], 3)
+    return source, lambda i: decode_item(item_of(source, i), 3)
 
 
 def _open_recipe(recipe: Recipe, split: str) -> tuple[PairSource, Look]:

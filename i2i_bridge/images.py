@@ -39,36 +39,60 @@ class Picture:
     frames: int = 1
 
 
-def find_images(folder: Path) -> list[Path]:
-    """All images below a folder, sorted by path; hidden files and links that lead out of the folder are left out."""
+def list_images(folder: Path) -> tuple[list[str], list[str]]:
+    """Relative paths of all images below a folder, sorted, and of all folders that were looked into.
+
+    Hidden files and links that lead out of the folder are left out; links to folders are not followed.
+
+    Raises:
+        UserError: A folder cannot be listed.
+    """
     root = folder.resolve()
-    found = []
-    for directory, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in files:
-            path = Path(directory) / name
-            if name.startswith(".") or path.suffix.lower() not in IMAGE_SUFFIXES:
-                continue
-            if path.is_symlink() and not path.resolve().is_relative_to(root):
-                continue
-            found.append(path)
-    return sorted(found)
+    found, folders, waiting = [], [], [""]
+    while waiting:
+        inside = waiting.pop()
+        folders.append(inside)
+        try:
+            with os.scandir(folder / inside) as entries:
+                for entry in entries:
+                    name = entry.name
+                    if name.startswith("."):
+                        continue
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(f"{inside}{name}/")
+                    elif name[name.rfind(".") :].lower() in IMAGE_SUFFIXES and (
+                        not entry.is_symlink() or (entry.is_file() and Path(entry.path).resolve().is_relative_to(root))
+                    ):
+                        found.append(inside + name)
+        except OSError as error:
+            raise UserError(f"{folder / inside}: cannot be listed ({error.strerror})") from error
+    return sorted(found), folders
 
 
-def read_picture(path: Path | str) -> Picture:
+def find_images(folder: Path) -> list[Path]:
+    """All images below a folder, sorted by path; see `list_images`."""
+    return sorted(folder / name for name in list_images(folder)[0])
+
+
+def read_picture(path: Path | str, data: bytes | None = None) -> Picture:
     """Decode an image file, upright (EXIF orientation applied).
+
+    Args:
+        path: The file; where `data` holds its bytes already, only its name in messages.
+        data: The bytes of an image file.
 
     Raises:
         UserError: The file is missing, not one of PNG, JPEG, WebP, BMP, TIFF, NPY, damaged, too large, or of a mode
             without a documented meaning here (`from_pil`).
     """
     path = Path(path)
-    if path.is_dir():
+    if data is None and path.is_dir():
         raise UserError(f"{path}: is a folder, not an image")
     if path.suffix.lower() == ".npy":
         return _read_array(path)
     try:
-        with warnings.catch_warnings(), Image.open(path, formats=FORMATS) as image:
+        source = path if data is None else io.BytesIO(data)
+        with warnings.catch_warnings(), Image.open(source, formats=FORMATS) as image:
             # Pillow only warns where a file is odd; the size is checked here instead.
             warnings.simplefilter("ignore")
             width, height = image.size
