@@ -25,20 +25,21 @@ def item_of(source: PairSource, index: int) -> dict[str, Any]:
     elif isinstance(given, tuple | list):
         if len(given) != 2:
             raise UserError(f"item {index}: a tuple of {len(given)}; return (x_0, x_1), (x_0, label) or a dictionary")
-        item = {"x_0": given[0], "label" if _is_integer(given[1]) else "x_1": given[1]}
+        item = {"x_0": given[0], "label" if is_integer(given[1]) else "x_1": given[1]}
     else:
         item = {"x_0": given}
     item.setdefault("key", str(index))
     if "x_0" not in item:
         raise UserError(f"item '{item['key']}': no x_0; the dataset gave {', '.join(map(str, given))}")
     if "label" in item:
-        if not _is_integer(item["label"]):
+        if not is_integer(item["label"]):
             raise UserError(f"item '{item['key']}': a label is an integer, got {item['label']!r}")
         item["label"] = int(item["label"])
     return item
 
 
-def _is_integer(value: Any) -> bool:
+def is_integer(value: Any) -> bool:
+    """Whether a value is an integer number, of Python, NumPy or torch; a boolean is none."""
     if isinstance(value, Tensor | np.ndarray) and value.ndim == 0:
         value = value.item()
     return isinstance(value, int | np.integer) and not isinstance(value, bool)

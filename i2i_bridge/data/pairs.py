@@ -113,7 +113,7 @@ class PairedFolders:
         x_0_name: str = "{}",
         x_1_name: str = "{}",
     ) -> None:
-        targets, sources, split_there = self._folders(root, x_0, x_1, split)
+        targets, sources, split_there = side_folders(root, x_0, x_1, split)
         shared = targets == sources
         if shared and x_0_name == x_1_name:
             raise UserError(
@@ -135,25 +135,6 @@ class PairedFolders:
             raise UserError(f"{targets} and {sources}: no pairs for the split '{split}'; {HOLD_OUT}")
 
     @staticmethod
-    def _folders(root: Path, x_0: str, x_1: str, split: str) -> tuple[Path, Path, bool]:
-        if not root.is_dir():
-            raise UserError(f"{root}: no such folder")
-        if "{split}" in x_0 or "{split}" in x_1:
-            return _templated(root, x_0, x_1, split)
-        if (root / x_0).is_dir() and (root / x_1).is_dir():
-            targets, sources = split_folder(root / x_0, split), split_folder(root / x_1, split)
-            if (targets is None) != (sources is None):
-                with_splits, without = (x_0, x_1) if sources is None else (x_1, x_0)
-                raise UserError(f"{root}: {with_splits} has split folders, {without} has none")
-            return targets or root / x_0, sources or root / x_1, targets is not None
-        base = split_folder(root, split) or root
-        for name in (x_0, x_1):
-            if not (base / name).is_dir():
-                there = sorted(path.name for path in base.iterdir() if path.is_dir())
-                raise UserError(f"{base / name}: no such folder; {base} has {', '.join(there) or 'no folders'}")
-        return base / x_0, base / x_1, base != root
-
-    @staticmethod
     def _unmatched(clean: dict[str, str], degraded: dict[str, str], targets: Path, sources: Path) -> Iterator[str]:
         for here, there, home, folder in (
             (clean, degraded, targets, sources),
@@ -171,6 +152,30 @@ class PairedFolders:
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         return {"key": self.keys[index], "x_0": self.files[index][1], "x_1": self.sources[index][1]}
+
+
+def side_folders(root: Path, x_0: str, x_1: str, split: str) -> tuple[Path, Path, bool]:
+    """The folders of targets and of sources of a split, and whether they are the split's own.
+
+    Raises:
+        UserError: One is missing, or none of their splits means this one.
+    """
+    if not root.is_dir():
+        raise UserError(f"{root}: no such folder")
+    if "{split}" in x_0 or "{split}" in x_1:
+        return _templated(root, x_0, x_1, split)
+    if (root / x_0).is_dir() and (root / x_1).is_dir():
+        targets, sources = split_folder(root / x_0, split), split_folder(root / x_1, split)
+        if (targets is None) != (sources is None):
+            with_splits, without = (x_0, x_1) if sources is None else (x_1, x_0)
+            raise UserError(f"{root}: {with_splits} has split folders, {without} has none")
+        return targets or root / x_0, sources or root / x_1, targets is not None
+    base = split_folder(root, split) or root
+    for name in (x_0, x_1):
+        if not (base / name).is_dir():
+            there = sorted(path.name for path in base.iterdir() if path.is_dir())
+            raise UserError(f"{base / name}: no such folder; {base} has {', '.join(there) or 'no folders'}")
+    return base / x_0, base / x_1, base != root
 
 
 def _templated(root: Path, x_0: str, x_1: str, split: str) -> tuple[Path, Path, bool]:
