@@ -1,4 +1,5 @@
 import io
+import itertools
 import socket
 import subprocess
 import sys
@@ -11,7 +12,8 @@ from PIL import Image
 from i2i_bridge.data.cards import open_source
 from i2i_bridge.data.hub import HubImages
 from i2i_bridge.data.items import item_of
-from i2i_bridge.data.loading import decode_item
+from i2i_bridge.data.loading import PairDataset, decode_item, training_batches
+from i2i_bridge.data.transforms import Geometry
 from i2i_bridge.errors import UserError
 
 datasets = pytest.importorskip("datasets")
@@ -31,10 +33,15 @@ def encoded(code):
 def offline(monkeypatch, tmp_path):
     """Whatever opens a connection fails the test."""
 
+    connect = socket.socket.connect
+
     def refuse(*_):
         raise AssertionError("a connection was opened")
 
-    monkeypatch.setattr(socket.socket, "connect", refuse)
+    # Data-loader workers speak through sockets of this machine.
+    monkeypatch.setattr(
+        socket.socket, "connect", lambda s, to: connect(s, to) if s.family == socket.AF_UNIX else refuse()
+    )
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
 
@@ -102,6 +109,17 @@ def test_columns_of_bytes_and_of_paths(tmp_path):
         HubImages("train", tmp_path / "a.parquet", x_1="number")[0]
     with pytest.raises(UserError, match=r"row 0: the label 1.5 is no integer"):
         HubImages("train", tmp_path / "a.parquet", label="number")[0]
+
+
+def test_workers_read_the_same(tmp_path):
+    rows(range(6)).save_to_disk(tmp_path / "data")
+
+    def stream(workers):
+        data = PairDataset(HubImages("train", tmp_path / "data", **COLUMNS), Geometry(8), None, 3, 0, "train")
+        batches = itertools.islice(training_batches(data, 4, workers=workers), 3)
+        return [(batch["key"], batch["label"].tolist(), batch["x_1"].numpy().tobytes()) for batch in batches]
+
+    assert stream(0) == stream(2)
 
 
 def test_wrong_datasets(tmp_path):

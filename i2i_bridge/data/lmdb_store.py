@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Literal
 
 from i2i_bridge.data.index import Names
@@ -155,7 +155,7 @@ def _by_end(database: Database) -> dict[str, str]:
     """Keys by their last two parts, CLASS/NAME: the folders before them are another machine's."""
     found: dict[str, str] = {}
     for key in database.all_keys():
-        end = "/".join(PurePosixPath(key.replace("\\", "/")).parts[-2:])
+        end = "/".join(key.replace("\\", "/").split("/")[-2:])
         if end in found:
             raise UserError(f"{database.path}: '{key}' and '{found[end]}' end alike; these images cannot be told apart")
         found[end] = key
