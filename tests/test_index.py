@@ -95,6 +95,20 @@ def test_a_ruined_cache_is_made_again(tree, tmp_path):
     assert len(image_names(folder)) == 3
 
 
+def test_a_damaged_cache_is_never_believed(tmp_path, monkeypatch):
+    monkeypatch.setenv("I2I_CACHE_DIR", str(tmp_path))
+    remember("a", {"x": np.arange(50)})
+    (file,) = (tmp_path / "listings").iterdir()
+    whole, rng = file.read_bytes(), np.random.default_rng(0)
+    for _ in range(500):
+        damaged = bytearray(whole)
+        for place in rng.integers(len(whole), size=rng.integers(1, 5)):
+            damaged[place] = rng.integers(256)
+        file.write_bytes(damaged)
+        known = recall("a")
+        assert known is None or "x" not in known or np.array_equal(known["x"], np.arange(50))
+
+
 def test_a_cache_that_cannot_be_written_does_no_harm(tree, tmp_path, monkeypatch):
     folder, _ = tree
     (tmp_path / "file").touch()
