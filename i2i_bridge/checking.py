@@ -8,7 +8,8 @@ from i2i_bridge import registry
 from i2i_bridge.data.cards import card_names, is_card, load_card, open_source
 from i2i_bridge.data.items import item_of
 from i2i_bridge.data.loading import decode_item
-from i2i_bridge.data.pairs import HOLD_OUT, PairSource, shared_files
+from i2i_bridge.data.pairs import PairSource, shared_files
+from i2i_bridge.data.splits import HOLD_OUT
 from i2i_bridge.errors import UserError
 from i2i_bridge.recipe import Recipe, load_recipe, toml_value
 

@@ -9,6 +9,7 @@ import os
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -88,8 +89,8 @@ def read_picture(path: Path | str, data: bytes | None = None) -> Picture:
     path = Path(path)
     if data is None and path.is_dir():
         raise UserError(f"{path}: is a folder, not an image")
-    if path.suffix.lower() == ".npy":
-        return _read_array(path)
+    if path.suffix.lower() == ".npy" if data is None else data.startswith(b"\x93NUMPY"):
+        return _read_array(path, data)
     try:
         source = path if data is None else io.BytesIO(data)
         with warnings.catch_warnings(), Image.open(source, formats=FORMATS) as image:
@@ -99,7 +100,7 @@ def read_picture(path: Path | str, data: bytes | None = None) -> Picture:
             if width * height > MAX_PIXELS:
                 raise _too_large(path, width, height)
             if _is_deep_colour(image):
-                return _read_deep_colour(path, image)
+                return _read_deep_colour(path, image, data)
             frames = int(getattr(image, "n_frames", 1))
             image.load()
             return replace(from_pil(image), frames=frames)
@@ -128,13 +129,14 @@ def _too_large(path: Path, width: int, height: int) -> UserError:
     return UserError(f"{path}: {width}x{height} pixels; at most {MAX_PIXELS // 10**6} million can be read")
 
 
-def _read_array(path: Path) -> Picture:
+def _read_array(path: Path, data: bytes | None) -> Picture:
     try:
         # Mapped, so that a wrong shape is refused before anything large is read. Never pickled objects.
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        mode: Literal["r"] | None = "r" if data is None else None
+        array = np.load(path if data is None else io.BytesIO(data), mmap_mode=mode, allow_pickle=False)
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file") from error
-    except (OSError, ValueError, EOFError, SyntaxError) as error:
+    except (OSError, ValueError, EOFError, SyntaxError, MemoryError) as error:
         raise UserError(
             f"{path}: not a readable array ({type(error).__name__}: {' '.join(str(error).split())})"
         ) from error
@@ -151,10 +153,11 @@ def _is_deep_colour(image: Image.Image) -> bool:
     return any(";16" in str(tile[3]) for tile in getattr(image, "tile", ())) and image.mode in ("RGB", "RGBA", "LA")
 
 
-def _read_deep_colour(path: Path, image: Image.Image) -> Picture:
+def _read_deep_colour(path: Path, image: Image.Image, data: bytes | None) -> Picture:
     import cv2
 
-    array = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+    encoded = np.fromfile(path, np.uint8) if data is None else np.frombuffer(data, np.uint8)
+    array = cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED)
     if array is None or array.dtype != np.uint16 or array.ndim != 3:
         raise UserError(f"{path}: not a readable 16-bit image")
     array = _upright(array, image.getexif().get(0x0112, 1))

@@ -78,6 +78,7 @@ MUTANTS = [
     Mutant("stale-listing", "data/index.py", 'if np.array_equal(_times(folder, folders), known["times"]):', "if len(folders):", "test_index.py"),
     Mutant("labels-by-split", "data/class_folders.py", "bases = [base] if folder is None else", "bases = [base] if base else", "test_pairs.py"),
     Mutant("list-paths-may-leave-the-root", "data/lists.py", 'parts[:1] == ("..",)', 'parts[:1] == ("...",)', "test_lists.py"),
+    Mutant("shared-files-of-other-folders", "data/pairs.py", "if mine.folder != theirs.folder:", "if False:", "test_pairs.py"),
     Mutant("lmdb-keys-by-whole-path", "data/lmdb_store.py", '.split("/")[-2:])', '.split("/"))', "test_lmdb_store.py"),
     Mutant("tar-offset-of-the-header", "data/tar_shards.py", "member.offset_data, member.size", "member.offset, member.size", "test_tar_shards.py"),
     Mutant("torchvision-always-the-training-part", "data/vision.py", '{"train": wanted in SPLITS["train"]}', '{"train": bool(wanted)}', "test_vision.py"),

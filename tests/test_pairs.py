@@ -1,6 +1,8 @@
 """Layouts of pairs and class folders, and what a dataset may return."""
 
 import itertools
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,10 +14,10 @@ from i2i_bridge.data.cards import open_source
 from i2i_bridge.data.class_folders import ClassFolders
 from i2i_bridge.data.items import item_of
 from i2i_bridge.data.loading import PairDataset, decode_item, training_batches
-from i2i_bridge.data.pairs import PairedFolders
+from i2i_bridge.data.pairs import CleanImages, PairedFolders, shared_files
 from i2i_bridge.data.transforms import Geometry
 from i2i_bridge.errors import UserError
-from i2i_bridge.images import read_picture, to_tensor
+from i2i_bridge.images import Picture, read_picture, to_tensor, write_picture
 from i2i_bridge.registry import DATASETS, DEGRADATIONS
 
 
@@ -177,3 +179,41 @@ def test_a_torch_dataset_of_any_form(tmp_path):
 def test_what_a_dataset_may_not_return(item, message):
     with pytest.raises(UserError, match=message):
         decode_item(item_of(Torch([item]), 0), 3)
+
+
+def test_bytes_of_arrays_and_of_16_bit_colour():
+    deep = np.random.default_rng(0).integers(0, 65536, (8, 8, 3), dtype=np.uint16)
+    for suffix in (".npy", ".png"):
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / f"a{suffix}"
+            write_picture(file, Picture(deep))
+            data = file.read_bytes()
+        assert np.array_equal(decode_item({"key": "a", "x_0": data}, 3)["x_0"], deep)
+
+
+def test_float_tensors_have_their_range():
+    source = Torch([(torch.zeros(3, 8, 8), torch.zeros(3, 8, 8))])
+    with pytest.raises(UserError, match=r"in \[-1, 1\] already; leave data.value_range out"):
+        PairDataset(source, Geometry(8), None, 3, 0, "train", value_range=(0, 4095))[0]
+
+
+@pytest.mark.parametrize("holdout", [0.0, 0.5])
+def test_items_in_both_splits_are_counted(tmp_path, holdout):
+    # kills: shared-files-of-other-folders
+    for i in range(9):
+        save(tmp_path / "clean" / f"{i}.png"), save(tmp_path / "noisy" / f"{i}.png")
+    (tmp_path / "all.csv").write_text("x_0\n" + "".join(f"clean/{i}.png\n" for i in range(9)))
+    for table in (
+        {"name": "images"},
+        {"name": "class_folders"},
+        {"name": "paired_folders", "x_0": "clean", "x_1": "noisy"},
+        {"name": "list", "file": "all.csv"},
+        {"name": "torchvision", "dataset": "FakeData", "options": {"size": 9}},
+    ):
+        sources = [
+            open_source({"root": str(tmp_path), "holdout": holdout} | table, split) for split in ("train", "val")
+        ]
+        assert shared_files(*sources) == (0 if holdout else len(sources[1]))
+    for split in ("train", "val"):
+        save(tmp_path / "split" / split / "1.png")
+    assert shared_files(*(CleanImages(tmp_path / "split", split) for split in ("train", "val"))) == 0

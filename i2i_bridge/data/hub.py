@@ -5,7 +5,9 @@ from typing import Any
 
 from PIL import Image
 
+from i2i_bridge.data.index import Names
 from i2i_bridge.data.items import is_integer
+from i2i_bridge.data.pairs import Files
 from i2i_bridge.data.splits import keep, split_names
 from i2i_bridge.errors import UserError
 from i2i_bridge.registry import did_you_mean, register_dataset
@@ -65,7 +67,9 @@ class HubImages:
             if column not in rows.column_names:
                 raise UserError(f"{self.where}: no column '{column}'{did_you_mean(column, rows.column_names)}")
         self.rows = _undecoded(rows.select_columns(sorted(set(self.columns.values()))))
-        self.positions = keep([str(i) for i in range(len(rows))], split, holdout) if shared and holdout else None
+        count = len(rows)
+        self.positions = keep(Names(map(str, range(count))), split, holdout if shared else 0.0)
+        self.files = Files(Path(self.where, name), Names(map(str, self.positions)))
 
     def _split(self, parts: Any, split: str, splits: dict[str, str], holdout: float) -> tuple[str, bool]:
         """The dataset's name of a split, and whether all our splits share it."""
@@ -83,10 +87,10 @@ class HubImages:
         )
 
     def __len__(self) -> int:
-        return len(self.rows) if self.positions is None else len(self.positions)
+        return len(self.positions)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        position = index if self.positions is None else int(self.positions[index])
+        position = int(self.positions[index])
         row = self.rows[position]
         item: dict[str, Any] = {
             "key": f"{self.split}/{position}",

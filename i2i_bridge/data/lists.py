@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from i2i_bridge.data.index import Names
+from i2i_bridge.data.pairs import Files
 from i2i_bridge.data.splits import keep, split_names
 from i2i_bridge.errors import UserError
 from i2i_bridge.registry import did_you_mean, register_dataset
@@ -74,6 +75,7 @@ class ListFile:
         chosen = keep(self.keys, split, holdout if shared else 0.0)
         self.keys = self.keys.take(chosen)
         self.paths = {part: Names(rows[i][1].get(part, "") for i in chosen) for part in IMAGES if part in rows[0][1]}
+        self.files = Files(root, self.paths["x_0"])
         self.labels = self._labels([rows[i] for i in chosen]) if "label" in rows[0][1] else None
         if not self.keys:
             raise UserError(f"{self.file}: no items for the split '{split}'")

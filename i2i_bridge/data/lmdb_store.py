@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from i2i_bridge.data.index import Names
-from i2i_bridge.data.pairs import side_folders
+from i2i_bridge.data.pairs import Files, side_folders
 from i2i_bridge.data.splits import keep, split_names
 from i2i_bridge.errors import UserError
 from i2i_bridge.registry import register_dataset
@@ -115,6 +115,7 @@ class LmdbImages:
         kept = keep(ends, split, 0.0 if split_there else holdout)
         self.keys = Names(ends[i] for i in kept)
         self.stored = Names(found[ends[i]] for i in kept)
+        self.files = Files(where, self.keys)
         if not self.keys:
             raise UserError(f"{where}: no items for the split '{split}'")
 

@@ -84,6 +84,10 @@ class PairDataset(Dataset[dict[str, Any]]):
         if self.own_condition != ("condition" in item):
             brings = "no condition" if self.own_condition else "a condition of its own"
             raise UserError(f"{where}: this item brings {brings}, but data.own_condition is {self.own_condition}")
+        if self.value_range is not None and any(
+            isinstance(value, Tensor) and value.is_floating_point() for value in item.values()
+        ):
+            raise UserError(f"{where}: float tensors are in [-1, 1] already; leave data.value_range out")
         images = decode_item(item, self.channels, self.condition_channels)
         try:
             cut = self.geometry(images, key(self.seed, f"{self.purpose} geometry", *keyed))

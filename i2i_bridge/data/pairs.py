@@ -3,8 +3,8 @@
 A dataset kind is any class (or function that returns an object) with a `split` argument, `__len__`, and
 `__getitem__(i)` that returns a dictionary: 'key' (a string), 'x_0' (the clean or target image) and, for pairs, 'x_1'
 (the degraded or source image), 'mask' (white = unknown), 'condition' (what the network is to see beside X_t instead of
-X_1) and 'label' (an integer). Images are paths, the bytes of an image file, PIL images, arrays (H, W, C) of codes, or
-tensors (C, H, W): uint8 codes, or floats in [-1, 1]; of one size in an item. `items.py` says what else may be
+X_1) and 'label' (an integer). Images are paths, the bytes of an image file, PIL images, arrays (H, W, C), or tensors
+(C, H, W): uint8 codes, or floats in [-1, 1]; of one size in an item. `items.py` says what else may be
 returned. Its other constructor arguments are the options of a card or recipe.
 """
 

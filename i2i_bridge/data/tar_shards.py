@@ -1,5 +1,6 @@
 """Tar files of the WebDataset layout, read at random places: members KEY.EXT of one KEY are one item."""
 
+import contextlib
 import itertools
 import os
 import tarfile
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from i2i_bridge.data.index import SETTLED, WORTH_KEEPING, Names, recall, remember
+from i2i_bridge.data.pairs import Files
 from i2i_bridge.data.splits import keep, split_folder, split_names
 from i2i_bridge.errors import UserError
 from i2i_bridge.registry import register_dataset
@@ -56,6 +58,7 @@ class TarShards:
         kept = keep(keys, split, 0.0 if split_there else holdout)
         self.keys = keys.take(kept)
         self.places = {part: place[kept] for part, place in places.items()}
+        self.files = Files(self.shards[0].parent, self.keys)
         if not self.keys:
             raise UserError(f"{root}: no items for the split '{split}'")
 
@@ -160,22 +163,21 @@ def _members(shards: list[Path]) -> Members:
     stamp = np.array([(s.st_size, s.st_mtime_ns) for s in (shard.stat() for shard in shards)], dtype=np.int64)
     what = "tar shards " + " ".join(str(shard.resolve()) for shard in shards)
     known = recall(what)
-    if known is not None and np.array_equal(known.get("stamp"), stamp):
-        try:
+    with contextlib.suppress(KeyError, ValueError):  # another version's
+        if known is not None and np.array_equal(known["stamp"], stamp):
             keys = Names.packed(known["keys"], known["key_ends"])
             extensions = Names.packed(known["extensions"], known["extension_ends"])
             return Members(known["shard"], known["offset"], known["size"], keys, extensions)
-        except (KeyError, ValueError):
-            pass  # another version's
     numbers: list[tuple[int, int, int]] = []
-    keys, extensions = [], []
+    found_keys: list[str] = []
+    found_extensions: list[str] = []
     for number, shard in enumerate(shards):
         for key, extension, offset, size in _listed(shard):
             numbers.append((number, offset, size))
-            keys.append(key)
-            extensions.append(extension)
+            found_keys.append(key)
+            found_extensions.append(extension)
     columns = np.array(numbers, dtype=np.int64).reshape(-1, 3).T.copy()
-    found = Members(columns[0], columns[1], columns[2], Names(keys), Names(extensions))
+    found = Members(columns[0], columns[1], columns[2], Names(found_keys), Names(found_extensions))
     if len(found.keys) >= WORTH_KEEPING and stamp[:, 1].max() < began - SETTLED:
         arrays = {"stamp": stamp, "shard": found.shard, "offset": found.offset, "size": found.size}
         arrays |= {"keys": found.keys.text, "key_ends": found.keys.ends}
@@ -199,7 +201,7 @@ def _listed(shard: Path) -> list[tuple[str, str, int, int]]:
                 stem, dot, extension = file.partition(".")
                 if member.isreg() and not member.issparse() and stem and dot:
                     found.append((folder + slash + stem, extension.lower(), member.offset_data, member.size))
-            end = tar.offset  # type: ignore[attr-defined]
+            end = tar.offset
     except (tarfile.TarError, OSError, ValueError, EOFError) as error:
         raise UserError(f"{shard}: not a whole, uncompressed tar file ({error})") from error
     with shard.open("rb") as stream:

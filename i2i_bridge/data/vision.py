@@ -8,7 +8,9 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from i2i_bridge.data.index import Names
 from i2i_bridge.data.items import is_integer
+from i2i_bridge.data.pairs import Files
 from i2i_bridge.data.splits import SPLITS, keep
 from i2i_bridge.errors import UserError
 from i2i_bridge.registry import did_you_mean, register_dataset
@@ -43,7 +45,7 @@ class TorchvisionImages:
     ) -> None:
         import torchvision
 
-        known = {
+        known: dict[str, Any] = {
             name: member
             for name, member in vars(torchvision.datasets).items()
             if inspect.isclass(member)
@@ -73,9 +75,9 @@ class TorchvisionImages:
             hint = "" if download or "download" not in parameters else "; `download = true` would fetch it"
             raise UserError(f"torchvision '{dataset}': {error}{hint}") from error
         count = len(self.images)
-        self.positions = (
-            keep([f"{i}" for i in range(count)], split, 0.0 if part else holdout) if holdout else range(count)
-        )
+        shared = holdout if not part else 0.0
+        self.positions = keep(Names(map(str, range(count))), split, shared)
+        self.files = Files(Path(dataset, *map(str, part.values())), Names(map(str, self.positions)))
 
     @staticmethod
     def _part(parameters: Any, given: dict[str, Any], split: str, splits: dict[str, str]) -> dict[str, Any]:
