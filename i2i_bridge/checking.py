@@ -6,8 +6,10 @@ from typing import Any, Literal
 
 from i2i_bridge import registry
 from i2i_bridge.data.cards import card_names, is_card, load_card, open_source
+from i2i_bridge.data.items import item_of
 from i2i_bridge.data.loading import decode_item
-from i2i_bridge.data.pairs import HOLD_OUT, PairSource, shared_files
+from i2i_bridge.data.pairs import PairSource, shared_files
+from i2i_bridge.data.splits import HOLD_OUT
 from i2i_bridge.errors import UserError
 from i2i_bridge.recipe import Recipe, load_recipe, toml_value
 
@@ -87,7 +89,7 @@ def _open_table(what: str, settings: list[str], split: str) -> tuple[PairSource,
         options["name" if key == "kind" else key] = toml_value(value)
     table = {"name": "images", "root": what} if _is_folder(what) else dict(load_card(what).dataset)
     source = open_source(_lenient(table | options), split)
-    return source, lambda i: decode_item(source[i], 3)
+    return source, lambda i: decode_item(item_of(source, i), 3)
 
 
 def _open_recipe(recipe: Recipe, split: str) -> tuple[PairSource, Look]:

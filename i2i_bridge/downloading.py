@@ -149,8 +149,11 @@ def _verified(source: Download, path: Path) -> str:
                     md5.update(chunk)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    facts = (("size in bytes", source.bytes, _size(path)),)
-    facts += (("sha256", source.sha256, sha256.hexdigest()), ("md5", source.md5, md5.hexdigest()))
+    facts: list[tuple[str, int | str | None, int | str]] = [
+        ("size in bytes", source.bytes, _size(path)),
+        ("sha256", source.sha256, sha256.hexdigest()),
+        ("md5", source.md5, md5.hexdigest()),
+    ]
     for what, wanted, got in facts:
         if wanted and wanted != got:
             _discard(path)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from i2i_bridge.data.card_store import Place, place_file, read_place, remember_place
 from i2i_bridge.data.cards import Card, Download, card_file, load_card
@@ -146,7 +147,7 @@ def _unpacked(plan: Plan, staging: Path, progress: Progress) -> Path:
     return made
 
 
-def _stamp(folder: Path) -> dict[str, dict[str, str]]:
+def _stamp(folder: Path) -> dict[str, Any]:
     return tomllib.loads((folder / STAMP).read_text(encoding="utf-8"))
 
 

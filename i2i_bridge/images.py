@@ -9,6 +9,7 @@ import os
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -39,43 +40,67 @@ class Picture:
     frames: int = 1
 
 
-def find_images(folder: Path) -> list[Path]:
-    """All images below a folder, sorted by path; hidden files and links that lead out of the folder are left out."""
+def list_images(folder: Path) -> tuple[list[str], list[str]]:
+    """Relative paths of all images below a folder, sorted, and of all folders that were looked into.
+
+    Hidden files and links that lead out of the folder are left out; links to folders are not followed.
+
+    Raises:
+        UserError: A folder cannot be listed.
+    """
     root = folder.resolve()
-    found = []
-    for directory, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in files:
-            path = Path(directory) / name
-            if name.startswith(".") or path.suffix.lower() not in IMAGE_SUFFIXES:
-                continue
-            if path.is_symlink() and not path.resolve().is_relative_to(root):
-                continue
-            found.append(path)
-    return sorted(found)
+    found, folders, waiting = [], [], [""]
+    while waiting:
+        inside = waiting.pop()
+        folders.append(inside)
+        try:
+            with os.scandir(folder / inside) as entries:
+                for entry in entries:
+                    name = entry.name
+                    if name.startswith("."):
+                        continue
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(f"{inside}{name}/")
+                    elif name[name.rfind(".") :].lower() in IMAGE_SUFFIXES and (
+                        not entry.is_symlink() or (entry.is_file() and Path(entry.path).resolve().is_relative_to(root))
+                    ):
+                        found.append(inside + name)
+        except OSError as error:
+            raise UserError(f"{folder / inside}: cannot be listed ({error.strerror})") from error
+    return sorted(found), folders
 
 
-def read_picture(path: Path | str) -> Picture:
+def find_images(folder: Path) -> list[Path]:
+    """All images below a folder, sorted by path; see `list_images`."""
+    return sorted(folder / name for name in list_images(folder)[0])
+
+
+def read_picture(path: Path | str, data: bytes | None = None) -> Picture:
     """Decode an image file, upright (EXIF orientation applied).
+
+    Args:
+        path: The file; where `data` holds its bytes already, only its name in messages.
+        data: The bytes of an image file.
 
     Raises:
         UserError: The file is missing, not one of PNG, JPEG, WebP, BMP, TIFF, NPY, damaged, too large, or of a mode
             without a documented meaning here (`from_pil`).
     """
     path = Path(path)
-    if path.is_dir():
+    if data is None and path.is_dir():
         raise UserError(f"{path}: is a folder, not an image")
-    if path.suffix.lower() == ".npy":
-        return _read_array(path)
+    if path.suffix.lower() == ".npy" if data is None else data.startswith(b"\x93NUMPY"):
+        return _read_array(path, data)
     try:
-        with warnings.catch_warnings(), Image.open(path, formats=FORMATS) as image:
+        source = path if data is None else io.BytesIO(data)
+        with warnings.catch_warnings(), Image.open(source, formats=FORMATS) as image:
             # Pillow only warns where a file is odd; the size is checked here instead.
             warnings.simplefilter("ignore")
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise _too_large(path, width, height)
             if _is_deep_colour(image):
-                return _read_deep_colour(path, image)
+                return _read_deep_colour(path, image, data)
             frames = int(getattr(image, "n_frames", 1))
             image.load()
             return replace(from_pil(image), frames=frames)
@@ -104,13 +129,14 @@ def _too_large(path: Path, width: int, height: int) -> UserError:
     return UserError(f"{path}: {width}x{height} pixels; at most {MAX_PIXELS // 10**6} million can be read")
 
 
-def _read_array(path: Path) -> Picture:
+def _read_array(path: Path, data: bytes | None) -> Picture:
     try:
         # Mapped, so that a wrong shape is refused before anything large is read. Never pickled objects.
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        mode: Literal["r"] | None = "r" if data is None else None
+        array = np.load(path if data is None else io.BytesIO(data), mmap_mode=mode, allow_pickle=False)
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file") from error
-    except (OSError, ValueError, EOFError, SyntaxError) as error:
+    except (OSError, ValueError, EOFError, SyntaxError, MemoryError) as error:
         raise UserError(
             f"{path}: not a readable array ({type(error).__name__}: {' '.join(str(error).split())})"
         ) from error
@@ -127,10 +153,11 @@ def _is_deep_colour(image: Image.Image) -> bool:
     return any(";16" in str(tile[3]) for tile in getattr(image, "tile", ())) and image.mode in ("RGB", "RGBA", "LA")
 
 
-def _read_deep_colour(path: Path, image: Image.Image) -> Picture:
+def _read_deep_colour(path: Path, image: Image.Image, data: bytes | None) -> Picture:
     import cv2
 
-    array = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+    encoded = np.fromfile(path, np.uint8) if data is None else np.frombuffer(data, np.uint8)
+    array = cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED)
     if array is None or array.dtype != np.uint16 or array.ndim != 3:
         raise UserError(f"{path}: not a readable 16-bit image")
     array = _upright(array, image.getexif().get(0x0112, 1))

@@ -14,7 +14,7 @@ from i2i_bridge import registry
 from i2i_bridge.data.card_store import own_card_file, own_card_names
 from i2i_bridge.data.cards import Card, open_source, shipped_card_names
 from i2i_bridge.data.loading import decode_item
-from i2i_bridge.data.pairs import SPLITS
+from i2i_bridge.data.splits import SPLITS
 from i2i_bridge.errors import UserError
 from i2i_bridge.files import write_whole
 from i2i_bridge.images import find_images
@@ -135,7 +135,7 @@ def _pair(
         raise UserError(f"{first} and {second}: one is inside the other")
     common = Path(os.path.commonpath([first, second]))
     # As in the options: x_0=clean names the side, wherever it lies.
-    named = {key: Path(str(options.pop(key))).name for key in ("x_0", "x_1") if key in options}
+    named: dict[str, str] = {key: Path(str(options.pop(key))).name for key in ("x_0", "x_1") if key in options}
     for key, name in named.items():
         if name not in (first.name, second.name):
             raise UserError(f"{key}={name}: neither {first.name} nor {second.name}")

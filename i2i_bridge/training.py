@@ -18,7 +18,8 @@ from torch import Tensor
 
 from i2i_bridge.checkpoint import latest_checkpoint, save_checkpoint
 from i2i_bridge.data.loading import PairDataset, training_batches
-from i2i_bridge.data.pairs import HOLD_OUT, shared_files
+from i2i_bridge.data.pairs import shared_files
+from i2i_bridge.data.splits import HOLD_OUT
 from i2i_bridge.errors import UserError
 from i2i_bridge.files import write_whole
 from i2i_bridge.images import Picture, write_picture

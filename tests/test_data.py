@@ -85,9 +85,10 @@ def stream_hash(data, workers, start=0, batches=8):
     return digest.hexdigest()
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
 def test_the_stream_does_not_depend_on_workers(photos):
     # kills: augmentation-not-reseeded
-    assert len({stream_hash(dataset(photos), workers) for workers in (0, 1, 2)}) == 1
+    assert len({stream_hash(dataset(photos), workers) for workers in (0, 1, 2, 4)}) == 1
     assert stream_hash(dataset(photos), 0) != stream_hash(dataset(photos, seed=1), 0)
 
 

@@ -31,6 +31,9 @@ ONLY_IN = {
     "lpips": {"metrics/perceptual.py"},
     "torchmetrics": {"metrics/fidelity.py"},
     "matplotlib": {"report.py"},
+    "lmdb": {"data/lmdb_store.py"},
+    "datasets": {"data/hub.py"},
+    "torchvision": {"data/vision.py", "doctor.py"},
 }
 
 
@@ -124,6 +127,8 @@ def test_import_is_light():
         "typer",
         "scipy",
         "pydantic",
+        "lmdb",
+        "datasets",
     ]
     code = (
         "import torch, sys, time; t = time.perf_counter(); import i2i_bridge; "

@@ -152,8 +152,8 @@ def open_source(table: Mapping[str, Any], split: str) -> PairSource:
         UserError: A wrong table, or no images.
     """
     options = dict(table)
-    needs_root = "root" in registry.DATASETS.options(str(options.get("name")))
-    if needs_root and "root" not in options:
+    root = registry.DATASETS.options(str(options.get("name"))).get("root")
+    if root is not None and root.default is root.empty and "root" not in options:
         raise UserError(
             "the dataset needs to know where it lies: add data.root=FOLDER, or see: i2i-bridge data fetch --help"
         )

@@ -11,21 +11,23 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
+from i2i_bridge.data.items import item_of
+from i2i_bridge.data.order import shuffled
 from i2i_bridge.data.pairs import PairSource
 from i2i_bridge.data.transforms import Geometry
 from i2i_bridge.degradations.base import Degradation, Degraded
 from i2i_bridge.errors import UserError
-from i2i_bridge.images import Range, from_pil, read_picture, to_mask, to_tensor, with_channels
+from i2i_bridge.images import Range, from_pil, read_picture, to_mask, to_pixels, to_tensor, with_channels
 from i2i_bridge.randomness import generator, key
 from i2i_bridge.registry import load_plugin, loaded_plugins
 
 
 class PairDataset(Dataset[dict[str, Any]]):
-    """Items as tensors: x_0, x_1 (C, H, W) in [-1, 1], key, the file's dtype, and where there are some mask (1, H, W)
-    and condition.
+    """Items as tensors: x_0, x_1 (C, H, W) in [-1, 1], key, the file's dtype, and where there are some mask (1, H, W),
+    condition and label (an integer).
 
     `dataset[i]` is item i, its draws keyed by the item's key alone: the same for every method and NFE that is compared.
-    `dataset.sample(n)` is training sample n of an endless stream: in epoch e = n // len, item permutation_e[n % len],
+    `dataset.sample(n)` is training sample n of an endless stream: in epoch e = n // len, item permutation_e(n % len),
     its draws keyed by n. Both are pure functions of their argument and the seed.
 
     Args:
@@ -60,23 +62,18 @@ class PairDataset(Dataset[dict[str, Any]]):
         self.source, self.geometry, self.degradation = source, geometry, degradation
         self.channels, self.seed, self.purpose = channels, seed, purpose
         self.condition_channels, self.own_condition = condition_channels, own_condition
-        self._order: tuple[int, Tensor] | None = None
 
     def __len__(self) -> int:
         return len(self.source)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return self._item(self.source[index], ())
+        return self._item(item_of(self.source, index), ())
 
     def sample(self, number: int) -> dict[str, Any]:
         """Training sample `number` of the endless stream, counted from 0 over all epochs."""
         epoch, position = divmod(number, len(self.source))
-        if self._order is None or self._order[0] != epoch:
-            self._order = (
-                epoch,
-                torch.randperm(len(self.source), generator=generator(self.seed, "order", epoch)),
-            )
-        return self._item(self.source[int(self._order[1][position])], (number,))
+        index = shuffled(position, len(self.source), self.seed, epoch)
+        return self._item(item_of(self.source, index), (number,))
 
     def _item(self, item: dict[str, Any], draw: tuple[int, ...]) -> dict[str, Any]:
         name = str(item["key"])
@@ -87,6 +84,10 @@ class PairDataset(Dataset[dict[str, Any]]):
         if self.own_condition != ("condition" in item):
             brings = "no condition" if self.own_condition else "a condition of its own"
             raise UserError(f"{where}: this item brings {brings}, but data.own_condition is {self.own_condition}")
+        if self.value_range is not None and any(
+            isinstance(value, Tensor) and value.is_floating_point() for value in item.values()
+        ):
+            raise UserError(f"{where}: float tensors are in [-1, 1] already; leave data.value_range out")
         images = decode_item(item, self.channels, self.condition_channels)
         try:
             cut = self.geometry(images, key(self.seed, f"{self.purpose} geometry", *keyed))
@@ -107,7 +108,8 @@ class PairDataset(Dataset[dict[str, Any]]):
                 f"{where}: the condition has {there} channels, but network.condition_channels is "
                 f"{self.condition_channels}"
             )
-        return out | {"key": name, "dtype": images["x_0"].dtype.name}
+        label = {"label": item["label"]} if "label" in item else {}
+        return out | label | {"key": name, "dtype": images["x_0"].dtype.name}
 
     def _degraded(self, x_0: Tensor, keyed: tuple[int | str, ...], where: Any) -> dict[str, Tensor]:
         if self.degradation is None:
@@ -155,17 +157,34 @@ def decode_item(item: dict[str, Any], channels: int, condition_channels: int = 0
         raise UserError(f"{where}: {error}") from error
 
 
-def _pixels(image: Path | str | Image.Image | np.ndarray, where: str) -> np.ndarray:
+def _pixels(image: Path | str | bytes | Image.Image | np.ndarray | Tensor, where: str) -> np.ndarray:
     if isinstance(image, Path | str):
         return read_picture(image).pixels
+    if isinstance(image, bytes):
+        return read_picture(where, image).pixels
+    if isinstance(image, Tensor):
+        return _tensor_pixels(image, where)
     if isinstance(image, Image.Image):
         return from_pil(image).pixels
     if isinstance(image, np.ndarray) and image.dtype in (np.uint8, np.uint16, np.float32):
         return image if image.ndim == 3 else image[..., None]
     raise UserError(
-        f"{where}: the dataset gave {type(image).__name__}; "
-        "images are paths, PIL images or uint8, uint16 or float32 arrays (H, W, C)"
+        f"{where}: the dataset gave {type(image).__name__}; images are paths, bytes of a file, PIL images, "
+        "uint8, uint16 or float32 arrays (H, W, C), or tensors (C, H, W) of uint8 or of floats in [-1, 1]"
     )
+
+
+def _tensor_pixels(image: Tensor, where: str) -> np.ndarray:
+    if image.ndim != 3:
+        raise UserError(f"{where}: a tensor of shape {tuple(image.shape)}; an image is (C, H, W)")
+    if image.dtype == torch.uint8:
+        return np.ascontiguousarray(image.cpu().permute(1, 2, 0).numpy())
+    if not image.is_floating_point():
+        raise UserError(f"{where}: a tensor of {image.dtype}; images are uint8, or floats in [-1, 1]")
+    # Half a 16-bit code of slack for arithmetic; [0, 255] and unnormalised values are far beyond it.
+    if not (image.abs() <= 1 + 1e-5).all():
+        raise UserError(f"{where}: a float tensor must lie in [-1, 1]; from {image.min():.4g} to {image.max():.4g}")
+    return to_pixels(image, np.uint16)
 
 
 class _Stream(Dataset[Any]):

@@ -1,26 +1,23 @@
 """Dataset kinds: where the images of an item lie.
 
-A dataset kind is any class with a `split` argument, `__len__`, and `__getitem__(i)` that returns a dictionary: 'key' (a
-string), 'x_0' (the clean or target image) and, for pairs, 'x_1' (the degraded or source image), 'mask' (white =
-unknown) and 'condition' (what the network is to see beside X_t instead of X_1). Images are paths, PIL images or arrays
-(H, W, C), of one size in an item. Its other constructor arguments are the options of a card or recipe.
+A dataset kind is any class (or function that returns an object) with a `split` argument, `__len__`, and
+`__getitem__(i)` that returns a dictionary: 'key' (a string), 'x_0' (the clean or target image) and, for pairs, 'x_1'
+(the degraded or source image), 'mask' (white = unknown), 'condition' (what the network is to see beside X_t instead of
+X_1) and 'label' (an integer). Images are paths, the bytes of an image file, PIL images, arrays (H, W, C), or tensors
+(C, H, W): uint8 codes, or floats in [-1, 1]; of one size in an item. `items.py` says what else may be
+returned. Its other constructor arguments are the options of a card or recipe.
 """
 
 import difflib
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal, Protocol
 
+from i2i_bridge.data.index import Names, image_names
+from i2i_bridge.data.splits import HOLD_OUT, SPLITS, keep, split_folder, split_name
 from i2i_bridge.errors import UserError
-from i2i_bridge.images import find_images, read_picture
-from i2i_bridge.randomness import key
+from i2i_bridge.images import read_picture
 from i2i_bridge.registry import register_dataset
-
-SPLITS = {
-    "train": ("train", "training", "trainset"),
-    "val": ("val", "valid", "validation", "test", "testing"),
-    "test": ("test", "testing", "val", "valid", "validation"),
-}
 
 
 class PairSource(Protocol):
@@ -31,67 +28,35 @@ class PairSource(Protocol):
     def __getitem__(self, index: int) -> dict[str, Any]: ...
 
 
-def split_folder(root: Path, split: str) -> Path | None:
-    """The sub-folder of a split, by its name or a usual alias; None where the root has no split folders at all.
+class Files(Sequence[tuple[str, Path]]):
+    """(key, path) of the images below a folder; the key is the relative path.
 
-    Raises:
-        UserError: The root is missing, or has split folders but not this one.
+    Args:
+        folder: Where they start.
+        names: Relative paths.
     """
-    if not root.is_dir():
-        raise UserError(f"{root}: no such folder")
-    there = {path.name for path in root.iterdir() if path.is_dir()}
-    for name in (split, *SPLITS.get(split, ())):
-        if name in there:
-            return root / name
-    others = sorted(there & {name for names in SPLITS.values() for name in names})
-    if others:
-        raise UserError(f"{root}: no folder for the split '{split}'; there is {', '.join(others)}")
-    return None
 
+    def __init__(self, folder: Path, names: Names) -> None:
+        self.folder, self.names = folder, names
 
-def held_out(name: str, share: float) -> bool:
-    """Whether a key belongs to the held-out share: by its hash, so adding files moves none of the others."""
-    return key(0, "holdout", name) / 2**64 < share
+    def __len__(self) -> int:
+        return len(self.names)
 
-
-HOLD_OUT = "give the dataset a folder val/, or hold some out: holdout = 0.1"
+    def __getitem__(self, index):  # type: ignore[no-untyped-def]
+        if isinstance(index, slice):
+            return [(name, self.folder / name) for name in self.names[index]]
+        name = self.names[index]
+        return name, self.folder / name
 
 
 def shared_files(train: PairSource, validation: PairSource) -> int | None:
-    """How many of the validation items are the same files as training items; None for kinds that do not tell."""
-    ours, theirs = getattr(train, "files", None), getattr(validation, "files", None)
-    if ours is None or theirs is None:
+    """How many of the validation items are the same files as training items; None for kinds that do not tell `files`."""
+    mine, theirs = getattr(train, "files", None), getattr(validation, "files", None)
+    if mine is None or theirs is None:
         return None
-    files = set(map(str, ours))
-    return sum(str(file) in files for file in theirs)
-
-
-class _Split:
-    """The files of a split: its own folder, or a share of one folder."""
-
-    def __init__(self, root: Path, split: str, holdout: float) -> None:
-        if not 0 <= holdout < 1:
-            raise UserError(f"holdout {holdout}: a share from 0 up to, not including, 1")
-        self.root, self.split, self.holdout = root, split, holdout
-
-    def keep(self, keys: list[str]) -> list[str]:
-        """Without split folders: the held-out share for every split but 'train', the rest for 'train'."""
-        if not self.holdout:
-            return keys
-        return [name for name in keys if held_out(name, self.holdout) != (self.split in SPLITS["train"])]
-
-
-def _stem_keys(folder: Path) -> tuple[dict[str, Path], list[str]]:
-    """Files by their relative path without suffix, and one line for each stem that two files share."""
-    found: dict[str, Path] = {}
-    problems = []
-    for path in find_images(folder):
-        name = path.relative_to(folder).with_suffix("").as_posix()
-        if name in found:
-            problems.append(f"{path}: the same name as {found[name].name}; a pair must be unique")
-        else:
-            found[name] = path
-    return found, problems
+    if isinstance(mine, Files) and isinstance(theirs, Files):
+        return len(set(theirs.names).intersection(mine.names)) if mine.folder == theirs.folder else 0
+    return len({str(file) for file in theirs}.intersection(str(file) for file in mine))
 
 
 @register_dataset("images")
@@ -107,9 +72,8 @@ class CleanImages:
     def __init__(self, root: Path, split: str, holdout: float = 0.0) -> None:
         folder = split_folder(root, split)
         base = folder or root
-        keys = {path.relative_to(base).as_posix(): path for path in find_images(base)}
-        kept = _Split(root, split, holdout if folder is None else 0.0).keep(sorted(keys))
-        self.files = [(name, keys[name]) for name in kept]
+        names = image_names(base)
+        self.files = Files(base, names.take(keep(names, split, holdout if folder is None else 0.0)))
         if not self.files:
             raise UserError(f"{base}: no images for the split '{split}'; {HOLD_OUT}")
 
@@ -123,63 +87,133 @@ class CleanImages:
 
 @register_dataset("paired_folders")
 class PairedFolders:
-    """Two folders with files of the same stem: targets x_0 and sources x_1.
+    """Two folders, targets x_0 and sources x_1: files of the same name but for the suffix, or of names by templates.
 
-    Layouts: root/SPLIT/x_0/..., root/x_0/SPLIT/..., or root/x_0/... without splits.
+    Layouts: root/SPLIT/x_0/..., root/x_0/SPLIT/..., root/x_0/... without splits, and with '{split}' in x_0 and x_1 any
+    other, such as root/trainB/... for '{split}B'.
 
     Args:
         root: The folder of both.
-        x_0: Name of the folder of clean or target images.
-        x_1: Name of the folder of degraded or source images.
+        x_0: Folder of clean or target images.
+        x_1: Folder of degraded or source images; it may be the same one, where the name templates tell the sides apart.
         holdout: Where there are no split folders: this share of the pairs is held out of training.
         lenient: Leave unmatched files out instead of refusing them (`check` lists them).
+        x_0_name: Name of a target without suffix; {} stands for what both names of a pair share.
+        x_1_name: Name of a source, such as '{}_x4'.
     """
 
-    def __init__(self, root: Path, x_0: str, x_1: str, split: str, holdout: float = 0.0, lenient: bool = False) -> None:
-        targets, sources, split_there = self._folders(root, x_0, x_1, split)
-        clean, problems = _stem_keys(targets)
-        degraded, more = _stem_keys(sources)
+    def __init__(
+        self,
+        root: Path,
+        x_0: str,
+        x_1: str,
+        split: str,
+        holdout: float = 0.0,
+        lenient: bool = False,
+        x_0_name: str = "{}",
+        x_1_name: str = "{}",
+    ) -> None:
+        targets, sources, split_there = side_folders(root, x_0, x_1, split)
+        shared = targets == sources
+        if shared and x_0_name == x_1_name:
+            raise UserError(
+                f"{targets}: one folder for x_0 and x_1 needs an x_0_name and an x_1_name that tell them apart"
+            )
+        clean, problems = _stems(targets, x_0_name, shared)
+        degraded, more = _stems(sources, x_1_name, shared)
         self.pairing_problems = [*problems, *more, *self._unmatched(clean, degraded, targets, sources)]
         if self.pairing_problems and not lenient:
             counts = f"{len(clean)} images in {targets} and {len(degraded)} in {sources} do not match one to one"
             shown = "; ".join(self.pairing_problems[:3])
             raise UserError(f"{counts}: {shown}; `i2i-bridge check` lists all {len(self.pairing_problems)}")
         both = sorted(clean.keys() & degraded.keys())
-        kept = _Split(root, split, 0.0 if split_there else holdout).keep(both)
-        self.files = [(name, clean[name], degraded[name]) for name in kept]
-        if not self.files and not (lenient and self.pairing_problems):
+        kept = [both[i] for i in keep(both, split, 0.0 if split_there else holdout)]
+        self.keys = Names(kept)
+        self.files = Files(targets, Names(clean[name] for name in kept))
+        self.sources = Files(sources, Names(degraded[name] for name in kept))
+        if not kept and not (lenient and self.pairing_problems):
             raise UserError(f"{targets} and {sources}: no pairs for the split '{split}'; {HOLD_OUT}")
 
     @staticmethod
-    def _folders(root: Path, x_0: str, x_1: str, split: str) -> tuple[Path, Path, bool]:
-        if not root.is_dir():
-            raise UserError(f"{root}: no such folder")
-        if (root / x_0).is_dir() and (root / x_1).is_dir():
-            targets, sources = split_folder(root / x_0, split), split_folder(root / x_1, split)
-            return targets or root / x_0, sources or root / x_1, targets is not None
-        base = split_folder(root, split) or root
-        for name in (x_0, x_1):
-            if not (base / name).is_dir():
-                there = sorted(path.name for path in base.iterdir() if path.is_dir())
-                raise UserError(f"{base / name}: no such folder; {base} has {', '.join(there) or 'no folders'}")
-        return base / x_0, base / x_1, base != root
-
-    @staticmethod
-    def _unmatched(clean: dict[str, Path], degraded: dict[str, Path], targets: Path, sources: Path) -> Iterator[str]:
-        for here, there, folder in ((clean, degraded, sources), (degraded, clean, targets)):
+    def _unmatched(clean: dict[str, str], degraded: dict[str, str], targets: Path, sources: Path) -> Iterator[str]:
+        for here, there, home, folder in (
+            (clean, degraded, targets, sources),
+            (degraded, clean, sources, targets),
+        ):
             alone = sorted(here.keys() - there.keys())
             free = sorted(there.keys() - here.keys())
             for name in alone:
                 near = difflib.get_close_matches(name, free, n=1) if len(free) < 2000 else []
-                hint = f"; nearest: {there[near[0]].name}" if near else ""
-                yield f"{here[name]}: no partner in {folder}{hint}"
+                hint = f"; nearest: {PurePosixPath(there[near[0]]).name}" if near else ""
+                yield f"{home / here[name]}: no partner in {folder}{hint}"
 
     def __len__(self) -> int:
-        return len(self.files)
+        return len(self.keys)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        name, clean, degraded = self.files[index]
-        return {"key": name, "x_0": clean, "x_1": degraded}
+        return {"key": self.keys[index], "x_0": self.files[index][1], "x_1": self.sources[index][1]}
+
+
+def side_folders(root: Path, x_0: str, x_1: str, split: str) -> tuple[Path, Path, bool]:
+    """The folders of targets and of sources of a split, and whether they are the split's own.
+
+    Raises:
+        UserError: One is missing, or none of their splits means this one.
+    """
+    if not root.is_dir():
+        raise UserError(f"{root}: no such folder")
+    if "{split}" in x_0 or "{split}" in x_1:
+        return _templated(root, x_0, x_1, split)
+    if (root / x_0).is_dir() and (root / x_1).is_dir():
+        targets, sources = split_folder(root / x_0, split), split_folder(root / x_1, split)
+        if (targets is None) != (sources is None):
+            with_splits, without = (x_0, x_1) if sources is None else (x_1, x_0)
+            raise UserError(f"{root}: {with_splits} has split folders, {without} has none")
+        return targets or root / x_0, sources or root / x_1, targets is not None
+    base = split_folder(root, split) or root
+    for name in (x_0, x_1):
+        if not (base / name).is_dir():
+            there = sorted(path.name for path in base.iterdir() if path.is_dir())
+            raise UserError(f"{base / name}: no such folder; {base} has {', '.join(there) or 'no folders'}")
+    return base / x_0, base / x_1, base != root
+
+
+def _templated(root: Path, x_0: str, x_1: str, split: str) -> tuple[Path, Path, bool]:
+    for side in (x_0, x_1):
+        if "{split}" not in side:
+            raise UserError(f"'{side}': where x_0 or x_1 says {{split}}, the other must too")
+    known = {name for names in SPLITS.values() for name in names} | {split}
+    there = [name for name in known if (root / x_0.replace("{split}", name)).is_dir()]
+    name = split_name(there, split, root / x_0)
+    if name is None:
+        raise UserError(f"{root / x_0}: no such folder for any split")
+    targets, sources = root / x_0.replace("{split}", name), root / x_1.replace("{split}", name)
+    if not sources.is_dir():
+        raise UserError(f"{sources}: no such folder")
+    return targets, sources, True
+
+
+def _stems(folder: Path, template: str, shared: bool) -> tuple[dict[str, str], list[str]]:
+    """Relative paths by what {} stands for in their stems, and one line for each file without or of the same name."""
+    before, hole, after = template.partition("{}")
+    if not hole or "{}" in after or "/" in template:
+        raise UserError(f"'{template}': a name template has one {{}}, such as '{{}}_x4'; the suffix is not part of it")
+    found: dict[str, str] = {}
+    problems = []
+    for path in image_names(folder):
+        inside, slash, file = path.rpartition("/")
+        stem = file[: file.rfind(".")]
+        if not (stem.startswith(before) and stem.endswith(after) and len(stem) > len(before) + len(after)):
+            if not shared:
+                problems.append(f"{folder / path}: the name is not of the form '{template}'")
+            continue
+        name = inside + slash + stem[len(before) : len(stem) - len(after)]
+        if name in found:
+            twin = PurePosixPath(found[name]).name
+            problems.append(f"{folder / path}: the same name as {twin}; a pair must be unique")
+        else:
+            found[name] = path
+    return found, problems
 
 
 @register_dataset("side_by_side")

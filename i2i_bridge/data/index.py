@@ -1,0 +1,126 @@
+"""Lists of files: packed, so that a million names are small, and listed once, so that a second start is quick.
+
+What took long to list is kept under a cache folder (`I2I_CACHE_DIR`, by default i2i-bridge in the user's cache), never
+beside the images. Losing or ruining the cache costs only the time to list again.
+"""
+
+import contextlib
+import hashlib
+import io
+import os
+import time
+import zipfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from i2i_bridge.errors import UserError
+from i2i_bridge.files import write_whole
+from i2i_bridge.images import list_images
+
+WORTH_KEEPING = 20_000
+"""Shorter lists are made again each time: that is as quick as reading them."""
+SETTLED = 2 * 10**9
+"""Nanoseconds after which a change must show in the modification time, on any file system."""
+
+
+class Names(Sequence[str]):
+    """Many strings in two arrays.
+
+    A million paths take 40 MB instead of 150 as a list; and the workers of a data loader share the arrays, while
+    counting references to a list's strings would copy it into each of them.
+
+    Args:
+        names: The strings; those that stand for undecodable file names too.
+    """
+
+    def __init__(self, names: Iterable[str] = ()) -> None:
+        encoded = [name.encode("utf-8", "surrogateescape") for name in names]
+        self.text = np.frombuffer(b"".join(encoded), np.uint8)
+        self.ends = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
+
+    @classmethod
+    def packed(cls, text: np.ndarray, ends: np.ndarray) -> "Names":
+        """From the two arrays.
+
+        Raises:
+            ValueError: They do not belong together.
+        """
+        if len(ends) == 0 or ends[0] != 0 or ends[-1] != len(text) or (np.diff(ends) < 0).any():
+            raise ValueError("not the arrays of a list of names")
+        made = cls()
+        made.text, made.ends = text, ends
+        return made
+
+    def __len__(self) -> int:
+        return len(self.ends) - 1
+
+    def __getitem__(self, index):  # type: ignore[no-untyped-def]
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        index = int(index) % len(self)
+        return self.text[self.ends[index] : self.ends[index + 1]].tobytes().decode("utf-8", "surrogateescape")
+
+    def take(self, positions: np.ndarray) -> "Names":
+        """Those at the positions."""
+        return self if len(positions) == len(self) else Names(self[i] for i in positions)
+
+
+def image_names(folder: Path) -> Names:
+    """Relative paths of all images below a folder, sorted; from the cache where no folder has changed since.
+
+    A folder's modification time changes with every file that comes, goes or is renamed in it, so a tree of a million
+    files is known to be unchanged by looking at its folders alone.
+
+    Raises:
+        UserError: A folder cannot be listed.
+    """
+    known = recall(f"images {folder.resolve()}")
+    with contextlib.suppress(KeyError, ValueError, OSError):
+        if known is not None:
+            folders = Names.packed(known["folders"], known["folder_ends"])
+            if np.array_equal(_times(folder, folders), known["times"]):
+                return Names.packed(known["names"], known["name_ends"])
+    began = time.time_ns()
+    found, looked_into = list_images(folder)
+    names = Names(found)
+    if len(names) >= WORTH_KEEPING:
+        folders = Names(looked_into)
+        times = _times(folder, folders)
+        if times.max() < began - SETTLED:  # else a change in the same instant could not be seen later
+            arrays: dict[str, np.ndarray] = {"names": names.text, "name_ends": names.ends, "folders": folders.text}
+            remember(f"images {folder.resolve()}", arrays | {"folder_ends": folders.ends, "times": times})
+    return names
+
+
+def _times(folder: Path, inside: Names) -> np.ndarray:
+    return np.array([(folder / name).stat().st_mtime_ns for name in inside], dtype=np.int64)
+
+
+def recall(what: str) -> dict[str, np.ndarray] | None:
+    """The arrays that were remembered under a name; None where there are none, or they cannot be read."""
+    try:
+        with np.load(_file(what), allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+    except (OSError, ValueError, KeyError, EOFError, RuntimeError, MemoryError, zipfile.BadZipFile):  # damage
+        return None
+    # A file name is a hash; the full name inside rules out a collision.
+    return arrays if str(arrays.pop("what", "")) == what else None
+
+
+def remember(what: str, arrays: dict[str, np.ndarray]) -> None:
+    """Keep arrays under a name for later runs; silently not where the cache folder cannot be written."""
+    data = io.BytesIO()
+    np.savez(data, what=np.array(what.encode("utf-8", "backslashreplace").decode()), **arrays)  # type: ignore[arg-type]
+    with contextlib.suppress(UserError):
+        write_whole(_file(what), data.getvalue())
+
+
+def _file(what: str) -> Path:
+    name = hashlib.blake2b(what.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
+    given = os.environ.get("I2I_CACHE_DIR")
+    folder = Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "i2i-bridge"
+    return folder / "listings" / f"{name}.npz"

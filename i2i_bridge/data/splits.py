@@ -1,0 +1,71 @@
+"""Splits: which items are trained on, by folder or by a held-out share."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from i2i_bridge.errors import UserError
+from i2i_bridge.randomness import key
+
+SPLITS = {
+    "train": ("train", "training", "trainset"),
+    "val": ("val", "valid", "validation", "test", "testing"),
+    "test": ("test", "testing", "val", "valid", "validation"),
+}
+"""The usual names of a split, best first."""
+HOLD_OUT = "give the dataset a folder val/, or hold some out: holdout = 0.1"
+
+
+def split_names(split: str) -> tuple[str, ...]:
+    """What a split may be called, best first."""
+    return (split, *SPLITS.get(split, ()))
+
+
+def split_name(there: Iterable[str], split: str, where: Path | str) -> str | None:
+    """The name among `there` that means the split; None where none of them is a split's name.
+
+    Raises:
+        UserError: There are names of splits, but none that means this one.
+    """
+    there = set(there)
+    for name in split_names(split):
+        if name in there:
+            return name
+    others = sorted(there & {name for names in SPLITS.values() for name in names})
+    if others:
+        raise UserError(f"{where}: no folder for the split '{split}'; there is {', '.join(others)}")
+    return None
+
+
+def split_folder(root: Path, split: str) -> Path | None:
+    """The sub-folder of a split, by its name or a usual alias; None where the root has no split folders at all.
+
+    Raises:
+        UserError: The root is missing, or has split folders but not this one.
+    """
+    if not root.is_dir():
+        raise UserError(f"{root}: no such folder")
+    name = split_name((path.name for path in root.iterdir() if path.is_dir()), split, root)
+    return None if name is None else root / name
+
+
+def held_out(name: str, share: float) -> bool:
+    """Whether a key belongs to the held-out share: by its hash, so adding files moves none of the others."""
+    return key(0, "holdout", name) / 2**64 < share
+
+
+def keep(keys: Sequence[str], split: str, holdout: float) -> np.ndarray:
+    """Positions of the keys of a split where nothing else says it: the held-out share for every split but 'train'.
+
+    Without a share every split has all keys.
+
+    Raises:
+        UserError: The share is not one.
+    """
+    if not 0 <= holdout < 1:
+        raise UserError(f"holdout {holdout}: a share from 0 up to, not including, 1")
+    if not holdout:
+        return np.arange(len(keys))
+    training = split in SPLITS["train"]
+    return np.array([i for i, name in enumerate(keys) if held_out(name, holdout) != training], dtype=np.int64)

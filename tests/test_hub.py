@@ -1,0 +1,156 @@
+import io
+import itertools
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from i2i_bridge.data.cards import open_source
+from i2i_bridge.data.hub import HubImages
+from i2i_bridge.data.items import item_of
+from i2i_bridge.data.loading import PairDataset, decode_item, training_batches
+from i2i_bridge.data.transforms import Geometry
+from i2i_bridge.errors import UserError
+
+datasets = pytest.importorskip("datasets")
+
+
+def picture(code):
+    return Image.fromarray(np.full((20, 20, 3), code, np.uint8))
+
+
+def encoded(code):
+    data = io.BytesIO()
+    picture(code).save(data, format="PNG")
+    return data.getvalue()
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch, tmp_path):
+    """Whatever opens a connection fails the test."""
+
+    connect = socket.socket.connect
+
+    def refuse(*_):
+        raise AssertionError("a connection was opened")
+
+    # Data-loader workers speak through sockets of this machine.
+    monkeypatch.setattr(
+        socket.socket, "connect", lambda s, to: connect(s, to) if s.family == socket.AF_UNIX else refuse()
+    )
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+
+
+def rows(numbers):
+    features = datasets.Features(
+        {
+            "clean": datasets.Image(),
+            "noisy": datasets.Image(),
+            "kind": datasets.ClassLabel(names=["a", "b"]),
+            "who": datasets.Value("string"),
+        }
+    )
+    columns = {
+        "clean": [picture(i) for i in numbers],
+        "noisy": [picture(100 + i) for i in numbers],
+        "kind": [i % 2 for i in numbers],
+        "who": [f"photo {i}" for i in numbers],
+    }
+    return datasets.Dataset.from_dict(columns, features=features)
+
+
+def codes(source, part):
+    return [int(decode_item(item_of(source, i), 3)[part][0, 0, 0]) for i in range(len(source))]
+
+
+COLUMNS = {"x_0": "clean", "x_1": "noisy", "label": "kind", "key": "who"}
+
+
+@pytest.mark.parametrize("form", ["save_to_disk", "folder of parquet", "one file"])
+def test_local_datasets_by_column_names(tmp_path, form):
+    root = tmp_path / "data"
+    parts = {"train": rows(range(3)), "validation": rows(range(3, 5))}
+    if form == "save_to_disk":
+        datasets.DatasetDict(parts).save_to_disk(root)
+    elif form == "folder of parquet":
+        for split, part in parts.items():
+            part.to_parquet(root / f"{split}-00000-of-00001.parquet")
+    else:
+        parts["train"].to_parquet(root / "a.parquet")
+        root = root / "a.parquet"
+    source = open_source({"name": "huggingface", "root": str(root), **COLUMNS}, "train")
+    assert codes(source, "x_0") == [0, 1, 2] and codes(source, "x_1") == [100, 101, 102]
+    assert [source[i]["label"] for i in range(3)] == [0, 1, 0] and source[1]["key"] == "photo 1"
+    if form == "one file":
+        halves = [HubImages(split, root, **COLUMNS, holdout=0.5) for split in ("train", "val")]
+        assert sorted(codes(halves[0], "x_0") + codes(halves[1], "x_0")) == [0, 1, 2]
+        with pytest.raises(UserError, match="no split 'val'; there is train: set `splits`, or `holdout`"):
+            HubImages("val", root, **COLUMNS)
+        return
+    assert codes(HubImages("val", root, **COLUMNS), "x_0") == [3, 4]
+    assert codes(HubImages("val", root, **COLUMNS, splits={"val": "train"}), "x_0") == [0, 1, 2]
+    with pytest.raises(UserError, match="no split 'tain'; did you mean 'train'"):
+        HubImages("val", root, **COLUMNS, splits={"val": "tain"})
+
+
+def test_columns_of_bytes_and_of_paths(tmp_path):
+    picture(7).save(tmp_path / "7.png")
+    table = datasets.Dataset.from_dict({"image": [encoded(5)], "other": ["7.png"], "number": [1.5]})
+    table.to_parquet(tmp_path / "a.parquet")
+    source = HubImages("train", tmp_path / "a.parquet", x_1="other")
+    assert codes(source, "x_0") == [5] and codes(source, "x_1") == [7]
+    assert source[0]["key"] == "train/0" and "label" not in source[0]
+    with pytest.raises(UserError, match="row 0: the column 'number' holds float"):
+        HubImages("train", tmp_path / "a.parquet", x_1="number")[0]
+    with pytest.raises(UserError, match=r"row 0: the label 1.5 is no integer"):
+        HubImages("train", tmp_path / "a.parquet", label="number")[0]
+
+
+def test_workers_read_the_same(tmp_path):
+    rows(range(6)).save_to_disk(tmp_path / "data")
+
+    def stream(workers):
+        data = PairDataset(HubImages("train", tmp_path / "data", **COLUMNS), Geometry(8), None, 3, 0, "train")
+        batches = itertools.islice(training_batches(data, 4, workers=workers), 3)
+        return [(batch["key"], batch["label"].tolist(), batch["x_1"].numpy().tobytes()) for batch in batches]
+
+    assert stream(0) == stream(2)
+
+
+def test_wrong_datasets(tmp_path):
+    rows(range(2)).save_to_disk(tmp_path / "data")
+    (tmp_path / "bad.parquet").write_bytes(b"PAR1 nothing")
+    (tmp_path / "a.txt").touch()
+    (tmp_path / "empty").mkdir()
+    for options, message in (
+        ({"root": tmp_path / "data"}, "no column 'image'"),
+        ({"root": tmp_path / "data", "x_0": "claen"}, "no column 'claen'; did you mean 'clean'"),
+        ({"root": tmp_path / "none"}, "none: no such file or folder"),
+        ({"root": tmp_path / "a.txt"}, "not a data file; known: .parquet"),
+        ({"root": tmp_path / "bad.parquet"}, r"bad.parquet: not a readable Hugging Face dataset"),
+        ({"root": tmp_path / "empty"}, r"empty: not a readable Hugging Face dataset"),
+        ({"hub": "some/name"}, "lies on the hub: `download = true` allows"),
+        ({"hub": "some/name", "root": tmp_path}, "needs `root`, a folder or file, or `hub`"),
+        ({}, "needs `root`, a folder or file, or `hub`"),
+    ):
+        with pytest.raises(UserError, match=message):
+            HubImages("train", **options)
+
+
+def test_our_folder_of_cards_does_not_hide_the_library():
+    root = Path(__file__).parents[1]
+    assert (root / "datasets").is_dir()
+    code = "import sys; sys.path.insert(0, ''); import datasets; print(datasets.load_from_disk.__name__)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "load_from_disk"
+
+
+def test_without_the_library_one_line_names_the_extra(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(UserError, match=r"pip install 'i2i-bridge\[hub\]'"):
+        HubImages("train", tmp_path)
