@@ -57,7 +57,7 @@ def test_half_a_checkpoint_is_passed_over(tmp_path, damage):
     found, damaged = latest_checkpoint(tmp_path)
     assert found.step == 1 and len(damaged) == 1
     (tmp_path / "step-00000001" / "manifest.json").unlink()
-    with pytest.raises(UserError, match="no checkpoint is whole"):
+    with pytest.raises(UserError, match="no other is there"):
         latest_checkpoint(tmp_path)
 
 

@@ -5,10 +5,11 @@ from i2i_bridge.processes import I2SB, OTODE, BrownianBridge, GaussianPrior, Lin
 from i2i_bridge.registry import TIME_GRIDS
 from i2i_bridge.time_grids import EDGE, karras, log_snr, quadratic, uniform, uniform_lambda
 
+GRIDS = [name for name in TIME_GRIDS.names() if name != "official"]  # which is for one process alone
 PROCESSES = [I2SB(), OTODE(), BrownianBridge(), VEBridge(), VPBridge(), GaussianPrior(), LinearFlow()]
 
 
-@pytest.mark.parametrize("name", [name for name in TIME_GRIDS.names() if name != "official"])
+@pytest.mark.parametrize("name", GRIDS)
 @pytest.mark.parametrize("nfe", [1, 2, 3, 10, 1000])
 def test_every_grid_falls_from_one_to_exactly_zero(name, nfe):
     # kills: off-by-one-grid
@@ -41,6 +42,6 @@ def test_log_snr_of_a_brownian_bridge():
 
 @pytest.mark.parametrize("nfe", [0, -3, 1001])
 def test_nonsense_nfe(nfe):
-    for name in TIME_GRIDS.names():
+    for name in GRIDS:
         with pytest.raises(ValueError, match=r"1\.\.1000"):
             TIME_GRIDS.get(name)(I2SB(), nfe)

@@ -50,7 +50,7 @@ class Files(Sequence[tuple[str, Path]]):
 
 
 def shared_files(train: PairSource, validation: PairSource) -> int | None:
-    """How many of the validation items are the same files as training items; None for kinds that do not tell `files`."""
+    """How many of the validation items are the same files as training items; None for kinds that do not tell."""
     mine, theirs = getattr(train, "files", None), getattr(validation, "files", None)
     if mine is None or theirs is None:
         return None
