@@ -26,7 +26,7 @@ ONLY_IN = {
     "click": {"cli.py"},
     "accelerate": {"training.py", "evaluation.py"},
     "albumentations": {"data/transforms.py"},
-    "kornia": {"degradations/jpeg.py"},
+    "kornia": {"degradations/jpeg.py", "degradations/kernel_blur.py"},
     "lpips": {"metrics/perceptual.py"},
     "torchmetrics": {"metrics/fidelity.py"},
     "matplotlib": {"report.py"},
