@@ -17,7 +17,7 @@ ROOMS = [
     "errors", "shipped", "files", "randomness", "registry", "images", "montage", "processes", "official_grid",
     "targets", "proposals", "time_grids", "samplers", "guidance", "contracts", "degradations", "networks", "data",
     "metrics", "settings", "recipe", "methods", "checkpoint", "metrics_log", "run", "train_state",
-    "training", "evaluation", "restoring", "report", "checking", "doctor", "catalogue", "console", "jobs",
+    "training", "evaluation", "restoring", "degrading", "report", "checking", "doctor", "catalogue", "console", "jobs",
     "cli",
 ]  # fmt: skip
 ONLY_IN = {
