@@ -61,7 +61,7 @@ def built(table: dict[str, Any], height: int, width: int) -> tuple[Degradation, 
 @settings(max_examples=8, deadline=None)
 @given(height=st.integers(1, 2), width=st.integers(1, 2), seed=st.integers(0, 10**6))
 def test_adjoint_and_inverse(table: dict[str, Any], height: int, width: int, seed: int) -> None:
-    # kills: adjoint-of-another-border, pinv-is-the-adjoint;
+    # kills: pinv-is-the-adjoint; forward taken for the adjoint;
     # rows and columns exchanged; gains paired wrongly in the adjoint; small values inverted to infinity
     side = 48 if table.get("backend") == "ddrm-compat" else 24 * height
     height, width = side, side if table.get("backend") == "ddrm-compat" else 24 * width + 24
