@@ -121,6 +121,20 @@ def test_members_travel_to_worker_processes(table: dict[str, Any]) -> None:
     assert torch.equal(copy(x_0, generators(2)).x_1, degradation(x_0, generators(2)).x_1)
 
 
+@pytest.mark.parametrize("table", TABLES, ids=label)
+def test_a_worker_with_one_thread_gets_the_same_bits(table: dict[str, Any]) -> None:
+    # kills: transforms in float32, whose last bit depends on the number of threads
+    degradation, x_0 = DEGRADATIONS.build(table), images(1, height=240, width=240)
+    threads, results = torch.get_num_threads(), []
+    try:
+        for number in (1, 2):
+            torch.set_num_threads(number)
+            results.append(degradation(x_0, generators(1)).x_1)
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(*results)
+
+
 @pytest.mark.parametrize("table", [t for t in TABLES if not reads_values(t)], ids=label)
 def test_the_work_is_done_where_the_images_are(table: dict[str, Any]) -> None:
     # kills: a table, matrix, mask or index left on the CPU (mixing it with a "meta" tensor raises)

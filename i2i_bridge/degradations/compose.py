@@ -109,7 +109,8 @@ class Compose(Degradation):
         return self.members[-1].reduced(x_1) if self.scale > 1 else x_1
 
     def _through(self, x_0: Tensor, generator: torch.Generator | Sequence[torch.Generator]) -> Degraded:
-        x, condition, parameters = x_0, None, {}
+        x, condition = x_0, None
+        parameters: dict[str, Tensor] = {}
         masks: list[Tensor] = []
         for member, label in zip(self.members, self.labels, strict=True):
             degraded = member.stage(x, generator)

@@ -11,13 +11,15 @@ Two cores of a shared machine, torch 2.14.1, kornia 0.9.0, Pillow as pinned; mil
     sr4x, bicubic                    2.9      1.7   0.61  torch's interpolate: float32, other borders
     downsample, bicubic              3.6      1.7   0.46  torch's interpolate: float32; ours is float64
     blur, uniform                   11.7     18.9   1.62  torch's 9x9 convolution
-    defocus [2, 10]                 13.3      9.5   0.71  kornia's filter2d, 21x21; ours does not grow with the kernel
-    motion-blur [5, 21]             17.0     10.2   0.60  kornia's motion_blur, all of one length
-    gaussian-blur [2, 3], turned    13.7     12.7   0.93  kornia's filter2d, 25x25
-    gaussian-blur [2, 3], round     13.7     14.1   1.02  kornia's, separable
+    defocus [2, 10]                  44.8     11.9   0.27  kornia's filter2d, 21x21, float32; ours is float64
+    motion-blur [5, 21]              43.5     16.2   0.37  kornia's motion_blur, all of one length
+    gaussian-blur [2, 3], turned     40.7     15.3   0.38  kornia's filter2d, 25x25
+    gaussian-blur [2, 3], round      45.1     15.4   0.34  kornia's, separable
     shot-noise                      71.0     66.0   0.92  NumPy's poisson
     noise                            5.3      4.5   0.86  torch's randn_like
     decode + crop + flip            11.0      9.0   0.82  Pillow's decode alone: 0.74 to 0.94 over eight runs
+
+Slower than float32 code on purpose: what is made in float64 and rounded once is the same for any number of threads.
 """
 
 import io
