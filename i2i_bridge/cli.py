@@ -23,9 +23,7 @@ app = typer.Typer(
 INTERRUPTED = 75
 """Exit code of a run that was stopped, saved, and goes on with the same command (EX_TEMPFAIL)."""
 
-USAGE_ERRORS: tuple[Any, ...] = tuple(
-    kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "UsageError"
-)
+USAGE_ERRORS: tuple[Any, ...] = tuple(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "UsageError")
 """Click's class, or the copy of click that newer versions of typer carry."""
 
 RecipeName = Annotated[

@@ -164,6 +164,7 @@ def _degraded(run: Run, picture: Picture, seed: int, result: Path) -> tuple[Pict
     if not (height and width):
         raise UserError(f"--degrade: the image is smaller than {multiple}x{multiple} pixels")
     degraded = degradation(clean[..., :height, :width], [generator(seed, "degrade")])
+
     def written(x: Tensor) -> Picture:
         return Picture(to_pixels(x[0], picture.pixels.dtype, settings.value_range), None)
 

@@ -63,7 +63,7 @@ def test_resizing_is_pillow_s(kernel: Resampling, theirs: Image.Resampling, size
         pytest.skip("a centre exactly between two pixels may go to either")
     x = images(1)[0, 0]
     expected = np.asarray(Image.fromarray(x.numpy()).resize(size[::-1], theirs))
-    assert np.allclose(resized(x, *size, kernel).numpy(), expected, atol=2e-6)
+    assert np.allclose(resized(x, size, kernel).numpy(), expected, atol=2e-6)
 
 
 def test_area_gives_each_pixel_its_share() -> None:
@@ -81,7 +81,7 @@ def test_downsample_enlarges_what_a_user_brings(
     # kills: pixels of a bicubic enlargement taken for the small image; another enlargement in prepare
     degradation = Downsample(factor, "lanczos", enlarge)
     x_0 = images()
-    small = resized(x_0, 48 // factor, 72 // factor, "lanczos")
+    small = resized(x_0, (48 // factor, 72 // factor), "lanczos")
     x_1 = degradation(x_0, ANY).x_1
     assert torch.allclose(degradation.prepare(small, ANY).x_1, x_1, atol=1e-6)
     assert torch.allclose(degradation.reduced(x_1), small, atol=1e-5)
@@ -105,8 +105,8 @@ def test_resize_takes_detail_and_comes_back() -> None:
     for i in (3, 7):
         factor, kernel = (float(degraded.parameters[name][i]) for name in ("factor", "filter"))
         names: list[Resampling] = ["area", "bilinear", "bicubic"]
-        small = resized(x_0[i], round(48 * factor), round(72 * factor), names[int(kernel)])
-        assert torch.allclose(degraded.x_1[i], resized(small, 48, 72, "bicubic"), atol=1e-5)
+        small = resized(x_0[i], (round(48 * factor), round(72 * factor)), names[int(kernel)])
+        assert torch.allclose(degraded.x_1[i], resized(small, (48, 72), "bicubic"), atol=1e-5)
         stage = Resize((0.2, 0.9)).stage(x_0[i : i + 1], generators(12)[i : i + 1])
         assert stage.x_1.shape[-2:] == small.shape[-2:]
 

@@ -119,7 +119,7 @@ class Compose(Degradation):
             condition = condition if degraded.condition is None else degraded.condition
             parameters |= {f"{label}.{name}": values for name, values in degraded.parameters.items()}
         if x.shape != x_0.shape:
-            x = resized(x, *x_0.shape[-2:], "bicubic")
+            x = resized(x, x_0.shape[-2:], "bicubic")
         mask = None
         if masks:
             known_all = len(masks) == len(self.members)

@@ -96,8 +96,8 @@ class Downsample(Degradation):
     def __call__(self, x_0: Tensor, generator: Generator) -> Degraded:
         self.check_image(x_0)
         height, width = x_0.shape[-2:]
-        small = resized(x_0, height // self.factor, width // self.factor, self.kernel)
-        return Degraded(resized(small, height, width, self.enlarge))
+        small = resized(x_0, (height // self.factor, width // self.factor), self.kernel)
+        return Degraded(resized(small, (height, width), self.enlarge))
 
     def linear(self, height: int, width: int, mask: Tensor | None = None) -> LinearOperator:
         """Reduction and enlargement: A x has x's size."""
@@ -119,7 +119,7 @@ class Downsample(Degradation):
 
     def prepare(self, image: Tensor, generator: Generator, mask: Tensor | None = None) -> Degraded:
         height, width = (side * self.factor for side in image.shape[-2:])
-        return super().prepare(resized(image, height, width, self.enlarge), generator, mask)
+        return super().prepare(resized(image, (height, width), self.enlarge), generator, mask)
 
 
 FILTERS: tuple[Resampling, ...] = ("area", "bilinear", "bicubic")
@@ -146,7 +146,7 @@ class Resize(Degradation):
     def __call__(self, x_0: Tensor, generator: Generator) -> Degraded:
         # Each image gets a size of its own.
         parts = [self.stage(x_0[i : i + 1], one) for i, one in enumerate(per_sample(generator, len(x_0)))]
-        back = [resized(part.x_1, *x_0.shape[-2:], "bicubic") for part in parts]
+        back = [resized(part.x_1, x_0.shape[-2:], "bicubic") for part in parts]
         names = self.parameter_names
         return Degraded(torch.cat(back), parameters={n: torch.cat([p.parameters[n] for p in parts]) for n in names})
 
@@ -161,4 +161,4 @@ class Resize(Degradation):
         else:
             kernel = self.filter
         height, width = (max(1, round(side * factor)) for side in x.shape[-2:])
-        return Degraded(resized(x, height, width, kernel), parameters=draws.parameters)
+        return Degraded(resized(x, (height, width), kernel), parameters=draws.parameters)

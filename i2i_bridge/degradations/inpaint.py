@@ -130,8 +130,9 @@ class CropOut(Holed):
     def __call__(self, x_0: Tensor, generator: Generator) -> Degraded:
         draws = Draws(self, x_0, generator)
         counts = draws("count", whole=True)
+        height, width = x_0.shape[-2:]
         masks = [
-            self._draw_mask(*x_0.shape[-2:], int(count), one)
+            self._draw_mask(height, width, int(count), one)
             for count, one in zip(counts, per_sample(generator, len(x_0)), strict=True)
         ]
         filled = self._filled(x_0, torch.stack(masks)[:, None].to(x_0), generator)

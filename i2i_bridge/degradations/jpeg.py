@@ -110,7 +110,7 @@ class Jpeg(Degradation):
 
 def _ddrm(x_0: Tensor, qualities: list[int]) -> Tensor:
     tables = torch.stack([torch.stack(quantisation_tables(quality)) for quality in qualities])
-    luma_table, chroma_table = tables.split(1, dim=1)
+    luma_table, chroma_table = tables[:, :1], tables[:, 1:]
     pixels = (precise(x_0) + 1) * 127.5
     if pixels.shape[1] == 1:
         decoded = _quantised(pixels - 128, luma_table) + 128

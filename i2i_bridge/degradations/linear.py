@@ -119,9 +119,9 @@ def resize_matrix(size: int, new: int, kernel: Resampling) -> Tensor:
     return weights / weights.sum(1, keepdim=True)
 
 
-def resized(x: Tensor, height: int, width: int, kernel: Resampling) -> Tensor:
-    """x (..., H, W) at another size; see `resize_matrix`."""
-    rows, columns = resize_matrix(x.shape[-2], height, kernel), resize_matrix(x.shape[-1], width, kernel)
+def resized(x: Tensor, size: Sequence[int], kernel: Resampling) -> Tensor:
+    """x (..., H, W) at another size (height, width); see `resize_matrix`."""
+    rows, columns = resize_matrix(x.shape[-2], size[0], kernel), resize_matrix(x.shape[-1], size[1], kernel)
     return two_sided(rows, x, columns)
 
 

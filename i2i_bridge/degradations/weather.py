@@ -36,7 +36,7 @@ class Haze(Degradation):
         draws = Draws(self, x_0, generator)
         beta, airlight = column(draws("beta"), x_0), column(draws("airlight"), x_0) * 2 - 1
         coarse = rand((len(x_0), 1, 4, 4), generator).to(x_0)
-        t = torch.exp(-beta * resized(coarse, *x_0.shape[-2:], "bicubic").clamp(0, 1))
+        t = torch.exp(-beta * resized(coarse, x_0.shape[-2:], "bicubic").clamp(0, 1))
         return Degraded(x_0 * t + airlight * (1 - t), parameters=draws.parameters)
 
 
