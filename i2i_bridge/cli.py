@@ -240,6 +240,47 @@ def restore(
 
 
 @app.command()
+def degrade(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="A clean image, or a folder of them.")],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="The degraded file, or folder; names stay the same.")],
+    op: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME:KEY=VALUE,...",
+            help="A degradation, such as jpeg:quality=5 or jpeg:quality=[5,30]. Repeatable: one after the other.",
+        ),
+    ] = None,
+    vary: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KEY=V,V,...",
+            help="Draw OUT.png instead: clean beside the last --op at each value, such as quality=5,10,20.",
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of all draws; each file has its own.")] = 0,
+    plugin: Plugins = None,
+) -> None:
+    """Apply any degradation to an image or a folder; masks come beside as NAME-mask.png, draws as parameters.csv."""
+    _load(plugin)
+    from i2i_bridge.degrading import degrade_files, parse_op, strengths_sheet
+
+    tables = [parse_op(text) for text in op or []]
+    if vary is not None:
+        console.say(f"wrote {target}: {strengths_sheet(tables, vary, source, target, seed=seed)}")
+        return
+    with console.counting("degraded") as done:
+        outcome = degrade_files(tables, source, target, seed=seed, report=done)
+    for line in outcome.problems:
+        console.say_error(line)
+    if source.is_file():
+        for name, value in next(iter(outcome.parameters.values()), {}).items():
+            console.say(f"{name} = {value:.6g}")
+    console.say(f"wrote {'1 image' if outcome.written == 1 else f'{outcome.written} images'} to {target}")
+    if outcome.problems:
+        raise typer.Exit(2)
+
+
+@app.command()
 def preview(
     recipe: RecipeName,
     file: Annotated[Path, typer.Argument(metavar="OUT.png", help="The contact sheet.")],

@@ -67,7 +67,7 @@ def restore_files(
     Raises:
         UserError: The input is missing, the output would overwrite it, or a single file cannot be restored.
     """
-    jobs = _jobs(source, target)
+    jobs = file_jobs(source, target)
     counted = CountedNetwork(run.method.network)
     restorer = Run(run.folder, run.recipe, run.method.with_network(counted), run.step, run.device)
     outcome = Outcome(notes=_left_out(source))
@@ -102,7 +102,12 @@ def restore_files(
     return outcome
 
 
-def _jobs(source: Path, target: Path) -> list[tuple[Path, Path]]:
+def file_jobs(source: Path, target: Path) -> list[tuple[Path, Path]]:
+    """(input, output) of a file, or of every image below a folder; names stay the same.
+
+    Raises:
+        UserError: The input is missing or has no images, or the output would overwrite it.
+    """
     if source.is_file():
         into_folder = target.is_dir() or not target.suffix
         result = target / source.name if into_folder else target
@@ -159,10 +164,13 @@ def _degraded(run: Run, picture: Picture, seed: int, result: Path) -> tuple[Pict
     if not (height and width):
         raise UserError(f"--degrade: the image is smaller than {multiple}x{multiple} pixels")
     degraded = degradation(clean[..., :height, :width], [generator(seed, "degrade")])
-    shown = Picture(to_pixels(degraded.x_1[0], picture.pixels.dtype, settings.value_range), None)
-    write_picture(result.with_stem(f"{result.stem}-degraded"), shown)
+
+    def written(x: Tensor) -> Picture:
+        return Picture(to_pixels(x[0], picture.pixels.dtype, settings.value_range), None)
+
+    write_picture(result.with_stem(f"{result.stem}-degraded"), written(degraded.x_1))
     # What the user would bring: for super-resolution the small image.
-    small = Picture(shown.pixels[:: degradation.scale, :: degradation.scale], None)
+    small = written(degradation.reduced(degraded.x_1))
     hole = None if degraded.mask is None else Picture(to_pixels(degraded.mask[0] * 2 - 1), None)
     return small, hole
 

@@ -68,6 +68,11 @@ MUTANTS = [
     Mutant("blur-not-normalised", "degradations/blur.py", "tuple(weight / sum(weights) for weight in weights)", "tuple(weight / 10 for weight in weights)", "test_degradations_linear.py"),
     Mutant("hole-and-known-exchanged", "degradations/inpaint.py", "torch.where(mask > 0, fill, x)", "torch.where(mask > 0, x, fill)", "test_degradations_inpaint.py"),
     Mutant("noise-on-the-condition", "degradations/colour.py", "return Degraded(x_1, mask, clean)", "return Degraded(x_1, mask, x_1)", "test_degradations.py"),
+    Mutant("pinv-is-the-adjoint", "degradations/linear.py", "torch.where(s > 1e-10 * s[0], 1 / s, 0.0)", "s", "test_degradations_adjoint.py"),
+    Mutant("bicubic-without-widening", "degradations/linear.py", "(pixels + 0.5 - centres).abs() / max(1.0, ratio)", "(pixels + 0.5 - centres).abs()", "test_degradations_operators.py"),
+    Mutant("noise-without-signal", "degradations/sensor.py", "torch.poisson(rate.to(one.device)", "torch.poisson(rate.to(one.device) * 0 + 15", "test_degradations_operators.py"),
+    Mutant("compose-backwards", "degradations/compose.py", "            degraded = member.stage(x, generator)\n", "            member = self.members[-1 - self.members.index(member)]\n            degraded = member.stage(x, generator)\n", "test_degradations_operators.py"),
+    Mutant("keyed-by-split-forgotten", "data/loading.py", 'f"{self.purpose} degradation"', '"degradation"', "test_degradations_inpaint.py"),
     # images and data
     Mutant("truncate-instead-of-round", "images.py", "values = np.rint(values).clip", "values = np.floor(values).clip", "test_images.py"),
     Mutant("low-byte-dropped", "images.py", "            if _is_deep_colour(image):\n", "            if False:\n", "test_value_ranges.py"),

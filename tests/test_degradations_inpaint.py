@@ -1,8 +1,11 @@
 """Inpainting: the holes and what is put into them."""
 
 import time
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,6 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
+from i2i_bridge.data.loading import PairDataset
+from i2i_bridge.data.transforms import Geometry
 from i2i_bridge.degradations.inpaint import Inpaint
 from i2i_bridge.degradations.masks import brush_mask, center_mask
 from i2i_bridge.errors import UserError
@@ -221,3 +226,44 @@ def test_wrong_options_are_refused(options: dict[str, object], words: str) -> No
     # kills: options that are taken and ignored
     with pytest.raises(UserError, match=words):
         DEGRADATIONS.build({"name": "inpaint", **options})
+
+
+@pytest.mark.parametrize(("side", "draws"), [(64, 9700), (256, 300)])
+def test_ten_thousand_freeform_holes_meet_the_paper_s_bands(side: int, draws: int) -> None:
+    # kills: a band that is missed once in a thousand draws
+    for i in range(draws):
+        low, high = ((0.1, 0.2), (0.2, 0.3), (0.3, 0.4))[i % 3]
+        area = int(brush_mask(side, side, (low, high), generator(0, "mask", i)).sum())
+        assert low * side**2 <= area <= high * side**2
+
+
+class Greys:
+    """Six grey images, the same for both splits: only the draws may tell them apart."""
+
+    def __len__(self) -> int:
+        return 6
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {"x_0": np.full((32, 32, 3), 9, dtype=np.uint8), "key": f"grey-{index}"}
+
+
+def test_validation_s_masks_are_fixed_and_never_training_s() -> None:
+    # kills: keyed-by-split-forgotten; masks drawn anew in each epoch; a training mask that repeats in a later epoch
+    def dataset(purpose: str, seed: int = 0) -> PairDataset:
+        inpaint = Inpaint("freeform", area=(0.1, 0.2))
+        return PairDataset(Greys(), Geometry(32, crop="center"), inpaint, 3, seed, purpose)  # type: ignore[arg-type]
+
+    def holes(items: Iterable[dict[str, Any]]) -> list[bytes]:
+        return [item["mask"].numpy().tobytes() for item in items]
+
+    validation, training = dataset("validation"), dataset("train")
+    fixed = holes(validation[i] for i in range(6))
+    # Ten epochs of training later, in another order, by another object: still the same.
+    seen = holes(training.sample(n) for n in range(60))
+    assert len(set(seen)) == 60
+    assert holes(validation[i] for i in reversed(range(6))) == fixed[::-1]
+    assert holes(dataset("validation")[i] for i in range(6)) == fixed
+    assert len(set(fixed)) == 6
+    assert not set(fixed) & set(seen)
+    assert not set(fixed) & set(holes(training[i] for i in range(6)))
+    assert not set(fixed) & set(holes(dataset("validation", seed=1)[i] for i in range(6)))

@@ -18,8 +18,8 @@ ROOMS = [
     "targets", "proposals", "time_grids", "samplers", "guidance", "contracts", "degradations", "networks", "data",
     "unpacking", "downloading", "fetching",
     "metrics", "settings", "recipe", "methods", "checkpoint", "metrics_log", "run", "train_state",
-    "training", "evaluation", "restoring", "report", "checking", "registering", "doctor", "catalogue", "console",
-    "jobs", "cli_data", "cli",
+    "training", "evaluation", "restoring", "degrading", "report", "checking", "registering", "doctor", "catalogue",
+    "console", "jobs", "cli_data", "cli",
 ]  # fmt: skip
 ONLY_IN = {
     "rich": {"console.py"},
@@ -27,7 +27,7 @@ ONLY_IN = {
     "click": {"cli.py"},
     "accelerate": {"training.py", "evaluation.py"},
     "albumentations": {"data/transforms.py"},
-    "kornia": {"degradations/jpeg.py"},
+    "kornia": {"degradations/jpeg.py", "degradations/kernel_blur.py"},
     "lpips": {"metrics/perceptual.py"},
     "torchmetrics": {"metrics/fidelity.py"},
     "matplotlib": {"report.py"},

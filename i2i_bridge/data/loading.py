@@ -26,6 +26,8 @@ class PairDataset(Dataset[dict[str, Any]]):
     """Items as tensors: x_0, x_1 (C, H, W) in [-1, 1], key, the file's dtype, and where there are some mask (1, H, W),
     condition and label (an integer).
 
+    What a degradation drew is in "parameters", a number for each of its names; the item has none if it draws nothing.
+
     `dataset[i]` is item i, its draws keyed by the item's key alone: the same for every method and NFE that is compared.
     `dataset.sample(n)` is training sample n of an endless stream: in epoch e = n // len, item permutation_e(n % len),
     its draws keyed by n. Both are pure functions of their argument and the seed.
@@ -111,7 +113,7 @@ class PairDataset(Dataset[dict[str, Any]]):
         label = {"label": item["label"]} if "label" in item else {}
         return out | label | {"key": name, "dtype": images["x_0"].dtype.name}
 
-    def _degraded(self, x_0: Tensor, keyed: tuple[int | str, ...], where: Any) -> dict[str, Tensor]:
+    def _degraded(self, x_0: Tensor, keyed: tuple[int | str, ...], where: Any) -> dict[str, Any]:
         if self.degradation is None:
             raise UserError(f"{where}: no x_1; the recipe needs a [degradation], or a dataset of pairs")
         try:
@@ -122,7 +124,9 @@ class PairDataset(Dataset[dict[str, Any]]):
             given = type(degraded).__name__
             raise UserError(f"{type(self.degradation).__name__}: a degradation must return Degraded(x_1), not {given}")
         fields = {"x_1": degraded.x_1, "mask": degraded.mask, "condition": degraded.condition}
-        return {part: value[0] for part, value in fields.items() if value is not None}
+        out: dict[str, Any] = {part: value[0] for part, value in fields.items() if value is not None}
+        parameters = {name: values[0] for name, values in degraded.parameters.items()}
+        return out | ({"parameters": parameters} if parameters else {})
 
 
 def place(item: dict[str, Any]) -> str:

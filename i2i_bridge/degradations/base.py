@@ -16,10 +16,14 @@ A member is a frozen dataclass whose fields are the recipe's options:
 import dataclasses
 import typing
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
+from i2i_bridge.degradations.linear import LinearOperator
+from i2i_bridge.degradations.ranges import check_range, is_range
 from i2i_bridge.errors import UserError
 from i2i_bridge.randomness import Generator
 from i2i_bridge.registry import did_you_mean
@@ -30,26 +34,35 @@ class Degraded:
     """A degraded image and what else is known.
 
     Args:
-        x_1: Degraded image, (B, C, H, W) float32, nominally in [-1, 1] (noise and ringing may leave it).
-        mask: (B, 1, H, W) float32 in {0, 1}, 1 = unknown; where it is 0, x_1 equals x_0 exactly. None:
+        x_1: Degraded image, (B, C, H, W) of x_0's dtype and device, nominally in [-1, 1] (noise and ringing may
+            leave it).
+        mask: (B, 1, H, W) likewise, in {0, 1}, 1 = unknown; where it is 0, x_1 equals x_0 exactly. None:
             nothing is known exactly.
-        condition: Further input of the network, (B, K, H, W) float32, or None.
+        condition: Further input of the network, (B, K, H, W) likewise, or None.
+        parameters: What was drawn, by name: (B,) float32 on x_0's device, such as {"quality": ...}. The names are
+            the degradation's `parameter_names`; NaN where a sample had no use for one.
     """
 
     x_1: Tensor
     mask: Tensor | None = None
     condition: Tensor | None = None
+    parameters: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
 
 
 class Degradation(ABC):
     """x_1 = A(x_0): deterministic, or random by the given generator alone."""
 
+    limits: ClassVar[Mapping[str, tuple[float, float]]] = {}
+    """Lowest and highest value of each option that is a `Range`: a number, or a pair to draw from."""
+
     def __post_init__(self) -> None:
-        """Checks the options whose annotation is a Literal (a recipe's are already checked by the registry).
+        """Checks the options that are a Range or a Literal (a recipe's types are already checked by the registry).
 
         Raises:
-            UserError: An option has a value that is not among its choices.
+            UserError: An option has a value that is not among its choices, or outside its limits.
         """
+        for name, limits in self.limits.items():
+            check_range(type(self).__name__, name, getattr(self, name), limits)
         for field in dataclasses.fields(typing.cast(typing.Any, self)):
             if typing.get_origin(field.type) is not typing.Literal:
                 continue
@@ -63,7 +76,7 @@ class Degradation(ABC):
         """Degrades clean images.
 
         Args:
-            x_0: Clean images, (B, C, H, W) float32 in [-1, 1]; not changed.
+            x_0: Clean images, (B, C, H, W) float32 or float64 in [-1, 1]; not changed.
             generator: One for the batch or one for each sample; sample i's result then depends on x_0[i] and
                 generator i only, never on the rest of the batch.
 
@@ -90,6 +103,30 @@ class Degradation(ABC):
     def condition_channels(self) -> int:
         """K of the condition, or 0 for none."""
         return 0
+
+    @property
+    def parameter_names(self) -> tuple[str, ...]:
+        """What `Degraded.parameters` will hold, the same for every batch: the options that are ranges."""
+        return tuple(name for name in self.limits if is_range(getattr(self, name)))
+
+    def linear(self, height: int, width: int, mask: Tensor | None = None) -> LinearOperator | None:
+        """A of x_1 = A x_0 + b where b (noise, a hole's fill, an offset) does not depend on x_0, or None.
+
+        For guidance, which needs the adjoint and the pseudo-inverse. None: the operator is not linear, or is another
+        one for each sample.
+
+        Args:
+            mask: What `__call__` gave, where A depends on it: (B, 1, height, width).
+        """
+        return None
+
+    def stage(self, x: Tensor, generator: Generator) -> Degraded:
+        """As `__call__`, inside `compose`, where a result may have another size than x."""
+        return self(x, generator)
+
+    def reduced(self, x_1: Tensor) -> Tensor:
+        """The image that a user would bring to get x_1: what `prepare` enlarges, (B, C, H / scale, W / scale)."""
+        return x_1[..., :: self.scale, :: self.scale]
 
     def prepare(self, image: Tensor, generator: Generator, mask: Tensor | None = None) -> Degraded:
         """Makes x_1 of an image that is degraded already, as `__call__` would have left it.

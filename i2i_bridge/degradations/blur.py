@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from i2i_bridge.degradations.base import Degradation, Degraded
-from i2i_bridge.degradations.linear import precise, separable_filter
+from i2i_bridge.degradations.linear import LinearOperator, filter_matrix, precise, separable, separable_filter
 from i2i_bridge.errors import UserError
 from i2i_bridge.randomness import Generator
 from i2i_bridge.registry import register_degradation
@@ -40,15 +40,44 @@ class Blur(Degradation):
         if self.backend == "honest":
             taps = blur_taps(self.kernel)
             return Degraded(separable_filter(x_0, taps, before=len(taps) // 2, stride=1, border="reflect"))
-        height, width = x_0.shape[-2:]
+        self._check_square(*x_0.shape[-2:])
+        x = (precise(x_0) + 1) / 2
+        left, right, gains = (part.to(x) for part in compat_operator(self.kernel, x.shape[-1], x.shape[1]))
+        return Degraded((left @ (gains * (right @ x @ right.T)) @ left.T * 2 - 1).to(x_0.dtype))
+
+    def linear(self, height: int, width: int, mask: Tensor | None = None) -> LinearOperator:
+        """Of "ddrm-compat", which works on images in [0, 1], the offset is A 1 - 1.
+
+        Raises:
+            UserError: "ddrm-compat" and an image that is not square.
+        """
+        if self.backend == "honest":
+            taps = blur_taps(self.kernel)
+            rows, columns = (filter_matrix(side, taps, len(taps) // 2, 1, "reflect") for side in (height, width))
+            return separable(rows, columns)
+        self._check_square(height, width)
+
+        def between(x: Tensor, inverse: bool, swapped: bool) -> Tensor:
+            exact = precise(x)
+            left, right, gains = (part.to(exact) for part in compat_operator(self.kernel, height, x.shape[1]))
+            # U and V are orthogonal: adjoint and inverse exchange them.
+            source, target = (left.T, right.T) if swapped else (right, left)
+            gains = torch.where(gains > 0, 1 / gains, 0.0) if inverse else gains
+            return (target @ (gains * (source @ exact @ source.T)) @ target.T).to(x.dtype)
+
+        return LinearOperator(
+            forward=lambda x: between(x, inverse=False, swapped=False),
+            adjoint=lambda y: between(y, inverse=False, swapped=True),
+            pinv=lambda y: between(y, inverse=True, swapped=True),
+            offset=lambda x: between(torch.ones_like(x), inverse=False, swapped=False) - 1,
+        )
+
+    def _check_square(self, height: int, width: int) -> None:
         if height != width:
             raise UserError(
                 f"Blur: the image is {height} x {width}, but backend 'ddrm-compat' is for square images;"
                 " crop it, or set backend = 'honest'"
             )
-        x = (precise(x_0) + 1) / 2
-        left, right, gains = (part.to(x) for part in compat_operator(self.kernel, height, x.shape[1]))
-        return Degraded((left @ (gains * (right @ x @ right.T)) @ left.T * 2 - 1).to(x_0.dtype))
 
 
 @lru_cache(maxsize=8)

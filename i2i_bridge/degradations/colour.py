@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from i2i_bridge.degradations.base import Degradation, Degraded, binary_mask
+from i2i_bridge.degradations.linear import LinearOperator
 from i2i_bridge.errors import UserError
 from i2i_bridge.randomness import Generator, randn_like
 from i2i_bridge.registry import register_degradation
@@ -45,6 +46,15 @@ class Colorization(Degradation):
     def __call__(self, x_0: Tensor, generator: Generator) -> Degraded:
         self.check_image(x_0, channels=(3,))
         return self._from_grey(grey(x_0), generator)
+
+    def linear(self, height: int, width: int, mask: Tensor | None = None) -> LinearOperator:
+        """A = 1 w^T across the channels, w the luma weights; so A^+ = w 1^T / (3 |w|^2)."""
+        square = sum(weight**2 for weight in LUMA_WEIGHTS)
+
+        def adjoint(y: Tensor) -> Tensor:
+            return y.sum(1, keepdim=True) * y.new_tensor(LUMA_WEIGHTS).view(3, 1, 1)
+
+        return LinearOperator(grey, adjoint, lambda y: adjoint(y) / (3 * square))
 
     def prepare(self, image: Tensor, generator: Generator, mask: Tensor | None = None) -> Degraded:
         """As `Degradation.prepare`, of a grey (B, 1, H, W) or a colour image (B, 3, H, W)."""

@@ -59,13 +59,16 @@ def _faults(degradation: Degradation, channels: int, size: int) -> Iterator[str]
         yield "equal generators give different results"
     for i, one in enumerate(_trial_generators()):
         single = degradation(x_0[i : i + 1].clone(), [one])
-        alone = Degraded(*(None if part is None else part[i : i + 1] for part in _parts(degraded)))  # type: ignore[arg-type]
         # Not to the bit: a library's convolution may sum in another order for another batch.
-        if not _same(alone, single, tolerance=1e-4):
+        if not _same(degraded, single, tolerance=1e-4, sample=i):
             yield "a sample's result depends on the rest of the batch; sample i must draw from generator i"
             break
     for problem in _malformed(degradation(x_0.clone(), generator(0, "check")), x_0, degradation):
         yield f"with one generator for the batch: {problem}"
+    exact = degradation(x_0.double(), _trial_generators())
+    for problem in _malformed(exact, x_0.double(), degradation):
+        yield f"for float64 images: {problem}"
+    yield from _elsewhere(degradation, x_0)
 
     oblong = _probe(channels, size, size + multiple * scale)
     # A member may be for square images only, if it says so.
@@ -78,6 +81,8 @@ def _faults(degradation: Degradation, channels: int, size: int) -> Iterator[str]
             yield f"a side that is not a multiple of {multiple} is taken without a UserError"
         except UserError:
             pass
+
+    yield from _nonlinear(degradation, degraded.mask, x_0)
 
     image = x_0[..., : size // scale, : size // scale].clone()
     mask = torch.zeros_like(x_0[:, :1])
@@ -96,6 +101,7 @@ def _malformed(degraded: Degraded, x_0: Tensor, degradation: Degradation) -> Ite
         yield f"returns {type(degraded).__name__}, not Degraded"
         return
     x_1, mask, condition = degraded.x_1, degraded.mask, degraded.condition
+    yield from _misnamed(degraded, x_0, degradation)
     batch, _, height, width = x_0.shape
     if x_1.shape != x_0.shape:
         yield f"x_1 has shape {tuple(x_1.shape)} for x_0 of shape {tuple(x_0.shape)}"
@@ -105,8 +111,8 @@ def _malformed(degraded: Degraded, x_0: Tensor, degradation: Degradation) -> Ite
     if (0 if condition is None else condition.shape[1]) != degradation.condition_channels:
         yield f"condition_channels is {degradation.condition_channels}, but the condition has another number"
     for name, part in (("x_1", x_1), ("mask", mask), ("condition", condition)):
-        if part is not None and part.dtype != torch.float32:
-            yield f"{name} is {part.dtype}, not torch.float32"
+        if part is not None and part.dtype != x_0.dtype:
+            yield f"{name} is {part.dtype} for x_0 of {x_0.dtype}"
         if part is not None and not part.isfinite().all():
             yield f"{name} has NaN or infinite values"
         if part is not None and (part.shape[0], *part.shape[2:]) != (batch, height, width):
@@ -128,6 +134,74 @@ def _malformed(degraded: Degraded, x_0: Tensor, degradation: Degradation) -> Ite
         yield "x_1 is nowhere negative; images are in [-1, 1], not [0, 1]"
 
 
+def _misnamed(degraded: Degraded, x_0: Tensor, degradation: Degradation) -> Iterator[str]:
+    """Faults of the parameters; they may be NaN."""
+    names = degradation.parameter_names
+    if set(degraded.parameters) != set(names):
+        yield f"parameter_names is {sorted(names)}, but the results have {sorted(degraded.parameters)}"
+    for name, values in degraded.parameters.items():
+        if values.shape != (len(x_0),) or values.dtype != torch.float32:
+            yield (
+                f"parameter '{name}' is {values.dtype} of shape {tuple(values.shape)}, not torch.float32 of"
+                f" {(len(x_0),)}: one number for each sample"
+            )
+
+
+def _elsewhere(degradation: Degradation, x_0: Tensor) -> Iterator[str]:
+    """Faults on other devices: "meta", which needs no hardware but has no values, and CUDA where there is one."""
+    for device in ["meta", *(["cuda"] if torch.cuda.is_available() else [])]:
+        try:
+            degraded = degradation(x_0.to(device), _trial_generators())
+        except Exception as error:
+            words = str(error).lower()
+            if device == "meta" and not ("same device" in words or "device meta" in words or "devices" in words):
+                continue  # it reads values
+            yield f"for images on '{device}' raised {type(error).__name__}: {str(error).splitlines()[0]}"
+            continue
+        for name, part in _parts(degraded).items():
+            if part.device.type != device:
+                yield f"{name} is on '{part.device.type}' for images on '{device}'"
+
+
+def _nonlinear(degradation: Degradation, mask: Tensor | None, x_0: Tensor) -> Iterator[str]:
+    """Faults of `linear`, tried in float64."""
+    height, width = x_0.shape[-2:]
+    operator = degradation.linear(height, width, mask)
+    if operator is None:
+        return
+    x, other = x_0.double(), x_0.double().flip(-2, 1)
+    shown = operator.forward(x)
+    if shown.dtype != x.dtype:
+        yield f"linear(): forward gives {shown.dtype} for torch.float64"
+        return
+    y = operator.forward(other).roll(3, -1) + 0.1 * other.roll(1, -1)
+    scale = float(x.norm() * y.norm())
+    if not _near(operator.forward(2 * x - 3 * other), 2 * shown - 3 * operator.forward(other), 1e-6):
+        yield "linear(): forward is not linear"
+    if abs(float((shown * y).sum() - (x * operator.adjoint(y)).sum())) > 1e-8 * scale:
+        yield "linear(): <A x, y> differs from <x, A^T y>; adjoint is not forward's"
+    # Generous: inverses of two-dimensional kernels are found step by step.
+    if not _near(operator.forward(operator.pinv(shown)), shown, 1e-3):
+        yield "linear(): A A^+ A x differs from A x; pinv is not forward's"
+    rests = [
+        degradation(image.clone(), _trial_generators()).x_1 - operator.forward(image) - operator.offset(image)
+        for image in (x, other)
+    ]
+    if mask is not None:
+        rests = [torch.where(mask > 0, 0.0, rest) for rest in rests]
+    if not _near(rests[0], rests[1], 1e-4):
+        yield "linear(): x_1 - A x_0 depends on x_0; forward is not what a call does"
+        return
+    again = degradation(x.clone(), [generator(1, "check", i) for i in range(3)]).x_1
+    same = torch.equal(again, degradation(x.clone(), _trial_generators()).x_1)
+    if same and float(rests[0].abs().max()) > 1e-4:
+        yield "linear(): x_1 is not A x_0 + offset, though nothing is random"
+
+
+def _near(a: Tensor, b: Tensor, tolerance: float) -> bool:
+    return a.shape == b.shape and bool((a - b).norm() <= tolerance * max(1.0, float(b.norm())))
+
+
 def _probe(channels: int, height: int, width: int) -> Tensor:
     """Three different images that fill [-1, 1]: waves with a little noise."""
     rows, columns = torch.arange(height)[:, None] / height, torch.arange(width) / width
@@ -146,12 +220,17 @@ def _global_states() -> tuple[bytes, str, str]:
     return torch.get_rng_state().numpy().tobytes(), repr(random.getstate()), repr(watched)
 
 
-def _parts(degraded: Degraded) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    return degraded.x_1, degraded.mask, degraded.condition
+def _parts(degraded: Degraded) -> dict[str, Tensor]:
+    parts = {"x_1": degraded.x_1, "mask": degraded.mask, "condition": degraded.condition}
+    there = {name: part for name, part in parts.items() if part is not None}
+    return there | {f"parameter '{name}'": values for name, values in degraded.parameters.items()}
 
 
-def _same(a: Degraded, b: Degraded, tolerance: float) -> bool:
-    return all(
-        p is q if p is None or q is None else p.shape == q.shape and torch.allclose(p, q, rtol=0, atol=tolerance)
-        for p, q in zip(_parts(a), _parts(b), strict=True)
+def _same(a: Degraded, b: Degraded, tolerance: float, sample: int | None = None) -> bool:
+    """Whether all parts agree; of a, only one sample if it is given."""
+    parts = {name: part if sample is None else part[sample : sample + 1] for name, part in _parts(a).items()}
+    others = _parts(b)
+    return parts.keys() == others.keys() and all(
+        p.shape == q.shape and torch.allclose(p, q, rtol=0, atol=tolerance, equal_nan=True)
+        for p, q in ((parts[name], others[name]) for name in parts)
     )

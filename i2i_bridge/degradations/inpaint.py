@@ -3,21 +3,63 @@
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from i2i_bridge.degradations.base import Degradation, Degraded, binary_mask
+from i2i_bridge.degradations.linear import LinearOperator, diagonal
 from i2i_bridge.degradations.masks import brush_mask, center_mask, folder_mask, mask_files
+from i2i_bridge.degradations.ranges import Draws, Range, WholeRange
 from i2i_bridge.errors import UserError
-from i2i_bridge.randomness import Generator, per_sample, randn_like
+from i2i_bridge.randomness import Generator, per_sample, rand, randn_like
 from i2i_bridge.registry import register_degradation
+
+Fill = Literal["noise", "white", "grey"]
+
+
+class Holed(Degradation):
+    """What all with holes share: x_1 = (1 - mask) x_0 + mask fill; known pixels are kept exactly."""
+
+    fill: Fill
+
+    @property
+    def masked(self) -> bool:
+        return True
+
+    def prepare(self, image: Tensor, generator: Generator, mask: Tensor | None = None) -> Degraded:
+        """As `Degradation.prepare`; the image's pixels under the mask do not matter.
+
+        Raises:
+            UserError: No mask, or one of another size.
+        """
+        if mask is None:
+            raise UserError("inpainting needs a mask of the hole, white = unknown (--mask FILE, or mask= in Python)")
+        return self._filled(image, binary_mask(mask, image), generator)
+
+    def linear(self, height: int, width: int, mask: Tensor | None = None) -> LinearOperator:
+        """A = 1 - mask.
+
+        Raises:
+            UserError: No mask, or one of another size.
+        """
+        if mask is None or mask.shape[-2:] != (height, width):
+            raise UserError(f"{type(self).__name__}: A depends on the hole; give its mask, {height} x {width}")
+        return diagonal(mask)
+
+    def _filled(self, x: Tensor, mask: Tensor, generator: Generator) -> Degraded:
+        if self.fill == "noise":
+            fill = randn_like(x, generator)
+        else:
+            fill = torch.full_like(x, 1.0 if self.fill == "white" else 0.0)
+        # Not by arithmetic: what lies under the hole may be NaN, and known pixels stay bit-exact.
+        return Degraded(torch.where(mask > 0, fill, x), mask)
 
 
 @register_degradation("inpaint")
 @dataclass(frozen=True)
-class Inpaint(Degradation):
+class Inpaint(Holed):
     """x_1 = (1 - mask) x_0 + mask fill; known pixels are kept exactly.
 
     Args:
@@ -31,7 +73,7 @@ class Inpaint(Degradation):
     mask: Literal["center", "freeform", "folder"] = "center"
     area: tuple[float, float] | None = None
     folder: Path | None = None
-    fill: Literal["noise", "white", "grey"] = "noise"
+    fill: Fill = "noise"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -47,10 +89,6 @@ class Inpaint(Degradation):
             if not 0 < low <= high <= 0.9:
                 raise UserError(f"Inpaint: area = [{low}, {high}] must be two rising shares above 0 and at most 0.9")
 
-    @property
-    def masked(self) -> bool:
-        return True
-
     @cached_property
     def _files(self) -> list[Path]:
         return mask_files(Path(self.folder or "."))
@@ -58,17 +96,7 @@ class Inpaint(Degradation):
     def __call__(self, x_0: Tensor, generator: Generator) -> Degraded:
         height, width = x_0.shape[-2:]
         masks = [self._draw_mask(height, width, one) for one in per_sample(generator, len(x_0))]
-        return self._fill(x_0, torch.stack(masks)[:, None].to(x_0), generator)
-
-    def prepare(self, image: Tensor, generator: Generator, mask: Tensor | None = None) -> Degraded:
-        """As `Degradation.prepare`; the image's pixels under the mask do not matter.
-
-        Raises:
-            UserError: No mask, or one of another size.
-        """
-        if mask is None:
-            raise UserError("inpainting needs a mask of the hole, white = unknown (--mask FILE, or mask= in Python)")
-        return self._fill(image, binary_mask(mask, image), generator)
+        return self._filled(x_0, torch.stack(masks)[:, None].to(x_0), generator)
 
     def _draw_mask(self, height: int, width: int, generator: torch.Generator) -> Tensor:
         if self.mask == "center":
@@ -77,10 +105,52 @@ class Inpaint(Degradation):
             return brush_mask(height, width, self.area or (0.1, 0.2), generator)
         return folder_mask(self._files, height, width, generator)
 
-    def _fill(self, x: Tensor, mask: Tensor, generator: Generator) -> Degraded:
-        if self.fill == "noise":
-            fill = randn_like(x, generator)
-        else:
-            fill = torch.full_like(x, 1.0 if self.fill == "white" else 0.0)
-        # Not by arithmetic: what lies under the hole may be NaN, and known pixels stay bit-exact.
-        return Degraded(torch.where(mask > 0, fill, x), mask)
+
+@register_degradation("crop-out")
+@dataclass(frozen=True)
+class CropOut(Holed):
+    """x_1 = (1 - mask) x_0 + mask fill, with rectangles as holes; they may overlap.
+
+    Args:
+        count: How many. A whole number, or [low, high].
+        size: Share of the image's side that each side of a rectangle has, drawn for each from [low, high].
+        fill: As in `inpaint`.
+    """
+
+    count: WholeRange = (1, 3)
+    size: Range = (0.1, 0.4)
+    fill: Fill = "noise"
+    limits: ClassVar = {"count": (1, 100), "size": (0.001, 1)}
+
+    @property
+    def parameter_names(self) -> tuple[str, ...]:
+        """The count; of the sizes there are several for each image, and the mask shows them."""
+        return tuple(name for name in super().parameter_names if name == "count")
+
+    def __call__(self, x_0: Tensor, generator: Generator) -> Degraded:
+        draws = Draws(self, x_0, generator)
+        counts = draws("count", whole=True)
+        height, width = x_0.shape[-2:]
+        masks = [
+            self._draw_mask(height, width, int(count), one)
+            for count, one in zip(counts, per_sample(generator, len(x_0)), strict=True)
+        ]
+        filled = self._filled(x_0, torch.stack(masks)[:, None].to(x_0), generator)
+        return Degraded(filled.x_1, filled.mask, parameters=draws.parameters)
+
+    def _draw_mask(self, height: int, width: int, count: int, generator: torch.Generator) -> Tensor:
+        low, high = self.size if isinstance(self.size, tuple | list) else (self.size, self.size)
+        mask = torch.zeros(height, width)
+        for place in rand((count, 4), generator).tolist():
+            (top, rows), (left, columns) = (
+                _interval(side, low + (high - low) * share, shift)
+                for side, share, shift in ((height, place[0], place[1]), (width, place[2], place[3]))
+            )
+            mask[top : top + rows, left : left + columns] = 1
+        return mask
+
+
+def _interval(side: int, share: float, shift: float) -> tuple[int, int]:
+    """Start and length of an interval inside 0..side; shift in [0, 1) says where."""
+    length = max(1, round(side * share))
+    return int(shift * (side - length + 1)), length

@@ -1,9 +1,9 @@
-"""JPEG compression at a fixed quality, 4:2:0."""
+"""JPEG compression, 4:2:0."""
 
 import io
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -12,8 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 from i2i_bridge.degradations.base import Degradation, Degraded
-from i2i_bridge.degradations.linear import precise
-from i2i_bridge.errors import UserError
+from i2i_bridge.degradations.linear import cosine_transform, precise
+from i2i_bridge.degradations.ranges import Draws, WholeRange
 from i2i_bridge.randomness import Generator
 from i2i_bridge.registry import register_degradation
 
@@ -59,15 +59,18 @@ def quantisation_tables(quality: int) -> tuple[Tensor, Tensor]:
 @lru_cache(maxsize=1)
 def block_transform() -> Tensor:
     """Orthonormal DCT-II of an 8x8 block as a matrix on the 64 pixels in row order, (64, 64) float64."""
-    k = torch.arange(8, dtype=torch.float64)
-    cosines = torch.cos(torch.pi / 8 * (k + 0.5) * k[:, None]) / 2
-    cosines[0] /= 2**0.5
+    cosines = cosine_transform(8)
     return torch.kron(cosines, cosines)
 
 
 def _quantised(plane: Tensor, table: Tensor) -> Tensor:
-    """Each 8x8 block's coefficients rounded to multiples of the table's, and back. plane: (..., H, W)."""
-    transform, step = block_transform().to(plane), table.flatten().to(plane)
+    """Each 8x8 block's coefficients rounded to multiples of the table's, and back.
+
+    Args:
+        plane: (B, C, H, W).
+        table: (B or 1, 1, 8, 8).
+    """
+    transform, step = block_transform().to(plane), rearrange(table.to(plane), "... i j -> ... 1 1 (i j)")
     blocks = rearrange(plane, "... (h i) (w j) -> ... h w (i j)", i=8, j=8)
     levels = blocks @ transform.T / step
     # Flat 8-bit blocks land exactly half-way (white at quality 50: 63.5); without the snap, the last bit of a
@@ -82,19 +85,15 @@ class Jpeg(Degradation):
     """x_1 = decode(encode(x_0)), with chroma at half resolution. 1 or 3 channels.
 
     Args:
-        quality: 1 to 100.
+        quality: 1 to 100, or [low, high].
         backend: "ddrm": the operator of the paper's models, on any device: chroma decimated, not rounded to 8
             bits, not clamped (a few per cent of the values leave [-1, 1]); sides must be multiples of 16.
             "pillow": libjpeg, as in the files that users have. "kornia": kornia's differentiable codec.
     """
 
-    quality: int
+    quality: WholeRange
     backend: Literal["ddrm", "pillow", "kornia"] = "ddrm"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 1 <= self.quality <= 100:
-            raise UserError(f"Jpeg: quality = {self.quality} is outside 1..100")
+    limits: ClassVar = {"quality": (1, 100)}
 
     @property
     def multiple(self) -> int:
@@ -102,39 +101,46 @@ class Jpeg(Degradation):
 
     def __call__(self, x_0: Tensor, generator: Generator) -> Degraded:
         self.check_image(x_0, channels=(1, 3))
-        codec = {"ddrm": self._ddrm, "pillow": self._pillow, "kornia": self._kornia}[self.backend]
-        return Degraded(codec(x_0))
+        codec = {"ddrm": _ddrm, "pillow": _pillow, "kornia": _kornia}[self.backend]
+        draws = Draws(self, x_0, generator)
+        return Degraded(
+            codec(x_0, [int(quality) for quality in draws("quality", whole=True)]), parameters=draws.parameters
+        )
 
-    def _ddrm(self, x_0: Tensor) -> Tensor:
-        luma_table, chroma_table = quantisation_tables(self.quality)
-        pixels = (precise(x_0) + 1) * 127.5
-        if pixels.shape[1] == 1:
-            decoded = _quantised(pixels - 128, luma_table) + 128
-        else:
-            # Chroma's offset of 128 and the centring of -128 cancel.
-            ycbcr = torch.einsum("ij,bjhw->bihw", pixels.new_tensor(_TO_YCBCR), pixels)
-            luma = _quantised(ycbcr[:, :1] - 128, luma_table) + 128
-            chroma = _quantised(ycbcr[:, 1:, ::2, ::2], chroma_table)
-            chroma = chroma.repeat_interleave(2, -2).repeat_interleave(2, -1)
-            decoded = torch.einsum("ij,bjhw->bihw", pixels.new_tensor(_TO_RGB), torch.cat([luma, chroma], 1))
-        return (decoded / 127.5 - 1).to(x_0.dtype)
 
-    def _pillow(self, x_0: Tensor) -> Tensor:
-        pixels = ((x_0 + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-        decoded = []
-        for image in pixels.permute(0, 2, 3, 1).cpu().numpy():
-            file = io.BytesIO()
-            # Grey images are two-dimensional to Pillow.
-            Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(
-                file, "JPEG", quality=self.quality, subsampling="4:2:0"
-            )
-            decoded.append(np.asarray(Image.open(file)).reshape(image.shape))
-        return torch.from_numpy(np.stack(decoded)).to(x_0).permute(0, 3, 1, 2).contiguous() / 127.5 - 1
+def _ddrm(x_0: Tensor, qualities: list[int]) -> Tensor:
+    tables = torch.stack([torch.stack(quantisation_tables(quality)) for quality in qualities])
+    luma_table, chroma_table = tables[:, :1], tables[:, 1:]
+    pixels = (precise(x_0) + 1) * 127.5
+    if pixels.shape[1] == 1:
+        decoded = _quantised(pixels - 128, luma_table) + 128
+    else:
+        # Chroma's offset of 128 and the centring of -128 cancel.
+        ycbcr = torch.einsum("ij,bjhw->bihw", pixels.new_tensor(_TO_YCBCR), pixels)
+        luma = _quantised(ycbcr[:, :1] - 128, luma_table) + 128
+        chroma = _quantised(ycbcr[:, 1:, ::2, ::2], chroma_table)
+        chroma = chroma.repeat_interleave(2, -2).repeat_interleave(2, -1)
+        decoded = torch.einsum("ij,bjhw->bihw", pixels.new_tensor(_TO_RGB), torch.cat([luma, chroma], 1))
+    return (decoded / 127.5 - 1).to(x_0.dtype)
 
-    def _kornia(self, x_0: Tensor) -> Tensor:
-        from kornia.enhance import jpeg_codec_differentiable
 
-        channels = x_0.shape[1]
-        pixels = ((x_0 + 1) / 2).clamp(0, 1).expand(-1, 3, -1, -1)
-        decoded = jpeg_codec_differentiable(pixels, x_0.new_tensor([float(self.quality)])) * 2 - 1
-        return decoded if channels == 3 else decoded.mean(1, keepdim=True)
+def _pillow(x_0: Tensor, qualities: list[int]) -> Tensor:
+    pixels = ((x_0 + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    decoded = []
+    for image, quality in zip(pixels.permute(0, 2, 3, 1).cpu().numpy(), qualities, strict=True):
+        file = io.BytesIO()
+        # Grey images are two-dimensional to Pillow.
+        Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(
+            file, "JPEG", quality=quality, subsampling="4:2:0"
+        )
+        decoded.append(np.asarray(Image.open(file)).reshape(image.shape))
+    return torch.from_numpy(np.stack(decoded)).to(x_0).permute(0, 3, 1, 2).contiguous() / 127.5 - 1
+
+
+def _kornia(x_0: Tensor, qualities: list[int]) -> Tensor:
+    from kornia.enhance import jpeg_codec_differentiable
+
+    channels = x_0.shape[1]
+    pixels = ((x_0 + 1) / 2).clamp(0, 1).expand(-1, 3, -1, -1)
+    decoded = jpeg_codec_differentiable(pixels, x_0.new_tensor(qualities)) * 2 - 1
+    return decoded if channels == 3 else decoded.mean(1, keepdim=True)

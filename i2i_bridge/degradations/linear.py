@@ -1,6 +1,7 @@
-"""Separable linear filters on images, as the named degradations need them."""
+"""Linear operators on images: separable filters, resizing, two-dimensional kernels; their adjoint and inverse."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
@@ -47,17 +48,30 @@ def separable_filter(
     # Shifted sums, not a convolution: exact to float32 whatever TF32 and autocast say, and one image's result
     # cannot depend on how a library splits the batch.
     for axis in (-2, -1):
-        size = x.shape[axis]
-        outputs = size // stride
-        after = max(0, (outputs - 1) * stride + len(taps) - before - size)
-        padded = x.index_select(axis, mirrored(size, before, after, border).to(x.device))
-        span = (outputs - 1) * stride + 1
-        total = torch.zeros_like(padded.narrow(axis, 0, outputs))
-        for k, tap in enumerate(taps):
-            shifted = padded.narrow(axis, k, span)
-            total.add_(shifted[..., ::stride, :] if axis == -2 else shifted[..., ::stride], alpha=tap)
-        x = total
+        x = _filter_axis(x, axis, taps, before, stride, border)
     return x
+
+
+def _filter_axis(
+    x: Tensor, axis: int, taps: Sequence[float], before: int, stride: int, border: Literal["reflect", "symmetric"]
+) -> Tensor:
+    size = x.shape[axis]
+    outputs = size // stride
+    after = max(0, (outputs - 1) * stride + len(taps) - before - size)
+    padded = x.index_select(axis, mirrored(size, before, after, border).to(x.device))
+    span = (outputs - 1) * stride + 1
+    total = torch.zeros_like(padded.narrow(axis, 0, outputs))
+    for k, tap in enumerate(taps):
+        shifted = padded.narrow(axis, k, span)
+        total.add_(shifted[..., ::stride, :] if axis == -2 else shifted[..., ::stride], alpha=tap)
+    return total
+
+
+def filter_matrix(
+    size: int, taps: Sequence[float], before: int, stride: int, border: Literal["reflect", "symmetric"]
+) -> Tensor:
+    """`separable_filter` of one axis as a matrix, (size // stride, size) float64."""
+    return _filter_axis(torch.eye(size, dtype=torch.float64), -2, taps, before, stride, border)
 
 
 @lru_cache(maxsize=1)
@@ -69,3 +83,168 @@ def cubic_taps() -> tuple[float, ...]:
     distances = [abs(k - 7.5) / 4 for k in range(16)]
     taps = [1.5 * d**3 - 2.5 * d**2 + 1 if d <= 1 else -0.5 * d**3 + 2.5 * d**2 - 4 * d + 2 for d in distances]
     return tuple(tap / sum(taps) for tap in taps)
+
+
+Resampling = Literal["nearest", "area", "bilinear", "bicubic", "lanczos"]
+
+
+@lru_cache(maxsize=64)
+def resize_matrix(size: int, new: int, kernel: Resampling) -> Tensor:
+    """Resizing of one axis as a matrix, (new, size) float64; rows sum to 1.
+
+    Antialiased as in image libraries: where the image gets smaller, the kernel is widened by size / new. Pixels are
+    areas (centres at half), and beyond the border there is nothing.
+
+    Args:
+        kernel: "area": the share that each pixel has in the new one, also for fractions. "bilinear": the triangle.
+            "bicubic": Keys' cubic, a = -1/2. "lanczos": sinc(d) sinc(d / 3). "nearest": one pixel, no widening.
+    """
+    ratio = size / new
+    centres = (torch.arange(new, dtype=torch.float64)[:, None] + 0.5) * ratio
+    pixels = torch.arange(size, dtype=torch.float64)
+    if kernel == "nearest":
+        return (pixels == centres.floor().clamp(max=size - 1)).double()
+    if kernel == "area":
+        weights = torch.minimum(centres + ratio / 2, pixels + 1) - torch.maximum(centres - ratio / 2, pixels)
+        weights = weights.clamp(min=0)
+    else:
+        d = (pixels + 0.5 - centres).abs() / max(1.0, ratio)
+        if kernel == "bilinear":
+            weights = (1 - d).clamp(min=0)
+        elif kernel == "bicubic":
+            near, far = 1.5 * d**3 - 2.5 * d**2 + 1, -0.5 * d**3 + 2.5 * d**2 - 4 * d + 2
+            weights = torch.where(d <= 1, near, torch.where(d < 2, far, 0.0))
+        else:
+            weights = torch.where(d < 3, torch.sinc(d) * torch.sinc(d / 3), 0.0)
+    return weights / weights.sum(1, keepdim=True)
+
+
+def resized(x: Tensor, size: Sequence[int], kernel: Resampling) -> Tensor:
+    """x (..., H, W) at another size (height, width); see `resize_matrix`."""
+    rows, columns = resize_matrix(x.shape[-2], size[0], kernel), resize_matrix(x.shape[-1], size[1], kernel)
+    return two_sided(rows, x, columns)
+
+
+def two_sided(rows: Tensor, x: Tensor, columns: Tensor) -> Tensor:
+    """rows x columns^T for images x (..., H, W), in float64 and back."""
+    exact = precise(x)
+    return (rows.to(exact) @ exact @ columns.to(exact).mT).to(x.dtype)
+
+
+def convolved(x: Tensor, kernels: Tensor) -> Tensor:
+    """Convolution of each image with its own kernel; the image is mirrored about its edges.
+
+        y[i, j] = sum_kl kernels[k, l] x[i - k + K // 2, j - l + K // 2]
+
+    Args:
+        x: (B, C, H, W).
+        kernels: (B or 1, K, K), K odd.
+    """
+    # By Fourier transform: large kernels cost no more. In float64, though float32 would be three times faster: its
+    # last bit depends on the number of threads, and a sample must be the same in any worker.
+    height, width = x.shape[-2:]
+    reach = kernels.shape[-1] // 2
+    exact = precise(x)
+    padded = exact.index_select(-2, mirrored(height, reach, reach, "symmetric").to(x.device))
+    padded = padded.index_select(-1, mirrored(width, reach, reach, "symmetric").to(x.device))
+    size = [_smooth(side) for side in padded.shape[-2:]]
+    spectrum = torch.fft.rfft2(kernels.to(exact), s=size)[:, None]
+    spread = torch.fft.irfft2(torch.fft.rfft2(padded, s=size) * spectrum, s=size)
+    cut: Tensor = spread[..., 2 * reach :, 2 * reach :][..., :height, :width]
+    return cut.to(x.dtype)
+
+
+def _smooth(size: int) -> int:
+    """The next number whose prime factors are 2, 3 and 5: others make a Fourier transform several times slower."""
+    while True:
+        rest = size
+        for prime in (2, 3, 5):
+            while rest % prime == 0:
+                rest //= prime
+        if rest == 1:
+            return size
+        size += 1
+
+
+@dataclass(frozen=True, eq=False)
+class LinearOperator:
+    """A, of x_1 = A x_0 + offset + what is random, with what guidance needs of it.
+
+    All take and give images (B, C, H, W) on any device, float32 or float64; the work is done in float64.
+
+    Args:
+        forward: x -> A x.
+        adjoint: y -> A^T y, so that <A x, y> = <x, A^T y>.
+        pinv: y -> A^+ y, so that A A^+ A = A: the smallest x whose A x is nearest to y.
+        offset: What is added to A x besides, of the shape of the given x, whose values do not matter. A hole's fill
+            and noise are not part of it.
+    """
+
+    forward: Callable[[Tensor], Tensor]
+    adjoint: Callable[[Tensor], Tensor]
+    pinv: Callable[[Tensor], Tensor]
+    offset: Callable[[Tensor], Tensor] = torch.zeros_like
+
+
+def diagonal(mask: Tensor | None) -> LinearOperator:
+    """A x = (1 - mask) x for a mask of zeros and ones; the identity for None."""
+    if mask is None:
+        return LinearOperator(torch.clone, torch.clone, torch.clone)
+
+    def known(x: Tensor) -> Tensor:
+        # Not by a product: what lies under the hole may be NaN.
+        return torch.where(mask.to(x.device) > 0, 0.0, x)
+
+    return LinearOperator(known, known, known)
+
+
+def separable(rows: Tensor, columns: Tensor) -> LinearOperator:
+    """A x = rows x columns^T, for rows (H', H) and columns (W', W)."""
+    # Applied factor by factor: the product V S^-1 U^T as one matrix would carry errors of 1 / smallest value.
+    factors = [_factors(matrix) for matrix in (rows, columns)]
+
+    def pinv(y: Tensor) -> Tensor:
+        (u, s, v), (p, q, r) = factors
+        middle = two_sided(u.mT, precise(y), p.mT) * torch.outer(s, q).to(precise(y))
+        return two_sided(v, middle, r).to(y.dtype)
+
+    return LinearOperator(lambda x: two_sided(rows, x, columns), lambda y: two_sided(rows.mT, y, columns.mT), pinv)
+
+
+def _factors(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """U, 1 / s (0 for s below 1e-10 of the largest) and V of matrix = U diag(s) V^T."""
+    u, s, vh = torch.linalg.svd(matrix, full_matrices=False)
+    return u, torch.where(s > 1e-10 * s[0], 1 / s, 0.0), vh.mT
+
+
+def convolution(kernel: Tensor, height: int, width: int) -> LinearOperator | None:
+    """A x = `convolved` with one kernel (K, K), or None if it is not symmetric about both axes.
+
+    A symmetric kernel on an image that is mirrored about its edges is diagonal in the cosine transform (DCT-II),
+    which is orthonormal: A is its own adjoint. For others there is no such form, and step-by-step inverses of blurs
+    take thousands of steps.
+    """
+    if not (torch.allclose(kernel, kernel.flip(0), atol=1e-9) and torch.allclose(kernel, kernel.flip(1), atol=1e-9)):
+        return None
+    rows, columns = cosine_transform(height), cosine_transform(width)
+    reach = torch.arange(len(kernel), dtype=torch.float64) - len(kernel) // 2
+    waves = [
+        torch.cos(torch.pi / side * torch.arange(side, dtype=torch.float64)[:, None] * reach)
+        for side in (height, width)
+    ]
+    gains = waves[0] @ kernel @ waves[1].T
+    inverse = torch.where(gains.abs() > 1e-10 * gains.abs().max(), 1 / gains, 0.0)
+
+    def scaled(x: Tensor, by: Tensor) -> Tensor:
+        exact = two_sided(rows, precise(x), columns) * by.to(precise(x))
+        return two_sided(rows.mT, exact, columns.mT).to(x.dtype)
+
+    return LinearOperator(lambda x: scaled(x, gains), lambda y: scaled(y, gains), lambda y: scaled(y, inverse))
+
+
+def cosine_transform(size: int) -> Tensor:
+    """The orthonormal DCT-II as a matrix, (size, size) float64."""
+    k = torch.arange(size, dtype=torch.float64)
+    cosines: Tensor = torch.cos(torch.pi / size * (k + 0.5) * k[:, None]) * (2 / size) ** 0.5
+    cosines[0] /= 2**0.5
+    return cosines

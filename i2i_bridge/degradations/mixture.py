@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from i2i_bridge.degradations.base import Degradation, Degraded
+from i2i_bridge.degradations.ranges import member_labels
 from i2i_bridge.errors import UserError
 from i2i_bridge.randomness import Generator, per_sample, rand
 from i2i_bridge.registry import DEGRADATIONS, register_degradation
@@ -16,7 +17,9 @@ from i2i_bridge.registry import DEGRADATIONS, register_degradation
 @register_degradation("mixture")
 @dataclass(frozen=True)
 class Mixture(Degradation):
-    """x_1 = A_k x_0, with k drawn for each sample by its generator.
+    """Random choice: x_1 = A_k x_0, with k drawn for each sample by its generator.
+
+    k is the parameter "pick", from 0; a member's own parameters follow its name, as in "jpeg.quality".
 
     If any member has masks, all results have: a member without gets a mask of ones, because nothing of its
     x_1 is known exactly. Members must agree on the condition.
@@ -29,12 +32,14 @@ class Mixture(Degradation):
     degradations: list[dict[str, Any]]
     weights: list[float] | None = None
     members: tuple[Degradation, ...] = field(init=False, repr=False, compare=False)
+    labels: tuple[str, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.degradations:
             raise UserError("Mixture: degradations is empty; name at least one")
         object.__setattr__(self, "members", tuple(DEGRADATIONS.build(table) for table in self.degradations))
+        object.__setattr__(self, "labels", tuple(member_labels(self.degradations)))
         weights = [1.0] * len(self.members) if self.weights is None else self.weights
         if len(weights) != len(self.members):
             raise UserError(f"Mixture: {len(weights)} weights for {len(self.members)} degradations")
@@ -61,6 +66,11 @@ class Mixture(Degradation):
     def condition_channels(self) -> int:
         return self.members[0].condition_channels
 
+    @property
+    def parameter_names(self) -> tuple[str, ...]:
+        pairs = zip(self.members, self.labels, strict=True)
+        return ("pick", *(f"{label}.{name}" for member, label in pairs for name in member.parameter_names))
+
     def __call__(self, x_0: Tensor, generator: Generator) -> Degraded:
         self.check_image(x_0)
         generators = per_sample(generator, len(x_0))
@@ -68,6 +78,8 @@ class Mixture(Degradation):
         x_1 = torch.empty_like(x_0)
         mask = torch.ones_like(x_0[:, :1]) if self.masked else None
         condition = x_0.new_empty(len(x_0), self.condition_channels, *x_0.shape[-2:])
+        parameters = {name: x_0.new_full((len(x_0),), math.nan, dtype=torch.float32) for name in self.parameter_names}
+        parameters["pick"] = torch.tensor(picks, dtype=torch.float32).to(x_0.device)
         for k in sorted(set(picks)):
             chosen = [i for i, pick in enumerate(picks) if pick == k]
             degraded = self.members[k](x_0[chosen], [generators[i] for i in chosen])
@@ -76,7 +88,9 @@ class Mixture(Degradation):
                 mask[chosen] = degraded.mask
             if degraded.condition is not None:
                 condition[chosen] = degraded.condition
-        return Degraded(x_1, mask, condition if self.condition_channels else None)
+            for name, values in degraded.parameters.items():
+                parameters[f"{self.labels[k]}.{name}"][chosen] = values
+        return Degraded(x_1, mask, condition if self.condition_channels else None, parameters)
 
     def prepare(self, image: Tensor, generator: Generator, mask: Tensor | None = None) -> Degraded:
         """As `Degradation.prepare`, by the first member with masks if a mask is given, else without.
@@ -89,6 +103,9 @@ class Mixture(Degradation):
         if self.masked and degraded.mask is None:
             return Degraded(degraded.x_1, torch.ones_like(degraded.x_1[:, :1]), degraded.condition)
         return degraded
+
+    def reduced(self, x_1: Tensor) -> Tensor:
+        return self.members[0].reduced(x_1) if self.scale > 1 else x_1
 
     def _pick(self, generators: list[torch.Generator]) -> list[int]:
         weights = torch.tensor(self.weights or [1.0] * len(self.members), dtype=torch.float64)

@@ -2,11 +2,13 @@
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
 from i2i_bridge.degradations.base import Degradation, Degraded
-from i2i_bridge.errors import UserError
+from i2i_bridge.degradations.linear import LinearOperator, diagonal
+from i2i_bridge.degradations.ranges import Draws, Range, column
 from i2i_bridge.randomness import Generator, randn_like
 from i2i_bridge.registry import register_degradation
 
@@ -17,15 +19,17 @@ class Noise(Degradation):
     """x_1 = x_0 + std z, z ~ N(0, 1); not clamped.
 
     Args:
-        std: In units of [-1, 1] images: 2 / 255 is one grey level.
+        std: In units of [-1, 1] images: 2 / 255 is one grey level. A number, or [low, high].
     """
 
-    std: float
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not (math.isfinite(self.std) and self.std >= 0):
-            raise UserError(f"Noise: std = {self.std} must not be negative")
+    std: Range
+    limits: ClassVar = {"std": (0, math.inf)}
 
     def __call__(self, x_0: Tensor, generator: Generator) -> Degraded:
-        return Degraded(x_0 + self.std * randn_like(x_0, generator))
+        draws = Draws(self, x_0, generator)
+        std = draws("std")
+        return Degraded(x_0 + column(std, x_0) * randn_like(x_0, generator), parameters=draws.parameters)
+
+    def linear(self, height: int, width: int, mask: Tensor | None = None) -> LinearOperator:
+        """The identity: the noise is b."""
+        return diagonal(None)

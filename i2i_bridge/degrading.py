@@ -1,0 +1,198 @@
+"""Degradations applied to files: `i2i-bridge degrade`."""
+
+import csv
+import io
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from i2i_bridge.degradations.base import Degradation, Degraded
+from i2i_bridge.degradations.linear import mirrored
+from i2i_bridge.errors import UserError
+from i2i_bridge.files import write_whole
+from i2i_bridge.images import Picture, find_images, read_picture, to_pixels, to_tensor, write_picture
+from i2i_bridge.montage import montage
+from i2i_bridge.randomness import generator
+from i2i_bridge.registry import DEGRADATIONS
+from i2i_bridge.restoring import file_jobs
+
+PARAMETERS_FILE = "parameters.csv"
+
+
+@dataclass
+class Degradings:
+    """What `degrade_files` did."""
+
+    written: int = 0
+    parameters: dict[str, dict[str, float]] = field(default_factory=dict)
+    """What was drawn, by file (its path below the input) and name; no entry for a file for which nothing was."""
+    problems: list[str] = field(default_factory=list)
+    """One line for each image that could not be degraded."""
+
+
+def parse_op(text: str) -> dict[str, Any]:
+    """The table that `name:key=value,key=value` means; values as in TOML, strings also without quotes.
+
+        jpeg:quality=[5, 30],backend=pillow  ->  {name = "jpeg", quality = [5, 30], backend = "pillow"}
+
+    Raises:
+        UserError: The text reads otherwise, or a key comes twice.
+    """
+    name, colon, rest = text.partition(":")
+    table: dict[str, Any] = {"name": name.strip()}
+    for setting in split_list(rest) if colon else []:
+        key, equals, value = (part.strip() for part in setting.partition("="))
+        if not (key and equals and value):
+            raise UserError(f"--op {text}: '{setting}' is not key=value; write name:key=value,key=value")
+        if key in table:
+            raise UserError(f"--op {text}: '{key}' is there twice")
+        table[key] = toml_value(value)
+    return table
+
+
+def split_list(text: str) -> list[str]:
+    """The parts between commas that are outside of brackets, braces and quotes."""
+    parts, depth, quote = [""], 0, ""
+    for letter in text:
+        if quote:
+            quote = "" if letter == quote else quote
+        elif letter in "\"'":
+            quote = letter
+        else:
+            depth += (letter in "[{") - (letter in "]}")
+        if letter == "," and depth == 0 and not quote:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return parts
+
+
+def toml_value(text: str) -> Any:
+    """A TOML value; what is none is a string without quotes."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text.strip()
+
+
+def build_ops(tables: Sequence[Mapping[str, Any]]) -> Degradation:
+    """The degradation of one table, or the `compose` of several.
+
+    Raises:
+        UserError: There is none, or a table is wrong.
+    """
+    if not tables:
+        raise UserError("--op is missing; for example --op jpeg:quality=5, and `list degradations` shows all")
+    table = tables[0] if len(tables) == 1 else {"name": "compose", "degradations": [dict(table) for table in tables]}
+    degradation: Degradation = DEGRADATIONS.build(table)
+    return degradation
+
+
+def degrade_files(
+    tables: Sequence[Mapping[str, Any]],
+    source: Path,
+    target: Path,
+    *,
+    seed: int = 0,
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> Degradings:
+    """Degrade a file, or every image below a folder, keeping names, sizes, bit depth and alpha.
+
+    Each file's draws are keyed by the seed and its name, so they do not depend on the other files. A mask is written
+    beside as NAME-mask.png, white = unknown; what was drawn for a folder goes to its parameters.csv. A bad image of a
+    folder does not stop the others.
+
+    Args:
+        tables: Degradations in order, as in a recipe.
+        report: Called with (images done, images in all).
+
+    Raises:
+        UserError: The degradations are wrong, the input is missing, the output would overwrite it, or a single file
+            cannot be degraded.
+    """
+    degradation = build_ops(tables)
+    jobs = file_jobs(source, target)
+    done = Degradings()
+    for i, (file, result) in enumerate(jobs):
+        name = file.relative_to(source).as_posix() if source.is_dir() else file.name
+        try:
+            picture = read_picture(file)
+            degraded = _degrade(degradation, picture, seed, name)
+            dtype = picture.pixels.dtype.type
+            write_picture(result, Picture(to_pixels(degraded.x_1[0], dtype), picture.alpha))
+            if degraded.mask is not None:
+                hole = Picture(to_pixels(degraded.mask[0] * 2 - 1), None)
+                write_picture(result.with_name(f"{result.stem}-mask.png"), hole)
+            if degraded.parameters:
+                done.parameters[name] = {key: float(values[0]) for key, values in degraded.parameters.items()}
+            done.written += 1
+        except UserError as error:
+            if source.is_file():
+                raise
+            done.problems.append(str(error) if str(file) in str(error) else f"{file}: {error}")
+        report(i + 1, len(jobs))
+    if source.is_dir() and done.parameters:
+        write_whole(target / PARAMETERS_FILE, _table(done.parameters).encode())
+    return done
+
+
+def strengths_sheet(
+    tables: Sequence[Mapping[str, Any]], vary: str, source: Path, file: Path, *, rows: int = 6, seed: int = 0
+) -> str:
+    """Write a PNG with a row for each image: clean | each value of one option; and say what its columns are.
+
+    Args:
+        tables: Degradations in order; the option is the last one's.
+        vary: key=value,value,...
+        source: An image, or a folder of which the first `rows` are taken.
+
+    Raises:
+        UserError: A wrong degradation, option, input or output.
+    """
+    key, equals, values = (part.strip() for part in vary.partition("="))
+    words = [word.strip() for word in split_list(values)]
+    if not (key and equals and all(words)):
+        raise UserError(f"--vary {vary}: write key=value,value,... such as quality=5,10,20,40")
+    varied = [[*tables[:-1], {**tables[-1], key: toml_value(word)}] if tables else [] for word in words]
+    degradations = [build_ops(one) for one in varied]
+    if not source.exists():
+        raise UserError(f"{source}: no such file or folder")
+    files = [source] if source.is_file() else find_images(source)[:rows]
+    if not files:
+        raise UserError(f"{source}: no images in this folder")
+    if file.resolve() in [one.resolve() for one in files]:
+        raise UserError(f"{file}: the sheet would overwrite the input")
+    table: list[list[Tensor]] = []
+    for one in files:
+        picture = read_picture(one)
+        shown = [_degrade(degradation, picture, seed, one.name).x_1[0] for degradation in degradations]
+        table.append([to_tensor(picture.pixels), *shown])
+    header = ["clean", *(f"{key} {word}" for word in words)]
+    write_picture(file, Picture(montage(table, header), None))
+    return f"{' | '.join(header)}, {len(table)} row{'s' if len(table) > 1 else ''}"
+
+
+def _degrade(degradation: Degradation, picture: Picture, seed: int, name: str) -> Degraded:
+    """One picture; sides that do not suit the degradation are continued by mirroring, and cut off again."""
+    clean = to_tensor(picture.pixels)[None]
+    height, width = clean.shape[-2:]
+    rows, columns = (mirrored(side, 0, -side % degradation.multiple, "symmetric") for side in (height, width))
+    degraded = degradation(clean[..., rows, :][..., columns], [generator(seed, "degrade", name)])
+    mask = None if degraded.mask is None else degraded.mask[..., :height, :width]
+    return Degraded(degraded.x_1[..., :height, :width], mask, None, degraded.parameters)
+
+
+def _table(parameters: Mapping[str, Mapping[str, float]]) -> str:
+    names = list(next(iter(parameters.values())))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["file", *names])
+    for file, values in parameters.items():
+        # What a sample had no use for (NaN) is an empty cell.
+        writer.writerow([file, *("" if np.isnan(values[name]) else f"{values[name]:.6g}" for name in names)])
+    return text.getvalue()
