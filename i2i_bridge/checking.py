@@ -1,29 +1,40 @@
 """Looking at every image of a dataset before training does: all problems in one pass."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from torch.utils.data import DataLoader, Dataset
+
 from i2i_bridge import registry
-from i2i_bridge.data.cards import card_names, is_card, load_card, open_source
+from i2i_bridge.data.cards import Statistics, card_names, is_card, load_card, open_source
 from i2i_bridge.data.items import item_of
-from i2i_bridge.data.loading import decode_item
+from i2i_bridge.data.loading import Afresh, PairDataset, decode_item
 from i2i_bridge.data.pairs import PairSource, shared_files
 from i2i_bridge.data.splits import HOLD_OUT
 from i2i_bridge.errors import UserError
+from i2i_bridge.inspecting import Facts, facts_of, verdicts
 from i2i_bridge.recipe import Recipe, load_recipe, toml_value
 
-Look = Callable[[int], Any]
-"""Reads item i; raises UserError where it is unusable."""
+
+@dataclass(frozen=True)
+class Checked:
+    """What `check_data` found: a line for all, one for each problem, and one for each thing only worth knowing."""
+
+    summary: str
+    problems: list[str]
+    notes: list[str]
 
 
 def check_data(
     what: str, settings: list[str], *, report: Callable[[int, int], None] = lambda done, total: None
-) -> tuple[str, list[str]]:
-    """A summary line, and one line for each problem of a dataset.
+) -> Checked:
+    """Read every item of a dataset and say what is wrong with it.
 
     A recipe's items are decoded, paired, cut and degraded as training would; those of a card or folder are decoded
-    and paired.
+    and paired. Then they are compared with each other (`inspecting.verdicts`).
 
     Args:
         what: A recipe, a dataset card (shipped, or a TOML file), or a folder.
@@ -34,7 +45,7 @@ def check_data(
     Raises:
         UserError: No split can be opened at all.
     """
-    opened: dict[str, tuple[PairSource, Look]] = {}
+    opened: dict[str, _Looking] = {}
     problems: list[str] = []
     plain = _is_folder(what) or what in card_names() or is_card(Path(what))
     for split in ("train", "val"):
@@ -46,27 +57,62 @@ def check_data(
             problems.append(f"{split}: {error}")
     if not opened:
         raise UserError(problems[0].split(": ", 1)[1])
-    total = sum(len(source) for source, _ in opened.values())
+    total = sum(len(looking) for looking in opened.values())
     done = 0
     found: dict[str, list[str]] = {}
-    for split, (source, look) in opened.items():
-        lines = list(getattr(source, "pairing_problems", []))
-        for i in range(len(source)):
-            try:
-                look(i)
-            except UserError as error:
-                lines.append(str(error))
+    facts: dict[str, list[Facts]] = {}
+    for split, looking in opened.items():
+        lines = list(getattr(looking.source, "pairing_problems", []))
+        facts[split] = []
+        for seen in _looked(looking):
+            (lines if isinstance(seen, str) else facts[split]).append(seen)  # type: ignore[arg-type]
             done += 1
             report(done, total)
         for line in lines:
             found.setdefault(line, []).append(split)
     problems += [f"{', '.join(splits)}: {line}" for line, splits in found.items()]
-    summary = f"{what}: " + ", ".join(f"{split} {len(source)}" for split, (source, _) in opened.items())
-    summary += f" items; {len(problems) or 'no'} problem{'' if len(problems) == 1 else 's'}"
-    shared = shared_files(opened["train"][0], opened["val"][0]) if len(opened) == 2 else None
+    more, notes = verdicts(facts, _statistics(what, plain))
+    problems += more
+    shared = shared_files(opened["train"].source, opened["val"].source) if len(opened) == 2 else None
     if shared:
-        summary += f"; note: {shared} of the val items are train items too; {HOLD_OUT}"
-    return summary, problems
+        notes.append(f"{shared} of the val items are train items too; {HOLD_OUT}")
+    counts = ", ".join(f"{split} {len(looking)}" for split, looking in opened.items())
+    plural = "" if len(problems) == 1 else "s"
+    return Checked(f"{what}: {counts} items; {len(problems) or 'no'} problem{plural}", problems, notes)
+
+
+class _Looking(Dataset[Any]):
+    """The facts of item i, or one line of what is wrong with it."""
+
+    def __init__(self, source: PairSource, channels: int | None = None, dataset: PairDataset | None = None) -> None:
+        self.source, self.channels, self.dataset = source, channels, dataset
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, i: int) -> Facts | str:
+        try:
+            item = item_of(self.source, i)
+            facts = facts_of(item)
+            if self.dataset is not None:
+                self.dataset[i]
+            elif self.channels is not None:
+                decode_item(item, self.channels)
+            return facts
+        except UserError as error:
+            return str(error)
+
+
+def _looked(looking: _Looking) -> Iterator[Facts | str]:
+    # Starting workers takes as long as reading some hundred files.
+    workers = min(os.cpu_count() or 1, 8) if len(looking) > 400 else 0
+    # Wrapped like training's stream, so that spawned workers know a user's plug-ins.
+    yield from DataLoader(Afresh(looking), batch_size=None, num_workers=workers)
+
+
+def _statistics(what: str, plain: bool) -> Statistics | None:
+    name = what if plain else (load_recipe(what).data.card or "")
+    return load_card(name).statistics if name and not _is_folder(name) else None
 
 
 def _is_folder(what: str) -> bool:
@@ -80,7 +126,7 @@ def _lenient(table: dict[str, Any]) -> dict[str, Any]:
     return table | {"lenient": True} if knows else table
 
 
-def _open_table(what: str, settings: list[str], split: str) -> tuple[PairSource, Look]:
+def _open_table(what: str, settings: list[str], split: str) -> _Looking:
     options: dict[str, Any] = {}
     for setting in settings:
         key, equals, value = setting.partition("=")
@@ -88,13 +134,12 @@ def _open_table(what: str, settings: list[str], split: str) -> tuple[PairSource,
             raise UserError(f"'{setting}': an option reads key=value, such as kind=paired_folders")
         options["name" if key == "kind" else key] = toml_value(value)
     table = {"name": "images", "root": what} if _is_folder(what) else dict(load_card(what).dataset)
-    source = open_source(_lenient(table | options), split)
-    return source, lambda i: decode_item(item_of(source, i), 3)
+    return _Looking(open_source(_lenient(table | options), split))
 
 
-def _open_recipe(recipe: Recipe, split: str) -> tuple[PairSource, Look]:
+def _open_recipe(recipe: Recipe, split: str) -> _Looking:
     table = _lenient(recipe.data_table())
     name: Literal["train", "validation"] = "train" if split == "train" else "validation"
     data = recipe.data.model_copy(update={"card": None, "root": None, "source": table})
     dataset = recipe.model_copy(update={"data": data}).build_dataset(name)
-    return dataset.source, dataset.__getitem__
+    return _Looking(dataset.source, dataset=dataset)

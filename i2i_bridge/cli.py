@@ -314,17 +314,27 @@ def check(
     ] = None,
     plugin: Plugins = None,
 ) -> None:
-    """Look at every image of a dataset and list all problems in one pass; exit code 2 if there are any."""
+    """Read every image of a dataset and list all problems in one pass; exit code 2 if there are any.
+
+    Unmatched, damaged and unequal files, odd channels, the same picture in two splits, sides probably exchanged.
+    """
     _load(plugin)
     from i2i_bridge.checking import check_data
 
     with console.counting("checked") as done:
-        summary, problems = check_data(what, settings or [], report=done)
-    for problem in problems:
+        checked = check_data(what, settings or [], report=done)
+    for problem in checked.problems:
         console.say(problem)
-    console.say(summary)
-    if problems:
+    for note in checked.notes:
+        console.say(f"note: {note}")
+    console.say(checked.summary)
+    if checked.problems:
         raise typer.Exit(2)
+
+
+# The same verbs stand where one looks for what concerns data.
+cli_data.app.command("check")(check)
+cli_data.app.command("preview")(preview)
 
 
 @app.command()

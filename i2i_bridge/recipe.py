@@ -264,10 +264,17 @@ def _take_in_card(table: dict[str, Any]) -> None:
     from i2i_bridge.data.cards import load_card
 
     data = table.get("data")
-    card = str(data.get("card", "")) if isinstance(data, dict) else ""
-    if isinstance(data, dict) and (card.endswith(".toml") or card in own_card_names()):
-        source = load_card(data.pop("card")).dataset
-        data["source"] = source | data.get("source", {})
+    name = str(data.get("card", "")) if isinstance(data, dict) else ""
+    if not isinstance(data, dict) or not name:
+        return
+    card = load_card(name)
+    if card.channels is not None:
+        data.setdefault("channels", card.channels)
+    if card.value_range is not None:
+        data.setdefault("value_range", list(card.value_range))
+    if name.endswith(".toml") or name in own_card_names():
+        del data["card"]
+        data["source"] = card.dataset | data.get("source", {})
 
 
 def toml_value(text: str) -> Any:

@@ -1,5 +1,6 @@
 """A dataset of one's own, registered from the command line: its kind is guessed where the layout leaves no doubt."""
 
+import contextlib
 import os
 import re
 import tomllib
@@ -12,12 +13,14 @@ from PIL import Image, UnidentifiedImageError
 
 from i2i_bridge import registry
 from i2i_bridge.data.card_store import own_card_file, own_card_names
-from i2i_bridge.data.cards import Card, open_source, shipped_card_names
+from i2i_bridge.data.cards import Card, Statistics, open_source, shipped_card_names
+from i2i_bridge.data.items import item_of
 from i2i_bridge.data.loading import decode_item
 from i2i_bridge.data.splits import SPLITS
 from i2i_bridge.errors import UserError
 from i2i_bridge.files import write_whole
 from i2i_bridge.images import find_images
+from i2i_bridge.inspecting import facts_of, statistics_of
 from i2i_bridge.recipe import is_recipe_name
 
 TARGETS = {"b", "clean", "gt", "ground_truth", "groundtruth", "high", "hq", "hr", "original", "sharp", "target"}
@@ -29,6 +32,8 @@ SOURCES |= {"source", "sources", "src", "x1", "x_1"}
 LISTS = {".csv", ".tsv", ".jsonl"}
 HOLDOUT = (0.1, 0.2, 0.3, 0.5)
 """The share held out where nothing says it: the first that gives both splits an image."""
+MEASURED = 50
+"""So many pairs say how the sides look."""
 LOOKED_AT = 20
 """So many images tell whether files are of two halves."""
 
@@ -66,10 +71,24 @@ def register(name: str, paths: Sequence[Path], settings: Sequence[str], kind: st
         said.append(f"no folders for splits: a share of {share} is held out by name (holdout={share})")
     said.append(_look(table))
     where = " and ".join(str(path) for path in paths)
-    card = Card(name=name, summary=f"Your own: {where} ({table['name']})", licence="your own", dataset=table)
+    summary = f"Your own: {where} ({table['name']})"
+    card = Card(name=name, summary=summary, licence="your own", dataset=table, statistics=_statistics(table))
     file = own_card_file(name)
     write_whole(file, card.to_toml().encode())
     return Registered(card, file, said)
+
+
+def _statistics(table: dict[str, Any]) -> Statistics | None:
+    """How the sides of the first pairs look: by it `check` tells later when they are exchanged."""
+    try:
+        source = open_source(table, "train")
+    except UserError:  # there may be images to score on only
+        return None
+    facts = []
+    for i in range(min(len(source), MEASURED)):
+        with contextlib.suppress(UserError):  # a damaged file is for `check` to name
+            facts.append(facts_of(item_of(source, i)))
+    return statistics_of(facts)
 
 
 def _check_name(name: str) -> None:

@@ -118,6 +118,10 @@ MUTANTS = [
     Mutant("folder-claimed-too-early", "training.py", "    _check_size(recipe, state)\n", "    write_whole(folder / RECIPE_FILE, recipe.to_toml().encode())\n    _check_size(recipe, state)\n", "test_training.py"),
     Mutant("workers-in-the-group", "data/loading.py", "        os.setpgid(0, 0)", "        pass", "test_cli.py"),
     Mutant("plugins-unknown-to-workers", "data/loading.py", "        load_plugin(file)", "        pass", "test_data.py"),
+    Mutant("copies-between-splits-unseen", "inspecting.py", "if there != split and where != fact.where:", "if there != split and where == fact.where:", "test_checking.py"),
+    Mutant("exchanged-pair-unseen", "inspecting.py", "(turned < kept / 16)", "(turned > kept)", "test_checking.py"),
+    Mutant("odd-formats-unseen", "inspecting.py", "if tuple(fact.formats.items()) != usual", "if tuple(fact.formats.items()) == ()", "test_checking.py"),
+    Mutant("card-statistics-ignored", "inspecting.py", "    if expected is not None:\n", "    if expected is not None and expected is None:\n", "test_checking.py"),
     Mutant("overlap-unseen", "data/packaged.py", "both = set(train) & set(val)", "both = set()", "test_data.py"),
     Mutant("shared-files-unseen", "data/pairs.py", "return len(set(theirs.names).intersection(mine.names))", "return 0 * len(theirs.names)", "test_data.py"),
     # recipes and metrics

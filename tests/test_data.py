@@ -278,14 +278,14 @@ def test_spawned_workers_know_the_plugins(tmp_path, photos):
 import torch
 from torch.utils.data import DataLoader
 from i2i_bridge.registry import load_plugin, DATASETS
-from i2i_bridge.data.loading import PairDataset, _Stream
+from i2i_bridge.data.loading import Afresh, PairDataset, _Stream
 from i2i_bridge.data.transforms import Geometry
 if __name__ == "__main__":
     load_plugin({str(tmp_path / "mine.py")!r})
     source = DATASETS.build({{"name": "mine", "root": {str(photos)!r}}}, split="train")
     from i2i_bridge.degradations.noise import Noise
     dataset = PairDataset(source, Geometry(16), Noise(0.1), 3, 0, "train")
-    loader = DataLoader(_Stream(dataset), sampler=[3], batch_size=None, num_workers=1, multiprocessing_context="spawn")
+    loader = DataLoader(Afresh(_Stream(dataset)), None, sampler=[3], num_workers=1, multiprocessing_context="spawn")
     (item,) = loader
     assert torch.equal(item["x_1"], dataset.sample(3)["x_1"])
     print("same")

@@ -46,6 +46,13 @@ class Advice(Table):
     flip: bool
 
 
+class Statistics(Table):
+    """How the sides of pairs look: the medians of brightness, contrast, detail and colour (`inspecting.looks`)."""
+
+    x_0: Annotated[list[float], Field(min_length=4, max_length=4)]
+    x_1: Annotated[list[float], Field(min_length=4, max_length=4)]
+
+
 class Card(Table):
     """A dataset description."""
 
@@ -73,6 +80,12 @@ class Card(Table):
     sides: dict[str, str] = {}
     """What A (left) and B (right) of a side-by-side file show."""
     advice: Advice | None = None
+    channels: Annotated[int, Field(gt=0)] | None = None
+    """What recipes take as data.channels where they do not say."""
+    value_range: tuple[float, float] | None = None
+    """Likewise data.value_range."""
+    statistics: Statistics | None = None
+    """Measured by `data add`; `check` tells by them when the sides are exchanged."""
     dataset: dict[str, Any]
     """The dataset kind (`name`) and its options; `root` may be left to the user."""
     download: list[Download] = []

@@ -145,12 +145,7 @@ def decode_item(item: dict[str, Any], channels: int, condition_channels: int = 0
     Raises:
         UserError: A file is unreadable, the images differ in size, or cannot have that many channels.
     """
-    where = place(item)
-    images = {part: _pixels(item[part], where) for part in ("x_0", "x_1", "mask", "condition") if part in item}
-    sizes = {part: pixels.shape[:2] for part, pixels in images.items()}
-    if len(set(sizes.values())) > 1:
-        shown = ", ".join(f"{part} {width}x{height}" for part, (height, width) in sizes.items())
-        raise UserError(f"{where}: the images of a pair differ in size ({shown})")
+    where, images = place(item), raw_pixels(item)
     try:
         wanted = {"mask": 1, "condition": condition_channels}
         return {
@@ -159,6 +154,22 @@ def decode_item(item: dict[str, Any], channels: int, condition_channels: int = 0
         }
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
+
+
+def raw_pixels(item: dict[str, Any]) -> dict[str, np.ndarray]:
+    """The pixels (H, W, C) of an item's images, with the channels that they have.
+
+    Raises:
+        UserError: A file is unreadable, or the images differ in size.
+    """
+    where = place(item)
+    parts = [part for part in ("x_0", "x_1", "mask", "condition") if part in item]
+    images: dict[str, np.ndarray] = {part: _pixels(item[part], where) for part in parts}
+    sizes = {part: pixels.shape[:2] for part, pixels in images.items()}
+    if len(set(sizes.values())) > 1:
+        shown = ", ".join(f"{part} {width}x{height}" for part, (height, width) in sizes.items())
+        raise UserError(f"{where}: the images of a pair differ in size ({shown})")
+    return images
 
 
 def _pixels(image: Path | str | bytes | Image.Image | np.ndarray | Tensor, where: str) -> np.ndarray:
@@ -203,9 +214,23 @@ class _Stream(Dataset[Any]):
         except UserError as error:
             return error
 
+
+class Afresh(Dataset[Any]):
+    """A dataset whose classes may come from plug-ins, for workers that start without them (spawn).
+
+    Pickled, it is rebuilt with its arguments in their order: first the plug-ins' modules are loaded, then the dataset.
+    """
+
+    def __init__(self, dataset: Dataset[Any]) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)  # type: ignore[arg-type]
+
+    def __getitem__(self, index: int) -> Any:
+        return self.dataset[index]
+
     def __reduce__(self) -> tuple[Any, ...]:
-        # A spawned worker knows no plug-ins. It rebuilds the arguments in their order: first the plug-ins' modules are
-        # loaded, then the dataset whose classes may live there.
         return _revived, (_Plugins(), self.dataset)
 
 
@@ -219,8 +244,8 @@ def _load_plugins(files: list[str]) -> None:
         load_plugin(file)
 
 
-def _revived(plugins: None, dataset: PairDataset) -> _Stream:
-    return _Stream(dataset)
+def _revived(plugins: None, dataset: Dataset[Any]) -> Afresh:
+    return Afresh(dataset)
 
 
 class _Batches(Sampler[list[int]]):
@@ -273,7 +298,7 @@ def training_batches(
         UserError: An item is unusable; raised when its batch is reached.
     """
     loader: DataLoader[Any] = DataLoader(
-        _Stream(dataset),
+        Afresh(_Stream(dataset)),
         batch_sampler=_Batches(batch_size, start_step, rank, world_size),
         num_workers=workers,
         collate_fn=_collate,

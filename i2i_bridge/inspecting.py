@@ -1,0 +1,188 @@
+"""What the images of a dataset look like, one by one and together: copies between splits, exchanged sides, odd ones.
+
+Each item is reduced to a few numbers (`Facts`) as it is read, so any number of items fits into memory; what they mean
+together is told afterwards (`verdicts`).
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from i2i_bridge.data.cards import Statistics
+from i2i_bridge.data.loading import place, raw_pixels
+
+LOOKS = ("brightness", "contrast", "detail", "colour")
+"""What `looks` measures, in this order."""
+FEW = 8
+"""So many pairs are needed before their sides can be told apart."""
+PARTS = ("x_0", "x_1")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """One item: where it is, what its files are, a digest of its pixels, and how its sides look."""
+
+    where: str
+    formats: dict[str, str]
+    """By part: channels and depth, such as '3 x uint8'."""
+    oddities: tuple[str, ...]
+    """What the file's header shows: 'CMYK', 'a PNG named .jpg', ..."""
+    digest: bytes
+    sides: np.ndarray
+    """`looks` of x_0 and, for pairs, of x_1: (1 or 2, 4)."""
+
+
+def facts_of(item: Mapping[str, Any]) -> Facts:
+    """The facts of an item.
+
+    Raises:
+        UserError: A file is unreadable, or the images differ in size.
+    """
+    images = raw_pixels(dict(item))
+    digest = hashlib.blake2b(digest_size=16)
+    for part in PARTS:
+        if part in images:
+            digest.update(repr(images[part].shape).encode())
+            digest.update(np.ascontiguousarray(images[part]).data)
+    formats = {part: f"{pixels.shape[2]} x {pixels.dtype}" for part, pixels in images.items() if part in PARTS}
+    files = [item.get("file"), *(item.get(part) for part in PARTS)]
+    odd = tuple(line for file in files if isinstance(file, Path | str) for line in _header(Path(file)))
+    sides = np.stack([looks(images[part]) for part in PARTS if part in images])
+    return Facts(place(dict(item)), formats, odd, digest.digest(), sides)
+
+
+def looks(pixels: np.ndarray) -> np.ndarray:
+    """Brightness, contrast, detail and colour of pixels (H, W, C), each in [0, 1].
+
+    Mean and std of the luma, mean step between neighbours, mean spread between the channels; of at most 128 x 128
+    pixels.
+    """
+    step = max(1, *(side // 128 for side in pixels.shape[:2]))
+    top = np.iinfo(pixels.dtype).max if pixels.dtype.kind == "u" else max(float(np.abs(pixels).max()), 1e-12)
+    small = pixels[::step, ::step].astype(np.float32) / top
+    luma = small.mean(axis=2)
+    detail = np.abs(np.diff(luma, axis=1)).mean() if luma.shape[1] > 1 else 0.0
+    return np.array([luma.mean(), luma.std(), detail, np.ptp(small, axis=2).mean()])
+
+
+def statistics_of(facts: Sequence[Facts]) -> Statistics | None:
+    """How the sides of pairs look in the middle, for a card; None where there are no pairs, or few."""
+    pairs = [fact.sides for fact in facts if len(fact.sides) == 2]
+    if len(pairs) < FEW:
+        return None
+    x_0, x_1 = np.median(np.stack(pairs), axis=0).round(4).tolist()
+    return Statistics(x_0=x_0, x_1=x_1)
+
+
+def verdicts(splits: Mapping[str, Sequence[Facts]], expected: Statistics | None) -> tuple[list[str], list[str]]:
+    """Problems, and notes of what is only worth knowing, one line each.
+
+    Args:
+        splits: The facts of each split's readable items.
+        expected: How the card says that the sides look.
+    """
+    everything = [fact for facts in splits.values() for fact in facts]
+    unique = list({fact.where: fact for fact in everything}.values())
+    problems = [*_copies(splits), *_odd_formats(unique), *_exchanged(unique, expected)]
+    notes = []
+    for name, found in _counted(unique).items():
+        notes.append(f"{len(found)} {name} (first: {found[0]})")
+    return problems, notes
+
+
+def _header(file: Path) -> list[str]:
+    if file.suffix.lower() == ".npy":
+        return []
+    try:
+        with Image.open(file) as image:
+            mode, kind = image.mode, str(image.format)
+            frames = int(getattr(image, "n_frames", 1))
+    except (OSError, ValueError, SyntaxError, UnidentifiedImageError):
+        return []
+    odd = [mode] if mode in ("CMYK", "LAB", "YCbCr", "HSV", "P", "PA", "1") else []
+    wanted = Image.registered_extensions().get(file.suffix.lower())
+    if wanted is not None and wanted != kind:
+        odd.append(f"{kind} named {file.suffix}")
+    return [*odd, *(["with several frames, of which the first is taken"] if frames > 1 else [])]
+
+
+def _copies(splits: Mapping[str, Sequence[Facts]]) -> list[str]:
+    """Pictures of one split that another holds too, under another name: what is scored was trained on."""
+    first: dict[bytes, tuple[str, str]] = {}
+    problems = []
+    for split, facts in splits.items():
+        for fact in facts:
+            there, where = first.setdefault(fact.digest, (split, fact.where))
+            if there != split and where != fact.where:
+                problems.append(f"{split}: {fact.where}: the same pixels as {where} in {there}")
+    return problems
+
+
+def _odd_formats(facts: Sequence[Facts]) -> list[str]:
+    """Pairs whose sides have other numbers of channels or depths than nearly all others' (9 in 10)."""
+    if not facts:
+        return []
+    kinds = Counter(tuple(fact.formats.items()) for fact in facts)
+    usual, count = kinds.most_common(1)[0]
+    if count < 0.9 * len(facts):
+        return []
+    return [
+        f"{fact.where}: {_words(fact.formats)}, while nearly all others are {_words(dict(usual))}"
+        for fact in facts
+        if tuple(fact.formats.items()) != usual
+    ]
+
+
+def _words(formats: Mapping[str, str]) -> str:
+    return " and ".join(f"{part} {kind}" for part, kind in formats.items())
+
+
+def _exchanged(facts: Sequence[Facts], expected: Statistics | None) -> list[str]:
+    """Pairs whose sides look exchanged: all of them against the card, or a few against the others.
+
+    With d = looks(x_0) - looks(x_1), m its median and s its spread (1.48 median |d - m|), a pair is exchanged where d
+    is nearer to -m than to m by far, in the looks by which the sides differ at all (|m| > 1.5 s).
+    """
+    pairs = [fact for fact in facts if len(fact.sides) == 2]
+    if len(pairs) < FEW:
+        return []
+    d = np.stack([fact.sides[0] - fact.sides[1] for fact in pairs])
+    m = np.median(d, axis=0)
+    s = 1.48 * np.median(np.abs(d - m), axis=0) + 1e-3
+    telling = np.abs(m) > 1.5 * s
+    problems = []
+    if expected is not None:
+        card = np.subtract(expected.x_0, expected.x_1)
+        known = telling & (np.abs(card) > 0.02)
+        if known.any() and (np.sign(card[known]) == -np.sign(m[known])).all():
+            names = ", ".join(name for name, is_known in zip(LOOKS, known, strict=True) if is_known)
+            problems.append(
+                f"the sides are probably exchanged: by {names} the targets x_0 look as the card says of the sources "
+                "x_1; turn `direction` round, or exchange x_0 and x_1"
+            )
+    if telling.any():
+        kept = np.square((d - m) / s)[:, telling].mean(axis=1)
+        turned = np.square((d + m) / s)[:, telling].mean(axis=1)
+        # Far from the others, and four times nearer to their mirror image.
+        for i in np.flatnonzero((turned < kept / 16) & (kept > 9)):
+            problems.append(f"{pairs[i].where}: its sides look exchanged, compared with the other pairs")
+    return problems
+
+
+def _counted(facts: Sequence[Facts]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    grey = [fact for fact in facts if fact.formats.get("x_0", "").startswith("1 x")]
+    if 0 < len(grey) < len(facts):
+        found["grey among colour"] = [fact.where for fact in grey]
+    for fact in facts:
+        for depth in {kind.split(" x ")[1] for kind in fact.formats.values()} - {"uint8"}:
+            found.setdefault({"uint16": "of 16 bits"}.get(depth, f"of {depth}"), []).append(fact.where)
+        for oddity in dict.fromkeys(fact.oddities):
+            found.setdefault(oddity, []).append(fact.where)
+    return found
