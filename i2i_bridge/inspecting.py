@@ -76,7 +76,7 @@ def statistics_of(facts: Sequence[Facts]) -> Statistics | None:
     pairs = [fact.sides for fact in facts if len(fact.sides) == 2]
     if len(pairs) < FEW:
         return None
-    x_0, x_1 = np.median(np.stack(pairs), axis=0).round(4).tolist()
+    x_0, x_1 = np.median(np.stack(pairs).astype(np.float64), axis=0).round(4).tolist()
     return Statistics(x_0=x_0, x_1=x_1)
 
 
@@ -125,15 +125,15 @@ def _copies(splits: Mapping[str, Sequence[Facts]]) -> list[str]:
 
 
 def _odd_formats(facts: Sequence[Facts]) -> list[str]:
-    """Pairs whose sides have other numbers of channels or depths than nearly all others' (9 in 10)."""
+    """Pairs whose sides have other numbers of channels or depths than most others (8 in 10)."""
     if not facts:
         return []
     kinds = Counter(tuple(fact.formats.items()) for fact in facts)
     usual, count = kinds.most_common(1)[0]
-    if count < 0.9 * len(facts):
+    if count < 0.8 * len(facts):
         return []
     return [
-        f"{fact.where}: {_words(fact.formats)}, while nearly all others are {_words(dict(usual))}"
+        f"{fact.where}: {_words(fact.formats)}, while most others are {_words(dict(usual))}"
         for fact in facts
         if tuple(fact.formats.items()) != usual
     ]
