@@ -6,6 +6,7 @@
 X_0 is the clean or target image and X_1 the degraded or source image, as in I2SB (Liu et al., ICML 2023).
 """
 
+from i2i_bridge.degradations.base import Degradation, Degraded
 from i2i_bridge.errors import UserError
 from i2i_bridge.registry import (
     register_dataset,
@@ -20,6 +21,8 @@ from i2i_bridge.registry import (
 from i2i_bridge.run import load_run
 
 __all__ = [
+    "Degradation",
+    "Degraded",
     "UserError",
     "__version__",
     "load_run",

@@ -271,7 +271,7 @@ def png(value=100, width=16):
     return stream.getvalue()
 
 
-FILES = {f"toy/{split}/{i}.png": png(i) for split in ("train", "val") for i in range(3)}
+FILES = {f"toy/{split}/{i}.png": png(i + first) for split, first in (("train", 0), ("val", 9)) for i in range(3)}
 
 
 def toy(site, data, *, name="toy", file="toy.tgz", unpack="tar", top="toy", **known):
