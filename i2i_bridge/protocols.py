@@ -24,6 +24,8 @@ from i2i_bridge.settings import DataSettings, EvaluateSettings, Part, Positive, 
 
 FOLDER = Path(__file__).parent / "metrics" / "protocols"
 
+Words = list[str]
+
 
 class Protocol(Settings):
     """One TOML file. What is left out is the recipe's."""
@@ -44,13 +46,13 @@ class Protocol(Settings):
     file_format: Literal["png", "jpeg"] = "png"
     """How outputs are stored before they are scored: `png` rounds to the file's codes, `jpeg` compresses them too."""
     jpeg_quality: Annotated[int, Field(ge=1, le=100)] | None = None
-    metrics: Sequence[str] | None = None
+    metrics: Words | None = None
     fid_reference: Annotated[str, Field(pattern=r"^(paired|split|.+\.npz)$")] = "paired"
     """What sets are compared with: the clean partners (`paired`), all clean images of the split (`split`), or
     statistics in an .npz file, looked for beside the protocol and in the folder of weights."""
     extractor_resize: Literal["legacy_pytorch"] | None = None
     """How the feature network resizes images; by default its own way."""
-    warnings: Sequence[str] = ()
+    warnings: Words = Field(default=[])
 
     @model_validator(mode="after")
     def _fits(self) -> "Protocol":
