@@ -33,8 +33,9 @@ class PSNR(Metric):
 class SSIM(Metric):
     """Structural similarity (Wang et al. 2004), mean over channels: Gaussian window of 11 pixels, sigma 1.5.
 
+    Of images in [0, 1], as the field does: unlike PSNR it depends on where black lies (on [-1, 1] a fifth may be lost).
     Over the pixels whose whole window lies inside the image, as in Wang's program and scikit-image: torchmetrics by
-    itself counts the mirrored border too. Of images in [0, 1], as the field does: unlike PSNR it depends on where black lies (on [-1, 1] a fifth may be lost).
+    itself counts the mirrored border too.
     """
 
     label = "SSIM"
