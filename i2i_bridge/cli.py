@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from i2i_bridge import cli_data, cli_evaluate, console, registry
+from i2i_bridge import cli_data, cli_evaluate, cli_weights, console, registry
 from i2i_bridge.cli_options import Device, Plugins, RunFolder, load_plugins
 from i2i_bridge.errors import UserError
 from i2i_bridge.files import write_whole
@@ -22,6 +22,7 @@ app = typer.Typer(
 )
 
 app.add_typer(cli_data.app, name="data")
+app.add_typer(cli_weights.app, name="weights")
 
 INTERRUPTED = 75
 """Exit code of a run that was stopped, saved, and goes on with the same command (EX_TEMPFAIL)."""

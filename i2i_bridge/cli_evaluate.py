@@ -1,6 +1,5 @@
 """The verb `i2i-bridge evaluate`."""
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +8,7 @@ import typer
 from i2i_bridge.cli_options import Device, Plugins, load_plugins
 from i2i_bridge.errors import UserError
 from i2i_bridge.jobs import evaluate_images, evaluate_run
+from i2i_bridge.weights import use_folder
 
 
 def evaluate(
@@ -63,9 +63,7 @@ def evaluate(
     """
     load_plugins(plugin)
     if weights is not None:
-        if not weights.is_dir():
-            raise UserError(f"--weights {weights}: no such folder")
-        os.environ["I2I_WEIGHTS_DIR"] = str(weights)
+        use_folder(weights)
     if images is None:
         for option, given in (("--name", name), ("--out", out)):
             if given is not None:

@@ -1,9 +1,9 @@
 """Evaluating runs: which protocol and pairs, then the one loop (measuring.py)."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from i2i_bridge import weights
 from i2i_bridge.data.items import item_of
 from i2i_bridge.data.loading import PairDataset
 from i2i_bridge.errors import UserError
@@ -36,7 +36,7 @@ def resolve_for(
         UserError: No such protocol, a mistake in it, or its list is not given.
     """
     wanted = recipe.evaluate.protocol if protocol is None else protocol
-    folders = [Path(text) for text in (os.environ.get("I2I_WEIGHTS_DIR"),) if text]
+    folders = [place for place in (weights.folder(),) if place is not None]
     if str(wanted).endswith(".toml"):
         folders.append(Path(wanted).parent)
     rules = load_protocol(wanted)

@@ -26,6 +26,8 @@ from i2i_bridge.errors import UserError
 from i2i_bridge.files import write_whole
 from i2i_bridge.images import Picture, shown, write_picture
 from i2i_bridge.metrics.base import Estimate
+from i2i_bridge.metrics.distribution import FrechetDistance
+from i2i_bridge.metrics.frechet import read_moments
 from i2i_bridge.protocols import Resolved, chosen, digest
 from i2i_bridge.records import CLEAN, Record, Records, slug
 from i2i_bridge.results import INPUT, Data, Evaluation, Row, Stamp, evaluation_folder, read_evaluation, write_evaluation
@@ -145,7 +147,9 @@ class _Loop:
         earlier = [] if before is None else list(before.rows[0].metrics)
         known = set(registry.METRICS.names())
         metrics = [*self.metrics, *(name for name in earlier if name in known)]
-        self.scorer = choose(metrics, self.dataset.channels, len(self.indices))
+        self.scorer = choose(metrics, self.dataset.channels, len(self.indices), self.protocol)
+        stored = self.protocol.reference_file
+        self.statistics = None if stored is None or not self.scorer.sets else read_moments(stored)
         for name in set(earlier) - known:
             self.scorer.skipped[name] = f"{name}: not known here any more; load it with --plugin FILE.py"
         first = self.dataset[int(self.indices[0])]
@@ -335,17 +339,22 @@ class _Loop:
         return Row(name, calls, len(items), ordered, statistics.median(seconds) if seconds else None)
 
     def _set_estimate(self, metric: str, row: str, items: list[_Fact], references: list[_Fact]) -> Estimate:
-        feature = self.scorer.feature(self.scorer.sets[metric].extractor)
+        """A distance between sets, from features that are mapped from files and not held in memory."""
+        distance = self.scorer.sets[metric]
+        feature = self.scorer.feature(distance.extractor)
         files = [self.home / "records" / f"features-{side}.npy" for side in ("restored", "reference")]
-        sides = []
-        for file, name, facts in zip(files, (row, CLEAN), (items, references), strict=True):
-            keyed = [(fact.key, self._fingerprint(name, fact)) for fact in facts]
-            sides.append(self.records.matrix(name, feature, keyed, file))
-        estimate = self.scorer.sets[metric].estimate(*sides, seed=self.seed)
-        del sides
+        restored = self.records.matrix(row, feature, self._keyed(row, items), files[0])
+        if self.statistics is not None and isinstance(distance, FrechetDistance):
+            estimate = distance.estimate(restored, self.statistics, seed=self.seed)
+        else:
+            reference = self.records.matrix(CLEAN, feature, self._keyed(CLEAN, references), files[1])
+            estimate = distance.estimate(restored, reference, seed=self.seed)
         for file in files:
-            file.unlink()
+            file.unlink(missing_ok=True)
         return estimate
+
+    def _keyed(self, row: str, facts: list[_Fact]) -> list[tuple[str, str]]:
+        return [(fact.key, self._fingerprint(row, fact)) for fact in facts]
 
     def _tidy(self, items: list[_Fact], rows: list[str]) -> None:
         """Remove the pictures that do not belong to this evaluation."""

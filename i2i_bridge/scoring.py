@@ -28,6 +28,8 @@ from i2i_bridge.metrics.base import (
     bootstrap_interval,
     extract,
 )
+from i2i_bridge.metrics.distribution import FrechetDistance
+from i2i_bridge.protocols import Resolved
 from i2i_bridge.records import CLEAN, Record
 
 FEW = 30
@@ -180,12 +182,13 @@ class Scorer:
                 record.features[self.feature(name)] = extract(extractor, images[:1])[0]
 
 
-def choose(metrics: Iterable[str], channels: int, images: int) -> Scorer:
+def choose(metrics: Iterable[str], channels: int, images: int, protocol: Resolved) -> Scorer:
     """Sort metrics by kind; those that cannot be computed here are skipped with their reason.
 
     Args:
         channels: Of the images.
         images: How many there are.
+        protocol: Under which they are scored.
 
     Raises:
         UserError: A metric is unknown, or none is left.
@@ -195,8 +198,8 @@ def choose(metrics: Iterable[str], channels: int, images: int) -> Scorer:
         member = registry.METRICS.get(name)
         metric = member()
         reason = metric.missing(channels)
-        if reason is None and isinstance(metric, SetMetric) and images < 2:
-            reason = f"{name} needs two images at least"
+        if reason is None and isinstance(metric, SetMetric):
+            reason = _set_problem(name, metric, images, protocol)
         if reason is not None:
             scorer.skipped[name] = str(reason)
         elif isinstance(metric, SetMetric):
@@ -209,6 +212,22 @@ def choose(metrics: Iterable[str], channels: int, images: int) -> Scorer:
     if not scorer.images and not scorer.sets:
         raise UserError(f"nothing to measure: {'; '.join(scorer.skipped.values()) or 'no metric is named'}")
     return scorer
+
+
+def _set_problem(name: str, metric: SetMetric, images: int, protocol: Resolved) -> str | None:
+    """Why a metric of sets cannot be computed of these images; None when it can."""
+    if images < 2:
+        return f"{name} needs two images at least"
+    reference = protocol.protocol.fid_reference
+    if not reference.endswith(".npz"):
+        return None
+    if not isinstance(metric, FrechetDistance):
+        return f"{name} needs images to compare with, and the protocol has statistics only ({reference})"
+    if protocol.reference_file is None:
+        return (
+            f"{name}: the protocol's statistics {reference} are not in the folder of weights, nor beside the protocol"
+        )
+    return None
 
 
 def code_of(member: Any) -> str:
