@@ -84,9 +84,11 @@ def evaluate_run(
     """Evaluate a run folder, None meaning the recipe's or protocol's setting, and print the table."""
     from i2i_bridge.evaluation import dataset_of, resolve_for
     from i2i_bridge.evaluation import evaluate as measure
+    from i2i_bridge.measuring import processes
     from i2i_bridge.protocols import read_list
     from i2i_bridge.run import load_run
 
+    processes(cpu=device == "cpu")
     loaded = load_run(run, device=_local(device))
     settings = loaded.recipe.evaluate
     names = [] if list_file is None else read_list(list_file)
@@ -167,12 +169,9 @@ def _show(result: "Evaluation", folder: Path) -> None:
         return
     header, rows = metrics_table(result)
     step = f", step {result.step}" if result.step else ""
-    console.show_table(
-        f"{result.recipe}, {result.method}{step}, {result.data.items} images, protocol {result.protocol.id}",
-        header,
-        [[text for text, _ in row] for row in rows],
-        numbers=True,
-    )
+    # Not the table's title, which would be broken at the table's width.
+    console.say(f"{result.recipe}, {result.method}{step}, {result.data.items} images, protocol {result.protocol.id}")
+    console.show_table("", header, [[text for text, _ in row] for row in rows], numbers=True)
     for reason in result.skipped.values():
         console.say(f"not measured: {reason}")
     for warning in result.warnings:

@@ -91,14 +91,26 @@ class Processes:
         return list(gather_object(values))
 
 
-def processes() -> Processes:
-    """This process among those that `accelerate launch` started."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+def processes(*, cpu: bool = False) -> Processes:
+    """This process among those that `accelerate launch` or torchrun started.
+
+    Args:
+        cpu: Whether they compute on the CPU; decided by the first call.
+
+    Raises:
+        UserError: They do not see each other: each would do all the work.
+    """
+    wanted = int(os.environ.get("WORLD_SIZE", "1"))
+    if wanted == 1:
         return Processes(0, 1)
+    import torch
     from accelerate import PartialState
 
-    state = PartialState()
-    return Processes(int(state.process_index), int(state.num_processes))
+    # Without a GPU and without being told, accelerate takes each process for the only one.
+    state = PartialState(cpu=cpu or not torch.cuda.is_available())
+    if int(state.num_processes) != wanted:
+        raise UserError(f"{wanted} processes were started, but accelerate sees {state.num_processes}")
+    return Processes(int(state.process_index), wanted)
 
 
 def positions(dataset: PairDataset, protocol: Resolved) -> np.ndarray:

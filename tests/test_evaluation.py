@@ -6,6 +6,7 @@ import io
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 import tracemalloc
@@ -20,10 +21,11 @@ from PIL import Image
 from i2i_bridge import load_run, measuring, subjects
 from i2i_bridge.errors import UserError
 from i2i_bridge.evaluation import dataset_of, ensure_rows, evaluate, folder_subject, read_evaluation, resolve_for
-from i2i_bridge.images import to_tensor
+from i2i_bridge.images import to_pixels, to_tensor
 from i2i_bridge.measuring import measure
 from i2i_bridge.metrics.base import Estimate, Extractor, SetMetric
 from i2i_bridge.metrics.frechet import Moments, frechet_distance, moments, write_moments
+from i2i_bridge.randomness import generator
 from i2i_bridge.recipe import parse_recipe
 from i2i_bridge.records import Record, Records
 from i2i_bridge.registry import register_extractor, register_metric
@@ -235,6 +237,15 @@ def test_order_and_batches_change_no_digit(run):
         assert json_of(other) == wanted, name
 
 
+def test_the_first_draw_is_that_of_a_single_restoration(run):
+    """kills: first-draw-renamed."""
+    item = dataset_of(run.recipe, resolve_for(run.recipe))[2]
+    evaluated(run, nfe=[3], metrics=["diversity-rms"], batch_size=2)
+    (alone,) = run.restore_batch({"x_1": item["x_1"][None]}, nfe=3, generator=[generator(0, "evaluate", item["key"])])
+    shown = Image.open(run.folder / "evaluation" / "held-out" / "images" / "nfe-3" / "0002-p2.png")
+    assert np.array_equal(np.asarray(shown), to_pixels(alone))
+
+
 def test_rows_and_metrics_are_added_without_restoring_again(run, restored):
     """kills: rows-forgotten, pixels-not-kept."""
     evaluated(run, nfe=[1], metrics=["psnr"])
@@ -282,14 +293,23 @@ def test_a_damaged_record_is_made_anew(run, restored):
     assert len(restored) == 2 and json_of(run) == wanted
 
 
+def jpeg_protocol(run, quality):
+    text = 'name = "mine"\nversion = 3\nsummary = "compressed"\nfile_format = "jpeg"\n'
+    file = run.folder.with_name("mine.toml")
+    file.write_text(f"{text}jpeg_quality = {quality}\n")
+    return resolve_for(run.recipe, file)
+
+
 @pytest.mark.parametrize("what", ["weights", "step", "sampler", "clip", "seed", "degradation", "file format"])
 def test_each_ingredient_makes_old_records_worthless(run, photos, restored, what):
     """kills: weights-not-hashed, sampler-not-hashed, protocol-not-hashed."""
-    evaluated(run, nfe=[1, 3], metrics=["psnr"])
-    restored.clear()
-    evaluated(run, nfe=[1, 3], metrics=["psnr"])
-    assert not restored
     changed, rules = run, None
+    if what == "file format":
+        rules = jpeg_protocol(run, 40)
+    evaluated(run, nfe=[1, 3], metrics=["psnr"], protocol=rules)
+    restored.clear()
+    evaluated(run, nfe=[1, 3], metrics=["psnr"], protocol=rules)
+    assert not restored
     if what == "weights":
         changed = run_of(run.recipe, run.folder, gain=0.41)
     elif what == "step":
@@ -303,9 +323,7 @@ def test_each_ingredient_makes_old_records_worthless(run, photos, restored, what
     elif what == "degradation":
         changed = run_of(recipe_of(photos, degradation={"name": "noise", "std": 0.31}), run.folder)
     else:
-        file = run.folder.parent / "mine.toml"
-        file.write_text('name = "mine"\nversion = 1\nsummary = "compressed"\nfile_format = "jpeg"\njpeg_quality = 60\n')
-        rules = resolve_for(run.recipe, file)
+        rules = jpeg_protocol(run, 60)
     result = evaluated(changed, nfe=[1, 3], metrics=["psnr"], protocol=rules)
     assert len(restored) == 10 and [row.name for row in result.rows] == ["input", "nfe 1", "nfe 3"]
 
@@ -453,10 +471,8 @@ def test_super_resolution_has_a_bicubic_row(photos, tmp_path, degradation):
     assert recipe_of(photos).build_degradation().simple_restorations(x_1) == {}
 
 
-def test_jpeg_protocol_compresses_outputs_not_references(run, tmp_path):
-    file = tmp_path / "mine.toml"
-    file.write_text('name = "mine"\nversion = 3\nsummary = "jpeg"\nfile_format = "jpeg"\njpeg_quality = 40\n')
-    rules = resolve_for(run.recipe, file)
+def test_jpeg_protocol_compresses_outputs_not_references(run):
+    rules = jpeg_protocol(run, 40)
     result = evaluated(run, nfe=[1], metrics=["psnr"], protocol=rules)
     item = dataset_of(run.recipe, rules)[0]
     pixels = (((item["x_1"].clamp(-1, 1) + 1) * 127.5).round().permute(1, 2, 0)).to(torch.uint8).numpy()
@@ -624,23 +640,54 @@ def test_rows_are_ensured(trained, restored):
     assert ensure_rows(trained, [2], device="cpu") == second and not restored, "needs no data"
 
 
-def test_two_processes_score_every_image_once(trained):
+LOGGED = """
+import os
+from pathlib import Path
+from i2i_bridge.metrics.base import ItemMetric
+from i2i_bridge.registry import register_metric
+
+@register_metric("logged")
+class Logged(ItemMetric):
+    label, higher_is_better = "logged", True
+
+    def of(self, sample):
+        with Path(os.environ["LOG"]).open("a") as log:
+            log.write(f"{os.environ.get('RANK', '0')} {sample.item['key']}\\n")
+        return float(sample.restored.mean())
+"""
+
+
+def test_two_processes_score_every_image_once(trained, tmp_path):
     """kills: images-scored-twice (a sampler that pads), digits that depend on the number of processes."""
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
-    tables, counts = [], []
+    (tmp_path / "logged.py").write_text(LOGGED)
+    tables, shares = [], []
     for processes in (1, 2):
-        launch = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1",
-                  "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]  # fmt: skip
+        log = tmp_path / f"log-{processes}"
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "LOG": str(log)}
+        launch = ["-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=0", "--standalone"]
         words = [*(launch if processes == 2 else []), "-m", "i2i_bridge.cli", "evaluate", str(trained)]
-        words += ["--nfe", "1", "3", "--metric", "psnr", "--metric", "diversity-rms", "--device", "cpu"]
+        words += ["--nfe", "1", "3", "--metric", "psnr", "--metric", "diversity-rms", "--metric", "logged"]
+        words += ["--plugin", str(tmp_path / "logged.py"), "--device", "cpu"]
         done = subprocess.run([sys.executable, *words], capture_output=True, text=True, env=environment)
         assert done.returncode == 0, done.stderr[-3000:]
-        assert done.stdout.count("protocol held-out@1") == 1, done.stdout
+        assert len(re.findall(r"5 images, protocol held-out@1 [0-9a-f]{12}\n", done.stdout)) == 1, done.stdout
         home = trained / "evaluation" / "held-out"
         table = json.loads((home / "evaluation.json").read_text())
         for row in table["rows"]:
             row.pop("seconds_per_image")
         tables.append(table)
-        counts.append(len(list((home / "records" / "nfe-3").iterdir())))
+        shares.append(sorted(log.read_text().splitlines()))
         home.rename(trained / f"evaluated-by-{processes}")
-    assert tables[0] == tables[1] and counts == [5, 5] and tables[0]["data"]["items"] == 5
+    assert tables[0] == tables[1] and tables[0]["data"]["items"] == 5
+    assert shares[0] == sorted(f"0 p{i}.png" for i in range(5) for _ in range(3))
+    assert shares[1] == sorted(f"{i % 2} p{i}.png" for i in range(5) for _ in range(3))
+
+
+def test_a_mistake_in_one_process_ends_both(trained):
+    """kills: a process that waits for ever for one that gave up."""
+    (trained.parent / "photos" / "val" / "p3.png").write_bytes(b"broken")
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    words = ["-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=0", "--standalone"]
+    words += ["-m", "i2i_bridge.cli", "evaluate", str(trained), "--nfe", "1", "--device", "cpu"]
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, env=environment, timeout=300)
+    assert done.returncode != 0 and "p3.png: not a readable image" in done.stderr
