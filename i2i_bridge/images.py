@@ -21,6 +21,7 @@ from i2i_bridge.files import write_whole
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".npy"})
+EXIF_ORIENTATION = 0x0112
 MAX_PIXELS = 64_000_000
 """Larger images are refused from their header, before they are decoded."""
 
@@ -160,7 +161,7 @@ def _read_deep_colour(path: Path, image: Image.Image, data: bytes | None) -> Pic
     array = cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED)
     if array is None or array.dtype != np.uint16 or array.ndim != 3:
         raise UserError(f"{path}: not a readable 16-bit image")
-    array = _upright(array, image.getexif().get(0x0112, 1))
+    array = _upright(array, image.getexif().get(EXIF_ORIENTATION, 1))
     alpha = array[..., 3].copy() if array.shape[2] == 4 else None
     pixels = array[..., :1] if image.mode == "LA" else array[..., 2::-1]
     return Picture(np.ascontiguousarray(pixels), alpha)
@@ -199,7 +200,8 @@ def from_pil(image: Image.Image) -> Picture:
     Raises:
         UserError: Values whose range is unknown (32-bit integers beyond 16 bits), or not finite.
     """
-    image = ImageOps.exif_transpose(image)
+    if image.getexif().get(EXIF_ORIENTATION, 1) != 1:  # else it would be copied
+        image = ImageOps.exif_transpose(image)
     mode = image.mode
     if mode.startswith("I;16"):
         return Picture(np.asarray(image).astype(np.uint16)[..., None])
@@ -214,8 +216,8 @@ def from_pil(image: Image.Image) -> Picture:
         return from_array(np.asarray(image))
     transparent = mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
     grey = mode in ("1", "L", "LA", "La")
-    converted = image.convert(("LA" if grey else "RGBA") if transparent else ("L" if grey else "RGB"))
-    array = np.asarray(converted)
+    wanted = ("LA" if grey else "RGBA") if transparent else ("L" if grey else "RGB")
+    array = np.asarray(image if mode == wanted else image.convert(wanted))
     if array.ndim == 2:
         array = array[..., None]
     if transparent:

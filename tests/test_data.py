@@ -56,6 +56,23 @@ def test_geometry_is_a_function_of_the_seed():
     assert np.array_equal(*again)
 
 
+def test_where_a_crop_lies_says_nothing_of_its_mirroring():
+    """Three independent draws: row and column evenly over all places, mirrored half of the time.
+
+    kills: crop-and-mirror-coupled. Then every crop of the upper half is mirrored, and none of the lower (r = -0.87).
+    """
+    geometry = Geometry(16, resize="none", crop="random", flip=True)
+    drawn = []
+    for seed in range(2000):
+        cut = geometry({"x_0": coordinates()}, seed)["x_0"].astype(int)
+        drawn.append((cut[0, 0, 0], cut[0, :, 1].min(), cut[0, 0, 1] > cut[0, -1, 1]))
+    rows, columns, mirrored = np.array(drawn).T
+    # Of n independent draws r has the spread 1 / sqrt(n) = 0.022.
+    assert np.abs(np.corrcoef([rows, columns, mirrored])[~np.eye(3, dtype=bool)]).max() < 0.1
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (0, 24, 0, 32)
+    assert abs(rows.mean() - 12) < 0.7 and abs(columns.mean() - 16) < 0.9 and abs(mirrored.mean() - 0.5) < 0.05
+
+
 def test_resizing():
     tall = np.zeros((100, 50, 3), np.uint8)
     assert Geometry(20)({"x_0": tall}, 0)["x_0"].shape == (20, 20, 3)

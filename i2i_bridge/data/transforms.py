@@ -1,6 +1,7 @@
 """Geometry: resize, crop and flip, the same for all images of an item. The only file that knows albumentations."""
 
 import os
+import random
 from functools import cached_property
 from typing import Any, Literal
 
@@ -12,6 +13,9 @@ import cv2
 import numpy as np
 
 from i2i_bridge.errors import UserError
+
+UNUSED = np.random.default_rng(0)
+"""Of the two streams that albumentations wants, the one from which neither crop nor mirror draws."""
 
 
 class Geometry:
@@ -47,7 +51,9 @@ class Geometry:
         steps: list[Any] = [crop(height=height, width=width)]
         if self.flip:
             steps.append(A.HorizontalFlip(p=0.5))
-        return A.Compose(steps, additional_targets={"x_1": "image", "condition": "image", "hole": "mask"})
+        targets = {"x_1": "image", "condition": "image", "hole": "mask"}
+        # The caller vouches for equal sizes; comparing them takes as long as cutting.
+        return A.Compose(steps, additional_targets=targets, is_check_shapes=False)
 
     def __call__(self, images: dict[str, np.ndarray], seed: int) -> dict[str, np.ndarray]:
         """The images 'x_0', 'x_1', 'mask', 'condition' (those that are there, one size) after the same transform.
@@ -67,7 +73,9 @@ class Geometry:
                 "set data.resize = 'short_side' or a smaller data.size"
             )
         # albumentations 2.0.8 repeats its draws in data-loader workers and epochs unless it is seeded for every call.
-        self._compose.set_random_seed(seed % 2**32)
+        # One stream for both steps: its `set_random_seed` starts each from the same number, so that crops at the top
+        # would be mirrored and those at the bottom not. Neither draws from NumPy's, which takes longest to seed.
+        self._compose.set_random_state(UNUSED, random.Random(seed))
         targets = {name: "hole" if name == "mask" else name for name in resized}
         # albumentations insists on one target of this name.
         targets[next(iter(resized))] = "image"
