@@ -87,11 +87,8 @@ def read_picture(path: Path | str, data: bytes | None = None) -> Picture:
         UserError: The file is missing, not one of PNG, JPEG, WebP, BMP, TIFF, NPY, damaged, too large, or of a mode
             without a documented meaning here (`from_pil`).
     """
-    path = Path(path)
-    if data is None and path.is_dir():
-        raise UserError(f"{path}: is a folder, not an image")
-    if path.suffix.lower() == ".npy" if data is None else data.startswith(b"\x93NUMPY"):
-        return _read_array(path, data)
+    if str(path)[-4:].lower() == ".npy" if data is None else data.startswith(b"\x93NUMPY"):
+        return _read_array(Path(path), data)
     try:
         source = path if data is None else io.BytesIO(data)
         with warnings.catch_warnings(), Image.open(source, formats=FORMATS) as image:
@@ -99,14 +96,17 @@ def read_picture(path: Path | str, data: bytes | None = None) -> Picture:
             warnings.simplefilter("ignore")
             width, height = image.size
             if width * height > MAX_PIXELS:
-                raise _too_large(path, width, height)
+                raise _too_large(Path(path), width, height)
             if _is_deep_colour(image):
-                return _read_deep_colour(path, image, data)
+                return _read_deep_colour(Path(path), image, data)
             frames = int(getattr(image, "n_frames", 1))
             image.load()
-            return replace(from_pil(image), frames=frames)
+            picture = from_pil(image)
+            return picture if frames == 1 else replace(picture, frames=frames)
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file") from error
+    except IsADirectoryError as error:
+        raise UserError(f"{path}: is a folder, not an image") from error
     except UserError as error:
         raise UserError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
     except Image.DecompressionBombError as error:

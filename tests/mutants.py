@@ -122,6 +122,7 @@ MUTANTS = [
     Mutant("exchanged-pair-unseen", "inspecting.py", "(turned < kept / 16)", "(turned > kept)", "test_checking.py"),
     Mutant("odd-formats-unseen", "inspecting.py", "if tuple(fact.formats.items()) != usual", "if tuple(fact.formats.items()) == ()", "test_checking.py"),
     Mutant("card-statistics-ignored", "inspecting.py", "    if expected is not None:\n", "    if expected is not None and expected is None:\n", "test_checking.py"),
+    Mutant("packed-masks-unread", "degradations/masks.py", "np.unpackbits(chosen)", "np.unpackbits(chosen, bitorder='little')", "test_degradations_inpaint.py"),
     Mutant("crop-and-mirror-coupled", "data/transforms.py", "self._compose.set_random_state(UNUSED, random.Random(seed))", "self._compose.set_random_seed(seed % 2**32)", "test_data.py"),
     Mutant("overlap-unseen", "data/packaged.py", "both = set(train) & set(val)", "both = set()", "test_data.py"),
     Mutant("shared-files-unseen", "data/pairs.py", "return len(set(theirs.names).intersection(mine.names))", "return 0 * len(theirs.names)", "test_data.py"),
