@@ -16,7 +16,7 @@ from i2i_bridge.data.pairs import PairSource, shared_files
 from i2i_bridge.data.splits import HOLD_OUT
 from i2i_bridge.errors import UserError
 from i2i_bridge.inspecting import Facts, facts_of, verdicts
-from i2i_bridge.recipe import Recipe, load_recipe, toml_value
+from i2i_bridge.recipe import Recipe, is_recipe_name, load_recipe, recipe_names, toml_value
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,14 @@ def check_data(
         report: Called with (items done, items in all).
 
     Raises:
-        UserError: No split can be opened at all.
+        UserError: There is no such thing, or none of its splits can be opened.
     """
     opened: dict[str, _Looking] = {}
     problems: list[str] = []
     plain = _is_folder(what) or what in card_names() or is_card(Path(what))
+    if not plain and not what.endswith(".toml") and not is_recipe_name(what):
+        hint = registry.nearest(what, [*card_names(), *recipe_names()])
+        raise UserError(f"{what}: no such folder, dataset card or recipe{hint}")
     for split in ("train", "val"):
         try:
             opened[split] = (

@@ -82,9 +82,14 @@ def copy(
 ) -> None:
     """Copy a recipe or a dataset card into a file of your own, to edit and use."""
     from i2i_bridge.data.cards import card_file, card_names
-    from i2i_bridge.recipe import is_recipe_name, recipe_file
+    from i2i_bridge.recipe import is_recipe_name, recipe_file, recipe_names
 
     is_card = name in card_names() and not is_recipe_name(name)
+    if not is_card and not is_recipe_name(name) and not name.endswith(".toml"):
+        hint = registry.nearest(name, [*recipe_names(), *card_names()])
+        raise UserError(
+            f"no recipe or dataset card '{name}'{hint}; see `i2i-bridge list` and `i2i-bridge list datasets`"
+        )
     source = card_file(name) if is_card else recipe_file(name)
     if file.suffix != ".toml":
         raise UserError(f"{file}: a recipe or card ends in .toml")
@@ -357,14 +362,17 @@ def main(arguments: list[str] | None = None) -> None:
     debug = "--debug" in words
     words = _spread_nfe([word for word in words if word != "--debug"])
     try:
-        code = app(words, standalone_mode=False)
+        code = app(words, standalone_mode=False, prog_name="i2i-bridge")
     except UserError as error:
         if debug:
             raise
         console.say_error(str(error))
         code = 2
     except USAGE_ERRORS as error:
-        console.say_error(" ".join(error.format_message().split()) + "; see i2i-bridge --help")
+        message = " ".join(error.format_message().split()).rstrip(".")
+        if message:  # nothing typed at all: the help is printed already
+            verb = error.ctx.command_path if error.ctx else "i2i-bridge"
+            console.say_error(f"{message}; see {verb} --help")
         code = 2
     except (typer.Abort, KeyboardInterrupt):
         console.say_error("interrupted")

@@ -19,7 +19,7 @@ from i2i_bridge.errors import UserError
 from i2i_bridge.processes import Process
 from i2i_bridge.proposals import Proposal
 from i2i_bridge.randomness import generator
-from i2i_bridge.registry import did_you_mean
+from i2i_bridge.registry import did_you_mean, nearest
 from i2i_bridge.settings import DataSettings, EvaluateSettings, Part, Reference, SampleSettings, Settings, TrainSettings
 from i2i_bridge.shipped import shipped_folder
 from i2i_bridge.targets import Target
@@ -214,12 +214,12 @@ def recipe_file(name: str) -> Path:
     names = recipe_names()
     found = [known for known in names if name in (known, known.split("/")[-1])]
     if len(found) != 1:
-        hint = did_you_mean(name, names + [known.split("/")[-1] for known in names])
-        raise UserError(
-            f"no recipe '{name}'{hint}; `i2i-bridge list recipes` shows all"
-            if not found
-            else f"'{name}' could be {found}"
-        )
+        if found:
+            raise UserError(f"'{name}' could be {' or '.join(found)}; give the whole name")
+        if path.exists():
+            raise UserError(f"{name}: not a recipe; a recipe is a TOML file, or one of `i2i-bridge list recipes`")
+        hint = nearest(name, names + [known.split("/")[-1] for known in names])
+        raise UserError(f"no recipe '{name}'{hint}; `i2i-bridge list recipes` shows all")
     return shipped_folder("recipes") / f"{found[0]}.toml"
 
 

@@ -24,10 +24,13 @@ T = TypeVar("T", bound=Callable[..., Any])
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """'; did you mean ...?' for a near miss, else the known words."""
     known = sorted(known)
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    if near:
-        return f"; did you mean '{near[0]}'?"
-    return f"; known: {', '.join(known)}" if known else ""
+    return nearest(word, known) or (f"; known: {', '.join(known)}" if known else "")
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """'; did you mean ...?' for a near miss, else nothing: where the known words are too many to name."""
+    near = difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.6)
+    return f"; did you mean '{near[0]}'?" if near else ""
 
 
 class Registry:
