@@ -54,9 +54,10 @@ class Perceptual(Metric):
                 f" got {clean.shape[-1]}x{clean.shape[-2]}"
             )
         distance = self._distance.to(clean.device)
-        pairs = torch.stack([in_colour(restored), in_colour(clean)], dim=1).float()
         with torch.inference_mode():
-            return one_by_one(lambda pair: distance(pair[:, 0], pair[:, 1]).reshape(-1), pairs)
+            return one_by_one(
+                lambda *pair: distance(*pair).reshape(-1), in_colour(restored).float(), in_colour(clean).float()
+            )
 
 
 @register_metric("lpips")
