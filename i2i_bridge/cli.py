@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from i2i_bridge import cli_data, console, registry
+from i2i_bridge import cli_data, cli_weights, console, registry
 from i2i_bridge.errors import UserError
 from i2i_bridge.files import write_whole
 from i2i_bridge.jobs import evaluate_run, report_run, train_run
@@ -21,6 +21,7 @@ app = typer.Typer(
 )
 
 app.add_typer(cli_data.app, name="data")
+app.add_typer(cli_weights.app, name="weights")
 
 INTERRUPTED = 75
 """Exit code of a run that was stopped, saved, and goes on with the same command (EX_TEMPFAIL)."""
