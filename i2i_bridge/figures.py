@@ -1,0 +1,177 @@
+"""The plots of a page: SVG whose colours the page's style sheet chooses, so that they follow its dark mode."""
+
+import io
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from i2i_bridge.tabulating import Column, Line, Table
+
+# Drawn in these colours, shown in the style sheet's variables of the same place. None may occur by chance.
+INK, SOFT, GRID = "#0a0b0c", "#0a0b0d", "#0a0b0e"
+COLOURS = tuple(f"#0a0c{i:02d}" for i in range(8))
+VARIABLES = {INK: "--ink", SOFT: "--soft", GRID: "--line"} | {colour: f"--c{i}" for i, colour in enumerate(COLOURS)}
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+
+SETTINGS = {
+    "svg.fonttype": "none",  # text stays text: it can be read aloud, found, and set in the page's own letters
+    "text.parse_math": False,  # a '$' in the name of a run is a dollar
+    "font.size": 9,
+    "text.color": INK,
+    "axes.edgecolor": GRID,
+    "axes.labelcolor": SOFT,
+    "xtick.color": SOFT,
+    "ytick.color": SOFT,
+    "grid.color": GRID,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "savefig.transparent": True,
+}
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One metric, against what it costs."""
+
+    label: str
+    by_nfe: str
+    """SVG."""
+    by_seconds: str
+    """SVG; '' where no row was timed."""
+    note: str = ""
+
+
+def quality_panels(table: Table) -> list[Panel]:
+    """A panel for each metric: value with its 95 % interval against network calls, and against seconds per image."""
+    panels = []
+    for i, column in enumerate(table.columns):
+        if not any(math.isfinite(line.cells[i].estimate.value) for line in table.lines if not line.is_baseline):
+            continue
+        by_nfe, note = _quality(table, i, {id(line): float(line.nfe) for line in table.lines}, "network calls per image (NFE)")
+        timed = {id(line): line.seconds for line in table.lines if line.seconds is not None}
+        by_seconds = _quality(table, i, timed, "seconds per image")[0] if timed else ""
+        panels.append(Panel(column.label + _arrow(column), by_nfe, by_seconds, note))
+    return panels
+
+
+def _arrow(column: Column) -> str:
+    return {True: " ↑", False: " ↓", None: ""}[column.higher_is_better]
+
+
+def _quality(table: Table, i: int, costs: Mapping[int, float], title: str) -> tuple[str, str]:
+    with _canvas() as (canvas, axes):
+        axes.set_xscale("log")
+        ends: list[float] = []
+        ticks: set[float] = set()
+        for entry in dict.fromkeys(line.entry for line in table.lines if not line.is_baseline):
+            points = sorted(
+                (
+                    (costs[id(line)], line)
+                    for line in table.lines
+                    if line.entry == entry and id(line) in costs and math.isfinite(line.cells[i].estimate.value)
+                ),
+                key=lambda point: point[0],
+            )
+            if points:
+                ticks |= {cost for cost, _ in points}
+                ends += _draw(axes, points, i, entry)
+        note = _baselines(axes, table, i, ends)
+        if title.startswith("network"):
+            marks = sorted(ticks)
+            axes.set_xticks(marks, [f"{mark:g}" for mark in marks])
+        axes.minorticks_off()
+        if ticks and min(ticks) < max(ticks):
+            axes.set_xlim(min(ticks) / 1.25, max(ticks) * 1.25)
+        axes.set_xlabel(title)
+        return _svg(canvas, table.columns[i].label), note
+
+
+def _draw(axes: Any, points: Sequence[tuple[float, Line]], i: int, entry: int) -> list[float]:
+    colour, marker = COLOURS[entry % len(COLOURS)], MARKERS[entry % len(MARKERS)]
+    x = [cost for cost, _ in points]
+    estimates = [line.cells[i].estimate for _, line in points]
+    y = [e.value for e in estimates]
+    low = [e.low if math.isfinite(e.low) else e.value for e in estimates]
+    high = [e.high if math.isfinite(e.high) else e.value for e in estimates]
+    if len(x) > 1:
+        axes.fill_between(x, low, high, color=colour, alpha=0.14, linewidth=0)
+    else:
+        axes.vlines(x, low, high, color=colour, alpha=0.5, linewidth=1.4)
+    axes.plot(x, y, color=colour, marker=marker, markersize=4.5, linewidth=1.5)
+    return [*low, *high]
+
+
+def _baselines(axes: Any, table: Table, i: int, ends: Sequence[float]) -> str:
+    """Dashed lines of what was given; one far away is named instead, lest it flatten the rest."""
+    low, high = min(ends), max(ends)
+    reach = 1.5 * ((high - low) or abs(high) or 1.0)
+    notes = []
+    for line in table.lines:
+        value = line.cells[i].estimate.value
+        if not line.is_baseline or not math.isfinite(value):
+            continue
+        if low - reach <= value <= high + reach:
+            axes.axhline(value, ls=(0, (4, 3)), lw=1, color=SOFT)
+            axes.annotate(
+                line.label, (1, value), xycoords=("axes fraction", "data"), xytext=(0, 2), textcoords="offset points",
+                ha="right", va="bottom", fontsize=8, color=SOFT,
+            )  # fmt: skip
+        else:
+            notes.append(f"{line.label} {table.columns[i].text(value)}, outside the plot")
+    return "; ".join(notes)
+
+
+def training_curves(curves: Mapping[int, Sequence[tuple[float, float]]]) -> str:
+    """Loss against step, one line for each entry, as SVG; '' where nothing was logged.
+
+    Args:
+        curves: (step, loss) of each entry that was trained here.
+    """
+    drawn = {entry: points for entry, points in curves.items() if points}
+    if not drawn:
+        return ""
+    with _canvas(width=8.0, height=3.0) as (canvas, axes):
+        for entry, points in drawn.items():
+            axes.plot([step for step, _ in points], [loss for _, loss in points], color=COLOURS[entry % 8], lw=1.4)
+        values = [loss for points in drawn.values() for _, loss in points]
+        if min(values) > 0 and max(values) / min(values) > 10:
+            axes.set_yscale("log")
+        axes.set_xlabel("step")
+        axes.set_ylabel("loss")
+        return _svg(canvas, "training loss")
+
+
+class _canvas:
+    """A figure and its axes, with our settings in force while it is drawn."""
+
+    def __init__(self, width: float = 4.3, height: float = 2.9) -> None:
+        self.size = (width, height)
+
+    def __enter__(self) -> tuple[Any, Any]:
+        import matplotlib as mpl
+        from matplotlib.figure import Figure
+
+        self._context = mpl.rc_context(SETTINGS)  # type: ignore[arg-type]
+        self._context.__enter__()
+        canvas = Figure(figsize=self.size, layout="constrained")
+        axes = canvas.subplots()
+        axes.grid(linewidth=0.6)
+        axes.set_axisbelow(True)
+        axes.tick_params(length=0)
+        return canvas, axes
+
+    def __exit__(self, *problem: Any) -> None:
+        self._context.__exit__(*problem)
+
+
+def _svg(canvas: Any, title: str) -> str:
+    stream = io.StringIO()
+    canvas.savefig(stream, format="svg", metadata={"Date": None, "Title": title})
+    text = stream.getvalue()
+    text = text[text.index("<svg") :].replace("<svg ", '<svg role="img" ', 1)
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    for colour, variable in VARIABLES.items():
+        text = text.replace(colour, f"var({variable})")
+    return text
