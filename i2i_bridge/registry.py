@@ -42,6 +42,7 @@ class Registry:
         self.kind = kind
         self._homes = homes
         self._members: dict[str, Callable[..., Any]] = {}
+        self._followers: list[Callable[[str, Callable[..., Any]], None]] = []
         self._loaded = False
 
     def register(self, name: str) -> Callable[[T], T]:
@@ -65,9 +66,18 @@ class Registry:
                     " choose another name"
                 )
             self._members[name] = member
+            for follower in self._followers:
+                follower(name, member)
             return member
 
         return enter
+
+    def follow(self, follower: Callable[[str, Callable[..., Any]], None]) -> None:
+        """Calls `follower(name, member)` for every member: those that are there, and those that come later."""
+        self._load()
+        self._followers.append(follower)
+        for name, member in list(self._members.items()):
+            follower(name, member)
 
     def names(self) -> list[str]:
         """All names, sorted."""
@@ -174,6 +184,7 @@ DEGRADATIONS = Registry("degradation", "i2i_bridge.degradations")
 DATASETS = Registry("dataset kind", "i2i_bridge.data")
 NETWORKS = Registry("network", "i2i_bridge.networks")
 METRICS = Registry("metric", "i2i_bridge.metrics")
+EXTRACTORS = Registry("extractor", "i2i_bridge.metrics.extractors")
 METHODS = Registry("method", "i2i_bridge.methods")
 
 KINDS: dict[str, Registry] = {
@@ -186,6 +197,7 @@ KINDS: dict[str, Registry] = {
     "dataset-kinds": DATASETS,
     "networks": NETWORKS,
     "metrics": METRICS,
+    "extractors": EXTRACTORS,
 }
 """The registries by the word that lists them: `i2i-bridge list samplers`."""
 
@@ -197,6 +209,7 @@ register_degradation = DEGRADATIONS.register
 register_dataset = DATASETS.register
 register_network = NETWORKS.register
 register_metric = METRICS.register
+register_extractor = EXTRACTORS.register
 
 
 _plugins: list[str] = []

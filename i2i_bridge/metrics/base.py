@@ -1,9 +1,50 @@
-"""What a metric is: one number per restored image against its clean partner."""
+"""What a metric is: a number per restored image, or one for a set of images, and what a feature network is."""
 
+import math
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
+import numpy as np
+import torch
 from torch import Tensor
+
+from i2i_bridge import registry
+from i2i_bridge.degradations.base import Degradation
+from i2i_bridge.errors import UserError
+from i2i_bridge.randomness import key
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One evaluated item."""
+
+    restored: Tensor
+    """(K, C, H, W): K restorations of the same x_1, in [-1, 1], rounded as in files; a `Metric` sees the first."""
+    x_0: Tensor
+    """(C, H, W), rounded likewise."""
+    x_1: Tensor
+    """(C, H, W), rounded likewise."""
+    item: Mapping[str, Any]
+    """The item's key, and mask, condition and label where there are."""
+    degradation: Degradation | None
+    """What made x_1, or None for pairs."""
+    seed: int
+    """Of the evaluation."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number and how well it is known; NaN where that is unknown."""
+
+    value: float
+    low: float = math.nan
+    """Of the 95 % interval."""
+    high: float = math.nan
+    standard_error: float = math.nan
+    note: str = ""
+    """What a reader must know to take the number for what it is, in one line."""
 
 
 class Metric(ABC):
@@ -20,3 +61,108 @@ class Metric(ABC):
     def missing(self, channels: int = 3) -> str | None:
         """Why the metric cannot be computed here (its weights are absent, say), in one line; None when it can."""
         return None
+
+
+class ItemMetric(ABC):
+    """A number per item that needs more than two images: several restorations, the degradation, a label."""
+
+    label: ClassVar[str]
+    higher_is_better: ClassVar[bool]
+    samples: ClassVar[int] = 1
+    """K: how many restorations of each item it needs."""
+
+    @abstractmethod
+    def of(self, sample: Sample) -> float:
+        """The item's value; NaN where the metric does not apply to it."""
+
+    def missing(self, channels: int = 3) -> str | None:
+        """As `Metric.missing`."""
+        return None
+
+
+class SetMetric(ABC):
+    """A distance between two sets of images, by the features of a network."""
+
+    label: ClassVar[str]
+    higher_is_better: ClassVar[bool]
+    extractor: ClassVar[str]
+    """The network's name among the extractors."""
+
+    @abstractmethod
+    def estimate(self, restored: np.ndarray, reference: np.ndarray, *, seed: int) -> Estimate:
+        """The distance between sets of features (n, d) and (m, d), arrays in memory or mapped from a file.
+
+        The order of the rows changes no digit; where both sets have the same n, row i of each belongs to item i.
+        """
+
+    def missing(self, channels: int = 3) -> str | None:
+        """As `Metric.missing`: here, what the extractor lacks."""
+        if channels not in (1, 3):
+            return f"the extractor '{self.extractor}' is for images of 1 or 3 channels, not {channels}"
+        extractor: Extractor = registry.EXTRACTORS.get(self.extractor)()
+        return extractor.missing()
+
+
+class Extractor(ABC):
+    """A network that makes features of images. Registered classes take no options.
+
+    `@register_extractor("X")` gives the metrics `fd-X` and `kid-X`.
+    """
+
+    dimension: int
+    """d: how many features an image has."""
+
+    @abstractmethod
+    def __call__(self, images: Tensor) -> Tensor:
+        """Features (B, d) float32 of images (B, 3, H, W) in [-1, 1]; computed on the images' device."""
+
+    def missing(self) -> str | None:
+        """Why it cannot be computed here, in one line; None when it can."""
+        return None
+
+
+def extract(extractor: Extractor, images: Tensor) -> np.ndarray:
+    """The features of images (B, 1 or 3, H, W) in [-1, 1]: (B, d) float32, in memory.
+
+    Grey images are given as three equal channels.
+
+    Raises:
+        UserError: The extractor gave something else, or values that are not finite.
+    """
+    name = type(extractor).__name__
+    with torch.inference_mode():
+        features = extractor(in_colour(images))
+    wanted = (len(images), extractor.dimension)
+    if not isinstance(features, Tensor) or tuple(features.shape) != wanted:
+        shape = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
+        raise UserError(f"extractor {name}: gave {shape} instead of features {wanted}")
+    if not features.isfinite().all():
+        raise UserError(f"extractor {name}: gave features that are not finite")
+    array: np.ndarray = features.float().cpu().numpy()
+    return array
+
+
+def in_colour(images: Tensor) -> Tensor:
+    """Images (B, 1 or 3, H, W) with three channels."""
+    return images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
+
+
+def bootstrap_interval(values: Sequence[float], seed: int, resamples: int = 2000) -> tuple[float, float]:
+    """95 % interval of the mean of per-image values: the percentile bootstrap over images (Efron, 1979).
+
+    Args:
+        values: One per image, in any order; NaN (the metric does not apply) is left out.
+        seed: Of the resampling.
+
+    Returns:
+        The 2.5 % and 97.5 % quantiles of the means of resampled sets; NaN for fewer than two values.
+    """
+    # Sorted: the order in which images were scored must not show.
+    kept = np.sort(np.asarray([value for value in values if not math.isnan(value)], np.float64))
+    if len(kept) < 2:
+        return math.nan, math.nan
+    rng = np.random.default_rng(key(seed, "bootstrap"))
+    means = np.asarray([kept[rng.integers(len(kept), size=len(kept))].mean() for _ in range(resamples)])
+    # Quantiles that are members, never between two: infinite PSNR must not become NaN.
+    low, high = np.quantile(means, (0.025, 0.975), method="inverted_cdf")
+    return float(low), float(high)
