@@ -1,245 +1,25 @@
-"""The report of a run: one HTML page with its figures, readable offline."""
+"""The report of a run: the page of a comparison, of this run alone."""
 
-import platform
-import shutil
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import torch
-from PIL import Image
-from torch import Tensor
-
-from i2i_bridge import __version__
+from i2i_bridge.comparing import open_entries
 from i2i_bridge.data.loading import PairDataset
-from i2i_bridge.data.pairs import shared_files
-from i2i_bridge.errors import UserError
-from i2i_bridge.evaluation import INPUT, Evaluation, read_evaluation
-from i2i_bridge.images import Picture, read_picture, to_tensor, write_picture
-from i2i_bridge.metrics_log import read_metrics
-from i2i_bridge.montage import montage, states_shown
-from i2i_bridge.randomness import generator
-from i2i_bridge.registry import METRICS
+from i2i_bridge.page import write_page
 from i2i_bridge.run import Run
 
 
-@dataclass(frozen=True)
-class Figure:
-    """A picture of the page, with the text under it."""
-
-    file: str
-    title: str
-    caption: str
-    width: int
-    height: int
-    pixelated: bool = False
-
-
-def write_report(run: Run, dataset: PairDataset) -> Path:
-    """Write `report/index.html` and its PNGs from an evaluated run.
-
-    The page shows the metrics table beside the input's own numbers, restored held-out images at each NFE, a trajectory
-    X_1 -> X_0, the loss curve, quality against NFE, the settings and the environment.
+def write_report(run: Run, dataset: PairDataset, *, protocol: str = "held-out") -> Path:
+    """Write `report/index.html` and its pictures from an evaluated run; see `write_page`.
 
     Args:
         run: The trained run; `evaluate` must have been called.
-        dataset: Its validation pairs, for the trajectory.
+        dataset: Its validation pairs, for the walks and samples.
+        protocol: The evaluation to report.
 
     Returns:
         The page.
 
     Raises:
-        UserError: The run is not evaluated yet.
+        UserError: The run is not evaluated yet under that protocol.
     """
-    from jinja2 import Environment, PackageLoader
-
-    evaluation = read_evaluation(run.folder)
-    folder = run.folder / "report"
-    fresh = run.folder / ".report-new"
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir()
-    figures = [
-        _comparison(run, evaluation, dataset, fresh),
-        _trajectory(run, dataset, fresh, nfe=max(row.nfe for row in evaluation.rows)),
-        _quality(evaluation, fresh),
-        _loss(run, fresh),
-    ]
-    environment = Environment(loader=PackageLoader("i2i_bridge"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    page = environment.get_template("report.html").render(
-        recipe=run.recipe,
-        step=run.step,
-        evaluation=evaluation,
-        table=metrics_table(evaluation),
-        figures=[figure for figure in figures if figure is not None],
-        settings=run.recipe.to_toml(),
-        environment=environment_facts(),
-    )
-    (fresh / "index.html").write_text(page, encoding="utf-8")
-    # The old page stays until the new one is complete.
-    shutil.rmtree(folder, ignore_errors=True)
-    fresh.rename(folder)
-    return folder / "index.html"
-
-
-def metrics_table(evaluation: Evaluation) -> tuple[list[str], list[list[tuple[str, bool]]]]:
-    """Header and rows of the metrics table; each cell is its text and whether it is the best restored value."""
-    metrics = list(evaluation.rows[0].metrics)
-    parts = {name: METRICS.get(name) for name in metrics}
-    header = ["", "NFE", *(str(parts[name].label) for name in metrics), "seconds per image"]  # type: ignore[attr-defined]
-    restored = [row for row in evaluation.rows if row.name != INPUT]
-    best = {
-        name: (max if parts[name].higher_is_better else min)(row.metrics[name] for row in restored)  # type: ignore[attr-defined]
-        for name in metrics
-    }
-    rows = []
-    for row in evaluation.rows:
-        is_input = row.name == INPUT
-        cells: list[tuple[str, bool]] = [
-            ("degraded input" if is_input else "restored", False),
-            (str(row.nfe), False),
-        ]
-        for name in metrics:
-            error = row.standard_errors[name]
-            text = f"{row.metrics[name]:.{2 if name == 'psnr' else 4}f}"
-            text += f" ± {error:.{2 if name == 'psnr' else 4}f}" if error == error else ""
-            cells.append((text, not is_input and row.metrics[name] == best[name]))
-        cells.append(("" if row.seconds_per_image is None else f"{row.seconds_per_image:.3f}", False))
-        rows.append(cells)
-    return header, rows
-
-
-def environment_facts() -> dict[str, str]:
-    """Versions and machine that the numbers come from."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
-    return {
-        "i2i-bridge": __version__,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "system": platform.system(),
-        "device": f"{device}, {torch.get_num_threads()} threads",
-    }
-
-
-def _save(folder: Path, name: str, pixels: np.ndarray, title: str, caption: str) -> Figure:
-    write_picture(folder / name, Picture(pixels, None))
-    small = pixels.shape[1] < 600
-    return Figure(name, title, caption, pixels.shape[1], pixels.shape[0], pixelated=small)
-
-
-def _comparison(run: Run, evaluation: Evaluation, dataset: PairDataset, folder: Path) -> Figure | None:
-    columns = ["input", *(f"nfe-{row.nfe}" for row in evaluation.rows if row.name != INPUT), "clean"]
-    items = sorted(path for path in (run.folder / "evaluation" / "images").glob("*") if path.is_dir())[:4]
-    rows = []
-    for item in items:
-        files = [item / f"{column}.png" for column in columns]
-        if all(file.is_file() for file in files):
-            rows.append([_read(file) for file in files])
-    if not rows:
-        return None
-    names = [column.replace("input", "degraded").replace("nfe-", "NFE ") for column in columns]
-    return _save(
-        folder,
-        "comparison.png",
-        montage(rows, names),
-        "Restored images",
-        f"From left to right: {' | '.join(names)}.{_held_out(run, dataset)}",
-    )
-
-
-def _held_out(run: Run, dataset: PairDataset) -> str:
-    """Whether the images were trained on, where the training data are here to tell."""
-    try:
-        shared = shared_files(run.recipe.build_dataset("train").source, dataset.source)
-    except UserError:
-        return ""
-    if shared is None:
-        return ""
-    return " None was trained on." if shared == 0 else f" {shared} of {len(dataset)} were TRAINED ON: not held out."
-
-
-def _read(file: Path) -> Tensor:
-    return to_tensor(read_picture(file).pixels)
-
-
-def _trajectory(run: Run, dataset: PairDataset, folder: Path, nfe: int, columns: int = 8) -> Figure:
-    rows: list[list[Tensor]] = []
-    header: list[str] = []
-    for i in range(min(2, len(dataset))):
-        item = dataset[i]
-        batch = {name: value[None] for name, value in item.items() if isinstance(value, Tensor)}
-        draws = [generator(run.recipe.evaluate.seed, "evaluate", item["key"])]
-        states, header = states_shown(
-            item["x_1"], (state[0] for state in run.walk(batch, nfe=nfe, generator=draws)), columns
-        )
-        rows.append(states)
-    return _save(
-        folder,
-        "trajectory.png",
-        montage(rows, header),
-        "The walk from X_1 to X_0",
-        f"States X_t of a sampling of {nfe} network calls, from the degraded image (left) to the restored one.",
-    )
-
-
-def _axes(title_x: str, title_y: str) -> tuple[Any, Any]:
-    from matplotlib.figure import Figure as Canvas
-
-    canvas = Canvas(figsize=(7, 3.6), dpi=130, layout="constrained")
-    axes = canvas.subplots()
-    axes.set_xlabel(title_x)
-    axes.set_ylabel(title_y)
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
-    return canvas, axes
-
-
-def _finish(canvas: Any, folder: Path, name: str, title: str, caption: str) -> Figure:
-    canvas.savefig(folder / name)
-    with Image.open(folder / name) as image:
-        return Figure(name, title, caption, image.width, image.height)
-
-
-def _loss(run: Run, folder: Path) -> Figure | None:
-    rows = read_metrics(run.folder)
-    if not rows:
-        return None
-    canvas, axes = _axes("step", "loss")
-    steps, losses = [row["step"] for row in rows], [row["loss"] for row in rows]
-    axes.plot(steps, losses, color="#2a6fdb")
-    if min(losses) > 0 and max(losses) / min(losses) > 10:
-        axes.set_yscale("log")
-    return _finish(canvas, folder, "loss.png", "Training loss", "Mean over the logged steps.")
-
-
-def _quality(evaluation: Evaluation, folder: Path) -> Figure | None:
-    restored = [row for row in evaluation.rows if row.name != INPUT]
-    if "psnr" not in evaluation.rows[0].metrics:
-        return None
-    canvas, axes = _axes("network calls per image (NFE)", "PSNR (dB)")
-    values, errors = (
-        [row.metrics["psnr"] for row in restored],
-        [row.standard_errors["psnr"] for row in restored],
-    )
-    axes.errorbar(
-        [row.nfe for row in restored],
-        values,
-        yerr=np.nan_to_num(errors),
-        marker="o",
-        capsize=3,
-        color="#2a6fdb",
-        label="restored",
-    )
-    axes.axhline(evaluation.rows[0].metrics["psnr"], ls="--", color="#b4532a", label="degraded input")
-    axes.set_xscale("log")
-    axes.set_xticks([row.nfe for row in restored], [str(row.nfe) for row in restored])
-    axes.minorticks_off()
-    axes.legend(frameon=False)
-    return _finish(
-        canvas,
-        folder,
-        "quality.png",
-        "Fidelity against cost",
-        "Mean over the images, with one standard error. One call answers with the average of all that fits, which PSNR "
-        "likes best; further calls trade fidelity for detail.",
-    )
+    return write_page(open_entries([run.folder], protocol), run.folder / "report", lambda entry: (run, dataset))
