@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from i2i_bridge.errors import UserError
-from i2i_bridge.evaluation import INPUT, Evaluation, Row, read_evaluation
+from i2i_bridge.results import INPUT, Evaluation, Row, evaluation_folder, read_evaluation
 from i2i_bridge.run import RECIPE_FILE
 from i2i_bridge.tabulating import Table, build_table
 
@@ -34,11 +34,6 @@ class Entry:
         return evaluation_folder(self.folder, self.evaluation.protocol.name) / "images"
 
 
-def evaluation_folder(folder: Path, protocol: str) -> Path:
-    """Where the evaluation of a folder under a protocol lies."""
-    return folder / "evaluation" / protocol
-
-
 def open_entries(folders: Sequence[Path], protocol: str) -> list[Entry]:
     """Read the evaluations of folders and name them.
 
@@ -54,7 +49,9 @@ def open_entries(folders: Sequence[Path], protocol: str) -> list[Entry]:
     evaluations = [read_evaluation(folder, protocol) for folder in folders]
     refuse_unequal(list(zip(folders, evaluations, strict=True)))
     recipes = [load_recipe(folder / RECIPE_FILE) if (folder / RECIPE_FILE).is_file() else None for folder in folders]
-    labels = name_entries([(evaluation.method, folder) for evaluation, folder in zip(evaluations, folders, strict=True)])
+    labels = name_entries(
+        [(evaluation.method, folder) for evaluation, folder in zip(evaluations, folders, strict=True)]
+    )
     return [Entry(*parts) for parts in zip(folders, labels, evaluations, recipes, strict=True)]
 
 
@@ -73,9 +70,9 @@ def refuse_unequal(evaluated: Sequence[tuple[Path, Evaluation]]) -> None:
                 for key in sorted({*mine.settings, *other.settings})
                 if mine.settings.get(key) != other.settings.get(key)
             ]
-            names = f"protocol {mine.name} v{mine.version} ({mine.hash[:12]}) and {other.name} v{other.version} ({other.hash[:12]})"
             raise UserError(
-                f"{first} and {folder} are not comparable: {'; '.join(changed) or names}; evaluate both by one protocol"
+                f"{first} and {folder} are not comparable: protocol {mine.id} and {other.id}"
+                f"{': ' if changed else ''}{'; '.join(changed)}; evaluate both by one protocol"
             )
         if reference.data.digest != evaluation.data.digest:
             raise UserError(
@@ -112,11 +109,11 @@ def table_of(entries: Sequence[Entry], nfe: Iterable[int] | None = None) -> Tabl
 
 def shown_rows(evaluation: Evaluation, nfe: Iterable[int] | None) -> list[Row]:
     """The methods' own rows of an evaluation, by network calls; those that `nfe` does not ask for are left out."""
-    wanted = None if nfe is None else set(nfe)
+    wanted = None if nfe is None else {f"nfe {calls}" for calls in nfe}
     own = sorted((row for row in evaluation.rows if row.name not in BASELINES), key=lambda row: row.nfe)
-    distinct = list({row.nfe: row for row in reversed(own)}.values())[::-1]
-    # A method of one call answers every wish for more with that call.
-    return [row for row in distinct if wanted is None or row.nfe in wanted or len(distinct) == 1]
+    # A method of one call answers every wish for more with that call, and outside results have no choice either.
+    fixed = evaluation.capped or not all(row.name.startswith("nfe ") for row in own)
+    return [row for row in own if wanted is None or fixed or row.name in wanted]
 
 
 def warnings_of(entries: Sequence[Entry]) -> list[str]:
@@ -173,8 +170,8 @@ def unavailable(entries: Sequence[Entry]) -> list[tuple[str, str]]:
         method = str(row.get("method", ""))
         if method and method.lower() not in have:
             reasons[method] = (
-                f"no run of it was compared; train one: i2i-bridge train {recipe.name} --method {method.lower()}"
+                f"no run of it is compared here; train one with --method {method.lower()} and add it"
                 if method.lower() in known
-                else f"not implemented here; score its outputs: i2i-bridge evaluate RUN --images DIR --name {method!r} --out FOLDER"
+                else "not implemented here; score a folder of its outputs with `evaluate --images` and add it"
             )
     return list(reasons.items())

@@ -3,7 +3,8 @@
 import io
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +16,11 @@ COLOURS = tuple(f"#0a0c{i:02d}" for i in range(8))
 VARIABLES = {INK: "--ink", SOFT: "--soft", GRID: "--line"} | {colour: f"--c{i}" for i, colour in enumerate(COLOURS)}
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
-SETTINGS = {
+SETTINGS: Any = {
     "svg.fonttype": "none",  # text stays text: it can be read aloud, found, and set in the page's own letters
     "text.parse_math": False,  # a '$' in the name of a run is a dollar
     "font.size": 9,
+    "svg.hashsalt": "i2i-bridge",
     "text.color": INK,
     "axes.edgecolor": GRID,
     "axes.labelcolor": SOFT,
@@ -49,8 +51,10 @@ def quality_panels(table: Table) -> list[Panel]:
     for i, column in enumerate(table.columns):
         if not any(math.isfinite(line.cells[i].estimate.value) for line in table.lines if not line.is_baseline):
             continue
-        by_nfe, note = _quality(table, i, {id(line): float(line.nfe) for line in table.lines}, "network calls per image (NFE)")
-        timed = {id(line): line.seconds for line in table.lines if line.seconds is not None}
+        by_nfe, note = _quality(
+            table, i, {id(line): float(line.nfe) for line in table.lines if line.nfe}, "network calls per image (NFE)"
+        )
+        timed = {id(line): line.seconds for line in table.lines if line.seconds}
         by_seconds = _quality(table, i, timed, "seconds per image")[0] if timed else ""
         panels.append(Panel(column.label + _arrow(column), by_nfe, by_seconds, note))
     return panels
@@ -66,17 +70,16 @@ def _quality(table: Table, i: int, costs: Mapping[int, float], title: str) -> tu
         ends: list[float] = []
         ticks: set[float] = set()
         for entry in dict.fromkeys(line.entry for line in table.lines if not line.is_baseline):
-            points = sorted(
-                (
-                    (costs[id(line)], line)
-                    for line in table.lines
-                    if line.entry == entry and id(line) in costs and math.isfinite(line.cells[i].estimate.value)
-                ),
-                key=lambda point: point[0],
-            )
+            own = [line for line in table.lines if line.entry == entry and math.isfinite(line.cells[i].estimate.value)]
+            points = sorted(((costs[id(line)], line) for line in own if id(line) in costs), key=lambda point: point[0])
             if points:
                 ticks |= {cost for cost, _ in points}
                 ends += _draw(axes, points, i, entry)
+            for line in own:
+                if id(line) not in costs:  # outside results: nobody knows what they cost
+                    value = line.cells[i].estimate.value
+                    axes.axhline(value, ls=":", lw=1.4, color=COLOURS[entry % len(COLOURS)])
+                    ends.append(value)
         note = _baselines(axes, table, i, ends)
         if title.startswith("network"):
             marks = sorted(ticks)
@@ -132,7 +135,7 @@ def training_curves(curves: Mapping[int, Sequence[tuple[float, float]]]) -> str:
     drawn = {entry: points for entry, points in curves.items() if points}
     if not drawn:
         return ""
-    with _canvas(width=8.0, height=3.0) as (canvas, axes):
+    with _canvas(width=5.2, height=2.7) as (canvas, axes):
         for entry, points in drawn.items():
             axes.plot([step for step, _ in points], [loss for _, loss in points], color=COLOURS[entry % 8], lw=1.4)
         values = [loss for points in drawn.values() for _, loss in points]
@@ -143,27 +146,19 @@ def training_curves(curves: Mapping[int, Sequence[tuple[float, float]]]) -> str:
         return _svg(canvas, "training loss")
 
 
-class _canvas:
+@contextmanager
+def _canvas(width: float = 4.3, height: float = 2.9) -> Iterator[tuple[Any, Any]]:
     """A figure and its axes, with our settings in force while it is drawn."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
 
-    def __init__(self, width: float = 4.3, height: float = 2.9) -> None:
-        self.size = (width, height)
-
-    def __enter__(self) -> tuple[Any, Any]:
-        import matplotlib as mpl
-        from matplotlib.figure import Figure
-
-        self._context = mpl.rc_context(SETTINGS)  # type: ignore[arg-type]
-        self._context.__enter__()
-        canvas = Figure(figsize=self.size, layout="constrained")
+    with mpl.rc_context(SETTINGS):
+        canvas = Figure(figsize=(width, height), layout="constrained")
         axes = canvas.subplots()
         axes.grid(linewidth=0.6)
         axes.set_axisbelow(True)
         axes.tick_params(length=0)
-        return canvas, axes
-
-    def __exit__(self, *problem: Any) -> None:
-        self._context.__exit__(*problem)
+        yield canvas, axes
 
 
 def _svg(canvas: Any, title: str) -> str:
@@ -171,6 +166,8 @@ def _svg(canvas: Any, title: str) -> str:
     canvas.savefig(stream, format="svg", metadata={"Date": None, "Title": title})
     text = stream.getvalue()
     text = text[text.index("<svg") :].replace("<svg ", '<svg role="img" ', 1)
+    # Of many figures in one page: no element may carry another's name. Those that are referred to have a hash in it.
+    text = re.sub(r' id="[A-Za-z0-9.]+_\d+"', "", text)
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     for colour, variable in VARIABLES.items():
         text = text.replace(colour, f"var({variable})")

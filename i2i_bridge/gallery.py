@@ -9,11 +9,11 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
-from i2i_bridge.comparing import BASELINES, Entry, evaluation_folder, shown_rows
-from i2i_bridge.evaluation import INPUT
+from i2i_bridge.comparing import BASELINES, Entry, shown_rows
 from i2i_bridge.images import read_picture, to_tensor
 from i2i_bridge.pictures import Pictures, Shown, safe_name
 from i2i_bridge.records import slug
+from i2i_bridge.results import INPUT, evaluation_folder
 from i2i_bridge.tabulating import Table
 
 CLEAN = "clean"
@@ -63,8 +63,9 @@ def gallery(entries: Sequence[Entry], table: Table, pictures: Pictures, nfe: Seq
             for c in (table.columns[k] for k in kept)
         ],
         "sources": [
-            {"label": label, "judged": row not in (*BASELINES, CLEAN), "colour": None if row in (*BASELINES, CLEAN) else i % 8}
+            {"label": label, "judged": own, "colour": i % 8 if own else None}
             for i, row, label in sources
+            for own in [row not in (*BASELINES, CLEAN)]
         ],
         "images": images,
         "start": {"left": 0, "right": judged[-1], "metric": directed[0] if directed else None},
@@ -74,11 +75,12 @@ def gallery(entries: Sequence[Entry], table: Table, pictures: Pictures, nfe: Seq
 def glance(
     entries: Sequence[Entry], pictures: Pictures, nfe: Sequence[int] | None, rows: int = 3
 ) -> tuple[list[list[Shown]], list[list[Tensor]], list[str]]:
-    """The first saved images, restored by each method at its fewest and its most calls: for the page, and as tensors."""
+    """The first saved images, restored by each method at its fewest and most calls: for the page, and as tensors."""
     chosen = [source for source in _sources(entries, nfe) if _first_or_last(entries, source, nfe)]
     chosen.sort(key=lambda source: source[1] == CLEAN)  # clean is last
     names = sorted(file.name for file in _folder(entries[0], INPUT).glob("*.png"))
-    shown, tensors = [], []
+    shown: list[list[Shown]] = []
+    tensors: list[list[Tensor]] = []
     for name in names:
         files = [_folder(entries[i], row) / name for i, row, _ in chosen]
         if len(shown) < rows and all(file.is_file() for file in files):
@@ -150,16 +152,14 @@ def _keys(entry: Entry) -> dict[str, str]:
     return {name: keys[number] for name, number in numbered.items() if number < len(keys)}
 
 
-def _worst_first(
-    names: list[str], numbers: dict[str, list[list[Any]]], table: Table, kept: Sequence[int]
-) -> list[str]:
+def _worst_first(names: list[str], numbers: dict[str, list[list[Any]]], table: Table, kept: Sequence[int]) -> list[str]:
     worst: list[str] = []
     for k in kept:
         if table.columns[k].higher_is_better is None:
             continue
         for j in range(len(numbers[names[0]])):
             there = [name for name in names if isinstance(numbers[name][j][k], float)]
-            there.sort(key=lambda name: numbers[name][j][k], reverse=not table.columns[k].higher_is_better)  # noqa: B023
+            there.sort(key=lambda name: numbers[name][j][k], reverse=not table.columns[k].higher_is_better)
             worst += there[:2]
     return sorted(list(dict.fromkeys([*worst, *names]))[:INSIDE])
 

@@ -13,8 +13,14 @@ import torch
 
 from i2i_bridge import __version__
 from i2i_bridge.comparing import (
-    Entry, differences, shown_rows, skipped_of, table_of, unavailable, warnings_of,
-)  # fmt: skip
+    Entry,
+    differences,
+    shown_rows,
+    skipped_of,
+    table_of,
+    unavailable,
+    warnings_of,
+)
 from i2i_bridge.data.loading import PairDataset
 from i2i_bridge.errors import UserError
 from i2i_bridge.figures import Panel, quality_panels, training_curves
@@ -131,8 +137,7 @@ def collect(
     recipe = next((entry.recipe for entry in entries if entry.recipe is not None), None)
     labels = [entry.label for entry in entries]
     images = max((line.images for line in table.lines), default=0)
-    identity = f"{first.protocol.name}@{first.protocol.version} {first.protocol.hash[:12]}"
-    caption = f"{first.recipe}, {images} images, protocol {identity}, data {first.data.digest[:12]}."
+    caption = f"{first.recipe}, {images} images, protocol {first.protocol.id}, data {first.data.digest[:12]}."
     page = Page(
         title=first.recipe,
         kicker="Report" if len(entries) == 1 else f"Comparison of {len(entries)} methods",
@@ -141,7 +146,7 @@ def collect(
         facts=[
             ("Task", "–" if recipe is None else recipe.task, ""),
             ("Images", str(images), ""),
-            ("Protocol", identity, first.protocol.hash),
+            ("Protocol", first.protocol.id, first.protocol.hash),
             ("Data", first.data.digest[:12], first.data.digest),
             ("Seed", str(first.seed), ""),
         ],
@@ -217,7 +222,7 @@ def _reference(recipe: Any) -> dict[str, Any] | None:
     if recipe is None or recipe.reference is None:
         return None
     table: dict[str, Any] = recipe.reference.model_dump()
-    return table | {"keys": list(dict.fromkeys(key for row in table["rows"] for key in row))}
+    return table | {"columns": list(dict.fromkeys(key for row in table["rows"] for key in row))}
 
 
 def _losses(folder: Path) -> list[tuple[float, float]]:

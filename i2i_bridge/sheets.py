@@ -1,4 +1,4 @@
-"""Pictures that a run draws for its page: the walk from X_1 to X_0, samples of one image, and what it was trained on."""
+"""Pictures that a run draws for its page: walks from X_1 to X_0, samples of one image, and what it was trained on."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -71,10 +71,13 @@ def walk_rows(
     run: Run, dataset: PairDataset, *, nfe: int, images: int, columns: int
 ) -> tuple[list[list[Tensor]], list[str]]:
     """The states of the first images' sampling, at most `columns` of each, and a word for each column."""
-    rows, words = [], []
+    rows: list[list[Tensor]] = []
+    words: list[str] = []
     for i in range(min(images, len(dataset))):
         item = dataset[i]
-        states = run.walk(_batch(item), nfe=nfe, generator=[generator(run.recipe.evaluate.seed, "evaluate", item["key"])])
+        states = run.walk(
+            _batch(item), nfe=nfe, generator=[generator(run.recipe.evaluate.seed, "evaluate", item["key"])]
+        )
         row, words = states_shown(item["x_1"], (state[0] for state in states), columns)
         rows.append(row)
     return rows, words

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from i2i_bridge.errors import UserError
-from i2i_bridge.evaluation import Row
 from i2i_bridge.metrics.base import Estimate
 from i2i_bridge.registry import METRICS
+from i2i_bridge.results import Row
 
 BEST, NEAR = "best", "near"
-UNKNOWN = Estimate(math.nan, math.nan, math.nan, math.nan)
+UNKNOWN = Estimate(math.nan)
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,11 @@ class Line:
     def is_baseline(self) -> bool:
         """Whether nothing was learned for it."""
         return self.entry < 0
+
+    @property
+    def calls(self) -> str:
+        """Network calls; a dash where there was no network, or nobody knows."""
+        return str(self.nfe) if self.nfe else "–"
 
 
 @dataclass(frozen=True)
@@ -165,7 +170,7 @@ def to_csv(table: Table) -> str:
         values: list[str] = []
         for cell in line.cells:
             e = cell.estimate
-            values += ["" if math.isnan(x) else f"{x:.10g}" for x in (e.value, e.low, e.high, e.standard_error)]
+            values += ["" if math.isnan(x) else repr(float(x)) for x in (e.value, e.low, e.high, e.standard_error)]
         seconds = "" if line.seconds is None else f"{line.seconds:.6g}"
         writer.writerow([line.label, line.nfe, line.images, seconds, *values])
     return stream.getvalue()
@@ -184,8 +189,8 @@ def to_latex(table: Table, caption: str) -> str:
         if i and table.lines[i - 1].entry != line.entry:
             body.append(r"\midrule" if table.lines[i - 1].is_baseline else r"\addlinespace")
         cells = [_latex_cell(column, cell) for column, cell in zip(table.columns, line.cells, strict=True)]
-        nfe = "--" if line.is_baseline else str(line.nfe)
-        body.append(" & ".join([latex(line.label), nfe, *cells, seconds_text(line.seconds).replace("–", "--")]) + r" \\")
+        ends = (line.calls.replace("–", "--"), seconds_text(line.seconds).replace("–", "--"))
+        body.append(" & ".join([latex(line.label), ends[0], *cells, ends[1]]) + r" \\")
     return "\n".join(
         [
             r"% needs \usepackage{booktabs} and \usepackage{amsmath}",
@@ -198,7 +203,8 @@ def to_latex(table: Table, caption: str) -> str:
             *body,
             r"\bottomrule",
             r"\end{tabular}",
-            rf"\caption{{{latex(caption)} In brackets: 95\,\% intervals. Bold: best; $^*$: its interval overlaps the best's.}}",
+            rf"\caption{{{latex(caption)} In brackets: 95\,\% intervals. Bold: best.",
+            r"A star: its interval overlaps the best's.}",
             r"\end{table}",
             "",
         ]

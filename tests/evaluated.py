@@ -1,4 +1,4 @@
-"""Evaluated folders as `evaluate` leaves them, of small synthetic scenes: what the comparison reads, without training."""
+"""Evaluated folders as `evaluate` leaves them, of small synthetic scenes: what a comparison reads, without training."""
 
 import csv
 import json
@@ -32,8 +32,9 @@ def scene(seed, size=64):
 
 
 def write_evaluated(
-    folder, *, method="bridge", label=None, quality=(0.5, 0.7, 0.8), nfe=(1, 5, 20), images=6, seed=0, recipe="demo/deblur",
-    overrides=(), protocol_hash="3f9c0a1b2c3d" + "0" * 52, digest="aa11bb22cc33dd44", size=64, settings=None,
+    folder, *, method="bridge", label=None, quality=(0.5, 0.7, 0.8), nfe=(1, 5, 20), images=6, seed=0,
+    recipe="demo/deblur", overrides=(), protocol_hash="3f9c0a1b2c3d" + "0" * 52,
+    digest="aa11bb22cc33dd44", size=64, settings=None,
 ):  # fmt: skip
     """A run folder without weights: recipe.toml, metrics.jsonl and evaluation/held-out of `images` blurred scenes.
 
