@@ -155,7 +155,7 @@ def _flat(table: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
 
 
 def unavailable(entries: Sequence[Entry]) -> list[tuple[str, str]]:
-    """Methods of the published table that have no row of ours, with the reason."""
+    """Methods of the published table that have no row of ours, those of one reason together, with the reason."""
     from i2i_bridge.registry import METHODS
 
     recipe = next((entry.recipe for entry in entries if entry.recipe is not None), None)
@@ -165,13 +165,14 @@ def unavailable(entries: Sequence[Entry]) -> list[tuple[str, str]]:
     if any(entry.recipe is not None and entry.recipe.method.get("name") == "bridge" for entry in entries):
         have.add("i2sb")
     known = {name.lower() for name in METHODS.names()}
-    reasons = {}
+    reasons: dict[str, list[str]] = {}
     for row in recipe.reference.rows:
         method = str(row.get("method", ""))
         if method and method.lower() not in have:
-            reasons[method] = (
+            reason = (
                 f"no run of it is compared here; train one with --method {method.lower()} and add it"
                 if method.lower() in known
-                else "not implemented here; score a folder of its outputs with `evaluate --images` and add it"
+                else "not implemented here; score a folder of its outputs with evaluate --images, and add that folder"
             )
-    return list(reasons.items())
+            reasons.setdefault(reason, []).append(method)
+    return [(", ".join(dict.fromkeys(methods)), reason) for reason, methods in reasons.items()]

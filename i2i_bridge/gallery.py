@@ -14,7 +14,7 @@ from i2i_bridge.images import read_picture, to_tensor
 from i2i_bridge.pictures import Pictures, Shown, safe_name
 from i2i_bridge.records import slug
 from i2i_bridge.results import INPUT, evaluation_folder
-from i2i_bridge.tabulating import Table
+from i2i_bridge.tabulating import BEST, Table
 
 CLEAN = "clean"
 INSIDE = 24
@@ -68,7 +68,7 @@ def gallery(entries: Sequence[Entry], table: Table, pictures: Pictures, nfe: Seq
             for own in [row not in (*BASELINES, CLEAN)]
         ],
         "images": images,
-        "start": {"left": 0, "right": judged[-1], "metric": directed[0] if directed else None},
+        "start": {"left": 0, "right": _best(sources, table, judged), "metric": directed[0] if directed else None},
     }  # fmt: skip
 
 
@@ -106,6 +106,15 @@ def _sources(entries: Sequence[Entry], nfe: Sequence[int] | None) -> list[tuple[
         for row in shown_rows(entry.evaluation, nfe)
     ]
     return first + own
+
+
+def _best(sources: Sequence[tuple[int, str, str]], table: Table, judged: Sequence[int]) -> int:
+    """The source of the best row by the first metric that has one."""
+    for k in range(len(table.columns)):
+        for line in table.lines:
+            if line.cells[k].mark == BEST:
+                return next((j for j in judged if sources[j][:2] == (line.entry, line.row)), judged[-1])
+    return judged[-1]
 
 
 def _first_or_last(entries: Sequence[Entry], source: tuple[int, str, str], nfe: Sequence[int] | None) -> bool:
