@@ -18,6 +18,7 @@ PACKAGES = (
     "pillow",
     "safetensors",
     "torchmetrics",
+    "torch-fidelity",
 )
 
 
@@ -37,7 +38,7 @@ def examine() -> tuple[dict[str, str], list[str]]:
     if shutil.disk_usage(Path.cwd()).free < 2e9:
         problems.append("less than 2 GB of free disk in this folder: checkpoints may not fit")
     folder = os.environ.get("I2I_WEIGHTS_DIR")
-    facts["I2I_WEIGHTS_DIR"] = folder or "not set (LPIPS is skipped)"
+    facts["I2I_WEIGHTS_DIR"] = folder or "not set (LPIPS, FID, KID and accuracy are skipped)"
     if folder and not Path(folder).is_dir():
         problems.append(f"I2I_WEIGHTS_DIR={folder}: no such folder")
     return facts, problems

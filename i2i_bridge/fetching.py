@@ -102,7 +102,7 @@ def fetch(plan: Plan, progress: Progress) -> dict[str, str]:
         return {}
     try:
         (staging / "files").mkdir(parents=True, exist_ok=True)
-        with _alone(staging):
+        with alone(staging):
             digests = {source.file: _get(source, staging, plan, progress) for source in plan.card.download}
             made = _unpacked(plan, staging, progress)
             table = Place(folder=plan.folder, sha256=digests)
@@ -163,7 +163,7 @@ def _made_by(folder: Path, name: str, card: Card, known: dict[str, str]) -> bool
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path) -> Iterator[None]:
     """Keeps a second fetch of the same folder out; a killed one leaves no lock."""
     try:
         import fcntl

@@ -24,6 +24,8 @@ from i2i_bridge.settings import DataSettings, EvaluateSettings, Part, Positive, 
 
 FOLDER = Path(__file__).parent / "metrics" / "protocols"
 
+Words = list[str]
+
 
 class Protocol(Settings):
     """One TOML file. What is left out is the recipe's."""
@@ -44,13 +46,12 @@ class Protocol(Settings):
     file_format: Literal["png", "jpeg"] = "png"
     """How outputs are stored before they are scored: `png` rounds to the file's codes, `jpeg` compresses them too."""
     jpeg_quality: Annotated[int, Field(ge=1, le=100)] | None = None
-    metrics: Sequence[str] | None = None
+    metrics: Words | None = None
+    """A metric's name says all about it, how its network resizes images too: `fid` is not `fid-legacy-pytorch`."""
     fid_reference: Annotated[str, Field(pattern=r"^(paired|split|.+\.npz)$")] = "paired"
     """What sets are compared with: the clean partners (`paired`), all clean images of the split (`split`), or
     statistics in an .npz file, looked for beside the protocol and in the folder of weights."""
-    extractor_resize: Literal["legacy_pytorch"] | None = None
-    """How the feature network resizes images; by default its own way."""
-    warnings: Sequence[str] = ()
+    warnings: Words = Field(default=[])
 
     @model_validator(mode="after")
     def _fits(self) -> "Protocol":
@@ -204,7 +205,6 @@ def resolve(
         "n": count or protocol.n or settings.images,
         "file_format": protocol.file_format,
         "fid_reference": protocol.fid_reference,
-        "extractor_resize": protocol.extractor_resize,
         "seed": settings.seed,
         "degradation": None if degradation is None else with_defaults(degradation),
         "channels": data.channels,

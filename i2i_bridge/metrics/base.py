@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -166,3 +166,12 @@ def bootstrap_interval(values: Sequence[float], seed: int, resamples: int = 2000
     # Quantiles that are members, never between two: infinite PSNR must not become NaN.
     low, high = np.quantile(means, (0.025, 0.975), method="inverted_cdf")
     return float(low), float(high)
+
+
+def one_by_one(function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    """A network applied to each image (1, C, H, W) of a batch alone.
+
+    Libraries choose another convolution for another batch size, and its last digits differ: so a value would depend
+    on what else was in the batch.
+    """
+    return torch.cat([function(images[i : i + 1]) for i in range(len(images))])

@@ -23,7 +23,9 @@ class PSNR(Metric):
 
         # An explicit range: torchmetrics would otherwise read it off the data.
         return torch.as_tensor(
-            peak_signal_noise_ratio(restored, clean, data_range=(-1.0, 1.0), reduction="none", dim=(1, 2, 3))
+            peak_signal_noise_ratio(
+                restored.double(), clean.double(), data_range=(-1.0, 1.0), reduction="none", dim=(1, 2, 3)
+            )
         )
 
 
@@ -32,6 +34,8 @@ class SSIM(Metric):
     """Structural similarity (Wang et al. 2004), mean over channels: Gaussian window of 11 pixels, sigma 1.5.
 
     Of images in [0, 1], as the field does: unlike PSNR it depends on where black lies (on [-1, 1] a fifth may be lost).
+    Over the pixels whose whole window lies inside the image, as in Wang's program and scikit-image: torchmetrics by
+    itself counts the mirrored border too.
     """
 
     label = "SSIM"
@@ -42,7 +46,9 @@ class SSIM(Metric):
 
         if min(clean.shape[-2:]) < 11:
             raise UserError(f"SSIM needs images of at least 11x11 pixels, got {clean.shape[-1]}x{clean.shape[-2]}")
-        restored, clean = (restored + 1) / 2, (clean + 1) / 2
-        return torch.as_tensor(
-            structural_similarity_index_measure(restored, clean, data_range=(0.0, 1.0), reduction="none")
-        ).reshape(-1)
+        # In float64: the variances are differences of near equals, and float32 would show in the fourth digit.
+        restored, clean = (restored.double() + 1) / 2, (clean.double() + 1) / 2
+        _, full = structural_similarity_index_measure(
+            restored, clean, data_range=(0.0, 1.0), reduction="none", return_full_image=True
+        )
+        return torch.as_tensor(full)[..., 5:-5, 5:-5].flatten(1).mean(1)

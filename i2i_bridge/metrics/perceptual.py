@@ -1,67 +1,82 @@
 """LPIPS, computed by the lpips package from weights that the user has on disk."""
 
-import os
 from functools import cached_property
-from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from i2i_bridge import weights
 from i2i_bridge.errors import UserError
-from i2i_bridge.metrics.base import Metric
+from i2i_bridge.metrics.base import Metric, in_colour, one_by_one
+from i2i_bridge.randomness import global_seed
 from i2i_bridge.registry import register_metric
 
-WEIGHTS_VARIABLE = "I2I_WEIGHTS_DIR"
 
+class Perceptual(Metric):
+    """LPIPS of any backbone; see the registered ones."""
 
-@register_metric("lpips")
-class LPIPS(Metric):
-    """Learned perceptual distance (Zhang et al. 2018), AlexNet backbone, version 0.1.
-
-    The backbone is torchvision's `alexnet-owt-7be5be79.pth`, looked for in the folder that the environment variable
-    I2I_WEIGHTS_DIR names; nothing is downloaded. The linear layers come with the lpips package.
-    """
-
-    label = "LPIPS (alex)"
     higher_is_better = False
-    backbone = "alexnet-owt-7be5be79.pth"
+    name: ClassVar[str]
+    net: ClassVar[str]
+    """The lpips package's word for the backbone."""
+    backbone: ClassVar[str]
+    """The file's name in `weights`."""
+    smallest: ClassVar[int]
+    """The backbone pools away images with shorter sides."""
 
     def missing(self, channels: int = 3) -> str | None:
+        """Says which file is missing, or that there are too many channels."""
         if channels not in (1, 3):
-            return f"lpips is for images of 1 or 3 channels, not {channels}"
-        folder = os.environ.get(WEIGHTS_VARIABLE)
-        if not folder:
-            return f"lpips needs the file {self.backbone}; set {WEIGHTS_VARIABLE} to its folder"
-        if not (Path(folder) / self.backbone).is_file():
-            return f"lpips: {Path(folder) / self.backbone} does not exist"
-        return None
+            return f"{self.name} is for images of 1 or 3 channels, not {channels}"
+        return weights.missing(self.backbone, self.name)
 
     @cached_property
     def _distance(self) -> torch.nn.Module:
         from lpips import LPIPS as Distance
 
-        missing = self.missing()
-        if missing:
-            raise UserError(missing)
-        file = Path(os.environ[WEIGHTS_VARIABLE]) / self.backbone
-        try:
-            stored = torch.load(file, map_location="cpu", weights_only=True)
-        except Exception as error:  # torch raises ten different types here
-            raise UserError(f"{file}: not a weights file of torchvision ({type(error).__name__})") from error
-        # pnet_rand: do not let the package fetch the backbone itself.
-        distance: torch.nn.Module = Distance(net="alex", pnet_rand=True, verbose=False)
-        slots = dict(distance.get_submodule("net").named_parameters())
+        file, stored = weights.load(self.backbone, self.name)
+        # pnet_rand: do not let the package fetch the backbone itself. It draws one, which is overwritten.
+        with global_seed(0, torch.device("cpu")):
+            distance: torch.nn.Module = Distance(net=self.net, pnet_rand=True, verbose=False)
         try:
             with torch.no_grad():
-                for name, slot in slots.items():
+                for name, slot in distance.get_submodule("net").named_parameters():
                     slot.copy_(stored["features." + name.split(".", 1)[1]])
-        except (KeyError, RuntimeError, TypeError) as error:
-            raise UserError(f"{file}: not AlexNet's weights ({error})") from error
+        except (KeyError, RuntimeError) as error:
+            raise UserError(f"{file}: not {self.backbone}'s weights ({error})") from error
         return distance.eval().requires_grad_(False)
 
     def __call__(self, restored: Tensor, clean: Tensor) -> Tensor:
-        if clean.shape[1] == 1:
-            restored, clean = restored.expand(-1, 3, -1, -1), clean.expand(-1, 3, -1, -1)
+        if min(clean.shape[-2:]) < self.smallest:
+            raise UserError(
+                f"{self.name} needs images of at least {self.smallest}x{self.smallest} pixels,"
+                f" got {clean.shape[-1]}x{clean.shape[-2]}"
+            )
+        distance = self._distance.to(clean.device)
+        pairs = torch.stack([in_colour(restored), in_colour(clean)], dim=1).float()
         with torch.inference_mode():
-            values: Tensor = self._distance(restored.float(), clean.float())
-        return values.reshape(-1)
+            return one_by_one(lambda pair: distance(pair[:, 0], pair[:, 1]).reshape(-1), pairs)
+
+
+@register_metric("lpips")
+class LPIPS(Perceptual):
+    """Learned perceptual distance (Zhang et al. 2018), AlexNet backbone, version 0.1.
+
+    The backbone is torchvision's `alexnet-owt-7be5be79.pth`, looked for in the folder that the environment variable
+    I2I_WEIGHTS_DIR names; `i2i-bridge weights fetch lpips` gets it. The linear layers come with the lpips package.
+    """
+
+    label = "LPIPS (alex)"
+    name, net, backbone, smallest = "lpips", "alex", "alexnet", 31
+
+
+@register_metric("lpips-vgg")
+class LPIPSVGG(Perceptual):
+    """Learned perceptual distance (Zhang et al. 2018), VGG-16 backbone, version 0.1.
+
+    The backbone is torchvision's `vgg16-397923af.pth`; see `lpips`. The two backbones' numbers are not comparable.
+    """
+
+    label = "LPIPS (vgg)"
+    name, net, backbone, smallest = "lpips-vgg", "vgg", "vgg16", 16
