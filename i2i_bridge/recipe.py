@@ -37,6 +37,8 @@ class Recipe(Settings):
     data: DataSettings
     degradation: Part | None = None
     method: Part = Field(default={"name": "bridge"})
+    method_label: str = ""
+    """What tables and pages call the method; by default its name."""
     process: Part = Field(default={"name": "i2sb"})
     target: Part = Field(default={"name": "i2sb"})
     proposal: Part = Field(default={"name": "posterior"})
@@ -54,7 +56,8 @@ class Recipe(Settings):
             target.check(process)
         except ValueError as error:
             raise UserError(str(error)) from error
-        registry.METHODS.get(str(self.method.get("name")))
+        registry.METHODS.check(self.method, recipe=None, network=None)
+        self.method_label = self.method_label or str(self.method["name"])
         try:
             self.build_proposal().check(process)
             self._try_sampler(process)

@@ -173,6 +173,7 @@ TIME_GRIDS = Registry("time grid", "i2i_bridge.time_grids", "i2i_bridge.official
 DEGRADATIONS = Registry("degradation", "i2i_bridge.degradations")
 DATASETS = Registry("dataset kind", "i2i_bridge.data")
 NETWORKS = Registry("network", "i2i_bridge.networks")
+DISCRIMINATORS = Registry("discriminator", "i2i_bridge.networks")
 METRICS = Registry("metric", "i2i_bridge.metrics")
 METHODS = Registry("method", "i2i_bridge.methods")
 
@@ -185,7 +186,9 @@ KINDS: dict[str, Registry] = {
     "degradations": DEGRADATIONS,
     "dataset-kinds": DATASETS,
     "networks": NETWORKS,
+    "discriminators": DISCRIMINATORS,
     "metrics": METRICS,
+    "methods": METHODS,
 }
 """The registries by the word that lists them: `i2i-bridge list samplers`."""
 
@@ -196,7 +199,9 @@ register_time_grid = TIME_GRIDS.register
 register_degradation = DEGRADATIONS.register
 register_dataset = DATASETS.register
 register_network = NETWORKS.register
+register_discriminator = DISCRIMINATORS.register
 register_metric = METRICS.register
+register_method = METHODS.register
 
 
 _plugins: list[str] = []

@@ -18,7 +18,7 @@ ROOMS = [
     "targets", "proposals", "time_grids", "samplers", "guidance", "contracts", "degradations", "networks", "data",
     "unpacking", "downloading", "fetching",
     "metrics", "settings", "recipe", "methods", "checkpoint", "metrics_log", "run", "train_state",
-    "training", "evaluation", "restoring", "degrading", "report", "inspecting", "checking", "registering",
+    "stepping", "training", "evaluation", "restoring", "degrading", "report", "inspecting", "checking", "registering",
     "doctor", "catalogue", "console", "jobs", "cli_data", "cli",
 ]  # fmt: skip
 ONLY_IN = {
