@@ -172,8 +172,8 @@ def network_geometry(network: nn.Module) -> tuple[int, int]:
     network that can do with less says so by `smallest_side`.
     """
     stride = int(getattr(network, "stride", 1))
-    said = (int(part.smallest_side) for part in network.modules() if hasattr(part, "smallest_side"))
-    return stride, next(said, 2 * stride)
+    said = (getattr(part, "smallest_side", None) for part in network.modules())
+    return stride, next((int(side) for side in said if side is not None), 2 * stride)
 
 
 def pad_to_stride(x: Tensor, stride: int, smallest: int) -> Tensor:

@@ -40,6 +40,7 @@ def training_step(
         draws = [generator(settings.seed, "t and noise", first + i) for i in range(start, stop)]
         running.append(method.losses(part, draws))
 
+    wrong = f"{type(method).__name__}.losses must yield one loss for each of {list(state.modules)}"
     losses: dict[str, Tensor] = {}
     norms: dict[str, Tensor] = {}
     for phase in range(len(state.modules)):
@@ -53,13 +54,14 @@ def training_step(
             ):
                 name, loss = next(taken, ("", torch.zeros(())))
             if name not in state.modules or name in norms:
-                raise UserError(f"{type(method).__name__}.losses must yield one loss for each of {list(state.modules)}")
+                raise UserError(wrong)
             weighted = loss * ((min(start + micro, share) - start) / share)
             # Into that module alone: a discriminator must not learn from the generator's loss.
-            weighted.backward(inputs=list(state.modules[name].parameters()))  # type: ignore[no-untyped-call]
+            weighted.backward(inputs=list(state.modules[name].parameters()))
             losses[name] = losses.get(name, 0) + weighted.detach()
-            if len(norms) == len(state.modules) - 1:
-                taken.close()  # lets go of all that the method holds, before the next micro-batch
+            # Ended before the next micro-batch begins: a method in wait holds its images and activations.
+            if len(norms) == len(state.modules) - 1 and next(taken, None) is not None:
+                raise UserError(wrong)
         _share_gradients(accelerator, state.modules[name])
         norms[name] = state.update(settings.learning_rate(state.step), name)
     state.end_step()
