@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from i2i_bridge import registry
+from i2i_bridge.cli_options import Device, Plugins, load_plugins
 from i2i_bridge.jobs import compare_runs
 
 
@@ -31,15 +31,9 @@ def compare(
         int | None, typer.Option("-n", "--count", min=1, help="Evaluate only the first so many held-out images.")
     ] = None,
     root: Annotated[Path | None, typer.Option(help="Where the dataset lies now, if not where it was trained.")] = None,
-    plugin: Annotated[
-        list[Path] | None,
-        typer.Option("--plugin", metavar="FILE.py", help="Import this file first. Repeatable."),
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option(metavar="cpu|cuda", help="Where to compute. Default: CUDA where there is one.")
-    ] = None,
+    plugin: Plugins = None,
+    device: Device = None,
 ) -> None:  # fmt: skip
     """Set runs side by side on one page: table, curves, gallery with a slider, walks, samples, settings."""
-    for file in plugin or []:
-        registry.load_plugin(file)
+    load_plugins(plugin)
     compare_runs(runs, out, nfe=nfe, single_file=single_file, protocol=protocol, count=count, root=root, device=device)

@@ -14,9 +14,6 @@ from i2i_bridge.tabulating import Table, build_table
 if TYPE_CHECKING:  # pydantic
     from i2i_bridge.recipe import Recipe
 
-BASELINES = {INPUT: "degraded input", "bicubic": "bicubic"}
-"""Rows that belong to no method, in the order of the table."""
-
 
 @dataclass(frozen=True)
 class Entry:
@@ -100,17 +97,30 @@ def table_of(entries: Sequence[Entry], nfe: Iterable[int] | None = None) -> Tabl
         nfe: Only these, of methods that have a choice; None is all.
     """
     rows: list[tuple[int, str, Row]] = []
-    for name, label in BASELINES.items():
-        rows += [(-1, label, row) for entry in entries for row in entry.evaluation.rows if row.name == name][:1]
+    given = {row.name: row for entry in reversed(entries) for row in baselines(entry.evaluation)}
+    rows += [(-1, baseline_label(name), row) for name, row in given.items()]
     for i, entry in enumerate(entries):
         rows += [(i, entry.label, row) for row in shown_rows(entry.evaluation, nfe)]
     return build_table(rows)
 
 
+def baselines(evaluation: Evaluation) -> list[Row]:
+    """Rows that nothing learned made: the degraded input, and what an evaluation of a run has beside 'nfe N'."""
+    if not any(row.name == INPUT for row in evaluation.rows):
+        return []
+    return [row for row in evaluation.rows if not row.name.startswith("nfe ")]
+
+
+def baseline_label(name: str) -> str:
+    """How the table calls such a row."""
+    return "degraded input" if name == INPUT else name
+
+
 def shown_rows(evaluation: Evaluation, nfe: Iterable[int] | None) -> list[Row]:
     """The methods' own rows of an evaluation, by network calls; those that `nfe` does not ask for are left out."""
     wanted = None if nfe is None else {f"nfe {calls}" for calls in nfe}
-    own = sorted((row for row in evaluation.rows if row.name not in BASELINES), key=lambda row: row.nfe)
+    given = [row.name for row in baselines(evaluation)]
+    own = sorted((row for row in evaluation.rows if row.name not in given), key=lambda row: row.nfe)
     # A method of one call answers every wish for more with that call, and outside results have no choice either.
     fixed = evaluation.capped or not all(row.name.startswith("nfe ") for row in own)
     return [row for row in own if wanted is None or fixed or row.name in wanted]
@@ -127,6 +137,12 @@ def warnings_of(entries: Sequence[Entry]) -> list[str]:
             if other is not None and abs(other.value - estimate.value) > 1e-3 * max(abs(other.value), 1e-6):
                 found.append(f"The degraded inputs of {there[0][0].label} and {entry.label} differ in {name}.")
     return found
+
+
+def single_table(evaluation: Evaluation) -> Table:
+    """The table of one evaluation, by its method's own name."""
+    rows = [(-1, baseline_label(row.name), row) for row in baselines(evaluation)]
+    return build_table([*rows, *((0, evaluation.method, row) for row in shown_rows(evaluation, None))])
 
 
 def skipped_of(entries: Sequence[Entry]) -> dict[str, str]:
@@ -156,7 +172,7 @@ def _flat(table: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
 
 def unavailable(entries: Sequence[Entry]) -> list[tuple[str, str]]:
     """Methods of the published table that have no row of ours, those of one reason together, with the reason."""
-    from i2i_bridge.registry import METHODS
+    from i2i_bridge.methods.presets import preset_names
 
     recipe = next((entry.recipe for entry in entries if entry.recipe is not None), None)
     if recipe is None or recipe.reference is None:
@@ -164,7 +180,7 @@ def unavailable(entries: Sequence[Entry]) -> list[tuple[str, str]]:
     have = {entry.evaluation.method.lower() for entry in entries} | {entry.label.lower() for entry in entries}
     if any(entry.recipe is not None and entry.recipe.method.get("name") == "bridge" for entry in entries):
         have.add("i2sb")
-    known = {name.lower() for name in METHODS.names()}
+    known = set(preset_names())
     reasons: dict[str, list[str]] = {}
     for row in recipe.reference.rows:
         method = str(row.get("method", ""))

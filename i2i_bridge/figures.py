@@ -126,19 +126,28 @@ def _baselines(axes: Any, table: Table, i: int, ends: Sequence[float]) -> str:
     return "; ".join(notes)
 
 
-def training_curves(curves: Mapping[int, Sequence[tuple[float, float]]]) -> str:
+def training_curves(curves: Mapping[int, Mapping[str, Sequence[tuple[float, float]]]]) -> str:
     """Loss against step, one line for each entry, as SVG; '' where nothing was logged.
 
     Args:
-        curves: (step, loss) of each entry that was trained here.
+        curves: For each entry that was trained here, (step, loss) of its network, under '', and of what was trained
+            beside it, by name: dashed, with the name at its end.
     """
-    drawn = {entry: points for entry, points in curves.items() if points}
-    if not drawn:
+    lines = [(entry, name, points) for entry, own in curves.items() for name, points in own.items() if points]
+    values = [loss for _, _, points in lines for _, loss in points if math.isfinite(loss)]
+    if not values:
         return ""
     with _canvas(width=5.2, height=2.7) as (canvas, axes):
-        for entry, points in drawn.items():
-            axes.plot([step for step, _ in points], [loss for _, loss in points], color=COLOURS[entry % 8], lw=1.4)
-        values = [loss for points in drawn.values() for _, loss in points]
+        for entry, name, points in lines:
+            colour = COLOURS[entry % len(COLOURS)]
+            axes.plot(
+                [step for step, _ in points], [loss for _, loss in points],
+                color=colour, lw=0.9 if name else 1.4, ls=(0, (4, 2)) if name else "-",
+            )  # fmt: skip
+            if name:
+                axes.annotate(
+                    name, points[-1], xytext=(0, 3), textcoords="offset points", ha="right", fontsize=8, color=colour
+                )
         if min(values) > 0 and max(values) / min(values) > 10:
             axes.set_yscale("log")
         axes.set_xlabel("step")

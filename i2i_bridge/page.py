@@ -107,8 +107,7 @@ def write_page(
     Raises:
         UserError: `out` holds something that is not such a page, or cannot be written.
     """
-    if out.exists() and not _is_page(out):
-        raise UserError(f"{out}: exists and is not a page of ours; give --out another folder")
+    check_out(out)
     fresh = out.with_name(f".{out.name}.{os.getpid()}.new")
     try:
         shutil.rmtree(fresh, ignore_errors=True)
@@ -177,7 +176,11 @@ def collect(
         f"; a single file holds {INSIDE} at most, the worst of each row among them." if pictures.inside else "."
     )
     for i, entry in enumerate(entries):
-        run = opened(entry)
+        try:
+            run = opened(entry)
+        except UserError as error:
+            run = None
+            page.warnings.append(f"{entry.label}: no walks and samples are drawn: {error}")
         if run is not None:
             calls = [row.nfe for row in shown_rows(entry.evaluation, nfe)]
             drawn = draw(*run, nfe=max((n for n in calls if n <= MOST_CALLS), default=min(calls)))
@@ -225,8 +228,14 @@ def _reference(recipe: Any) -> dict[str, Any] | None:
     return table | {"columns": list(dict.fromkeys(key for row in table["rows"] for key in row))}
 
 
-def _losses(folder: Path) -> list[tuple[float, float]]:
-    return [(row["step"], row["loss"]) for row in read_metrics(folder) if "loss" in row]
+def _losses(folder: Path) -> dict[str, list[tuple[float, float]]]:
+    """(step, loss) of the network, under '', and of what was trained beside it, by name."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for row in read_metrics(folder):
+        for name, value in row.items():
+            if name.startswith("loss") and isinstance(value, int | float):
+                found.setdefault(name.removeprefix("loss").removeprefix("_"), []).append((row["step"], value))
+    return found
 
 
 def render(page: Page) -> str:
@@ -254,6 +263,16 @@ def environment_facts() -> dict[str, str]:
         "system": platform.system(),
         "device": f"{device}, {torch.get_num_threads()} threads",
     }
+
+
+def check_out(out: Path) -> None:
+    """Before any work is done: whether a page may be written there.
+
+    Raises:
+        UserError: There is something else.
+    """
+    if out.exists() and not _is_page(out):
+        raise UserError(f"{out}: exists and is not a page of ours; give --out another folder")
 
 
 def _is_page(folder: Path) -> bool:

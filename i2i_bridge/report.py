@@ -8,7 +8,7 @@ from i2i_bridge.page import write_page
 from i2i_bridge.run import Run
 
 
-def write_report(run: Run, dataset: PairDataset, *, protocol: str = "held-out") -> Path:
+def write_report(run: Run, dataset: PairDataset, protocol: str = "held-out") -> Path:
     """Write `report/index.html` and its pictures from an evaluated run; see `write_page`.
 
     Args:

@@ -159,6 +159,19 @@ def seconds_text(seconds: float | None) -> str:
     return f"{seconds:.0f}" if seconds >= 100 else f"{seconds:.3g}"
 
 
+def to_words(table: Table) -> tuple[list[str], list[list[str]]]:
+    """Header and rows as plain text, for a terminal."""
+    header = ["", "NFE", *(column.label for column in table.columns), "seconds per image"]
+    rows = []
+    for line in table.lines:
+        cells = []
+        for column, cell in zip(table.columns, line.cells, strict=True):
+            between = interval_text(column, cell.estimate)
+            cells.append(column.text(cell.estimate.value) + (f" [{between.replace(' – ', ', ')}]" if between else ""))
+        rows.append([line.label, line.calls, *cells, seconds_text(line.seconds)])
+    return header, rows
+
+
 def to_csv(table: Table) -> str:
     """The table with every digit: value, interval and standard error of each metric in columns of their own."""
     stream = io.StringIO()

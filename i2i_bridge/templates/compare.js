@@ -66,7 +66,7 @@
     $("image-name").textContent = image.key;
     $("image-place").textContent = `${state.image + 1} of ${images.length}`;
     const best = metrics.map((metric, k) => {
-      const values = sources.map((source, i) => (source.judged ? image.numbers[i][k] : null)).filter((v) => typeof v === "number");
+      const values = sources.map((source, i) => (source.own ? image.numbers[i][k] : null)).filter((v) => typeof v === "number");
       return metric.higher === null || !values.length ? null : metric.higher ? Math.max(...values) : Math.min(...values);
     });
     $("numbers").replaceChildren(...sources.map((source, i) => make("tr", { className: i === state.left || i === state.right ? "shown" : "" },
@@ -74,7 +74,7 @@
       make("td", {}, make("i", { className: `dot m${source.colour}`, hidden: source.colour === null }),
         make("button", { type: "button", textContent: source.label, title: "Show on the right", onclick: () => set({ right: i }) })),
       ...metrics.map((_, k) => make("td", {
-        textContent: number(image.numbers[i][k], k), className: best[k] !== null && source.judged && image.numbers[i][k] === best[k] ? "best" : "",
+        textContent: number(image.numbers[i][k], k), className: best[k] !== null && source.own && image.numbers[i][k] === best[k] ? "best" : "",
       })))));
   }
 
@@ -198,7 +198,7 @@
   for (const name of ["view", "film"])
     for (const radio of document.querySelectorAll(`input[name="${name}"]`)) radio.addEventListener("change", () => set({ [name]: radio.value }));
   metrics.forEach((metric, k) => metric.higher !== null && $("metric").append(make("option", { value: k, textContent: metric.label, selected: k === state.metric })));
-  sources.forEach((source, i) => source.judged && $("judged").append(make("option", { value: i, textContent: source.label, selected: i === state.judged })));
+  sources.forEach((source, i) => source.own && $("judged").append(make("option", { value: i, textContent: source.label, selected: i === state.judged })));
   for (const name of ["metric", "judged"]) $(name).addEventListener("change", (event) => set({ [name]: Number(event.target.value) }));
   $("draw").addEventListener("click", () => set({ draw: state.draw + 1 }));
   addEventListener("resize", drawPlace);
