@@ -6,8 +6,18 @@ from typing import Annotated, Any
 
 import typer
 
-from i2i_bridge import cli_data, cli_evaluate, cli_weights, console, registry
-from i2i_bridge.cli_options import Device, Plugins, RunFolder, load_plugins
+from i2i_bridge import cli_compare, cli_data, cli_evaluate, cli_import, cli_weights, console, registry
+from i2i_bridge.cli_options import (
+    Device,
+    MethodName,
+    Overrides,
+    Plugins,
+    RecipeName,
+    RunFolder,
+    chosen_recipe,
+    load_plugins,
+    run_folder,
+)
 from i2i_bridge.errors import UserError
 from i2i_bridge.files import write_whole
 from i2i_bridge.jobs import evaluate_run, report_run, train_run
@@ -22,6 +32,7 @@ app = typer.Typer(
 )
 
 app.add_typer(cli_data.app, name="data")
+app.add_typer(cli_import.app, name="import")
 app.add_typer(cli_weights.app, name="weights")
 
 INTERRUPTED = 75
@@ -29,14 +40,6 @@ INTERRUPTED = 75
 
 USAGE_ERRORS: tuple[Any, ...] = tuple(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "UsageError")
 """Click's class, or the copy of click that newer versions of typer carry."""
-
-RecipeName = Annotated[
-    str, typer.Argument(metavar="RECIPE", help="A shipped recipe (see `list recipes`) or a TOML file.")
-]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change, such as train.lr=1e-4 data.root=photos."),
-]
 
 
 @app.command("list")
@@ -58,13 +61,14 @@ def show(
     name: Annotated[
         str, typer.Argument(help="A recipe, a dataset card, a protocol, or a part such as 'jpeg' or '2m-sde'.")
     ],
+    method: MethodName = None,
     plugin: Plugins = None,
 ) -> None:
     """Show one thing whole: a recipe or card as TOML, or a part with its options."""
     load_plugins(plugin)
     from i2i_bridge.catalogue import description
 
-    typer.echo(description(name), nl=False)
+    typer.echo(description(name, method), nl=False)
 
 
 @app.command()
@@ -97,21 +101,22 @@ def train(
     recipe: RecipeName,
     settings: Overrides = None,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="The run folder. Default: runs/NAME.")
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="The run folder. Default: runs/NAME, or runs/NAME-METHOD."),
     ] = None,
+    method: MethodName = None,
     plugin: Plugins = None,
     device: Device = None,
 ) -> None:
     """Train a recipe. The same command in the same folder resumes; Ctrl-C saves first (exit code 75)."""
     load_plugins(plugin)
-    from i2i_bridge.recipe import load_recipe
-
-    loaded = load_recipe(recipe, settings or [])
-    if not train_run(loaded, out or Path("runs") / loaded.name, device=device):
+    loaded = chosen_recipe(recipe, settings, method)
+    if not train_run(loaded, out or run_folder(loaded, method), device=device):
         raise typer.Exit(INTERRUPTED)
 
 
 app.command()(cli_evaluate.evaluate)
+app.command()(cli_compare.compare)
 
 
 @app.command()
@@ -131,17 +136,17 @@ def run_(
     recipe: RecipeName,
     settings: Overrides = None,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="The run folder. Default: runs/NAME.")
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="The run folder. Default: runs/NAME, or runs/NAME-METHOD."),
     ] = None,
+    method: MethodName = None,
     plugin: Plugins = None,
     device: Device = None,
 ) -> None:
     """Train, evaluate and report in one go."""
     load_plugins(plugin)
-    from i2i_bridge.recipe import load_recipe
-
-    loaded = load_recipe(recipe, settings or [])
-    folder = out or Path("runs") / loaded.name
+    loaded = chosen_recipe(recipe, settings, method)
+    folder = out or run_folder(loaded, method)
     if not train_run(loaded, folder, device=device):
         raise typer.Exit(INTERRUPTED)
     evaluate_run(folder, device=device)
@@ -265,16 +270,15 @@ def preview(
     validation: Annotated[
         bool, typer.Option("--validation", help="The validation split instead of training's.")
     ] = False,
+    method: MethodName = None,
     plugin: Plugins = None,
 ) -> None:
     """Draw what training sees, after all transforms: clean | X_1 | mask | condition."""
     load_plugins(plugin)
-    from i2i_bridge.recipe import load_recipe
     from i2i_bridge.restoring import contact_sheet
 
-    shown = contact_sheet(
-        load_recipe(recipe, settings or []), file, rows=images, split="validation" if validation else "train"
-    )
+    loaded = chosen_recipe(recipe, settings, method)
+    shown = contact_sheet(loaded, file, rows=images, split="validation" if validation else "train")
     console.say(f"wrote {file}: {shown}")
 
 

@@ -186,6 +186,7 @@ TIME_GRIDS = Registry("time grid", "i2i_bridge.time_grids", "i2i_bridge.official
 DEGRADATIONS = Registry("degradation", "i2i_bridge.degradations")
 DATASETS = Registry("dataset kind", "i2i_bridge.data")
 NETWORKS = Registry("network", "i2i_bridge.networks")
+DISCRIMINATORS = Registry("discriminator", "i2i_bridge.networks")
 METRICS = Registry("metric", "i2i_bridge.metrics")
 EXTRACTORS = Registry("extractor", "i2i_bridge.metrics.extractors")
 METHODS = Registry("method", "i2i_bridge.methods")
@@ -199,8 +200,10 @@ KINDS: dict[str, Registry] = {
     "degradations": DEGRADATIONS,
     "dataset-kinds": DATASETS,
     "networks": NETWORKS,
+    "discriminators": DISCRIMINATORS,
     "metrics": METRICS,
     "extractors": EXTRACTORS,
+    "methods": METHODS,
 }
 """The registries by the word that lists them: `i2i-bridge list samplers`."""
 
@@ -211,8 +214,10 @@ register_time_grid = TIME_GRIDS.register
 register_degradation = DEGRADATIONS.register
 register_dataset = DATASETS.register
 register_network = NETWORKS.register
+register_discriminator = DISCRIMINATORS.register
 register_metric = METRICS.register
 register_extractor = EXTRACTORS.register
+register_method = METHODS.register
 
 
 _plugins: list[str] = []

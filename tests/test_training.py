@@ -132,12 +132,12 @@ def test_report_page(trained):
     data = run.recipe.build_dataset("validation")
     evaluate(run, data, nfe=[1, 3], metrics=["psnr", "ssim"])
     page = write_report(run, data)
-    text = page.read_text()
-    for name in ("comparison.png", "trajectory.png", "loss.png", "quality.png"):
-        assert f'src="{name}"' in text
+    text = page.read_text(encoding="utf-8")
+    for name in ("comparison.png", "trajectory.png"):
         with Image.open(page.parent / name) as image:
             assert image.width > 100
-    assert "http" not in text.split("<details>")[0].replace("http-equiv", "")
+    for part in ("The walk from X₁ to X₀", "Several answers", "spread at most", "Trained on:", "training loss"):
+        assert part in text
     rows = read_evaluation(trained).rows
     assert f"{rows[1].metrics['psnr'].value:.2f}" in text and f"{rows[0].metrics['psnr'].value:.2f}" in text
 
@@ -217,6 +217,7 @@ def test_one_batch_can_be_learned_by_heart(photos):
         ((_, loss),) = method.losses(batch, [torch.Generator().manual_seed(i) for i in range(4)])
         loss.backward()
         state.update(2e-3)
+        state.end_step()
         losses.append(loss.item())
     assert losses[-1] < losses[0] / 10
 
@@ -298,6 +299,7 @@ def test_ema_is_the_average_of_the_weights(photos):
         for p in state.network.parameters():
             p.grad = torch.ones_like(p)
         state.update(0.1)
+        state.end_step()
         decay = min(0.9, (1 + n) / (10 + n))
         wanted = decay * wanted + (1 - decay) * parameter.detach()
     assert torch.allclose(state.ema.state_dict()[name], wanted, atol=1e-6)
