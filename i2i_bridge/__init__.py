@@ -11,6 +11,7 @@ from i2i_bridge.errors import UserError
 from i2i_bridge.registry import (
     register_dataset,
     register_degradation,
+    register_guidance,
     register_metric,
     register_network,
     register_process,
@@ -28,6 +29,7 @@ __all__ = [
     "load_run",
     "register_dataset",
     "register_degradation",
+    "register_guidance",
     "register_metric",
     "register_network",
     "register_process",

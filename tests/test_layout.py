@@ -15,8 +15,8 @@ PACKAGE = ROOT / "i2i_bridge"
 # Top of the list knows nothing of what is below it. A package stands for its files.
 ROOMS = [
     "errors", "shipped", "files", "randomness", "registry", "images", "montage", "processes", "official_grid",
-    "targets", "proposals", "time_grids", "samplers", "guidance", "contracts", "degradations", "networks", "data",
-    "unpacking", "downloading", "fetching",
+    "targets", "proposals", "time_grids", "samplers", "guidance", "contracts", "degradations", "guidances", "networks",
+    "data", "unpacking", "downloading", "fetching",
     "metrics", "settings", "recipe", "methods", "checkpoint", "metrics_log", "run", "train_state",
     "training", "evaluation", "restoring", "degrading", "report", "inspecting", "checking", "registering",
     "doctor", "catalogue", "console", "jobs", "cli_data", "cli",

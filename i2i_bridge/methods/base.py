@@ -8,7 +8,9 @@ from torch import Tensor, nn
 from i2i_bridge.randomness import Generator
 
 Batch = Mapping[str, Any]
-"""x_0 (B, C, H, W), x_1 of the same shape, optional mask (B, 1, H, W) and condition (B, K, H, W), key."""
+"""x_0 (B, C, H, W), x_1 of the same shape, optional mask (B, 1, H, W) and condition (B, K, H, W), key.
+
+For `walk` also size, (height, width) of the images before they were padded at their right and lower edge."""
 
 
 class Method(Protocol):
