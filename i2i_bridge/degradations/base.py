@@ -123,7 +123,7 @@ class Degradation(ABC):
     @property
     def why_not_linear(self) -> str:
         """Why `linear` gives None, in words that follow the degradation's name."""
-        return "is not linear in x_0"
+        return "has no linear operator here"
 
     def measurement(self, degraded: Degraded) -> Tensor:
         """What is known of A x_0 + offset (see `linear`), free of what can be left out: x_1, (B, C, H, W)."""
