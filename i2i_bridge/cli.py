@@ -6,7 +6,18 @@ from typing import Annotated, Any
 
 import typer
 
-from i2i_bridge import cli_data, console, registry
+from i2i_bridge import cli_data, cli_import, console, registry
+from i2i_bridge.cli_options import (
+    Device,
+    MethodName,
+    Overrides,
+    Plugins,
+    RecipeName,
+    RunFolder,
+    chosen_recipe,
+    load_plugins,
+    run_folder,
+)
 from i2i_bridge.errors import UserError
 from i2i_bridge.files import write_whole
 from i2i_bridge.jobs import evaluate_run, report_run, train_run
@@ -21,32 +32,13 @@ app = typer.Typer(
 )
 
 app.add_typer(cli_data.app, name="data")
+app.add_typer(cli_import.app, name="import")
 
 INTERRUPTED = 75
 """Exit code of a run that was stopped, saved, and goes on with the same command (EX_TEMPFAIL)."""
 
 USAGE_ERRORS: tuple[Any, ...] = tuple(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "UsageError")
 """Click's class, or the copy of click that newer versions of typer carry."""
-
-RecipeName = Annotated[
-    str, typer.Argument(metavar="RECIPE", help="A shipped recipe (see `list recipes`) or a TOML file.")
-]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change, such as train.lr=1e-4 data.root=photos."),
-]
-RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder that `train` wrote.")]
-Plugins = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "--plugin",
-        metavar="FILE.py",
-        help="Import this file first; what it registers can be named. Repeatable.",
-    ),
-]
-Device = Annotated[
-    str | None, typer.Option(metavar="cpu|cuda", help="Where to compute. Default: CUDA where there is one.")
-]
 
 
 @app.command("list")
@@ -57,7 +49,7 @@ def list_(
     plugin: Plugins = None,
 ) -> None:
     """List recipes, dataset cards, or the parts that a recipe can name."""
-    _load(plugin)
+    load_plugins(plugin)
     from i2i_bridge.catalogue import listing
 
     console.show_table("", ["name", "what it is"], [list(row) for row in listing(what)])
@@ -66,13 +58,14 @@ def list_(
 @app.command()
 def show(
     name: Annotated[str, typer.Argument(help="A recipe, a dataset card, or a part such as 'jpeg' or '2m-sde'.")],
+    method: MethodName = None,
     plugin: Plugins = None,
 ) -> None:
     """Show one thing whole: a recipe or card as TOML, or a part with its options."""
-    _load(plugin)
+    load_plugins(plugin)
     from i2i_bridge.catalogue import description
 
-    typer.echo(description(name), nl=False)
+    typer.echo(description(name, method), nl=False)
 
 
 @app.command()
@@ -100,17 +93,17 @@ def train(
     recipe: RecipeName,
     settings: Overrides = None,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="The run folder. Default: runs/NAME.")
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="The run folder. Default: runs/NAME, or runs/NAME-METHOD."),
     ] = None,
+    method: MethodName = None,
     plugin: Plugins = None,
     device: Device = None,
 ) -> None:
     """Train a recipe. The same command in the same folder resumes; Ctrl-C saves first (exit code 75)."""
-    _load(plugin)
-    from i2i_bridge.recipe import load_recipe
-
-    loaded = load_recipe(recipe, settings or [])
-    if not train_run(loaded, out or Path("runs") / loaded.name, device=device):
+    load_plugins(plugin)
+    loaded = chosen_recipe(recipe, settings, method)
+    if not train_run(loaded, out or run_folder(loaded, method), device=device):
         raise typer.Exit(INTERRUPTED)
 
 
@@ -134,7 +127,7 @@ def evaluate(
     device: Device = None,
 ) -> None:
     """Score a run on its held-out images at several NFE, beside the degraded input's own numbers."""
-    _load(plugin)
+    load_plugins(plugin)
     evaluate_run(run, nfe=nfe, images=images, metrics=metric, root=root, device=device)
 
 
@@ -146,7 +139,7 @@ def report(
     device: Device = None,
 ) -> None:
     """Write report/index.html of an evaluated run: pictures, trajectory, curves, table."""
-    _load(plugin)
+    load_plugins(plugin)
     report_run(run, root=root, device=device)
 
 
@@ -155,17 +148,17 @@ def run_(
     recipe: RecipeName,
     settings: Overrides = None,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="The run folder. Default: runs/NAME.")
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="The run folder. Default: runs/NAME, or runs/NAME-METHOD."),
     ] = None,
+    method: MethodName = None,
     plugin: Plugins = None,
     device: Device = None,
 ) -> None:
     """Train, evaluate and report in one go."""
-    _load(plugin)
-    from i2i_bridge.recipe import load_recipe
-
-    loaded = load_recipe(recipe, settings or [])
-    folder = out or Path("runs") / loaded.name
+    load_plugins(plugin)
+    loaded = chosen_recipe(recipe, settings, method)
+    folder = out or run_folder(loaded, method)
     if not train_run(loaded, folder, device=device):
         raise typer.Exit(INTERRUPTED)
     evaluate_run(folder, device=device)
@@ -218,7 +211,7 @@ def restore(
     device: Device = None,
 ) -> None:
     """Restore an image or a folder of images, of any size, with a trained run."""
-    _load(plugin)
+    load_plugins(plugin)
     from i2i_bridge.restoring import restore_files
     from i2i_bridge.run import load_run
 
@@ -269,7 +262,7 @@ def degrade(
     plugin: Plugins = None,
 ) -> None:
     """Apply any degradation to an image or a folder; masks come beside as NAME-mask.png, draws as parameters.csv."""
-    _load(plugin)
+    load_plugins(plugin)
     from i2i_bridge.degrading import degrade_files, parse_op, strengths_sheet
 
     tables = [parse_op(text) for text in op or []]
@@ -297,16 +290,15 @@ def preview(
     validation: Annotated[
         bool, typer.Option("--validation", help="The validation split instead of training's.")
     ] = False,
+    method: MethodName = None,
     plugin: Plugins = None,
 ) -> None:
     """Draw what training sees, after all transforms: clean | X_1 | mask | condition."""
-    _load(plugin)
-    from i2i_bridge.recipe import load_recipe
+    load_plugins(plugin)
     from i2i_bridge.restoring import contact_sheet
 
-    shown = contact_sheet(
-        load_recipe(recipe, settings or []), file, rows=images, split="validation" if validation else "train"
-    )
+    loaded = chosen_recipe(recipe, settings, method)
+    shown = contact_sheet(loaded, file, rows=images, split="validation" if validation else "train")
     console.say(f"wrote {file}: {shown}")
 
 
@@ -326,7 +318,7 @@ def check(
 
     Unmatched, damaged and unequal files, odd channels, the same picture in two splits, sides probably exchanged.
     """
-    _load(plugin)
+    load_plugins(plugin)
     from i2i_bridge.checking import check_data
 
     with console.counting("checked") as done:
@@ -399,11 +391,6 @@ def _spread_nfe(words: list[str]) -> list[str]:
         spread.append(word)
         after = word == "--nfe" or (after and number)
     return spread
-
-
-def _load(plugins: list[Path] | None) -> None:
-    for file in plugins or []:
-        registry.load_plugin(file)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ known one, and a run folder's `recipe.toml` is the resolved recipe, all that `re
 
 import json
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -30,6 +30,10 @@ if TYPE_CHECKING:  # albumentations takes seconds to import
     from i2i_bridge.data.loading import PairDataset
 
 
+Preset = Callable[[dict[str, Any], frozenset[str]], dict[str, Any]]
+"""(a recipe's table, the keys that the user set) -> another table."""
+
+
 class Recipe(Settings):
     """Every setting of one task. See `i2i-bridge show NAME` for an example."""
 
@@ -39,6 +43,8 @@ class Recipe(Settings):
     data: DataSettings
     degradation: Part | None = None
     method: Part = Field(default={"name": "bridge"})
+    method_label: str = ""
+    """What tables and pages call the method; by default its name."""
     process: Part = Field(default={"name": "i2sb"})
     target: Part = Field(default={"name": "i2sb"})
     proposal: Part = Field(default={"name": "posterior"})
@@ -56,7 +62,8 @@ class Recipe(Settings):
             target.check(process)
         except ValueError as error:
             raise UserError(str(error)) from error
-        registry.METHODS.get(str(self.method.get("name")))
+        registry.METHODS.check(self.method, recipe=None, network=None)
+        self.method_label = self.method_label or str(self.method["name"])
         try:
             self.build_proposal().check(process)
             self._try_sampler(process)
@@ -243,12 +250,13 @@ def recipe_file(name: str) -> Path:
     return shipped_folder("recipes") / f"{found[0]}.toml"
 
 
-def load_recipe(name: str | Path, overrides: Iterable[str] = ()) -> Recipe:
+def load_recipe(name: str | Path, overrides: Iterable[str] = (), preset: Preset | None = None) -> Recipe:
     """Read and check a recipe.
 
     Args:
         name: A TOML file, or the name of a shipped recipe.
         overrides: `key.key=value` settings with TOML values, as on the command line: `train.lr=1e-4`.
+        preset: Changes the table, overrides and card included, before the overrides are laid over it once more.
 
     Raises:
         UserError: The file or a setting is wrong; one line with file, key and value.
@@ -264,6 +272,11 @@ def load_recipe(name: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     for change in changes:
         _override(table, change)
     _take_in_card(table)
+    if preset is not None:
+        table = preset(table, frozenset(change.partition("=")[0] for change in changes))
+        for change in changes:
+            _override(table, change)
+        _take_in_card(table)
     return parse_recipe(table, f"{name} with {' '.join(changes)}" if changes else str(path))
 
 

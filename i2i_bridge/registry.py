@@ -174,6 +174,7 @@ DEGRADATIONS = Registry("degradation", "i2i_bridge.degradations")
 GUIDANCES = Registry("guidance", "i2i_bridge.guidances")
 DATASETS = Registry("dataset kind", "i2i_bridge.data")
 NETWORKS = Registry("network", "i2i_bridge.networks")
+DISCRIMINATORS = Registry("discriminator", "i2i_bridge.networks")
 METRICS = Registry("metric", "i2i_bridge.metrics")
 METHODS = Registry("method", "i2i_bridge.methods")
 
@@ -187,7 +188,9 @@ KINDS: dict[str, Registry] = {
     "guidances": GUIDANCES,
     "dataset-kinds": DATASETS,
     "networks": NETWORKS,
+    "discriminators": DISCRIMINATORS,
     "metrics": METRICS,
+    "methods": METHODS,
 }
 """The registries by the word that lists them: `i2i-bridge list samplers`."""
 
@@ -199,7 +202,9 @@ register_degradation = DEGRADATIONS.register
 register_guidance = GUIDANCES.register
 register_dataset = DATASETS.register
 register_network = NETWORKS.register
+register_discriminator = DISCRIMINATORS.register
 register_metric = METRICS.register
+register_method = METHODS.register
 
 
 _plugins: list[str] = []

@@ -39,7 +39,7 @@ AnyImage = str | Path | Image.Image | np.ndarray
 
 def build_method(recipe: "Recipe", network: nn.Module) -> Method:
     """The method that a recipe describes, around a network."""
-    method: Method = registry.METHODS.get(str(recipe.method["name"]))(recipe, network)
+    method: Method = registry.METHODS.build(recipe.method, recipe=recipe, network=network)
     return method
 
 
@@ -143,9 +143,9 @@ class Run:
         if not 1 <= calls <= 1000:
             raise UserError(f"nfe {calls}: give a number from 1 to 1000")
         height, width = batch["x_1"].shape[-2:]
-        stride = int(getattr(self.method.network, "stride", 1))
+        stride, smallest = network_geometry(self.method.network)
         padded: dict[str, Any] = {
-            name: pad_to_stride(value, stride).to(self.device)
+            name: pad_to_stride(value, stride, smallest).to(self.device)
             for name, value in batch.items()
             if name in ("x_1", "mask", "condition")
         }
@@ -166,15 +166,25 @@ def degraded_batch(degraded: Any) -> dict[str, Tensor]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def pad_to_stride(x: Tensor, stride: int) -> Tensor:
-    """Reflect an image (B, C, H, W) at its right and lower edge until both sides are multiples of stride, two at least.
+def network_geometry(network: nn.Module) -> tuple[int, int]:
+    """What a network asks of both sides of an image: multiples of the first number, not below the second.
 
-    Repeats the reflection where the image is smaller than the padding. One multiple would leave a single value per
-    channel in the network's lowest level, too few to normalise.
+    By default two multiples: one would leave a single value per channel in the lowest level, too few to normalise. A
+    network that can do with less says so by `smallest_side`.
+    """
+    stride = int(getattr(network, "stride", 1))
+    said = (getattr(part, "smallest_side", None) for part in network.modules())
+    return stride, next((int(side) for side in said if side is not None), 2 * stride)
+
+
+def pad_to_stride(x: Tensor, stride: int, smallest: int) -> Tensor:
+    """Reflect an image (B, C, H, W) at its right and lower edge to multiples of stride, `smallest` at least.
+
+    Repeats the reflection where the image is smaller than the padding.
     """
     for axis in (-2, -1):
         side = x.shape[axis]
-        missing = max(-side % stride, 2 * stride - side)
+        missing = max(-side % stride, smallest - side)
         if missing:
             # 0 1 2 3 2 1 0 1 ...: reflection without repeating the edge, of any length.
             period = max(2 * (side - 1), 1)

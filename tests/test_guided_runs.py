@@ -1,7 +1,5 @@
 """Guidance from the recipe to the restored file: what is refused, and that a guided run is an ordinary run."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 import torch
@@ -12,10 +10,12 @@ from i2i_bridge.cli import main
 from i2i_bridge.errors import UserError
 from i2i_bridge.evaluation import evaluate
 from i2i_bridge.guidances.availability import why_not
+from i2i_bridge.methods.presets import method_preset
 from i2i_bridge.methods.prior import KNOWN_OPERATOR, UNCONDITIONAL, Prior
 from i2i_bridge.processes import GaussianPrior
 from i2i_bridge.recipe import load_recipe, parse_recipe
 from i2i_bridge.registry import DEGRADATIONS, GUIDANCES
+from i2i_bridge.run import build_method
 from i2i_bridge.targets import EpsTarget
 from i2i_bridge.training import train
 
@@ -210,19 +210,30 @@ def test_a_prior_refuses_what_would_not_be_one(photos):
             trained(photos, {"name": "sr4x"}, **(UNCONDITIONAL | {"network": {"name": "unet"}} | changes))
 
 
-def test_the_tables_fit_the_shipped_recipes_that_have_an_operator():
+def test_presets_fit_the_shipped_recipes_that_have_an_operator():
+    """--method ddnm|dps|pigdm: the recipe's data and degradation, an unconditional prior, and that guidance."""
     for name in ("demo/sr4x", "demo/inpaint", "demo/deblur", "demo/colorize", "demo/jpeg"):
-        recipe = load_recipe(name)
-        for method, tables in KNOWN_OPERATOR.items():
-            merged = recipe.model_dump(mode="json", exclude_none=True)
-            merged |= tables | {
-                "network": merged["network"] | tables["network"],
-                "sample": merged["sample"] | tables["sample"],
-            }
-            if "guidance" not in tables["sample"] or why_not(method, recipe.build_degradation()) is None:
-                guided = parse_recipe(merged, name)
-                assert (guided.build_guidance() is None) == (method == "unconditional-prior")
-            else:
+        plain = load_recipe(name)
+        for method in KNOWN_OPERATOR:
+            if method != "unconditional-prior" and why_not(method, plain.build_degradation()) is not None:
                 with pytest.raises(UserError, match="needs a known linear operator"):
-                    parse_recipe(merged, name)
-    assert dataclasses.is_dataclass(GUIDANCES.build({"name": "ddnm"}))
+                    load_recipe(name, preset=method_preset(method))
+                continue
+            recipe = load_recipe(name, preset=method_preset(method))
+            assert recipe.method == {"name": "unconditional-prior"} and recipe.method_label == method
+            assert (recipe.data, recipe.degradation, recipe.evaluate) == (plain.data, plain.degradation, plain.evaluate)
+            assert recipe.network == plain.network | {"condition_channels": 0}
+            wanted = None if method == "unconditional-prior" else {"name": method}
+            assert recipe.sample.guidance == wanted and recipe.sample.clip
+
+
+@pytest.mark.parametrize("method", ["regression", "pix2pix"])
+def test_methods_of_one_call_take_no_guidance(photos, method):
+    recipe = load_recipe("demo/sr4x", ["sample.guidance.name=ddnm"])
+    assert recipe.build_guidance() is not None
+    # The preset leaves it out; who asks for it is told.
+    alone = load_recipe("demo/sr4x", preset=method_preset(method))
+    build_method(alone, alone.build_network())
+    led = load_recipe("demo/sr4x", ["sample.guidance.name=ddnm"], preset=method_preset(method))
+    with pytest.raises(UserError, match=f"'{method}' answers in one call"):
+        build_method(led, led.build_network())

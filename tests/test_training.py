@@ -217,6 +217,7 @@ def test_one_batch_can_be_learned_by_heart(photos):
         ((_, loss),) = method.losses(batch, [torch.Generator().manual_seed(i) for i in range(4)])
         loss.backward()
         state.update(2e-3)
+        state.end_step()
         losses.append(loss.item())
     assert losses[-1] < losses[0] / 10
 
@@ -298,6 +299,7 @@ def test_ema_is_the_average_of_the_weights(photos):
         for p in state.network.parameters():
             p.grad = torch.ones_like(p)
         state.update(0.1)
+        state.end_step()
         decay = min(0.9, (1 + n) / (10 + n))
         wanted = decay * wanted + (1 - decay) * parameter.detach()
     assert torch.allclose(state.ema.state_dict()[name], wanted, atol=1e-6)

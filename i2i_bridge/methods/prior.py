@@ -6,12 +6,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from i2i_bridge import registry
 from i2i_bridge.errors import UserError
 from i2i_bridge.methods.base import Batch
 from i2i_bridge.methods.bridge import Bridge, from_recipe
 from i2i_bridge.randomness import Generator
 from i2i_bridge.recipe import Recipe
+from i2i_bridge.registry import register_method
 
 
 @dataclass
@@ -23,23 +23,25 @@ class Prior(Bridge):
         return super().losses({"x_0": batch["x_0"], "x_1": batch["x_0"]}, generator)
 
 
-@registry.METHODS.register("prior")
+@register_method("unconditional-prior")
 def prior_from_recipe(recipe: Recipe, network: nn.Module) -> Prior:
-    """The prior that a recipe describes, around a network.
+    """Diffusion from noise that never sees X_1, to be led by `sample.guidance`; no options.
 
     Raises:
         UserError: The process starts from X_1, or the network sees it.
     """
     bridge = from_recipe(recipe, network)
     if bridge.process.pinned:
-        raise UserError("method 'prior' needs a diffusion from noise: set process.name = 'gaussian-prior'")
+        raise UserError(
+            "method 'unconditional-prior' needs a diffusion from noise: set process.name = 'gaussian-prior'"
+        )
     if bridge.condition:
-        raise UserError("method 'prior' never sees X_1: set network.condition_channels = 0")
+        raise UserError("method 'unconditional-prior' never sees X_1: set network.condition_channels = 0")
     return Prior(**{name: getattr(bridge, name) for name in bridge.__dataclass_fields__})
 
 
 UNCONDITIONAL: dict[str, Any] = {
-    "method": {"name": "prior"},
+    "method": {"name": "unconditional-prior"},
     "process": {"name": "gaussian-prior"},
     "target": {"name": "eps"},
     "proposal": {"name": "posterior"},
