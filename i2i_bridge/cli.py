@@ -187,6 +187,14 @@ def restore(
             help="IN is clean: apply the recipe's degradation first (and save it beside, as NAME-degraded).",
         ),
     ] = False,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="sample.KEY=VALUE",
+            help="Sample otherwise than the recipe says, such as sample.guidance.name=ddnm. Repeatable.",
+        ),
+    ] = None,
     plugin: Plugins = None,
     device: Device = None,
 ) -> None:
@@ -195,7 +203,7 @@ def restore(
     from i2i_bridge.restoring import restore_files
     from i2i_bridge.run import load_run
 
-    loaded = load_run(run, device=device)
+    loaded = load_run(run, device=device, sample=setting or [])
     with console.counting("restored") as done:
         outcome = restore_files(
             loaded,

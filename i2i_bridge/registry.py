@@ -184,6 +184,7 @@ PROPOSALS = Registry("proposal", "i2i_bridge.proposals")
 SAMPLERS = Registry("sampler", "i2i_bridge.samplers")
 TIME_GRIDS = Registry("time grid", "i2i_bridge.time_grids", "i2i_bridge.official_grid")
 DEGRADATIONS = Registry("degradation", "i2i_bridge.degradations")
+GUIDANCES = Registry("guidance", "i2i_bridge.guidances")
 DATASETS = Registry("dataset kind", "i2i_bridge.data")
 NETWORKS = Registry("network", "i2i_bridge.networks")
 DISCRIMINATORS = Registry("discriminator", "i2i_bridge.networks")
@@ -198,6 +199,7 @@ KINDS: dict[str, Registry] = {
     "samplers": SAMPLERS,
     "grids": TIME_GRIDS,
     "degradations": DEGRADATIONS,
+    "guidances": GUIDANCES,
     "dataset-kinds": DATASETS,
     "networks": NETWORKS,
     "discriminators": DISCRIMINATORS,
@@ -212,6 +214,7 @@ register_target = TARGETS.register
 register_sampler = SAMPLERS.register
 register_time_grid = TIME_GRIDS.register
 register_degradation = DEGRADATIONS.register
+register_guidance = GUIDANCES.register
 register_dataset = DATASETS.register
 register_network = NETWORKS.register
 register_discriminator = DISCRIMINATORS.register

@@ -15,8 +15,8 @@ PACKAGE = ROOT / "i2i_bridge"
 # Top of the list knows nothing of what is below it. A package stands for its files.
 ROOMS = [
     "errors", "shipped", "files", "randomness", "registry", "images", "montage", "processes", "official_grid",
-    "targets", "proposals", "time_grids", "samplers", "guidance", "contracts", "degradations", "networks", "data",
-    "unpacking", "downloading", "fetching", "weights",
+    "targets", "proposals", "time_grids", "samplers", "guidance", "contracts", "degradations", "guidances", "networks",
+    "data", "unpacking", "downloading", "fetching", "weights",
     "metrics", "settings", "protocols", "recipe", "methods", "checkpoint", "metrics_log", "run", "importing",
     "train_state", "stepping", "training", "results", "records", "scoring", "subjects", "measuring", "evaluation",
     "restoring", "degrading", "tabulating", "comparing", "pictures", "sheets", "figures", "gallery", "page", "report",

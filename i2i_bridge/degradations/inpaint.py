@@ -57,6 +57,10 @@ class Holed(Degradation):
             raise UserError(f"{type(self).__name__}: A depends on the hole; give its mask, {height} x {width}")
         return diagonal(mask)
 
+    def measurement(self, degraded: Degraded) -> Tensor:
+        """The known pixels, and 0 in the hole."""
+        return diagonal(degraded.mask).forward(degraded.x_1)
+
     def _filled(self, x: Tensor, mask: Tensor, generator: Generator) -> Degraded:
         if self.fill == "noise":
             fill = randn_like(x, generator)
