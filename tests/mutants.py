@@ -35,11 +35,15 @@ MUTANTS = [
     Mutant("schedule-not-mirrored", "processes.py", "total - self._from_end(1 - t))", "self._from_end(t))", "test_processes.py"),
     Mutant("noise-kept", "processes.py", "return Coefficients(a, b, torch.zeros_like(c))", "return Coefficients(a, b, c)", "test_processes.py"),
     Mutant("vp-naive-difference", "processes.py", "left = (1 - times) * (self.beta_min + self.beta_d * (1 + times) / 2)", "left = self._exponent(torch.ones_like(times)) - done", "test_processes.py"),
+    Mutant("ve-sigma-squared", "processes.py", "return self.sigma_max * as_times(t)", "return self.sigma_max * as_times(t) ** 2", "test_processes.py"),
+    Mutant("prior-exponent-without-half", "processes.py", "(self.beta_max - self.beta_min) * times / 2)\n        return", "(self.beta_max - self.beta_min) * times)\n        return", "test_processes.py"),
+    Mutant("prior-forward-is-not-its-own", "processes.py", "return self.coefficients(t).c", "return self.coefficients(t).b", "test_processes.py"),
     Mutant("official-exclusive-sum", "official_grid.py", "sigma2 = beta.cumsum(0)", "sigma2 = beta.cumsum(0) - beta", "test_official_grid.py"),
     # targets and proposals
     Mutant("division-by-sigma-squared", "targets.py", "torch.zeros_like(sigma), -sigma, one)", "torch.zeros_like(sigma), -sigma.square(), one)", "test_targets.py test_bridge.py"),
     Mutant("c-skip-squared", "targets.py", "covariance = b * self.var_0 + a * self.cov_01", "covariance = b * self.var_0 + a * self.cov_01**2", "test_targets.py"),
     Mutant("c-out-without-root", "targets.py", "torch.sqrt(rest / variance), 1 / torch.sqrt(variance)", "rest / variance, 1 / torch.sqrt(variance)", "test_targets.py"),
+    Mutant("moments-about-zero", "targets.py", "product - mean_0 * mean_1", "product", "test_targets.py"),
     Mutant("mixture-ratio-inverted", "proposals.py", "generator) < self.forward_ratio", "generator) >= self.forward_ratio", "test_proposals.py"),
     # samplers
     Mutant("off-by-one-grid", "time_grids.py", "    return torch.linspace(1, 0, _checked(nfe) + 1, dtype=torch.float64)\n", "    return torch.linspace(1, 0, _checked(nfe) + 2, dtype=torch.float64)\n", "test_time_grids.py test_samplers.py"),
@@ -52,6 +56,8 @@ MUTANTS = [
     Mutant("2m-slope-sign", "samplers.py", "else (x_0_hat - before) / h_before", "else (before - x_0_hat) / h_before", "test_samplers.py"),
     Mutant("slope-over-an-empty-step", "samplers.py", "return 0 < h < math.inf", "return h < math.inf", "test_samplers.py"),
     Mutant("2m-sde-no-correction", "samplers.py", "bracket = x_0_hat + h / (2 * h_before) * (x_0_hat - before)", "bracket = x_0_hat", "test_samplers.py"),
+    Mutant("2m-sde-gain-of-eta-one", "samplers.py", "-t.b * math.expm1(-h - decay)", "-t.b * math.expm1(-2 * h)", "test_samplers.py"),
+    Mutant("2m-sde-noise-of-eta-one", "samplers.py", "math.sqrt(-math.expm1(-2 * decay))", "math.sqrt(-math.expm1(-2 * h))", "test_samplers.py"),
     # masks and conditions
     Mutant("inverted-mask", "guidance.py", "torch.where(mask > 0.5, x_0_hat, x_1)", "torch.where(mask < 0.5, x_0_hat, x_1)", "test_bridge.py"),
     Mutant("mask-forgotten-in-loss", "methods/bridge.py", "(error if mask is None else error * mask).mean()", "error.mean()", "test_bridge.py"),

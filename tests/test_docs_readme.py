@@ -22,14 +22,8 @@ from i2i_bridge.time_grids import uniform
 ROOT = Path(__file__).parents[1]
 README, CONTRIBUTING = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "CONTRIBUTING.md"))
 SMALL = [
-    "train.steps=2",
-    "train.batch_size=2",
-    "train.workers=0",
-    "data.size=32",
-    "data.validation_size=32",
-    "data.load_size=40",
-    "network.channels=8",
-    "network.channel_mult=[1,1]",
+    *("train.steps=2", "train.batch_size=2", "train.workers=0", "network.channels=8", "network.channel_mult=[1,1]"),
+    *("data.size=32", "data.validation_size=32", "data.load_size=40"),
 ]
 
 
