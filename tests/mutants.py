@@ -43,6 +43,7 @@ MUTANTS = [
     Mutant("division-by-sigma-squared", "targets.py", "torch.zeros_like(sigma), -sigma, one)", "torch.zeros_like(sigma), -sigma.square(), one)", "test_targets.py test_bridge.py"),
     Mutant("c-skip-squared", "targets.py", "covariance = b * self.var_0 + a * self.cov_01", "covariance = b * self.var_0 + a * self.cov_01**2", "test_targets.py"),
     Mutant("c-out-without-root", "targets.py", "torch.sqrt(rest / variance), 1 / torch.sqrt(variance)", "rest / variance, 1 / torch.sqrt(variance)", "test_targets.py"),
+    Mutant("eps-adds-the-source", "targets.py", "Weights(1 / b, -a / b,", "Weights(1 / b, a / b,", "test_targets.py"),
     Mutant("moments-about-zero", "targets.py", "product - mean_0 * mean_1", "product", "test_targets.py"),
     Mutant("mixture-ratio-inverted", "proposals.py", "generator) < self.forward_ratio", "generator) >= self.forward_ratio", "test_proposals.py"),
     # samplers
@@ -62,6 +63,13 @@ MUTANTS = [
     Mutant("inverted-mask", "guidance.py", "torch.where(mask > 0.5, x_0_hat, x_1)", "torch.where(mask < 0.5, x_0_hat, x_1)", "test_bridge.py"),
     Mutant("mask-forgotten-in-loss", "methods/bridge.py", "(error if mask is None else error * mask).mean()", "error.mean()", "test_bridge.py"),
     Mutant("condition-dropped", "methods/bridge.py", "        if not self.condition:\n", "        if self.condition or not self.condition:\n", "test_bridge.py"),
+    Mutant("network-time-forgotten-in-loss", "methods/bridge.py", "time = self.process.network_time(t).to(x_t.device)", "time = t.to(x_t.device)", "test_bridge.py"),
+    Mutant("input-scale-forgotten", "guidance.py", "network(target.network_input(process, x_t, t), network_time", "network(x_t, network_time", "test_bridge.py"),
+    Mutant("input-scale-forgotten-in-loss", "methods/bridge.py", "self.network(self.target.network_input(self.process, x_t, t), time", "self.network(x_t, time", "test_bridge.py"),
+    Mutant("proposal-ignored-in-loss", "methods/bridge.py", "x_t = self.proposal.sample(", "x_t = PosteriorProposal().sample(", "test_bridge.py"),
+    Mutant("walk-on-another-grid", "methods/bridge.py", "times = self.grid(self.process, nfe)", "times = uniform(self.process, nfe)", "test_bridge.py"),
+    Mutant("walk-without-options", "methods/bridge.py", "generator, **self.sampler_options)", "generator)", "test_bridge.py"),
+    Mutant("walk-unclipped", "methods/bridge.py", "            clip=self.clip,\n", "", "test_bridge.py"),
     # networks
     Mutant("time-sine-first", "networks/blocks.py", "torch.cat([angles.cos(), angles.sin()], dim=1)", "torch.cat([angles.sin(), angles.cos()], dim=1)", "test_unet.py"),
     Mutant("scale-without-one", "networks/blocks.py", "torch.addcmul(shift, norm(h), 1 + scale)", "torch.addcmul(shift, norm(h), scale)", "test_unet.py"),
