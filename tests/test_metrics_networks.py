@@ -92,7 +92,7 @@ def resnet(folder):
 @pytest.mark.parametrize(("metric", "net"), [(LPIPS, "alex"), (LPIPSVGG, "vgg")], ids=["alex", "vgg"])
 def test_lpips_is_the_packages_own(metric, net, folder, monkeypatch):
     """The package builds itself around a backbone; our path reads the same backbone from a file."""
-    # kills: lpips-backbone-of-another-layer
+    # kills: lpips-backbone-forgotten
     import lpips
     from torchvision import models
 
