@@ -5,6 +5,7 @@ from typing import Any
 
 from i2i_bridge.data.cards import card_names, load_card
 from i2i_bridge.errors import UserError
+from i2i_bridge.protocols import load_protocol, protocol_file, protocol_names
 from i2i_bridge.recipe import load_recipe, recipe_file, recipe_names
 from i2i_bridge.registry import KINDS, did_you_mean
 
@@ -19,9 +20,11 @@ def listing(what: str) -> list[tuple[str, str]]:
         return [(name, load_recipe(name).summary) for name in recipe_names()]
     if what == "datasets":
         return [(name, _card_line(name)) for name in card_names()]
+    if what == "protocols":
+        return [(name, load_protocol(name).summary) for name in protocol_names()]
     if what in KINDS:
         return [(name, _documentation(KINDS[what].get(name)).split("\n")[0]) for name in KINDS[what].names()]
-    raise UserError(f"'{what}' cannot be listed{did_you_mean(what, ['recipes', 'datasets', *KINDS])}")
+    raise UserError(f"'{what}' cannot be listed{did_you_mean(what, ['recipes', 'datasets', 'protocols', *KINDS])}")
 
 
 def description(name: str) -> str:
@@ -37,10 +40,14 @@ def description(name: str) -> str:
     found = [_shipped_recipe(known) for known in recipes if name in (known, known.split("/")[-1])]
     if name in card_names():
         found.append(f"# dataset card {name}\n{load_card(name).to_toml()}")
+    if name in protocol_names():
+        found.append(f"# protocol {name}\n{protocol_file(name).read_text(encoding='utf-8')}")
     found += [_part(kind, name) for kind, members in KINDS.items() if name in members.names()]
     if not found:
         members = [member for registered in KINDS.values() for member in registered.names()]
-        raise UserError(f"nothing is called '{name}'{did_you_mean(name, [*recipes, *card_names(), *members])}")
+        raise UserError(
+            f"nothing is called '{name}'{did_you_mean(name, [*recipes, *card_names(), *protocol_names(), *members])}"
+        )
     return "\n".join(found)
 
 

@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from i2i_bridge import cli_data, cli_weights, console, registry
+from i2i_bridge import cli_data, cli_evaluate, cli_weights, console, registry
+from i2i_bridge.cli_options import Device, Plugins, RunFolder, load_plugins
 from i2i_bridge.errors import UserError
 from i2i_bridge.files import write_whole
 from i2i_bridge.jobs import evaluate_run, report_run, train_run
@@ -36,29 +37,17 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change, such as train.lr=1e-4 data.root=photos."),
 ]
-RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder that `train` wrote.")]
-Plugins = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "--plugin",
-        metavar="FILE.py",
-        help="Import this file first; what it registers can be named. Repeatable.",
-    ),
-]
-Device = Annotated[
-    str | None, typer.Option(metavar="cpu|cuda", help="Where to compute. Default: CUDA where there is one.")
-]
 
 
 @app.command("list")
 def list_(
     what: Annotated[
-        str, typer.Argument(help="recipes, datasets, or a kind of part: " + ", ".join(registry.KINDS) + ".")
+        str, typer.Argument(help="recipes, datasets, protocols, or a kind of part: " + ", ".join(registry.KINDS) + ".")
     ] = "recipes",
     plugin: Plugins = None,
 ) -> None:
     """List recipes, dataset cards, or the parts that a recipe can name."""
-    _load(plugin)
+    load_plugins(plugin)
     from i2i_bridge.catalogue import listing
 
     console.show_table("", ["name", "what it is"], [list(row) for row in listing(what)])
@@ -66,11 +55,13 @@ def list_(
 
 @app.command()
 def show(
-    name: Annotated[str, typer.Argument(help="A recipe, a dataset card, or a part such as 'jpeg' or '2m-sde'.")],
+    name: Annotated[
+        str, typer.Argument(help="A recipe, a dataset card, a protocol, or a part such as 'jpeg' or '2m-sde'.")
+    ],
     plugin: Plugins = None,
 ) -> None:
     """Show one thing whole: a recipe or card as TOML, or a part with its options."""
-    _load(plugin)
+    load_plugins(plugin)
     from i2i_bridge.catalogue import description
 
     typer.echo(description(name), nl=False)
@@ -107,7 +98,7 @@ def train(
     device: Device = None,
 ) -> None:
     """Train a recipe. The same command in the same folder resumes; Ctrl-C saves first (exit code 75)."""
-    _load(plugin)
+    load_plugins(plugin)
     from i2i_bridge.recipe import load_recipe
 
     loaded = load_recipe(recipe, settings or [])
@@ -115,28 +106,7 @@ def train(
         raise typer.Exit(INTERRUPTED)
 
 
-@app.command()
-def evaluate(
-    run: RunFolder,
-    nfe: Annotated[
-        list[int] | None,
-        typer.Option(
-            "--nfe",
-            min=1,
-            max=1000,
-            metavar="N...",
-            help="Network calls per image: --nfe 1 2 5 20. Default: the recipe's.",
-        ),
-    ] = None,
-    images: Annotated[int | None, typer.Option(min=1, help="Only the first so many held-out images.")] = None,
-    metric: Annotated[list[str] | None, typer.Option(help="A metric instead of the recipe's; repeatable.")] = None,
-    root: Annotated[Path | None, typer.Option(help="Where the dataset lies now, if not where it was trained.")] = None,
-    plugin: Plugins = None,
-    device: Device = None,
-) -> None:
-    """Score a run on its held-out images at several NFE, beside the degraded input's own numbers."""
-    _load(plugin)
-    evaluate_run(run, nfe=nfe, images=images, metrics=metric, root=root, device=device)
+app.command()(cli_evaluate.evaluate)
 
 
 @app.command()
@@ -147,7 +117,7 @@ def report(
     device: Device = None,
 ) -> None:
     """Write report/index.html of an evaluated run: pictures, trajectory, curves, table."""
-    _load(plugin)
+    load_plugins(plugin)
     report_run(run, root=root, device=device)
 
 
@@ -162,7 +132,7 @@ def run_(
     device: Device = None,
 ) -> None:
     """Train, evaluate and report in one go."""
-    _load(plugin)
+    load_plugins(plugin)
     from i2i_bridge.recipe import load_recipe
 
     loaded = load_recipe(recipe, settings or [])
@@ -211,7 +181,7 @@ def restore(
     device: Device = None,
 ) -> None:
     """Restore an image or a folder of images, of any size, with a trained run."""
-    _load(plugin)
+    load_plugins(plugin)
     from i2i_bridge.restoring import restore_files
     from i2i_bridge.run import load_run
 
@@ -262,7 +232,7 @@ def degrade(
     plugin: Plugins = None,
 ) -> None:
     """Apply any degradation to an image or a folder; masks come beside as NAME-mask.png, draws as parameters.csv."""
-    _load(plugin)
+    load_plugins(plugin)
     from i2i_bridge.degrading import degrade_files, parse_op, strengths_sheet
 
     tables = [parse_op(text) for text in op or []]
@@ -293,7 +263,7 @@ def preview(
     plugin: Plugins = None,
 ) -> None:
     """Draw what training sees, after all transforms: clean | X_1 | mask | condition."""
-    _load(plugin)
+    load_plugins(plugin)
     from i2i_bridge.recipe import load_recipe
     from i2i_bridge.restoring import contact_sheet
 
@@ -319,7 +289,7 @@ def check(
 
     Unmatched, damaged and unequal files, odd channels, the same picture in two splits, sides probably exchanged.
     """
-    _load(plugin)
+    load_plugins(plugin)
     from i2i_bridge.checking import check_data
 
     with console.counting("checked") as done:
@@ -392,11 +362,6 @@ def _spread_nfe(words: list[str]) -> list[str]:
         spread.append(word)
         after = word == "--nfe" or (after and number)
     return spread
-
-
-def _load(plugins: list[Path] | None) -> None:
-    for file in plugins or []:
-        registry.load_plugin(file)
 
 
 if __name__ == "__main__":

@@ -1,74 +1,58 @@
-"""The only metric loop: restore the held-out images at several NFE and score them beside the degraded input."""
+"""Evaluating runs: which protocol and pairs, then the one loop (measuring.py)."""
 
-import csv
-import json
-import math
-import statistics
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor
-
-from i2i_bridge import registry
+from i2i_bridge import weights
+from i2i_bridge.data.items import item_of
 from i2i_bridge.data.loading import PairDataset
 from i2i_bridge.errors import UserError
-from i2i_bridge.files import write_whole
-from i2i_bridge.images import Picture, Range, shown, to_pixels, to_tensor, write_picture
-from i2i_bridge.metrics.base import Metric
-from i2i_bridge.randomness import generator
-from i2i_bridge.run import Run
+from i2i_bridge.measuring import LIST_FILE, Report, measure, positions
+from i2i_bridge.protocols import Resolved, load_protocol, read_list, resolve
+from i2i_bridge.recipe import Recipe, load_recipe
+from i2i_bridge.results import INPUT as INPUT
+from i2i_bridge.results import Evaluation as Evaluation
+from i2i_bridge.results import Row as Row
+from i2i_bridge.results import evaluation_folder
+from i2i_bridge.results import read_evaluation as read_evaluation
+from i2i_bridge.run import RECIPE_FILE, Run, load_run
+from i2i_bridge.subjects import FolderSubject, RunSubject, match_images
 
-INPUT = "input"
-"""The row of the degraded images themselves, nothing restored."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """Scores of one NFE over all images."""
-
-    name: str
-    """'input', or 'nfe N'."""
-    nfe: int
-    """Network calls per image, counted."""
-    images: int
-    metrics: dict[str, float]
-    """Mean of each metric."""
-    standard_errors: dict[str, float]
-    seconds_per_image: float | None
+RESERVED = ("input", "bicubic", "clean", "mask")
+"""Folders of pictures that an evaluation makes itself."""
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """Everything one call of `evaluate` measured."""
+def resolve_for(
+    recipe: Recipe, protocol: str | Path | None = None, *, count: int | None = None, names: Sequence[str] = ()
+) -> Resolved:
+    """A protocol, by default the recipe's own, with all that it leaves to the recipe filled in.
 
-    recipe: str
-    step: int
-    split: str
-    seed: int
-    rows: list[Row]
-    skipped: dict[str, str] = field(default_factory=dict)
-    """Metrics that could not be computed, with the reason."""
+    Args:
+        protocol: Name of a shipped one, or a TOML file.
+        count: The first so many images.
+        names: The list of images that the protocol goes by, or any.
+
+    Raises:
+        UserError: No such protocol, a mistake in it, or its list is not given.
+    """
+    wanted = recipe.evaluate.protocol if protocol is None else protocol
+    folders = [place for place in (weights.folder(),) if place is not None]
+    if str(wanted).endswith(".toml"):
+        folders.append(Path(wanted).parent)
+    rules = load_protocol(wanted)
+    return resolve(rules, recipe.data, recipe.degradation, recipe.evaluate, count=count, names=names, folders=folders)
 
 
-class CountedNetwork(torch.nn.Module):
-    """A network that counts its calls, per image."""
+def dataset_of(recipe: Recipe, protocol: Resolved, root: Path | None = None) -> PairDataset:
+    """The pairs that a protocol scores, before its list or number is applied.
 
-    def __init__(self, network: torch.nn.Module) -> None:
-        super().__init__()
-        self.network = network
-        self.stride = getattr(network, "stride", 1)
-        self.calls = 0
-
-    def forward(self, *args: Any) -> Tensor:
-        """The network's own output."""
-        self.calls += 1
-        output: Tensor = self.network(*args)
-        return output
+    Args:
+        root: Where the dataset lies now.
+    """
+    data = protocol.applied(recipe.data)
+    if root is not None:
+        data = data.model_copy(update={"root": str(root)})
+    return recipe.model_copy(update={"data": data}).build_dataset("validation")
 
 
 def evaluate(
@@ -77,145 +61,100 @@ def evaluate(
     *,
     nfe: Sequence[int],
     metrics: Sequence[str],
-    images: int | None = None,
-    save_images: int = 8,
-    report: Callable[[int, int], None] = lambda done, total: None,
+    count: int | None = None,
+    protocol: Resolved | None = None,
+    batch_size: int = 1,
+    report: Report = lambda done, total: None,
 ) -> Evaluation:
-    """Score a run on held-out pairs, one image at a time, with flat memory.
+    """Score a run under a protocol.
 
-    Every NFE sees the same degraded image and the same noise of each item, whatever the order. Images are rounded
-    first, to 8 or 16 bits as in the dataset's files. Writes into `evaluation/` of the run folder: evaluation.json,
-    per_image.csv, and PNGs of the first `save_images` items.
+    Every NFE sees the same degraded image and the same noise of each item. What is known already, of the same weights,
+    sampler, protocol and images, is not computed again. Under `accelerate launch` the processes share the images.
 
     Args:
         run: The trained run.
-        dataset: Its validation pairs.
-        nfe: Network calls per image, each 1 to 1000.
+        dataset: Its pairs, from `dataset_of`.
+        nfe: Network calls per image, each 1 to 1000. A method that makes one call whatever it is asked has one row.
         metrics: Names of registered metrics; one whose weights are absent is skipped and named.
-        images: Only the first so many.
-        report: Called with (images done, images in all).
+        count: Only the first so many images.
+        protocol: From `resolve_for`; by default the recipe's.
+        batch_size: Images that are restored together. Each keeps its own noise; seconds are then shares of a batch.
+        report: Called with (images done, images in all) of this process.
+
+    Returns:
+        What `read_evaluation` reads.
 
     Raises:
         UserError: There is no image, or nothing to measure.
     """
-    counts = sorted(set(nfe))
-    if not counts or not all(1 <= count <= 1000 for count in counts):
-        raise UserError(f"--nfe {' '.join(map(str, nfe))}: give one or more numbers from 1 to 1000")
-    total = len(dataset) if images is None else min(images, len(dataset))
-    if total == 0:
-        raise UserError("no image to evaluate")
-    chosen: dict[str, Metric] = {name: registry.METRICS.get(name)() for name in metrics}
-    channels = run.recipe.data.channels
-    skipped = {name: reason for name, metric in chosen.items() if (reason := metric.missing(channels))}
-    chosen = {name: metric for name, metric in chosen.items() if name not in skipped}
-    if not chosen:
-        raise UserError(f"nothing to measure: {'; '.join(skipped.values()) or 'no metric is named'}")
-    folder = run.folder / "evaluation"
-    folder.mkdir(parents=True, exist_ok=True)
-    names = [INPUT, *(f"nfe {count}" for count in counts)]
-    scores: dict[str, dict[str, list[float]]] = {name: {metric: [] for metric in chosen} for name in names}
-    seconds: dict[str, list[float]] = {name: [] for name in names}
-    calls = dict.fromkeys(names, 0)
-
-    counted = CountedNetwork(run.method.network)
-    restorer = Run(run.folder, run.recipe, run.method.with_network(counted), run.step, run.device)
-    partial = folder / "per_image.csv.part"
-    with partial.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["key", "nfe", *chosen])
-        for i in range(total):
-            item = dataset[i]
-            written = _written(item["dtype"], run.recipe.data.value_range)
-            clean = written(item["x_0"])
-            batch = {name: value[None] for name, value in item.items() if isinstance(value, Tensor)}
-            outputs = {INPUT: written(item["x_1"])}
-            for count, name in zip(counts, names[1:], strict=True):
-                draws = [generator(run.recipe.evaluate.seed, "evaluate", item["key"])]
-                counted.calls, began = 0, time.perf_counter()
-                restored = restorer.restore_batch(batch, nfe=count, generator=draws)[0]
-                seconds[name].append(time.perf_counter() - began)
-                calls[name] = max(calls[name], counted.calls)
-                outputs[name] = written(restored)
-            for name, output in outputs.items():
-                values = {key: float(metric(output[None], clean[None])[0]) for key, metric in chosen.items()}
-                writer.writerow([item["key"], calls[name], *values.values()])
-                for key, value in values.items():
-                    scores[name][key].append(value)
-            if i < save_images:
-                _save_images(folder / "images" / f"{i:04d}", {**outputs, "clean": clean})
-            report(i + 1, total)
-    partial.replace(folder / "per_image.csv")
-    rows = [
-        Row(
-            name,
-            calls[name],
-            total,
-            {key: statistics.fmean(values) for key, values in scores[name].items()},
-            {key: _standard_error(values) for key, values in scores[name].items()},
-            # The first image pays for warming up.
-            statistics.median(seconds[name]) if seconds[name] else None,
-        )
-        for name in names
-    ]
-    result = Evaluation(
-        run.recipe.name, run.step, run.recipe.data.validation_split, run.recipe.evaluate.seed, rows, skipped
-    )
-    _write_json(folder / "evaluation.json", result)
-    return result
+    rules = protocol or resolve_for(run.recipe, count=count)
+    return measure(RunSubject(run, nfe), dataset, rules, metrics, run.folder, batch_size=batch_size, report=report)
 
 
-def read_evaluation(folder: Path) -> Evaluation:
-    """The evaluation.json of a run folder.
+def folder_subject(
+    recipe: Recipe, dataset: PairDataset, protocol: Resolved, images: Path, name: str, out: Path
+) -> tuple[FolderSubject, list[str]]:
+    """A folder of images of any origin, for `measure`, and a line for each that is missing, too many or mis-sized.
+
+    Args:
+        dataset: From `dataset_of`.
+        name: The row's name.
+        out: Where the result is to be written.
 
     Raises:
-        UserError: There is none, or it is damaged.
+        UserError: The folder has no image, or the name or `out` cannot be used.
     """
-    file = folder / "evaluation" / "evaluation.json"
-    try:
-        table = json.loads(file.read_text(encoding="utf-8"))
-        rows = [
-            Row(
-                **{
-                    **row,
-                    "metrics": {k: float(v) for k, v in row["metrics"].items()},
-                    "standard_errors": {k: float(v) for k, v in row["standard_errors"].items()},
-                }
-            )
-            for row in table.pop("rows")
-        ]
-        return Evaluation(rows=rows, **table)
-    except FileNotFoundError as error:
-        raise UserError(f"{folder}: not evaluated yet; run `i2i-bridge evaluate {folder}`") from error
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{file}: damaged ({error}); evaluate again") from error
+    if name in RESERVED or name.startswith("nfe ") or not any(letter.isalnum() for letter in name):
+        raise UserError(
+            f"--name '{name}': choose a name with a letter in it, other than {', '.join(RESERVED)} or 'nfe N'"
+        )
+    if (out / RECIPE_FILE).is_file():
+        raise UserError(f"--out {out}: is a run folder; outside results need a folder of their own")
+    if out.is_file():
+        raise UserError(f"--out {out}: is a file, not a folder")
+    keys = [str(item_of(dataset.source, int(index))["key"]) for index in positions(dataset, protocol)]
+    height, width = dataset.geometry.size
+    files, problems = match_images(images, keys, (height, width))
+    return FolderSubject(recipe.name, name, files, dataset.channels, dataset.value_range), problems
 
 
-def _written(dtype: str, value_range: Range) -> Callable[[Tensor], Tensor]:
-    """An image as a file of that dtype would hold it."""
-    return lambda x: to_tensor(to_pixels(x, np.dtype(dtype), value_range), value_range)
+def ensure_rows(
+    run_folder: Path,
+    nfe: Sequence[int],
+    protocol: str | Path | None = None,
+    report: Report = lambda done, total: None,
+    *,
+    root: Path | None = None,
+    device: str | None = None,
+) -> Evaluation:
+    """The evaluation of a run folder, with rows of these NFE computed where they are missing.
 
+    An earlier evaluation under the protocol is continued, on its number or list of images. A folder of outside results
+    has the rows that it has.
 
-def _standard_error(values: list[float]) -> float:
-    if len(values) < 2 or not all(map(math.isfinite, values)):
-        return math.nan
-    return statistics.stdev(values) / math.sqrt(len(values))
+    Args:
+        protocol: By default the recipe's.
 
-
-def _save_images(folder: Path, pictures: dict[str, Tensor]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, picture in pictures.items():
-        write_picture(folder / f"{name.replace(' ', '-')}.png", Picture(shown(picture)))
-
-
-def _write_json(file: Path, result: Evaluation) -> None:
-    from dataclasses import asdict
-
-    def plain(value: Any) -> Any:
-        # JSON has no infinity (PSNR of equal images) and no NaN: they become the strings "inf" and "nan".
-        if isinstance(value, dict):
-            return {key: plain(inner) for key, inner in value.items()}
-        if isinstance(value, list):
-            return [plain(inner) for inner in value]
-        return str(value) if isinstance(value, float) and not math.isfinite(value) else value
-
-    write_whole(file, json.dumps(plain(asdict(result)), indent=1).encode())
+    Raises:
+        UserError: The folder is neither a run nor evaluated.
+    """
+    if not (run_folder / RECIPE_FILE).is_file():
+        return read_evaluation(run_folder, load_protocol(protocol or "held-out").name)
+    recipe = load_recipe(run_folder / RECIPE_FILE)
+    name = load_protocol(protocol or recipe.evaluate.protocol).name
+    kept = evaluation_folder(run_folder, name)
+    before = read_evaluation(run_folder, name) if (kept / "evaluation.json").is_file() else None
+    rules = resolve_for(
+        recipe,
+        protocol,
+        count=None if before is None else before.protocol.settings.get("n"),
+        names=read_list(kept / LIST_FILE) if before is not None and "list" in before.protocol.settings else (),
+    )
+    run = load_run(run_folder, device=device)
+    subject = RunSubject(run, nfe)
+    if before is not None and before.protocol.hash == rules.hash and before.fingerprint == subject.fingerprint:
+        there = {row.name for row in before.rows}
+        if before.capped or there.issuperset(f"nfe {calls}" for calls in subject.counts):
+            return before
+    metrics = list(rules.protocol.metrics or recipe.evaluate.metrics)
+    return measure(subject, dataset_of(recipe, rules, root), rules, metrics, run_folder, report=report)

@@ -2,6 +2,8 @@
 
 import os
 import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -9,9 +11,8 @@ from typing import TYPE_CHECKING
 from i2i_bridge import console
 
 if TYPE_CHECKING:
-    from i2i_bridge.data.loading import PairDataset
+    from i2i_bridge.evaluation import Evaluation
     from i2i_bridge.recipe import Recipe
-    from i2i_bridge.run import Run
 
 
 def train_run(recipe: "Recipe", folder: Path, *, device: str | None = None) -> bool:
@@ -60,54 +61,139 @@ def train_run(recipe: "Recipe", folder: Path, *, device: str | None = None) -> b
     return trained.finished
 
 
-def _opened(run: Path, root: Path | None, device: str | None) -> tuple["Run", "PairDataset"]:
-    from i2i_bridge.run import load_run
+def _local(device: str | None) -> str | None:
+    """The device of this process, where `accelerate launch` started one for each."""
+    from torch import cuda
 
-    loaded = load_run(run, device=device)
-    recipe = loaded.recipe
-    if root is not None:
-        recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"root": str(root)})})
-    return loaded, recipe.build_dataset("validation")
+    rank = os.environ.get("LOCAL_RANK")
+    return f"cuda:{rank}" if rank is not None and device in (None, "cuda") and cuda.is_available() else device
 
 
 def evaluate_run(
     run: Path,
     *,
     nfe: list[int] | None = None,
-    images: int | None = None,
+    count: int | None = None,
     metrics: list[str] | None = None,
+    protocol: str | None = None,
+    list_file: Path | None = None,
+    batch_size: int = 1,
     root: Path | None = None,
     device: str | None = None,
 ) -> None:
-    """Evaluate a run folder, None meaning the recipe's setting, and print the table."""
+    """Evaluate a run folder, None meaning the recipe's or protocol's setting, and print the table."""
+    from i2i_bridge.evaluation import dataset_of, resolve_for
     from i2i_bridge.evaluation import evaluate as measure
-    from i2i_bridge.report import metrics_table
+    from i2i_bridge.protocols import read_list
+    from i2i_bridge.run import load_run
 
-    loaded, dataset = _opened(run, root, device)
+    loaded = load_run(run, device=_local(device))
     settings = loaded.recipe.evaluate
-    with console.counting("evaluated") as done:
+    names = [] if list_file is None else read_list(list_file)
+    rules = resolve_for(loaded.recipe, protocol, count=count, names=names)
+    with _counted() as done:
         result = measure(
             loaded,
-            dataset,
+            dataset_of(loaded.recipe, rules, root),
             nfe=nfe or settings.nfe,
-            metrics=metrics or settings.metrics,
-            images=images or settings.images,
+            metrics=metrics or list(rules.protocol.metrics or settings.metrics),
+            protocol=rules,
+            batch_size=batch_size,
             report=done,
         )
+    _show(result, run)
+
+
+def evaluate_images(
+    what: str,
+    images: Path,
+    name: str,
+    out: Path,
+    *,
+    count: int | None = None,
+    metrics: list[str] | None = None,
+    protocol: str | None = None,
+    list_file: Path | None = None,
+    root: Path | None = None,
+) -> list[str]:
+    """Score a folder of images as a run's are scored, and print the table.
+
+    Args:
+        what: A run folder, or a recipe.
+
+    Returns:
+        What is wrong with the images, all in one pass; nothing is scored then.
+    """
+    from i2i_bridge.evaluation import dataset_of, folder_subject, resolve_for
+    from i2i_bridge.measuring import measure
+    from i2i_bridge.protocols import read_list
+    from i2i_bridge.recipe import load_recipe
+    from i2i_bridge.run import RECIPE_FILE
+
+    own = Path(what) / RECIPE_FILE
+    recipe = load_recipe(own if own.is_file() else what)
+    names = [] if list_file is None else read_list(list_file)
+    rules = resolve_for(recipe, protocol, count=count, names=names)
+    dataset = dataset_of(recipe, rules, root)
+    subject, problems = folder_subject(recipe, dataset, rules, images, name, out)
+    for problem in problems:
+        console.say_error(problem)
+    if not problems:
+        wanted = metrics or list(rules.protocol.metrics or recipe.evaluate.metrics)
+        with _counted() as done:
+            result = measure(subject, dataset, rules, wanted, out, report=done)
+        _show(result, out)
+    return problems
+
+
+@contextmanager
+def _counted() -> Iterator[Callable[[int, int], None]]:
+    """The progress of the first process; the others keep silent."""
+    from i2i_bridge.measuring import processes
+
+    if processes().rank:
+        yield lambda done, total: None
+    else:
+        with console.counting("evaluated") as done:
+            yield done
+
+
+def _show(result: "Evaluation", folder: Path) -> None:
+    from i2i_bridge.measuring import processes
+    from i2i_bridge.report import metrics_table
+    from i2i_bridge.results import evaluation_folder
+
+    if processes().rank:
+        return
     header, rows = metrics_table(result)
+    step = f", step {result.step}" if result.step else ""
     console.show_table(
-        f"{result.recipe}, step {result.step}, {result.rows[0].images} images",
+        f"{result.recipe}, {result.method}{step}, {result.data.items} images, protocol {result.protocol.id}",
         header,
         [[text for text, _ in row] for row in rows],
         numbers=True,
     )
     for reason in result.skipped.values():
         console.say(f"not measured: {reason}")
-    console.say(f"wrote {run / 'evaluation' / 'evaluation.json'}")
+    for warning in result.warnings:
+        console.say(f"note: {warning}")
+    notes = {
+        f"{name} {estimate.note}" for row in result.rows for name, estimate in row.metrics.items() if estimate.note
+    }
+    for note in sorted(notes):
+        console.say(f"note: {note}")
+    console.say(f"wrote {evaluation_folder(folder, result.protocol.name) / 'evaluation.json'}")
 
 
 def report_run(run: Path, *, root: Path | None = None, device: str | None = None) -> None:
     """Write the report of an evaluated run folder."""
+    from i2i_bridge.evaluation import dataset_of, resolve_for
+    from i2i_bridge.protocols import load_protocol
     from i2i_bridge.report import write_report
+    from i2i_bridge.run import load_run
 
-    console.say(f"wrote {write_report(*_opened(run, root, device))}")
+    loaded = load_run(run, device=device)
+    recipe = loaded.recipe
+    # Of the recipe's protocol; a list of images makes no difference to the pictures of the page.
+    dataset = dataset_of(recipe, resolve_for(recipe, recipe.evaluate.protocol, names=["any"]), root)
+    console.say(f"wrote {write_report(loaded, dataset, load_protocol(recipe.evaluate.protocol).name)}")

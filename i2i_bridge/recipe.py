@@ -18,6 +18,7 @@ from i2i_bridge.degradations.base import Degradation
 from i2i_bridge.errors import UserError
 from i2i_bridge.processes import Process
 from i2i_bridge.proposals import Proposal
+from i2i_bridge.protocols import load_protocol
 from i2i_bridge.randomness import generator
 from i2i_bridge.registry import did_you_mean
 from i2i_bridge.settings import DataSettings, EvaluateSettings, Part, Reference, SampleSettings, Settings, TrainSettings
@@ -62,6 +63,8 @@ class Recipe(Settings):
             raise UserError(str(error)) from error
         for metric in self.evaluate.metrics:
             registry.METRICS.get(metric)
+        if not self.evaluate.protocol.endswith(".toml"):  # a file is read when it is used: it may lie elsewhere by then
+            load_protocol(self.evaluate.protocol)
         if self.degradation is not None:
             self.build_degradation()
         table = self._network_table()

@@ -1,5 +1,6 @@
 """The report of a run: one HTML page with its figures, readable offline."""
 
+import math
 import platform
 import shutil
 from dataclasses import dataclass
@@ -15,12 +16,14 @@ from i2i_bridge import __version__
 from i2i_bridge.data.loading import PairDataset
 from i2i_bridge.data.pairs import shared_files
 from i2i_bridge.errors import UserError
-from i2i_bridge.evaluation import INPUT, Evaluation, read_evaluation
+from i2i_bridge.evaluation import INPUT, Evaluation, Row, read_evaluation
 from i2i_bridge.images import Picture, read_picture, to_tensor, write_picture
 from i2i_bridge.metrics_log import read_metrics
 from i2i_bridge.montage import montage, states_shown
 from i2i_bridge.randomness import generator
+from i2i_bridge.records import slug
 from i2i_bridge.registry import METRICS
+from i2i_bridge.results import evaluation_folder
 from i2i_bridge.run import Run
 
 
@@ -36,7 +39,7 @@ class Figure:
     pixelated: bool = False
 
 
-def write_report(run: Run, dataset: PairDataset) -> Path:
+def write_report(run: Run, dataset: PairDataset, protocol: str = "held-out") -> Path:
     """Write `report/index.html` and its PNGs from an evaluated run.
 
     The page shows the metrics table beside the input's own numbers, restored held-out images at each NFE, a trajectory
@@ -45,6 +48,7 @@ def write_report(run: Run, dataset: PairDataset) -> Path:
     Args:
         run: The trained run; `evaluate` must have been called.
         dataset: Its validation pairs, for the trajectory.
+        protocol: Under which it was evaluated.
 
     Returns:
         The page.
@@ -54,7 +58,7 @@ def write_report(run: Run, dataset: PairDataset) -> Path:
     """
     from jinja2 import Environment, PackageLoader
 
-    evaluation = read_evaluation(run.folder)
+    evaluation = read_evaluation(run.folder, protocol)
     folder = run.folder / "report"
     fresh = run.folder / ".report-new"
     shutil.rmtree(fresh, ignore_errors=True)
@@ -87,26 +91,43 @@ def metrics_table(evaluation: Evaluation) -> tuple[list[str], list[list[tuple[st
     metrics = list(evaluation.rows[0].metrics)
     parts = {name: METRICS.get(name) for name in metrics}
     header = ["", "NFE", *(str(parts[name].label) for name in metrics), "seconds per image"]  # type: ignore[attr-defined]
-    restored = [row for row in evaluation.rows if row.name != INPUT]
+    # A number that is not there (nan) is never the best.
     best = {
-        name: (max if parts[name].higher_is_better else min)(row.metrics[name] for row in restored)  # type: ignore[attr-defined]
+        name: (max if parts[name].higher_is_better else min)(  # type: ignore[attr-defined]
+            (row.metrics[name].value for row in evaluation.rows if not _is_baseline(row) and not _is_nan(row, name)),
+            default=None,
+        )
         for name in metrics
     }
     rows = []
     for row in evaluation.rows:
-        is_input = row.name == INPUT
         cells: list[tuple[str, bool]] = [
-            ("degraded input" if is_input else "restored", False),
+            ({INPUT: "degraded input", f"nfe {row.nfe}": "restored"}.get(row.name, row.name), False),
             (str(row.nfe), False),
         ]
         for name in metrics:
-            error = row.standard_errors[name]
-            text = f"{row.metrics[name]:.{2 if name == 'psnr' else 4}f}"
-            text += f" ± {error:.{2 if name == 'psnr' else 4}f}" if error == error else ""
-            cells.append((text, not is_input and row.metrics[name] == best[name]))
+            cells.append((estimate_text(name, row), not _is_baseline(row) and row.metrics[name].value == best[name]))
         cells.append(("" if row.seconds_per_image is None else f"{row.seconds_per_image:.3f}", False))
         rows.append(cells)
     return header, rows
+
+
+def estimate_text(metric: str, row: Row) -> str:
+    """A number with its 95 % interval, where there is one."""
+    estimate, digits = row.metrics[metric], 2 if metric in ("psnr", "fid") else 4
+    if _is_nan(row, metric):
+        return "–"
+    interval = f" [{estimate.low:.{digits}f}, {estimate.high:.{digits}f}]" if estimate.low == estimate.low else ""
+    return f"{estimate.value:.{digits}f}{interval}"
+
+
+def _is_baseline(row: Row) -> bool:
+    """Whether nothing learned made the row."""
+    return row.seconds_per_image is None
+
+
+def _is_nan(row: Row, metric: str) -> bool:
+    return math.isnan(row.metrics[metric].value)
 
 
 def environment_facts() -> dict[str, str]:
@@ -128,11 +149,11 @@ def _save(folder: Path, name: str, pixels: np.ndarray, title: str, caption: str)
 
 
 def _comparison(run: Run, evaluation: Evaluation, dataset: PairDataset, folder: Path) -> Figure | None:
-    columns = ["input", *(f"nfe-{row.nfe}" for row in evaluation.rows if row.name != INPUT), "clean"]
-    items = sorted(path for path in (run.folder / "evaluation" / "images").glob("*") if path.is_dir())[:4]
+    columns = [*(slug(row.name) for row in evaluation.rows), "clean"]
+    images = evaluation_folder(run.folder, evaluation.protocol.name) / "images"
     rows = []
-    for item in items:
-        files = [item / f"{column}.png" for column in columns]
+    for item in sorted((images / "clean").glob("*.png"))[:4]:
+        files = [images / column / item.name for column in columns]
         if all(file.is_file() for file in files):
             rows.append([_read(file) for file in files])
     if not rows:
@@ -213,24 +234,24 @@ def _loss(run: Run, folder: Path) -> Figure | None:
 
 
 def _quality(evaluation: Evaluation, folder: Path) -> Figure | None:
-    restored = [row for row in evaluation.rows if row.name != INPUT]
+    restored = [row for row in evaluation.rows if not _is_baseline(row)]
     if "psnr" not in evaluation.rows[0].metrics:
         return None
     canvas, axes = _axes("network calls per image (NFE)", "PSNR (dB)")
-    values, errors = (
-        [row.metrics["psnr"] for row in restored],
-        [row.standard_errors["psnr"] for row in restored],
-    )
+    psnr = [row.metrics["psnr"] for row in restored]
+    values = [estimate.value for estimate in psnr]
+    # Lengths of the bars below and above; 0 where there is no interval, or an infinite one.
+    ends = [(estimate.value - estimate.low, estimate.high - estimate.value) for estimate in psnr]
     axes.errorbar(
         [row.nfe for row in restored],
         values,
-        yerr=np.nan_to_num(errors),
+        yerr=np.nan_to_num(np.array(ends).T, posinf=0, neginf=0),
         marker="o",
         capsize=3,
         color="#2a6fdb",
         label="restored",
     )
-    axes.axhline(evaluation.rows[0].metrics["psnr"], ls="--", color="#b4532a", label="degraded input")
+    axes.axhline(evaluation.rows[0].metrics["psnr"].value, ls="--", color="#b4532a", label="degraded input")
     axes.set_xscale("log")
     axes.set_xticks([row.nfe for row in restored], [str(row.nfe) for row in restored])
     axes.minorticks_off()
@@ -240,6 +261,6 @@ def _quality(evaluation: Evaluation, folder: Path) -> Figure | None:
         folder,
         "quality.png",
         "Fidelity against cost",
-        "Mean over the images, with one standard error. One call answers with the average of all that fits, which PSNR "
+        "Mean over the images, with its 95 % interval. One call answers with the average of all that fits, which PSNR "
         "likes best; further calls trade fidelity for detail.",
     )

@@ -8,7 +8,6 @@ from typing import Literal
 from torch import Tensor
 
 from i2i_bridge.errors import UserError
-from i2i_bridge.evaluation import CountedNetwork
 from i2i_bridge.images import (
     IMAGE_SUFFIXES,
     Picture,
@@ -23,6 +22,7 @@ from i2i_bridge.montage import montage, states_shown
 from i2i_bridge.randomness import generator
 from i2i_bridge.recipe import Recipe
 from i2i_bridge.run import Run
+from i2i_bridge.subjects import CountedNetwork
 
 
 @dataclass

@@ -105,6 +105,8 @@ class SampleSettings(Settings):
 class EvaluateSettings(Settings):
     """What `evaluate` measures by default."""
 
+    protocol: str = "held-out"
+    """Under which rules: the name of a shipped protocol, or a TOML file; `i2i-bridge list protocols`."""
     nfe: list[Annotated[int, Field(ge=1, le=1000)]] = [1, 10, 100]
     metrics: list[str] = ["psnr", "ssim", "lpips"]
     images: Positive | None = None

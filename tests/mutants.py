@@ -77,7 +77,7 @@ MUTANTS = [
     Mutant("truncate-instead-of-round", "images.py", "values = np.rint(values).clip", "values = np.floor(values).clip", "test_images.py"),
     Mutant("low-byte-dropped", "images.py", "            if _is_deep_colour(image):\n", "            if False:\n", "test_value_ranges.py"),
     Mutant("range-ignored-in-writing", "run.py", "degraded.pixels.dtype, self.recipe.data.value_range)", "degraded.pixels.dtype)", "test_value_ranges.py"),
-    Mutant("scored-in-8-bits", "evaluation.py", "np.dtype(dtype), value_range), value_range)", 'np.dtype("uint8"), None))', "test_value_ranges.py"),
+    Mutant("scored-in-8-bits", "scoring.py", 'codec = Codec(np.dtype(item["dtype"]), value_range, quality)', 'codec = Codec(np.dtype("uint8"), None, quality)', "test_value_ranges.py"),
     Mutant("augmentation-not-reseeded", "data/transforms.py", "self._compose.set_random_seed(seed % 2**32)", "seed % 2**32", "test_data.py"),
     Mutant("order-keeps-its-round-key", "data/order.py", 'key(seed, "order", epoch, turn, right)', 'key(seed, "order", epoch, right)', "test_index.py"),
     Mutant("stale-listing", "data/index.py", 'if np.array_equal(_times(folder, folders), known["times"]):', "if len(folders):", "test_index.py"),

@@ -110,20 +110,20 @@ def test_a_small_training_restores_held_out_images(trained):
     run = load_run(trained, device="cpu")
     result = evaluate(run, run.recipe.build_dataset("validation"), nfe=[1, 3], metrics=["psnr", "ssim", "lpips"])
     rows = {row.name: row for row in result.rows}
-    assert rows["nfe 1"].metrics["psnr"] > rows["input"].metrics["psnr"] + 1.5
-    assert rows["nfe 1"].metrics["ssim"] > rows["input"].metrics["ssim"]
+    assert rows["nfe 1"].metrics["psnr"].value > rows["input"].metrics["psnr"].value + 1.5
+    assert rows["nfe 1"].metrics["ssim"].value > rows["input"].metrics["ssim"].value
     assert [row.nfe for row in result.rows] == [0, 1, 3]
     assert "alexnet" in result.skipped["lpips"]
     assert read_evaluation(trained) == result
-    per_image = (trained / "evaluation" / "per_image.csv").read_text().splitlines()
+    per_image = (trained / "evaluation" / "held-out" / "per_image.csv").read_text().splitlines()
     assert len(per_image) == 1 + 4 * 3
 
 
 def test_evaluation_does_not_depend_on_order_or_other_nfe(trained):
     run = load_run(trained, device="cpu")
     data = run.recipe.build_dataset("validation")
-    alone = evaluate(run, data, nfe=[3], metrics=["psnr"], images=2).rows[1].metrics["psnr"]
-    together = evaluate(run, data, nfe=[1, 3], metrics=["psnr"], images=2).rows[2].metrics["psnr"]
+    alone = evaluate(run, data, nfe=[3], metrics=["psnr"], count=2).rows[1].metrics["psnr"]
+    together = evaluate(run, data, nfe=[1, 3], metrics=["psnr"], count=2).rows[2].metrics["psnr"]
     assert alone == together
 
 
@@ -139,7 +139,7 @@ def test_report_page(trained):
             assert image.width > 100
     assert "http" not in text.split("<details>")[0].replace("http-equiv", "")
     rows = read_evaluation(trained).rows
-    assert f"{rows[1].metrics['psnr']:.2f}" in text and f"{rows[0].metrics['psnr']:.2f}" in text
+    assert f"{rows[1].metrics['psnr'].value:.2f}" in text and f"{rows[0].metrics['psnr'].value:.2f}" in text
 
 
 def test_restore_keeps_size_depth_alpha_and_grey(trained, tmp_path):
@@ -439,6 +439,6 @@ def test_images_that_are_trained_on_are_not_called_held_out(photos, tmp_path):
     assert any("24 of 24 validation images are trained on" in line for line in lines)
     run = load_run(tmp_path / "run", device="cpu")
     dataset = recipe.build_dataset("validation")
-    evaluate(run, dataset, nfe=[1], metrics=["psnr"], images=2)
+    evaluate(run, dataset, nfe=[1], metrics=["psnr"], count=2)
     page = write_report(run, dataset).read_text(encoding="utf-8")
     assert "24 of 24 were TRAINED ON" in page and "None was trained on" not in page

@@ -83,7 +83,7 @@ def test_it_is_scored_and_shown(kind, recipe, tmp_path, monkeypatch):
     result = evaluate(run, recipe.build_dataset("validation"), nfe=[1], metrics=["psnr", "lpips"])
     # The pairs are equal and the bridge changes nothing: only rounding to the file's own codes keeps this exact.
     # kills: scored-in-8-bits
-    psnr = {row.name: row.metrics["psnr"] for row in result.rows}
+    psnr = {row.name: row.metrics["psnr"].value for row in result.rows}
     assert psnr["input"] == float("inf") and (psnr["nfe 1"] == float("inf") or dtype == np.float32)
     assert ("of 1 or 3 channels" in result.skipped["lpips"]) == (channels not in (1, 3))
     assert "x_0" in contact_sheet(recipe, tmp_path / "sheet.png", rows=2, split="train")

@@ -128,6 +128,13 @@ class Degradation(ABC):
         """The image that a user would bring to get x_1: what `prepare` enlarges, (B, C, H / scale, W / scale)."""
         return x_1[..., :: self.scale, :: self.scale]
 
+    def simple_restorations(self, x_1: Tensor) -> dict[str, Tensor]:
+        """What x_1 (B, C, H, W) becomes without any learning, by name: rows that an evaluation shows as baselines.
+
+        Nothing by default: the degraded image itself is always a row.
+        """
+        return {}
+
     def prepare(self, image: Tensor, generator: Generator, mask: Tensor | None = None) -> Degraded:
         """Makes x_1 of an image that is degraded already, as `__call__` would have left it.
 

@@ -62,6 +62,10 @@ class SuperResolution4x(Degradation):
         )
         return separable(rows, columns)
 
+    def simple_restorations(self, x_1: Tensor) -> dict[str, Tensor]:
+        """ "bicubic": the small image enlarged by cubic convolution (a = -1/2), pixel centres kept in place."""
+        return {"bicubic": resized(self.reduced(x_1), x_1.shape[-2:], "bicubic")}
+
     def prepare(self, image: Tensor, generator: Generator, mask: Tensor | None = None) -> Degraded:
         return super().prepare(_repeated(image), generator, mask)
 
@@ -116,6 +120,12 @@ class Downsample(Degradation):
             torch.linalg.pinv(resize_matrix(side // self.factor, side, "bicubic")) for side in x_1.shape[-2:]
         )
         return two_sided(rows, x_1, columns)
+
+    def simple_restorations(self, x_1: Tensor) -> dict[str, Tensor]:
+        """ "bicubic": the small image enlarged by cubic convolution; none where x_1 is that image already."""
+        if self.enlarge == "bicubic":
+            return {}
+        return {"bicubic": resized(self.reduced(x_1), x_1.shape[-2:], "bicubic")}
 
     def prepare(self, image: Tensor, generator: Generator, mask: Tensor | None = None) -> Degraded:
         height, width = (side * self.factor for side in image.shape[-2:])

@@ -1,0 +1,91 @@
+"""The verb `i2i-bridge evaluate`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from i2i_bridge.cli_options import Device, Plugins, load_plugins
+from i2i_bridge.errors import UserError
+from i2i_bridge.jobs import evaluate_images, evaluate_run
+from i2i_bridge.weights import use_folder
+
+
+def evaluate(
+    what: Annotated[
+        str, typer.Argument(metavar="RUN", help="A run folder that `train` wrote; with --images also a recipe.")
+    ],
+    nfe: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--nfe",
+            min=1,
+            max=1000,
+            metavar="N...",
+            help="Network calls per image: --nfe 1 2 5 20. Default: the recipe's.",
+        ),
+    ] = None,
+    count: Annotated[int | None, typer.Option("-n", "--count", min=1, help="Only the first so many images.")] = None,
+    protocol: Annotated[
+        str | None,
+        typer.Option(metavar="NAME|FILE.toml", help="The rules (see `list protocols`). Default: the recipe's."),
+    ] = None,
+    list_file: Annotated[
+        Path | None,
+        typer.Option("--list", metavar="FILE", help="Only the images that this file names, one a line."),
+    ] = None,
+    metric: Annotated[
+        list[str] | None, typer.Option(help="A metric instead of the protocol's or recipe's; repeatable.")
+    ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Where metrics find their weights. Default: $I2I_WEIGHTS_DIR."),
+    ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Score this folder of images instead, named as the dataset's, of any origin."),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="With --images: what the row is called.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="With --images: where the result is written, for `compare`."),
+    ] = None,
+    batch: Annotated[
+        int, typer.Option(min=1, help="Images restored together: quicker on a GPU; seconds are then shares of a batch.")
+    ] = 1,
+    root: Annotated[Path | None, typer.Option(help="Where the dataset lies now, if not where it was trained.")] = None,
+    plugin: Plugins = None,
+    device: Device = None,
+) -> None:
+    """Score a run on its held-out images at several NFE, beside the degraded input's own numbers.
+
+    What an earlier call measured is kept: stopped, the same command goes on; other NFE are added.
+    """
+    load_plugins(plugin)
+    if weights is not None:
+        use_folder(weights)
+    if images is None:
+        for option, given in (("--name", name), ("--out", out)):
+            if given is not None:
+                raise UserError(f"{option} goes with --images DIR; a run's evaluation is written into the run")
+        evaluate_run(
+            Path(what),
+            nfe=nfe,
+            count=count,
+            metrics=metric,
+            protocol=protocol,
+            list_file=list_file,
+            batch_size=batch,
+            root=root,
+            device=device,
+        )
+        return
+    if name is None or out is None:
+        raise UserError("--images DIR needs --name NAME, the row's name, and --out FOLDER, where the result is written")
+    if nfe is not None:
+        raise UserError("--nfe is for runs: of outside images (--images) nobody counts the network calls")
+    problems = evaluate_images(
+        what, images, name, out, count=count, metrics=metric, protocol=protocol, list_file=list_file, root=root
+    )
+    if problems:
+        raise typer.Exit(2)

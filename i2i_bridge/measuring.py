@@ -1,0 +1,374 @@
+"""The only metric loop: restore the images of a protocol at several NFE and score them beside the degraded input.
+
+    FOLDER/evaluation/PROTOCOL/  evaluation.json  per_image.csv  images/ROW/NAME.png  records/
+
+Every image is scored on its own and its record kept, so the loop can be stopped anywhere, shared by processes, and
+asked for more rows later. The numbers are summed up from the records alone, sorted by key.
+"""
+
+import csv
+import hashlib
+import itertools
+import os
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from i2i_bridge import registry
+from i2i_bridge.data.items import item_of
+from i2i_bridge.data.loading import PairDataset
+from i2i_bridge.errors import UserError
+from i2i_bridge.files import write_whole
+from i2i_bridge.images import Picture, shown, write_picture
+from i2i_bridge.metrics.base import Estimate
+from i2i_bridge.metrics.distribution import FrechetDistance
+from i2i_bridge.metrics.frechet import read_moments
+from i2i_bridge.protocols import Resolved, chosen, digest
+from i2i_bridge.records import CLEAN, Record, Records, slug
+from i2i_bridge.results import INPUT, Data, Evaluation, Row, Stamp, evaluation_folder, read_evaluation, write_evaluation
+from i2i_bridge.scoring import Scored, choose, mean, scored, warnings_of
+from i2i_bridge.subjects import Subject, picture_name
+
+ALL_PICTURES, SOME_PICTURES = 256, 64
+"""All images are kept as PNG for people where there are no more than this; else the first few."""
+LIST_FILE = "list.txt"
+"""The user's list of images, kept beside the numbers."""
+
+Report = Callable[[int, int], None]
+
+
+def measure(
+    subject: Subject,
+    dataset: PairDataset,
+    protocol: Resolved,
+    metrics: Sequence[str],
+    folder: Path,
+    *,
+    batch_size: int = 1,
+    report: Report = lambda done, total: None,
+) -> Evaluation:
+    """Score what a subject makes of a protocol's images, into `folder`; see `evaluate`."""
+    among = processes()
+    facts: list[_Fact] = []
+    problem: str | None = None
+    try:
+        loop = _Loop(subject, dataset, protocol, metrics, evaluation_folder(folder, protocol.name), batch_size)
+        facts = loop.share(among.rank, among.count, report)
+    except UserError as error:
+        problem = str(error)
+    # One process's mistake must end them all.
+    problems = [line for line in among.gather([problem]) if line is not None]
+    facts = among.gather(facts)
+    if not problems and among.rank == 0:
+        try:
+            loop.summarise(facts)
+        except UserError as error:
+            problem = str(error)
+    problems = [line for line in among.gather([problem]) if line is not None]
+    if problems:
+        raise UserError(problems[0])
+    return read_evaluation(folder, protocol.name)
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among those that share the work."""
+
+    rank: int
+    count: int
+
+    def gather(self, values: list[Any]) -> list[Any]:
+        """The lists of all processes, one after the other; waits for all."""
+        if self.count == 1:
+            return values
+        from accelerate.utils import gather_object
+
+        return list(gather_object(values))
+
+
+def processes() -> Processes:
+    """This process among those that `accelerate launch` started."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return Processes(0, 1)
+    from accelerate import PartialState
+
+    state = PartialState()
+    return Processes(int(state.process_index), int(state.num_processes))
+
+
+def positions(dataset: PairDataset, protocol: Resolved) -> np.ndarray:
+    """Which items of a dataset a protocol scores, in order.
+
+    Raises:
+        UserError: The protocol's list names an image that is not there.
+    """
+    limit = protocol.settings["n"]
+    if protocol.names:
+        keys = [str(item_of(dataset.source, i)["key"]) for i in range(len(dataset))]
+        return chosen(keys, protocol.names)[:limit]
+    return np.arange(len(dataset))[:limit]
+
+
+@dataclass(frozen=True)
+class _Fact:
+    """What the summary needs to know of an item; the rest is in its records."""
+
+    position: int
+    key: str
+    pixels_hash: str
+    inputs_hash: str
+    own: str
+    """Fingerprint of what the subject brings for it."""
+
+
+@dataclass
+class _Loop:
+    subject: Subject
+    dataset: PairDataset
+    protocol: Resolved
+    metrics: Sequence[str]
+    home: Path
+    batch_size: int
+    kept_rows: set[str] = field(default_factory=set)
+    """Rows of an earlier call that are taken along as long as their records are there."""
+
+    def __post_init__(self) -> None:
+        self.indices = positions(self.dataset, self.protocol)
+        if not len(self.indices):
+            raise UserError("no image to evaluate")
+        self.seed = int(self.protocol.settings["seed"])
+        self.records = Records(self.home / "records")
+        before = self._before()
+        earlier = [] if before is None else list(before.rows[0].metrics)
+        known = set(registry.METRICS.names())
+        metrics = [*self.metrics, *(name for name in earlier if name in known)]
+        self.scorer = choose(metrics, self.dataset.channels, len(self.indices), self.protocol)
+        stored = self.protocol.reference_file
+        self.statistics = None if stored is None or not self.scorer.sets else read_moments(stored)
+        for name in set(earlier) - known:
+            self.scorer.skipped[name] = f"{name}: not known here any more; load it with --plugin FILE.py"
+        first = self.dataset[int(self.indices[0])]
+        self.fixed_rows = [INPUT, *self._simple(first)] if self.subject.baselines else []
+        self.subject_rows = self.subject.rows(first)
+        if before is not None and not self.subject.capped:
+            self.kept_rows = {row.name for row in before.rows} - {*self.fixed_rows, *self.subject_rows}
+            self.subject_rows = sorted([*self.subject_rows, *self.kept_rows], key=_calls_in_name)
+        self.shown = len(self.indices) if len(self.indices) <= ALL_PICTURES else SOME_PICTURES
+        self.quality = self.protocol.settings.get("jpeg_quality")
+
+    def _before(self) -> Evaluation | None:
+        """The evaluation that this one goes on with: of the same protocol, weights and settings."""
+        try:
+            before = read_evaluation(self.home.parents[1], self.home.name)
+        except UserError:  # none, or a damaged one: it is made anew
+            return None
+        same = before.protocol.hash == self.protocol.hash and before.fingerprint == self.subject.fingerprint
+        return before if same and before.rows else None
+
+    def _references(self) -> list[int]:
+        """Items that are not scored, but belong to the clean images that sets are compared with."""
+        if not self.scorer.sets or self.protocol.protocol.fid_reference != "split":
+            return []
+        inside = set(self.indices.tolist())
+        return [i for i in range(len(self.dataset)) if i not in inside]
+
+    def _simple(self, item: dict[str, Any]) -> dict[str, Tensor]:
+        degradation = self.dataset.degradation
+        if degradation is None:
+            return {}
+        return {name: images[0] for name, images in degradation.simple_restorations(item["x_1"][None]).items()}
+
+    def _fingerprint(self, row: str, fact: _Fact) -> str:
+        mine = [self.subject.fingerprint, fact.own] if row in self.subject_rows else []
+        return digest([self.protocol.pixels_hash, row, fact.inputs_hash, *mine])
+
+    # Restoring and scoring
+
+    def share(self, rank: int, count: int, report: Report) -> list[_Fact]:
+        """Bring the records of items rank, rank + count, ... up to date; what the summary must know of them."""
+        work = [(position, int(index)) for position, index in enumerate(self.indices)]
+        work += [(-1, index) for index in self._references()]
+        mine = work[rank::count]
+        facts = []
+        for part in _parts(mine, self.batch_size):
+            batch = []
+            for position, index in part:
+                one = scored(position, self.dataset[index], self.dataset.value_range, self.quality)
+                own = self.subject.of_item(one.key) if position >= 0 else ""
+                batch.append((one, _Fact(position, one.key, one.pixels_hash, one.inputs_hash, own)))
+                facts.append(batch[-1][1])
+            if self.scorer.extractors:
+                self._up_to_date(CLEAN, batch)
+            evaluated = [(one, fact) for one, fact in batch if one.position >= 0]
+            for row in [*self.fixed_rows, *self.subject_rows] if evaluated else []:
+                self._up_to_date(row, evaluated)
+            report(len(facts), len(mine))
+        return facts
+
+    def _up_to_date(self, row: str, batch: list[tuple[Scored, _Fact]]) -> None:
+        """Compute what the records of a row lack, and its PNGs."""
+        todo: list[tuple[Scored, Record]] = []
+        for one, fact in batch:
+            fingerprint = self._fingerprint(row, fact)
+            record = self.records.read(row, one.key, fingerprint)
+            if record is None or self.scorer.lacks(record, row) or not self._picture_is_there(row, one):
+                record = self.records.read(row, one.key, fingerprint, None)
+                todo.append((one, record or Record(one.key, fingerprint)))
+        if row in self.kept_rows and any(self._draws_left(record) for _, record in todo):
+            # Nobody asked for this row now: nothing is restored for it.
+            self.kept_rows.discard(row)
+            self.subject_rows.remove(row)
+            return
+        if row in self.subject_rows:
+            self._restore(row, todo)
+        for one, record in todo:
+            restored = self._fixed(row, one) if record.pixels is None else list(record.pixels)
+            if self.scorer.lacks(record, row):
+                self.scorer.score(record, row, restored, one, self.dataset.degradation, self.seed)
+                self.records.write(row, record)
+            if 0 <= one.position < self.shown:
+                self._write_pictures(row, one, restored[0])
+
+    def _restore(self, row: str, todo: list[tuple[Scored, Record]]) -> None:
+        """The restorations that the records lack."""
+        wanted = [(one, record, draw) for one, record in todo for draw in self._draws_left(record)]
+        for part in _parts(wanted, self.batch_size):
+            made = self.subject.restore(row, [one.item for one, _, _ in part], [draw for _, _, draw in part])
+            for image, (one, record, draw) in zip(made.images, part, strict=True):
+                pixels = one.codec.pixels(image)[None]
+                if pixels.shape[1:] != one.clean.shape:
+                    raise UserError(f"{one.key}: the restored image is {pixels.shape[1:]}, the clean {one.clean.shape}")
+                record.pixels = pixels if record.pixels is None else np.concatenate([record.pixels, pixels])
+                if draw == 0:
+                    record.seconds, record.calls = made.seconds, made.calls
+
+    def _draws_left(self, record: Record) -> range:
+        draws = 1 if self.subject.one_draw else self.scorer.samples
+        return range(0 if record.pixels is None else len(record.pixels), draws)
+
+    def _fixed(self, row: str, one: Scored) -> list[np.ndarray]:
+        if row == CLEAN:
+            return [one.clean]
+        return [one.degraded if row == INPUT else one.codec.pixels(self._simple(one.item)[row])]
+
+    def _picture(self, row: str, one: Scored) -> Path:
+        return self.home / "images" / slug(row) / f"{picture_name(one.position, one.key)}.png"
+
+    def _picture_is_there(self, row: str, one: Scored) -> bool:
+        return row == CLEAN or not 0 <= one.position < self.shown or self._picture(row, one).is_file()
+
+    def _write_pictures(self, row: str, one: Scored, pixels: np.ndarray) -> None:
+        if row == CLEAN:
+            return
+        pictures = {row: one.codec.image(pixels)}
+        if row == [*self.fixed_rows, *self.subject_rows][0]:
+            pictures |= {CLEAN: one.codec.image(one.clean), INPUT: one.codec.image(one.degraded)}
+            pictures |= {"mask": one.item["mask"] * 2 - 1} if "mask" in one.item else {}
+        for name, picture in pictures.items():
+            write_picture(self._picture(name, one), Picture(shown(picture)))
+
+    # Summing up
+
+    def summarise(self, facts: list[_Fact]) -> None:
+        """Write evaluation.json and per_image.csv from the records, and remove pictures of what is no more."""
+        facts = sorted(facts, key=lambda fact: fact.key)
+        for before, after in itertools.pairwise(facts):
+            if before.key == after.key:
+                raise UserError(f"two items have the key '{after.key}'; keys must tell the items of a dataset apart")
+        items = [fact for fact in facts if fact.position >= 0]
+        references = facts if self._references() else items
+        rows: list[Row] = []
+        partial = self.home / "per_image.csv.part"
+        with partial.open("w", encoding="utf-8", newline="") as stream:
+            writer = csv.writer(stream)
+            writer.writerow(["key", "row", "nfe", "seconds", *self.scorer.images])
+            for name in [*self.fixed_rows, *self.subject_rows]:
+                row = self._row(name, items, references, writer)
+                if row is not None:
+                    rows.append(row)
+        partial.replace(self.home / "per_image.csv")
+        settings = dict(self.protocol.settings)
+        stamp = Stamp(self.protocol.name, self.protocol.protocol.version, self.protocol.hash, settings)
+        hashes = hashlib.sha256("".join(fact.pixels_hash for fact in items).encode()).hexdigest()
+        result = Evaluation(
+            self.subject.recipe,
+            self.subject.method,
+            self.subject.step,
+            self.seed,
+            stamp,
+            Data(hashes, len(items)),
+            rows,
+            self.scorer.skipped,
+            [*self.protocol.protocol.warnings, *warnings_of(self.scorer, len(items))],
+            self.subject.fingerprint,
+            self.subject.capped,
+        )
+        self._tidy(items, [row.name for row in rows])
+        if self.protocol.names:
+            write_whole(self.home / LIST_FILE, "".join(f"{name}\n" for name in self.protocol.names).encode())
+        write_evaluation(self.home / "evaluation.json", result)
+
+    def _row(self, name: str, items: list[_Fact], references: list[_Fact], writer: Any) -> Row | None:
+        """The summary of a row, and its lines; None for an earlier row of which records are missing."""
+        values = {metric: np.empty(len(items)) for metric in self.scorer.images}
+        seconds, lines, calls = [], [], 0
+        for i, fact in enumerate(items):
+            record = self.records.read(name, fact.key, self._fingerprint(name, fact))
+            if record is None or self.scorer.lacks(record, name):
+                if name in self.kept_rows:
+                    return None
+                raise UserError(f"{self.records.file(name, fact.key)}: gone while it was needed; evaluate again")
+            for metric in values:
+                values[metric][i] = record.scores[metric][0]
+            calls = max(calls, record.calls)
+            if record.seconds is not None:
+                seconds.append(record.seconds)
+            shares = [record.scores[metric][0] for metric in values]
+            lines.append([fact.key, name, record.calls, "" if record.seconds is None else record.seconds, *shares])
+        writer.writerows(lines)
+        estimates: dict[str, Estimate] = {metric: mean(found, self.seed) for metric, found in values.items()}
+        for metric in self.scorer.sets:
+            estimates[metric] = self._set_estimate(metric, name, items, references)
+        ordered = {metric: estimates[metric] for metric in [*self.metrics, *estimates] if metric in estimates}
+        # The first image pays for warming up: the median does not see it.
+        return Row(name, calls, len(items), ordered, statistics.median(seconds) if seconds else None)
+
+    def _set_estimate(self, metric: str, row: str, items: list[_Fact], references: list[_Fact]) -> Estimate:
+        """A distance between sets, from features that are mapped from files and not held in memory."""
+        distance = self.scorer.sets[metric]
+        feature = self.scorer.feature(distance.extractor)
+        files = [self.home / "records" / f"features-{side}.npy" for side in ("restored", "reference")]
+        restored = self.records.matrix(row, feature, self._keyed(row, items), files[0])
+        if self.statistics is not None and isinstance(distance, FrechetDistance):
+            estimate = distance.estimate(restored, self.statistics, seed=self.seed)
+        else:
+            reference = self.records.matrix(CLEAN, feature, self._keyed(CLEAN, references), files[1])
+            estimate = distance.estimate(restored, reference, seed=self.seed)
+        for file in files:
+            file.unlink(missing_ok=True)
+        return estimate
+
+    def _keyed(self, row: str, facts: list[_Fact]) -> list[tuple[str, str]]:
+        return [(fact.key, self._fingerprint(row, fact)) for fact in facts]
+
+    def _tidy(self, items: list[_Fact], rows: list[str]) -> None:
+        """Remove the pictures that do not belong to this evaluation."""
+        names = {f"{picture_name(fact.position, fact.key)}.png" for fact in items if fact.position < self.shown}
+        folders = {slug(row) for row in [*rows, CLEAN, "mask", INPUT]}
+        for file in (self.home / "images").glob("*/*.png"):
+            if file.parent.name not in folders or file.name not in names:
+                file.unlink()
+
+
+def _calls_in_name(row: str) -> int:
+    return int(row.removeprefix("nfe "))
+
+
+def _parts(things: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    for start in range(0, len(things), size):
+        yield things[start : start + size]

@@ -1,0 +1,266 @@
+"""Which metrics can be computed here, an item's scores, and their summary over all items."""
+
+import hashlib
+import io
+import math
+import statistics
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from i2i_bridge import registry
+from i2i_bridge.degradations.base import Degradation
+from i2i_bridge.errors import UserError
+from i2i_bridge.images import Range, to_pixels, to_tensor
+from i2i_bridge.metrics.base import (
+    Estimate,
+    Extractor,
+    ItemMetric,
+    Metric,
+    Sample,
+    SetMetric,
+    bootstrap_interval,
+    extract,
+)
+from i2i_bridge.metrics.distribution import FrechetDistance
+from i2i_bridge.protocols import Resolved
+from i2i_bridge.records import CLEAN, Record
+
+FEW = 30
+"""Below so many images an interval over images is itself a guess."""
+FEW_FOR_SETS = 2048
+"""Below so many images the covariance of 2048 features is singular, and the bias of FID, as 1/n, is large."""
+
+
+@dataclass(frozen=True)
+class Codec:
+    """Images as a file of some type would hold them: that is what is scored.
+
+    Args:
+        dtype: Of the file's pixels.
+        value_range: Pixel values that mean -1 and 1.
+        quality: Of JPEG compression; None for a lossless file.
+    """
+
+    dtype: np.dtype
+    value_range: Range
+    quality: int | None = None
+
+    def pixels(self, x: Tensor, *, output: bool = True) -> np.ndarray:
+        """Pixels (H, W, C) of an image (C, H, W).
+
+        Args:
+            output: Whether the image is a result, which JPEG would compress, and not a reference.
+
+        Raises:
+            UserError: JPEG cannot hold such pixels.
+        """
+        pixels = to_pixels(x, self.dtype, self.value_range)
+        return pixels if self.quality is None or not output else _jpeg(pixels, self.quality)
+
+    def image(self, pixels: np.ndarray) -> Tensor:
+        """The image (C, H, W) in [-1, 1] that pixels mean."""
+        return to_tensor(pixels, self.value_range)
+
+
+def _jpeg(pixels: np.ndarray, quality: int) -> np.ndarray:
+    from PIL import Image
+
+    from i2i_bridge.images import read_picture
+
+    if pixels.dtype != np.uint8 or pixels.shape[2] not in (1, 3):
+        raise UserError(f"the protocol stores outputs as JPEG, which cannot hold {pixels.dtype} x {pixels.shape[2]}")
+    encoded = io.BytesIO()
+    Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(encoded, "JPEG", quality=quality)
+    return read_picture("the protocol's JPEG", encoded.getvalue()).pixels
+
+
+@dataclass(frozen=True)
+class Scored:
+    """An item of the dataset, and what is scored of it."""
+
+    position: int
+    """Among the evaluated items; -1 for one that is only a reference."""
+    item: dict[str, Any]
+    codec: Codec
+    clean: np.ndarray
+    degraded: np.ndarray
+    """Pixels (H, W, C) of x_0 and x_1."""
+
+    @property
+    def key(self) -> str:
+        return str(self.item["key"])
+
+    @property
+    def pixels_hash(self) -> str:
+        """SHA-256 of the scored pixels of x_0 and x_1."""
+        return array_hash(self.clean, self.degraded)
+
+    @property
+    def inputs_hash(self) -> str:
+        """SHA-256 of all that a method and a metric see of the item."""
+        extra = [self.item[name].numpy() for name in ("mask", "condition") if name in self.item]
+        label = np.array(self.item.get("label", -1))
+        return array_hash(self.clean, self.degraded, *extra, label)
+
+
+def scored(position: int, item: dict[str, Any], value_range: Range, quality: int | None) -> Scored:
+    """What is scored of an item, rounded as its own files are."""
+    codec = Codec(np.dtype(item["dtype"]), value_range, quality)
+    return Scored(position, item, codec, codec.pixels(item["x_0"], output=False), codec.pixels(item["x_1"]))
+
+
+def array_hash(*arrays: np.ndarray) -> str:
+    """SHA-256 of types, shapes and bytes."""
+    total = hashlib.sha256()
+    for array in arrays:
+        total.update(f"{array.dtype.str}{array.shape}".encode())
+        total.update(np.ascontiguousarray(array).tobytes())
+    return total.hexdigest()
+
+
+@dataclass
+class Scorer:
+    """The metrics that can be computed here."""
+
+    images: dict[str, Metric | ItemMetric] = field(default_factory=dict)
+    sets: dict[str, SetMetric] = field(default_factory=dict)
+    extractors: dict[str, Extractor] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+    """The others, with the reason."""
+    codes: dict[str, str] = field(default_factory=dict)
+    """Fingerprint of the code of each per-image metric."""
+
+    @property
+    def samples(self) -> int:
+        """How many restorations of each item are needed."""
+        return max((metric.samples for metric in self.images.values() if isinstance(metric, ItemMetric)), default=1)
+
+    def feature(self, extractor: str) -> str:
+        """Name of an extractor's features in a record: an edited network gets new ones."""
+        return f"{extractor} {code_of(type(self.extractors[extractor]))}"
+
+    def lacks(self, record: Record, row: str) -> bool:
+        """Whether something of a record is still to be computed."""
+        wanted = {} if row == CLEAN else self.codes
+        return any(record.scores.get(name, (0.0, ""))[1] != code for name, code in wanted.items()) or any(
+            self.feature(name) not in record.stored for name in self.extractors
+        )
+
+    def score(
+        self, record: Record, row: str, restored: Sequence[np.ndarray], one: Scored, degradation: Degradation | None,
+        seed: int,
+    ) -> None:  # fmt: skip
+        """Compute what a record lacks.
+
+        Args:
+            restored: Pixels of the item's restorations; of the row `clean` the reference.
+            one: The item.
+            degradation: What made x_1.
+            seed: Of the evaluation.
+        """
+        images = torch.stack([one.codec.image(pixels) for pixels in restored])
+        clean = one.codec.image(one.clean)
+        if row != CLEAN:
+            sample = Sample(images, clean, one.codec.image(one.degraded), one.item, degradation, seed)
+            for name, metric in self.images.items():
+                if record.scores.get(name, (0.0, ""))[1] == self.codes[name]:
+                    continue
+                if isinstance(metric, Metric):
+                    value = float(metric(images[:1], clean[None])[0])
+                else:
+                    value = float(metric.of(sample)) if metric.samples <= len(restored) else math.nan
+                record.scores[name] = (value, self.codes[name])
+        for name, extractor in self.extractors.items():
+            if self.feature(name) not in record.features:
+                record.features[self.feature(name)] = extract(extractor, images[:1])[0]
+
+
+def choose(metrics: Iterable[str], channels: int, images: int, protocol: Resolved) -> Scorer:
+    """Sort metrics by kind; those that cannot be computed here are skipped with their reason.
+
+    Args:
+        channels: Of the images.
+        images: How many there are.
+        protocol: Under which they are scored.
+
+    Raises:
+        UserError: A metric is unknown, or none is left.
+    """
+    scorer = Scorer()
+    for name in dict.fromkeys(metrics):
+        member = registry.METRICS.get(name)
+        metric = member()
+        reason = metric.missing(channels)
+        if reason is None and isinstance(metric, SetMetric):
+            reason = _set_problem(name, metric, images, protocol)
+        if reason is not None:
+            scorer.skipped[name] = str(reason)
+        elif isinstance(metric, SetMetric):
+            scorer.sets[name] = metric
+            if metric.extractor not in scorer.extractors:
+                scorer.extractors[metric.extractor] = registry.EXTRACTORS.get(metric.extractor)()
+        else:
+            scorer.images[name] = metric
+            scorer.codes[name] = code_of(member)
+    if not scorer.images and not scorer.sets:
+        raise UserError(f"nothing to measure: {'; '.join(scorer.skipped.values()) or 'no metric is named'}")
+    return scorer
+
+
+def _set_problem(name: str, metric: SetMetric, images: int, protocol: Resolved) -> str | None:
+    """Why a metric of sets cannot be computed of these images; None when it can."""
+    if images < 2:
+        return f"{name} needs two images at least"
+    reference = protocol.protocol.fid_reference
+    if not reference.endswith(".npz"):
+        return None
+    if not isinstance(metric, FrechetDistance):
+        return f"{name} needs images to compare with, and the protocol has statistics only ({reference})"
+    if protocol.reference_file is None:
+        return (
+            f"{name}: the protocol's statistics {reference} are not in the folder of weights, nor beside the protocol"
+        )
+    return None
+
+
+def code_of(member: Any) -> str:
+    """A name and a hash of the file that a metric or network is written in: its edited version scores anew."""
+    module = str(member.__module__)
+    file = getattr(sys.modules.get(module), "__file__", None)
+    text = Path(file).read_bytes() if file and Path(file).is_file() else b""
+    return f"{module}.{member.__qualname__} {hashlib.sha256(text).hexdigest()[:12]}"
+
+
+def mean(values: np.ndarray, seed: int) -> Estimate:
+    """Mean of per-image values with its 95 % bootstrap interval and standard error; NaN, "does not apply", is left out.
+
+    The sum is exact before it is rounded, so the order of the images changes no digit.
+    """
+    kept = [float(value) for value in values if not math.isnan(value)]
+    if not kept:
+        return Estimate(math.nan, note="applies to no image")
+    low, high = bootstrap_interval(kept, seed)
+    finite = len(kept) > 1 and all(map(math.isfinite, kept))
+    error = statistics.stdev(kept) / math.sqrt(len(kept)) if finite else math.nan
+    note = "" if len(kept) == len(values) else f"applies to {len(kept)} of {len(values)} images"
+    return Estimate(statistics.fmean(kept), low, high, error, note)
+
+
+def warnings_of(scorer: Scorer, images: int) -> list[str]:
+    """What a reader must know about numbers of so few images."""
+    found = []
+    if images < FEW:
+        found.append(f"only {images} image{'s' if images > 1 else ''}: means and intervals are rough")
+    if scorer.sets and images < FEW_FOR_SETS:
+        found.append(
+            f"{', '.join(scorer.sets)} of {images} images, fewer than {FEW_FOR_SETS}: biased by the small number; "
+            "compare them only with numbers of this very protocol and these images"
+        )
+    return found
