@@ -2,6 +2,7 @@
 
 import math
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -41,7 +42,7 @@ def test_fid_of_gaussians_with_known_moments(n):
 
 def test_fid_of_fewer_images_than_features():
     """Covariances of rank 5 in 300 dimensions, with common axes: d^2 = |mu|^2 + sum (s_1 - s_2)^2."""
-    # kills: covariance-by-n, frechet-trace-once
+    # kills: few-covariance-by-n, frechet-trace-once
     rng = np.random.default_rng(3)
     axes = np.linalg.qr(rng.normal(size=(300, 5)))[0].T
     one, other = rng.uniform(0.5, 3, (2, 5))
@@ -85,8 +86,22 @@ def test_stored_statistics_give_the_same_number(n, tmp_path):
     assert read_moments(tmp_path / "theirs.npz").count is None
 
 
+class Malicious:
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return Path.touch, (self.mark,)
+
+
 def test_stored_statistics_are_read_without_trust(tmp_path):
-    """kills: allow_pickle"""
+    """A file that would run code when it is unpickled does not."""
+    # kills: statistics-unpickled
+    mark = tmp_path / "touched"
+    np.savez(tmp_path / "malicious.npz", mu=np.array([Malicious(mark)]), sigma=np.eye(1))
+    with pytest.raises(UserError, match="malicious"):
+        read_moments(tmp_path / "malicious.npz")
+    assert not mark.exists()
     mu, sigma = np.zeros(3), np.eye(3)
     np.savez(tmp_path / "pickled.npz", mu=np.array([object()]), sigma=sigma)
     np.savez(tmp_path / "shape.npz", mu=mu, sigma=np.eye(4))
@@ -197,7 +212,7 @@ def test_order_changes_no_digit(tmp_path):
 
 def test_memory_is_flat(tmp_path):
     """80 MB of features in a file need a few MB of memory."""
-    # kills: all features at once
+    # kills: memory-not-flat
     stored = np.lib.format.open_memmap(tmp_path / "big.npy", mode="w+", dtype=np.float32, shape=(80_000, 256))
     rng = np.random.default_rng(0)
     for start in range(0, len(stored), 8000):

@@ -171,7 +171,7 @@ def bootstrap_interval(values: Sequence[float], seed: int, resamples: int = 2000
 def one_by_one(function: Callable[..., Tensor], *batches: Tensor) -> Tensor:
     """A function of batches (B, ...) applied to each sample (1, ...) alone.
 
-    Libraries choose another convolution, or order of summing, for another batch size or layout, and the last digits differ: a
-    value would depend on what else was in the batch.
+    Libraries choose another convolution, or order of summing, for another batch size or memory layout, and the last
+    digits differ: a value would depend on what else was in the batch.
     """
     return torch.cat([function(*(batch[i : i + 1].contiguous() for batch in batches)) for i in range(len(batches[0]))])

@@ -1,5 +1,6 @@
 """LPIPS, computed by the lpips package from weights that the user has on disk."""
 
+import warnings
 from functools import cached_property
 from typing import ClassVar
 
@@ -37,7 +38,8 @@ class Perceptual(Metric):
 
         file, stored = weights.load(self.backbone, self.name)
         # pnet_rand: do not let the package fetch the backbone itself. It draws one, which is overwritten.
-        with global_seed(0, torch.device("cpu")):
+        with global_seed(0, torch.device("cpu")), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the package uses an old option of torchvision's
             distance: torch.nn.Module = Distance(net=self.net, pnet_rand=True, verbose=False)
         try:
             with torch.no_grad():
