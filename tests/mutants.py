@@ -135,6 +135,15 @@ MUTANTS = [
     Mutant("network-time-forgotten", "guidance.py", "process.network_time(t).to(x_t.device)", "t.to(x_t.device)", "test_bridge.py"),
     Mutant("forward-sde-keeps-the-image", "processes.py", "Gaussian(expand(self.alpha(t), x_0) * x_0,", "Gaussian(x_0,", "test_proposals.py"),
     Mutant("ema-decay-inverted", "train_state.py", "average = get_ema_multi_avg_fn(decay)", "average = get_ema_multi_avg_fn(1 - decay)", "test_training.py"),
+    # the page
+    Mutant("lowest-is-best", "tabulating.py", "best = max(there) if column.higher_is_better else min(there)", "best = min(there) if column.higher_is_better else max(there)", "test_tabulating.py"),
+    Mutant("overlap-by-value", "tabulating.py", "estimate.low <= winner.high and winner.low <= estimate.high", "winner.low <= estimate.value <= winner.high", "test_tabulating.py"),
+    Mutant("baseline-competes", "tabulating.py", "if entry >= 0 and row.images == most else None", "if row.images == most else None", "test_tabulating.py"),
+    Mutant("protocol-not-compared", "comparing.py", "if mine.hash != other.hash:", "if mine.name != other.name:", "test_comparing.py"),
+    Mutant("data-not-compared", "comparing.py", "if reference.data.digest != evaluation.data.digest:", "if reference.data.items != evaluation.data.items:", "test_comparing.py"),
+    Mutant("names-are-markup", "page.py", "loader=loader, autoescape=True", "loader=loader, autoescape=False", "test_comparing.py"),
+    Mutant("any-folder-replaced", "page.py", "if out.exists() and not _is_page(out):", "if out.is_file():", "test_comparing.py"),
+    Mutant("one-seed-for-all-samples", "sheets.py", "for seed in range(2)]", "for seed in (0, 0)]", "test_figures.py"),
 ]  # fmt: skip
 
 
