@@ -234,6 +234,8 @@ def with_defaults(table: Part) -> Part:
             value = [with_defaults(part) if is_table else part for part, is_table in zip(value, tables, strict=True)]
         if value is not None and "Path" in str(parameter.annotation):
             value = PurePosixPath(str(value)).name
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)  # 1 and 1.0 are the same setting
         filled[key] = None if value is inspect.Parameter.empty else value
     plain: Part = json.loads(json.dumps(filled, default=str))
     return plain
