@@ -54,7 +54,11 @@ def quality_panels(table: Table) -> list[Panel]:
         by_nfe, note = _quality(
             table, i, {id(line): float(line.nfe) for line in table.lines if line.nfe}, "network calls per image (NFE)"
         )
-        timed = {id(line): line.seconds for line in table.lines if line.seconds}
+        timed = {
+            id(line): line.seconds
+            for line in table.lines
+            if line.seconds and math.isfinite(line.cells[i].estimate.value)
+        }
         by_seconds = _quality(table, i, timed, "seconds per image")[0] if timed else ""
         panels.append(Panel(column.label + _arrow(column), by_nfe, by_seconds, note))
     return panels
@@ -177,7 +181,8 @@ def _svg(canvas: Any, title: str) -> str:
     text = text[text.index("<svg") :].replace("<svg ", '<svg role="img" ', 1)
     # Of many figures in one page: no element may carry another's name. Those that are referred to have a hash in it.
     text = re.sub(r' id="[A-Za-z0-9.]+_\d+"', "", text)
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    # A style element inside would rule the whole page.
+    text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", text, flags=re.DOTALL)
     for colour, variable in VARIABLES.items():
         text = text.replace(colour, f"var({variable})")
     return text

@@ -136,7 +136,7 @@ def test_methods_are_listed_and_shown():
     [
         (I2SB(), I2SBTarget(), lambda x_1, f: x_1 - I2SB().sigma(1.0).item() * f),
         (LinearFlow(), VelocityTarget(), lambda x_1, f: x_1 - f),
-        (GaussianPrior(), X0Target(), lambda x_1, f: f),
+        (GaussianPrior(), X0Target(), lambda x_1, f: 0 * x_1 + f),
     ],
 )
 def test_regression_reads_the_target_at_t_1(process, target, read):

@@ -1,5 +1,7 @@
 """Pix2pix: its networks, its losses written out, and its one call."""
 
+import itertools
+
 import pytest
 import torch
 from torch import nn
@@ -18,7 +20,7 @@ def unet_parameters(levels):
     """By the paper's notation: C64-C128-C256-C512-..., two numbers per BatchNorm channel, a bias at the image."""
     widths = [64, 128, 256] + [512] * (levels - 3)
     down = sum(16 * a * b for a, b in zip([3, *widths], widths, strict=False)) + 2 * sum(widths[1:-1])
-    up = 16 * 512 * widths[-2] + sum(16 * 2 * b * a for a, b in zip(widths[:-2], widths[1:-1], strict=True))
+    up = 16 * 512 * widths[-2] + sum(16 * 2 * b * a for a, b in itertools.pairwise(widths[:-1]))
     return down + up + 2 * sum(widths[:-1]) + 16 * 128 * 3 + 3
 
 
@@ -28,7 +30,12 @@ def test_sizes_of_the_networks():
         for levels, count in ((8, 54_413_955), (7, unet_parameters(7)), (6, unet_parameters(6))):
             network = Pix2pixUNet(levels=levels)
             assert parameters(network) == count == unet_parameters(levels)
-            assert network(torch.zeros(1, 3, 2**levels, 2 ** (levels + 1))).shape == (1, 3, 2**levels, 2 ** (levels + 1))
+            assert network(torch.zeros(1, 3, 2**levels, 2 ** (levels + 1))).shape == (
+                1,
+                3,
+                2**levels,
+                2 ** (levels + 1),
+            )
         assert parameters(PatchGAN(6)) == 2_768_705
         assert PatchGAN(6)(torch.zeros(1, 6, 256, 256)).shape == (1, 1, 30, 30)
         assert Pix2pixUNet(1, 2, levels=5)(torch.zeros(1, 1, 32, 32)).shape == (1, 2, 32, 32)
