@@ -1,13 +1,15 @@
 """What training and evaluation need to know of a method."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor, nn
 
 from i2i_bridge.errors import UserError
 from i2i_bridge.randomness import Generator
-from i2i_bridge.recipe import Recipe
+
+if TYPE_CHECKING:  # pydantic: `import i2i_bridge` stays light
+    from i2i_bridge.recipe import Recipe
 
 Batch = Mapping[str, Any]
 """x_0 (B, C, H, W), x_1 of the same shape, optional mask (B, 1, H, W) and condition (B, K, H, W), key.
@@ -46,7 +48,7 @@ class Method(Protocol):
         ...
 
 
-def refuse_guidance(recipe: Recipe) -> None:
+def refuse_guidance(recipe: "Recipe") -> None:
     """For methods that answer in one call.
 
     Raises:
