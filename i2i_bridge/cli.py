@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from i2i_bridge import cli_data, console, registry
+from i2i_bridge.cli_data import Overrides, Plugins, RecipeName, load_plugins
 from i2i_bridge.errors import UserError
 from i2i_bridge.files import write_whole
 from i2i_bridge.jobs import evaluate_run, report_run, train_run
@@ -28,22 +29,7 @@ INTERRUPTED = 75
 USAGE_ERRORS: tuple[Any, ...] = tuple(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "UsageError")
 """Click's class, or the copy of click that newer versions of typer carry."""
 
-RecipeName = Annotated[
-    str, typer.Argument(metavar="RECIPE", help="A shipped recipe (see `list recipes`) or a TOML file.")
-]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change, such as train.lr=1e-4 data.root=photos."),
-]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder that `train` wrote.")]
-Plugins = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "--plugin",
-        metavar="FILE.py",
-        help="Import this file first; what it registers can be named. Repeatable.",
-    ),
-]
 Device = Annotated[
     str | None, typer.Option(metavar="cpu|cuda", help="Where to compute. Default: CUDA where there is one.")
 ]
@@ -57,7 +43,7 @@ def list_(
     plugin: Plugins = None,
 ) -> None:
     """List recipes, dataset cards, or the parts that a recipe can name."""
-    _load(plugin)
+    load_plugins(plugin)
     from i2i_bridge.catalogue import listing
 
     console.show_table("", ["name", "what it is"], [list(row) for row in listing(what)])
@@ -69,7 +55,7 @@ def show(
     plugin: Plugins = None,
 ) -> None:
     """Show one thing whole: a recipe or card as TOML, or a part with its options."""
-    _load(plugin)
+    load_plugins(plugin)
     from i2i_bridge.catalogue import description
 
     typer.echo(description(name), nl=False)
@@ -106,7 +92,7 @@ def train(
     device: Device = None,
 ) -> None:
     """Train a recipe. The same command in the same folder resumes; Ctrl-C saves first (exit code 75)."""
-    _load(plugin)
+    load_plugins(plugin)
     from i2i_bridge.recipe import load_recipe
 
     loaded = load_recipe(recipe, settings or [])
@@ -134,7 +120,7 @@ def evaluate(
     device: Device = None,
 ) -> None:
     """Score a run on its held-out images at several NFE, beside the degraded input's own numbers."""
-    _load(plugin)
+    load_plugins(plugin)
     evaluate_run(run, nfe=nfe, images=images, metrics=metric, root=root, device=device)
 
 
@@ -146,7 +132,7 @@ def report(
     device: Device = None,
 ) -> None:
     """Write report/index.html of an evaluated run: pictures, trajectory, curves, table."""
-    _load(plugin)
+    load_plugins(plugin)
     report_run(run, root=root, device=device)
 
 
@@ -161,7 +147,7 @@ def run_(
     device: Device = None,
 ) -> None:
     """Train, evaluate and report in one go."""
-    _load(plugin)
+    load_plugins(plugin)
     from i2i_bridge.recipe import load_recipe
 
     loaded = load_recipe(recipe, settings or [])
@@ -210,7 +196,7 @@ def restore(
     device: Device = None,
 ) -> None:
     """Restore an image or a folder of images, of any size, with a trained run."""
-    _load(plugin)
+    load_plugins(plugin)
     from i2i_bridge.restoring import restore_files
     from i2i_bridge.run import load_run
 
@@ -261,7 +247,7 @@ def degrade(
     plugin: Plugins = None,
 ) -> None:
     """Apply any degradation to an image or a folder; masks come beside as NAME-mask.png, draws as parameters.csv."""
-    _load(plugin)
+    load_plugins(plugin)
     from i2i_bridge.degrading import degrade_files, parse_op, strengths_sheet
 
     tables = [parse_op(text) for text in op or []]
@@ -280,61 +266,9 @@ def degrade(
         raise typer.Exit(2)
 
 
-@app.command()
-def preview(
-    recipe: RecipeName,
-    file: Annotated[Path, typer.Argument(metavar="OUT.png", help="The contact sheet.")],
-    settings: Overrides = None,
-    images: Annotated[int, typer.Option("-n", "--images", min=1, max=100, help="Rows.")] = 6,
-    validation: Annotated[
-        bool, typer.Option("--validation", help="The validation split instead of training's.")
-    ] = False,
-    plugin: Plugins = None,
-) -> None:
-    """Draw what training sees, after all transforms: clean | X_1 | mask | condition."""
-    _load(plugin)
-    from i2i_bridge.recipe import load_recipe
-    from i2i_bridge.restoring import contact_sheet
-
-    shown = contact_sheet(
-        load_recipe(recipe, settings or []), file, rows=images, split="validation" if validation else "train"
-    )
-    console.say(f"wrote {file}: {shown}")
-
-
-@app.command()
-def check(
-    what: Annotated[str, typer.Argument(metavar="FOLDER|CARD|RECIPE", help="What to check.")],
-    settings: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[KEY=VALUE]...",
-            help="Options of the dataset kind (kind=paired_folders x_0=clean x_1=noisy), or recipe settings.",
-        ),
-    ] = None,
-    plugin: Plugins = None,
-) -> None:
-    """Read every image of a dataset and list all problems in one pass; exit code 2 if there are any.
-
-    Unmatched, damaged and unequal files, odd channels, the same picture in two splits, sides probably exchanged.
-    """
-    _load(plugin)
-    from i2i_bridge.checking import check_data
-
-    with console.counting("checked") as done:
-        checked = check_data(what, settings or [], report=done)
-    for problem in checked.problems:
-        console.say(problem)
-    for note in checked.notes:
-        console.say(f"note: {note}")
-    console.say(checked.summary)
-    if checked.problems:
-        raise typer.Exit(2)
-
-
-# The same verbs stand where one looks for what concerns data.
-cli_data.app.command("check")(check)
-cli_data.app.command("preview")(preview)
+# The same verbs stand where one looks for them, and where one looks for what concerns data.
+app.command("preview")(cli_data.preview)
+app.command("check")(cli_data.check)
 
 
 @app.command()
@@ -391,11 +325,6 @@ def _spread_nfe(words: list[str]) -> list[str]:
         spread.append(word)
         after = word == "--nfe" or (after and number)
     return spread
-
-
-def _load(plugins: list[Path] | None) -> None:
-    for file in plugins or []:
-        registry.load_plugin(file)
 
 
 if __name__ == "__main__":

@@ -214,6 +214,10 @@ def recipe_file(name: str) -> Path:
     names = recipe_names()
     found = [known for known in names if name in (known, known.split("/")[-1])]
     if len(found) != 1:
+        from i2i_bridge.data.cards import card_names
+
+        if name in card_names():
+            raise UserError(f"'{name}' is a dataset card, not a recipe; name a recipe and give it data.card={name}")
         hint = did_you_mean(name, names + [known.split("/")[-1] for known in names])
         raise UserError(
             f"no recipe '{name}'{hint}; `i2i-bridge list recipes` shows all"

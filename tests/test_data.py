@@ -159,6 +159,14 @@ def test_paired_folders_pair_by_stem(tmp_path):
         assert item["key"] == "a" and item["x_0"].suffix == ".png" and item["x_1"].suffix == ".jpg"
 
 
+def test_a_name_that_goes_on_is_nearer_than_one_spelt_alike(tmp_path):
+    # kills: nearest-by-spelling-alone: 102 is closer to 103 than to 102_labels, letter by letter
+    for name in ("clean/101.png", "clean/102.png", "noisy/101.png", "noisy/102_labels.png", "noisy/103.png"):
+        save(tmp_path / name)
+    problems = PairedFolders(tmp_path, "clean", "noisy", "train", lenient=True).pairing_problems
+    assert [line.rpartition("nearest: ")[2] for line in problems[:2]] == ["102_labels.png", "102.png"]
+
+
 def test_unmatched_files_are_named_all_at_once(tmp_path):
     for name in ("clean/a.png", "clean/photo_12.png", "noisy/a.png", "noisy/photo12.png", "noisy/zzz.png"):
         save(tmp_path / name)

@@ -143,8 +143,8 @@ class PairedFolders:
             alone = sorted(here.keys() - there.keys())
             free = sorted(there.keys() - here.keys())
             for name in alone:
-                near = difflib.get_close_matches(name, free, n=1) if len(free) < 2000 else []
-                hint = f"; nearest: {PurePosixPath(there[near[0]]).name}" if near else ""
+                near = _nearest(name, free) if len(free) < 2000 else None
+                hint = f"; nearest: {PurePosixPath(there[near]).name}" if near else ""
                 yield f"{home / here[name]}: no partner in {folder}{hint}"
 
     def __len__(self) -> int:
@@ -152,6 +152,12 @@ class PairedFolders:
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         return {"key": self.keys[index], "x_0": self.files[index][1], "x_1": self.sources[index][1]}
+
+
+def _nearest(name: str, others: Sequence[str]) -> str | None:
+    """The name that goes on where this one ends, or the other way round (102_labels); else one that is spelt alike."""
+    longer = [other for other in others if other.startswith(name) or name.startswith(other)]
+    return min(longer, key=len) if longer else next(iter(difflib.get_close_matches(name, others, n=1)), None)
 
 
 def side_folders(root: Path, x_0: str, x_1: str, split: str) -> tuple[Path, Path, bool]:
