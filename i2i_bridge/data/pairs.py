@@ -13,8 +13,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, Protocol
 
+import numpy as np
+
 from i2i_bridge.data.index import Names, image_names
-from i2i_bridge.data.splits import HOLD_OUT, SPLITS, keep, split_folder, split_name
+from i2i_bridge.data.splits import HOLD_OUT, SPLITS, counts, keep, listed, split_folder, split_name
 from i2i_bridge.errors import UserError
 from i2i_bridge.images import read_picture
 from i2i_bridge.registry import register_dataset
@@ -59,6 +61,18 @@ def shared_files(train: PairSource, validation: PairSource) -> int | None:
     return len({str(file) for file in theirs}.intersection(str(file) for file in mine))
 
 
+def counted_names(root: Path, base: Path, split: str, names: str | None) -> Names:
+    """The images of a split, below its folder `base`; those that a list of names has, if there is one and it counts.
+
+    Raises:
+        UserError: As `listed`.
+    """
+    found = image_names(base)
+    if names is None or not counts(split, base != root):
+        return found
+    return found.take(np.sort(listed(found, root / names, base)))
+
+
 @register_dataset("images")
 class CleanImages:
     """Clean images in any folder tree, to be degraded.
@@ -67,13 +81,15 @@ class CleanImages:
         root: The folder; its sub-folder of the split's name (train, val, test and usual aliases) where there is one.
         holdout: Where there are no split folders: this share of the images, by hash of the name, is held out of
             training.
+        names: A text file, a path a line, whose last parts say which images count (ImageNet's 10k list), but for
+            training where that has a folder of its own; relative to root.
     """
 
-    def __init__(self, root: Path, split: str, holdout: float = 0.0) -> None:
+    def __init__(self, root: Path, split: str, holdout: float = 0.0, names: str | None = None) -> None:
         folder = split_folder(root, split)
         base = folder or root
-        names = image_names(base)
-        self.files = Files(base, names.take(keep(names, split, holdout if folder is None else 0.0)))
+        found = counted_names(root, base, split, names)
+        self.files = Files(base, found.take(keep(found, split, holdout if folder is None else 0.0)))
         if not self.files:
             raise UserError(f"{base}: no images for the split '{split}'; {HOLD_OUT}")
 
