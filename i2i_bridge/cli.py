@@ -269,60 +269,9 @@ def degrade(
         raise typer.Exit(2)
 
 
-@app.command()
-def preview(
-    recipe: RecipeName,
-    file: Annotated[Path, typer.Argument(metavar="OUT.png", help="The contact sheet.")],
-    settings: Overrides = None,
-    images: Annotated[int, typer.Option("-n", "--images", min=1, max=100, help="Rows.")] = 6,
-    validation: Annotated[
-        bool, typer.Option("--validation", help="The validation split instead of training's.")
-    ] = False,
-    method: MethodName = None,
-    plugin: Plugins = None,
-) -> None:
-    """Draw what training sees, after all transforms: clean | X_1 | mask | condition."""
-    load_plugins(plugin)
-    from i2i_bridge.restoring import contact_sheet
-
-    loaded = chosen_recipe(recipe, settings, method)
-    shown = contact_sheet(loaded, file, rows=images, split="validation" if validation else "train")
-    console.say(f"wrote {file}: {shown}")
-
-
-@app.command()
-def check(
-    what: Annotated[str, typer.Argument(metavar="FOLDER|CARD|RECIPE", help="What to check.")],
-    settings: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[KEY=VALUE]...",
-            help="Options of the dataset kind (kind=paired_folders x_0=clean x_1=noisy), or recipe settings.",
-        ),
-    ] = None,
-    plugin: Plugins = None,
-) -> None:
-    """Read every image of a dataset and list all problems in one pass; exit code 2 if there are any.
-
-    Unmatched, damaged and unequal files, odd channels, the same picture in two splits, sides probably exchanged.
-    """
-    load_plugins(plugin)
-    from i2i_bridge.checking import check_data
-
-    with console.counting("checked") as done:
-        checked = check_data(what, settings or [], report=done)
-    for problem in checked.problems:
-        console.say(problem)
-    for note in checked.notes:
-        console.say(f"note: {note}")
-    console.say(checked.summary)
-    if checked.problems:
-        raise typer.Exit(2)
-
-
-# The same verbs stand where one looks for what concerns data.
-cli_data.app.command("check")(check)
-cli_data.app.command("preview")(preview)
+# The same verbs stand where one looks for them, and where one looks for what concerns data.
+app.command("preview")(cli_data.preview)
+app.command("check")(cli_data.check)
 
 
 @app.command()

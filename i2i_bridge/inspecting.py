@@ -23,6 +23,9 @@ FEW = 8
 """So many pairs are needed before their sides can be told apart."""
 PARTS = ("x_0", "x_1")
 CODES = {f"{channels} x {depth}" for channels in (1, 3) for depth in ("uint8", "uint16")}
+MODES = {mode: mode for mode in ("CMYK", "LAB", "YCbCr", "HSV")}
+MODES |= {"P": "with a palette", "PA": "with a palette", "1": "black and white"}
+"""What Pillow calls the pixels of a file, where they become others when read."""
 T = TypeVar("T")
 
 
@@ -110,7 +113,7 @@ def _header(file: Path) -> list[str]:
             frames = int(getattr(image, "n_frames", 1))
     except (OSError, ValueError, SyntaxError, UnidentifiedImageError):
         return []
-    odd = [mode] if mode in ("CMYK", "LAB", "YCbCr", "HSV", "P", "PA", "1") else []
+    odd = [MODES[mode]] if mode in MODES else []
     wanted = Image.registered_extensions().get(file.suffix.lower())
     if wanted is not None and wanted != kind:
         odd.append(f"{kind} named {file.suffix}")

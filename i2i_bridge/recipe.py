@@ -244,8 +244,12 @@ def recipe_file(name: str) -> Path:
     names = recipe_names()
     found = [known for known in names if name in (known, known.split("/")[-1])]
     if len(found) != 1:
+        from i2i_bridge.data.cards import card_names
+
         if found:
             raise UserError(f"'{name}' could be {' or '.join(found)}; give the whole name")
+        if name in card_names():
+            raise UserError(f"'{name}' is a dataset card, not a recipe; name a recipe and give it data.card={name}")
         if path.exists():
             raise UserError(f"{name}: not a recipe; a recipe is a TOML file, or one of `i2i-bridge list recipes`")
         hint = nearest(name, names + [known.split("/")[-1] for known in names])

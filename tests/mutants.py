@@ -194,6 +194,9 @@ MUTANTS = [
     Mutant("grey-is-a-problem", "inspecting.py", "return () if alike else", "return", "test_checking.py"),
     Mutant("card-of-a-recipe-unseen", "checking.py", 'toml_value(given[-1]) if given else written', 'written', "test_checking.py"),
     Mutant("advice-unheard", "checking.py", "if data.flip and not advice.flip:", "if data.flip and advice.flip:", "test_checking.py"),
+    Mutant("strengths-all-alike", "degrading.py", '[*settings, f"{key}={word}"]', "[*settings]", "test_degrading.py"),
+    Mutant("nearest-by-spelling-alone", "data/pairs.py", "other.startswith(name) or name.startswith(other)", "not other", "test_data.py"),
+    Mutant("names-cut-training-too", "data/splits.py", 'return not (split_there and split in SPLITS["train"])', "return True", "test_data.py"),
     Mutant("overlap-unseen", "data/packaged.py", "both = set(train) & set(val)", "both = set()", "test_data.py"),
     Mutant("shared-files-unseen", "data/pairs.py", "return len(set(theirs.names).intersection(mine.names))", "return 0 * len(theirs.names)", "test_data.py"),
     # recipes and metrics

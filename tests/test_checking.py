@@ -147,7 +147,7 @@ def break_facades(root):
     (train / "8.jpg").unlink()
     Image.fromarray(deep).save(kind("8.png", "1 of 16 bits (first: "))
     facade(11).save(kind("11.jpg", "1 PNG named .jpg (first: "), format="PNG")
-    facade(12).quantize(16).save(kind("12.png", "1 P (first: "))
+    facade(12).quantize(16).save(kind("12.png", "1 with a palette (first: "))
     (train / "12.jpg").unlink()
     return kinds
 

@@ -16,6 +16,7 @@ from i2i_bridge.data.packaged import PackagedImages
 from i2i_bridge.data.pairs import CleanImages, PairedFolders, SideBySide, shared_files
 from i2i_bridge.data.transforms import Geometry
 from i2i_bridge.errors import UserError
+from i2i_bridge.recipe import load_recipe
 from i2i_bridge.registry import DATASETS, DEGRADATIONS
 
 
@@ -157,6 +158,32 @@ def test_paired_folders_pair_by_stem(tmp_path):
         save(root / layout.format(split="train", side="noisy") / "a.jpg", seed=2)
         (item,) = list(PairedFolders(root, "clean", "noisy", "train"))
         assert item["key"] == "a" and item["x_0"].suffix == ".png" and item["x_1"].suffix == ".jpg"
+
+
+@pytest.mark.parametrize("kind", ["images", "class_folders"])
+def test_the_official_list_of_ten_thousand_cuts_validation_alone(tmp_path, kind):
+    # kills: names-cut-training-too, and a list whose paths are taken as they stand
+    for name in ("train/n01/a.png", "train/n02/b.png", "val/n01/c.png", "val/n01/d.png", "val/n02/e.png"):
+        save(tmp_path / name)
+    (tmp_path / "10k.txt").write_text("/fast2/data/imagenet/val/n02/e.png\n\n/fast2/data/imagenet/val/n01/c.png\n")
+    table = {"name": kind, "root": str(tmp_path), "names": "10k.txt"}
+    items = {split: [*open_source(table, split)] for split in ("train", "val")}
+    assert [item["key"] for item in items["train"]] == ["n01/a.png", "n02/b.png"]
+    assert [item["key"] for item in items["val"]] == ["n01/c.png", "n02/e.png"]
+    assert kind == "images" or [item["label"] for item in items["val"]] == [0, 1]
+    recipe = load_recipe("jpeg-10", [f"data.root={tmp_path}", "data.source.names=10k.txt"])
+    assert len(recipe.build_dataset("validation")) == 2 and len(recipe.build_dataset("train")) == 2
+    (tmp_path / "10k.txt").write_text("val/n02/f.png\n")
+    with pytest.raises(UserError, match=r"10k.txt:1: 'f.png' is not in"):
+        open_source(table, "val")
+
+
+def test_a_name_that_goes_on_is_nearer_than_one_spelt_alike(tmp_path):
+    # kills: nearest-by-spelling-alone: 102 is closer to 103 than to 102_labels, letter by letter
+    for name in ("clean/101.png", "clean/102.png", "noisy/101.png", "noisy/102_labels.png", "noisy/103.png"):
+        save(tmp_path / name)
+    problems = PairedFolders(tmp_path, "clean", "noisy", "train", lenient=True).pairing_problems
+    assert [line.rpartition("nearest: ")[2] for line in problems[:2]] == ["102_labels.png", "102.png"]
 
 
 def test_unmatched_files_are_named_all_at_once(tmp_path):
