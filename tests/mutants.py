@@ -48,10 +48,12 @@ MUTANTS = [
     Mutant("mixture-ratio-inverted", "proposals.py", "generator) < self.forward_ratio", "generator) >= self.forward_ratio", "test_proposals.py"),
     # samplers
     Mutant("off-by-one-grid", "time_grids.py", "    return torch.linspace(1, 0, _checked(nfe) + 1, dtype=torch.float64)\n", "    return torch.linspace(1, 0, _checked(nfe) + 2, dtype=torch.float64)\n", "test_time_grids.py test_samplers.py"),
+    Mutant("noiseless-level-squared", "time_grids.py", "torch.log(a if process.deterministic else c)", "torch.log(a**2 if process.deterministic else c)", "test_samplers.py"),
     Mutant("last-step-weight", "samplers.py", "return Update(0.0, 1.0, 0.0, 0.0)", "return Update(0.0, 0.999, 0.0, 0.0)", "test_samplers.py"),
     Mutant("boot-noise-dropped", "samplers.py", "return Update(t.base, t.b, 0.0, t.n)", "return Update(t.base, t.b, 0.0, 0.0)", "test_samplers.py"),
     Mutant("posterior-variance", "samplers.py", "r, eta * t.n * math.sqrt(fresh))", "r, eta * t.n * fresh)", "test_samplers.py"),
-    Mutant("eta-only-on-noise", "samplers.py", "math.sqrt(1 - eta * eta * fresh)", "math.sqrt(1 - fresh)", "test_samplers.py"),
+    Mutant("eta-only-on-noise", "samplers.py", "math.sqrt((1 - eta) * (1 + eta) + eta * eta * kept)", "math.sqrt(kept)", "test_samplers.py"),
+    Mutant("share-kept-by-subtraction", "samplers.py", "math.sqrt((1 - eta) * (1 + eta) + eta * eta * kept)", "math.sqrt(1 - eta * eta * fresh)", "test_processes.py"),
     Mutant("hidden-extra-call", "samplers.py", "        x = _apply(update(s, t, 0.0 if process.deterministic else eta), x_1, x_0_hat, x, generator)", "        predict_x0(x, _at(s.t, x))\n        x = _apply(update(s, t, 0.0 if process.deterministic else eta), x_1, x_0_hat, x, generator)", "test_samplers.py"),
     Mutant("heun-is-euler", "samplers.py", "change / h if h else None", "0 * change", "test_samplers.py"),
     Mutant("2m-slope-sign", "samplers.py", "else (x_0_hat - before) / h_before", "else (before - x_0_hat) / h_before", "test_samplers.py"),

@@ -196,6 +196,29 @@ def test_second_order_of_2m_and_heun(process, sampler):
         assert slope == pytest.approx(2.0, abs=0.15)
 
 
+class Strangers(GaussianPair):
+    """X_0 ~ N(m, v) and X_1 ~ N(1, 0.09), independent, X_1 unseen by the network: a noiseless path then bends."""
+
+    def predict_x0(self, x_t, t):
+        a, b, _ = (v.reshape(-1, 1, 1, 1) for v in self.process.coefficients(t))
+        mean, spread = a * self.x_1 + b * self.mean, 0.09 * a * a + b * b * self.variance
+        return self.mean + b * self.variance / spread * (x_t - mean)
+
+    def moments(self, t):
+        a, b, _ = (v.item() for v in self.process.coefficients(t))
+        return a * self.x_1 + b * self.mean, 0.09 * a * a + b * b * self.variance
+
+
+@pytest.mark.parametrize("process", [OTODE(), LinearFlow()], ids=ids)
+@pytest.mark.parametrize(
+    ("sampler", "order"), [(deterministic, 1), (ot_ode, 1), (second_order_multistep, 2), (heun, 2)]
+)
+def test_orders_on_noiseless_paths(process, sampler, order):
+    # kills: heun-is-euler, 2m-slope-sign, noiseless-level-squared
+    for slope in solver_order(walk(sampler), flow_map, Strangers(process), counts=(64, 128, 256)):
+        assert slope == pytest.approx(order, abs=0.15)
+
+
 @pytest.mark.parametrize("process", [BrownianBridge(0.5), I2SB(1.0), VPBridge()], ids=ids)
 def test_second_order_of_2m_sde_without_noise(process):
     """With eta = 0 it solves the same equation. Not for every pair: for some, the error passes through 0."""
