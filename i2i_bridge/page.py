@@ -34,9 +34,6 @@ from i2i_bridge.sheets import Drawn, draw
 from i2i_bridge.tabulating import Table, interval_text, seconds_text, to_csv, to_latex
 
 GENERATOR = "i2i-bridge"
-MOST_CALLS = 20
-"""Network calls of the walks and samples that a page draws, at most."""
-
 Opener = Callable[[Entry], tuple[Run, PairDataset] | None]
 """A run and its validation pairs, or None for outside results."""
 
@@ -182,8 +179,7 @@ def collect(
             run = None
             page.warnings.append(f"{entry.label}: no walks and samples are drawn: {error}")
         if run is not None:
-            calls = [row.nfe for row in shown_rows(entry.evaluation, nfe)]
-            drawn = draw(*run, nfe=max((n for n in calls if n <= MOST_CALLS), default=min(calls)))
+            drawn = draw(*run, calls=[row.nfe for row in shown_rows(entry.evaluation, nfe)])
             _take_in(page, i, entry.label, drawn, pictures)
         report(i + 1, len(entries))
     return page
@@ -191,7 +187,9 @@ def collect(
 
 def _take_in(page: Page, i: int, label: str, drawn: Drawn, pictures: Pictures) -> None:
     """A run's own pictures."""
-    calls = "1 network call" if drawn.nfe == 1 else f"{drawn.nfe} network calls"
+
+    def calls(nfe: int) -> str:
+        return "1 network call" if nfe == 1 else f"{nfe} network calls"
 
     def rows(what: str, images: Sequence[Sequence[torch.Tensor]], words: Sequence[str] = ()) -> list[list[Shown]]:
         return [
@@ -203,22 +201,28 @@ def _take_in(page: Page, i: int, label: str, drawn: Drawn, pictures: Pictures) -
         ]
 
     if drawn.walk:
-        page.walks.append(Group(i, label, calls, rows("walk", drawn.walk, drawn.words)))
+        page.walks.append(Group(i, label, calls(drawn.nfe), rows("walk", drawn.walk, drawn.words)))
         if not pictures.inside and not (pictures.folder / "trajectory.png").exists():
             write_picture(pictures.folder / "trajectory.png", Picture(montage(drawn.walk, drawn.words)))
     found = drawn.samples
     if found is not None and found.largest:
         words = ["degraded", *(f"seed {seed}" for seed in range(len(found.restored))), "spread", "clean"]
         grid = rows("samples", [[found.x_1, *found.restored, found.spread, found.x_0]], words)
-        page.samples.append(Group(i, label, f"{calls}; spread at most {found.largest:.1f} of 255", grid))
+        note = f"{calls(drawn.nfe_of_samples)}; spread at most {found.largest:.1f} of 255"
+        page.samples.append(Group(i, label, note, grid))
     elif found is not None:
-        page.samples.append(Group(i, label, f"{calls}; deterministic: every seed gives the same image"))
+        note = f"{calls(drawn.nfe_of_samples)}; every seed gives the same image"
+        page.samples.append(Group(i, label, note))
     page.strips.append(
         Group(
-            i, label, calls, trained_on=rows("trained-on", drawn.trained_on), held_out=rows("held-out", drawn.held_out),
+            i,
+            label,
+            calls(drawn.nfe_of_strips),
+            trained_on=rows("trained-on", drawn.trained_on),
+            held_out=rows("held-out", drawn.held_out),
             overlap=drawn.overlap,
         )
-    )  # fmt: skip
+    )
 
 
 def _reference(recipe: Any) -> dict[str, Any] | None:

@@ -33,6 +33,9 @@ class Drawn:
     """Everything that one run drew."""
 
     nfe: int
+    """Of the walk; samples and strips take fewer where the evaluation has a row of fewer."""
+    nfe_of_samples: int
+    nfe_of_strips: int
     words: list[str] = field(default_factory=list)
     """Above the columns of the walk."""
     walk: list[list[Tensor]] = field(default_factory=list)
@@ -45,24 +48,33 @@ class Drawn:
     """Whether validation images were trained on, in words."""
 
 
-def draw(run: Run, dataset: PairDataset, *, nfe: int, images: int = 3, samples: int = 5, columns: int = 8) -> Drawn:
+WALK, SAMPLES = 20, 10
+"""Network calls at most, where there is a choice: a page must not take longer than the evaluation."""
+
+
+def draw(
+    run: Run, dataset: PairDataset, *, calls: Sequence[int], images: int = 3, samples: int = 5, columns: int = 8
+) -> Drawn:
     """Restore a few images of a run in every way that its page shows.
 
     Args:
         dataset: Its validation pairs.
-        nfe: Network calls of each restoration.
+        calls: Network calls to choose from, those of the evaluation's rows.
         images: Training and validation images; the walk shows two at most.
         samples: Restorations of the first image; fewer than two leaves them out.
     """
+    nfe, few = (max((n for n in calls if n <= most), default=min(calls)) for most in (WALK, SAMPLES))
     walks, words = walk_rows(run, dataset, nfe=nfe, images=min(images, 2), columns=columns)
     several = any(len(row) > 2 for row in walks)
     return Drawn(
         nfe,
+        few,
+        min(calls),
         words if several else [],
         walks if several else [],
-        _samples(run, dataset, nfe, samples) if samples > 1 and len(dataset) else None,
-        _strip(run, _training_pairs(run), nfe, images),
-        _strip(run, dataset, nfe, images),
+        _samples(run, dataset, few, samples) if samples > 1 and len(dataset) else None,
+        _strip(run, _training_pairs(run), min(calls), images),
+        _strip(run, dataset, min(calls), images),
         overlap(run, dataset),
     )
 

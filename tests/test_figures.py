@@ -117,7 +117,7 @@ class FakeRun:
 
 def test_samples_differ_by_seed_and_their_spread_is_their_deviation():
     """Kills: one seed for all samples; the spread of one sample's pixels; the scale forgotten."""
-    drawn = draw(FakeRun(0.1), FakePairs(), nfe=4, samples=5)
+    drawn = draw(FakeRun(0.1), FakePairs(), calls=[4], samples=5)
     found = drawn.samples
     assert len(found.restored) == 5 and not torch.equal(found.restored[0], found.restored[1])
     spread = torch.stack(found.restored).std(0).mean(0)
@@ -138,7 +138,7 @@ def test_what_is_drawn_is_what_was_evaluated():
     """Kills: pictures of another noise than the numbers'."""
     from i2i_bridge.randomness import generator
 
-    drawn = draw(FakeRun(0.1), FakePairs(), nfe=3)
+    drawn = draw(FakeRun(0.1), FakePairs(), calls=[3])
     x_1 = FakePairs()[1]["x_1"][None]
     *_, evaluated = FakeRun(0.1).walk({"x_1": x_1}, nfe=3, generator=[generator(7, "evaluate", "k1")])
     assert torch.equal(drawn.held_out[1][1], evaluated[0]) and torch.equal(drawn.walk[1][-1], evaluated[0])
@@ -146,6 +146,13 @@ def test_what_is_drawn_is_what_was_evaluated():
 
 def test_a_deterministic_method_is_asked_twice_only():
     run = FakeRun(0.0)
-    drawn = draw(run, FakePairs(), nfe=1, images=1, samples=5)
+    drawn = draw(run, FakePairs(), calls=[1], images=1, samples=5)
     assert drawn.samples.largest == 0.0 and run.calls == 1 + 2 + 1
     assert drawn.walk == [] and drawn.words == [], "one step is no walk"
+
+
+def test_calls_are_chosen_from_the_rows():
+    """Kills: a page that walks 1000 calls; samples that cost as much as the evaluation."""
+    drawn = draw(FakeRun(0.1), FakePairs(), calls=[1, 5, 20, 1000], images=1)
+    assert (drawn.nfe, drawn.nfe_of_samples, drawn.nfe_of_strips) == (20, 5, 1)
+    assert draw(FakeRun(0.1), FakePairs(), calls=[50, 100], images=1).nfe == 50
