@@ -27,8 +27,6 @@ def pix2pix(
     load_plugins(plugin)
     from i2i_bridge.importing import import_pix2pix
 
-    loaded = chosen_recipe(recipe, settings, None)
-    if loaded.method["name"] != "pix2pix":
-        loaded = chosen_recipe(recipe, settings, "pix2pix")
-    import_pix2pix(file, loaded, out)
+    is_one = chosen_recipe(recipe, None, None).method["name"] == "pix2pix"
+    import_pix2pix(file, chosen_recipe(recipe, settings, None if is_one else "pix2pix"), out)
     console.say(f"wrote {out}; restore with: i2i-bridge restore {out} IN OUT")

@@ -61,10 +61,8 @@ class Pix2pix:
         seen = [image for image in (batch["x_1"], condition_of(batch, self.condition)) if image is not None]
         real_pair, fake_pair = torch.cat([*seen, x_0], dim=1), torch.cat([*seen, fake], dim=1)
         judge = self.discriminator
-        yield (
-            "discriminator",
-            0.5 * (_judged(judge(fake_pair.detach()), real=False) + _judged(judge(real_pair), real=True)),
-        )
+        on_fake, on_real = _judged(judge(fake_pair.detach()), real=False), _judged(judge(real_pair), real=True)
+        yield "discriminator", 0.5 * (on_fake + on_real)
         error = (fake.float() - x_0).abs()
         l1 = (error if mask is None else error * mask).mean()
         yield "network", _judged(judge(fake_pair), real=True) + self.l1_weight * l1

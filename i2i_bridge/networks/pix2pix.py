@@ -229,7 +229,7 @@ def from_official(network: Pix2pixUNet, stored: dict[str, Tensor]) -> dict[str, 
         # Files older than PyTorch 0.4.1 do not count their batches.
         value = stored.get(theirs, torch.tensor(0) if theirs.endswith("num_batches_tracked") else None)
         if value is None:
-            raise UserError(f"the tensor '{theirs}' is missing; the recipe's network has {len(network.down)} levels")
+            raise UserError(f"the tensor '{theirs}' is missing for {len(network.down)} levels (network.levels)")
         if value.shape != wanted[ours].shape:
             raise UserError(
                 f"'{theirs}' is {tuple(value.shape)}, the recipe's network has {tuple(wanted[ours].shape)} "
