@@ -64,6 +64,7 @@ MUTANTS = [
     # masks and conditions
     Mutant("inverted-mask", "guidance.py", "torch.where(mask > 0.5, x_0_hat, x_1)", "torch.where(mask < 0.5, x_0_hat, x_1)", "test_bridge.py"),
     Mutant("mask-forgotten-in-loss", "methods/bridge.py", "(error if mask is None else error * mask).mean()", "error.mean()", "test_bridge.py"),
+    Mutant("condition-dropped", "methods/base.py", "    if not wanted:\n", "    if wanted or not wanted:\n", "test_bridge.py"),
     # guidance
     Mutant("ddnm-away-from-y", "guidances/consistency.py", "look.x_0_hat + y.operator.inverse(", "look.x_0_hat - y.operator.inverse(", "test_guidances.py"),
     Mutant("damping-forgotten", "degradations/linear.py", "        if damping == 0:\n", "        if damping == damping:\n", "test_guidances.py"),
