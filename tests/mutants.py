@@ -49,6 +49,7 @@ MUTANTS = [
     # samplers
     Mutant("off-by-one-grid", "time_grids.py", "    return torch.linspace(1, 0, _checked(nfe) + 1, dtype=torch.float64)\n", "    return torch.linspace(1, 0, _checked(nfe) + 2, dtype=torch.float64)\n", "test_time_grids.py test_samplers.py"),
     Mutant("noiseless-level-squared", "time_grids.py", "torch.log(a if process.deterministic else c)", "torch.log(a**2 if process.deterministic else c)", "test_samplers.py"),
+    Mutant("start-without-x-1", "samplers.py", "return first.base * x_1 + first.n", "return first.n", "test_samplers.py"),
     Mutant("last-step-weight", "samplers.py", "return Update(0.0, 1.0, 0.0, 0.0)", "return Update(0.0, 0.999, 0.0, 0.0)", "test_samplers.py"),
     Mutant("boot-noise-dropped", "samplers.py", "return Update(t.base, t.b, 0.0, t.n)", "return Update(t.base, t.b, 0.0, 0.0)", "test_samplers.py"),
     Mutant("posterior-variance", "samplers.py", "r, eta * t.n * math.sqrt(fresh))", "r, eta * t.n * fresh)", "test_samplers.py"),
@@ -86,6 +87,7 @@ MUTANTS = [
     Mutant("network-time-forgotten-in-loss", "methods/bridge.py", "time = self.process.network_time(t).to(x_t.device)", "time = t.to(x_t.device)", "test_bridge.py"),
     Mutant("input-scale-forgotten", "guidance.py", "network(target.network_input(process, x_t, t), network_time", "network(x_t, network_time", "test_bridge.py"),
     Mutant("input-scale-forgotten-in-loss", "methods/bridge.py", "self.network(self.target.network_input(self.process, x_t, t), time", "self.network(x_t, time", "test_bridge.py"),
+    Mutant("times-of-the-noisy-half", "methods/bridge.py", "t = 1 - rand((x_0.shape[0],), generator)", "t = 1 - rand((x_0.shape[0],), generator) / 2", "test_bridge.py"),
     Mutant("proposal-ignored-in-loss", "methods/bridge.py", "x_t = self.proposal.sample(", "x_t = PosteriorProposal().sample(", "test_bridge.py"),
     Mutant("walk-on-another-grid", "methods/bridge.py", "times = self.grid(self.process, nfe)", "times = uniform(self.process, nfe)", "test_bridge.py"),
     Mutant("walk-without-options", "methods/bridge.py", "generator, **self.sampler_options)", "generator)", "test_bridge.py"),
@@ -172,6 +174,8 @@ MUTANTS = [
     # training and checkpoints
     Mutant("manifest-not-verified", "checkpoint.py", 'if digest != facts["sha256"]:', "if False:", "test_checkpoint.py"),
     Mutant("accumulated-gradients-not-averaged", "stepping.py", "weighted = loss * ((min(start + micro, share) - start) / share)", "weighted = loss * 1.0", "test_training.py"),
+    Mutant("accumulated-gradients-not-averaged", "training.py", "for _, value in losses) * ((stop_at - start) / share)", "for _, value in losses) * 1.0", "test_training.py"),
+    Mutant("times-and-noise-of-step-one", "training.py", '"t and noise", first + i)', '"t and noise", i)', "test_training.py"),
     Mutant("resume-replays-the-first-batches", "training.py", "start_step=state.step", "start_step=0", "test_training.py"),
     Mutant("ema-not-restored", "train_state.py", 'load_weights(self.ema, checkpoint.tensors("ema"), where)', "pass", "test_training.py"),
     Mutant("optimizer-not-restored", "train_state.py", 'optimizer.load_state_dict({"state": state,', 'optimizer.load_state_dict({"state": {},', "test_training.py"),

@@ -99,6 +99,15 @@ def test_loss_is_the_mean_squared_error_to_equation_12():
     assert 0 < t.item() <= 1
 
 
+def test_times_are_even_over_the_whole_bridge():
+    # kills: times-of-the-noisy-half
+    network, x = Echo(torch.zeros(1, 1, 1, 1)), torch.zeros(4000, 1, 1, 1)
+    list(Bridge(network, I2SB(), X0Target()).losses({"x_0": x, "x_1": x}, torch.Generator().manual_seed(0)))
+    t = network.seen[0][1].sort().values
+    assert (t - (torch.arange(4000, dtype=torch.float64) + 0.5) / 4000).abs().max() < 0.03  # Kolmogorov-Smirnov
+    assert t.min() > 0 and t.max() <= 1
+
+
 def test_condition_is_x_1_or_the_pairs_own():
     # kills: condition-dropped
     x = torch.rand(1, 3, 4, 4)

@@ -11,7 +11,18 @@ from hypothesis import strategies as st
 
 from i2i_bridge.contracts import check_sampler
 from i2i_bridge.official_grid import OfficialGrid
-from i2i_bridge.processes import I2SB, OTODE, BrownianBridge, GaussianPrior, LinearFlow, VEBridge, VPBridge
+from i2i_bridge.processes import (
+    I2SB,
+    OTODE,
+    BrownianBridge,
+    Coefficients,
+    GaussianPrior,
+    LinearFlow,
+    Process,
+    VEBridge,
+    VPBridge,
+    as_times,
+)
 from i2i_bridge.registry import SAMPLERS, TIME_GRIDS
 from i2i_bridge.samplers import (
     ancestral,
@@ -285,6 +296,29 @@ def test_with_an_oracle_every_state_follows_the_marginal(process, sampler, optio
         a, b, c = (float(value) for value in process.coefficients(t))
         assert x_t.mean().item() == pytest.approx(a * -0.9 + b * 0.6, abs=5 * c / math.sqrt(pixels))
         assert x_t.std().item() == pytest.approx(c, rel=5 / math.sqrt(2 * pixels))
+
+
+def test_a_process_that_is_not_pinned_starts_around_its_share_of_x_1():
+    """As ResShift and IR-SDE do: X_1 + noise, not noise alone."""
+    # kills: start-without-x-1
+
+    class Drifting(Process):
+        pinned = False
+
+        def coefficients(self, t):
+            b = torch.exp(-5 * as_times(t))
+            return Coefficients(1 - b, b, 0.4 * torch.sqrt(1 - b * b))
+
+    seen = []
+
+    def predict_x0(x_t, t):
+        seen.append(x_t)
+        return x_t
+
+    x_1 = torch.full((1, 1, 1, 20_000), 2.0, dtype=torch.float64)
+    list(ancestral(Drifting(), predict_x0, x_1, uniform(Drifting(), 1), torch.Generator().manual_seed(0)))
+    assert seen[0].mean().item() == pytest.approx(2 * (1 - math.exp(-5)), abs=0.015)
+    assert seen[0].std().item() == pytest.approx(0.4, rel=0.03)
 
 
 def output_spread(sampler, nfe, grid, pixels=200_000):
