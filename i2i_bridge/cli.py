@@ -140,7 +140,10 @@ def run_(
 ) -> None:
     """Train, evaluate and report in one go."""
     load_plugins(plugin)
+    from i2i_bridge.evaluation import resolve_for
+
     loaded = chosen_recipe(recipe, settings, method)
+    resolve_for(loaded)  # a protocol that lacks something shows before the training, not after it
     folder = out or run_folder(loaded, method)
     if not train_run(loaded, folder, device=device):
         raise typer.Exit(INTERRUPTED)
