@@ -86,8 +86,8 @@ def _quality(table: Table, i: int, costs: Mapping[int, float], title: str) -> tu
                     ends.append(value)
         note = _baselines(axes, table, i, ends)
         if title.startswith("network"):
-            marks = sorted(ticks)
-            axes.set_xticks(marks, [f"{mark:g}" for mark in marks])
+            axes.set_xticks(sorted(ticks))
+        axes.xaxis.set_major_formatter(_plain)
         axes.minorticks_off()
         if ticks and min(ticks) < max(ticks):
             axes.set_xlim(min(ticks) / 1.25, max(ticks) * 1.25)
@@ -141,22 +141,32 @@ def training_curves(curves: Mapping[int, Mapping[str, Sequence[tuple[float, floa
     values = [loss for _, _, points in lines for _, loss in points if math.isfinite(loss)]
     if not values:
         return ""
+    last = max(points[-1][0] for _, _, points in lines)
     with _canvas(width=5.2, height=2.7) as (canvas, axes):
         for entry, name, points in lines:
             colour = COLOURS[entry % len(COLOURS)]
             axes.plot(
                 [step for step, _ in points], [loss for _, loss in points],
                 color=colour, lw=0.9 if name else 1.4, ls=(0, (4, 2)) if name else "-",
+                marker="o" if len(points) == 1 else "", markersize=4,
             )  # fmt: skip
             if name:
+                side = "right" if points[-1][0] > last / 2 else "left"  # inside the axes
                 axes.annotate(
-                    name, points[-1], xytext=(0, 3), textcoords="offset points", ha="right", fontsize=8, color=colour
+                    name, points[-1], xytext=(0, 4), textcoords="offset points", ha=side, fontsize=8, color=colour
                 )
         if min(values) > 0 and max(values) / min(values) > 10:
             axes.set_yscale("log")
+            axes.yaxis.set_major_formatter(_plain)
+            axes.minorticks_off()
         axes.set_xlabel("step")
         axes.set_ylabel("loss")
         return _svg(canvas, "training loss")
+
+
+def _plain(value: float, place: int) -> str:
+    """A tick's number as one writes it: matplotlib's own on a log axis are mathematics."""
+    return f"{value:g}"
 
 
 @contextmanager

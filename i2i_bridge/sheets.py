@@ -53,7 +53,7 @@ WALK, SAMPLES = 20, 10
 
 
 def draw(
-    run: Run, dataset: PairDataset, *, calls: Sequence[int], images: int = 3, samples: int = 5, columns: int = 8
+    run: Run, dataset: PairDataset, *, calls: Sequence[int], images: int = 2, samples: int = 5, columns: int = 8
 ) -> Drawn:
     """Restore a few images of a run in every way that its page shows.
 

@@ -95,11 +95,43 @@ def test_the_whole_way(call, workplace):
     assert code == 0 and "resuming runs/a at step 3 of 5" in out
 
 
+def test_compare(call, workplace):
+    """Kills: rows that --nfe asks for not measured; other images compared; a page written over what is not one."""
+    for out, more in (("runs/a", ()), ("runs/b", ("process.name=ot-ode",))):
+        assert call("train", "small.toml", *more, "--out", out, "--device", "cpu")[0] == 0
+    code, out, _ = call("compare", "runs/a", "runs/b", "--nfe", "1", "3", "-n", "2", "--device", "cpu")
+    assert code == 0 and "wrote runs/compare/index.html" in out
+    text = Path("runs/compare/index.html").read_text(encoding="utf-8")
+    assert "bridge (a), NFE 3" in text and "bridge (b), NFE 3" in text and "NFE 2" not in text
+    assert "every seed gives the same image" in text and "spread at most" in text
+    rows = Path("runs/compare/table.csv").read_text().splitlines()
+    assert [row.split(",")[:3] for row in rows[1:]] == [
+        ["degraded input", "0", "2"], ["bridge (a)", "1", "2"], ["bridge (a)", "3", "2"], ["bridge (b)", "1", "2"],
+        ["bridge (b)", "3", "2"],
+    ]  # fmt: skip
+    code, _, _ = call("compare", "runs/b", "--out", "one", "--single-file", "--device", "cpu")
+    assert code == 0 and [file.name for file in Path("one").iterdir()] == ["index.html"]
+    for words, part in (
+        (["runs/a", "nowhere"], "nowhere: no such folder"),
+        (["runs/a", "runs/a"], "given twice"),
+        (["runs/a", "photos"], "not evaluated yet"),
+        (["runs/a", "--out", "photos"], "not a page of ours"),
+        (["runs/a", "--protocol", "held-in"], "did you mean 'held-out'"),
+    ):
+        code, _, err = call("compare", *words, "--device", "cpu")
+        assert code == 2 and part in err and err.count("\n") == 1, err
+    # Others of the images than runs/b: a number of them, or of another seed's masks and noise.
+    assert call("evaluate", "runs/a", "-n", "1", "--nfe", "1", "--device", "cpu")[0] == 0
+    code, _, err = call("compare", "runs/a", "runs/b", "--device", "cpu")
+    assert code == 2 and "not comparable" in err and "n is 1 and 2" in err and err.count("\n") == 1
+    assert Path("runs/compare/index.html").read_text(encoding="utf-8") == text, "the old page stays"
+
+
 def test_a_folder_of_outside_images_is_scored_as_a_run_is(call, workplace):
     assert call("train", "small.toml", "--out", "runs/a", "--device", "cpu")[0] == 0
     code, out, _ = call("evaluate", "runs/a", "--nfe", "1", "--device", "cpu")
     assert code == 0 and "protocol held-out@1 " in out and "note: only" in out and re.search(r"\[\d+\.\d\d, ", out)
-    own = next(line for line in out.splitlines() if line.startswith("restored"))
+    own = next(line for line in out.splitlines() if line.startswith("bridge"))
     pictures = "runs/a/evaluation/held-out/images/nfe-1"
     for what in ("runs/a", "small.toml"):
         code, out, err = call(

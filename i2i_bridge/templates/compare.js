@@ -103,7 +103,7 @@
     thumbs.replaceChildren(...order().map((i) => make("button",
       { type: "button", ariaCurrent: String(i === state.image), onclick: () => set({ image: i }) },
       make("img", { src: images[i].files[state.judged] || images[i].files[state.right] || images[i].files[0], alt: images[i].key, loading: "lazy" }),
-      make("span", { textContent: k === null ? images[i].key : `${number(images[i].numbers[state.judged][k], k)} · ${images[i].key}`, title: images[i].key }))));
+      make("span", { textContent: k === null ? images[i].key : `${number(images[i].numbers[state.judged][k], k)} · ${images[i].key.split("/").pop()}`, title: images[i].key }))));
   }
 
   function set(change) {
