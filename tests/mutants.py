@@ -196,7 +196,7 @@ MUTANTS = [
     Mutant("odd-formats-unseen", "inspecting.py", "if _telling(fact.formats) != usual", "if _telling(fact.formats) == (None,)", "test_checking.py"),
     Mutant("card-statistics-ignored", "inspecting.py", "    if expected is not None:\n", "    if expected is not None and expected is None:\n", "test_checking.py"),
     Mutant("packed-masks-unread", "degradations/masks.py", "np.unpackbits(chosen)", "np.unpackbits(chosen, bitorder='little')", "test_degradations_inpaint.py"),
-    Mutant("crop-and-mirror-coupled", "data/transforms.py", "self._compose.set_random_state(UNUSED, random.Random(seed))", "self._compose.set_random_seed(seed % 2**32)", "test_data.py"),
+    Mutant("crop-and-mirror-coupled", "data/transforms.py", "self.flip and draw.random() < 0.5", "self.flip and top < (height - self.size[0]) / 2", "test_data.py"),
     Mutant("odd-sizes-unseen", "inspecting.py", "fact.size != size", "fact.size == ''", "test_checking.py"),
     Mutant("grey-is-a-problem", "inspecting.py", "return () if alike else", "return", "test_checking.py"),
     Mutant("card-of-a-recipe-unseen", "checking.py", 'toml_value(given[-1]) if given else written', 'written', "test_checking.py"),

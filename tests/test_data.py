@@ -57,6 +57,18 @@ def test_geometry_is_a_function_of_the_seed():
     assert np.array_equal(*again)
 
 
+@pytest.mark.parametrize(("channels", "dtype"), [(1, np.uint16), (2, np.float32), (3, np.uint8), (7, np.float32)])
+def test_any_channels_and_depths_are_cut_and_mirrored(channels, dtype):
+    # kills: a channel lost where there is one; a mirror of 8-bit colour only
+    pixels = np.random.default_rng(0).integers(0, 200, (20, 24, channels)).astype(dtype)
+    geometry = Geometry(16, resize="none", crop="random", flip=True)
+    for seed in range(20):
+        cut = geometry({"x_0": pixels}, seed)["x_0"]
+        assert cut.dtype == dtype and cut.shape == (16, 16, channels)
+        windows = [pixels[top : top + 16, left : left + 16] for top in range(5) for left in range(9)]
+        assert sum(np.array_equal(cut, turned) for one in windows for turned in (one, one[:, ::-1])) == 1
+
+
 def test_where_a_crop_lies_says_nothing_of_its_mirroring():
     """Three independent draws: row and column evenly over all places, mirrored half of the time.
 
