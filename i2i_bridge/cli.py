@@ -133,9 +133,11 @@ def run_(
 ) -> None:
     """Train, evaluate and report in one go."""
     load_plugins(plugin)
+    from i2i_bridge.evaluation import resolve_for
     from i2i_bridge.recipe import load_recipe
 
     loaded = load_recipe(recipe, settings or [])
+    resolve_for(loaded)  # a protocol that lacks something shows before the training, not after it
     folder = out or Path("runs") / loaded.name
     if not train_run(loaded, folder, device=device):
         raise typer.Exit(INTERRUPTED)

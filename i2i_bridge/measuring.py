@@ -157,7 +157,8 @@ class _Loop:
         self.subject_rows = self.subject.rows(first)
         if before is not None and not self.subject.capped:
             self.kept_rows = {row.name for row in before.rows} - {*self.fixed_rows, *self.subject_rows}
-            self.subject_rows = sorted([*self.subject_rows, *self.kept_rows], key=_calls_in_name)
+            if self.kept_rows:
+                self.subject_rows = sorted([*self.subject_rows, *self.kept_rows], key=_calls_in_name)
         self.shown = len(self.indices) if len(self.indices) <= ALL_PICTURES else SOME_PICTURES
         self.quality = self.protocol.settings.get("jpeg_quality")
 

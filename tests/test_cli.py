@@ -95,6 +95,26 @@ def test_the_whole_way(call, workplace):
     assert code == 0 and "resuming runs/a at step 3 of 5" in out
 
 
+def test_a_folder_of_outside_images_is_scored_as_a_run_is(call, workplace):
+    assert call("train", "small.toml", "--out", "runs/a", "--device", "cpu")[0] == 0
+    code, out, _ = call("evaluate", "runs/a", "--nfe", "1", "--device", "cpu")
+    assert code == 0 and "protocol held-out@1 " in out and "note: only" in out and re.search(r"\[\d+\.\d\d, ", out)
+    own = next(line for line in out.splitlines() if line.startswith("restored"))
+    pictures = "runs/a/evaluation/held-out/images/nfe-1"
+    for what in ("runs/a", "small.toml"):
+        code, out, err = call(
+            "evaluate", what, "--images", pictures, "--name", "theirs", "--out", f"out-{Path(what).stem}"
+        )
+        assert code == 0, err
+        row = next(line for line in out.splitlines() if line.startswith("theirs"))
+        assert row.split()[2:5] == own.split()[2:5] and "protocol held-out@1 " in out
+    before = sorted(workplace.rglob("*"))
+    code, out, err = call("evaluate", "runs/a", "--images", "photos", "--name", "x", "--out", "o")
+    assert code == 2 and "20x24 pixels, but 16x16 are scored" in err and "belongs to no image" in err
+    assert all(line.startswith("error: ") for line in err.splitlines()) and len(err.splitlines()) == 8
+    assert sorted(workplace.rglob("*")) == before
+
+
 def test_looking_around(call, workplace):
     for words, part in (
         (["list"], "restoration/jpeg-5"),
@@ -103,6 +123,8 @@ def test_looking_around(call, workplace):
         (["list", "degradations"], "inpaint"),
         (["show", "restoration/jpeg-5"], "fid = 4.6"),
         (["show", "edges2shoes"], "AtoB"),
+        (["list", "protocols"], "i2sb-table7"),
+        (["show", "held-out"], "version = 1"),
         (["show", "jpeg"], "quality: int"),
         (["show", "eta"], "eta: float = 0.5"),
         (["doctor"], "torchvision"),
@@ -187,6 +209,24 @@ BAD = [
     (["evaluate", "nowhere"], "not a run folder"),
     (["evaluate", "nowhere", "--nfe", "0"], "'--nfe'"),
     (["evaluate", "nowhere", "--nfe", "abc"], "valid integer"),
+    (["evaluate", "nowhere", "--weights", "none"], "none: no such folder"),
+    (["evaluate", "nowhere", "--name", "x"], "--name goes with --images"),
+    (["evaluate", "small.toml", "--images", "photos"], "needs --name NAME"),
+    (["evaluate", "small.toml", "--images", "photos", "--name", "x", "--out", "o", "--nfe", "2"], "--nfe is for runs"),
+    (["evaluate", "small.toml", "--images", "none", "--name", "x", "--out", "o"], "none: no such folder"),
+    (["evaluate", "small.toml", "--images", "empty", "--name", "x", "--out", "o"], "no images in this folder"),
+    (["evaluate", "small.toml", "--images", "photos", "--name", "input", "--out", "o"], "choose a name"),
+    (["evaluate", "small.toml", "--images", "photos", "--name", "x", "--out", "small.toml"], "is a file"),
+    (
+        ["evaluate", "small.toml", "--images", "photos", "--name", "x", "--out", "o", "--protocol", "held-aut"],
+        "held-out",
+    ),
+    (
+        ["evaluate", "small.toml", "--images", "photos", "--name", "x", "--out", "o", "--protocol", "i2sb-jpeg"],
+        "--list",
+    ),
+    (["evaluate", "small.toml", "--images", "photos", "--name", "x", "--out", "o", "--list", "none"], "no such file"),
+    (["run", "small.toml", 'evaluate.protocol="i2sb-jpeg"'], "--list"),
     (["restore", "nowhere", "photos", "out"], "not a run folder"),
     (["restore", "nowhere", "photos", "out", "--nfe", "-5"], "'--nfe'"),
     (["restore", "nowhere", "photos", "out", "--samples", "0"], "'--samples'"),

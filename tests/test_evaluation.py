@@ -366,14 +366,14 @@ def test_what_makes_one_call_has_one_row(run):
 
 
 def test_memory_does_not_grow_with_the_images(photos, tmp_path, monkeypatch):
-    """kills: features or images of all items held at once: 400 items' features alone would be 6.5 MB."""
+    """kills: features or images of all items held at once: the features of 240 items alone would be 7.8 MB."""
 
     @register_extractor("wide")
     class Wide(Extractor):
-        dimension = 4096
+        dimension = 8192
 
         def __call__(self, images):
-            return images.mean((1, 2, 3))[:, None].expand(-1, 4096).contiguous()
+            return images.mean((1, 2, 3))[:, None].expand(-1, 8192).contiguous()
 
     @register_metric("shift")
     class Shift(SetMetric):
@@ -382,8 +382,11 @@ def test_memory_does_not_grow_with_the_images(photos, tmp_path, monkeypatch):
         def estimate(self, restored, reference, *, seed):
             return Estimate(float(restored[0, 0] - reference[0, 0]))
 
+    # Paths are interned strings, and their table would grow in one large step somewhere on the way: it grows here.
+    for i in range(400_000):
+        sys.intern(f"grown {i}")
     peaks = []
-    for count in (50, 400):
+    for count in (40, 240):
         folder = tmp_path / f"many-{count}"
         (folder / "val").mkdir(parents=True)
         for i in range(count):
@@ -396,8 +399,9 @@ def test_memory_does_not_grow_with_the_images(photos, tmp_path, monkeypatch):
         monkeypatch.setattr(measuring, "SOME_PICTURES", 4)
         rules = resolve_for(recipe)
         dataset = dataset_of(recipe, rules)
-        if count == 50:  # whatever is loaded once
-            evaluated(run, nfe=[1], metrics=["psnr", "shift"], dataset=dataset, count=1)
+        if count == 40:  # whatever is loaded once
+            warm = dataclasses.replace(run, folder=tmp_path / "warm")
+            evaluated(warm, nfe=[1], metrics=["psnr", "shift"], protocol=resolve_for(recipe, count=2))
         tracemalloc.start()
         evaluated(run, nfe=[1], metrics=["psnr", "shift"], dataset=dataset)
         peaks.append(tracemalloc.get_traced_memory()[1])
@@ -568,10 +572,11 @@ def test_a_runs_own_pictures_score_its_own_numbers(run, tmp_path, names):
     assert [row.name for row in theirs.rows] == ["theirs"] and theirs.method == "theirs"
     assert theirs.protocol == result.protocol and theirs.data == result.data
     for metric in ("psnr", "ssim", "fd-means"):
-        assert theirs.rows[0].metrics[metric] == result.rows[1].metrics[metric]
+        # As text: not a number equals nothing, itself neither.
+        assert repr(theirs.rows[0].metrics[metric]) == repr(result.rows[1].metrics[metric])
     home = tmp_path / "out" / "evaluation" / "held-out"
     assert {path.name for path in (home / "images").iterdir()} == {"theirs", "clean", "input"}
-    assert ensure_rows(tmp_path / "out", [1, 5]) == read_evaluation(tmp_path / "out")
+    assert repr(ensure_rows(tmp_path / "out", [1, 5])) == repr(read_evaluation(tmp_path / "out"))
     # A changed file is scored anew.
     photo(50).save(sorted(folder.rglob("*.*"))[0])
     assert outside(run, folder, tmp_path / "out").rows[0].metrics["psnr"] != theirs.rows[0].metrics["psnr"]

@@ -1,5 +1,8 @@
 """Protocols: what their fingerprint depends on, and that a mistake in one is a line."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from i2i_bridge.catalogue import description, listing
@@ -146,3 +149,18 @@ def test_a_protocol_of_ones_own(tmp_path):
         recipe_of(evaluate={"protocol": "held-aut"})
     with pytest.raises(UserError, match=r"none\.toml: no such protocol file"):
         load_protocol(tmp_path / "none.toml")
+
+
+def test_the_page_shows_a_protocol_and_options_that_exist(tmp_path, capsys):
+    """kills: any option of docs/evaluating.md that is renamed, and an example that is refused."""
+    from i2i_bridge.cli import main
+
+    page = (Path(__file__).parents[1] / "docs" / "evaluating.md").read_text(encoding="utf-8")
+    (text,) = re.findall(r"```toml\n(.*?)```", page, flags=re.DOTALL)
+    (tmp_path / "mine.toml").write_text(text)
+    assert load_protocol(tmp_path / "mine.toml").n == 1000
+    with pytest.raises(SystemExit):
+        main(["evaluate", "--help"])
+    shown = capsys.readouterr().out
+    mentioned = {option for line in page.splitlines() for option in re.findall(r"(?<![\w-])--[a-z]+", line)}
+    assert len(mentioned) > 6 and all(option in shown for option in mentioned), mentioned
