@@ -99,8 +99,9 @@ def test_lpips_is_the_packages_own(metric, net, folder, monkeypatch):
     whole = {"alex": models.alexnet, "vgg": models.vgg16}[net]
     backbone = shaken(whole(weights=None) if net == "alex" else whole(weights=None, init_weights=False), 3)
     save(backbone, metric.backbone, folder, "features.")
-    monkeypatch.setattr(lpips.pretrained_networks.tv, whole.__name__, lambda pretrained: copy.deepcopy(backbone))
-    theirs = lpips.LPIPS(net=net, verbose=False)
+    with monkeypatch.context() as patch:  # ours must not be handed it too
+        patch.setattr(lpips.pretrained_networks.tv, whole.__name__, lambda pretrained: copy.deepcopy(backbone))
+        theirs = lpips.LPIPS(net=net, verbose=False)
     restored, clean = photos(5, 48, 64, 1), photos(5, 48, 64, 2)
     before = torch.random.get_rng_state()
     ours = metric()
