@@ -36,6 +36,7 @@ def page_of(runs, out, **options):
 
 
 def test_other_rules_are_refused_and_the_difference_is_named(tmp_path):
+    # kills: protocol-not-compared
     """Kills: the hash not compared; a message that says only 'different'."""
     a = write_evaluated(tmp_path / "a", images=2, nfe=(1,), quality=(0.5,))
     b = write_evaluated(
@@ -51,6 +52,7 @@ def test_other_rules_are_refused_and_the_difference_is_named(tmp_path):
 
 
 def test_other_data_are_refused(tmp_path):
+    # kills: data-not-compared
     """Kills: the digest not compared."""
     a = write_evaluated(tmp_path / "a", images=2, nfe=(1,), quality=(0.5,))
     b = write_evaluated(tmp_path / "b", images=2, nfe=(1,), quality=(0.5,), digest="ff" * 8)
@@ -156,6 +158,7 @@ def test_the_page_shows_the_numbers_and_asks_nothing_of_the_network(runs, tmp_pa
 
 
 def test_hostile_names_stay_text(tmp_path):
+    # kills: names-are-markup
     """Kills: autoescape off; a name that ends the script element; mathematics of matplotlib in a label."""
     name = '</script><script>document.title="owned"</script><img src=x onerror=alert(1)> $\\frac{1}'
     a = write_evaluated(tmp_path / "a", method="bridge", label=name, images=2, nfe=(1,), quality=(0.5,))
@@ -177,6 +180,7 @@ def test_single_file_is_alone(runs, tmp_path):
 
 
 def test_the_old_page_stays_until_the_new_one_is_whole(runs, tmp_path, monkeypatch):
+    # kills: any-folder-replaced
     """Kills: the old page deleted first; a folder of the user's replaced; parts left behind."""
     page = page_of(runs[:1], tmp_path / "page")
     before = page.read_text()

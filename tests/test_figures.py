@@ -118,6 +118,7 @@ class FakeRun:
 
 
 def test_samples_differ_by_seed_and_their_spread_is_their_deviation():
+    # kills: one-seed-for-all-samples
     """Kills: one seed for all samples; the spread of one sample's pixels; the scale forgotten."""
     drawn = draw(FakeRun(0.1), FakePairs(), calls=[4], samples=5)
     found = drawn.samples
@@ -137,6 +138,7 @@ def test_samples_differ_by_seed_and_their_spread_is_their_deviation():
 
 
 def test_what_is_drawn_is_what_was_evaluated():
+    # kills: first-draw-renamed
     """Kills: pictures of another noise than the numbers'."""
     from i2i_bridge.randomness import generator
 

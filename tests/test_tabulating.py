@@ -30,6 +30,7 @@ def row(name, nfe, images=6, seconds=0.1, **values):
 
 
 def test_best_and_overlapping_are_marked_by_direction():
+    # kills: lowest-is-best, overlap-by-value
     """Kills: the lowest PSNR or the highest LPIPS marked; overlap judged by the value instead of both intervals."""
     found = [Estimate(20, 19.5, 20.5), Estimate(25, 24, 26), Estimate(23.5, 23, 24.2), Estimate(math.nan), None]
     assert mark_best(PSNR, found) == ["", "best", "near", "", ""]
@@ -40,6 +41,7 @@ def test_best_and_overlapping_are_marked_by_direction():
 
 
 def test_baselines_and_rows_of_fewer_images_compete_with_nobody():
+    # kills: baseline-competes
     """Kills: the degraded input called best; a row of three images beside rows of six called best."""
     table = build_table(
         [(-1, "degraded input", row("input", 0, psnr=40.0)), (0, "a", row("nfe 1", 1, psnr=20.0)),
