@@ -221,7 +221,7 @@ class Reordered(torch.utils.data.Dataset):
 
 
 def test_order_and_batches_change_no_digit(run):
-    """kills: order-of-the-dataset, order-in-the-sum, one generator for a batch, rows of features in the dataset's order."""
+    """kills: order-of-the-dataset, order-in-the-sum, one generator for a batch, features in the dataset's order."""
     evaluated(run)
     wanted = json_of(run)
     for name, order, batch in (
