@@ -5,6 +5,7 @@ from typing import Any
 
 from i2i_bridge.data.cards import card_names, load_card
 from i2i_bridge.errors import UserError
+from i2i_bridge.methods.presets import method_preset, preset_names, preset_summary
 from i2i_bridge.protocols import load_protocol, protocol_file, protocol_names
 from i2i_bridge.recipe import load_recipe, recipe_file, recipe_names
 from i2i_bridge.registry import KINDS, did_you_mean
@@ -22,17 +23,24 @@ def listing(what: str) -> list[tuple[str, str]]:
         return [(name, _card_line(name)) for name in card_names()]
     if what == "protocols":
         return [(name, load_protocol(name).summary) for name in protocol_names()]
+    if what == "methods":
+        return [(name, preset_summary(name)) for name in preset_names()]
     if what in KINDS:
         return [(name, _documentation(KINDS[what].get(name)).split("\n")[0]) for name in KINDS[what].names()]
     raise UserError(f"'{what}' cannot be listed{did_you_mean(what, ['recipes', 'datasets', 'protocols', *KINDS])}")
 
 
-def description(name: str) -> str:
+def description(name: str, method: str | None = None) -> str:
     """A recipe or card as TOML, or a part's documentation and options.
+
+    Args:
+        method: Show the recipe of that name as this method makes it, every default written out.
 
     Raises:
         UserError: Nothing has this name; the message gives the nearest.
     """
+    if method is not None:
+        return load_recipe(name, preset=method_preset(method)).to_toml()
     recipes = recipe_names()
     if name.endswith(".toml"):
         load_recipe(name)
@@ -43,6 +51,8 @@ def description(name: str) -> str:
     if name in protocol_names():
         found.append(f"# protocol {name}\n{protocol_file(name).read_text(encoding='utf-8')}")
     found += [_part(kind, name) for kind, members in KINDS.items() if name in members.names()]
+    if name in preset_names() and name not in KINDS["methods"].names():
+        found.append(f"methods: {name}\n\n{preset_summary(name)}\n")
     if not found:
         members = [member for registered in KINDS.values() for member in registered.names()]
         raise UserError(
@@ -79,7 +89,9 @@ def _is_plumbing(kind: str, key: str, parameter: Any) -> bool:
     """Arguments that the library fills in, not the recipe."""
     if kind == "samplers":
         return parameter.kind is not parameter.KEYWORD_ONLY or key == "start"
-    return kind == "grids" or key == "split"
+    if kind == "methods":
+        return key in ("recipe", "network")
+    return kind == "grids" or key == "split" or (kind == "discriminators" and key == "in_channels")
 
 
 def _type_name(annotation: Any) -> str:

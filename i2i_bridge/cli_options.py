@@ -1,12 +1,22 @@
-"""Arguments that many verbs share."""
+"""Arguments and options that several verbs share, and what they mean."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from i2i_bridge import registry
 
+if TYPE_CHECKING:
+    from i2i_bridge.recipe import Recipe
+
+RecipeName = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="A shipped recipe (see `list recipes`) or a TOML file.")
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change, such as train.lr=1e-4 data.root=photos."),
+]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder that `train` wrote.")]
 Plugins = Annotated[
     list[Path] | None,
@@ -16,9 +26,30 @@ Plugins = Annotated[
         help="Import this file first; what it registers can be named. Repeatable.",
     ),
 ]
+MethodName = Annotated[
+    str | None,
+    typer.Option(
+        "--method",
+        metavar="NAME",
+        help="Another method on the same data: bridge, palette, flow, ot-ode, regression, pix2pix (`list methods`).",
+    ),
+]
 Device = Annotated[
     str | None, typer.Option(metavar="cpu|cuda", help="Where to compute. Default: CUDA where there is one.")
 ]
+
+
+def chosen_recipe(name: str, settings: list[str] | None, method: str | None) -> "Recipe":
+    """The recipe that the words on the command line mean, and the method laid over it."""
+    from i2i_bridge.methods.presets import method_preset
+    from i2i_bridge.recipe import load_recipe
+
+    return load_recipe(name, settings or [], None if method is None else method_preset(method))
+
+
+def run_folder(recipe: "Recipe", method: str | None) -> Path:
+    """Where a run goes unless --out says otherwise."""
+    return Path("runs") / (recipe.name if method is None else f"{recipe.name}-{method}")
 
 
 def load_plugins(plugins: list[Path] | None) -> None:

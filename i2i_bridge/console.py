@@ -36,8 +36,9 @@ def say_error(text: str) -> None:
 def training_line(progress: training.Progress) -> str:
     """A progress report as text."""
     left = int(progress.seconds_left)
+    companions = "".join(f"  {name} {loss:.4f}" for name, loss in progress.companions.items())
     return (
-        f"step {progress.step}/{progress.steps}  loss {progress.loss:.4f}  lr {progress.lr:.2e}  "
+        f"step {progress.step}/{progress.steps}  loss {progress.loss:.4f}{companions}  lr {progress.lr:.2e}  "
         f"|grad| {progress.grad_norm:.3f}  {progress.steps_per_second:.2f} it/s  data {progress.data_share:.0%}  "
         f"mem {progress.memory_gb:.1f} GB  ETA {left // 3600}:{left // 60 % 60:02d}:{left % 60:02d}"
     )
@@ -61,7 +62,9 @@ def training_display(steps: int) -> Iterator[Callable[[training.Progress | str],
             if isinstance(event, str):
                 bar.console.print(event, markup=False)
             else:
-                bar.update(task, completed=event.step, description=training_line(event))
+                # Two lines: of one, a terminal of 80 columns cuts the end off and leaves no room for the bar.
+                text = training_line(event).replace("  |grad|", "\n|grad|")
+                bar.update(task, completed=event.step, description=text)
 
         yield live
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from i2i_bridge import console
 
 if TYPE_CHECKING:
+    from i2i_bridge.data.loading import PairDataset
     from i2i_bridge.evaluation import Evaluation
     from i2i_bridge.recipe import Recipe
 
@@ -161,17 +162,18 @@ def _counted() -> Iterator[Callable[[int, int], None]]:
 
 
 def _show(result: "Evaluation", folder: Path) -> None:
+    from i2i_bridge.comparing import single_table
     from i2i_bridge.measuring import processes
-    from i2i_bridge.report import metrics_table
     from i2i_bridge.results import evaluation_folder
+    from i2i_bridge.tabulating import to_words
 
     if processes().rank:
         return
-    header, rows = metrics_table(result)
+    header, rows = to_words(single_table(result))
     step = f", step {result.step}" if result.step else ""
     # Not the table's title, which would be broken at the table's width.
     console.say(f"{result.recipe}, {result.method}{step}, {result.data.items} images, protocol {result.protocol.id}")
-    console.show_table("", header, [[text for text, _ in row] for row in rows], numbers=True)
+    console.show_table("", header, rows, numbers=True)
     for reason in result.skipped.values():
         console.say(f"not measured: {reason}")
     for warning in result.warnings:
@@ -186,13 +188,97 @@ def _show(result: "Evaluation", folder: Path) -> None:
 
 def report_run(run: Path, *, root: Path | None = None, device: str | None = None) -> None:
     """Write the report of an evaluated run folder."""
-    from i2i_bridge.evaluation import dataset_of, resolve_for
     from i2i_bridge.protocols import load_protocol
     from i2i_bridge.report import write_report
     from i2i_bridge.run import load_run
 
     loaded = load_run(run, device=device)
-    recipe = loaded.recipe
-    # Of the recipe's protocol; a list of images makes no difference to the pictures of the page.
-    dataset = dataset_of(recipe, resolve_for(recipe, recipe.evaluate.protocol, names=["any"]), root)
-    console.say(f"wrote {write_report(loaded, dataset, load_protocol(recipe.evaluate.protocol).name)}")
+    protocol = loaded.recipe.evaluate.protocol
+    page = write_report(loaded, _pairs(loaded.recipe, protocol, root), load_protocol(protocol).name)
+    console.say(f"wrote {page}")
+
+
+def compare_runs(
+    folders: list[Path],
+    out: Path,
+    *,
+    nfe: list[int] | None = None,
+    count: int | None = None,
+    protocol: str | None = None,
+    single_file: bool = False,
+    root: Path | None = None,
+    device: str | None = None,
+) -> None:
+    """Write the page of several evaluated folders; rows of runs that are missing are measured first.
+
+    None means what there is: the first run's own protocol, the NFE that were evaluated, the images too.
+    """
+    from i2i_bridge.comparing import Entry, open_entries
+    from i2i_bridge.data.loading import PairDataset
+    from i2i_bridge.errors import UserError
+    from i2i_bridge.page import check_out, write_page
+    from i2i_bridge.protocols import load_protocol
+    from i2i_bridge.recipe import load_recipe
+    from i2i_bridge.run import RECIPE_FILE, Run, load_run
+
+    check_out(out)
+    for folder in folders:
+        if not folder.is_dir():
+            raise UserError(f"{folder}: no such folder; give run folders, or scored folders of outside results")
+    recipes = [load_recipe(folder / RECIPE_FILE) for folder in folders if (folder / RECIPE_FILE).is_file()]
+    chosen = protocol or next((recipe.evaluate.protocol for recipe in recipes), "held-out")
+    for folder in folders:
+        with _counted() as done:
+            _complete(folder, chosen, nfe, count, root, device, done)
+
+    def opened(entry: Entry) -> tuple[Run, PairDataset] | None:
+        if entry.recipe is None:
+            return None
+        run = load_run(entry.folder, device=device)
+        return run, _pairs(run.recipe, chosen, root)
+
+    entries = open_entries(folders, load_protocol(chosen).name)
+    with console.counting("drawn") as done:
+        page = write_page(entries, out, opened, nfe=nfe, single_file=single_file, report=done)
+    console.say(f"wrote {page}")
+
+
+def _complete(
+    folder: Path,
+    protocol: str,
+    nfe: list[int] | None,
+    count: int | None,
+    root: Path | None,
+    device: str | None,
+    report: Callable[[int, int], None],
+) -> None:
+    """Measure what is asked for and not there; outside results have what they have."""
+    from i2i_bridge.evaluation import dataset_of, ensure_rows, evaluate, resolve_for
+    from i2i_bridge.protocols import load_protocol
+    from i2i_bridge.recipe import load_recipe
+    from i2i_bridge.results import evaluation_folder, read_evaluation
+    from i2i_bridge.run import RECIPE_FILE, load_run
+
+    if not (folder / RECIPE_FILE).is_file():
+        return
+    recipe = load_recipe(folder / RECIPE_FILE)
+    name = load_protocol(protocol).name
+    there: list[int] = []
+    if (evaluation_folder(folder, name) / "evaluation.json").is_file():
+        rows = read_evaluation(folder, name).rows
+        there = [int(row.name.removeprefix("nfe ")) for row in rows if row.name.startswith("nfe ")]
+    wanted = nfe or there or recipe.evaluate.nfe
+    if count is None:
+        ensure_rows(folder, wanted, protocol, report, root=root, device=device)
+        return
+    run, rules = load_run(folder, device=device), resolve_for(recipe, protocol, count=count)
+    metrics = list(rules.protocol.metrics or recipe.evaluate.metrics)
+    evaluate(run, dataset_of(recipe, rules, root), nfe=wanted, metrics=metrics, protocol=rules, report=report)
+
+
+def _pairs(recipe: "Recipe", protocol: str, root: Path | None) -> "PairDataset":
+    """The pairs that a page draws from."""
+    from i2i_bridge.evaluation import dataset_of, resolve_for
+
+    # A list of images makes no difference to the pictures of the page.
+    return dataset_of(recipe, resolve_for(recipe, protocol, names=["any"]), root)

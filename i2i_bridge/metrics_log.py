@@ -2,7 +2,6 @@
 
 import csv
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +25,10 @@ class MetricsLog:
             for row in rows:
                 self._append(row)
 
-    def write(self, record: Any) -> None:
-        """Append a dataclass as a row."""
+    def write(self, row: dict[str, Any]) -> None:
+        """Append a row, of the same names each time."""
         if self._writes:
-            self._append(asdict(record))
+            self._append(row)
 
     def _append(self, row: dict[str, Any]) -> None:
         with self._jsonl.open("a", encoding="utf-8") as stream:

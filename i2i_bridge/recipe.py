@@ -6,7 +6,7 @@ known one, and a run folder's `recipe.toml` is the resolved recipe, all that `re
 
 import json
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,17 +16,23 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from i2i_bridge import registry
 from i2i_bridge.degradations.base import Degradation
 from i2i_bridge.errors import UserError
+from i2i_bridge.guidances.availability import check_known
+from i2i_bridge.guidances.base import Guidance
 from i2i_bridge.processes import Process
 from i2i_bridge.proposals import Proposal
 from i2i_bridge.protocols import load_protocol
 from i2i_bridge.randomness import generator
-from i2i_bridge.registry import did_you_mean
+from i2i_bridge.registry import did_you_mean, nearest
 from i2i_bridge.settings import DataSettings, EvaluateSettings, Part, Reference, SampleSettings, Settings, TrainSettings
 from i2i_bridge.shipped import shipped_folder
 from i2i_bridge.targets import Target
 
 if TYPE_CHECKING:  # albumentations takes seconds to import
     from i2i_bridge.data.loading import PairDataset
+
+
+Preset = Callable[[dict[str, Any], frozenset[str]], dict[str, Any]]
+"""(a recipe's table, the keys that the user set) -> another table."""
 
 
 class Recipe(Settings):
@@ -38,6 +44,8 @@ class Recipe(Settings):
     data: DataSettings
     degradation: Part | None = None
     method: Part = Field(default={"name": "bridge"})
+    method_label: str = ""
+    """What tables and pages call the method; by default its name."""
     process: Part = Field(default={"name": "i2sb"})
     target: Part = Field(default={"name": "i2sb"})
     proposal: Part = Field(default={"name": "posterior"})
@@ -55,12 +63,14 @@ class Recipe(Settings):
             target.check(process)
         except ValueError as error:
             raise UserError(str(error)) from error
-        registry.METHODS.get(str(self.method.get("name")))
+        registry.METHODS.check(self.method, recipe=None, network=None)
+        self.method_label = self.method_label or str(self.method["name"])
         try:
             self.build_proposal().check(process)
             self._try_sampler(process)
         except ValueError as error:
             raise UserError(str(error)) from error
+        self._check_guidance(process)
         for metric in self.evaluate.metrics:
             registry.METRICS.get(metric)
         if not self.evaluate.protocol.endswith(".toml"):  # a file is read when it is used: it may lie elsewhere by then
@@ -97,6 +107,23 @@ class Recipe(Settings):
             return None
         degradation: Degradation = registry.DEGRADATIONS.build(self.degradation)
         return degradation
+
+    def build_guidance(self) -> Guidance | None:
+        """The guidance of `[sample]`, or None."""
+        if self.sample.guidance is None:
+            return None
+        guidance: Guidance = registry.GUIDANCES.build(self.sample.guidance)
+        return guidance
+
+    def _check_guidance(self, process: Process) -> None:
+        guidance = self.build_guidance()
+        if guidance is None or self.sample.guidance is None:
+            return
+        check_known(str(self.sample.guidance["name"]), self.build_degradation())
+        try:
+            guidance.check(process)
+        except ValueError as error:
+            raise UserError(str(error)) from error
 
     def data_table(self) -> Part:
         """The dataset kind and its options: the card's, `data.source` over it, `data.root` over both.
@@ -217,21 +244,26 @@ def recipe_file(name: str) -> Path:
     names = recipe_names()
     found = [known for known in names if name in (known, known.split("/")[-1])]
     if len(found) != 1:
-        hint = did_you_mean(name, names + [known.split("/")[-1] for known in names])
-        raise UserError(
-            f"no recipe '{name}'{hint}; `i2i-bridge list recipes` shows all"
-            if not found
-            else f"'{name}' could be {found}"
-        )
+        from i2i_bridge.data.cards import card_names
+
+        if found:
+            raise UserError(f"'{name}' could be {' or '.join(found)}; give the whole name")
+        if name in card_names():
+            raise UserError(f"'{name}' is a dataset card, not a recipe; name a recipe and give it data.card={name}")
+        if path.exists():
+            raise UserError(f"{name}: not a recipe; a recipe is a TOML file, or one of `i2i-bridge list recipes`")
+        hint = nearest(name, names + [known.split("/")[-1] for known in names])
+        raise UserError(f"no recipe '{name}'{hint}; `i2i-bridge list recipes` shows all")
     return shipped_folder("recipes") / f"{found[0]}.toml"
 
 
-def load_recipe(name: str | Path, overrides: Iterable[str] = ()) -> Recipe:
+def load_recipe(name: str | Path, overrides: Iterable[str] = (), preset: Preset | None = None) -> Recipe:
     """Read and check a recipe.
 
     Args:
         name: A TOML file, or the name of a shipped recipe.
         overrides: `key.key=value` settings with TOML values, as on the command line: `train.lr=1e-4`.
+        preset: Changes the table, overrides and card included, before the overrides are laid over it once more.
 
     Raises:
         UserError: The file or a setting is wrong; one line with file, key and value.
@@ -247,6 +279,11 @@ def load_recipe(name: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     for change in changes:
         _override(table, change)
     _take_in_card(table)
+    if preset is not None:
+        table = preset(table, frozenset(change.partition("=")[0] for change in changes))
+        for change in changes:
+            _override(table, change)
+        _take_in_card(table)
     return parse_recipe(table, f"{name} with {' '.join(changes)}" if changes else str(path))
 
 

@@ -3,7 +3,7 @@
 runs/NAME/  recipe.toml  checkpoints/  metrics.jsonl  metrics.csv  samples/  evaluation/  report/
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,7 +39,7 @@ AnyImage = str | Path | Image.Image | np.ndarray
 
 def build_method(recipe: "Recipe", network: nn.Module) -> Method:
     """The method that a recipe describes, around a network."""
-    method: Method = registry.METHODS.get(str(recipe.method["name"]))(recipe, network)
+    method: Method = registry.METHODS.build(recipe.method, recipe=recipe, network=network)
     return method
 
 
@@ -143,12 +143,13 @@ class Run:
         if not 1 <= calls <= 1000:
             raise UserError(f"nfe {calls}: give a number from 1 to 1000")
         height, width = batch["x_1"].shape[-2:]
-        stride = int(getattr(self.method.network, "stride", 1))
-        padded = {
-            name: pad_to_stride(value, stride).to(self.device)
+        stride, smallest = network_geometry(self.method.network)
+        padded: dict[str, Any] = {
+            name: pad_to_stride(value, stride, smallest).to(self.device)
             for name, value in batch.items()
             if name in ("x_1", "mask", "condition")
         }
+        padded["size"] = (height, width)
         # Not a `with` around the yields: a generator must not leave inference mode on for its caller.
         states = self.method.walk(padded, nfe=calls, generator=generator)
         while True:
@@ -165,15 +166,25 @@ def degraded_batch(degraded: Any) -> dict[str, Tensor]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def pad_to_stride(x: Tensor, stride: int) -> Tensor:
-    """Reflect an image (B, C, H, W) at its right and lower edge until both sides are multiples of stride, two at least.
+def network_geometry(network: nn.Module) -> tuple[int, int]:
+    """What a network asks of both sides of an image: multiples of the first number, not below the second.
 
-    Repeats the reflection where the image is smaller than the padding. One multiple would leave a single value per
-    channel in the network's lowest level, too few to normalise.
+    By default two multiples: one would leave a single value per channel in the lowest level, too few to normalise. A
+    network that can do with less says so by `smallest_side`.
+    """
+    stride = int(getattr(network, "stride", 1))
+    said = (getattr(part, "smallest_side", None) for part in network.modules())
+    return stride, next((int(side) for side in said if side is not None), 2 * stride)
+
+
+def pad_to_stride(x: Tensor, stride: int, smallest: int) -> Tensor:
+    """Reflect an image (B, C, H, W) at its right and lower edge to multiples of stride, `smallest` at least.
+
+    Repeats the reflection where the image is smaller than the padding.
     """
     for axis in (-2, -1):
         side = x.shape[axis]
-        missing = max(-side % stride, 2 * stride - side)
+        missing = max(-side % stride, smallest - side)
         if missing:
             # 0 1 2 3 2 1 0 1 ...: reflection without repeating the edge, of any length.
             period = max(2 * (side - 1), 1)
@@ -227,22 +238,29 @@ def resolve_device(name: str | torch.device | None) -> torch.device:
     return device
 
 
-def load_run(folder: str | Path, *, device: str | torch.device | None = None) -> Run:
+def load_run(folder: str | Path, *, device: str | torch.device | None = None, sample: Iterable[str] = ()) -> Run:
     """Open a run folder for restoring.
 
     Args:
         folder: The folder that `train` wrote.
         device: By default CUDA where there is one, else the CPU.
+        sample: Other settings of [sample] than the run's own, such as "sample.guidance.name=ddnm".
 
     Raises:
-        UserError: The folder is missing or holds no whole checkpoint, or there is no such device.
+        UserError: The folder is missing or holds no whole checkpoint, there is no such device, or a setting is wrong or
+            would need another training.
     """
     from i2i_bridge.recipe import load_recipe
 
-    folder = Path(folder)
+    folder, changes = Path(folder), list(sample)
+    for change in changes:
+        if not change.startswith("sample."):
+            raise UserError(
+                f"'{change}': a trained run takes other settings of [sample] only, such as sample.clip=true"
+            )
     if not (folder / RECIPE_FILE).is_file():
         raise UserError(f"{folder}: not a run folder (it has no {RECIPE_FILE})")
-    recipe = load_recipe(folder / RECIPE_FILE)
+    recipe = load_recipe(folder / RECIPE_FILE, changes)
     checkpoint, _ = latest_checkpoint(folder / "checkpoints")
     if checkpoint is None:
         raise UserError(f"{folder}: no checkpoint yet; train it first")

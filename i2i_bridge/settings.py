@@ -63,6 +63,8 @@ class TrainSettings(Settings):
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     schedule: Literal["constant", "linear", "cosine", "step"] = "constant"
     """`linear` and `cosine` fall to 0 at the last step; `step` multiplies by lr_gamma every lr_step steps."""
+    decay_from: Annotated[int, Field(ge=0)] | None = None
+    """Step from which `linear` and `cosine` fall; until then the rate stays. Default: the end of the warm-up."""
     lr_gamma: Annotated[float, Field(gt=0, le=1)] = 0.99
     lr_step: Positive = 1000
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
@@ -83,7 +85,8 @@ class TrainSettings(Settings):
         """Learning rate of a step (counted from 0): a pure function, so there is no scheduler state to lose."""
         if step < self.warmup_steps:
             return self.lr * (step + 1) / self.warmup_steps
-        done = (step - self.warmup_steps) / max(self.steps - self.warmup_steps, 1)
+        start = max(self.warmup_steps, self.decay_from or 0)
+        done = max(step - start, 0) / max(self.steps - start, 1)
         if self.schedule == "linear":
             return self.lr * max(1 - done, 0.0)
         if self.schedule == "cosine":
@@ -100,6 +103,8 @@ class SampleSettings(Settings):
     grid: str = "uniform"
     nfe: Annotated[int, Field(ge=1, le=1000)] = 10
     clip: bool = False
+    guidance: Part | None = None
+    """Moves x_0_hat towards what X_1 says of X_0; needs a linear [degradation]."""
 
 
 class EvaluateSettings(Settings):

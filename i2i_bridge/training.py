@@ -8,8 +8,7 @@ last checkpoint was, and ends with the same bits as a run that was never stopped
 import math
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +24,12 @@ from i2i_bridge.files import write_whole
 from i2i_bridge.images import Picture, write_picture
 from i2i_bridge.metrics_log import MetricsLog
 from i2i_bridge.montage import montage
-from i2i_bridge.randomness import generator, global_seed, key
+from i2i_bridge.randomness import generator
 from i2i_bridge.recipe import Recipe, load_recipe
-from i2i_bridge.run import RECIPE_FILE, Run, build_method
+from i2i_bridge.run import RECIPE_FILE, Run, network_geometry
+from i2i_bridge.stepping import training_step
 from i2i_bridge.targets import estimate_moments
-from i2i_bridge.train_state import TrainState
+from i2i_bridge.train_state import NETWORK, TrainState
 
 
 @dataclass(frozen=True)
@@ -39,14 +39,23 @@ class Progress:
     step: int
     steps: int
     loss: float
+    """The network's."""
     lr: float
     grad_norm: float
+    """The network's, before clipping."""
     steps_per_second: float
     data_share: float
     """Share of the time spent waiting for data, 0 to 1."""
     memory_gb: float
     """Peak so far: of the device, or of this process on a CPU."""
     seconds_left: float
+    companions: dict[str, float] = field(default_factory=dict)
+    """Losses of what is trained beside the network, by name."""
+
+    def row(self) -> dict[str, float]:
+        """All numbers by name, for a table: a companion's loss is `loss_NAME`."""
+        row = {name: value for name, value in vars(self).items() if name != "companions"}
+        return row | {f"loss_{name}": value for name, value in self.companions.items()}
 
 
 @dataclass(frozen=True)
@@ -119,10 +128,7 @@ def train(
     if checkpoint is not None:
         report(f"resuming {folder} at step {state.step} of {settings.steps}")
     log = MetricsLog(folder, after_step=state.step, writes=accelerator.is_main_process)
-    method = build_method(recipe, accelerator.prepare(state.network))
     dtype = resolve_precision(settings.precision, accelerator.device)
-    share = settings.batch_size // ranks
-    micro = settings.micro_batch or share
 
     def save() -> None:
         if accelerator.is_main_process:
@@ -138,27 +144,7 @@ def train(
         # What a degradation drew is for people to read; no method does.
         batch = {name: _to(value, accelerator.device) for name, value in batch.items() if name != "parameters"}
         window.working()
-        first = state.step * settings.batch_size + rank * share
-        loss = torch.zeros((), device=accelerator.device)
-        for start in range(0, share, micro):
-            stop_at = min(start + micro, share)
-            part = {name: value[start:stop_at] for name, value in batch.items()}
-            # Keyed by the global sample index: neither micro-batch nor process count changes t or noise.
-            draws = [generator(settings.seed, "t and noise", first + i) for i in range(start, stop_at)]
-            last = stop_at == share
-            with nullcontext() if last else accelerator.no_sync(method.network):
-                # Dropout draws from torch's global generator.
-                dropout = key(settings.seed, "dropout", first + start)
-                with (
-                    global_seed(dropout, accelerator.device),
-                    torch.autocast(accelerator.device.type, dtype, enabled=dtype != torch.float32),
-                ):
-                    losses = list(method.losses(part, draws))
-                weighted = sum(value for _, value in losses) * ((stop_at - start) / share)
-                accelerator.backward(weighted)
-                loss += weighted.detach()
-        norm = state.update(settings.learning_rate(state.step))
-        window.add(loss, norm)
+        window.add(*training_step(state, batch, accelerator, dtype))
 
         stopped = _any(accelerator, stop())
         last_step = state.step == settings.steps
@@ -171,7 +157,7 @@ def train(
             )
         if logs:
             progress = window.progress(state.step, settings.steps, settings.learning_rate(state.step - 1), accelerator)
-            log.write(progress)
+            log.write(progress.row())
             report(progress)
         if saves:
             save()
@@ -196,8 +182,8 @@ class _Window:
 
     def restart(self) -> None:
         self.steps, self.wait, self.busy = 0, 0.0, 0.0
-        self.losses: list[Tensor] = []
-        self.norms: list[Tensor] = []
+        self.losses: list[dict[str, Tensor]] = []
+        self.norms: list[dict[str, Tensor]] = []
         self.mark = time.perf_counter()
 
     def waiting(self) -> None:
@@ -210,18 +196,23 @@ class _Window:
         self.wait += now - self.mark
         self.mark = now
 
-    def add(self, loss: Tensor, norm: Tensor) -> None:
+    def add(self, losses: dict[str, Tensor], norms: dict[str, Tensor]) -> None:
         self.steps += 1
-        self.losses.append(loss)
-        self.norms.append(norm)
+        self.losses.append(losses)
+        self.norms.append(norms)
 
     def is_finite(self, accelerator: Any) -> bool:
         """Whether all losses and gradients since the last report are numbers, on every process."""
-        return not _any(accelerator, not all(map(math.isfinite, torch.stack(self.losses + self.norms).tolist())))
+        seen = torch.stack([value for step in self.losses + self.norms for value in step.values()])
+        return not _any(accelerator, not bool(seen.isfinite().all()))
 
     def progress(self, step: int, steps: int, lr: float, accelerator: Any) -> Progress:
-        loss = accelerator.reduce(torch.stack(self.losses).mean(), reduction="mean").item()
-        norm = torch.stack(self.norms).mean().item()
+        losses = {
+            name: accelerator.reduce(torch.stack([step[name] for step in self.losses]).mean(), reduction="mean").item()
+            for name in self.losses[0]
+        }
+        loss = losses.pop(NETWORK)
+        norm = torch.stack([step[NETWORK] for step in self.norms]).mean().item()
         self.waiting()
         seconds = max(self.busy + self.wait, 1e-9)
         rate = self.steps / seconds
@@ -235,6 +226,7 @@ class _Window:
             self.wait / seconds,
             _peak_memory(accelerator.device),
             (steps - step) / rate,
+            losses,
         )
         self.restart()
         return shown
@@ -305,18 +297,18 @@ def _resolved(folder: Path, recipe: Recipe, dataset: PairDataset, *, started: bo
 
 
 def _check_size(recipe: Recipe, state: TrainState) -> None:
-    size, stride = recipe.data.size, int(getattr(state.network, "stride", 1))
+    size, (stride, smallest) = recipe.data.size, network_geometry(state.network)
     height, width = (size, size) if isinstance(size, int) else size
-    # One multiple leaves a single value per channel in the lowest level, too few to normalise.
-    if height % stride or width % stride or min(height, width) < 2 * stride > 2:
+    if height % stride or width % stride or (stride > 1 and min(height, width) < smallest):
+        least = f", {smallest // stride} at least" if smallest > stride else ""
         raise UserError(
             f"data.size {size}: the network halves its input {stride.bit_length() - 1} times, so both sides must be "
-            f"multiples of {stride}, two at least; change data.size, or network.channel_mult"
+            f"multiples of {stride}{least}; change data.size, or the network's levels"
         )
 
 
 def _essence(recipe: Recipe) -> dict[str, Any]:
-    table = recipe.model_dump(mode="json", exclude={"summary", "reference", "sample", "evaluate"})
+    table = recipe.model_dump(mode="json", exclude={"summary", "reference", "sample", "evaluate", "method_label"})
     table["train"] = {key: value for key, value in table["train"].items() if key not in FREE_TO_CHANGE}
     return table
 
@@ -335,7 +327,7 @@ def _draw_samples(
     folder: Path, recipe: Recipe, state: TrainState, validation: PairDataset, device: torch.device, rows: int = 4
 ) -> None:
     """samples/step-N.png: X_1 | NFE 1 | NFE of the recipe | X_0, of the first validation images."""
-    run = Run(folder, recipe, build_method(recipe, state.ema), state.step, device)
+    run = Run(folder, recipe, state.method.with_network(state.ema), state.step, device)
     table: list[list[Tensor]] = []
     counts = sorted({1, recipe.sample.nfe})
     header = ["degraded", *(f"NFE {nfe}" for nfe in counts), "clean"]

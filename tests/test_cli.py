@@ -83,7 +83,7 @@ def test_the_whole_way(call, workplace):
     ):
         assert (run / file).is_file(), file
     code, out, _ = call("evaluate", "runs/a", "--nfe", "1", "2", "5", "-n", "1", "--device", "cpu")
-    assert code == 0 and [int(n) for n in re.findall(r"restored +(\d+)", out)] == [1, 2, 5]
+    assert code == 0 and [int(n) for n in re.findall(r"bridge +(\d+)", out)] == [1, 2, 5]
     code, out, _ = call("restore", "runs/a", "photos", "out", "--nfe", "3", "--device", "cpu")
     assert code == 0 and "wrote 8 images to out (3 network calls each)" in out
     assert sorted(path.name for path in Path("out").iterdir()) == [f"{i}.png" for i in range(8)]
@@ -95,11 +95,43 @@ def test_the_whole_way(call, workplace):
     assert code == 0 and "resuming runs/a at step 3 of 5" in out
 
 
+def test_compare(call, workplace):
+    """Kills: rows that --nfe asks for not measured; other images compared; a page written over what is not one."""
+    for out, more in (("runs/a", ()), ("runs/b", ("process.name=ot-ode",))):
+        assert call("train", "small.toml", *more, "--out", out, "--device", "cpu")[0] == 0
+    code, out, _ = call("compare", "runs/a", "runs/b", "--nfe", "1", "3", "-n", "2", "--device", "cpu")
+    assert code == 0 and "wrote runs/compare/index.html" in out
+    text = Path("runs/compare/index.html").read_text(encoding="utf-8")
+    assert "bridge (a), NFE 3" in text and "bridge (b), NFE 3" in text and "NFE 2" not in text
+    assert "every seed gives the same image" in text and "spread at most" in text
+    rows = Path("runs/compare/table.csv").read_text().splitlines()
+    assert [row.split(",")[:3] for row in rows[1:]] == [
+        ["degraded input", "0", "2"], ["bridge (a)", "1", "2"], ["bridge (a)", "3", "2"], ["bridge (b)", "1", "2"],
+        ["bridge (b)", "3", "2"],
+    ]  # fmt: skip
+    code, _, _ = call("compare", "runs/b", "--out", "one", "--single-file", "--device", "cpu")
+    assert code == 0 and [file.name for file in Path("one").iterdir()] == ["index.html"]
+    for words, part in (
+        (["runs/a", "nowhere"], "nowhere: no such folder"),
+        (["runs/a", "runs/a"], "given twice"),
+        (["runs/a", "photos"], "not evaluated yet"),
+        (["runs/a", "--out", "photos"], "not a page of ours"),
+        (["runs/a", "--protocol", "held-in"], "did you mean 'held-out'"),
+    ):
+        code, _, err = call("compare", *words, "--device", "cpu")
+        assert code == 2 and part in err and err.count("\n") == 1, err
+    # Others of the images than runs/b: a number of them, or of another seed's masks and noise.
+    assert call("evaluate", "runs/a", "-n", "1", "--nfe", "1", "--device", "cpu")[0] == 0
+    code, _, err = call("compare", "runs/a", "runs/b", "--device", "cpu")
+    assert code == 2 and "not comparable" in err and "n is 1 and 2" in err and err.count("\n") == 1
+    assert Path("runs/compare/index.html").read_text(encoding="utf-8") == text, "the old page stays"
+
+
 def test_a_folder_of_outside_images_is_scored_as_a_run_is(call, workplace):
     assert call("train", "small.toml", "--out", "runs/a", "--device", "cpu")[0] == 0
     code, out, _ = call("evaluate", "runs/a", "--nfe", "1", "--device", "cpu")
     assert code == 0 and "protocol held-out@1 " in out and "note: only" in out and re.search(r"\[\d+\.\d\d, ", out)
-    own = next(line for line in out.splitlines() if line.startswith("restored"))
+    own = next(line for line in out.splitlines() if line.startswith("bridge"))
     pictures = "runs/a/evaluation/held-out/images/nfe-1"
     for what in ("runs/a", "small.toml"):
         code, out, err = call(
@@ -192,6 +224,11 @@ def test_check_lists_all_problems_in_one_pass(call, workplace):
 BAD = [
     (["train", "nope"], "no recipe 'nope'"),
     (["train", "none.toml"], "none.toml: no such recipe file"),
+    (["train", "photos"], "photos: not a recipe"),
+    (["copy", "my-pair", "mine.toml"], "no recipe or dataset card 'my-pair'; did you mean 'my-pairs'"),
+    (["copy", "demo/deblur"], "Missing argument 'file'; see i2i-bridge copy --help"),
+    (["check", "nowhere"], "nowhere: no such folder, dataset card or recipe"),
+    (["check", "demo/debluur"], "did you mean 'demo/deblur'"),
     (["train", "small.toml", "train.lrr=1"], "did you mean 'lr'"),
     (["train", "small.toml", "train.lr=fast"], "train.lr"),
     (["train", "small.toml", "data.root=nowhere"], "nowhere: no such folder"),
@@ -252,8 +289,15 @@ def test_every_mistake_is_one_line_and_exit_code_2(call, workplace, words, part)
     code, out, err = call(*words)
     assert code == 2, (out, err)
     assert err.startswith("error: ") and err.count("\n") == 1 and part in err
+    assert len(err) < 400, "more than a person reads"
     assert "Traceback" not in err + out
     assert sorted(workplace.rglob("*")) == before, "something half-written"
+
+
+def test_nothing_typed_shows_the_help_alone(call):
+    for words, verb in (([], "restore"), (["data"], "fetch")):
+        code, out, err = call(*words)
+        assert code == 2 and verb in out + err and "error:" not in out + err
 
 
 def test_debug_shows_the_traceback(workplace):

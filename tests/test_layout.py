@@ -15,23 +15,33 @@ PACKAGE = ROOT / "i2i_bridge"
 # Top of the list knows nothing of what is below it. A package stands for its files.
 ROOMS = [
     "errors", "shipped", "files", "randomness", "registry", "images", "montage", "processes", "official_grid",
-    "targets", "proposals", "time_grids", "samplers", "guidance", "contracts", "degradations", "networks", "data",
-    "unpacking", "downloading", "fetching", "weights",
-    "metrics", "settings", "protocols", "recipe", "methods", "checkpoint", "metrics_log", "run", "train_state",
-    "training", "results", "records", "scoring", "subjects", "measuring", "evaluation",
-    "restoring", "degrading", "report", "inspecting", "checking", "registering",
-    "doctor", "catalogue", "console", "jobs", "cli_options", "cli_data", "cli_evaluate", "cli_weights", "cli",
+    "targets", "proposals", "time_grids", "samplers", "guidance", "contracts", "degradations", "guidances", "networks",
+    "data", "unpacking", "downloading", "fetching", "weights",
+    "metrics", "settings", "protocols", "recipe", "methods", "checkpoint", "metrics_log", "run", "importing",
+    "train_state", "stepping", "training", "results", "records", "scoring", "subjects", "measuring", "evaluation",
+    "restoring", "degrading", "tabulating", "comparing", "pictures", "sheets", "figures", "gallery", "page", "report",
+    "inspecting", "checking", "registering", "doctor", "catalogue", "console", "jobs",
+    "cli_options", "cli_compare", "cli_data", "cli_evaluate", "cli_import", "cli_weights", "cli",
 ]  # fmt: skip
 ONLY_IN = {
     "rich": {"console.py"},
-    "typer": {"cli.py", "cli_options.py", "cli_data.py", "cli_evaluate.py", "cli_weights.py"},
+    "typer": {
+        "cli.py",
+        "cli_options.py",
+        "cli_compare.py",
+        "cli_data.py",
+        "cli_evaluate.py",
+        "cli_import.py",
+        "cli_weights.py",
+    },
     "click": {"cli.py"},
     "accelerate": {"training.py", "measuring.py"},
     "albumentations": {"data/transforms.py"},
     "kornia": {"degradations/jpeg.py", "degradations/kernel_blur.py"},
     "lpips": {"metrics/perceptual.py"},
     "torchmetrics": {"metrics/fidelity.py"},
-    "matplotlib": {"report.py"},
+    "matplotlib": {"figures.py"},
+    "jinja2": {"page.py"},
     "lmdb": {"data/lmdb_store.py"},
     "datasets": {"data/hub.py"},
     "torchvision": {"data/vision.py", "doctor.py", "metrics/extractors.py"},
@@ -80,7 +90,7 @@ def test_heavy_libraries_stay_in_their_rooms():
 
 
 def test_nothing_dangerous_is_called():
-    """No pickle, eval, shell; torch.load only with weights_only, in the one file that reads foreign weights."""
+    """No pickle, eval, shell; torch.load only with weights_only, in the files that read foreign weights."""
     for file in sources():
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call):
@@ -96,7 +106,9 @@ def test_nothing_dangerous_is_called():
                 keywords = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
                 assert keywords.get("shell") != "True", f"{file}: shell=True"
                 if called == "torch.load":
-                    assert file.name == "weights.py" and keywords.get("weights_only") == "True", f"{file}: torch.load"
+                    assert file.name in ("weights.py", "importing.py") and keywords.get("weights_only") == "True", (
+                        f"{file}: torch.load"
+                    )
 
 
 def test_data_folders_hold_data_only():
@@ -113,7 +125,10 @@ def fresh(code):
 
 
 def test_import_is_light():
-    """`import i2i_bridge` and its public names need no heavy library, and take < 0.3 s beyond torch."""
+    """`import i2i_bridge` and its public names need no heavy library, and take < 0.3 s beyond torch.
+
+    Of the processor: on a machine with other work, the clock on the wall says nothing.
+    """
     heavy = [
         "torchvision",
         "kornia",
@@ -132,8 +147,8 @@ def test_import_is_light():
         "datasets",
     ]
     code = (
-        "import torch, sys, time; t = time.perf_counter(); import i2i_bridge; "
-        f"print(time.perf_counter() - t, [m for m in {heavy} if m in sys.modules])"
+        "import torch, sys, time; t = time.process_time(); import i2i_bridge; "
+        f"print(time.process_time() - t, [m for m in {heavy} if m in sys.modules])"
     )
     runs = [fresh(code).split(" ", 1) for _ in range(3)]
     assert all(loaded == "[]" for _, loaded in runs), runs

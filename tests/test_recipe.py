@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from i2i_bridge.data.cards import load_card
 from i2i_bridge.errors import UserError
 from i2i_bridge.recipe import load_recipe, parse_recipe, recipe_file, recipe_names
 from i2i_bridge.run import build_method
@@ -10,6 +11,7 @@ NINE = {"jpeg-5", "jpeg-10", "sr4x-pool", "sr4x-bicubic", "blur-uniform", "blur-
 }
 SPLITS = ("train", "validation")
 FOUR = {"edges2shoes", "edges2handbags", "day2night", "colorization"}
+PIX2PIX = {f"{name}-pix2pix" for name in ("edges2shoes", "edges2handbags", "day2night", "facades")}
 
 
 def small(**changes):
@@ -28,6 +30,7 @@ def small(**changes):
 def test_the_tasks_of_the_paper_are_there():
     names = set(recipe_names())
     assert {f"restoration/{name}" for name in NINE} | {f"translation/{name}" for name in FOUR} <= names
+    assert {f"translation/{name}" for name in (*PIX2PIX, "facades")} <= names
     assert {f"demo/{name}" for name in ("deblur", "sr4x", "jpeg", "inpaint", "colorize", "pairs")} <= names
 
 
@@ -54,8 +57,13 @@ def test_every_shipped_recipe_is_built_and_stepped(name):
                 }
             }
         )
+    if recipe.network["name"] == "pix2pix-unet":
+        with torch.device("meta"):
+            assert sum(p.numel() for p in recipe.build_network().parameters()) == 54_413_955
+        recipe = recipe.model_copy(update={"network": recipe.network | {"levels": 6, "channels": 4}})
+        assert not recipe.condition_channels  # it sees X_1 itself
     # The paper's restoration models see X_t alone; small ones of ours may see X_1 as well.
-    if recipe.task == "translation" or not name.startswith("demo/"):
+    elif recipe.task == "translation" or not name.startswith("demo/"):
         assert bool(recipe.network.get("condition_channels")) == (recipe.task == "translation")
     method = build_method(recipe, recipe.build_network())
     g = torch.Generator().manual_seed(0)
@@ -66,7 +74,7 @@ def test_every_shipped_recipe_is_built_and_stepped(name):
         degraded = degradation(x_0, [torch.Generator().manual_seed(i) for i in range(2)])
         fields = {"x_1": degraded.x_1, "mask": degraded.mask, "condition": degraded.condition}
         batch |= {key: value for key, value in fields.items() if value is not None}
-    ((_, loss),) = method.losses(batch, g)
+    *_, (_, loss) = method.losses(batch, g)
     loss.backward()
     gradients = [p.grad for p in method.network.parameters() if p.grad is not None]
     assert any(float(gradient.abs().sum()) > 0 for gradient in gradients)
@@ -98,6 +106,38 @@ def test_learning_rate_is_a_function_of_the_step():
     assert [linear(0), linear(50), linear(100)] == pytest.approx([1.0, 0.5, 0.0])
 
 
+def test_the_rate_may_stay_before_it_falls():
+    # kills: decay-from-ignored
+    settings = {"steps": 100, "lr": 1.0, "warmup_steps": 10, "schedule": "linear", "decay_from": 60}
+    rate = parse_recipe(small(train=settings), "x").train.learning_rate
+    assert [rate(n) for n in (4, 9, 10, 59, 60, 70, 80, 100)] == pytest.approx([0.5, 1, 1, 1, 1, 0.75, 0.5, 0])
+    cosine = parse_recipe(small(train=settings | {"schedule": "cosine"}), "x").train.learning_rate
+    assert [cosine(n) for n in (60, 80, 100)] == pytest.approx([1, 0.5, 0], abs=1e-12)
+    # Longer than the run: it never falls.
+    late = parse_recipe(small(train=settings | {"decay_from": 500}), "x").train.learning_rate
+    assert late(100) == 1
+
+
+def test_pix2pix_settings_of_the_paper():
+    """Steps = epochs x floor(pairs / batch)."""
+    for name, epochs, batch in (
+        ("edges2shoes", 15, 4),
+        ("edges2handbags", 15, 4),
+        ("day2night", 17, 4),
+        ("facades", 200, 1),
+    ):
+        recipe = load_recipe(f"{name}-pix2pix")
+        card = load_card(recipe.data.card)
+        train = recipe.train
+        assert train.steps == epochs * (card.splits["train"] // batch) and train.batch_size == batch
+        assert (train.lr, train.betas, train.ema_decay) == (2e-4, (0.5, 0.999), 0.0)
+        jitter = (recipe.data.load_size, recipe.data.crop, recipe.data.flip)
+        assert jitter == ((None, "center", False) if "edges" in name else (286, "random", True))
+        bridge = load_recipe(f"translation/{name}")
+        assert (recipe.data, recipe.degradation) == (bridge.data, bridge.degradation)
+    assert train.learning_rate(39_999) == 2e-4 and train.learning_rate(60_000) == pytest.approx(1e-4)
+
+
 @pytest.mark.parametrize(
     ("changes", "part"),
     [
@@ -109,6 +149,9 @@ def test_learning_rate_is_a_function_of_the_step():
         ({"task": "restore"}, "task: .*'restoration' or 'translation'"),
         ({"data": {"size": [16]}}, "data.size"),
         ({"data": {"root": "x", "resize": "streched"}}, "data.resize"),
+        ({"method": {"name": "pix2pics"}}, "unknown method 'pix2pics'; did you mean 'pix2pix'"),
+        ({"method": {"name": "pix2pix", "inference": "test"}}, "method 'pix2pix': inference"),
+        ({"method": {"name": "bridge", "l1_weight": 1.0}}, "unknown key 'l1_weight'"),
         ({"process": {"name": "i2bs"}}, "unknown process 'i2bs'; did you mean 'i2sb'"),
         ({"process": {"name": "i2sb", "beta": 1.0}}, "unknown key 'beta'; did you mean 'beta_m"),
         ({"process": {"name": "i2sb", "beta_max": -1.0}}, "must be positive"),

@@ -8,12 +8,15 @@ from typing import Any
 from torch import Tensor, nn
 
 from i2i_bridge import registry
+from i2i_bridge.degradations.base import Degradation, Degraded
 from i2i_bridge.guidance import predictor
-from i2i_bridge.methods.base import Batch
+from i2i_bridge.guidances.base import Guidance, Guided, measure
+from i2i_bridge.methods.base import Batch, condition_of
 from i2i_bridge.processes import Process
 from i2i_bridge.proposals import PosteriorProposal, Proposal
 from i2i_bridge.randomness import Generator, rand
 from i2i_bridge.recipe import Recipe
+from i2i_bridge.registry import register_method
 from i2i_bridge.samplers import Sampler, ancestral
 from i2i_bridge.targets import Target
 from i2i_bridge.time_grids import TimeGrid, uniform
@@ -27,6 +30,7 @@ class Bridge:
         network: Called as network(x_t, t, condition).
         condition: Whether the network sees X_1 (or the pair's own condition): eps(X_t, t, X_1).
         sampler_options: Keyword options of the sampler.
+        guidance: Moves x_0_hat towards what X_1 says of A X_0, with A of `degradation`.
     """
 
     network: nn.Module
@@ -38,10 +42,16 @@ class Bridge:
     sampler_options: dict[str, Any] = field(default_factory=dict)
     grid: TimeGrid = uniform
     clip: bool = False
+    guidance: Guidance | None = None
+    degradation: Degradation | None = None
 
     def with_network(self, network: nn.Module) -> "Bridge":
         """The same bridge around another network."""
         return dataclasses.replace(self, network=network)
+
+    def companions(self) -> dict[str, nn.Module]:
+        """None."""
+        return {}
 
     def losses(self, batch: Batch, generator: Generator) -> Iterator[tuple[str, Tensor]]:
         """Mean squared error to the target at t ~ U(0, 1] (Eq. 12), over unknown pixels where there is a mask.
@@ -55,36 +65,39 @@ class Bridge:
         x_t = self.proposal.sample(self.process, x_0, x_1, t, generator)
         wanted = self.target.of(self.process, x_0, x_1, x_t, t)
         time = self.process.network_time(t).to(x_t.device)
-        output = self.network(self.target.network_input(self.process, x_t, t), time, self._condition(batch))
+        output = self.network(
+            self.target.network_input(self.process, x_t, t), time, condition_of(batch, self.condition)
+        )
         error = (output.float() - wanted).square()
-        yield "bridge", (error if mask is None else error * mask).mean()
+        yield "network", (error if mask is None else error * mask).mean()
 
     def walk(self, batch: Batch, *, nfe: int, generator: Generator) -> Iterator[Tensor]:
         """The sampler's states; the last is the restored image. Exactly nfe network calls."""
         x_1 = batch["x_1"]
+        times = self.grid(self.process, nfe)
         predict_x0 = predictor(
             self.network,
             self.process,
             self.target,
             x_1,
-            condition=self._condition(batch),
+            condition=condition_of(batch, self.condition),
             mask=batch.get("mask"),
             clip=self.clip,
+            guide=self._guide(batch, times),
         )
-        times = self.grid(self.process, nfe)
         sample: Callable[..., Iterator[Tensor]] = self.sampler
         return sample(self.process, predict_x0, x_1, times, generator, **self.sampler_options)
 
-    def _condition(self, batch: Batch) -> Tensor | None:
-        if not self.condition:
+    def _guide(self, batch: Batch, times: Tensor) -> Guided | None:
+        if self.guidance is None or self.degradation is None:
             return None
-        given: Tensor | None = batch.get("condition")
-        return batch["x_1"] if given is None else given
+        degraded = Degraded(batch["x_1"], batch.get("mask"), batch.get("condition"))
+        return Guided(self.guidance, self.process, measure(self.degradation, degraded, batch.get("size")), times)
 
 
-@registry.METHODS.register("bridge")
+@register_method("bridge")
 def from_recipe(recipe: Recipe, network: nn.Module) -> Bridge:
-    """The bridge that a recipe describes, around a network."""
+    """Diffusion bridge from X_1 to X_0 (I2SB, and Palette, flow and OT-ODE by their [process]); no options."""
     return Bridge(
         network,
         recipe.build_process(),
@@ -95,4 +108,6 @@ def from_recipe(recipe: Recipe, network: nn.Module) -> Bridge:
         sampler_options=recipe.sampler_options(),
         grid=registry.TIME_GRIDS.get(recipe.sample.grid),
         clip=recipe.sample.clip,
+        guidance=recipe.build_guidance(),
+        degradation=recipe.build_degradation(),
     )

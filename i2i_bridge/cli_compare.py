@@ -1,0 +1,39 @@
+"""The verb `i2i-bridge compare`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from i2i_bridge.cli_options import Device, Plugins, load_plugins
+from i2i_bridge.jobs import compare_runs
+
+
+def compare(
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Run folders, and scored folders of outside results.")
+    ],
+    nfe: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--nfe", min=1, max=1000, metavar="N...",
+            help="Network calls per image: --nfe 1 5 20; what is missing is evaluated. Default: what there is.",
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The page's folder.")] = Path("runs/compare"),
+    single_file: Annotated[
+        bool, typer.Option("--single-file", help="Put everything into index.html, to send or to archive.")
+    ] = False,
+    protocol: Annotated[
+        str | None, typer.Option(metavar="NAME|FILE", help="The evaluation protocol. Default: the first run's.")
+    ] = None,
+    count: Annotated[
+        int | None, typer.Option("-n", "--count", min=1, help="Evaluate only the first so many held-out images.")
+    ] = None,
+    root: Annotated[Path | None, typer.Option(help="Where the dataset lies now, if not where it was trained.")] = None,
+    plugin: Plugins = None,
+    device: Device = None,
+) -> None:  # fmt: skip
+    """Set runs side by side on one page: table, curves, gallery with a slider, walks, samples, settings."""
+    load_plugins(plugin)
+    compare_runs(runs, out, nfe=nfe, single_file=single_file, protocol=protocol, count=count, root=root, device=device)

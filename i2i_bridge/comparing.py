@@ -1,0 +1,194 @@
+"""What stands side by side: evaluated folders, refused where their numbers are not comparable, and named."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from i2i_bridge.errors import UserError
+from i2i_bridge.results import INPUT, Evaluation, Row, evaluation_folder, read_evaluation
+from i2i_bridge.run import RECIPE_FILE
+from i2i_bridge.tabulating import Table, build_table
+
+if TYPE_CHECKING:  # pydantic
+    from i2i_bridge.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One evaluated folder: a run, or outside results that were scored."""
+
+    folder: Path
+    label: str
+    evaluation: Evaluation
+    recipe: "Recipe | None"
+    """None for outside results."""
+
+    @property
+    def images(self) -> Path:
+        """Where its pictures lie, a folder for each row."""
+        return evaluation_folder(self.folder, self.evaluation.protocol.name) / "images"
+
+
+def open_entries(folders: Sequence[Path], protocol: str) -> list[Entry]:
+    """Read the evaluations of folders and name them.
+
+    Raises:
+        UserError: A folder is not evaluated under the protocol, stands twice, or its numbers were measured otherwise
+            than the first one's: by another protocol, or on other data.
+    """
+    from i2i_bridge.recipe import load_recipe
+
+    twice = [folder for folder, n in Counter(folder.resolve() for folder in folders).items() if n > 1]
+    if twice:
+        raise UserError(f"{twice[0].name}: the same folder is given twice")
+    evaluations = [read_evaluation(folder, protocol) for folder in folders]
+    refuse_unequal(list(zip(folders, evaluations, strict=True)))
+    recipes = [load_recipe(folder / RECIPE_FILE) if (folder / RECIPE_FILE).is_file() else None for folder in folders]
+    labels = name_entries(
+        [(evaluation.method, folder) for evaluation, folder in zip(evaluations, folders, strict=True)]
+    )
+    return [Entry(*parts) for parts in zip(folders, labels, evaluations, recipes, strict=True)]
+
+
+def refuse_unequal(evaluated: Sequence[tuple[Path, Evaluation]]) -> None:
+    """Numbers of different protocols or data are not comparable.
+
+    Raises:
+        UserError: One line that names the two folders and the difference.
+    """
+    first, reference = evaluated[0]
+    for folder, evaluation in evaluated[1:]:
+        mine, other = reference.protocol, evaluation.protocol
+        if mine.hash != other.hash:
+            changed = [
+                f"{key} is {mine.settings.get(key, 'not set')} and {other.settings.get(key, 'not set')}"
+                for key in sorted({*mine.settings, *other.settings})
+                if mine.settings.get(key) != other.settings.get(key)
+            ]
+            raise UserError(
+                f"{first} and {folder} are not comparable: protocol {mine.id} and {other.id}"
+                f"{': ' if changed else ''}{'; '.join(changed)}; evaluate both by one protocol"
+            )
+        if reference.data.digest != evaluation.data.digest:
+            raise UserError(
+                f"{first} and {folder} are not comparable: they were measured on different data "
+                f"({reference.data.items} items, digest {reference.data.digest[:12]}, and {evaluation.data.items}, "
+                f"{evaluation.data.digest[:12]}); evaluate both on the same images"
+            )
+
+
+def name_entries(found: Sequence[tuple[str, Path]]) -> list[str]:
+    """A label for each (method label, folder): the method's, with the folder's name (or path) where it is not alone."""
+    methods = Counter(method for method, _ in found)
+    short = [method if methods[method] == 1 else f"{method} ({folder.name})" for method, folder in found]
+    counts = Counter(short)
+    return [
+        label if counts[label] == 1 else f"{method} ({folder})"
+        for label, (method, folder) in zip(short, found, strict=True)
+    ]
+
+
+def table_of(entries: Sequence[Entry], nfe: Iterable[int] | None = None) -> Table:
+    """Baselines first, then each entry's rows by network calls.
+
+    Args:
+        nfe: Only these, of methods that have a choice; None is all.
+    """
+    rows: list[tuple[int, str, Row]] = []
+    given = {row.name: row for entry in reversed(entries) for row in baselines(entry.evaluation)}
+    rows += [(-1, baseline_label(name), row) for name, row in given.items()]
+    for i, entry in enumerate(entries):
+        rows += [(i, entry.label, row) for row in shown_rows(entry.evaluation, nfe)]
+    return build_table(rows)
+
+
+def baselines(evaluation: Evaluation) -> list[Row]:
+    """Rows that nothing learned made: the degraded input, and what an evaluation of a run has beside 'nfe N'."""
+    if not any(row.name == INPUT for row in evaluation.rows):
+        return []
+    return [row for row in evaluation.rows if not row.name.startswith("nfe ")]
+
+
+def baseline_label(name: str) -> str:
+    """How the table calls such a row."""
+    return "degraded input" if name == INPUT else name
+
+
+def shown_rows(evaluation: Evaluation, nfe: Iterable[int] | None) -> list[Row]:
+    """The methods' own rows of an evaluation, by network calls; those that `nfe` does not ask for are left out."""
+    wanted = None if nfe is None else {f"nfe {calls}" for calls in nfe}
+    given = [row.name for row in baselines(evaluation)]
+    own = sorted((row for row in evaluation.rows if row.name not in given), key=lambda row: row.nfe)
+    # A method of one call answers every wish for more with that call, and outside results have no choice either.
+    fixed = evaluation.capped or not all(row.name.startswith("nfe ") for row in own)
+    return [row for row in own if wanted is None or fixed or row.name in wanted]
+
+
+def warnings_of(entries: Sequence[Entry]) -> list[str]:
+    """What the evaluations warn of, once each, and degraded inputs that score differently though all is the same."""
+    found = list(dict.fromkeys(text for entry in entries for text in entry.evaluation.warnings))
+    given = [{r.name: r for r in entry.evaluation.rows}.get(INPUT) for entry in entries]
+    there = [(entry, row) for entry, row in zip(entries, given, strict=True) if row is not None]
+    for entry, row in there[1:]:
+        for name, estimate in row.metrics.items():
+            other = there[0][1].metrics.get(name)
+            if other is not None and abs(other.value - estimate.value) > 1e-3 * max(abs(other.value), 1e-6):
+                found.append(f"The degraded inputs of {there[0][0].label} and {entry.label} differ in {name}.")
+    return found
+
+
+def single_table(evaluation: Evaluation) -> Table:
+    """The table of one evaluation, by its method's own name."""
+    rows = [(-1, baseline_label(row.name), row) for row in baselines(evaluation)]
+    return build_table([*rows, *((0, evaluation.method, row) for row in shown_rows(evaluation, None))])
+
+
+def skipped_of(entries: Sequence[Entry]) -> dict[str, str]:
+    """Metrics that no one measured, with the reason."""
+    return {name: reason for entry in entries for name, reason in entry.evaluation.skipped.items()}
+
+
+def differences(recipes: Sequence["Recipe | None"]) -> list[tuple[str, list[str]]]:
+    """The settings in which the recipes differ: dotted key, and each one's value ('–' where it has none)."""
+    flat = [{} if recipe is None else dict(_flat(recipe.model_dump(mode="json"))) for recipe in recipes]
+    there = [table for table in flat if table]
+    keys = dict.fromkeys(key for table in there for key in table)
+    return [
+        (key, ["–" if table.get(key) is None else str(table[key]) for table in flat])
+        for key in keys
+        if any(table.get(key) != there[0].get(key) for table in there[1:])
+    ]
+
+
+def _flat(table: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    for key, value in table.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def unavailable(entries: Sequence[Entry]) -> list[tuple[str, str]]:
+    """Methods of the published table that have no row of ours, those of one reason together, with the reason."""
+    from i2i_bridge.methods.presets import preset_names
+
+    recipe = next((entry.recipe for entry in entries if entry.recipe is not None), None)
+    if recipe is None or recipe.reference is None:
+        return []
+    have = {entry.evaluation.method.lower() for entry in entries} | {entry.label.lower() for entry in entries}
+    if any(entry.recipe is not None and entry.recipe.method.get("name") == "bridge" for entry in entries):
+        have.add("i2sb")
+    known = set(preset_names())
+    reasons: dict[str, list[str]] = {}
+    for row in recipe.reference.rows:
+        method = str(row.get("method", ""))
+        if method and method.lower() not in have:
+            reason = (
+                f"no run of it is compared here; train one with --method {method.lower()} and add it"
+                if method.lower() in known
+                else "not implemented here; score a folder of its outputs with evaluate --images, and add that folder"
+            )
+            reasons.setdefault(reason, []).append(method)
+    return [(", ".join(dict.fromkeys(methods)), reason) for reason, methods in reasons.items()]

@@ -1,0 +1,140 @@
+"""Pix2pix (Isola et al. 2017, arXiv:1611.07004): a conditional GAN with an L1 loss, which answers in one call."""
+
+import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from i2i_bridge import registry
+from i2i_bridge.guidance import keep_known
+from i2i_bridge.methods.base import Batch, condition_of, refuse_guidance
+from i2i_bridge.randomness import Generator, global_seed, per_sample
+from i2i_bridge.recipe import Recipe
+from i2i_bridge.registry import register_method
+
+Inference = Literal["train", "eval"]
+
+
+@dataclass
+class Pix2pix:
+    """Generator G = `network` and discriminator D of pairs (X_1, image).
+
+    Args:
+        network: Called as network(x_1, 1, condition).
+        discriminator: Logits of a pair, any shape; positive for "real".
+        l1_weight: lambda of Eq. 4.
+        condition: Whether the networks see an image of the pair's own beside X_1.
+        inference: "train" runs G as in training (Sec. 3.3): dropout on, BatchNorm by the image's own statistics.
+            "eval" is deterministic: dropout off, BatchNorm by the running statistics.
+    """
+
+    network: nn.Module
+    discriminator: nn.Module
+    l1_weight: float = 100.0
+    condition: bool = False
+    inference: Inference = "train"
+
+    def with_network(self, network: nn.Module) -> "Pix2pix":
+        """The same method around another generator."""
+        return dataclasses.replace(self, network=network)
+
+    def companions(self) -> dict[str, nn.Module]:
+        """The discriminator."""
+        return {"discriminator": self.discriminator}
+
+    def losses(self, batch: Batch, generator: Generator) -> Iterator[tuple[str, Tensor]]:
+        """D's loss, then G's against the new D, with one forward pass of G (Eq. 4, Sec. 3.3).
+
+            D:  (BCE(D(X_1, G(X_1)), 0) + BCE(D(X_1, X_0), 1)) / 2
+            G:   BCE(D(X_1, G(X_1)), 1) + lambda E |G(X_1) - X_0|
+
+        Where there is a mask, D sees the known pixels of X_1 put back, and L1 runs over unknown pixels (its mean over
+        all, the known ones counting 0).
+        """
+        x_0, mask = batch["x_0"], batch.get("mask")
+        fake = self._answer(batch)
+        seen = [image for image in (batch["x_1"], condition_of(batch, self.condition)) if image is not None]
+        real_pair, fake_pair = torch.cat([*seen, x_0], dim=1), torch.cat([*seen, fake], dim=1)
+        judge = self.discriminator
+        on_fake, on_real = _judged(judge(fake_pair.detach()), real=False), _judged(judge(real_pair), real=True)
+        yield "discriminator", 0.5 * (on_fake + on_real)
+        error = (fake.float() - x_0).abs()
+        l1 = (error if mask is None else error * mask).mean()
+        yield "network", _judged(judge(fake_pair), real=True) + self.l1_weight * l1
+
+    def walk(self, batch: Batch, *, nfe: int, generator: Generator) -> Iterator[Tensor]:
+        """x_0_hat, by exactly one network call per image.
+
+        One image at a time, dropout drawn from the image's own generator: no result depends on the rest of a batch.
+        Running statistics stay as they are.
+        """
+        images = []
+        for i, draws in enumerate(per_sample(generator, len(batch["x_1"]))):
+            one = {name: batch[name][i : i + 1] for name in ("x_1", "mask", "condition") if name in batch}
+            if self.inference == "eval":
+                with _mode(self.network, training=False):
+                    images.append(self._answer(one))
+                continue
+            seed = int(torch.randint(2**62, (), generator=draws, device=draws.device))
+            # BatchNorm in training mode updates its running statistics: let it update copies.
+            buffers = {name: value.clone() for name, value in self.network.named_buffers()}
+            with global_seed(seed, one["x_1"].device), _mode(self.network, training=True):
+                images.append(self._answer(one, buffers))
+        yield torch.cat(images)
+
+    def _answer(self, batch: Batch, buffers: dict[str, Tensor] | None = None) -> Tensor:
+        x_1, mask = batch["x_1"], batch.get("mask")
+        t = torch.ones(x_1.shape[0], device=x_1.device)
+        inputs = (x_1, t, condition_of(batch, self.condition))
+        x_0_hat: Tensor = (
+            self.network(*inputs) if buffers is None else torch.func.functional_call(self.network, buffers, inputs)
+        )
+        return x_0_hat if mask is None else keep_known(x_0_hat, x_1, mask)
+
+
+def _judged(logits: Tensor, *, real: bool) -> Tensor:
+    """Binary cross-entropy of logits to one label, the mean over patches and batch."""
+    return binary_cross_entropy_with_logits(logits.float(), torch.full_like(logits, float(real), dtype=torch.float32))
+
+
+@contextmanager
+def _mode(network: nn.Module, *, training: bool) -> Iterator[None]:
+    before = [(module, module.training) for module in network.modules()]
+    network.train(training)
+    try:
+        yield
+    finally:
+        for module, flag in before:
+            module.training = flag
+
+
+@register_method("pix2pix")
+def from_recipe(
+    recipe: Recipe,
+    network: nn.Module,
+    l1_weight: float = 100.0,
+    inference: Inference = "train",
+    discriminator: dict[str, Any] = {},  # noqa: B006 - read only; the registry shows it as the default
+) -> Pix2pix:
+    """Conditional GAN with an L1 loss, one call: generator `pix2pix-unet`, discriminator `patchgan`.
+
+    Args:
+        l1_weight: Weight of the L1 loss beside the GAN's.
+        inference: "train" as in the paper (dropout on, BatchNorm by the image's own statistics; drawn by the seed), or
+            "eval" (deterministic, by the running statistics).
+        discriminator: A table with the options of `patchgan`, or with the `name` of another discriminator.
+
+    Raises:
+        ValueError: l1_weight is negative.
+    """
+    refuse_guidance(recipe)
+    if l1_weight < 0:
+        raise ValueError(f"l1_weight {l1_weight}: must not be negative")
+    channels = 2 * recipe.data.channels + recipe.condition_channels
+    judge: nn.Module = registry.DISCRIMINATORS.build({"name": "patchgan"} | discriminator, in_channels=channels)
+    return Pix2pix(network, judge, l1_weight, recipe.condition_channels > 0, inference)

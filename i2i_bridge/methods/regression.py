@@ -1,0 +1,71 @@
+"""Regression: the recipe's own network, asked once."""
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from i2i_bridge.guidance import predictor
+from i2i_bridge.methods.base import Batch, condition_of, refuse_guidance
+from i2i_bridge.processes import Process
+from i2i_bridge.randomness import Generator
+from i2i_bridge.recipe import Recipe
+from i2i_bridge.registry import register_method
+from i2i_bridge.targets import Target, X0Target
+
+
+@dataclass
+class Regression:
+    """x_0_hat read from F(c_in X_1, t = 1) by the target, and the mean squared error to X_0.
+
+    The baseline that a bridge of one network call must beat: same network, same input, same read-out.
+    """
+
+    network: nn.Module
+    process: Process
+    target: Target
+    condition: bool = False
+    clip: bool = False
+
+    def with_network(self, network: nn.Module) -> "Regression":
+        """The same method around another network."""
+        return dataclasses.replace(self, network=network)
+
+    def companions(self) -> dict[str, nn.Module]:
+        """None."""
+        return {}
+
+    def losses(self, batch: Batch, generator: Generator) -> Iterator[tuple[str, Tensor]]:
+        """E || x_0_hat - X_0 ||^2, over unknown pixels where there is a mask; the mean runs over all pixels."""
+        mask = batch.get("mask")
+        error = (self._answer(batch, clip=False).float() - batch["x_0"]).square()
+        yield "network", (error if mask is None else error * mask).mean()
+
+    def walk(self, batch: Batch, *, nfe: int, generator: Generator) -> Iterator[Tensor]:
+        """x_0_hat, by exactly one network call."""
+        yield self._answer(batch, clip=self.clip)
+
+    def _answer(self, batch: Batch, *, clip: bool) -> Tensor:
+        x_1 = batch["x_1"]
+        predict_x0 = predictor(
+            self.network,
+            self.process,
+            self.target,
+            x_1,
+            condition=condition_of(batch, self.condition),
+            mask=batch.get("mask"),
+            clip=clip,
+        )
+        return predict_x0(x_1, torch.ones(x_1.shape[0], dtype=torch.float64))
+
+
+@register_method("regression")
+def from_recipe(recipe: Recipe, network: nn.Module) -> Regression:
+    """The recipe's own network in one call at t = 1, by mean squared error; no options."""
+    refuse_guidance(recipe)
+    process = recipe.build_process()
+    # A process that is not pinned is noise at t = 1: its targets say nothing about X_1 there.
+    target = recipe.build_target() if process.pinned else X0Target()
+    return Regression(network, process, target, condition=recipe.condition_channels > 0, clip=recipe.sample.clip)

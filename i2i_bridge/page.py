@@ -1,0 +1,303 @@
+"""One page from evaluated folders: collected, drawn, rendered, and published whole."""
+
+import contextlib
+import os
+import platform
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from i2i_bridge import __version__
+from i2i_bridge.comparing import (
+    Entry,
+    differences,
+    shown_rows,
+    skipped_of,
+    table_of,
+    unavailable,
+    warnings_of,
+)
+from i2i_bridge.data.loading import PairDataset
+from i2i_bridge.errors import UserError
+from i2i_bridge.figures import Panel, quality_panels, training_curves
+from i2i_bridge.gallery import INSIDE, gallery, glance
+from i2i_bridge.images import Picture, write_picture
+from i2i_bridge.metrics_log import read_metrics
+from i2i_bridge.montage import montage
+from i2i_bridge.pictures import Pictures, Shown, safe_name
+from i2i_bridge.run import Run
+from i2i_bridge.sheets import Drawn, draw
+from i2i_bridge.tabulating import Table, interval_text, seconds_text, to_csv, to_latex
+
+GENERATOR = "i2i-bridge"
+Opener = Callable[[Entry], tuple[Run, PairDataset] | None]
+"""A run and its validation pairs, or None for outside results."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Pictures of one method."""
+
+    entry: int
+    label: str
+    note: str
+    rows: list[list[Shown]] = field(default_factory=list)
+    trained_on: list[list[Shown]] = field(default_factory=list)
+    held_out: list[list[Shown]] = field(default_factory=list)
+    overlap: str = ""
+
+
+@dataclass
+class Page:
+    """What the template shows."""
+
+    title: str
+    kicker: str
+    summary: str
+    labels: list[str]
+    facts: list[tuple[str, str, str]]
+    """Name, value, and the whole value where that is cut."""
+    table: Table
+    csv: str
+    tex: str
+    protocol: list[tuple[str, str]]
+    warnings: list[str] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
+    unavailable: list[tuple[str, str]] = field(default_factory=list)
+    reference: dict[str, Any] | None = None
+    panels: list[Panel] = field(default_factory=list)
+    glance: list[list[Shown]] = field(default_factory=list)
+    gallery: dict[str, Any] = field(default_factory=dict)
+    gallery_note: str = ""
+    walks: list[Group] = field(default_factory=list)
+    samples: list[Group] = field(default_factory=list)
+    strips: list[Group] = field(default_factory=list)
+    curves: str = ""
+    differences: list[tuple[str, list[str]]] = field(default_factory=list)
+    settings: list[tuple[str, str, str]] = field(default_factory=list)
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+def write_page(
+    entries: Sequence[Entry],
+    out: Path,
+    opened: Opener,
+    *,
+    nfe: Sequence[int] | None = None,
+    single_file: bool = False,
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> Path:
+    """Write OUT/index.html, its pictures, table.csv and table.tex.
+
+    Args:
+        entries: What stands side by side, at least one.
+        out: The page's folder; an older page in it stays until the new one is whole, and is then replaced.
+        opened: Opens an entry's run, one at a time, to draw walks and samples.
+        nfe: Only these rows of methods that have a choice.
+        single_file: Everything goes into index.html.
+        report: Called with (entries drawn, entries in all).
+
+    Raises:
+        UserError: `out` holds something that is not such a page, or cannot be written.
+    """
+    check_out(out)
+    fresh = out.with_name(f".{out.name}.{os.getpid()}.new")
+    try:
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir(parents=True)
+        page = collect(entries, Pictures(fresh, single_file), opened, nfe=nfe, report=report)
+        (fresh / "index.html").write_text(render(page), encoding="utf-8")
+        _publish(fresh, out)
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written ({error.strerror or error})") from error
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    return out / "index.html"
+
+
+def collect(
+    entries: Sequence[Entry],
+    pictures: Pictures,
+    opened: Opener,
+    *,
+    nfe: Sequence[int] | None,
+    report: Callable[[int, int], None],
+) -> Page:
+    """Everything that the page shows; pictures go where `pictures` puts them."""
+    first = entries[0].evaluation
+    table = table_of(entries, nfe)
+    recipe = next((entry.recipe for entry in entries if entry.recipe is not None), None)
+    labels = [entry.label for entry in entries]
+    images = max((line.images for line in table.lines), default=0)
+    caption = f"{first.recipe}, {images} images, protocol {first.protocol.id}, data {first.data.digest[:12]}."
+    page = Page(
+        title=first.recipe,
+        kicker="Report" if len(entries) == 1 else f"Comparison of {len(entries)} methods",
+        summary="" if recipe is None else recipe.summary,
+        labels=labels,
+        facts=[
+            ("Task", "–" if recipe is None else recipe.task, ""),
+            ("Images", str(images), ""),
+            ("Protocol", first.protocol.id, first.protocol.hash),
+            ("Data", first.data.digest[:12], first.data.digest),
+            ("Seed", str(first.seed), ""),
+        ],
+        table=table,
+        csv=pictures.text("table.csv", to_csv(table), "text/csv"),
+        tex=pictures.text("table.tex", to_latex(table, caption), "application/x-tex"),
+        protocol=[("hash", first.protocol.hash), *((key, str(v)) for key, v in first.protocol.settings.items())],
+        warnings=warnings_of(entries),
+        skipped=skipped_of(entries),
+        unavailable=unavailable(entries),
+        reference=_reference(recipe),
+        panels=quality_panels(table),
+        gallery=gallery(entries, table, pictures, nfe),
+        curves=training_curves({i: _losses(entry.folder) for i, entry in enumerate(entries)}),
+        differences=differences([entry.recipe for entry in entries]),
+        settings=[
+            (entry.label, f"step {entry.evaluation.step}, {entry.folder.name}", entry.recipe.to_toml())
+            for entry in entries
+            if entry.recipe is not None
+        ],
+        environment=environment_facts(),
+    )
+    page.glance, tensors, words = glance(entries, pictures, nfe)
+    if tensors and not pictures.inside:
+        write_picture(pictures.folder / "comparison.png", Picture(montage(tensors, words)))
+    held = len(page.gallery.get("images", ()))
+    page.gallery_note = f"{held} of {images} images were saved" + (
+        f"; a single file holds {INSIDE} at most, the worst of each row among them." if pictures.inside else "."
+    )
+    for i, entry in enumerate(entries):
+        try:
+            run = opened(entry)
+        except UserError as error:
+            run = None
+            page.warnings.append(f"{entry.label}: no walks and samples are drawn: {error}")
+        if run is not None:
+            drawn = draw(*run, calls=[row.nfe for row in shown_rows(entry.evaluation, nfe)])
+            _take_in(page, i, entry.label, drawn, pictures)
+        report(i + 1, len(entries))
+    return page
+
+
+def _take_in(page: Page, i: int, label: str, drawn: Drawn, pictures: Pictures) -> None:
+    """A run's own pictures."""
+
+    def calls(nfe: int) -> str:
+        return "1 network call" if nfe == 1 else f"{nfe} network calls"
+
+    def rows(what: str, images: Sequence[Sequence[torch.Tensor]], words: Sequence[str] = ()) -> list[list[Shown]]:
+        return [
+            [
+                pictures.tensor(safe_name("images", f"{i}-{what}", f"{r}-{c}.png"), image, words[c] if words else "")
+                for c, image in enumerate(row)
+            ]
+            for r, row in enumerate(images)
+        ]
+
+    if drawn.walk:
+        page.walks.append(Group(i, label, calls(drawn.nfe), rows("walk", drawn.walk, drawn.words)))
+        if not pictures.inside and not (pictures.folder / "trajectory.png").exists():
+            write_picture(pictures.folder / "trajectory.png", Picture(montage(drawn.walk, drawn.words)))
+    found = drawn.samples
+    if found is not None and found.largest:
+        words = ["degraded", *(f"seed {seed}" for seed in range(len(found.restored))), "spread", "clean"]
+        grid = rows("samples", [[found.x_1, *found.restored, found.spread, found.x_0]], words)
+        note = f"{calls(drawn.nfe_of_samples)}; spread at most {found.largest:.1f} of 255"
+        page.samples.append(Group(i, label, note, grid))
+    elif found is not None:
+        note = f"{calls(drawn.nfe_of_samples)}; every seed gives the same image"
+        page.samples.append(Group(i, label, note))
+    page.strips.append(
+        Group(
+            i,
+            label,
+            calls(drawn.nfe_of_strips),
+            trained_on=rows("trained-on", drawn.trained_on),
+            held_out=rows("held-out", drawn.held_out),
+            overlap=drawn.overlap,
+        )
+    )
+
+
+def _reference(recipe: Any) -> dict[str, Any] | None:
+    if recipe is None or recipe.reference is None:
+        return None
+    table: dict[str, Any] = recipe.reference.model_dump()
+    return table | {"columns": list(dict.fromkeys(key for row in table["rows"] for key in row))}
+
+
+def _losses(folder: Path) -> dict[str, list[tuple[float, float]]]:
+    """(step, loss) of the network, under '', and of what was trained beside it, by name."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for row in read_metrics(folder):
+        for name, value in row.items():
+            if name.startswith("loss") and isinstance(value, int | float):
+                found.setdefault(name.removeprefix("loss").removeprefix("_"), []).append((row["step"], value))
+    return found
+
+
+def render(page: Page) -> str:
+    """The page as HTML; whatever a run is called, its name stays text."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+
+    loader = PackageLoader("i2i_bridge")
+    environment = Environment(
+        loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
+    )
+    ours = {part: Markup(loader.get_source(environment, f"compare.{part}")[0]) for part in ("css", "js")}
+    return environment.get_template("compare.html").render(
+        page=page, generator=GENERATOR, interval=interval_text, seconds=seconds_text, **ours
+    )
+
+
+def environment_facts() -> dict[str, str]:
+    """Versions and machine that the page was made with."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
+    return {
+        "i2i-bridge": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "system": platform.system(),
+        "device": f"{device}, {torch.get_num_threads()} threads",
+    }
+
+
+def check_out(out: Path) -> None:
+    """Before any work is done: whether a page may be written there.
+
+    Raises:
+        UserError: There is something else.
+    """
+    if out.exists() and not _is_page(out):
+        raise UserError(f"{out}: exists and is not a page of ours; give --out another folder")
+
+
+def _is_page(folder: Path) -> bool:
+    """Whether a folder may be replaced: it is empty, or a page that we wrote."""
+    if not folder.is_dir():
+        return False
+    if not any(folder.iterdir()):
+        return True
+    page = folder / "index.html"
+    return page.is_file() and f'content="{GENERATOR}"' in page.read_text(encoding="utf-8", errors="replace")[:2000]
+
+
+def _publish(fresh: Path, out: Path) -> None:
+    """Put a whole folder in another's place; if that fails, the old one is back."""
+    old = out.with_name(f".{out.name}.{os.getpid()}.old")
+    if out.exists():
+        out.rename(old)
+    try:
+        fresh.rename(out)
+    except OSError:
+        with contextlib.suppress(OSError):
+            old.rename(out)
+        raise
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,201 @@
+"""What may stand side by side, how it is called, and the page that comes of it."""
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from evaluated import write_evaluated
+
+from i2i_bridge.comparing import differences, name_entries, open_entries, shown_rows, table_of, unavailable, warnings_of
+from i2i_bridge.errors import UserError
+from i2i_bridge.page import write_page
+from i2i_bridge.results import evaluation_folder
+
+
+def change(folder, **values):
+    """Rewrite keys of an evaluation.json."""
+    file = evaluation_folder(folder, "held-out") / "evaluation.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | values))
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A bridge, Palette and Pix2pix; read only."""
+    folder = tmp_path_factory.mktemp("runs")
+    return [
+        write_evaluated(folder / "a", method="bridge", quality=(0.55, 0.74, 0.8)),
+        write_evaluated(folder / "b", method="palette", quality=(0.2, 0.6, 0.79), seed=1, overrides=["train.lr=2e-3"]),
+        write_evaluated(folder / "c", method="pix2pix", quality=(0.66,), nfe=(1,), seed=2),
+    ]
+
+
+def page_of(runs, out, **options):
+    return write_page(open_entries(runs, "held-out"), out, lambda entry: None, **options)
+
+
+def test_other_rules_are_refused_and_the_difference_is_named(tmp_path):
+    # kills: protocol-not-compared
+    """Kills: the hash not compared; a message that says only 'different'."""
+    a = write_evaluated(tmp_path / "a", images=2, nfe=(1,), quality=(0.5,))
+    b = write_evaluated(
+        tmp_path / "b", images=2, nfe=(1,), quality=(0.5,), protocol_hash="9" * 64,
+        settings={"split": "val", "size": [96, 96], "resize": "short_side"},
+    )  # fmt: skip
+    with pytest.raises(UserError, match=r"size is \[64, 64\] and \[96, 96\]") as caught:
+        open_entries([a, b], "held-out")
+    assert "held-out@1 3f9c0a1b2c3d and held-out@1 999999999999" in str(caught.value) and "split" not in str(
+        caught.value
+    )
+    assert "\n" not in str(caught.value) and str(a) in str(caught.value) and str(b) in str(caught.value)
+
+
+def test_other_data_are_refused(tmp_path):
+    # kills: data-not-compared
+    """Kills: the digest not compared."""
+    a = write_evaluated(tmp_path / "a", images=2, nfe=(1,), quality=(0.5,))
+    b = write_evaluated(tmp_path / "b", images=2, nfe=(1,), quality=(0.5,), digest="ff" * 8)
+    with pytest.raises(UserError, match=r"2 items, digest aa11bb22cc33, and 2, ffffffffffff"):
+        open_entries([a, b], "held-out")
+    with pytest.raises(UserError, match="given twice"):
+        open_entries([a, tmp_path / "x" / ".." / "a"], "held-out")
+    with pytest.raises(UserError, match="not evaluated yet"):
+        open_entries([a, tmp_path], "held-out")
+
+
+def test_equal_labels_get_the_folders_name():
+    found = [("bridge", Path("x/a")), ("bridge", Path("x/b")), ("palette", Path("x/c"))]
+    assert name_entries(found) == ["bridge (a)", "bridge (b)", "palette"]
+    assert name_entries([("bridge", Path("x/a")), ("bridge", Path("y/a"))]) == ["bridge (x/a)", "bridge (y/a)"]
+
+
+def test_rows_that_are_asked_for(runs):
+    """Kills: Pix2pix's only row lost because --nfe 5 does not name it; the input's row once per run."""
+    entries = open_entries(runs, "held-out")
+    change_capped = [entry.evaluation for entry in entries]
+    assert [row.name for row in shown_rows(change_capped[0], [5, 20, 7])] == ["nfe 5", "nfe 20"]
+    lines = table_of(entries).lines
+    assert [(line.label, line.nfe) for line in lines] == [
+        ("degraded input", 0), ("bridge", 1), ("bridge", 5), ("bridge", 20), ("palette", 1), ("palette", 5),
+        ("palette", 20), ("pix2pix", 1),
+    ]  # fmt: skip
+
+
+def test_a_method_of_one_call_stays_whatever_is_asked(tmp_path):
+    folder = write_evaluated(tmp_path / "p", method="pix2pix", images=2, nfe=(1,), quality=(0.5,))
+    change(folder, capped=True)
+    (entry,) = open_entries([folder], "held-out")
+    assert [row.name for row in shown_rows(entry.evaluation, [5])] == ["nfe 1"]
+
+
+def test_differences_are_all_that_differs(runs):
+    found = dict(differences([entry.recipe for entry in open_entries(runs, "held-out")]))
+    assert found == {"train.lr": ["0.0015", "0.002", "0.0015"], "train.seed": ["0", "1", "2"]}
+    assert differences([None, open_entries(runs[:1], "held-out")[0].recipe]) == []
+
+
+def test_inputs_that_differ_are_told(tmp_path):
+    a = write_evaluated(tmp_path / "a", images=2, nfe=(1,), quality=(0.5,))
+    b = write_evaluated(tmp_path / "b", method="palette", images=2, nfe=(1,), quality=(0.5,))
+    assert len(warnings_of(open_entries([a, b], "held-out"))) == 1, "the same warning of both, once"
+    stored = json.loads((evaluation_folder(b, "held-out") / "evaluation.json").read_text())
+    stored["rows"][0]["metrics"]["psnr"]["value"] += 1
+    change(b, rows=stored["rows"])
+    assert "degraded inputs of bridge and palette differ in psnr" in " ".join(
+        warnings_of(open_entries([a, b], "held-out"))
+    )
+
+
+def test_published_methods_without_a_row_say_why(tmp_path):
+    """Kills: a published method silently missing from the table of ours."""
+    folder = write_evaluated(tmp_path / "a", recipe="restoration/jpeg-10", images=2, nfe=(1,), quality=(0.5,))
+    entries = open_entries([folder], "held-out")
+    reasons = dict(unavailable(entries))
+    (names,) = (names for names, reason in reasons.items() if "not implemented here" in reason)
+    assert "CDSB" in names.split(", ") and "I2SB" not in names
+    text = page_of([folder], tmp_path / "page").read_text()
+    published = text[text.index('class="published"') : text.index("</section>")]
+    assert "not measured here" in published and "clean-fid, legacy_pytorch" in published and "18.6" in published
+    ours = text[text.index('id="results"') : text.index('class="published"')]
+    assert "18.6" not in ours and re.search(r"CDSB</b>: not available, ", ours)
+
+
+class Reader(HTMLParser):
+    """Tags, attributes and visible text; SVG's own included."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.addresses, self.words = [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.addresses += [value for name, value in attrs if name in ("src", "href", "xlink:href", "action", "srcset")]
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+def test_the_page_shows_the_numbers_and_asks_nothing_of_the_network(runs, tmp_path):
+    page = page_of(runs, tmp_path / "page")
+    text = page.read_text(encoding="utf-8")
+    reader = Reader(text)
+    shown = " ".join(reader.words)
+    for entry in open_entries(runs, "held-out"):
+        for row in entry.evaluation.rows:
+            assert f"{row.metrics['psnr'].value:.2f}" in shown and f"{row.metrics['ssim'].high:.4f}" in shown
+    assert "lpips needs the file alexnet" in shown and "6 images are few" in shown and "train.lr" in shown
+    for address in reader.addresses:
+        local = not address.startswith(("data:", "#"))
+        assert "://" not in address and (not local or (page.parent / address).is_file()), address
+    assert "@import" not in text and "url(http" not in text
+    for file in ("table.csv", "table.tex", "comparison.png"):
+        assert (page.parent / file).stat().st_size > 100
+    data = json.loads(re.search(r'id="gallery-data">(.*?)</script>', text, re.DOTALL)[1])
+    assert all((page.parent / file).is_file() for image in data["images"] for file in image["files"] if file)
+    assert [source["label"] for source in data["sources"]][:3] == ["degraded input", "clean", "bridge, NFE 1"]
+
+
+def test_hostile_names_stay_text(tmp_path):
+    # kills: names-are-markup
+    """Kills: autoescape off; a name that ends the script element; mathematics of matplotlib in a label."""
+    name = '</script><script>document.title="owned"</script><img src=x onerror=alert(1)> $\\frac{1}'
+    a = write_evaluated(tmp_path / "a", method="bridge", label=name, images=2, nfe=(1,), quality=(0.5,))
+    b = write_evaluated(
+        tmp_path / "b", method="palette", label='"><svg onload=alert(1)>', images=2, nfe=(1,), quality=(0.4,)
+    )
+    for inside in (False, True):
+        text = page_of([a, b], tmp_path / f"page-{inside}", single_file=inside).read_text(encoding="utf-8")
+        reader = Reader(text)
+        assert reader.tags.count("script") == 2 and "x" not in reader.addresses
+        assert "onerror=alert(1)>" not in text and "<svg onload" not in text
+        assert any(name in word for word in reader.words)
+
+
+def test_single_file_is_alone(runs, tmp_path):
+    page = page_of(runs, tmp_path / "page", single_file=True)
+    assert [file.name for file in page.parent.iterdir()] == ["index.html"]
+    assert all(address.startswith(("data:", "#")) for address in Reader(page.read_text(encoding="utf-8")).addresses)
+
+
+def test_the_old_page_stays_until_the_new_one_is_whole(runs, tmp_path, monkeypatch):
+    # kills: any-folder-replaced
+    """Kills: the old page deleted first; a folder of the user's replaced; parts left behind."""
+    page = page_of(runs[:1], tmp_path / "page")
+    before = page.read_text()
+    with pytest.raises(ZeroDivisionError):
+        write_page(open_entries(runs, "held-out"), tmp_path / "page", lambda entry: 1 / 0)
+    assert page.read_text() == before and [path.name for path in tmp_path.iterdir()] == ["page"]
+    page_of(runs, tmp_path / "page")
+    assert page.read_text() != before and [path.name for path in tmp_path.iterdir()] == ["page"]
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("precious")
+    with pytest.raises(UserError, match="not a page of ours"):
+        page_of(runs[:1], tmp_path / "mine")
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "precious"
+
+
+def test_the_same_folders_give_the_same_page(runs, tmp_path):
+    first, second = (page_of(runs, tmp_path / name).read_text() for name in ("a", "b"))
+    assert first == second

@@ -1,0 +1,176 @@
+"""Methods by name over any recipe, and regression."""
+
+import pytest
+import torch
+
+from i2i_bridge.catalogue import description, listing
+from i2i_bridge.errors import UserError
+from i2i_bridge.methods.presets import method_preset, preset_names
+from i2i_bridge.methods.regression import Regression
+from i2i_bridge.processes import I2SB, GaussianPrior, LinearFlow
+from i2i_bridge.recipe import load_recipe
+from i2i_bridge.run import Run, build_method
+from i2i_bridge.subjects import CountedNetwork
+from i2i_bridge.targets import I2SBTarget, VelocityTarget, X0Target
+
+RECIPES = [
+    "demo/deblur", "demo/inpaint", "demo/colorize", "demo/pairs", "restoration/sr4x-pool", "restoration/inpaint-center",
+    "translation/edges2shoes", "translation/colorization", "translation/facades-pix2pix",
+]  # fmt: skip
+SHOWN = ["bridge", "flow", "ot-ode", "palette", "pix2pix", "regression"]
+
+
+class Spy(torch.nn.Module):
+    """Answers a learned constant and remembers what it saw."""
+
+    def __init__(self, answer=0.0):
+        super().__init__()
+        self.answer = torch.nn.Parameter(torch.tensor(answer))
+        self.seen = []
+
+    def forward(self, x_t, t, condition):
+        self.seen.append((x_t, t, condition))
+        return self.answer * torch.ones_like(x_t)
+
+
+def preset(recipe, name, *settings):
+    return load_recipe(recipe, settings, method_preset(name))
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("name", SHOWN)
+def test_a_preset_changes_the_method_alone(recipe, name):
+    # kills: preset-touches-the-data
+    plain, changed = load_recipe(recipe), preset(recipe, name)
+    for table in ("data", "degradation", "evaluate", "reference", "task", "name"):
+        assert getattr(plain, table) == getattr(changed, table)
+    assert plain.train.seed == changed.train.seed
+    assert changed.method_label == name and changed.method["name"] in ("bridge", "regression", "pix2pix")
+    method = build_method(changed, Spy())
+    channels = changed.data.channels
+    batch = {key: torch.rand(1, channels, 64, 64) for key in ("x_0", "x_1")}
+    batch["condition"] = torch.rand(1, changed.condition_channels or 3, 64, 64)
+    assert [loss for loss, _ in method.losses(batch, torch.Generator())][-1] == "network"
+
+
+def test_the_same_network_and_training_for_all_that_walk():
+    # kills: preset-trains-otherwise
+    plain = load_recipe("demo/deblur")
+    for name in ("bridge", "flow", "ot-ode", "palette", "regression"):
+        changed = preset("demo/deblur", name)
+        assert changed.network == plain.network and changed.train == plain.train
+    assert preset("restoration/sr4x-pool", "palette").network["condition_channels"] == 3
+    assert preset("demo/deblur", "ot-ode").process == {"name": "ot-ode", "beta_max": 1.0}
+    assert preset("demo/deblur", "bridge").process == {"name": "i2sb", "beta_max": 1.0}
+    assert preset("demo/jpeg", "bridge") == load_recipe("demo/jpeg")
+
+
+def test_palette_sees_x_1_as_its_condition_alone():
+    # kills: palette-walks-from-x-1
+    recipe = preset("demo/deblur", "palette")
+    assert recipe.build_process() == GaussianPrior() and recipe.target == {"name": "eps"}
+    x_0 = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    states = []
+    for x_1 in (x_0 + 1, x_0 - 1):
+        network = Spy()
+        method = build_method(recipe, network)
+        draws = [torch.Generator().manual_seed(i) for i in range(2)]
+        list(method.losses({"x_0": x_0, "x_1": x_1}, draws))
+        x_t, t, condition = network.seen[0]
+        assert torch.equal(condition, x_1)
+        states.append(x_t)
+    _, b, c = (value.view(2, 1, 1, 1).float() for value in GaussianPrior().coefficients(t))
+    assert torch.equal(*states)
+    # X_t = b X_0 + c z, with the z that the generators give next.
+    again = [torch.Generator().manual_seed(i) for i in range(2)]
+    for g in again:
+        torch.rand((), generator=g, dtype=torch.float64)
+    z = torch.stack([torch.randn(3, 8, 8, generator=g) for g in again])
+    assert torch.allclose(states[0], b * x_0 + c * z, atol=1e-6)
+    # At t = 1 it starts from noise: restoring never reads X_1 but as the condition.
+    walks = []
+    for x_1 in (x_0 + 1, x_0 - 1):
+        draws = [torch.Generator().manual_seed(i) for i in range(2)]
+        walks.append(list(build_method(recipe, Spy()).walk({"x_1": x_1}, nfe=3, generator=draws)))
+    assert all(torch.equal(*pair) for pair in zip(*walks, strict=True))
+
+
+def test_pix2pix_is_sized_to_the_images():
+    # kills: fewer-images-seen
+    small, large = preset("demo/deblur", "pix2pix"), preset("translation/edges2shoes", "pix2pix")
+    assert small.network == {"name": "pix2pix-unet", "levels": 6, "channels": 24}
+    assert large.network == {"name": "pix2pix-unet", "levels": 8, "channels": 64}
+    assert small.method["discriminator"] == {"name": "patchgan", "n_layers": 2, "channels": 24}
+    assert large.method["discriminator"]["n_layers"] == 3
+    assert (small.train.lr, small.train.betas, small.train.ema_decay) == (2e-4, (0.5, 0.999), 0.0)
+    plain = load_recipe("demo/deblur").train
+    assert small.train.batch_size == 4 and small.train.steps * 4 == plain.steps * plain.batch_size
+    assert small.train.learning_rate(plain.steps - 1) == 2e-4 and small.train.learning_rate(small.train.steps) == 0
+    # A colorization X_1 holds noise: the clean grey image is the networks' own condition, as the bridge's.
+    assert preset("demo/colorize", "pix2pix").condition_channels == 3
+    assert preset("demo/deblur", "pix2pix", "data.size=[96, 160]").network["levels"] == 5
+
+
+def test_what_the_user_sets_wins():
+    # kills: preset-over-the-user
+    changed = preset("demo/deblur", "pix2pix", "train.steps=20", "network.channels=8", "train.lr=1e-3", "data.size=128")
+    assert (changed.train.steps, changed.train.decay_from, changed.train.lr) == (20, 10, 1e-3)
+    assert changed.network == {"name": "pix2pix-unet", "levels": 7, "channels": 8}
+    with pytest.raises(UserError, match="--method palete: no such method; did you mean 'palette'"):
+        method_preset("palete")
+    with pytest.raises(UserError, match="unknown key 'l1_weigth'; did you mean 'l1_weight'"):
+        preset("demo/deblur", "pix2pix", "method.l1_weigth=3")
+
+
+def test_methods_are_listed_and_shown():
+    assert set(SHOWN) <= set(preset_names()) == {name for name, _ in listing("methods")}
+    assert "l1_weight: float = 100.0" in description("pix2pix")
+    assert "n_layers: int = 3" in description("patchgan")
+    assert "X_1 is only seen" in description("palette")
+    assert 'name = "gaussian-prior"' in description("demo/deblur", "palette")
+    assert load_recipe("demo/deblur").method_label == "bridge"
+
+
+@pytest.mark.parametrize(
+    ("process", "target", "read"),
+    [
+        (I2SB(), I2SBTarget(), lambda x_1, f: x_1 - I2SB().sigma(1.0).item() * f),
+        (LinearFlow(), VelocityTarget(), lambda x_1, f: x_1 - f),
+        (GaussianPrior(), X0Target(), lambda x_1, f: 0 * x_1 + f),
+    ],
+)
+def test_regression_reads_the_target_at_t_1(process, target, read):
+    # kills: regression-at-another-time, regression-mask-forgotten
+    x_0, x_1 = torch.rand(2, 1, 4, 4), torch.rand(2, 1, 4, 4)
+    network = CountedNetwork(Spy(0.3))
+    method = Regression(network, process, target, condition=True)
+    (restored,) = method.walk({"x_1": x_1}, nfe=20, generator=torch.Generator())
+    assert network.calls == 1 and torch.allclose(restored, read(x_1, 0.3), atol=1e-6)
+    x_t, t, condition = network.network.seen[0]
+    assert torch.equal(x_t, x_1) and torch.equal(condition, x_1) and bool((t == 1).all())
+    ((name, loss),) = method.losses({"x_0": x_0, "x_1": x_1}, torch.Generator())
+    assert name == "network" and loss.item() == pytest.approx((read(x_1, 0.3) - x_0).square().mean().item(), rel=1e-5)
+    mask = torch.zeros(2, 1, 4, 4)
+    mask[..., :2] = 1
+    ((_, half),) = method.losses({"x_0": x_0, "x_1": x_1, "mask": mask}, torch.Generator())
+    assert half.item() == pytest.approx(((read(x_1, 0.3) - x_0).square() * mask).mean().item(), rel=1e-5)
+
+
+def test_regression_takes_the_recipes_own_read_out():
+    assert build_method(preset("demo/jpeg", "regression"), Spy()).target == I2SBTarget()
+    palette = preset("demo/jpeg", "palette")
+    assert build_method(palette.model_copy(update={"method": {"name": "regression"}}), Spy()).target == X0Target()
+
+
+def test_an_image_of_one_stride_is_not_padded(tmp_path):
+    """A U-Net of 2^levels works down to one value; twice that would be another image."""
+    # kills: smallest-side-ignored
+    recipe = preset("demo/deblur", "pix2pix", "network.channels=4")
+    network = recipe.build_network().eval()
+    shapes = []
+    network.register_forward_pre_hook(lambda module, inputs: shapes.append(tuple(inputs[0].shape[-2:])))
+    run = Run(tmp_path, recipe, build_method(recipe, CountedNetwork(network)), 0, torch.device("cpu"))
+    for size in ((64, 64), (1, 65)):
+        restored = run.restore_batch({"x_1": torch.rand(1, 3, *size)}, nfe=1, generator=torch.Generator())
+        assert restored.shape[-2:] == size
+    assert shapes == [(64, 64), (64, 128)]
