@@ -1,6 +1,7 @@
 """Looking at every image of a dataset before training does: all problems in one pass."""
 
 import os
+import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,14 +10,15 @@ from typing import Any, Literal
 from torch.utils.data import DataLoader, Dataset
 
 from i2i_bridge import registry
-from i2i_bridge.data.cards import Statistics, card_names, is_card, load_card, open_source
+from i2i_bridge.data.cards import Card, card_names, is_card, load_card, open_source
 from i2i_bridge.data.items import item_of
 from i2i_bridge.data.loading import Afresh, PairDataset, decode_item
 from i2i_bridge.data.pairs import PairSource, shared_files
 from i2i_bridge.data.splits import HOLD_OUT
 from i2i_bridge.errors import UserError
 from i2i_bridge.inspecting import Facts, facts_of, verdicts
-from i2i_bridge.recipe import Recipe, load_recipe, toml_value
+from i2i_bridge.recipe import Recipe, is_recipe_name, load_recipe, recipe_file, recipe_names, toml_value
+from i2i_bridge.settings import DataSettings
 
 
 @dataclass(frozen=True)
@@ -43,11 +45,14 @@ def check_data(
         report: Called with (items done, items in all).
 
     Raises:
-        UserError: No split can be opened at all.
+        UserError: There is no such thing, or none of its splits can be opened.
     """
     opened: dict[str, _Looking] = {}
     problems: list[str] = []
     plain = _is_folder(what) or what in card_names() or is_card(Path(what))
+    if not plain and not what.endswith(".toml") and not is_recipe_name(what):
+        hint = registry.nearest(what, [*card_names(), *recipe_names()])
+        raise UserError(f"{what}: no such folder, dataset card or recipe{hint}")
     for split in ("train", "val"):
         try:
             opened[split] = (
@@ -71,8 +76,11 @@ def check_data(
         for line in lines:
             found.setdefault(line, []).append(split)
     problems += [f"{', '.join(splits)}: {line}" for line, splits in found.items()]
-    more, notes = verdicts(facts, _statistics(what, plain))
+    card = _card(what, settings, plain)
+    more, notes = verdicts(facts, card.statistics if card else None)
     problems += more
+    if card and not plain:
+        notes += _against_advice(card, load_recipe(what, settings).data)
     shared = shared_files(opened["train"].source, opened["val"].source) if len(opened) == 2 else None
     if shared:
         notes.append(f"{shared} of the val items are train items too; {HOLD_OUT}")
@@ -110,9 +118,25 @@ def _looked(looking: _Looking) -> Iterator[Facts | str]:
     yield from DataLoader(Afresh(looking), batch_size=None, num_workers=workers)
 
 
-def _statistics(what: str, plain: bool) -> Statistics | None:
-    name = what if plain else (load_recipe(what).data.card or "")
-    return load_card(name).statistics if name and not _is_folder(name) else None
+def _card(what: str, settings: list[str], plain: bool) -> Card | None:
+    if plain:
+        return None if _is_folder(what) else load_card(what)
+    # As written: a loaded recipe has taken a user's own card in.
+    written = tomllib.loads(recipe_file(what).read_text(encoding="utf-8")).get("data", {}).get("card")
+    given = [text.removeprefix("data.card=") for text in settings if text.startswith("data.card=")]
+    name = toml_value(given[-1]) if given else written
+    return load_card(str(name)) if name else None
+
+
+def _against_advice(card: Card, data: DataSettings) -> Iterator[str]:
+    """Where a recipe mirrors or jitters what the dataset's authors did not: edge drawings, say."""
+    advice = card.advice
+    if advice is None:
+        return
+    if data.flip and not advice.flip:
+        yield f"the card {card.name} advises data.flip=false; the recipe mirrors half of the images"
+    if data.load_size and advice.load_size is None and advice.crop == "center":
+        yield f"the card {card.name} advises no jitter; the recipe resizes to data.load_size={data.load_size} first"
 
 
 def _is_folder(what: str) -> bool:
@@ -132,6 +156,8 @@ def _open_table(what: str, settings: list[str], split: str) -> _Looking:
         key, equals, value = setting.partition("=")
         if not equals:
             raise UserError(f"'{setting}': an option reads key=value, such as kind=paired_folders")
+        # A recipe's words serve as well: data.root=FOLDER is what messages about cards ask for.
+        key = key.removeprefix("data.").removeprefix("source.")
         options["name" if key == "kind" else key] = toml_value(value)
     table = {"name": "images", "root": what} if _is_folder(what) else dict(load_card(what).dataset)
     return _Looking(open_source(_lenient(table | options), split))

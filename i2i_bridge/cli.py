@@ -78,9 +78,14 @@ def copy(
 ) -> None:
     """Copy a recipe or a dataset card into a file of your own, to edit and use."""
     from i2i_bridge.data.cards import card_file, card_names
-    from i2i_bridge.recipe import is_recipe_name, recipe_file
+    from i2i_bridge.recipe import is_recipe_name, recipe_file, recipe_names
 
     is_card = name in card_names() and not is_recipe_name(name)
+    if not is_card and not is_recipe_name(name) and not name.endswith(".toml"):
+        hint = registry.nearest(name, [*recipe_names(), *card_names()])
+        raise UserError(
+            f"no recipe or dataset card '{name}'{hint}; see `i2i-bridge list` and `i2i-bridge list datasets`"
+        )
     source = card_file(name) if is_card else recipe_file(name)
     if file.suffix != ".toml":
         raise UserError(f"{file}: a recipe or card ends in .toml")
@@ -185,6 +190,14 @@ def restore(
             help="IN is clean: apply the recipe's degradation first (and save it beside, as NAME-degraded).",
         ),
     ] = False,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="sample.KEY=VALUE",
+            help="Sample otherwise than the recipe says, such as sample.guidance.name=ddnm. Repeatable.",
+        ),
+    ] = None,
     plugin: Plugins = None,
     device: Device = None,
 ) -> None:
@@ -193,7 +206,7 @@ def restore(
     from i2i_bridge.restoring import restore_files
     from i2i_bridge.run import load_run
 
-    loaded = load_run(run, device=device)
+    loaded = load_run(run, device=device, sample=setting or [])
     with console.counting("restored") as done:
         outcome = restore_files(
             loaded,
@@ -259,60 +272,9 @@ def degrade(
         raise typer.Exit(2)
 
 
-@app.command()
-def preview(
-    recipe: RecipeName,
-    file: Annotated[Path, typer.Argument(metavar="OUT.png", help="The contact sheet.")],
-    settings: Overrides = None,
-    images: Annotated[int, typer.Option("-n", "--images", min=1, max=100, help="Rows.")] = 6,
-    validation: Annotated[
-        bool, typer.Option("--validation", help="The validation split instead of training's.")
-    ] = False,
-    method: MethodName = None,
-    plugin: Plugins = None,
-) -> None:
-    """Draw what training sees, after all transforms: clean | X_1 | mask | condition."""
-    load_plugins(plugin)
-    from i2i_bridge.restoring import contact_sheet
-
-    loaded = chosen_recipe(recipe, settings, method)
-    shown = contact_sheet(loaded, file, rows=images, split="validation" if validation else "train")
-    console.say(f"wrote {file}: {shown}")
-
-
-@app.command()
-def check(
-    what: Annotated[str, typer.Argument(metavar="FOLDER|CARD|RECIPE", help="What to check.")],
-    settings: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[KEY=VALUE]...",
-            help="Options of the dataset kind (kind=paired_folders x_0=clean x_1=noisy), or recipe settings.",
-        ),
-    ] = None,
-    plugin: Plugins = None,
-) -> None:
-    """Read every image of a dataset and list all problems in one pass; exit code 2 if there are any.
-
-    Unmatched, damaged and unequal files, odd channels, the same picture in two splits, sides probably exchanged.
-    """
-    load_plugins(plugin)
-    from i2i_bridge.checking import check_data
-
-    with console.counting("checked") as done:
-        checked = check_data(what, settings or [], report=done)
-    for problem in checked.problems:
-        console.say(problem)
-    for note in checked.notes:
-        console.say(f"note: {note}")
-    console.say(checked.summary)
-    if checked.problems:
-        raise typer.Exit(2)
-
-
-# The same verbs stand where one looks for what concerns data.
-cli_data.app.command("check")(check)
-cli_data.app.command("preview")(preview)
+# The same verbs stand where one looks for them, and where one looks for what concerns data.
+app.command("preview")(cli_data.preview)
+app.command("check")(cli_data.check)
 
 
 @app.command()
@@ -335,14 +297,17 @@ def main(arguments: list[str] | None = None) -> None:
     debug = "--debug" in words
     words = _spread_nfe([word for word in words if word != "--debug"])
     try:
-        code = app(words, standalone_mode=False)
+        code = app(words, standalone_mode=False, prog_name="i2i-bridge")
     except UserError as error:
         if debug:
             raise
         console.say_error(str(error))
         code = 2
     except USAGE_ERRORS as error:
-        console.say_error(" ".join(error.format_message().split()) + "; see i2i-bridge --help")
+        message = " ".join(error.format_message().split()).rstrip(".")
+        if message:  # nothing typed at all: the help is printed already
+            verb = error.ctx.command_path if error.ctx else "i2i-bridge"
+            console.say_error(f"{message}; see {verb} --help")
         code = 2
     except (typer.Abort, KeyboardInterrupt):
         console.say_error("interrupted")

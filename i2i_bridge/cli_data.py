@@ -3,11 +3,12 @@
 import re
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from i2i_bridge import console, registry
+from i2i_bridge import console
+from i2i_bridge.cli_options import MethodName, Overrides, Plugins, RecipeName, chosen_recipe, load_plugins
 from i2i_bridge.errors import UserError
 
 app = typer.Typer(help="Fetch datasets, and register your own.", no_args_is_help=True)
@@ -57,14 +58,10 @@ def add(
     kind: Annotated[
         str | None, typer.Option("--kind", help="The dataset kind (see `list dataset-kinds`). Default: guessed.")
     ] = None,
-    plugin: Annotated[
-        list[Path] | None,
-        typer.Option("--plugin", metavar="FILE.py", help="Import this file first. Repeatable."),
-    ] = None,
+    plugin: Plugins = None,
 ) -> None:
     """Register images of your own under a name, which every recipe then knows as data.card=NAME."""
-    for file in plugin or []:
-        registry.load_plugin(file)
+    load_plugins(plugin)
     from i2i_bridge.registering import register
 
     settings = [word for word in words if re.match(r"\w+=", word) and not Path(word).exists()]
@@ -82,3 +79,65 @@ def remove(name: CardName) -> None:
 
     for file in forget(name):
         console.say(f"deleted {file}; the images stay")
+
+
+@app.command()
+def preview(
+    recipe: RecipeName,
+    file: Annotated[Path, typer.Argument(metavar="OUT.png", help="The contact sheet.")],
+    settings: Overrides = None,
+    images: Annotated[int, typer.Option("-n", "--images", min=1, max=100, help="Rows.")] = 6,
+    validation: Annotated[
+        bool, typer.Option("--validation", help="The validation split instead of training's.")
+    ] = False,
+    vary: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KEY=V,V,...",
+            help="Instead: clean beside X_1 at each value of a setting, such as degradation.quality=5,10,20.",
+        ),
+    ] = None,
+    method: MethodName = None,
+    plugin: Plugins = None,
+) -> None:
+    """Draw what training sees, after all transforms: clean | X_1 | mask | condition."""
+    load_plugins(plugin)
+    from i2i_bridge.degrading import preview_strengths
+    from i2i_bridge.restoring import contact_sheet
+
+    split: Literal["train", "validation"] = "validation" if validation else "train"
+    if vary is not None:
+        shown = preview_strengths(recipe, settings or [], vary, file, rows=images, split=split)
+    else:
+        shown = contact_sheet(chosen_recipe(recipe, settings, method), file, rows=images, split=split)
+    console.say(f"wrote {file}: {shown}")
+
+
+@app.command()
+def check(
+    what: Annotated[str, typer.Argument(metavar="FOLDER|CARD|RECIPE", help="What to check.")],
+    settings: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY=VALUE]...",
+            help="Options of the dataset kind (kind=paired_folders x_0=clean x_1=noisy), or recipe settings.",
+        ),
+    ] = None,
+    plugin: Plugins = None,
+) -> None:
+    """Read every image of a dataset and list all problems in one pass; exit code 2 if there are any.
+
+    Unmatched, damaged and unequal files, odd channels, the same picture in two splits, sides probably exchanged.
+    """
+    load_plugins(plugin)
+    from i2i_bridge.checking import check_data
+
+    with console.counting("checked") as done:
+        checked = check_data(what, settings or [], report=done)
+    for problem in checked.problems:
+        console.say(problem)
+    for note in checked.notes:
+        console.say(f"note: {note}")
+    console.say(checked.summary)
+    if checked.problems:
+        raise typer.Exit(2)

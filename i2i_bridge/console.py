@@ -62,7 +62,9 @@ def training_display(steps: int) -> Iterator[Callable[[training.Progress | str],
             if isinstance(event, str):
                 bar.console.print(event, markup=False)
             else:
-                bar.update(task, completed=event.step, description=training_line(event))
+                # Two lines: of one, a terminal of 80 columns cuts the end off and leaves no room for the bar.
+                text = training_line(event).replace("  |grad|", "\n|grad|")
+                bar.update(task, completed=event.step, description=text)
 
         yield live
 

@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from torch import Tensor
@@ -18,6 +18,7 @@ from i2i_bridge.files import write_whole
 from i2i_bridge.images import Picture, find_images, read_picture, to_pixels, to_tensor, write_picture
 from i2i_bridge.montage import montage
 from i2i_bridge.randomness import generator
+from i2i_bridge.recipe import load_recipe
 from i2i_bridge.registry import DEGRADATIONS
 from i2i_bridge.restoring import file_jobs
 
@@ -154,10 +155,7 @@ def strengths_sheet(
     Raises:
         UserError: A wrong degradation, option, input or output.
     """
-    key, equals, values = (part.strip() for part in vary.partition("="))
-    words = [word.strip() for word in split_list(values)]
-    if not (key and equals and all(words)):
-        raise UserError(f"--vary {vary}: write key=value,value,... such as quality=5,10,20,40")
+    key, words = _varied(vary)
     varied = [[*tables[:-1], {**tables[-1], key: toml_value(word)}] if tables else [] for word in words]
     degradations = [build_ops(one) for one in varied]
     if not source.exists():
@@ -175,6 +173,40 @@ def strengths_sheet(
     header = ["clean", *(f"{key} {word}" for word in words)]
     write_picture(file, Picture(montage(table, header), None))
     return f"{' | '.join(header)}, {len(table)} row{'s' if len(table) > 1 else ''}"
+
+
+def preview_strengths(
+    name: str, settings: Sequence[str], vary: str, file: Path, *, rows: int, split: Literal["train", "validation"]
+) -> str:
+    """Write a PNG with a row for each item of a recipe: clean | X_1 at each value of one setting; and say its columns.
+
+    Args:
+        name: The recipe.
+        settings: As on the command line.
+        vary: key=value,value,... such as degradation.quality=5,10,20
+        rows: Of the sheet, at most.
+
+    Raises:
+        UserError: A wrong recipe, setting or value, or unusable data.
+    """
+    key, words = _varied(vary)
+    datasets = [load_recipe(name, [*settings, f"{key}={word}"]).build_dataset(split) for word in words]
+    table: list[list[Tensor]] = []
+    for i in range(min(rows, *map(len, datasets))):
+        # Cuts and draws are keyed by the item: only the setting differs along a row.
+        items = [dataset[i] for dataset in datasets]
+        table.append([items[0]["x_0"], *(item["x_1"] for item in items)])
+    header = ["clean", *(f"{key.rpartition('.')[2]} {word}" for word in words)]
+    write_picture(file, Picture(montage(table, header), None))
+    return f"{' | '.join(header)}, {len(table)} row{'s' if len(table) > 1 else ''}"
+
+
+def _varied(text: str) -> tuple[str, list[str]]:
+    key, equals, values = (part.strip() for part in text.partition("="))
+    words = [word.strip() for word in split_list(values)]
+    if not (key and equals and all(words)):
+        raise UserError(f"--vary {text}: write key=value,value,... such as quality=5,10,20,40")
+    return key, words
 
 
 def _degrade(degradation: Degradation, picture: Picture, seed: int, name: str) -> Degraded:

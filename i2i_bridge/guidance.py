@@ -1,6 +1,7 @@
-"""What is done to x_0_hat inside a sampling step, and the one place where network, mask and clip meet."""
+"""What is done to x_0_hat inside a sampling step, and the one place where network, clip, guide and mask meet."""
 
 from collections.abc import Callable
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -11,6 +12,17 @@ from i2i_bridge.targets import Target
 
 Network = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 """(x_t (B, C, H, W), t (B,) in [0, 1], condition or None) -> output (B, C, H, W)."""
+
+
+class Guide(Protocol):
+    """Moves x_0_hat towards what a measurement says (guidances/)."""
+
+    @property
+    def through_network(self) -> bool:
+        """Whether it differentiates x_0_hat with respect to x_t."""
+        ...
+
+    def __call__(self, x_0_hat: Tensor, x_t: Tensor, t: Tensor) -> Tensor: ...
 
 
 def keep_known(x_0_hat: Tensor, x_1: Tensor, mask: Tensor) -> Tensor:
@@ -33,8 +45,9 @@ def predictor(
     condition: Tensor | None = None,
     mask: Tensor | None = None,
     clip: bool = False,
+    guide: Guide | None = None,
 ) -> PredictX0:
-    """(x_t, t) -> x_0_hat of a network.
+    """(x_t, t) -> x_0_hat of a network: clipped, then guided, then with known pixels put back.
 
     Args:
         network: Called as network(c_in x_t, t, condition).
@@ -42,14 +55,26 @@ def predictor(
         condition: Further input of the network, (B, K, H, W).
         mask: Where given, known pixels of X_1 are put back (`keep_known`).
         clip: Limit x_0_hat to [-1, 1].
+        guide: Applied to x_0_hat (a guided one may leave [-1, 1]). Where it looks through the network, gradients are
+            on inside the call, also under `torch.inference_mode`.
     """
 
-    def predict_x0(x_t: Tensor, t: Tensor) -> Tensor:
+    def look(x_t: Tensor, t: Tensor) -> Tensor:
         network_time = process.network_time(t).to(x_t.device)
         output = network(target.network_input(process, x_t, t), network_time, condition)
         x_0_hat = target.x_0_hat(process, output.to(x_t.dtype), x_t, x_1, t)
-        if clip:
-            x_0_hat = x_0_hat.clamp(-1, 1)
+        return x_0_hat.clamp(-1, 1) if clip else x_0_hat
+
+    def predict_x0(x_t: Tensor, t: Tensor) -> Tensor:
+        if guide is None:
+            x_0_hat = look(x_t, t)
+        elif not guide.through_network:
+            x_0_hat = guide(look(x_t, t), x_t, t)
+        else:
+            with torch.inference_mode(False), torch.enable_grad():
+                # A copy: a state made in inference mode can take no part in a gradient.
+                leaf = x_t.detach().clone().requires_grad_()
+                x_0_hat = guide(look(leaf, t), leaf, t).detach()
         return x_0_hat if mask is None else keep_known(x_0_hat, x_1, mask)
 
     return predict_x0

@@ -21,6 +21,7 @@ from i2i_bridge.files import write_whole
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".npy"})
+EXIF_ORIENTATION = 0x0112
 MAX_PIXELS = 64_000_000
 """Larger images are refused from their header, before they are decoded."""
 
@@ -86,11 +87,8 @@ def read_picture(path: Path | str, data: bytes | None = None) -> Picture:
         UserError: The file is missing, not one of PNG, JPEG, WebP, BMP, TIFF, NPY, damaged, too large, or of a mode
             without a documented meaning here (`from_pil`).
     """
-    path = Path(path)
-    if data is None and path.is_dir():
-        raise UserError(f"{path}: is a folder, not an image")
-    if path.suffix.lower() == ".npy" if data is None else data.startswith(b"\x93NUMPY"):
-        return _read_array(path, data)
+    if str(path)[-4:].lower() == ".npy" if data is None else data.startswith(b"\x93NUMPY"):
+        return _read_array(Path(path), data)
     try:
         source = path if data is None else io.BytesIO(data)
         with warnings.catch_warnings(), Image.open(source, formats=FORMATS) as image:
@@ -98,14 +96,17 @@ def read_picture(path: Path | str, data: bytes | None = None) -> Picture:
             warnings.simplefilter("ignore")
             width, height = image.size
             if width * height > MAX_PIXELS:
-                raise _too_large(path, width, height)
+                raise _too_large(Path(path), width, height)
             if _is_deep_colour(image):
-                return _read_deep_colour(path, image, data)
+                return _read_deep_colour(Path(path), image, data)
             frames = int(getattr(image, "n_frames", 1))
             image.load()
-            return replace(from_pil(image), frames=frames)
+            picture = from_pil(image)
+            return picture if frames == 1 else replace(picture, frames=frames)
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file") from error
+    except IsADirectoryError as error:
+        raise UserError(f"{path}: is a folder, not an image") from error
     except UserError as error:
         raise UserError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
     except Image.DecompressionBombError as error:
@@ -160,7 +161,7 @@ def _read_deep_colour(path: Path, image: Image.Image, data: bytes | None) -> Pic
     array = cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED)
     if array is None or array.dtype != np.uint16 or array.ndim != 3:
         raise UserError(f"{path}: not a readable 16-bit image")
-    array = _upright(array, image.getexif().get(0x0112, 1))
+    array = _upright(array, image.getexif().get(EXIF_ORIENTATION, 1))
     alpha = array[..., 3].copy() if array.shape[2] == 4 else None
     pixels = array[..., :1] if image.mode == "LA" else array[..., 2::-1]
     return Picture(np.ascontiguousarray(pixels), alpha)
@@ -199,7 +200,8 @@ def from_pil(image: Image.Image) -> Picture:
     Raises:
         UserError: Values whose range is unknown (32-bit integers beyond 16 bits), or not finite.
     """
-    image = ImageOps.exif_transpose(image)
+    if image.getexif().get(EXIF_ORIENTATION, 1) != 1:  # else it would be copied
+        image = ImageOps.exif_transpose(image)
     mode = image.mode
     if mode.startswith("I;16"):
         return Picture(np.asarray(image).astype(np.uint16)[..., None])
@@ -214,8 +216,8 @@ def from_pil(image: Image.Image) -> Picture:
         return from_array(np.asarray(image))
     transparent = mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
     grey = mode in ("1", "L", "LA", "La")
-    converted = image.convert(("LA" if grey else "RGBA") if transparent else ("L" if grey else "RGB"))
-    array = np.asarray(converted)
+    wanted = ("LA" if grey else "RGBA") if transparent else ("L" if grey else "RGB")
+    array = np.asarray(image if mode == wanted else image.convert(wanted))
     if array.ndim == 2:
         array = array[..., None]
     if transparent:

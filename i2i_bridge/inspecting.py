@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -22,6 +22,11 @@ LOOKS = ("brightness", "contrast", "detail", "colour")
 FEW = 8
 """So many pairs are needed before their sides can be told apart."""
 PARTS = ("x_0", "x_1")
+CODES = {f"{channels} x {depth}" for channels in (1, 3) for depth in ("uint8", "uint16")}
+MODES = {mode: mode for mode in ("CMYK", "LAB", "YCbCr", "HSV")}
+MODES |= {"P": "with a palette", "PA": "with a palette", "1": "black and white"}
+"""What Pillow calls the pixels of a file, where they become others when read."""
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,8 @@ class Facts:
     where: str
     formats: dict[str, str]
     """By part: channels and depth, such as '3 x uint8'."""
+    size: str
+    """WIDTHxHEIGHT."""
     oddities: tuple[str, ...]
     """What the file's header shows: 'CMYK', 'a PNG named .jpg', ..."""
     digest: bytes
@@ -54,7 +61,8 @@ def facts_of(item: Mapping[str, Any]) -> Facts:
     files = [item.get("file"), *(item.get(part) for part in PARTS)]
     odd = tuple(line for file in files if isinstance(file, Path | str) for line in _header(Path(file)))
     sides = np.stack([looks(images[part]) for part in PARTS if part in images])
-    return Facts(place(dict(item)), formats, odd, digest.digest(), sides)
+    height, width = images["x_0"].shape[:2]
+    return Facts(place(dict(item)), formats, f"{width}x{height}", odd, digest.digest(), sides)
 
 
 def looks(pixels: np.ndarray) -> np.ndarray:
@@ -105,7 +113,7 @@ def _header(file: Path) -> list[str]:
             frames = int(getattr(image, "n_frames", 1))
     except (OSError, ValueError, SyntaxError, UnidentifiedImageError):
         return []
-    odd = [mode] if mode in ("CMYK", "LAB", "YCbCr", "HSV", "P", "PA", "1") else []
+    odd = [MODES[mode]] if mode in MODES else []
     wanted = Image.registered_extensions().get(file.suffix.lower())
     if wanted is not None and wanted != kind:
         odd.append(f"{kind} named {file.suffix}")
@@ -125,18 +133,31 @@ def _copies(splits: Mapping[str, Sequence[Facts]]) -> list[str]:
 
 
 def _odd_formats(facts: Sequence[Facts]) -> list[str]:
-    """Pairs whose sides have other numbers of channels or depths than most others (8 in 10)."""
-    if not facts:
+    """Items whose sides have other numbers of channels or depths than most others (8 in 10)."""
+    usual = _usual([_telling(fact.formats) for fact in facts])
+    if usual is None:
         return []
-    kinds = Counter(tuple(fact.formats.items()) for fact in facts)
-    usual, count = kinds.most_common(1)[0]
-    if count < 0.8 * len(facts):
-        return []
+    like = next(fact.formats for fact in facts if _telling(fact.formats) == usual)
     return [
-        f"{fact.where}: {_words(fact.formats)}, while most others are {_words(dict(usual))}"
+        f"{fact.where}: {_words(fact.formats)}, while most others are {_words(like)}"
         for fact in facts
-        if tuple(fact.formats.items()) != usual
+        if _telling(fact.formats) != usual
     ]
+
+
+def _telling(formats: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """The formats, or nothing where they cannot matter: grey or colour codes of one kind on all sides.
+
+    Grey among colour becomes colour, and 16 bits keep their own range, as long as the other side does the same.
+    """
+    alike = len(set(formats.values())) == 1 and next(iter(formats.values())) in CODES
+    return () if alike else tuple(formats.items())
+
+
+def _usual(values: Sequence[T]) -> T | None:
+    """What at least 8 in 10 are."""
+    value, count = Counter(values).most_common(1)[0] if values else (None, 0)
+    return value if count and count >= 0.8 * len(values) else None
 
 
 def _words(formats: Mapping[str, str]) -> str:
@@ -146,7 +167,8 @@ def _words(formats: Mapping[str, str]) -> str:
 def _exchanged(facts: Sequence[Facts], expected: Statistics | None) -> list[str]:
     """Pairs whose sides look exchanged: all of them against the card, or a few against the others.
 
-    With d = looks(x_0) - looks(x_1), m its median and s its spread (1.48 median |d - m|), a pair is exchanged where d
+    Against the card: m points away from the difference that it says (cosine below -1/2). A few against the others:
+    with d = looks(x_0) - looks(x_1), m its median and s its spread (1.48 median |d - m|), a pair is exchanged where d
     is nearer to -m than to m by far, in the looks by which the sides differ at all (|m| > 1.5 s).
     """
     pairs = [fact for fact in facts if len(fact.sides) == 2]
@@ -160,17 +182,19 @@ def _exchanged(facts: Sequence[Facts], expected: Statistics | None) -> list[str]
     if expected is not None:
         card = np.subtract(expected.x_0, expected.x_1)
         known = telling & (np.abs(card) > 0.02)
-        if known.any() and (np.sign(card[known]) == -np.sign(m[known])).all():
-            names = ", ".join(name for name, is_known in zip(LOOKS, known, strict=True) if is_known)
+        turned = known & (np.sign(card) == -np.sign(m))
+        # As vectors, so that what tells little does not outvote what tells much.
+        if card[known] @ m[known] < -0.5 * np.linalg.norm(card[known]) * np.linalg.norm(m[known]):
+            names = ", ".join(np.array(LOOKS)[turned])
             problems.append(
                 f"the sides are probably exchanged: by {names} the targets x_0 look as the card says of the sources "
                 "x_1; turn `direction` round, or exchange x_0 and x_1"
             )
     if telling.any():
         kept = np.square((d - m) / s)[:, telling].mean(axis=1)
-        turned = np.square((d + m) / s)[:, telling].mean(axis=1)
+        mirrored = np.square((d + m) / s)[:, telling].mean(axis=1)
         # Far from the others, and four times nearer to their mirror image.
-        for i in np.flatnonzero((turned < kept / 16) & (kept > 9)):
+        for i in np.flatnonzero((mirrored < kept / 16) & (kept > 9)):
             problems.append(f"{pairs[i].where}: its sides look exchanged, compared with the other pairs")
     return problems
 
@@ -180,7 +204,10 @@ def _counted(facts: Sequence[Facts]) -> dict[str, list[str]]:
     grey = [fact for fact in facts if fact.formats.get("x_0", "").startswith("1 x")]
     if 0 < len(grey) < len(facts):
         found["grey among colour"] = [fact.where for fact in grey]
+    size = _usual([fact.size for fact in facts])
     for fact in facts:
+        if size is not None and fact.size != size:
+            found.setdefault(f"of another size than most, {size}", []).append(fact.where)
         for depth in {kind.split(" x ")[1] for kind in fact.formats.values()} - {"uint8"}:
             found.setdefault({"uint16": "of 16 bits"}.get(depth, f"of {depth}"), []).append(fact.where)
         for oddity in dict.fromkeys(fact.oddities):

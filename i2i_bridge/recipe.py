@@ -16,11 +16,13 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from i2i_bridge import registry
 from i2i_bridge.degradations.base import Degradation
 from i2i_bridge.errors import UserError
+from i2i_bridge.guidances.availability import check_known
+from i2i_bridge.guidances.base import Guidance
 from i2i_bridge.processes import Process
 from i2i_bridge.proposals import Proposal
 from i2i_bridge.protocols import load_protocol
 from i2i_bridge.randomness import generator
-from i2i_bridge.registry import did_you_mean
+from i2i_bridge.registry import did_you_mean, nearest
 from i2i_bridge.settings import DataSettings, EvaluateSettings, Part, Reference, SampleSettings, Settings, TrainSettings
 from i2i_bridge.shipped import shipped_folder
 from i2i_bridge.targets import Target
@@ -68,6 +70,7 @@ class Recipe(Settings):
             self._try_sampler(process)
         except ValueError as error:
             raise UserError(str(error)) from error
+        self._check_guidance(process)
         for metric in self.evaluate.metrics:
             registry.METRICS.get(metric)
         if not self.evaluate.protocol.endswith(".toml"):  # a file is read when it is used: it may lie elsewhere by then
@@ -104,6 +107,23 @@ class Recipe(Settings):
             return None
         degradation: Degradation = registry.DEGRADATIONS.build(self.degradation)
         return degradation
+
+    def build_guidance(self) -> Guidance | None:
+        """The guidance of `[sample]`, or None."""
+        if self.sample.guidance is None:
+            return None
+        guidance: Guidance = registry.GUIDANCES.build(self.sample.guidance)
+        return guidance
+
+    def _check_guidance(self, process: Process) -> None:
+        guidance = self.build_guidance()
+        if guidance is None or self.sample.guidance is None:
+            return
+        check_known(str(self.sample.guidance["name"]), self.build_degradation())
+        try:
+            guidance.check(process)
+        except ValueError as error:
+            raise UserError(str(error)) from error
 
     def data_table(self) -> Part:
         """The dataset kind and its options: the card's, `data.source` over it, `data.root` over both.
@@ -224,12 +244,16 @@ def recipe_file(name: str) -> Path:
     names = recipe_names()
     found = [known for known in names if name in (known, known.split("/")[-1])]
     if len(found) != 1:
-        hint = did_you_mean(name, names + [known.split("/")[-1] for known in names])
-        raise UserError(
-            f"no recipe '{name}'{hint}; `i2i-bridge list recipes` shows all"
-            if not found
-            else f"'{name}' could be {found}"
-        )
+        from i2i_bridge.data.cards import card_names
+
+        if found:
+            raise UserError(f"'{name}' could be {' or '.join(found)}; give the whole name")
+        if name in card_names():
+            raise UserError(f"'{name}' is a dataset card, not a recipe; name a recipe and give it data.card={name}")
+        if path.exists():
+            raise UserError(f"{name}: not a recipe; a recipe is a TOML file, or one of `i2i-bridge list recipes`")
+        hint = nearest(name, names + [known.split("/")[-1] for known in names])
+        raise UserError(f"no recipe '{name}'{hint}; `i2i-bridge list recipes` shows all")
     return shipped_folder("recipes") / f"{found[0]}.toml"
 
 

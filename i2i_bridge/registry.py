@@ -24,10 +24,13 @@ T = TypeVar("T", bound=Callable[..., Any])
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """'; did you mean ...?' for a near miss, else the known words."""
     known = sorted(known)
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    if near:
-        return f"; did you mean '{near[0]}'?"
-    return f"; known: {', '.join(known)}" if known else ""
+    return nearest(word, known) or (f"; known: {', '.join(known)}" if known else "")
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """'; did you mean ...?' for a near miss, else nothing: where the known words are too many to name."""
+    near = difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.6)
+    return f"; did you mean '{near[0]}'?" if near else ""
 
 
 class Registry:
@@ -181,6 +184,7 @@ PROPOSALS = Registry("proposal", "i2i_bridge.proposals")
 SAMPLERS = Registry("sampler", "i2i_bridge.samplers")
 TIME_GRIDS = Registry("time grid", "i2i_bridge.time_grids", "i2i_bridge.official_grid")
 DEGRADATIONS = Registry("degradation", "i2i_bridge.degradations")
+GUIDANCES = Registry("guidance", "i2i_bridge.guidances")
 DATASETS = Registry("dataset kind", "i2i_bridge.data")
 NETWORKS = Registry("network", "i2i_bridge.networks")
 DISCRIMINATORS = Registry("discriminator", "i2i_bridge.networks")
@@ -195,6 +199,7 @@ KINDS: dict[str, Registry] = {
     "samplers": SAMPLERS,
     "grids": TIME_GRIDS,
     "degradations": DEGRADATIONS,
+    "guidances": GUIDANCES,
     "dataset-kinds": DATASETS,
     "networks": NETWORKS,
     "discriminators": DISCRIMINATORS,
@@ -209,6 +214,7 @@ register_target = TARGETS.register
 register_sampler = SAMPLERS.register
 register_time_grid = TIME_GRIDS.register
 register_degradation = DEGRADATIONS.register
+register_guidance = GUIDANCES.register
 register_dataset = DATASETS.register
 register_network = NETWORKS.register
 register_discriminator = DISCRIMINATORS.register

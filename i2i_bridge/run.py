@@ -3,7 +3,7 @@
 runs/NAME/  recipe.toml  checkpoints/  metrics.jsonl  metrics.csv  samples/  evaluation/  report/
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -144,11 +144,12 @@ class Run:
             raise UserError(f"nfe {calls}: give a number from 1 to 1000")
         height, width = batch["x_1"].shape[-2:]
         stride, smallest = network_geometry(self.method.network)
-        padded = {
+        padded: dict[str, Any] = {
             name: pad_to_stride(value, stride, smallest).to(self.device)
             for name, value in batch.items()
             if name in ("x_1", "mask", "condition")
         }
+        padded["size"] = (height, width)
         # Not a `with` around the yields: a generator must not leave inference mode on for its caller.
         states = self.method.walk(padded, nfe=calls, generator=generator)
         while True:
@@ -237,22 +238,29 @@ def resolve_device(name: str | torch.device | None) -> torch.device:
     return device
 
 
-def load_run(folder: str | Path, *, device: str | torch.device | None = None) -> Run:
+def load_run(folder: str | Path, *, device: str | torch.device | None = None, sample: Iterable[str] = ()) -> Run:
     """Open a run folder for restoring.
 
     Args:
         folder: The folder that `train` wrote.
         device: By default CUDA where there is one, else the CPU.
+        sample: Other settings of [sample] than the run's own, such as "sample.guidance.name=ddnm".
 
     Raises:
-        UserError: The folder is missing or holds no whole checkpoint, or there is no such device.
+        UserError: The folder is missing or holds no whole checkpoint, there is no such device, or a setting is wrong or
+            would need another training.
     """
     from i2i_bridge.recipe import load_recipe
 
-    folder = Path(folder)
+    folder, changes = Path(folder), list(sample)
+    for change in changes:
+        if not change.startswith("sample."):
+            raise UserError(
+                f"'{change}': a trained run takes other settings of [sample] only, such as sample.clip=true"
+            )
     if not (folder / RECIPE_FILE).is_file():
         raise UserError(f"{folder}: not a run folder (it has no {RECIPE_FILE})")
-    recipe = load_recipe(folder / RECIPE_FILE)
+    recipe = load_recipe(folder / RECIPE_FILE, changes)
     checkpoint, _ = latest_checkpoint(folder / "checkpoints")
     if checkpoint is None:
         raise UserError(f"{folder}: no checkpoint yet; train it first")

@@ -95,8 +95,9 @@ def update(s: Point, t: Point, eta: float) -> Update:
         return Update(0.0, 1.0, 0.0, 0.0)
     if s.n == 0:
         return Update(t.base, t.b, 0.0, t.n)
-    fresh = -math.expm1(2 * (s.log_snr - t.log_snr))
-    r = t.n / s.n * math.sqrt(1 - eta * eta * fresh)
+    kept, fresh = math.exp(2 * (s.log_snr - t.log_snr)), -math.expm1(2 * (s.log_snr - t.log_snr))
+    # 1 - eta^2 fresh, without the difference of near-equals that it is close to X_1.
+    r = t.n / s.n * math.sqrt((1 - eta) * (1 + eta) + eta * eta * kept)
     return Update(t.base - r * s.base, t.b - r * s.b, r, eta * t.n * math.sqrt(fresh))
 
 

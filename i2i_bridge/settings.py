@@ -103,6 +103,8 @@ class SampleSettings(Settings):
     grid: str = "uniform"
     nfe: Annotated[int, Field(ge=1, le=1000)] = 10
     clip: bool = False
+    guidance: Part | None = None
+    """Moves x_0_hat towards what X_1 says of X_0; needs a linear [degradation]."""
 
 
 class EvaluateSettings(Settings):

@@ -7,7 +7,9 @@ from i2i_bridge.guidance import keep_known, predictor
 from i2i_bridge.methods.bridge import Bridge
 from i2i_bridge.official_grid import OfficialGrid
 from i2i_bridge.processes import I2SB, OTODE, BrownianBridge
-from i2i_bridge.targets import I2SBTarget, X0Target
+from i2i_bridge.samplers import deterministic, eta_sampler, ot_ode
+from i2i_bridge.targets import I2SBTarget, PreconditionedTarget, X0Target
+from i2i_bridge.time_grids import quadratic
 
 
 class CrossingPairs(torch.nn.Module):
@@ -97,6 +99,15 @@ def test_loss_is_the_mean_squared_error_to_equation_12():
     assert 0 < t.item() <= 1
 
 
+def test_times_are_even_over_the_whole_bridge():
+    # kills: times-of-the-noisy-half
+    network, x = Echo(torch.zeros(1, 1, 1, 1)), torch.zeros(4000, 1, 1, 1)
+    list(Bridge(network, I2SB(), X0Target()).losses({"x_0": x, "x_1": x}, torch.Generator().manual_seed(0)))
+    t = network.seen[0][1].sort().values
+    assert (t - (torch.arange(4000, dtype=torch.float64) + 0.5) / 4000).abs().max() < 0.03  # Kolmogorov-Smirnov
+    assert t.min() > 0 and t.max() <= 1
+
+
 def test_condition_is_x_1_or_the_pairs_own():
     # kills: condition-dropped
     x = torch.rand(1, 3, 4, 4)
@@ -134,9 +145,57 @@ def test_keep_known_is_exact_even_for_infinities():
 
 def test_the_network_is_told_the_processes_own_time():
     """The released checkpoints know index k as 1e-4 + k (1 - 1e-4) / (N - 1), in training and in sampling."""
-    # kills: network-time-forgotten
+    # kills: network-time-forgotten, network-time-forgotten-in-loss
     process, x = OfficialGrid(10, 0.3), torch.rand(1, 1, 4, 4)
     network = Echo(torch.zeros(1, 1, 1, 1))
     predictor(network, process, X0Target(), x)(x, torch.tensor([0.35], dtype=torch.float64))
     told = network.seen[0][1]
     assert told.item() == pytest.approx(1e-4 + 3 * (1 - 1e-4) / 9) and told.item() != pytest.approx(0.35)
+    list(Bridge(network, process, X0Target()).losses({"x_0": x, "x_1": x}, torch.Generator().manual_seed(0)))
+    index = (network.seen[1][1].item() - 1e-4) * 9 / (1 - 1e-4)
+    assert index == pytest.approx(round(index), abs=1e-9)
+
+
+def test_the_network_sees_the_targets_input():
+    """c_in X_t, in training and in sampling (Eq. 22): X_t = 3 everywhere, Var(X_t) = 4."""
+    # kills: input-scale-forgotten, input-scale-forgotten-in-loss
+    network, three = Echo(torch.zeros(1, 1, 1, 1)), torch.full((2, 1, 4, 4), 3.0)
+    bridge = Bridge(network, OTODE(), PreconditionedTarget(4.0, 4.0, 4.0 - 1e-6))
+    list(bridge.losses({"x_0": three, "x_1": three}, torch.Generator().manual_seed(0)))
+    list(bridge.walk({"x_1": three}, nfe=1, generator=torch.Generator()))
+    for x, _, _ in network.seen:
+        assert torch.allclose(x, torch.full_like(x, 1.5))
+
+
+def test_the_loss_is_taken_where_the_proposal_says():
+    # kills: proposal-ignored-in-loss
+    class Sevens:
+        def check(self, process):
+            pass
+
+        def sample(self, process, x_0, x_1, t, generator):
+            return torch.full_like(x_0, 7.0)
+
+    network, x = Echo(torch.zeros(1, 1, 1, 1)), torch.rand(1, 1, 4, 4)
+    list(Bridge(network, I2SB(), X0Target(), proposal=Sevens()).losses({"x_0": x, "x_1": x}, torch.Generator()))
+    assert torch.equal(network.seen[0][0], torch.full_like(x, 7.0))
+
+
+def test_the_walk_uses_its_grid_sampler_options_and_clip():
+    # kills: walk-on-another-grid, walk-without-options, walk-unclipped
+    x = torch.rand(1, 1, 4, 4)
+
+    def states(answer=0.5, seed=0, **choices):
+        network = Echo(torch.full((1, 1, 1, 1), answer))
+        bridge = Bridge(network, BrownianBridge(0.5), X0Target(), **choices)
+        walked = list(bridge.walk({"x_1": x}, nfe=4, generator=torch.Generator().manual_seed(seed)))
+        return walked, [t.item() for _, t, _ in network.seen]
+
+    assert states(grid=quadratic)[1] == [1, 0.5625, 0.25, 0.0625]
+    assert states()[1] == [1, 0.75, 0.5, 0.25]
+    still, same = (states(sampler=ot_ode, seed=seed)[0] for seed in (1, 2))
+    assert all(map(torch.equal, still, same)) and not torch.equal(still[0], states(seed=1)[0][0])
+    options = states(sampler=eta_sampler, sampler_options={"eta": 0.0})[0]
+    assert all(map(torch.equal, options, states(sampler=deterministic)[0]))
+    assert not torch.equal(options[1], states(sampler=eta_sampler)[0][1])
+    assert states(answer=5.0, clip=True)[0][-1].max() == 1 and states(answer=5.0)[0][-1].min() == 5

@@ -98,3 +98,106 @@ x_1 = [0.97, 0.15, 0.05, 0.0]
         (tmp_path / "mine.toml").write_text(card.format(*sides))
         problems = check_data(str(tmp_path / "mine.toml"), []).problems
         assert len(problems) == count and all("sides are probably exchanged" in line for line in problems)
+
+
+def facade(seed, size=32):
+    """A photo on the left, flat gaudy labels on the right, as in CMP facades."""
+    rng = np.random.default_rng(seed)
+    rows, columns = np.mgrid[:size, :size]
+    grey = 100 + 50 * np.sin(rows / (3 + seed % 4)) * np.sin(columns / 4) + rng.normal(0, 20, (size, size))
+    photo = np.stack([grey + 10, grey, grey - 10], axis=2).clip(0, 255)
+    labels = np.zeros((size, size, 3))
+    labels[..., 2] = 255
+    labels[5 + seed % 9 : 20] = (255, 255, 0)
+    return Image.fromarray(np.concatenate([photo, labels], axis=1).astype(np.uint8))
+
+
+@pytest.fixture
+def facades(tmp_path):
+    for split, first, count in (("train", 1, 30), ("val", 101, 12)):
+        (tmp_path / "facades" / split).mkdir(parents=True)
+        for i in range(first, first + count):
+            facade(i).save(tmp_path / "facades" / split / f"{i}.jpg", quality=95)
+    return tmp_path / "facades"
+
+
+def break_facades(root):
+    """Twelve kinds of damage, each on one file; what `check` must say of it, by its part of a line."""
+    train, val = root / "train", root / "val"
+    kinds = {}
+
+    def kind(name, says):
+        kinds[name] = says
+        return train / name
+
+    kind("1.jpg", "train/1.jpg: not a readable image").write_bytes(b"")
+    cut = kind("2.jpg", "train/2.jpg: not a readable image")
+    cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
+    kind("3.jpg", "train/3.jpg: not a readable image").write_text("<html>404 not found</html>")
+    facade(4).crop((0, 0, 63, 32)).save(kind("4.jpg", "train/4.jpg: 63 pixels wide; a side-by-side pair needs"))
+    facade(5).crop((0, 0, 32, 32)).save(kind("5.jpg", "1 of another size than most, 32x32 (first: "))
+    turned = np.asarray(facade(6))
+    turned = Image.fromarray(np.concatenate([turned[:, 32:], turned[:, :32]], axis=1))
+    turned.save(kind("6.jpg", "train/6.jpg: its sides look exchanged"))
+    kinds["101.jpg"] = "val/101.jpg: the same pixels as"
+    (val / "101.jpg").write_bytes((train / "7.jpg").read_bytes())
+    facade(10).convert("L").save(kind("10.jpg", "grey among colour (first: "))
+    facade(9).convert("CMYK").save(kind("9.jpg", "1 CMYK (first: "))
+    deep = np.asarray(facade(8).convert("L")).astype(np.uint16) * 257
+    (train / "8.jpg").unlink()
+    Image.fromarray(deep).save(kind("8.png", "1 of 16 bits (first: "))
+    facade(11).save(kind("11.jpg", "1 PNG named .jpg (first: "), format="PNG")
+    facade(12).quantize(16).save(kind("12.png", "1 with a palette (first: "))
+    (train / "12.jpg").unlink()
+    return kinds
+
+
+def test_a_broken_copy_of_facades_has_every_kind_named_in_one_pass(facades):
+    # kills: odd-sizes-unseen, grey-is-a-problem, and each finding left out
+    options = ["kind=side_by_side", "direction=BtoA"]
+    sound = check_data(str(facades), options)
+    assert (sound.problems, sound.notes) == ([], [])
+    kinds = break_facades(facades)
+    checked = check_data(str(facades), options)
+    said = [*checked.problems, *checked.notes]
+    for name, says in kinds.items():
+        (line,) = [line for line in said if says in line]
+        assert name in line, (name, line)
+    # Grey, 16 bits and the like are counted: training takes them as they are.
+    assert len(checked.problems) == 6 and len(kinds) == 12, checked.problems
+
+
+def test_grey_photos_among_colour_are_counted_not_refused(tmp_path):
+    # kills: grey-is-a-problem. One in fifty photos of ImageNet is grey.
+    for i in range(20):
+        (tmp_path / "photos").mkdir(exist_ok=True)
+        picture(i, "L" if i == 3 else "RGB").save(tmp_path / "photos" / f"{i:02d}.png")
+    np.save(tmp_path / "photos" / "five.npy", np.zeros((32, 40, 5), np.uint8))
+    checked = check_data(str(tmp_path / "photos"), ["holdout=0.2"])
+    assert checked.notes == [f"1 grey among colour (first: {tmp_path / 'photos' / '03.png'})"]
+    (problem,) = checked.problems
+    assert "five.npy: x_0 5 x uint8, while most others are x_0 3 x uint8" in problem
+
+
+def test_the_shipped_facades_turned_round_show_against_their_card(facades, tmp_path):
+    # kills: card-of-a-recipe-unseen
+    for what, name in ((["facades", f"root={facades}"], "direction"), (["demo/pairs"], "data.source.direction")):
+        more = [] if what[0] == "facades" else ["data.card=facades", f"data.root={facades}", "data.size=32"]
+        more += [] if what[0] == "facades" else ["data.load_size=32", "data.validation_size=32"]
+        for direction, count in (("BtoA", 0), ("AtoB", 1)):
+            problems = check_data(what[0], [*what[1:], *more, f"{name}={direction}"]).problems
+            assert len(problems) == count, (what, direction, problems)
+            assert all("sides are probably exchanged" in line for line in problems)
+
+
+def test_a_recipe_that_jitters_against_the_card_s_advice_is_told(facades):
+    # kills: advice-unheard. Drawings of shoes all point one way; Pix2pix neither mirrors nor jitters them.
+    size = [f"data.root={facades}", "data.size=32", "data.validation_size=32"]
+    for flip, jitter in (("true", "data.load_size=36"), ("false", "data.load_size=32")):
+        settings = ["data.card=edges2shoes", *size, f"data.flip={flip}", jitter]
+        notes = check_data("demo/pairs", settings).notes
+        assert any("edges2shoes advises data.flip=false" in note for note in notes) == (flip == "true")
+        assert any("advises no jitter" in note and jitter in note for note in notes)
+    assert not any("advises" in note for note in check_data("translation/edges2shoes", size).notes)
+    # The card's own name is the card: no recipe, no advice to compare with, yet the same word for the folder.
+    assert "train 30, val 12" in check_data("edges2shoes", size[:1]).summary

@@ -224,6 +224,11 @@ def test_check_lists_all_problems_in_one_pass(call, workplace):
 BAD = [
     (["train", "nope"], "no recipe 'nope'"),
     (["train", "none.toml"], "none.toml: no such recipe file"),
+    (["train", "photos"], "photos: not a recipe"),
+    (["copy", "my-pair", "mine.toml"], "no recipe or dataset card 'my-pair'; did you mean 'my-pairs'"),
+    (["copy", "demo/deblur"], "Missing argument 'file'; see i2i-bridge copy --help"),
+    (["check", "nowhere"], "nowhere: no such folder, dataset card or recipe"),
+    (["check", "demo/debluur"], "did you mean 'demo/deblur'"),
     (["train", "small.toml", "train.lrr=1"], "did you mean 'lr'"),
     (["train", "small.toml", "train.lr=fast"], "train.lr"),
     (["train", "small.toml", "data.root=nowhere"], "nowhere: no such folder"),
@@ -284,8 +289,15 @@ def test_every_mistake_is_one_line_and_exit_code_2(call, workplace, words, part)
     code, out, err = call(*words)
     assert code == 2, (out, err)
     assert err.startswith("error: ") and err.count("\n") == 1 and part in err
+    assert len(err) < 400, "more than a person reads"
     assert "Traceback" not in err + out
     assert sorted(workplace.rglob("*")) == before, "something half-written"
+
+
+def test_nothing_typed_shows_the_help_alone(call):
+    for words, verb in (([], "restore"), (["data"], "fetch")):
+        code, out, err = call(*words)
+        assert code == 2 and verb in out + err and "error:" not in out + err
 
 
 def test_debug_shows_the_traceback(workplace):

@@ -16,6 +16,7 @@ from i2i_bridge.data.packaged import PackagedImages
 from i2i_bridge.data.pairs import CleanImages, PairedFolders, SideBySide, shared_files
 from i2i_bridge.data.transforms import Geometry
 from i2i_bridge.errors import UserError
+from i2i_bridge.recipe import load_recipe
 from i2i_bridge.registry import DATASETS, DEGRADATIONS
 
 
@@ -54,6 +55,35 @@ def test_geometry_is_a_function_of_the_seed():
     assert len(corners) > 30
     again = [geometry({"x_0": coordinates()}, 3)["x_0"] for _ in range(2)]
     assert np.array_equal(*again)
+
+
+@pytest.mark.parametrize(("channels", "dtype"), [(1, np.uint16), (2, np.float32), (3, np.uint8), (7, np.float32)])
+def test_any_channels_and_depths_are_cut_and_mirrored(channels, dtype):
+    # kills: a channel lost where there is one; a mirror of 8-bit colour only
+    pixels = np.random.default_rng(0).integers(0, 200, (20, 24, channels)).astype(dtype)
+    geometry = Geometry(16, resize="none", crop="random", flip=True)
+    for seed in range(20):
+        cut = geometry({"x_0": pixels}, seed)["x_0"]
+        assert cut.dtype == dtype and cut.shape == (16, 16, channels)
+        windows = [pixels[top : top + 16, left : left + 16] for top in range(5) for left in range(9)]
+        assert sum(np.array_equal(cut, turned) for one in windows for turned in (one, one[:, ::-1])) == 1
+
+
+def test_where_a_crop_lies_says_nothing_of_its_mirroring():
+    """Three independent draws: row and column evenly over all places, mirrored half of the time.
+
+    kills: crop-and-mirror-coupled. Then every crop of the upper half is mirrored, and none of the lower (r = -0.87).
+    """
+    geometry = Geometry(16, resize="none", crop="random", flip=True)
+    drawn = []
+    for seed in range(2000):
+        cut = geometry({"x_0": coordinates()}, seed)["x_0"].astype(int)
+        drawn.append((cut[0, 0, 0], cut[0, :, 1].min(), cut[0, 0, 1] > cut[0, -1, 1]))
+    rows, columns, mirrored = np.array(drawn).T
+    # Of n independent draws r has the spread 1 / sqrt(n) = 0.022.
+    assert np.abs(np.corrcoef([rows, columns, mirrored])[~np.eye(3, dtype=bool)]).max() < 0.1
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (0, 24, 0, 32)
+    assert abs(rows.mean() - 12) < 0.7 and abs(columns.mean() - 16) < 0.9 and abs(mirrored.mean() - 0.5) < 0.05
 
 
 def test_resizing():
@@ -140,6 +170,32 @@ def test_paired_folders_pair_by_stem(tmp_path):
         save(root / layout.format(split="train", side="noisy") / "a.jpg", seed=2)
         (item,) = list(PairedFolders(root, "clean", "noisy", "train"))
         assert item["key"] == "a" and item["x_0"].suffix == ".png" and item["x_1"].suffix == ".jpg"
+
+
+@pytest.mark.parametrize("kind", ["images", "class_folders"])
+def test_the_official_list_of_ten_thousand_cuts_validation_alone(tmp_path, kind):
+    # kills: names-cut-training-too, and a list whose paths are taken as they stand
+    for name in ("train/n01/a.png", "train/n02/b.png", "val/n01/c.png", "val/n01/d.png", "val/n02/e.png"):
+        save(tmp_path / name)
+    (tmp_path / "10k.txt").write_text("/fast2/data/imagenet/val/n02/e.png\n\n/fast2/data/imagenet/val/n01/c.png\n")
+    table = {"name": kind, "root": str(tmp_path), "names": "10k.txt"}
+    items = {split: [*open_source(table, split)] for split in ("train", "val")}
+    assert [item["key"] for item in items["train"]] == ["n01/a.png", "n02/b.png"]
+    assert [item["key"] for item in items["val"]] == ["n01/c.png", "n02/e.png"]
+    assert kind == "images" or [item["label"] for item in items["val"]] == [0, 1]
+    recipe = load_recipe("jpeg-10", [f"data.root={tmp_path}", "data.source.names=10k.txt"])
+    assert len(recipe.build_dataset("validation")) == 2 and len(recipe.build_dataset("train")) == 2
+    (tmp_path / "10k.txt").write_text("val/n02/f.png\n")
+    with pytest.raises(UserError, match=r"10k.txt:1: 'f.png' is not in"):
+        open_source(table, "val")
+
+
+def test_a_name_that_goes_on_is_nearer_than_one_spelt_alike(tmp_path):
+    # kills: nearest-by-spelling-alone: 102 is closer to 103 than to 102_labels, letter by letter
+    for name in ("clean/101.png", "clean/102.png", "noisy/101.png", "noisy/102_labels.png", "noisy/103.png"):
+        save(tmp_path / name)
+    problems = PairedFolders(tmp_path, "clean", "noisy", "train", lenient=True).pairing_problems
+    assert [line.rpartition("nearest: ")[2] for line in problems[:2]] == ["102_labels.png", "102.png"]
 
 
 def test_unmatched_files_are_named_all_at_once(tmp_path):

@@ -104,6 +104,7 @@ BROKEN: dict[str, tuple[Degradation, str]] = {
         "adjoint is not forward's",
     ),
     "adjoint as inverse": (halved(pinv=lambda y: y / 2), "pinv is not forward's"),
+    "damped by too much": (halved(damped=lambda y, delta: y / (0.5 + 4 * delta)), "damped is not"),
     "forward of another": (halved(call=lambda x: Degraded(x / 4)), "depends on x_0"),
     "offset forgotten": (halved(call=lambda x: Degraded(x / 2 - 0.4)), "not A x_0 + offset"),
     "not finite": (broken(lambda x, g: Degraded((x - x.amin()).log())), "NaN or infinite"),

@@ -148,6 +148,52 @@ def test_a_folder_is_read_only_when_it_is_needed(tmp_path: Path) -> None:
         Inpaint("folder", folder=tmp_path)(images(), generators(2))
 
 
+def palette_file(folder: Path, count: int = 40) -> tuple[Path, dict[str, np.ndarray]]:
+    """A file as Palette's authors give: an array of bits for each band, all masks of 256 x 256 in one row."""
+    masks = {}
+    for band, (low, high) in {"10-20% freeform": (0.1, 0.2), "20-30% freeform": (0.2, 0.3)}.items():
+        drawn = [brush_mask(256, 256, (low, high), generator(0, band, i)) for i in range(count)]
+        masks[band] = torch.stack(drawn).numpy().astype(np.uint8)
+    file = folder / "imagenet_freeform_masks.npz"
+    np.savez_compressed(file, **{band: np.packbits(values) for band, values in masks.items()})  # type: ignore[arg-type]
+    return file, masks
+
+
+def test_palette_s_packed_masks_are_read_as_they_are(tmp_path: Path) -> None:
+    # kills: packed-masks-unread: bits read in the other order, or the hole inverted; another band; one mask for all
+    file, masks = palette_file(tmp_path)
+    for band, area in (("10-20% freeform", [0.1, 0.2]), ("20-30% freeform", [0.2, 0.3])):
+        table = {"name": "inpaint", "mask": "file", "file": str(file), "area": area}
+        holes = hole_of(DEGRADATIONS.build(table), images(30, 256, 256))
+        known = {mask.tobytes() for mask in masks[band]}
+        drawn = {hole[0].numpy().astype(np.uint8).tobytes() for hole in holes}
+        assert drawn <= known and len(drawn) > 15
+    # At another size each pixel is one of the mask's.
+    small = hole_of(Inpaint("file", file=file), images(1, 64, 128))[0, 0].numpy()
+    assert small.tobytes() in {mask[2::4, 1::2].astype(np.float32).tobytes() for mask in masks["10-20% freeform"]}
+
+
+def test_a_wrong_file_of_packed_masks_is_one_line(tmp_path: Path) -> None:
+    # kills: a traceback of NumPy's; a pickle that is opened
+    file, _ = palette_file(tmp_path, 1)
+    np.savez(tmp_path / "other.npz", **{"10-20% freeform": np.zeros(9000)})  # type: ignore[arg-type]
+    np.savez(tmp_path / "pickled.npz", **{"10-20% freeform": np.array([{}], dtype=object)})  # type: ignore[arg-type]
+    (tmp_path / "torn.npz").write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    np.save(tmp_path / "one.npy", np.zeros(3))
+    for name, words in (
+        ("gone.npz", "no such file"),
+        ("torn.npz", "not a readable"),
+        ("one.npy", "not a readable"),
+        ("pickled.npz", "not a readable"),
+        ("other.npz", "float64"),
+    ):
+        with pytest.raises(UserError, match=words) as caught:
+            Inpaint("file", file=tmp_path / name)(images(), generators(2))
+        assert name in str(caught.value) and "\n" not in str(caught.value)
+    with pytest.raises(UserError, match="no masks '30-40% freeform'; there is '10-20% freeform'"):
+        Inpaint("file", (0.3, 0.4), file=file)(images(), generators(2))
+
+
 # ------------------------------------------------------------------------------------------------------ fill
 
 
@@ -219,6 +265,8 @@ def test_prepare_needs_a_mask_of_the_image_s_size() -> None:
         ({"mask": "center", "area": [0.1, 0.2]}, "freeform"),
         ({"mask": "folder"}, "folder"),
         ({"mask": "center", "folder": "masks"}, "folder"),
+        ({"mask": "file"}, "needs a file"),
+        ({"mask": "folder", "folder": "masks", "file": "x.npz"}, "file"),
         ({"fill": "black"}, "white"),
     ],
 )

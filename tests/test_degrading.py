@@ -130,6 +130,25 @@ def test_strengths_side_by_side(photos: Path) -> None:
     assert pixels("all.png").shape[0] > 3 * 37
 
 
+def test_a_preview_shows_a_recipe_s_strengths_side_by_side(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # kills: strengths-all-alike; other cuts in each column; the clean column missing
+    size = ["data.size=32", "data.load_size=36", "data.resize=short_side"]
+    words = ["sheet.png", "data.card=my-photos", "data.root=clean", "data.source.holdout=0.4", *size]
+    assert call("data", "preview", "demo/jpeg", *words, "--vary", "degradation.quality=2,95", "-n", "1") == 0
+    assert "clean | quality 2 | quality 95, 1 row" in capsys.readouterr().out
+    sheet = pixels("sheet.png").astype(float)
+    assert sheet.shape[1] == 3 * 32 + 2 * 2
+    clean, worse, better = (sheet[-32:, i * 34 : i * 34 + 32] for i in range(3))
+    assert np.abs(worse - clean).mean() > 2 * np.abs(better - clean).mean() > 0
+    for what, part in (
+        (("demo/jpeg", *words, "--vary", "degradation.qualty=5"), "qualty"),
+        (("demo/jpeg", *words, "--vary", "degradation.quality"), "key=value,value"),
+        (("my-photos", "sheet.png"), "'my-photos' is a dataset card, not a recipe"),
+    ):
+        assert call("preview", *what) == 2
+        assert part in " ".join(capsys.readouterr().err.split())
+
+
 @pytest.mark.parametrize(
     ("words", "part"),
     [

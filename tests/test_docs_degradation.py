@@ -69,6 +69,7 @@ def test_the_page_as_it_stands(
     clean, foggy = (np.asarray(Image.open(f"{folder}/3.png")).astype(float) for folder in ("photos", "foggy"))
     assert np.abs(foggy - clean)[:9].mean() > 5 * np.abs(foggy - clean)[-9:].mean()
     assert np.asarray(Image.open("strengths.png")).shape[1] == 5 * 96 + 4 * 2
+    assert np.asarray(Image.open("settings.png")).shape[1] == 5 * 64 + 4 * 2
     assert np.asarray(Image.open("sheet.png")).shape[1] >= 2 * 64
     assert sorted(path.name for path in Path("restored").iterdir()) == [f"{i}.png" for i in range(10)]
     assert len(list(Path("worn").glob("*.png"))) == 10

@@ -134,6 +134,7 @@ def restored(monkeypatch):
 
 
 def test_what_lies_on_disk(run):
+    # kills: draws-all-the-same
     result = evaluated(run)
     home = run.folder / "evaluation" / "held-out"
     assert [(row.name, row.nfe, row.images) for row in result.rows] == [
@@ -220,7 +221,7 @@ class Reordered(torch.utils.data.Dataset):
 
 
 def test_order_and_batches_change_no_digit(run):
-    """kills: order-in-the-sum, one generator for a batch, rows of features in the dataset's order."""
+    """kills: order-of-the-dataset, order-in-the-sum, one generator for a batch, features in the dataset's order."""
     evaluated(run)
     wanted = json_of(run)
     for name, order, batch in (
@@ -558,6 +559,7 @@ def outside(run, images, out, name="theirs", **options):
 
 @pytest.mark.parametrize("names", ["pictures", "keys", "tree"])
 def test_a_runs_own_pictures_score_its_own_numbers(run, tmp_path, names):
+    # kills: outside-truncated
     """kills: outside images that are rounded, resized or matched otherwise than a run's."""
     result = evaluated(run, nfe=[3])
     pictures = run.folder / "evaluation" / "held-out" / "images" / "nfe-3"

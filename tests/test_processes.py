@@ -87,8 +87,9 @@ def test_recursion_of_posteriors_marginalises_to_q(inner, which):
 @pytest.mark.parametrize("process", BRIDGES, ids=ids)
 def test_posterior_step_is_markov(process):
     """The ancestral step of a linear-SDE bridge never looks back at X_1: its weight is 0."""
-    # Not from t = 1, where X_s is X_1 itself.
-    walk = points(process, torch.tensor([0.95, 0.8, 0.33, 0.1], dtype=torch.float64))
+    # kills: share-kept-by-subtraction
+    # Not from t = 1, where X_s is X_1 itself; but from as near as you like.
+    walk = points(process, torch.tensor([1 - 1e-9, 0.95, 0.8, 0.33, 0.1], dtype=torch.float64))
     for s, t in itertools.pairwise(walk):
         assert abs(update(s, t, eta=1.0).k_1) < 1e-14
 
@@ -116,6 +117,41 @@ def test_i2sb_literal_values():
     assert c == pytest.approx(math.sqrt(half / 2), rel=1e-13)
     quarter = ((p + q / 4) ** 3 - p**3) / (3 * q)
     assert process.coefficients(0.25).a.item() == pytest.approx(quarter / (2 * half), rel=1e-12)
+
+
+@pytest.mark.parametrize("process", BRIDGES, ids=ids)
+def test_a_bridge_is_its_diffusion_tied_to_x_1(process):
+    """What `forward` draws from and what the bridge is are one SDE: with rho = sigma / alpha and R = rho_1:
+
+    a = (alpha_t / alpha_1) rho_t^2 / R^2,  b = alpha_t (1 - rho_t^2 / R^2),  c = alpha_t rho_t sqrt(1 - rho_t^2 / R^2)
+    """
+    # kills: ve-sigma-squared, forward-sde-keeps-the-image
+    t = torch.linspace(0.05, 0.95, 7, dtype=torch.float64)
+    alpha, alpha_1 = process.alpha(t), process.alpha(1.0)
+    rho2 = (process.sigma(t) / alpha).square()
+    share = rho2 / (process.sigma(1.0) / alpha_1).square()
+    a, b, c = process.coefficients(t)
+    assert torch.allclose(a, alpha / alpha_1 * share, rtol=1e-12, atol=0)
+    assert torch.allclose(b, alpha * (1 - share), rtol=1e-12, atol=0)
+    assert torch.allclose(c.square(), alpha.square() * rho2 * (1 - share), rtol=1e-12, atol=0)
+
+
+def test_gaussian_prior_preserves_variance_at_the_rate_of_its_ramp():
+    """b^2 = exp(-int_0^t beta) with beta from 0.1 to 20, b^2 + c^2 = 1, and no share of X_1."""
+    # kills: prior-exponent-without-half, prior-forward-is-not-its-own
+    n = 100_000
+    cells = (torch.arange(n, dtype=torch.float64) + 0.5) / n
+    gathered = (0.1 + 19.9 * cells).cumsum(0)[n // 4 - 1 :: n // 4] / n
+    t = torch.tensor([0.25, 0.5, 0.75, 1.0], dtype=torch.float64)
+    process = GaussianPrior()
+    a, b, c = process.coefficients(t)
+    assert torch.equal(a, torch.zeros(4, dtype=torch.float64))
+    assert torch.allclose(b, torch.exp(-gathered / 2), rtol=1e-8, atol=0)
+    assert torch.allclose(b.square() + c.square(), torch.ones(4, dtype=torch.float64), atol=1e-15)
+    assert b[-1].item() == pytest.approx(math.exp(-10.05 / 2), rel=1e-12)
+    # Its forward SDE is the process itself.
+    forward = process.forward(torch.ones(4, 1, 1, 1, dtype=torch.float64), t)
+    assert torch.equal(forward.mean.flatten(), b) and torch.equal(forward.std.flatten(), c)
 
 
 def test_released_grid_is_near_the_continuous_bridge():

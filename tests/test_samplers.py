@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -10,7 +11,18 @@ from hypothesis import strategies as st
 
 from i2i_bridge.contracts import check_sampler
 from i2i_bridge.official_grid import OfficialGrid
-from i2i_bridge.processes import I2SB, OTODE, BrownianBridge, GaussianPrior, LinearFlow, VEBridge, VPBridge
+from i2i_bridge.processes import (
+    I2SB,
+    OTODE,
+    BrownianBridge,
+    Coefficients,
+    GaussianPrior,
+    LinearFlow,
+    Process,
+    VEBridge,
+    VPBridge,
+    as_times,
+)
 from i2i_bridge.registry import SAMPLERS, TIME_GRIDS
 from i2i_bridge.samplers import (
     ancestral,
@@ -195,6 +207,38 @@ def test_second_order_of_2m_and_heun(process, sampler):
         assert slope == pytest.approx(2.0, abs=0.15)
 
 
+class Strangers(GaussianPair):
+    """X_0 ~ N(m, v) and X_1 ~ N(1, 0.09), independent, X_1 unseen by the network: a noiseless path then bends."""
+
+    def predict_x0(self, x_t, t):
+        a, b, _ = (v.reshape(-1, 1, 1, 1) for v in self.process.coefficients(t))
+        mean, spread = a * self.x_1 + b * self.mean, 0.09 * a * a + b * b * self.variance
+        return self.mean + b * self.variance / spread * (x_t - mean)
+
+    def moments(self, t):
+        a, b, _ = (v.item() for v in self.process.coefficients(t))
+        return a * self.x_1 + b * self.mean, 0.09 * a * a + b * b * self.variance
+
+
+@pytest.mark.parametrize("process", [OTODE(), LinearFlow()], ids=ids)
+@pytest.mark.parametrize(
+    ("sampler", "order"), [(deterministic, 1), (ot_ode, 1), (second_order_multistep, 2), (heun, 2)]
+)
+def test_orders_on_noiseless_paths(process, sampler, order):
+    # kills: heun-is-euler, 2m-slope-sign, noiseless-level-squared
+    for slope in solver_order(walk(sampler), flow_map, Strangers(process), counts=(64, 128, 256)):
+        assert slope == pytest.approx(order, abs=0.15)
+
+
+@pytest.mark.parametrize("process", [BrownianBridge(0.5), I2SB(1.0), VPBridge()], ids=ids)
+def test_second_order_of_2m_sde_without_noise(process):
+    """With eta = 0 it solves the same equation. Not for every pair: for some, the error passes through 0."""
+    # kills: 2m-sde-gain-of-eta-one, 2m-sde-no-correction
+    solve, pair = walk(partial(second_order_multistep_sde, eta=0.0)), GaussianPair(process, variance=1.0)
+    for slope in solver_order(solve, flow_map, pair, counts=(64, 128, 256)):
+        assert slope == pytest.approx(2.0, abs=0.15)
+
+
 @pytest.mark.parametrize("process", [BrownianBridge(0.5), I2SB(1.0), VPBridge()], ids=ids)
 def test_ancestral_mean_is_exact_and_its_spread_first_order(process):
     """On a Gaussian pair E[X_t | X_s] is linear, and the ancestral chain gets it exactly on any grid, since the
@@ -219,6 +263,62 @@ def test_ancestral_mean_is_exact_and_its_spread_first_order(process):
     assert max(slopes) - min(slopes) < 1e-12
     for coarse, fine in itertools.pairwise(errors):
         assert math.log2(coarse / fine) == pytest.approx(1.0, abs=0.15)
+
+
+@pytest.mark.parametrize("process", [BrownianBridge(0.5), I2SB(1.0), VPBridge(), GaussianPrior()], ids=ids)
+@pytest.mark.parametrize(
+    ("sampler", "options"),
+    [
+        *((eta_sampler, {"eta": eta}) for eta in (0.0, 0.4, 1.0)),
+        (second_order_multistep, {}),
+        (heun, {}),
+        *((second_order_multistep_sde, {"eta": eta}) for eta in (0.0, 0.4, 1.0, 2.0)),
+    ],
+)
+def test_with_an_oracle_every_state_follows_the_marginal(process, sampler, options):
+    """Where x_0_hat = X_0, each X_t of the walk is a draw from q(X_t | X_0, X_1), whatever the sampler and its eta."""
+    # kills: 2m-sde-gain-of-eta-one, 2m-sde-noise-of-eta-one, boot-noise-dropped
+    pixels = 20_000
+    x_0, x_1 = (torch.full((1, 1, 1, pixels), value, dtype=torch.float64) for value in (0.6, -0.9))
+    # Not from t = 1 where the prior is not pinned: its b_1 is taken as 0 there.
+    first = 1.0 if process.pinned else 0.95
+    times = torch.linspace(first, 0, 7, dtype=torch.float64)
+    start = None if process.pinned else process.marginal(x_0, x_1, first).sample(torch.Generator().manual_seed(8))
+    seen = []
+
+    def oracle(x_t, t):
+        seen.append((x_t, float(t[0])))
+        return x_0
+
+    list(sampler(process, oracle, x_1, times, torch.Generator().manual_seed(9), start=start, **options))
+    assert len(seen) == 6
+    for x_t, t in seen[1:]:
+        a, b, c = (float(value) for value in process.coefficients(t))
+        assert x_t.mean().item() == pytest.approx(a * -0.9 + b * 0.6, abs=5 * c / math.sqrt(pixels))
+        assert x_t.std().item() == pytest.approx(c, rel=5 / math.sqrt(2 * pixels))
+
+
+def test_a_process_that_is_not_pinned_starts_around_its_share_of_x_1():
+    """As ResShift and IR-SDE do: X_1 + noise, not noise alone."""
+    # kills: start-without-x-1
+
+    class Drifting(Process):
+        pinned = False
+
+        def coefficients(self, t):
+            b = torch.exp(-5 * as_times(t))
+            return Coefficients(1 - b, b, 0.4 * torch.sqrt(1 - b * b))
+
+    seen = []
+
+    def predict_x0(x_t, t):
+        seen.append(x_t)
+        return x_t
+
+    x_1 = torch.full((1, 1, 1, 20_000), 2.0, dtype=torch.float64)
+    list(ancestral(Drifting(), predict_x0, x_1, uniform(Drifting(), 1), torch.Generator().manual_seed(0)))
+    assert seen[0].mean().item() == pytest.approx(2 * (1 - math.exp(-5)), abs=0.015)
+    assert seen[0].std().item() == pytest.approx(0.4, rel=0.03)
 
 
 def output_spread(sampler, nfe, grid, pixels=200_000):

@@ -3,7 +3,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from i2i_bridge.processes import I2SB, OTODE, BrownianBridge, GaussianPrior, LinearFlow, VPBridge
+from i2i_bridge.processes import (
+    I2SB,
+    OTODE,
+    BrownianBridge,
+    Coefficients,
+    GaussianPrior,
+    LinearFlow,
+    Process,
+    VPBridge,
+    as_times,
+)
 from i2i_bridge.targets import (
     EpsTarget,
     I2SBTarget,
@@ -48,7 +58,18 @@ def test_i2sb_target_is_equation_12():
     assert label.item() == pytest.approx((0.9 - 0.3) / (0.8 * 0.5), rel=1e-6)
 
 
+class Drifting(Process):
+    """a = 1 - e^-t, b = e^-t, c = 0.4 sqrt(1 - e^-2t) (IR-SDE): not pinned, and X_1 has a share."""
+
+    pinned = False
+
+    def coefficients(self, t):
+        b = torch.exp(-as_times(t))
+        return Coefficients(1 - b, b, 0.4 * torch.sqrt(1 - b * b))
+
+
 def test_literal_velocity_and_eps():
+    # kills: eps-adds-the-source
     x_0, x_1 = torch.tensor([[[[0.3]]]], dtype=torch.float64), torch.tensor([[[[-0.5]]]], dtype=torch.float64)
     t = torch.tensor([0.4], dtype=torch.float64)
     x_t = LinearFlow().marginal(x_0, x_1, t).mean
@@ -57,6 +78,10 @@ def test_literal_velocity_and_eps():
     _, b, c = process.coefficients(t)
     x_t = b * x_0 + c * 1.7
     assert EpsTarget().of(process, x_0, x_1, x_t, t).item() == pytest.approx(1.7)
+    # Also where X_1 has a share, as in ResShift and IR-SDE.
+    process = Drifting()
+    a, b, c = process.coefficients(t)
+    assert EpsTarget().of(process, x_0, x_1, a * x_1 + b * x_0 + c * 1.7, t).item() == pytest.approx(1.7)
 
 
 def test_preconditioned_input_and_target_have_unit_variance():
@@ -81,11 +106,12 @@ def test_preconditioned_input_and_target_have_unit_variance():
 
 
 def test_moments_are_estimated_from_data():
+    # kills: moments-about-zero
     g = torch.Generator().manual_seed(1)
     pairs = []
     for _ in range(20):
         x_0 = 0.4 * torch.randn(8, 3, 32, 32, generator=g) + 0.2
-        pairs.append((x_0, 0.5 * x_0 + 0.1 * torch.randn(8, 3, 32, 32, generator=g) - 0.1))
+        pairs.append((x_0, 0.5 * x_0 + 0.1 * torch.randn(8, 3, 32, 32, generator=g) + 0.3))
     moments = estimate_moments(pairs)
     assert moments["var_0"] == pytest.approx(0.16, rel=0.01)
     assert moments["cov_01"] == pytest.approx(0.08, rel=0.01)

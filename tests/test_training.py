@@ -397,6 +397,22 @@ def test_bf16_means_that_convolutions_compute_in_it(photos, tmp_path, monkeypatc
     assert {value.dtype for part in kept.values() for value in part.values()} == {torch.float32}
 
 
+def test_every_sample_of_every_step_has_its_own_time_and_noise(photos, tmp_path, monkeypatch):
+    # kills: times-and-noise-of-step-one
+    from i2i_bridge.networks.unet import UNet
+
+    seen, plain = [], UNet.forward
+
+    def spied(self, x_t, t, condition=None):
+        if self.training:
+            seen.extend(t.tolist())
+        return plain(self, x_t, t, condition)
+
+    monkeypatch.setattr(UNet, "forward", spied)
+    train(recipe_for(photos), tmp_path / "run", cpu=True)
+    assert len(seen) == 4 * 4 and len(set(seen)) == 4 * 4
+
+
 def test_what_restores_is_the_moving_average(photos, tmp_path):
     # kills: raw-weights-restore
     train(recipe_for(photos), tmp_path / "run", cpu=True)

@@ -3,8 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from i2i_bridge.data.index import image_names
-from i2i_bridge.data.pairs import Files
+from i2i_bridge.data.pairs import Files, counted_names
 from i2i_bridge.data.splits import SPLITS, keep, split_folder
 from i2i_bridge.errors import UserError
 from i2i_bridge.registry import register_dataset
@@ -19,21 +18,22 @@ class ClassFolders:
     Args:
         root: The folder of the classes, or of the split folders.
         holdout: Where there are no split folders: this share of the images is held out of training.
+        names: As in `images`: a list of the images that count.
     """
 
-    def __init__(self, root: Path, split: str, holdout: float = 0.0) -> None:
+    def __init__(self, root: Path, split: str, holdout: float = 0.0, names: str | None = None) -> None:
         folder = split_folder(root, split)
         base = folder or root
         bases = [base] if folder is None else [root / name for name in {n for names in SPLITS.values() for n in names}]
         self.classes = sorted(
             {path.name for there in bases if there.is_dir() for path in there.iterdir() if _is_class(path)}
         )
-        names = image_names(base)
-        self.files = Files(base, names.take(keep(names, split, holdout if folder is None else 0.0)))
+        found = counted_names(root, base, split, names)
+        self.files = Files(base, found.take(keep(found, split, holdout if folder is None else 0.0)))
         if not self.files:
             raise UserError(f"{base}: no images for the split '{split}'")
         self._label = {name: number for number, name in enumerate(self.classes)}
-        loose = next((name for name in names if "/" not in name), None)
+        loose = next((name for name in found if "/" not in name), None)
         if loose is not None:
             raise UserError(f"{base / loose}: lies in no class folder; expected {base}/CLASS/{loose}")
 

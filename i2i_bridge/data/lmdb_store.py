@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from i2i_bridge.data.index import Names
 from i2i_bridge.data.pairs import Files, side_folders
-from i2i_bridge.data.splits import keep, split_names
+from i2i_bridge.data.splits import counts, keep, listed, split_names
 from i2i_bridge.errors import UserError
 from i2i_bridge.registry import register_dataset
 
@@ -82,8 +82,8 @@ class LmdbImages:
         layout: 'i2sb' or 'basicsr'.
         x_0: 'basicsr': name of the database of targets, as of a folder in `paired_folders`; none: root itself.
         x_1: 'basicsr': name of the database of sources; none: clean images, to be degraded.
-        names: A text file, a path a line, whose last parts say which images count (the official 10k list); relative to
-            root's folder.
+        names: A text file, a path a line, whose last parts say which images count (the official 10k list), but for
+            training where that has a database of its own; relative to root's folder.
         holdout: Where there are no databases of splits: this share of the items is held out of training.
     """
 
@@ -109,9 +109,11 @@ class LmdbImages:
         found = _by_end(self.databases["x_0"]) if layout == "i2sb" else _listed(self.databases)
         classes = sorted({key.rpartition("/")[0] for key in found if "/" in key}) if layout == "i2sb" else []
         self._label = {name: number for number, name in enumerate(classes)}
-        if names is not None:
-            found = _only(found, root.parent / names if _is_database(root) else root / names, where)
         ends = sorted(found)
+        if names is not None and counts(split, split_there):
+            ends = sorted(
+                ends[i] for i in listed(ends, root.parent / names if _is_database(root) else root / names, where)
+            )
         kept = keep(ends, split, 0.0 if split_there else holdout)
         self.keys = Names(ends[i] for i in kept)
         self.stored = Names(found[ends[i]] for i in kept)
@@ -186,22 +188,3 @@ def _listed(databases: dict[str, Database]) -> dict[str, str]:
                     f"'{alone[0]}' the first"
                 )
     return {key: key for key in sides["x_0"]}
-
-
-def _only(found: dict[str, str], file: Path, where: Path) -> dict[str, str]:
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError as error:
-        raise UserError(f"{file}: no such file") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{file}: not a readable text file ({error})") from error
-    by_name = {key.rpartition("/")[2]: key for key in found}
-    chosen = {}
-    for number, line in enumerate(lines, 1):
-        name = line.strip().replace("\\", "/").rpartition("/")[2]
-        if not name:
-            continue
-        if name not in by_name:
-            raise UserError(f"{file}:{number}: '{name}' is not in {where}")
-        chosen[by_name[name]] = found[by_name[name]]
-    return chosen

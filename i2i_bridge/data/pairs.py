@@ -13,8 +13,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, Protocol
 
+import numpy as np
+
 from i2i_bridge.data.index import Names, image_names
-from i2i_bridge.data.splits import HOLD_OUT, SPLITS, keep, split_folder, split_name
+from i2i_bridge.data.splits import HOLD_OUT, SPLITS, counts, keep, listed, split_folder, split_name
 from i2i_bridge.errors import UserError
 from i2i_bridge.images import read_picture
 from i2i_bridge.registry import register_dataset
@@ -59,6 +61,18 @@ def shared_files(train: PairSource, validation: PairSource) -> int | None:
     return len({str(file) for file in theirs}.intersection(str(file) for file in mine))
 
 
+def counted_names(root: Path, base: Path, split: str, names: str | None) -> Names:
+    """The images of a split, below its folder `base`; those that a list of names has, if there is one and it counts.
+
+    Raises:
+        UserError: As `listed`.
+    """
+    found = image_names(base)
+    if names is None or not counts(split, base != root):
+        return found
+    return found.take(np.sort(listed(found, root / names, base)))
+
+
 @register_dataset("images")
 class CleanImages:
     """Clean images in any folder tree, to be degraded.
@@ -67,13 +81,15 @@ class CleanImages:
         root: The folder; its sub-folder of the split's name (train, val, test and usual aliases) where there is one.
         holdout: Where there are no split folders: this share of the images, by hash of the name, is held out of
             training.
+        names: A text file, a path a line, whose last parts say which images count (ImageNet's 10k list), but for
+            training where that has a folder of its own; relative to root.
     """
 
-    def __init__(self, root: Path, split: str, holdout: float = 0.0) -> None:
+    def __init__(self, root: Path, split: str, holdout: float = 0.0, names: str | None = None) -> None:
         folder = split_folder(root, split)
         base = folder or root
-        names = image_names(base)
-        self.files = Files(base, names.take(keep(names, split, holdout if folder is None else 0.0)))
+        found = counted_names(root, base, split, names)
+        self.files = Files(base, found.take(keep(found, split, holdout if folder is None else 0.0)))
         if not self.files:
             raise UserError(f"{base}: no images for the split '{split}'; {HOLD_OUT}")
 
@@ -143,8 +159,8 @@ class PairedFolders:
             alone = sorted(here.keys() - there.keys())
             free = sorted(there.keys() - here.keys())
             for name in alone:
-                near = difflib.get_close_matches(name, free, n=1) if len(free) < 2000 else []
-                hint = f"; nearest: {PurePosixPath(there[near[0]]).name}" if near else ""
+                near = _nearest(name, free) if len(free) < 2000 else None
+                hint = f"; nearest: {PurePosixPath(there[near]).name}" if near else ""
                 yield f"{home / here[name]}: no partner in {folder}{hint}"
 
     def __len__(self) -> int:
@@ -152,6 +168,12 @@ class PairedFolders:
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         return {"key": self.keys[index], "x_0": self.files[index][1], "x_1": self.sources[index][1]}
+
+
+def _nearest(name: str, others: Sequence[str]) -> str | None:
+    """The name that goes on where this one ends, or the other way round (102_labels); else one that is spelt alike."""
+    longer = [other for other in others if other.startswith(name) or name.startswith(other)]
+    return min(longer, key=len) if longer else next(iter(difflib.get_close_matches(name, others, n=1)), None)
 
 
 def side_folders(root: Path, x_0: str, x_1: str, split: str) -> tuple[Path, Path, bool]:

@@ -69,3 +69,33 @@ def keep(keys: Sequence[str], split: str, holdout: float) -> np.ndarray:
         return np.arange(len(keys))
     training = split in SPLITS["train"]
     return np.array([i for i, name in enumerate(keys) if held_out(name, holdout) != training], dtype=np.int64)
+
+
+def listed(names: Sequence[str], file: Path, where: Path | str) -> np.ndarray:
+    """Positions of the names whose last part a text file has, a path a line, in the file's order.
+
+    Whoever wrote the list had the files elsewhere: of its paths only the last part means anything here.
+
+    Raises:
+        UserError: The file cannot be read, or has a name that is not there.
+    """
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError as error:
+        raise UserError(f"{file}: no such file") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file}: not a readable text file ({error})") from error
+    places = {name.rpartition("/")[2]: i for i, name in enumerate(names)}
+    chosen = {}
+    for number, line in enumerate(lines, 1):
+        name = line.strip().replace("\\", "/").rpartition("/")[2]
+        if name and name not in places:
+            raise UserError(f"{file}:{number}: '{name}' is not in {where}")
+        if name:
+            chosen[places[name]] = name
+    return np.array(list(chosen), dtype=np.int64)
+
+
+def counts(split: str, split_there: bool) -> bool:
+    """Whether a list of names concerns a split: all but a training split with images of its own."""
+    return not (split_there and split in SPLITS["train"])

@@ -1,8 +1,8 @@
 """Geometry: resize, crop and flip, the same for all images of an item. The only file that knows albumentations."""
 
 import os
-from functools import cached_property
-from typing import Any, Literal
+import random
+from typing import Literal
 
 # At import albumentations asks the net for a newer version of itself, unless told not to.
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
@@ -40,15 +40,6 @@ class Geometry:
         if load_size is not None and load_size < max(self.size):
             raise UserError(f"data.load_size {load_size} is smaller than data.size {self.size}")
 
-    @cached_property
-    def _compose(self) -> A.Compose:
-        height, width = self.size
-        crop = A.RandomCrop if self.crop == "random" else A.CenterCrop
-        steps: list[Any] = [crop(height=height, width=width)]
-        if self.flip:
-            steps.append(A.HorizontalFlip(p=0.5))
-        return A.Compose(steps, additional_targets={"x_1": "image", "condition": "image", "hole": "mask"})
-
     def __call__(self, images: dict[str, np.ndarray], seed: int) -> dict[str, np.ndarray]:
         """The images 'x_0', 'x_1', 'mask', 'condition' (those that are there, one size) after the same transform.
 
@@ -66,14 +57,23 @@ class Geometry:
                 f"the image is {width}x{height} pixels, smaller than the crop {self.size[1]}x{self.size[0]}; "
                 "set data.resize = 'short_side' or a smaller data.size"
             )
-        # albumentations 2.0.8 repeats its draws in data-loader workers and epochs unless it is seeded for every call.
-        self._compose.set_random_seed(seed % 2**32)
-        targets = {name: "hole" if name == "mask" else name for name in resized}
-        # albumentations insists on one target of this name.
-        targets[next(iter(resized))] = "image"
-        done = self._compose(**{targets[name]: pixels for name, pixels in resized.items()})
-        out = {name: done[target] for name, target in targets.items()}
-        return {name: pixels if pixels.ndim == 3 else pixels[..., None] for name, pixels in out.items()}
+        # Drawn here: albumentations' own crop and mirror start from the same number, so that crops at the top would be
+        # mirrored and those at the bottom not, and they repeat their draws in workers unless seeded for every image,
+        # which takes longer than cutting.
+        draw = random.Random(seed)
+        top, left = (
+            draw.randint(0, have - wanted) if self.crop == "random" else (have - wanted) // 2
+            for have, wanted in ((height, self.size[0]), (width, self.size[1]))
+        )
+        mirrored = self.flip and draw.random() < 0.5
+        return {name: self._cut(pixels, top, left, mirrored) for name, pixels in resized.items()}
+
+    def _cut(self, pixels: np.ndarray, top: int, left: int, mirrored: bool) -> np.ndarray:
+        cut = pixels[top : top + self.size[0], left : left + self.size[1]]
+        if not mirrored:
+            return np.ascontiguousarray(cut)
+        done: np.ndarray = cv2.flip(cut, 1)
+        return done if done.ndim == 3 else done[..., None]
 
     def _resized(self, pixels: np.ndarray, is_mask: bool) -> np.ndarray:
         height, width = pixels.shape[:2]

@@ -120,6 +120,20 @@ class Degradation(ABC):
         """
         return None
 
+    @property
+    def why_not_linear(self) -> str:
+        """Why `linear` gives None, in words that follow the degradation's name."""
+        return "has no linear operator here"
+
+    def measurement(self, degraded: Degraded) -> Tensor:
+        """What is known of A x_0 + offset (see `linear`), free of what can be left out: x_1, (B, C, H, W)."""
+        return degraded.x_1
+
+    @property
+    def measurement_std(self) -> float:
+        """Standard deviation of the noise in `measurement`; the largest where it is drawn."""
+        return 0.0
+
     def stage(self, x: Tensor, generator: Generator) -> Degraded:
         """As `__call__`, inside `compose`, where a result may have another size than x."""
         return self(x, generator)

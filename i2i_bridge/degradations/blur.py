@@ -1,6 +1,7 @@
 """Uniform and Gaussian blur: as the names say, and as the paper's code really computed them."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -57,19 +58,19 @@ class Blur(Degradation):
             return separable(rows, columns)
         self._check_square(height, width)
 
-        def between(x: Tensor, inverse: bool, swapped: bool) -> Tensor:
+        def between(x: Tensor, gain: Callable[[Tensor], Tensor], swapped: bool) -> Tensor:
             exact = precise(x)
             left, right, gains = (part.to(exact) for part in compat_operator(self.kernel, height, x.shape[1]))
             # U and V are orthogonal: adjoint and inverse exchange them.
             source, target = (left.T, right.T) if swapped else (right, left)
-            gains = torch.where(gains > 0, 1 / gains, 0.0) if inverse else gains
-            return (target @ (gains * (source @ exact @ source.T)) @ target.T).to(x.dtype)
+            return (target @ (gain(gains) * (source @ exact @ source.T)) @ target.T).to(x.dtype)
 
         return LinearOperator(
-            forward=lambda x: between(x, inverse=False, swapped=False),
-            adjoint=lambda y: between(y, inverse=False, swapped=True),
-            pinv=lambda y: between(y, inverse=True, swapped=True),
-            offset=lambda x: between(torch.ones_like(x), inverse=False, swapped=False) - 1,
+            forward=lambda x: between(x, lambda g: g, swapped=False),
+            adjoint=lambda y: between(y, lambda g: g, swapped=True),
+            pinv=lambda y: between(y, lambda g: torch.where(g > 0, 1 / g, 0.0), swapped=True),
+            offset=lambda x: between(torch.ones_like(x), lambda g: g, swapped=False) - 1,
+            damped=lambda y, delta: between(y, lambda g: g / (g.square() + delta), swapped=True),
         )
 
     def _check_square(self, height: int, width: int) -> None:

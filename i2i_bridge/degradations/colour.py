@@ -54,7 +54,16 @@ class Colorization(Degradation):
         def adjoint(y: Tensor) -> Tensor:
             return y.sum(1, keepdim=True) * y.new_tensor(LUMA_WEIGHTS).view(3, 1, 1)
 
-        return LinearOperator(grey, adjoint, lambda y: adjoint(y) / (3 * square))
+        return LinearOperator(
+            grey,
+            adjoint,
+            lambda y: adjoint(y) / (3 * square),
+            damped=lambda y, delta: adjoint(y) / (3 * square + delta),
+        )
+
+    def measurement(self, degraded: Degraded) -> Tensor:
+        """The grey image without the noise, which is the condition."""
+        return degraded.x_1 if degraded.condition is None else degraded.condition
 
     def prepare(self, image: Tensor, generator: Generator, mask: Tensor | None = None) -> Degraded:
         """As `Degradation.prepare`, of a grey (B, 1, H, W) or a colour image (B, 3, H, W)."""

@@ -75,6 +75,10 @@ class Compose(Degradation):
         return tuple(f"{label}.{name}" for member, label in pairs for name in member.parameter_names)
 
     @property
+    def why_not_linear(self) -> str:
+        return "is a chain of operators, whose A^+ has no closed form"
+
+    @property
     def _preparing(self) -> Degradation:
         """The member that says what a user's image lacks: of a condition or masks if there is one, else the last."""
         special = [member for member in self.members if member.condition_channels] or [

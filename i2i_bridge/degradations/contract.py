@@ -183,6 +183,10 @@ def _nonlinear(degradation: Degradation, mask: Tensor | None, x_0: Tensor) -> It
     # Generous: inverses of two-dimensional kernels are found step by step.
     if not _near(operator.forward(operator.pinv(shown)), shown, 1e-3):
         yield "linear(): A A^+ A x differs from A x; pinv is not forward's"
+    if operator.damped is not None:
+        damped = operator.damped(y, 0.1)
+        if not _near(operator.adjoint(operator.forward(damped)) + 0.1 * damped, operator.adjoint(y), 1e-6):
+            yield "linear(): damped is not A^T (A A^T + delta I)^-1"
     rests = [
         degradation(image.clone(), _trial_generators()).x_1 - operator.forward(image) - operator.offset(image)
         for image in (x, other)

@@ -153,6 +153,10 @@ class Resize(Degradation):
     def parameter_names(self) -> tuple[str, ...]:
         return super().parameter_names + (("filter",) if self.filter == "random" else ())
 
+    @property
+    def why_not_linear(self) -> str:
+        return "may draw another size for each image, so A is not known"
+
     def __call__(self, x_0: Tensor, generator: Generator) -> Degraded:
         # Each image gets a size of its own.
         parts = [self.stage(x_0[i : i + 1], one) for i, one in enumerate(per_sample(generator, len(x_0)))]

@@ -5,12 +5,21 @@ from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Literal
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from i2i_bridge.degradations.base import Degradation, Degraded, binary_mask
 from i2i_bridge.degradations.linear import LinearOperator, diagonal
-from i2i_bridge.degradations.masks import brush_mask, center_mask, folder_mask, mask_files
+from i2i_bridge.degradations.masks import (
+    brush_mask,
+    center_mask,
+    folder_mask,
+    mask_files,
+    packed_mask,
+    packed_masks,
+)
 from i2i_bridge.degradations.ranges import Draws, Range, WholeRange
 from i2i_bridge.errors import UserError
 from i2i_bridge.randomness import Generator, per_sample, rand, randn_like
@@ -48,6 +57,10 @@ class Holed(Degradation):
             raise UserError(f"{type(self).__name__}: A depends on the hole; give its mask, {height} x {width}")
         return diagonal(mask)
 
+    def measurement(self, degraded: Degraded) -> Tensor:
+        """The known pixels, and 0 in the hole."""
+        return diagonal(degraded.mask).forward(degraded.x_1)
+
     def _filled(self, x: Tensor, mask: Tensor, generator: Generator) -> Degraded:
         if self.fill == "noise":
             fill = randn_like(x, generator)
@@ -63,28 +76,33 @@ class Inpaint(Holed):
     """x_1 = (1 - mask) x_0 + mask fill; known pixels are kept exactly.
 
     Args:
-        mask: "center": the middle half of each side. "freeform": brush strokes. "folder": mask images.
-        area: Band of a freeform hole's share of the image, above 0 and at most 0.9; 0.1 to 0.2 if not given.
+        mask: "center": the middle half of each side. "freeform": brush strokes. "folder": mask images. "file": the
+            packed free-form masks of Palette, which the paper trained and scored on.
+        area: Band of a freeform hole's share of the image, above 0 and at most 0.9; 0.1 to 0.2 if not given. Of a
+            file, the band to take.
         folder: Folder of mask images, white = hole; read only when images are degraded, so that a trained
             model can be used where the folder is not.
+        file: Likewise an .npz of packed masks (`packed_masks`).
         fill: "noise": N(0, 1), which the paper found essential; "white" = 1; "grey" = 0.
     """
 
-    mask: Literal["center", "freeform", "folder"] = "center"
+    mask: Literal["center", "freeform", "folder", "file"] = "center"
     area: tuple[float, float] | None = None
     folder: Path | None = None
+    file: Path | None = None
     fill: Fill = "noise"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if (self.folder is not None) != (self.mask == "folder"):
-            raise UserError(
-                f"Inpaint: mask = '{self.mask}' but folder = {self.folder}; mask = 'folder' needs a folder,"
-                " and no other mask takes one"
-            )
+        for kind, place in (("folder", self.folder), ("file", self.file)):
+            if (place is not None) != (self.mask == kind):
+                raise UserError(
+                    f"Inpaint: mask = '{self.mask}' but {kind} = {place}; mask = '{kind}' needs a {kind},"
+                    " and no other mask takes one"
+                )
         if self.area is not None:
-            if self.mask != "freeform":
-                raise UserError(f"Inpaint: area is for mask = 'freeform', not '{self.mask}'")
+            if self.mask not in ("freeform", "file"):
+                raise UserError(f"Inpaint: area is for mask = 'freeform' and 'file', not '{self.mask}'")
             low, high = self.area
             if not 0 < low <= high <= 0.9:
                 raise UserError(f"Inpaint: area = [{low}, {high}] must be two rising shares above 0 and at most 0.9")
@@ -92,6 +110,10 @@ class Inpaint(Holed):
     @cached_property
     def _files(self) -> list[Path]:
         return mask_files(Path(self.folder or "."))
+
+    @cached_property
+    def _packed(self) -> npt.NDArray[np.uint8]:
+        return packed_masks(Path(self.file or "."), self.area or (0.1, 0.2))
 
     def __call__(self, x_0: Tensor, generator: Generator) -> Degraded:
         height, width = x_0.shape[-2:]
@@ -103,6 +125,8 @@ class Inpaint(Holed):
             return center_mask(height, width)
         if self.mask == "freeform":
             return brush_mask(height, width, self.area or (0.1, 0.2), generator)
+        if self.mask == "file":
+            return packed_mask(self._packed, height, width, generator)
         return folder_mask(self._files, height, width, generator)
 
 

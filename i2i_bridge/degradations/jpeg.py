@@ -99,6 +99,10 @@ class Jpeg(Degradation):
     def multiple(self) -> int:
         return 16 if self.backend == "ddrm" else 1
 
+    @property
+    def why_not_linear(self) -> str:
+        return "rounds its coefficients, so it is not linear in x_0"
+
     def __call__(self, x_0: Tensor, generator: Generator) -> Degraded:
         self.check_image(x_0, channels=(1, 3))
         codec = {"ddrm": _ddrm, "pillow": _pillow, "kornia": _kornia}[self.backend]

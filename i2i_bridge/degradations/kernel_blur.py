@@ -31,6 +31,12 @@ class KernelBlur(Degradation):
         # Nothing is drawn from it.
         return convolution(self.kernels(Draws(self, torch.empty(1), torch.Generator()))[0], height, width)
 
+    @property
+    def why_not_linear(self) -> str:
+        if self.parameter_names:
+            return f"draws its {', '.join(self.parameter_names)} anew for each image, so A is not known"
+        return "has a slanted kernel, whose A^+ has no closed form"
+
 
 @register_degradation("motion-blur")
 @dataclass(frozen=True)

@@ -6,7 +6,10 @@ from functools import lru_cache
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from i2i_bridge.errors import UserError
 
 
 def precise(x: Tensor) -> Tensor:
@@ -178,24 +181,38 @@ class LinearOperator:
         pinv: y -> A^+ y, so that A A^+ A = A: the smallest x whose A x is nearest to y.
         offset: What is added to A x besides, of the shape of the given x, whose values do not matter. A hole's fill
             and noise are not part of it.
+        damped: (y, delta) -> A^T (A A^T + delta I)^-1 y for a delta > 0, where there is a closed form.
     """
 
     forward: Callable[[Tensor], Tensor]
     adjoint: Callable[[Tensor], Tensor]
     pinv: Callable[[Tensor], Tensor]
     offset: Callable[[Tensor], Tensor] = torch.zeros_like
+    damped: Callable[[Tensor, float], Tensor] | None = None
+
+    def inverse(self, y: Tensor, damping: float = 0.0) -> Tensor:
+        """A^+ y, or A^T (A A^T + damping I)^-1 y: the most likely x of N(0, I) where y = A x + sqrt(damping) z.
+
+        Raises:
+            UserError: There is damping, and the operator knows no such inverse.
+        """
+        if damping == 0:
+            return self.pinv(y)
+        if self.damped is None:
+            raise UserError("this degradation's linear operator has no `damped` inverse; set noise_std = 0")
+        return self.damped(y, damping)
 
 
 def diagonal(mask: Tensor | None) -> LinearOperator:
     """A x = (1 - mask) x for a mask of zeros and ones; the identity for None."""
     if mask is None:
-        return LinearOperator(torch.clone, torch.clone, torch.clone)
+        return LinearOperator(torch.clone, torch.clone, torch.clone, damped=lambda y, delta: y / (1 + delta))
 
     def known(x: Tensor) -> Tensor:
         # Not by a product: what lies under the hole may be NaN.
         return torch.where(mask.to(x.device) > 0, 0.0, x)
 
-    return LinearOperator(known, known, known)
+    return LinearOperator(known, known, known, damped=lambda y, delta: known(y) / (1 + delta))
 
 
 def separable(rows: Tensor, columns: Tensor) -> LinearOperator:
@@ -203,12 +220,19 @@ def separable(rows: Tensor, columns: Tensor) -> LinearOperator:
     # Applied factor by factor: the product V S^-1 U^T as one matrix would carry errors of 1 / smallest value.
     factors = [_factors(matrix) for matrix in (rows, columns)]
 
-    def pinv(y: Tensor) -> Tensor:
+    def inverse(y: Tensor, delta: float) -> Tensor:
         (u, s, v), (p, q, r) = factors
-        middle = two_sided(u.mT, precise(y), p.mT) * torch.outer(s, q).to(precise(y))
+        # 1 / g for delta = 0, else g / (g^2 + delta), of g = 1 / (s q): 0 stays 0.
+        inverses = torch.outer(s, q)
+        middle = two_sided(u.mT, precise(y), p.mT) * (inverses / (1 + delta * inverses.square())).to(precise(y))
         return two_sided(v, middle, r).to(y.dtype)
 
-    return LinearOperator(lambda x: two_sided(rows, x, columns), lambda y: two_sided(rows.mT, y, columns.mT), pinv)
+    return LinearOperator(
+        lambda x: two_sided(rows, x, columns),
+        lambda y: two_sided(rows.mT, y, columns.mT),
+        lambda y: inverse(y, 0.0),
+        damped=inverse,
+    )
 
 
 def _factors(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -239,7 +263,32 @@ def convolution(kernel: Tensor, height: int, width: int) -> LinearOperator | Non
         exact = two_sided(rows, precise(x), columns) * by.to(precise(x))
         return two_sided(rows.mT, exact, columns.mT).to(x.dtype)
 
-    return LinearOperator(lambda x: scaled(x, gains), lambda y: scaled(y, gains), lambda y: scaled(y, inverse))
+    return LinearOperator(
+        lambda x: scaled(x, gains),
+        lambda y: scaled(y, gains),
+        lambda y: scaled(y, inverse),
+        damped=lambda y, delta: scaled(y, gains / (gains.square() + delta)),
+    )
+
+
+def cropped(operator: LinearOperator, size: tuple[int, int], padded: tuple[int, int]) -> LinearOperator:
+    """A P for images of the larger size `padded`, where P cuts out the upper left corner of `size`.
+
+    P P^T = I, so (A P)^+ = P^T A^+, and likewise for the damped inverse.
+    """
+    height, width = size
+
+    def back(x: Tensor) -> Tensor:
+        return F.pad(x, (0, padded[1] - width, 0, padded[0] - height))
+
+    damped = operator.damped
+    return LinearOperator(
+        lambda x: operator.forward(x[..., :height, :width]),
+        lambda y: back(operator.adjoint(y)),
+        lambda y: back(operator.pinv(y)),
+        lambda x: operator.offset(x[..., :height, :width]),
+        None if damped is None else lambda y, delta: back(damped(y, delta)),
+    )
 
 
 def cosine_transform(size: int) -> Tensor:

@@ -2,6 +2,8 @@
 
 import math
 import random
+import zipfile
+import zlib
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -15,6 +17,9 @@ from torch import Tensor
 from i2i_bridge.errors import UserError
 
 IMAGE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+
+PACKED_SIDE = 256
+"""Rows and columns of a packed mask."""
 
 
 def center_mask(height: int, width: int) -> Tensor:
@@ -127,3 +132,42 @@ def folder_mask(files: Sequence[Path], height: int, width: int, generator: torch
     except (OSError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"{file}: not a readable mask image ({error})") from error
     return torch.from_numpy(np.asarray(pixels) >= 128).float()
+
+
+def packed_masks(file: Path, area: tuple[float, float]) -> npt.NDArray[np.uint8]:
+    """The masks of one band of a file like Palette's `imagenet_freeform_masks.npz`, (N, 8192).
+
+    Such a file has an array for each band, named '10-20% freeform': masks of 256 x 256 pixels one after another, a bit
+    each, 1 = hole. 10,000 masks take 82 MB, packed as they stay.
+
+    Args:
+        area: The band, as shares of the image.
+
+    Raises:
+        UserError: The file cannot be read, or has no such band.
+    """
+    band = f"{round(100 * area[0])}-{round(100 * area[1])}% freeform"
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            if band not in arrays.files:
+                there = ", ".join(f"'{name}'" for name in arrays.files)
+                raise UserError(f"{file}: no masks '{band}'; there is {there}: set area to one of these bands")
+            bits = arrays[band]
+    except FileNotFoundError as error:
+        raise UserError(f"{file}: no such file of masks") from error
+    except (OSError, ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f"{file}: not a readable .npz of packed masks ({type(error).__name__}: {error})") from error
+    size = PACKED_SIDE**2 // 8
+    if bits.dtype != np.uint8 or bits.size < size:
+        raise UserError(f"{file}: '{band}' is {bits.size} x {bits.dtype}, not masks of {size} bytes each")
+    packed: npt.NDArray[np.uint8] = bits.ravel()[: bits.size // size * size].reshape(-1, size)
+    return packed
+
+
+def packed_mask(packed: npt.NDArray[np.uint8], height: int, width: int, generator: torch.Generator) -> Tensor:
+    """One of the masks, by the generator, resized to (height, width) by nearest pixels."""
+    chosen = packed[int(torch.randint(len(packed), (), generator=generator, device=generator.device))]
+    hole = np.unpackbits(chosen).reshape(PACKED_SIDE, PACKED_SIDE)
+    # The pixel in whose middle that of the result lies.
+    rows, columns = (((np.arange(side) + 0.5) * PACKED_SIDE / side).astype(np.int64) for side in (height, width))
+    return torch.from_numpy(hole[rows][:, columns]).float()

@@ -71,6 +71,10 @@ class Mixture(Degradation):
         pairs = zip(self.members, self.labels, strict=True)
         return ("pick", *(f"{label}.{name}" for member, label in pairs for name in member.parameter_names))
 
+    @property
+    def why_not_linear(self) -> str:
+        return "draws another operator for each image, so A is not known"
+
     def __call__(self, x_0: Tensor, generator: Generator) -> Degraded:
         self.check_image(x_0)
         generators = per_sample(generator, len(x_0))

@@ -33,3 +33,7 @@ class Noise(Degradation):
     def linear(self, height: int, width: int, mask: Tensor | None = None) -> LinearOperator:
         """The identity: the noise is b."""
         return diagonal(None)
+
+    @property
+    def measurement_std(self) -> float:
+        return float(max(self.std)) if isinstance(self.std, tuple | list) else float(self.std)

@@ -1,14 +1,20 @@
 """What training and evaluation need to know of a method."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor, nn
 
+from i2i_bridge.errors import UserError
 from i2i_bridge.randomness import Generator
 
+if TYPE_CHECKING:  # pydantic: `import i2i_bridge` stays light
+    from i2i_bridge.recipe import Recipe
+
 Batch = Mapping[str, Any]
-"""x_0 (B, C, H, W), x_1 of the same shape, optional mask (B, 1, H, W) and condition (B, K, H, W), key."""
+"""x_0 (B, C, H, W), x_1 of the same shape, optional mask (B, 1, H, W) and condition (B, K, H, W), key.
+
+For `walk` also size, (height, width) of the images before they were padded at their right and lower edge."""
 
 
 class Method(Protocol):
@@ -40,6 +46,18 @@ class Method(Protocol):
     def with_network(self, network: nn.Module) -> "Method":
         """The same method around another network (its moving average, say)."""
         ...
+
+
+def refuse_guidance(recipe: "Recipe") -> None:
+    """For methods that answer in one call.
+
+    Raises:
+        UserError: The recipe asks for a guidance.
+    """
+    if recipe.sample.guidance is not None:
+        raise UserError(
+            f"method '{recipe.method['name']}' answers in one call, which takes no guidance; leave sample.guidance out"
+        )
 
 
 def condition_of(batch: Batch, wanted: bool) -> Tensor | None:

@@ -8,7 +8,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from i2i_bridge import registry
+from i2i_bridge.degradations.base import Degradation, Degraded
 from i2i_bridge.guidance import predictor
+from i2i_bridge.guidances.base import Guidance, Guided, measure
 from i2i_bridge.methods.base import Batch, condition_of
 from i2i_bridge.processes import Process
 from i2i_bridge.proposals import PosteriorProposal, Proposal
@@ -28,6 +30,7 @@ class Bridge:
         network: Called as network(x_t, t, condition).
         condition: Whether the network sees X_1 (or the pair's own condition): eps(X_t, t, X_1).
         sampler_options: Keyword options of the sampler.
+        guidance: Moves x_0_hat towards what X_1 says of A X_0, with A of `degradation`.
     """
 
     network: nn.Module
@@ -39,6 +42,8 @@ class Bridge:
     sampler_options: dict[str, Any] = field(default_factory=dict)
     grid: TimeGrid = uniform
     clip: bool = False
+    guidance: Guidance | None = None
+    degradation: Degradation | None = None
 
     def with_network(self, network: nn.Module) -> "Bridge":
         """The same bridge around another network."""
@@ -69,6 +74,7 @@ class Bridge:
     def walk(self, batch: Batch, *, nfe: int, generator: Generator) -> Iterator[Tensor]:
         """The sampler's states; the last is the restored image. Exactly nfe network calls."""
         x_1 = batch["x_1"]
+        times = self.grid(self.process, nfe)
         predict_x0 = predictor(
             self.network,
             self.process,
@@ -77,10 +83,16 @@ class Bridge:
             condition=condition_of(batch, self.condition),
             mask=batch.get("mask"),
             clip=self.clip,
+            guide=self._guide(batch, times),
         )
-        times = self.grid(self.process, nfe)
         sample: Callable[..., Iterator[Tensor]] = self.sampler
         return sample(self.process, predict_x0, x_1, times, generator, **self.sampler_options)
+
+    def _guide(self, batch: Batch, times: Tensor) -> Guided | None:
+        if self.guidance is None or self.degradation is None:
+            return None
+        degraded = Degraded(batch["x_1"], batch.get("mask"), batch.get("condition"))
+        return Guided(self.guidance, self.process, measure(self.degradation, degraded, batch.get("size")), times)
 
 
 @register_method("bridge")
@@ -96,4 +108,6 @@ def from_recipe(recipe: Recipe, network: nn.Module) -> Bridge:
         sampler_options=recipe.sampler_options(),
         grid=registry.TIME_GRIDS.get(recipe.sample.grid),
         clip=recipe.sample.clip,
+        guidance=recipe.build_guidance(),
+        degradation=recipe.build_degradation(),
     )

@@ -12,7 +12,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from i2i_bridge import registry
 from i2i_bridge.guidance import keep_known
-from i2i_bridge.methods.base import Batch, condition_of
+from i2i_bridge.methods.base import Batch, condition_of, refuse_guidance
 from i2i_bridge.randomness import Generator, global_seed, per_sample
 from i2i_bridge.recipe import Recipe
 from i2i_bridge.registry import register_method
@@ -132,6 +132,7 @@ def from_recipe(
     Raises:
         ValueError: l1_weight is negative.
     """
+    refuse_guidance(recipe)
     if l1_weight < 0:
         raise ValueError(f"l1_weight {l1_weight}: must not be negative")
     channels = 2 * recipe.data.channels + recipe.condition_channels

@@ -11,6 +11,7 @@ from typing import Any
 
 from i2i_bridge import registry
 from i2i_bridge.errors import UserError
+from i2i_bridge.methods.prior import KNOWN_OPERATOR
 from i2i_bridge.networks.pix2pix import receptive_field
 from i2i_bridge.recipe import Preset
 from i2i_bridge.registry import did_you_mean
@@ -118,7 +119,7 @@ def _regression(table: Table, given: frozenset[str]) -> Table:
     return _without(table, "proposal") | {
         "method": {"name": "regression"},
         "network": _bridging(table),
-        "sample": _inner(table, "sample") | {"nfe": 1},
+        "sample": _without(_inner(table, "sample"), "guidance") | {"nfe": 1},
     }
 
 
@@ -158,6 +159,17 @@ def _pix2pix(table: Table, given: frozenset[str]) -> Table:
     }
 
 
+def _known_operator(name: str) -> Change:
+    """An unconditional prior of the recipe's clean images, led to X_1 by a guidance."""
+
+    def change(table: Table, given: frozenset[str]) -> Table:
+        new = KNOWN_OPERATOR[name]
+        kept = _without(_inner(table, "sample"), "sampler", "grid", "guidance")
+        return table | new | {"network": _bridging(table) | new["network"], "sample": kept | new["sample"]}
+
+    return change
+
+
 def _own_condition(table: Table) -> bool:
     """Whether the data bring something to see beside X_1 (the clean grey image of a noisy X_1, say)."""
     degradation = _inner(table, "degradation")
@@ -172,4 +184,10 @@ _PRESETS: dict[str, _Named] = {
     "palette": _Named("Conditional diffusion from noise; X_1 is only seen by the network", _palette),
     "regression": _Named("The recipe's own network in one call, by mean squared error", _regression),
     "pix2pix": _Named("Conditional GAN with an L1 loss, in one call", _pix2pix),
+    "unconditional-prior": _Named(
+        "Diffusion of clean images that never sees X_1", _known_operator("unconditional-prior")
+    ),
+    "ddnm": _Named("Unconditional prior, projected to A x_0_hat = y in each step", _known_operator("ddnm")),
+    "dps": _Named("Unconditional prior, led by the gradient of ||y - A x_0_hat||", _known_operator("dps")),
+    "pigdm": _Named("Unconditional prior, led by A^+ through the network's Jacobian", _known_operator("pigdm")),
 }

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from i2i_bridge.guidance import predictor
-from i2i_bridge.methods.base import Batch, condition_of
+from i2i_bridge.methods.base import Batch, condition_of, refuse_guidance
 from i2i_bridge.processes import Process
 from i2i_bridge.randomness import Generator
 from i2i_bridge.recipe import Recipe
@@ -64,6 +64,7 @@ class Regression:
 @register_method("regression")
 def from_recipe(recipe: Recipe, network: nn.Module) -> Regression:
     """The recipe's own network in one call at t = 1, by mean squared error; no options."""
+    refuse_guidance(recipe)
     process = recipe.build_process()
     # A process that is not pinned is noise at t = 1: its targets say nothing about X_1 there.
     target = recipe.build_target() if process.pinned else X0Target()

@@ -168,10 +168,10 @@ def bootstrap_interval(values: Sequence[float], seed: int, resamples: int = 2000
     return float(low), float(high)
 
 
-def one_by_one(function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-    """A network applied to each image (1, C, H, W) of a batch alone.
+def one_by_one(function: Callable[..., Tensor], *batches: Tensor) -> Tensor:
+    """A function of batches (B, ...) applied to each sample (1, ...) alone.
 
-    Libraries choose another convolution for another batch size, and its last digits differ: so a value would depend
-    on what else was in the batch.
+    Libraries choose another convolution, or order of summing, for another batch size or memory layout, and the last
+    digits differ: a value would depend on what else was in the batch.
     """
-    return torch.cat([function(images[i : i + 1]) for i in range(len(images))])
+    return torch.cat([function(*(batch[i : i + 1].contiguous() for batch in batches)) for i in range(len(batches[0]))])

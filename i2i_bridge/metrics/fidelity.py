@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from i2i_bridge.errors import UserError
-from i2i_bridge.metrics.base import Metric
+from i2i_bridge.metrics.base import Metric, one_by_one
 from i2i_bridge.registry import register_metric
 
 
@@ -21,12 +21,12 @@ class PSNR(Metric):
     def __call__(self, restored: Tensor, clean: Tensor) -> Tensor:
         from torchmetrics.functional.image import peak_signal_noise_ratio
 
-        # An explicit range: torchmetrics would otherwise read it off the data.
-        return torch.as_tensor(
-            peak_signal_noise_ratio(
-                restored.double(), clean.double(), data_range=(-1.0, 1.0), reduction="none", dim=(1, 2, 3)
-            )
-        )
+        def ratio(restored: Tensor, clean: Tensor) -> Tensor:
+            # An explicit range: torchmetrics would otherwise read it off the data.
+            value = peak_signal_noise_ratio(restored, clean, data_range=(-1.0, 1.0), reduction="none", dim=(1, 2, 3))
+            return torch.as_tensor(value)
+
+        return one_by_one(ratio, restored.double(), clean.double())
 
 
 @register_metric("ssim")
@@ -46,9 +46,13 @@ class SSIM(Metric):
 
         if min(clean.shape[-2:]) < 11:
             raise UserError(f"SSIM needs images of at least 11x11 pixels, got {clean.shape[-1]}x{clean.shape[-2]}")
+
+        def similarity(restored: Tensor, clean: Tensor) -> Tensor:
+            restored, clean = (restored + 1) / 2, (clean + 1) / 2
+            _, full = structural_similarity_index_measure(
+                restored, clean, data_range=(0.0, 1.0), reduction="none", return_full_image=True
+            )
+            return torch.as_tensor(full)[..., 5:-5, 5:-5].flatten(1).mean(1)
+
         # In float64: the variances are differences of near equals, and float32 would show in the fourth digit.
-        restored, clean = (restored.double() + 1) / 2, (clean.double() + 1) / 2
-        _, full = structural_similarity_index_measure(
-            restored, clean, data_range=(0.0, 1.0), reduction="none", return_full_image=True
-        )
-        return torch.as_tensor(full)[..., 5:-5, 5:-5].flatten(1).mean(1)
+        return one_by_one(similarity, restored.double(), clean.double())

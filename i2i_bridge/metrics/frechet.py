@@ -110,7 +110,9 @@ def canonical_order(*features: np.ndarray) -> np.ndarray:
         features: One array (n, d), or several whose rows i belong together.
     """
     digests = [
-        hashlib.blake2b(b"".join(np.ascontiguousarray(array[i]).tobytes() for array in features)).digest()
+        hashlib.blake2b(
+            b"".join(np.ascontiguousarray(array[i]).tobytes() for array in features), digest_size=16
+        ).digest()
         for i in range(len(features[0]))
     ]
     return np.asarray(sorted(range(len(digests)), key=digests.__getitem__), dtype=np.intp)

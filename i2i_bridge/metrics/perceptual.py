@@ -1,5 +1,6 @@
 """LPIPS, computed by the lpips package from weights that the user has on disk."""
 
+import warnings
 from functools import cached_property
 from typing import ClassVar
 
@@ -37,7 +38,8 @@ class Perceptual(Metric):
 
         file, stored = weights.load(self.backbone, self.name)
         # pnet_rand: do not let the package fetch the backbone itself. It draws one, which is overwritten.
-        with global_seed(0, torch.device("cpu")):
+        with global_seed(0, torch.device("cpu")), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the package uses an old option of torchvision's
             distance: torch.nn.Module = Distance(net=self.net, pnet_rand=True, verbose=False)
         try:
             with torch.no_grad():
@@ -54,9 +56,10 @@ class Perceptual(Metric):
                 f" got {clean.shape[-1]}x{clean.shape[-2]}"
             )
         distance = self._distance.to(clean.device)
-        pairs = torch.stack([in_colour(restored), in_colour(clean)], dim=1).float()
         with torch.inference_mode():
-            return one_by_one(lambda pair: distance(pair[:, 0], pair[:, 1]).reshape(-1), pairs)
+            return one_by_one(
+                lambda *pair: distance(*pair).reshape(-1), in_colour(restored).float(), in_colour(clean).float()
+            )
 
 
 @register_metric("lpips")

@@ -1,0 +1,61 @@
+"""An unconditional diffusion prior: a model of clean images alone, for methods that learn of the operator later."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from i2i_bridge.errors import UserError
+from i2i_bridge.methods.base import Batch
+from i2i_bridge.methods.bridge import Bridge, from_recipe
+from i2i_bridge.randomness import Generator
+from i2i_bridge.recipe import Recipe
+from i2i_bridge.registry import register_method
+
+
+@dataclass
+class Prior(Bridge):
+    """A diffusion from noise that never sees X_1; sampling is tied to X_1 by a guidance alone."""
+
+    def losses(self, batch: Batch, generator: Generator) -> Iterator[tuple[str, Tensor]]:
+        """As `Bridge.losses`, of the whole clean image: the degraded one, a mask and a condition play no part."""
+        return super().losses({"x_0": batch["x_0"], "x_1": batch["x_0"]}, generator)
+
+
+@register_method("unconditional-prior")
+def prior_from_recipe(recipe: Recipe, network: nn.Module) -> Prior:
+    """Diffusion from noise that never sees X_1, to be led by `sample.guidance`; no options.
+
+    Raises:
+        UserError: The process starts from X_1, or the network sees it.
+    """
+    bridge = from_recipe(recipe, network)
+    if bridge.process.pinned:
+        raise UserError(
+            "method 'unconditional-prior' needs a diffusion from noise: set process.name = 'gaussian-prior'"
+        )
+    if bridge.condition:
+        raise UserError("method 'unconditional-prior' never sees X_1: set network.condition_channels = 0")
+    return Prior(**{name: getattr(bridge, name) for name in bridge.__dataclass_fields__})
+
+
+UNCONDITIONAL: dict[str, Any] = {
+    "method": {"name": "unconditional-prior"},
+    "process": {"name": "gaussian-prior"},
+    "target": {"name": "eps"},
+    "proposal": {"name": "posterior"},
+    "network": {"condition_channels": 0},
+    # x_0_hat of a noise-predicting network is (X_t - c eps) / b: at t = 1 its error counts 150-fold.
+    "sample": {"clip": True},
+}
+"""What makes any recipe an unconditional prior of its clean images; [network] is merged, the other tables replace."""
+
+KNOWN_OPERATOR: dict[str, dict[str, Any]] = {
+    "unconditional-prior": UNCONDITIONAL,
+    **{
+        name: UNCONDITIONAL | {"sample": {"clip": True, "guidance": {"name": name}}}
+        for name in ("ddnm", "dps", "pigdm")
+    },
+}
+"""The tables of `--method`: one prior serves all three, since the guidance acts in sampling only."""

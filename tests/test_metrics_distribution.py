@@ -1,0 +1,257 @@
+"""Fréchet and kernel distances, against Gaussians of known moments, plain loops and the libraries' own formulas."""
+
+import math
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+
+from i2i_bridge.errors import UserError
+from i2i_bridge.metrics.base import bootstrap_interval
+from i2i_bridge.metrics.distribution import FID, KID, FrechetDistance, kernel_distance
+from i2i_bridge.metrics.frechet import Moments, frechet_distance, moments, read_moments, write_moments
+
+
+def exact(mean, root, n, seed):
+    """n features whose sample mean and sample covariance (by n - 1) are mean and root^T root."""
+    draws = np.random.default_rng(seed).normal(size=(n, len(root)))
+    draws -= draws.mean(0)
+    white = draws @ np.linalg.inv(np.linalg.cholesky(draws.T @ draws / (n - 1))).T
+    return white @ root + mean
+
+
+def features(n, d, seed, shift=0.0):
+    return (np.random.default_rng(seed).normal(size=(n, d)) + shift).astype(np.float32)
+
+
+@pytest.mark.parametrize("n", [50, 3000])
+def test_fid_of_gaussians_with_known_moments(n):
+    """d^2 by the formula with scipy's matrix root, for covariances that do not commute."""
+    # kills: frechet-trace-once, covariance-by-n, frechet-without-means
+    rng = np.random.default_rng(7)
+    roots, means = rng.normal(size=(2, 8, 8)), rng.normal(size=(2, 8))
+    covariances = [root.T @ root for root in roots]
+    root = scipy.linalg.sqrtm(covariances[0] @ covariances[1]).real
+    truth = np.square(means[0] - means[1]).sum() + np.trace(covariances[0] + covariances[1] - 2 * root)
+    sets = [exact(mean, root, n, seed) for seed, (mean, root) in enumerate(zip(means, roots, strict=True))]
+    assert FID().estimate(*sets, seed=0).value == pytest.approx(truth, rel=1e-6)
+
+
+def test_fid_of_fewer_images_than_features():
+    """Covariances of rank 5 in 300 dimensions, with common axes: d^2 = |mu|^2 + sum (s_1 - s_2)^2."""
+    # kills: few-covariance-by-n, frechet-trace-once
+    rng = np.random.default_rng(3)
+    axes = np.linalg.qr(rng.normal(size=(300, 5)))[0].T
+    one, other = rng.uniform(0.5, 3, (2, 5))
+    sets = [exact(shift, scale[:, None] * axes, 40, shift) for shift, scale in ((0, one), (1, other))]
+    truth = 300 + np.square(one - other).sum()
+    assert FID().estimate(*sets, seed=0).value == pytest.approx(truth, rel=1e-9)
+
+
+@pytest.mark.parametrize("n", [30, 400])
+def test_fid_of_a_set_with_itself_is_zero_and_it_is_symmetric(n):
+    a, b = features(n, 64, 0), features(n + 7, 64, 1, 0.2)
+    scale = np.square(a).sum(1).mean()
+    assert FID().estimate(a, a.copy(), seed=0).value < 1e-8 * scale
+    there, back = (FID().estimate(*pair, seed=0).value for pair in ((a, b), (b, a)))
+    assert there == pytest.approx(back, rel=1e-10)
+    assert there > 0.01 * scale
+
+
+def test_fid_agrees_with_torchmetrics_and_torch_fidelity_where_they_are_sound():
+    """Many more images than features."""
+    from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+    from torchmetrics.image.fid import _compute_fid
+
+    a, b = features(900, 20, 0), features(800, 20, 1, 0.1)
+    ours = FID().estimate(a, b, seed=0).value
+    theirs = [fid_features_to_statistics(torch.from_numpy(x).double()) for x in (a, b)]
+    assert ours == pytest.approx(fid_statistics_to_metric(*theirs, False)["frechet_inception_distance"], rel=1e-8)
+    tensors = [torch.from_numpy(value) for one in theirs for value in (one["mu"], one["sigma"])]
+    assert ours == pytest.approx(float(_compute_fid(*tensors)), rel=1e-8)
+
+
+@pytest.mark.parametrize("n", [40, 700])
+def test_stored_statistics_give_the_same_number(n, tmp_path):
+    a, b = features(n, 100, 0), features(n, 100, 1, 0.1)
+    direct = FID().estimate(a, b, seed=0)
+    write_moments(tmp_path / "ours.npz", moments(b))
+    np.savez(tmp_path / "theirs.npz", mu=b.mean(0, dtype=np.float64), sigma=np.cov(b.astype(np.float64), rowvar=False))
+    for file in ("ours.npz", "theirs.npz"):
+        assert FID().estimate(a, read_moments(tmp_path / file), seed=0).value == pytest.approx(direct.value, rel=1e-7)
+    assert FID().estimate(a, read_moments(tmp_path / "ours.npz"), seed=0).note == direct.note
+    assert read_moments(tmp_path / "theirs.npz").count is None
+
+
+class Malicious:
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return Path.touch, (self.mark,)
+
+
+def test_stored_statistics_are_read_without_trust(tmp_path):
+    """A file that would run code when it is unpickled does not."""
+    # kills: statistics-unpickled
+    mark = tmp_path / "touched"
+    np.savez(tmp_path / "malicious.npz", mu=np.array([Malicious(mark)]), sigma=np.eye(1))
+    with pytest.raises(UserError, match="malicious"):
+        read_moments(tmp_path / "malicious.npz")
+    assert not mark.exists()
+    mu, sigma = np.zeros(3), np.eye(3)
+    np.savez(tmp_path / "pickled.npz", mu=np.array([object()]), sigma=sigma)
+    np.savez(tmp_path / "shape.npz", mu=mu, sigma=np.eye(4))
+    np.savez(tmp_path / "odd.npz", mu=mu, sigma=np.triu(np.ones((3, 3))))
+    np.savez(tmp_path / "nan.npz", mu=mu, sigma=sigma * math.nan)
+    np.savez(tmp_path / "half.npz", mu=mu)
+    (tmp_path / "text.npz").write_text("no")
+    for file in ("absent", "pickled", "shape", "odd", "nan", "half", "text"):
+        with pytest.raises(UserError, match=file):
+            read_moments(tmp_path / f"{file}.npz")
+    np.savez(tmp_path / "fine.npz", mu=mu, sigma=sigma)
+    with pytest.raises(UserError, match="3 features cannot be compared with 4"):
+        FID().estimate(features(9, 4, 0), read_moments(tmp_path / "fine.npz"), seed=0)
+
+
+def loop(x, y):
+    """1000 x KID, term by term."""
+    n, d = x.shape
+    k = lambda a, b: (float(a @ b) / d + 1) ** 3  # noqa: E731
+    total = 0.0
+    for i in range(n):
+        for j in range(n):
+            if i != j:
+                total += k(x[i], x[j]) + k(y[i], y[j]) - 2 * k(x[i], y[j])
+    return 1000 * total / (n * (n - 1))
+
+
+def test_kid_is_the_plain_double_loop():
+    # kills: kid-degree-two, kid-without-dimension
+    x, y = features(12, 6, 0).astype(np.float64), features(12, 6, 1, 0.3).astype(np.float64)
+    assert KID().estimate(x, y, seed=0).value == pytest.approx(loop(x, y), rel=1e-10)
+
+
+def test_kid_agrees_with_torch_fidelity():
+    """Their u-statistic is ours; the form that they report keeps k(x_i, y_i), here of images drawn apart."""
+    from torch_fidelity.metric_kid import mmd2
+    from torchmetrics.image.kid import poly_mmd
+
+    x, y = features(60, 10, 0).astype(np.float64), features(60, 10, 1, 0.3).astype(np.float64)
+    xx, xy, yy = ((a @ b.T / 10 + 1) ** 3 for a, b in ((x, x), (x, y), (y, y)))
+    ours = KID().estimate(x, y, seed=0)
+    assert ours.value == pytest.approx(1000 * mmd2(xx, xy, yy, mmd_est="u-statistic"), rel=1e-10)
+    kept = 1000 * float(poly_mmd(torch.from_numpy(x), torch.from_numpy(y)))
+    assert abs(ours.value - kept) < 2 * ours.standard_error
+
+
+@pytest.mark.parametrize("rho", [0.0, 0.95])
+def test_kid_is_unbiased(rho):
+    """Equal distributions give 0 on average, also where image i was restored from what was made of reference i."""
+    # kills: kid-biased, kid-counts-own-pair
+    rng = np.random.default_rng(0)
+    values = []
+    for _ in range(600):
+        x, noise = rng.normal(size=(2, 20, 4))
+        values.append(KID().estimate(x, rho * x + math.sqrt(1 - rho * rho) * noise, seed=0).value)
+    assert abs(np.mean(values)) < 3 * np.std(values) / math.sqrt(len(values))
+
+
+@pytest.mark.parametrize("sizes", [(80, 80), (1100, 1100)], ids=["one-block", "two-blocks"])
+def test_kid_interval_covers(sizes):
+    """The standard error is that of repeated draws, and 95 % of the intervals hold the true value."""
+    # kills: kid-error-halved, kid-error-not-over-blocks
+    n, repeats = sizes[0], 150 if sizes[0] < 1000 else 40
+    rng = np.random.default_rng(1)
+    estimates = [
+        KID().estimate(rng.uniform(-0.5, 1.5, (n, 2)), rng.uniform(-1, 1, (n, 2)), seed=0) for _ in range(repeats)
+    ]
+    truth = 1000 * expected_kid(0.5)
+    spread = np.std([estimate.value for estimate in estimates], ddof=1)
+    assert np.mean([e.standard_error for e in estimates]) == pytest.approx(spread, rel=0.25)
+    inside = np.mean([e.low <= truth <= e.high for e in estimates])
+    assert 0.9 <= inside <= 1
+    assert np.mean([e.value for e in estimates]) == pytest.approx(truth, abs=4 * spread / math.sqrt(repeats))
+
+
+def expected_kid(shift):
+    """KID of the squares [-1, 1]^2 + shift and [-1, 1]^2: k is a polynomial, so Gauss-Legendre sums are exact."""
+    nodes, weights = np.polynomial.legendre.leggauss(4)
+    grid = np.stack(np.meshgrid(nodes, nodes), -1).reshape(-1, 2)
+    mass = np.outer(weights, weights).reshape(-1) / 4
+    mean = lambda a, b: mass @ (a @ b.T / 2 + 1) ** 3 @ mass  # noqa: E731
+    return mean(grid + shift, grid + shift) + mean(grid, grid) - 2 * mean(grid + shift, grid)
+
+
+def test_kid_of_a_set_with_itself_and_of_unequal_sets():
+    x, y = features(30, 8, 0), features(50, 8, 1, 1.0)
+    assert abs(KID().estimate(x, x.copy(), seed=0).value) < 1e-9
+    thinned = KID().estimate(x, y, seed=0)
+    assert "thinned to n = 30" in thinned.note
+    assert thinned.value > 3 * thinned.standard_error
+    assert KID().estimate(x, y, seed=1).value != thinned.value
+    # Blocks are as large as the paper's subsets, and each image is in one of them.
+    assert KID().estimate(features(2500, 4, 2), features(2500, 4, 3), seed=0).standard_error > 0
+
+
+def test_order_changes_no_digit(tmp_path):
+    """Shuffled rows, and rows that lie in a file, give the very same numbers."""
+    # kills: order-shows
+    for n in (50, 1500):
+        a, b = features(n, 24, 0), features(n, 24, 1, 0.1)
+        shuffled = np.random.default_rng(2).permutation(n)
+        stored = np.lib.format.open_memmap(tmp_path / f"{n}.npy", mode="w+", dtype=np.float32, shape=a.shape)
+        stored[:] = a[shuffled]
+        for metric in (FID(), KID()):
+            assert metric.estimate(stored, b[shuffled], seed=0) == metric.estimate(a, b, seed=0)
+        assert FID().estimate(a, b[shuffled], seed=0) == FID().estimate(a, b, seed=0)
+
+
+def test_memory_is_flat(tmp_path):
+    """80 MB of features in a file need a few MB of memory."""
+    # kills: memory-not-flat
+    stored = np.lib.format.open_memmap(tmp_path / "big.npy", mode="w+", dtype=np.float32, shape=(80_000, 256))
+    rng = np.random.default_rng(0)
+    for start in range(0, len(stored), 8000):
+        stored[start : start + 8000] = rng.normal(size=(8000, 256))
+    tracemalloc.start()
+    moments(stored)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 30e6, peak
+
+
+def test_notes_and_refusals():
+    few = FID().estimate(features(10, 4, 0), features(3000, 4, 1), seed=0)
+    assert few.note.startswith("n = 10 < 2048: dominated by sample-size bias")
+    assert all(map(math.isnan, (few.low, few.high, few.standard_error)))
+    assert FID().estimate(features(2048, 4, 0), features(3000, 4, 1), seed=0).note == ""
+    for metric in (FID(), KID()):
+        alone = metric.estimate(features(1, 4, 0), features(9, 4, 1), seed=0)
+        assert math.isnan(alone.value)
+        assert "at least 2" in alone.note
+        with pytest.raises(UserError, match="5 features cannot be compared with 4"):
+            metric.estimate(features(9, 4, 0), features(9, 5, 1), seed=0)
+    assert math.isnan(kernel_distance(*np.zeros((2, 2, 3)))[1])
+    assert issubclass(FID, FrechetDistance)
+    assert frechet_distance(Moments(np.zeros(2), np.eye(2)), Moments(np.ones(2), 2 * np.eye(2))) == pytest.approx(4)
+
+
+def test_bootstrap_interval():
+    """It covers the mean of the population about 95 times in 100, and order, NaN and infinity do it no harm."""
+    # kills: bootstrap-of-half
+    rng = np.random.default_rng(0)
+    sets = rng.gamma(4, 0.25, size=(200, 60))
+    intervals = [bootstrap_interval(list(values), 0, resamples=300) for values in sets]
+    assert 0.89 <= np.mean([low <= 1 <= high for low, high in intervals]) <= 0.99
+    values = list(sets[0])
+    low, high = bootstrap_interval(values, 0)
+    assert high - low == pytest.approx(2 * 1.96 * np.std(values) / math.sqrt(60), rel=0.15)
+    assert bootstrap_interval([*values[::-1], math.nan], 0) == (low, high)
+    assert bootstrap_interval(values, 1) != (low, high)
+    low, high = bootstrap_interval([math.inf, *values], 0)  # PSNR of one equal pair
+    assert 0 < low < high == math.inf
+    assert all(map(math.isnan, bootstrap_interval([1.0, math.nan], 0)))
