@@ -20,9 +20,11 @@ def compare(
             help="Network calls per image: --nfe 1 5 20; what is missing is evaluated. Default: what there is.",
         ),
     ] = None,
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The page's folder.")] = Path("runs/compare"),
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="The page's folder; with --single-file also a FILE.html.")
+    ] = Path("runs/compare"),
     single_file: Annotated[
-        bool, typer.Option("--single-file", help="Put everything into index.html, to send or to archive.")
+        bool, typer.Option("--single-file", help="Put everything into one HTML file, to send or to archive.")
     ] = False,
     protocol: Annotated[
         str | None, typer.Option(metavar="NAME|FILE", help="The evaluation protocol. Default: the first run's.")

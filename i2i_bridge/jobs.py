@@ -216,12 +216,13 @@ def compare_runs(
     from i2i_bridge.comparing import Entry, open_entries
     from i2i_bridge.data.loading import PairDataset
     from i2i_bridge.errors import UserError
-    from i2i_bridge.page import check_out, write_page
+    from i2i_bridge.page import write_page
     from i2i_bridge.protocols import load_protocol
+    from i2i_bridge.publishing import check_out
     from i2i_bridge.recipe import load_recipe
     from i2i_bridge.run import RECIPE_FILE, Run, load_run
 
-    check_out(out)
+    check_out(out, single_file)
     for folder in folders:
         if not folder.is_dir():
             raise UserError(f"{folder}: no such folder; give run folders, or scored folders of outside results")

@@ -1,6 +1,5 @@
 """One page from evaluated folders: collected, drawn, rendered, and published whole."""
 
-import contextlib
 import os
 import platform
 import shutil
@@ -24,16 +23,17 @@ from i2i_bridge.comparing import (
 from i2i_bridge.data.loading import PairDataset
 from i2i_bridge.errors import UserError
 from i2i_bridge.figures import Panel, quality_panels, training_curves
+from i2i_bridge.files import write_whole
 from i2i_bridge.gallery import INSIDE, gallery, glance
 from i2i_bridge.images import Picture, write_picture
 from i2i_bridge.metrics_log import read_metrics
 from i2i_bridge.montage import montage
 from i2i_bridge.pictures import Pictures, Shown, safe_name
+from i2i_bridge.publishing import GENERATOR, check_out, publish
 from i2i_bridge.run import Run
 from i2i_bridge.sheets import Drawn, draw
 from i2i_bridge.tabulating import Table, interval_text, seconds_text, to_csv, to_latex
 
-GENERATOR = "i2i-bridge"
 Opener = Callable[[Entry], tuple[Run, PairDataset] | None]
 """A run and its validation pairs, or None for outside results."""
 
@@ -91,27 +91,32 @@ def write_page(
     single_file: bool = False,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> Path:
-    """Write OUT/index.html, its pictures, table.csv and table.tex.
+    """Write OUT/index.html, its pictures, comparison.png, trajectory.png, table.csv and table.tex.
 
     Args:
         entries: What stands side by side, at least one.
-        out: The page's folder; an older page in it stays until the new one is whole, and is then replaced.
+        out: The page's folder, or the .html file of a single-file page; an older page there stays until the new one is
+            whole, and is then replaced.
         opened: Opens an entry's run, one at a time, to draw walks and samples.
         nfe: Only these rows of methods that have a choice.
-        single_file: Everything goes into index.html.
+        single_file: Everything goes into the one HTML file.
         report: Called with (entries drawn, entries in all).
 
     Raises:
         UserError: `out` holds something that is not such a page, or cannot be written.
     """
-    check_out(out)
+    check_out(out, single_file)
+    if out.suffix == ".html":
+        html = render(collect(entries, Pictures(out.parent, True), opened, nfe=nfe, report=report))
+        write_whole(out, html.encode())
+        return out
     fresh = out.with_name(f".{out.name}.{os.getpid()}.new")
     try:
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(parents=True)
         page = collect(entries, Pictures(fresh, single_file), opened, nfe=nfe, report=report)
         (fresh / "index.html").write_text(render(page), encoding="utf-8")
-        _publish(fresh, out)
+        publish(fresh, out)
     except OSError as error:
         raise UserError(f"{out}: cannot be written ({error.strerror or error})") from error
     finally:
@@ -267,37 +272,3 @@ def environment_facts() -> dict[str, str]:
         "system": platform.system(),
         "device": f"{device}, {torch.get_num_threads()} threads",
     }
-
-
-def check_out(out: Path) -> None:
-    """Before any work is done: whether a page may be written there.
-
-    Raises:
-        UserError: There is something else.
-    """
-    if out.exists() and not _is_page(out):
-        raise UserError(f"{out}: exists and is not a page of ours; give --out another folder")
-
-
-def _is_page(folder: Path) -> bool:
-    """Whether a folder may be replaced: it is empty, or a page that we wrote."""
-    if not folder.is_dir():
-        return False
-    if not any(folder.iterdir()):
-        return True
-    page = folder / "index.html"
-    return page.is_file() and f'content="{GENERATOR}"' in page.read_text(encoding="utf-8", errors="replace")[:2000]
-
-
-def _publish(fresh: Path, out: Path) -> None:
-    """Put a whole folder in another's place; if that fails, the old one is back."""
-    old = out.with_name(f".{out.name}.{os.getpid()}.old")
-    if out.exists():
-        out.rename(old)
-    try:
-        fresh.rename(out)
-    except OSError:
-        with contextlib.suppress(OSError):
-            old.rename(out)
-        raise
-    shutil.rmtree(old, ignore_errors=True)

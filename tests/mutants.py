@@ -267,7 +267,7 @@ MUTANTS = [
     Mutant("protocol-not-compared", "comparing.py", "if mine.hash != other.hash:", "if mine.name != other.name:", "test_comparing.py"),
     Mutant("data-not-compared", "comparing.py", "if reference.data.digest != evaluation.data.digest:", "if reference.data.items != evaluation.data.items:", "test_comparing.py"),
     Mutant("names-are-markup", "page.py", "loader=loader, autoescape=True", "loader=loader, autoescape=False", "test_comparing.py"),
-    Mutant("any-folder-replaced", "page.py", "if out.exists() and not _is_page(out):", "if out.is_file():", "test_comparing.py"),
+    Mutant("any-folder-replaced", "publishing.py", "if out.exists() and not _is_page(out):", "if out.exists() and not out.is_dir():", "test_comparing.py"),
     Mutant("one-seed-for-all-samples", "sheets.py", "for seed in range(2)]", "for seed in (0, 0)]", "test_figures.py"),
 ]  # fmt: skip
 

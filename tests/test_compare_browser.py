@@ -70,7 +70,7 @@ def test_all_images_load_and_nothing_leaves_the_folder(browser, folder):
 
 
 def test_the_page_may_not_even_try_the_network(browser):
-    """Kills: the content security policy removed, or open to the net."""
+    # kills: the content security policy removed, or open to the net
     browser.run(
         "new Promise(done => { const i = new Image(); i.onerror = i.onload = done; i.src = 'https://example.org/x.png' })"  # noqa: E501
     )
@@ -139,7 +139,7 @@ def test_numbers_are_those_of_the_image(browser):
 
 
 def test_worst_comes_first(browser):
-    """Kills: PSNR sorted from the best."""
+    # kills: PSNR sorted from the best
     choose(browser, "metric", "0")
     values = browser.run("[...document.querySelectorAll('#thumbs span')].map(s => parseFloat(s.textContent))")
     assert len(values) == 6 and values == sorted(values)
@@ -159,7 +159,7 @@ def zoom(browser):
 
 
 def test_zoom_is_kept_from_image_to_image_and_pans(browser):
-    """Kills: the lock ignored either way; panning beyond the image."""
+    # kills: the lock ignored either way; panning beyond the image
     browser.click("#in")
     browser.click("#in")
     assert zoom(browser)[0] == 4

@@ -36,8 +36,7 @@ def page_of(runs, out, **options):
 
 
 def test_other_rules_are_refused_and_the_difference_is_named(tmp_path):
-    # kills: protocol-not-compared
-    """Kills: the hash not compared; a message that says only 'different'."""
+    # kills: protocol-not-compared; a message that says only 'different'
     a = write_evaluated(tmp_path / "a", images=2, nfe=(1,), quality=(0.5,))
     b = write_evaluated(
         tmp_path / "b", images=2, nfe=(1,), quality=(0.5,), protocol_hash="9" * 64,
@@ -53,7 +52,6 @@ def test_other_rules_are_refused_and_the_difference_is_named(tmp_path):
 
 def test_other_data_are_refused(tmp_path):
     # kills: data-not-compared
-    """Kills: the digest not compared."""
     a = write_evaluated(tmp_path / "a", images=2, nfe=(1,), quality=(0.5,))
     b = write_evaluated(tmp_path / "b", images=2, nfe=(1,), quality=(0.5,), digest="ff" * 8)
     with pytest.raises(UserError, match=r"2 items, digest aa11bb22cc33, and 2, ffffffffffff"):
@@ -71,7 +69,7 @@ def test_equal_labels_get_the_folders_name():
 
 
 def test_rows_that_are_asked_for(runs):
-    """Kills: Pix2pix's only row lost because --nfe 5 does not name it; the input's row once per run."""
+    # kills: Pix2pix's only row lost because --nfe 5 does not name it; the input's row once per run
     entries = open_entries(runs, "held-out")
     change_capped = [entry.evaluation for entry in entries]
     assert [row.name for row in shown_rows(change_capped[0], [5, 20, 7])] == ["nfe 5", "nfe 20"]
@@ -108,7 +106,7 @@ def test_inputs_that_differ_are_told(tmp_path):
 
 
 def test_published_methods_without_a_row_say_why(tmp_path):
-    """Kills: a published method silently missing from the table of ours."""
+    # kills: a published method silently missing from the table of ours
     folder = write_evaluated(tmp_path / "a", recipe="restoration/jpeg-10", images=2, nfe=(1,), quality=(0.5,))
     entries = open_entries([folder], "held-out")
     reasons = dict(unavailable(entries))
@@ -158,8 +156,7 @@ def test_the_page_shows_the_numbers_and_asks_nothing_of_the_network(runs, tmp_pa
 
 
 def test_hostile_names_stay_text(tmp_path):
-    # kills: names-are-markup
-    """Kills: autoescape off; a name that ends the script element; mathematics of matplotlib in a label."""
+    # kills: names-are-markup; a name that ends the script element; mathematics of matplotlib in a label
     name = '</script><script>document.title="owned"</script><img src=x onerror=alert(1)> $\\frac{1}'
     a = write_evaluated(tmp_path / "a", method="bridge", label=name, images=2, nfe=(1,), quality=(0.5,))
     b = write_evaluated(
@@ -176,12 +173,18 @@ def test_hostile_names_stay_text(tmp_path):
 def test_single_file_is_alone(runs, tmp_path):
     page = page_of(runs, tmp_path / "page", single_file=True)
     assert [file.name for file in page.parent.iterdir()] == ["index.html"]
+    alone = page_of(runs, tmp_path / "sent.html", single_file=True)
+    assert alone.is_file() and alone.read_bytes() == page.read_bytes()
+    page_of(runs, alone, single_file=True)  # ours: replaced
+    (tmp_path / "theirs.html").write_text("<p>mine</p>")
+    for out, inside, part in (("theirs.html", True, "not a page of ours"), ("new.html", False, "add --single-file")):
+        with pytest.raises(UserError, match=part):
+            page_of(runs, tmp_path / out, single_file=inside)
     assert all(address.startswith(("data:", "#")) for address in Reader(page.read_text(encoding="utf-8")).addresses)
 
 
 def test_the_old_page_stays_until_the_new_one_is_whole(runs, tmp_path, monkeypatch):
-    # kills: any-folder-replaced
-    """Kills: the old page deleted first; a folder of the user's replaced; parts left behind."""
+    # kills: any-folder-replaced; the old page deleted first; parts left behind
     page = page_of(runs[:1], tmp_path / "page")
     before = page.read_text()
     with pytest.raises(ZeroDivisionError):

@@ -33,7 +33,7 @@ def colours(svg):
 
 
 def test_a_panel_is_drawn_in_the_page_s_own_colours():
-    """Kills: a literal colour that dark mode cannot change; a method lost; the wrong method's colour."""
+    # kills: a literal colour that dark mode cannot change; a method lost; the wrong method's colour
     (panel,) = quality_panels(build_table(rows()))
     for svg in (panel.by_nfe, panel.by_seconds):
         ET.fromstring(svg)
@@ -50,7 +50,7 @@ def test_a_panel_is_drawn_in_the_page_s_own_colours():
 
 
 def test_a_baseline_far_away_is_named_instead_of_flattening_the_plot():
-    """Kills: an input of 300 that makes 22 and 25 one point."""
+    # kills: an input of 300 that makes 22 and 25 one point
     (panel,) = quality_panels(build_table(rows(given=300.0)))
     assert panel.note == "degraded input 300.0, outside the plot" and "degraded input" not in panel.by_nfe
 
@@ -118,8 +118,7 @@ class FakeRun:
 
 
 def test_samples_differ_by_seed_and_their_spread_is_their_deviation():
-    # kills: one-seed-for-all-samples
-    """Kills: one seed for all samples; the spread of one sample's pixels; the scale forgotten."""
+    # kills: one-seed-for-all-samples; the spread of one sample's pixels; the scale forgotten
     drawn = draw(FakeRun(0.1), FakePairs(), calls=[4], samples=5)
     found = drawn.samples
     assert len(found.restored) == 5 and not torch.equal(found.restored[0], found.restored[1])
@@ -138,8 +137,7 @@ def test_samples_differ_by_seed_and_their_spread_is_their_deviation():
 
 
 def test_what_is_drawn_is_what_was_evaluated():
-    # kills: first-draw-renamed
-    """Kills: pictures of another noise than the numbers'."""
+    # kills: first-draw-renamed; pictures of another noise than the numbers'
     from i2i_bridge.randomness import generator
 
     drawn = draw(FakeRun(0.1), FakePairs(), calls=[3])
@@ -156,7 +154,7 @@ def test_a_deterministic_method_is_asked_twice_only():
 
 
 def test_calls_are_chosen_from_the_rows():
-    """Kills: a page that walks 1000 calls; samples that cost as much as the evaluation."""
+    # kills: a page that walks 1000 calls; samples that cost as much as the evaluation
     drawn = draw(FakeRun(0.1), FakePairs(), calls=[1, 5, 20, 1000], images=1)
     assert (drawn.nfe, drawn.nfe_of_samples, drawn.nfe_of_strips) == (20, 5, 1)
     assert draw(FakeRun(0.1), FakePairs(), calls=[50, 100], images=1).nfe == 50

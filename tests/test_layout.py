@@ -19,8 +19,8 @@ ROOMS = [
     "data", "unpacking", "downloading", "fetching", "weights",
     "metrics", "settings", "protocols", "recipe", "methods", "checkpoint", "metrics_log", "run", "importing",
     "train_state", "stepping", "training", "results", "records", "scoring", "subjects", "measuring", "evaluation",
-    "restoring", "degrading", "tabulating", "comparing", "pictures", "sheets", "figures", "gallery", "page", "report",
-    "inspecting", "checking", "registering", "doctor", "catalogue", "console", "jobs",
+    "restoring", "degrading", "tabulating", "comparing", "pictures", "sheets", "figures", "gallery", "publishing",
+    "page", "report", "inspecting", "checking", "registering", "doctor", "catalogue", "console", "jobs",
     "cli_options", "cli_compare", "cli_data", "cli_evaluate", "cli_import", "cli_weights", "cli",
 ]  # fmt: skip
 ONLY_IN = {

@@ -30,8 +30,7 @@ def row(name, nfe, images=6, seconds=0.1, **values):
 
 
 def test_best_and_overlapping_are_marked_by_direction():
-    # kills: lowest-is-best, overlap-by-value
-    """Kills: the lowest PSNR or the highest LPIPS marked; overlap judged by the value instead of both intervals."""
+    # kills: lowest-is-best overlap-by-value
     found = [Estimate(20, 19.5, 20.5), Estimate(25, 24, 26), Estimate(23.5, 23, 24.2), Estimate(math.nan), None]
     assert mark_best(PSNR, found) == ["", "best", "near", "", ""]
     assert mark_best(Column("lpips", "LPIPS", False, 4), found) == ["best", "", "", "", ""]
@@ -41,8 +40,7 @@ def test_best_and_overlapping_are_marked_by_direction():
 
 
 def test_baselines_and_rows_of_fewer_images_compete_with_nobody():
-    # kills: baseline-competes
-    """Kills: the degraded input called best; a row of three images beside rows of six called best."""
+    # kills: baseline-competes; a row of three images beside rows of six called best
     table = build_table(
         [(-1, "degraded input", row("input", 0, psnr=40.0)), (0, "a", row("nfe 1", 1, psnr=20.0)),
          (1, "b", row("nfe 1", 1, psnr=30.0, images=3))]
@@ -87,7 +85,7 @@ def test_csv_keeps_every_digit_and_any_name():
 
 
 def test_latex_escapes_every_special_letter():
-    """Kills: a name that ends the table, opens mathematics, or comments the rest of a line away."""
+    # kills: a name that ends the table, opens mathematics, or comments the rest of a line away
     commands = r"\\(textbackslash|textasciitilde|textasciicircum|textless|textgreater)\{\}|\\[&%$#_{}]"
     assert re.sub(commands, "", latex(HOSTILE)) == 'ab  50 x 1 y inputz  i, "quoted" new'
     assert latex("a_b{c}") == r"a\_b\{c\}"
