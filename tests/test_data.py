@@ -70,10 +70,8 @@ def test_any_channels_and_depths_are_cut_and_mirrored(channels, dtype):
 
 
 def test_where_a_crop_lies_says_nothing_of_its_mirroring():
-    """Three independent draws: row and column evenly over all places, mirrored half of the time.
-
-    kills: crop-and-mirror-coupled. Then every crop of the upper half is mirrored, and none of the lower (r = -0.87).
-    """
+    """Three independent draws: row and column evenly over all places, mirrored half of the time."""
+    # kills: crop-and-mirror-coupled. Then every crop of the upper half is mirrored, and none of the lower (r = -0.87).
     geometry = Geometry(16, resize="none", crop="random", flip=True)
     drawn = []
     for seed in range(2000):
