@@ -39,6 +39,7 @@ MUTANTS = [
     Mutant("prior-exponent-without-half", "processes.py", "(self.beta_max - self.beta_min) * times / 2)\n        return", "(self.beta_max - self.beta_min) * times)\n        return", "test_processes.py"),
     Mutant("prior-forward-is-not-its-own", "processes.py", "return self.coefficients(t).c", "return self.coefficients(t).b", "test_processes.py"),
     Mutant("official-exclusive-sum", "official_grid.py", "sigma2 = beta.cumsum(0)", "sigma2 = beta.cumsum(0) - beta", "test_official_grid.py"),
+    Mutant("grid-index-rounds-up", "official_grid.py", "self.interval - 1e-9).ceil()", "self.interval).ceil()", "test_official_grid.py"),
     # targets and proposals
     Mutant("division-by-sigma-squared", "targets.py", "torch.zeros_like(sigma), -sigma, one)", "torch.zeros_like(sigma), -sigma.square(), one)", "test_targets.py test_bridge.py"),
     Mutant("c-skip-squared", "targets.py", "covariance = b * self.var_0 + a * self.cov_01", "covariance = b * self.var_0 + a * self.cov_01**2", "test_targets.py"),
@@ -65,6 +66,7 @@ MUTANTS = [
     # masks and conditions
     Mutant("inverted-mask", "guidance.py", "torch.where(mask > 0.5, x_0_hat, x_1)", "torch.where(mask < 0.5, x_0_hat, x_1)", "test_bridge.py"),
     Mutant("mask-forgotten-in-loss", "methods/bridge.py", "(error if mask is None else error * mask).mean()", "error.mean()", "test_bridge.py"),
+    Mutant("loss-divided-by-the-hole", "methods/bridge.py", "(error if mask is None else error * mask).mean()", "error.mean() if mask is None else (error * mask).sum() / mask.sum()", "test_bridge.py"),
     Mutant("condition-dropped", "methods/bridge.py", "        if not self.condition:\n", "        if self.condition or not self.condition:\n", "test_bridge.py"),
     Mutant("network-time-forgotten-in-loss", "methods/bridge.py", "time = self.process.network_time(t).to(x_t.device)", "time = t.to(x_t.device)", "test_bridge.py"),
     Mutant("input-scale-forgotten", "guidance.py", "network(target.network_input(process, x_t, t), network_time", "network(x_t, network_time", "test_bridge.py"),
@@ -121,6 +123,10 @@ MUTANTS = [
     # training and checkpoints
     Mutant("manifest-not-verified", "checkpoint.py", 'if digest != facts["sha256"]:', "if False:", "test_checkpoint.py"),
     Mutant("accumulated-gradients-not-averaged", "training.py", "for _, value in losses) * ((stop_at - start) / share)", "for _, value in losses) * 1.0", "test_training.py"),
+    Mutant("schedule-ignored", "training.py", "state.update(settings.learning_rate(state.step))", "state.update(settings.lr)", "test_training.py"),
+    Mutant("buffers-left-behind", "train_state.py", "                kept.copy_(buffer)", "                pass", "test_training.py"),
+    Mutant("restored-in-training-mode", "run.py", ".eval().requires_grad_(False)", ".requires_grad_(False)", "test_training.py"),
+    Mutant("padding-repeats-the-edge", "run.py", "index = torch.minimum(ramp, period - ramp)", "index = ramp.clamp(max=side - 1)", "test_training.py"),
     Mutant("times-and-noise-of-step-one", "training.py", '"t and noise", first + i)', '"t and noise", i)', "test_training.py"),
     Mutant("resume-replays-the-first-batches", "training.py", "start_step=state.step", "start_step=0", "test_training.py"),
     Mutant("ema-not-restored", "train_state.py", 'load_weights(self.ema, checkpoint.tensors("ema"), str(checkpoint.folder))', "pass", "test_training.py"),
@@ -143,7 +149,10 @@ MUTANTS = [
     Mutant("card-statistics-ignored", "inspecting.py", "    if expected is not None:\n", "    if expected is not None and expected is None:\n", "test_checking.py"),
     Mutant("overlap-unseen", "data/packaged.py", "both = set(train) & set(val)", "both = set()", "test_data.py"),
     Mutant("shared-files-unseen", "data/pairs.py", "return len(set(theirs.names).intersection(mine.names))", "return 0 * len(theirs.names)", "test_data.py"),
+    Mutant("mask-blended", "data/transforms.py", "cv2.INTER_NEAREST if is_mask else ", "", "test_data.py"),
     # recipes and metrics
+    Mutant("validation-cropped-at-random", "recipe.py", 'crop=self.data.crop if training else "center"', "crop=self.data.crop", "test_recipe.py"),
+    Mutant("validation-mirrored", "recipe.py", "flip=self.data.flip and training", "flip=self.data.flip", "test_recipe.py"),
     Mutant("sampler-options-ignored", "methods/bridge.py", "sampler_options=recipe.sampler_options(),", "", "test_recipe.py"),
     Mutant("grid-ignored", "methods/bridge.py", "        grid=registry.TIME_GRIDS.get(recipe.sample.grid),\n", "", "test_recipe.py"),
     Mutant("proposal-ignored", "methods/bridge.py", "        proposal=recipe.build_proposal(),\n", "", "test_recipe.py"),
