@@ -50,6 +50,18 @@ def test_without_x_1_only_the_marginals_are_kept():
     assert right_partner(False, 50) < 0.5
 
 
+def test_the_masked_loss_counts_known_pixels_as_zero():
+    """The mean runs over all pixels, as in the released code: a small hole weighs little."""
+    # kills: loss-divided-by-the-hole
+    x = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    mask = torch.zeros(2, 1, 8, 8)
+    mask[0, :, 2:6, 2:6] = 1
+    ((_, loss),) = Bridge(Echo(torch.zeros(1, 1, 1, 1)), OTODE(), X0Target()).losses(
+        {"x_0": x, "x_1": x, "mask": mask}, torch.Generator()
+    )
+    assert loss.item() == pytest.approx(float(x[0, :, 2:6, 2:6].square().sum()) / x.numel(), rel=1e-5)
+
+
 class Echo(torch.nn.Module):
     """Answers with a fixed image and remembers what it was shown."""
 

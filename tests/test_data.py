@@ -49,6 +49,15 @@ def test_one_transform_for_all_images_of_an_item(seed):
     assert done["x_0"].shape == (16, 16, 3)
 
 
+def test_a_mask_stays_black_and_white():
+    # kills: mask-blended
+    mask = np.zeros((40, 48, 1), np.uint8)
+    mask[7:23, 5:30] = 255
+    for size in (23, 97):
+        done = Geometry(size)({"x_0": coordinates(), "mask": mask}, 0)["mask"]
+        assert set(np.unique(done)) == {0, 255}
+
+
 def test_geometry_is_a_function_of_the_seed():
     geometry = Geometry(16, resize="none", crop="random", flip=True)
     corners = {tuple(geometry({"x_0": coordinates()}, seed)["x_0"][0, 0]) for seed in range(50)}

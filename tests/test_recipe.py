@@ -259,6 +259,23 @@ def test_every_choice_reaches_the_bridge(tmp_path):
     assert (bridge.sampler, bridge.sampler_options, bridge.grid) == (eta_sampler, {"eta": 0.3}, karras)
 
 
+def test_validation_takes_the_centre_and_mirrors_nothing(tmp_path):
+    # kills: validation-cropped-at-random, validation-mirrored
+    import numpy as np
+    from PIL import Image
+
+    place = np.stack([*np.mgrid[0:40, 0:48], np.zeros((40, 48))], axis=2).astype(np.uint8)
+    for i in range(8):
+        Image.fromarray(place).save(tmp_path / f"{i}.png")
+    settings = [f"data.root={tmp_path}", "data.size=16", "data.validation_size=16", 'data.resize="none"']
+    recipe = load_recipe("restoration/jpeg-5", ["data.source.holdout=0", *settings, 'data.crop="random"'])
+    corners = {
+        split: {tuple(((item["x_0"][:2, 0, 0] + 1) * 127.5).round().int().tolist()) for item in items}
+        for split, items in ((name, map(recipe.build_dataset(name).__getitem__, range(8))) for name in SPLITS)
+    }
+    assert corners["validation"] == {(12, 16)} and len(corners["train"]) > 4
+
+
 def test_load_size_reaches_the_geometry_of_training_alone(tmp_path):
     # kills: load-size-ignored
     from PIL import Image

@@ -19,7 +19,7 @@ from i2i_bridge.metrics_log import read_metrics
 from i2i_bridge.recipe import parse_recipe
 from i2i_bridge.report import write_report
 from i2i_bridge.restoring import restore_files
-from i2i_bridge.run import build_method
+from i2i_bridge.run import build_method, pad_to_stride
 from i2i_bridge.train_state import TrainState
 from i2i_bridge.training import train
 
@@ -154,6 +154,16 @@ def test_restore_keeps_size_depth_alpha_and_grey(trained, tmp_path):
     opaque.putalpha(Image.linear_gradient("L").resize((48, 48)))
     back = run.restore(opaque, nfe=1)
     assert back.mode == "RGBA" and np.array_equal(np.asarray(back)[..., 3], np.asarray(opaque)[..., 3])
+
+
+def test_padding_mirrors_the_image():
+    """0 1 2 3 -> 0 1 2 3 2 1 0 1, the edge not repeated; two multiples of the stride at least."""
+    # kills: padding-repeats-the-edge
+    row = torch.tensor([0.0, 1, 2, 3]).expand(1, 1, 4, 4)
+    padded = pad_to_stride(row, 4)
+    assert padded.shape == (1, 1, 8, 8) and padded[0, 0, 0].tolist() == [0, 1, 2, 3, 2, 1, 0, 1]
+    assert torch.equal(pad_to_stride(row.mT, 4), padded.mT)
+    assert pad_to_stride(torch.ones(1, 1, 1, 5), 2).shape == (1, 1, 4, 6)
 
 
 def test_restore_pads_without_touching_the_inside(trained):
@@ -395,6 +405,41 @@ def test_bf16_means_that_convolutions_compute_in_it(photos, tmp_path, monkeypatc
         assert seen == {dtype}
     kept = tensors_of(tmp_path / "bf16")
     assert {value.dtype for part in kept.values() for value in part.values()} == {torch.float32}
+
+
+def test_the_schedule_reaches_the_optimizer(photos, tmp_path):
+    """A rate that falls to nothing after the first step: the second leaves the weights where they are."""
+    # kills: schedule-ignored
+    fall = {"schedule": "step", "lr_step": 1, "lr_gamma": 1e-9}
+    train(recipe_for(photos, train={**fall, "steps": 1}), tmp_path / "one", cpu=True)
+    train(recipe_for(photos, train={**fall, "steps": 2}), tmp_path / "two", cpu=True)
+    train(recipe_for(photos, train={"steps": 2}), tmp_path / "kept", cpu=True)
+    one, two, kept = (tensors_of(tmp_path / name)["network"] for name in ("one", "two", "kept"))
+
+    def moved(left, right):
+        return max(float((left[name] - right[name]).abs().max()) for name in left)
+
+    assert moved(one, two) < 1e-8 and moved(one, kept) > 1e-4
+
+
+def test_the_average_takes_over_what_is_not_learned(photos):
+    """Running statistics of a normalisation, say: buffers are copied."""
+    # kills: buffers-left-behind
+    state = TrainState(recipe_for(photos), torch.device("cpu"))
+    for network, value in ((state.network, 3.0), (state.ema, 0.0)):
+        network.register_buffer("count", torch.tensor([value]))
+    for parameter in state.network.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    state.update(0.1)
+    assert state.ema.get_buffer("count").item() == 3
+
+
+def test_a_restored_image_sees_no_dropout(photos, tmp_path):
+    # kills: restored-in-training-mode
+    train(recipe_for(photos, network={"dropout": 0.5}, train={"lr": 0.1}), tmp_path / "run", cpu=True)
+    run = load_run(tmp_path / "run", device="cpu")
+    first, again = (np.asarray(run.restore(scene(2), nfe=1)) for _ in range(2))
+    assert np.array_equal(first, again) and not any(module.training for module in run.method.network.modules())
 
 
 def test_every_sample_of_every_step_has_its_own_time_and_noise(photos, tmp_path, monkeypatch):

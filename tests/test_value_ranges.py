@@ -90,6 +90,21 @@ def test_it_is_scored_and_shown(kind, recipe, tmp_path, monkeypatch):
     assert Image.open(tmp_path / "sheet.png").mode == "RGB"
 
 
+def test_one_code_of_the_files_own_depth_is_seen_by_the_score(kind, recipe, tmp_path):
+    """Sources one code off (of floats, a thousandth of the range): 20 log10(range / step) dB."""
+    # kills: scored-in-8-bits
+    dtype, _, suffix, value_range = kind
+    train(recipe, tmp_path / "run", cpu=True)
+    span = float(np.subtract(*(value_range or (0, np.iinfo(dtype).max))[::-1]))
+    step = 1 if np.dtype(dtype).kind == "u" else span / 1000
+    for file in (tmp_path / "data" / "noisy").glob(f"*{suffix}"):
+        write_picture(file, Picture(read_picture(file).pixels + np.asarray(step, dtype)))
+    run = load_run(tmp_path / "run", device="cpu")
+    result = evaluate(run, recipe.build_dataset("validation"), nfe=[1], metrics=["psnr"])
+    psnr = {row.name: row.metrics["psnr"] for row in result.rows}
+    assert psnr["input"] == pytest.approx(20 * np.log10(span / step), abs=0.1)
+
+
 def test_range_maps_to_minus_one_and_one():
     codes = np.array([[[0], [4095], [2047]]], np.uint16)
     x = to_tensor(codes, (0, 4095))
