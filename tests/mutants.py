@@ -176,7 +176,7 @@ MUTANTS = [
     Mutant("manifest-not-verified", "checkpoint.py", 'if digest != facts["sha256"]:', "if False:", "test_checkpoint.py"),
     Mutant("accumulated-gradients-not-averaged", "stepping.py", "weighted = loss * ((min(start + micro, share) - start) / share)", "weighted = loss * 1.0", "test_training.py"),
     Mutant("times-and-noise-of-step-one", "stepping.py", '"t and noise", first + i)', '"t and noise", i)', "test_training.py"),
-    Mutant("schedule-ignored", "training.py", "state.update(settings.learning_rate(state.step))", "state.update(settings.lr)", "test_training.py"),
+    Mutant("schedule-ignored", "stepping.py", "state.update(settings.learning_rate(state.step), name)", "state.update(settings.lr, name)", "test_training.py"),
     Mutant("buffers-left-behind", "train_state.py", "                kept.copy_(buffer)", "                pass", "test_training.py"),
     Mutant("restored-in-training-mode", "run.py", ".eval().requires_grad_(False)", ".requires_grad_(False)", "test_training.py"),
     Mutant("padding-repeats-the-edge", "run.py", "index = torch.minimum(ramp, period - ramp)", "index = ramp.clamp(max=side - 1)", "test_training.py"),
