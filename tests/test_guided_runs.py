@@ -135,7 +135,7 @@ def test_a_guided_bridge_is_evaluated_and_counted(photos, name):
     run = load_run(folder, device="cpu", sample=[f"sample.guidance.name={name}"])
     rows = evaluate(run, run.recipe.build_dataset("validation"), nfe=[1, 4], metrics=["psnr"]).rows
     assert [row.nfe for row in rows] == [0, 1, 4]
-    assert all(np.isfinite(row.metrics["psnr"]) for row in rows)
+    assert all(np.isfinite(row.metrics["psnr"].value) for row in rows)
 
 
 @pytest.mark.parametrize("name", ["ddnm", "dps", "pigdm"])
@@ -147,7 +147,7 @@ def test_a_prior_is_trained_and_guided(photos, name, degradation):
     run = load_run(folder, device="cpu")
     assert isinstance(run.method, Prior)
     rows = evaluate(run, run.recipe.build_dataset("validation"), nfe=[3], metrics=["psnr"]).rows
-    assert rows[1].nfe == 3 and np.isfinite(rows[1].metrics["psnr"])
+    assert rows[-1].nfe == 3 and np.isfinite(rows[-1].metrics["psnr"].value)
 
 
 def test_restore_takes_sample_settings_on_the_command_line(photos, tmp_path, capsys):

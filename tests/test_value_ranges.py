@@ -101,7 +101,7 @@ def test_one_code_of_the_files_own_depth_is_seen_by_the_score(kind, recipe, tmp_
         write_picture(file, Picture(read_picture(file).pixels + np.asarray(step, dtype)))
     run = load_run(tmp_path / "run", device="cpu")
     result = evaluate(run, recipe.build_dataset("validation"), nfe=[1], metrics=["psnr"])
-    psnr = {row.name: row.metrics["psnr"] for row in result.rows}
+    psnr = {row.name: row.metrics["psnr"].value for row in result.rows}
     assert psnr["input"] == pytest.approx(20 * np.log10(span / step), abs=0.1)
 
 
