@@ -160,10 +160,10 @@ def test_padding_mirrors_the_image():
     """0 1 2 3 -> 0 1 2 3 2 1 0 1, the edge not repeated; two multiples of the stride at least."""
     # kills: padding-repeats-the-edge
     row = torch.tensor([0.0, 1, 2, 3]).expand(1, 1, 4, 4)
-    padded = pad_to_stride(row, 4)
+    padded = pad_to_stride(row, 4, 8)
     assert padded.shape == (1, 1, 8, 8) and padded[0, 0, 0].tolist() == [0, 1, 2, 3, 2, 1, 0, 1]
-    assert torch.equal(pad_to_stride(row.mT, 4), padded.mT)
-    assert pad_to_stride(torch.ones(1, 1, 1, 5), 2).shape == (1, 1, 4, 6)
+    assert torch.equal(pad_to_stride(row.mT, 4, 8), padded.mT)
+    assert pad_to_stride(torch.ones(1, 1, 1, 5), 2, 4).shape == (1, 1, 4, 6)
 
 
 def test_restore_pads_without_touching_the_inside(trained):
@@ -431,6 +431,7 @@ def test_the_average_takes_over_what_is_not_learned(photos):
     for parameter in state.network.parameters():
         parameter.grad = torch.zeros_like(parameter)
     state.update(0.1)
+    state.end_step()
     assert state.ema.get_buffer("count").item() == 3
 
 

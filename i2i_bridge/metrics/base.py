@@ -162,7 +162,7 @@ def bootstrap_interval(values: Sequence[float], seed: int, resamples: int = 2000
     if len(kept) < 2:
         return math.nan, math.nan
     rng = np.random.default_rng(key(seed, "bootstrap"))
-    rows = max(1, 1_000_000 // len(kept))  # of resamples at once: memory stays flat at any number of images
+    rows = max(1, 50_000 // len(kept))  # of resamples at once: memory stays flat at any number of images
     shares = [min(rows, resamples - start) for start in range(0, resamples, rows)]
     means = np.concatenate([kept[rng.integers(len(kept), size=(share, len(kept)))].mean(axis=1) for share in shares])
     # Quantiles that are members, never between two: infinite PSNR must not become NaN.
