@@ -6,7 +6,7 @@ READY := .venv/.ready
 .PHONY: help demo test lint mutants clean
 
 help:
-	@echo "make demo     train, evaluate and picture a small bridge on real photos -> runs/demo/report/index.html"
+	@echo "make demo     train a small bridge, a regression and Pix2pix on real photos and compare them -> runs/demo/report/index.html"
 	@echo "make test     run the tests"
 	@echo "make lint     ruff format and check, mypy"
 	@echo "make mutants  plant each known mistake and show that the tests catch it"
@@ -18,13 +18,17 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
 	touch $(READY)
 
+# Three methods on the same photos, batches and steps.
 demo: $(READY)
 	rm -rf runs/demo
-	$(BIN)/i2i-bridge run demo/deblur --out runs/demo
+	$(BIN)/i2i-bridge train demo/deblur --out runs/demo/bridge
+	$(BIN)/i2i-bridge train demo/deblur --method regression --out runs/demo/regression
+	$(BIN)/i2i-bridge train demo/deblur --method pix2pix --out runs/demo/pix2pix
+	$(BIN)/i2i-bridge compare runs/demo/bridge runs/demo/regression runs/demo/pix2pix --nfe 1 5 20 --out runs/demo/report
 	@echo "open runs/demo/report/index.html"
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff format --check .
