@@ -21,9 +21,9 @@ $(READY): pyproject.toml constraints.txt
 # Three methods on the same photos, batches and steps.
 demo: $(READY)
 	rm -rf runs/demo
-	$(BIN)/i2i-bridge train demo/deblur --out runs/demo/bridge
-	$(BIN)/i2i-bridge train demo/deblur --method regression --out runs/demo/regression
-	$(BIN)/i2i-bridge train demo/deblur --method pix2pix --out runs/demo/pix2pix
+	$(BIN)/i2i-bridge train demo/denoise --out runs/demo/bridge
+	$(BIN)/i2i-bridge train demo/denoise --method regression --out runs/demo/regression
+	$(BIN)/i2i-bridge train demo/denoise --method pix2pix --out runs/demo/pix2pix
 	$(BIN)/i2i-bridge compare runs/demo/bridge runs/demo/regression runs/demo/pix2pix --nfe 1 5 20 --out runs/demo/report
 	@echo "open runs/demo/report/index.html"
 

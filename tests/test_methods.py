@@ -58,7 +58,9 @@ def test_the_same_network_and_training_for_all_that_walk():
     plain = load_recipe("demo/deblur")
     for name in ("bridge", "flow", "ot-ode", "palette", "regression"):
         changed = preset("demo/deblur", name)
-        assert changed.network == plain.network and changed.train == plain.train
+        # Palette alone must see X_1 as a condition: it starts from noise.
+        network = plain.network | ({"condition_channels": 3} if name == "palette" else {})
+        assert changed.network == network and changed.train == plain.train
     assert preset("restoration/sr4x-pool", "palette").network["condition_channels"] == 3
     assert preset("demo/deblur", "ot-ode").process == {"name": "ot-ode", "beta_max": 1.0}
     assert preset("demo/deblur", "bridge").process == {"name": "i2sb", "beta_max": 1.0}
