@@ -45,10 +45,18 @@ def evaluate(
         Path | None,
         typer.Option(metavar="DIR", help="Score this folder of images instead, named as the dataset's, of any origin."),
     ] = None,
-    name: Annotated[str | None, typer.Option(help="With --images: what the row is called.")] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="sample.KEY=VALUE",
+            help="Sample otherwise than the run says, such as sample.guidance.name=ddnm. Repeatable.",
+        ),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="With --images or --set: what tables call these results.")] = None,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="With --images: where the result is written, for `compare`."),
+        typer.Option(metavar="FOLDER", help="With --images or --set: where the result is written, for `compare`."),
     ] = None,
     batch: Annotated[
         int, typer.Option(min=1, help="Images restored together: quicker on a GPU; seconds are then shares of a batch.")
@@ -65,9 +73,13 @@ def evaluate(
     if weights is not None:
         use_folder(weights)
     if images is None:
-        for option, given in (("--name", name), ("--out", out)):
-            if given is not None:
-                raise UserError(f"{option} goes with --images DIR; a run's evaluation is written into the run")
+        for option, given in (("--name NAME", name), ("--out FOLDER", out)):
+            if given is not None and not setting:
+                raise UserError(
+                    f"{option.split()[0]} goes with --images DIR or --set; a run's evaluation is written into the run"
+                )
+            if given is None and setting:
+                raise UserError(f"--set {setting[0]} needs {option}: the run's own evaluation stays as it is")
         evaluate_run(
             Path(what),
             nfe=nfe,
@@ -78,10 +90,15 @@ def evaluate(
             batch_size=batch,
             root=root,
             device=device,
+            sample=setting,
+            name=name,
+            out=out,
         )
         return
     if name is None or out is None:
         raise UserError("--images DIR needs --name NAME, the row's name, and --out FOLDER, where the result is written")
+    if setting:
+        raise UserError("--set is for runs: outside images (--images) are scored as they are")
     if nfe is not None:
         raise UserError("--nfe is for runs: of outside images (--images) nobody counts the network calls")
     problems = evaluate_images(

@@ -64,6 +64,8 @@ def evaluate(
     count: int | None = None,
     protocol: Resolved | None = None,
     batch_size: int = 1,
+    name: str | None = None,
+    out: Path | None = None,
     report: Report = lambda done, total: None,
 ) -> Evaluation:
     """Score a run under a protocol.
@@ -79,6 +81,8 @@ def evaluate(
         count: Only the first so many images.
         protocol: From `resolve_for`; by default the recipe's.
         batch_size: Images that are restored together. Each keeps its own noise; seconds are then shares of a batch.
+        name: What tables call it; by default the run's method.
+        out: Where the result is written; by default the run folder.
         report: Called with (images done, images in all) of this process.
 
     Returns:
@@ -88,7 +92,10 @@ def evaluate(
         UserError: There is no image, or nothing to measure.
     """
     rules = protocol or resolve_for(run.recipe, count=count)
-    return measure(RunSubject(run, nfe), dataset, rules, metrics, run.folder, batch_size=batch_size, report=report)
+    if out is not None:
+        _check_out(out)
+    subject = RunSubject(run, nfe, name)
+    return measure(subject, dataset, rules, metrics, out or run.folder, batch_size=batch_size, report=report)
 
 
 def folder_subject(
@@ -108,14 +115,18 @@ def folder_subject(
         raise UserError(
             f"--name '{name}': choose a name with a letter in it, other than {', '.join(RESERVED)} or 'nfe N'"
         )
-    if (out / RECIPE_FILE).is_file():
-        raise UserError(f"--out {out}: is a run folder; outside results need a folder of their own")
-    if out.is_file():
-        raise UserError(f"--out {out}: is a file, not a folder")
+    _check_out(out)
     keys = [str(item_of(dataset.source, int(index))["key"]) for index in positions(dataset, protocol)]
     height, width = dataset.geometry.size
     files, problems = match_images(images, keys, (height, width))
     return FolderSubject(recipe.name, name, files, dataset.channels, dataset.value_range), problems
+
+
+def _check_out(out: Path) -> None:
+    if (out / RECIPE_FILE).is_file():
+        raise UserError(f"--out {out}: is a run folder; these results need a folder of their own")
+    if out.is_file():
+        raise UserError(f"--out {out}: is a file, not a folder")
 
 
 def ensure_rows(

@@ -81,8 +81,15 @@ def evaluate_run(
     batch_size: int = 1,
     root: Path | None = None,
     device: str | None = None,
+    sample: list[str] | None = None,
+    name: str | None = None,
+    out: Path | None = None,
 ) -> None:
-    """Evaluate a run folder, None meaning the recipe's or protocol's setting, and print the table."""
+    """Evaluate a run folder, None meaning the recipe's or protocol's setting, and print the table.
+
+    Args:
+        sample: Other settings of [sample] than the run's own; the result then needs a name and a folder.
+    """
     from i2i_bridge.evaluation import dataset_of, resolve_for
     from i2i_bridge.evaluation import evaluate as measure
     from i2i_bridge.measuring import processes
@@ -90,7 +97,7 @@ def evaluate_run(
     from i2i_bridge.run import load_run
 
     processes(cpu=device == "cpu")
-    loaded = load_run(run, device=_local(device))
+    loaded = load_run(run, device=_local(device), sample=sample or [])
     settings = loaded.recipe.evaluate
     names = [] if list_file is None else read_list(list_file)
     rules = resolve_for(loaded.recipe, protocol, count=count, names=names)
@@ -102,9 +109,11 @@ def evaluate_run(
             metrics=metrics or list(rules.protocol.metrics or settings.metrics),
             protocol=rules,
             batch_size=batch_size,
+            name=name,
+            out=out,
             report=done,
         )
-    _show(result, run)
+    _show(result, out or run)
 
 
 def evaluate_images(

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from i2i_bridge import registry
+from i2i_bridge import registry, weights
 from i2i_bridge.data.items import item_of
 from i2i_bridge.data.loading import PairDataset
 from i2i_bridge.errors import UserError
@@ -317,7 +317,11 @@ class _Loop:
             Data(hashes, len(items)),
             rows,
             self.scorer.skipped,
-            [*self.protocol.protocol.warnings, *warnings_of(self.scorer, len(items))],
+            [
+                *self.protocol.protocol.warnings,
+                *warnings_of(self.scorer, len(items)),
+                *weights.warnings(self.metrics),
+            ],
             self.subject.fingerprint,
             self.subject.capped,
         )

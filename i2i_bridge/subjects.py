@@ -75,18 +75,22 @@ class Subject(Protocol):
 
 
 class RunSubject:
-    """A trained run at several NFE."""
+    """A trained run at several NFE.
+
+    Args:
+        name: What tables call it; by default the method of its recipe.
+    """
 
     baselines = True
     one_draw = False
     capped = False
 
-    def __init__(self, run: Run, nfe: Sequence[int]) -> None:
+    def __init__(self, run: Run, nfe: Sequence[int], name: str | None = None) -> None:
         self.counts = sorted(set(nfe))
         if not self.counts or not all(1 <= count <= 1000 for count in self.counts):
             raise UserError(f"--nfe {' '.join(map(str, nfe))}: give one or more numbers from 1 to 1000")
         self.recipe, self.step = run.recipe.name, run.step
-        self.method = str(getattr(run.recipe, "method_label", None) or run.recipe.method["name"])
+        self.method = name or run.recipe.method_label
         self.seed = run.recipe.evaluate.seed
         self.fingerprint = fingerprint_of(run)
         self.counted = CountedNetwork(run.method.network)

@@ -18,7 +18,8 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from i2i_bridge import load_run, measuring, subjects
+from i2i_bridge import load_run, measuring, subjects, weights
+from i2i_bridge.cli import main
 from i2i_bridge.errors import UserError
 from i2i_bridge.evaluation import dataset_of, ensure_rows, evaluate, folder_subject, read_evaluation, resolve_for
 from i2i_bridge.images import to_pixels, to_tensor
@@ -598,6 +599,40 @@ def test_a_runs_own_pictures_score_its_own_numbers(run, tmp_path, names):
     # A changed file is scored anew.
     photo(50).save(sorted(folder.rglob("*.*"))[0])
     assert outside(run, folder, tmp_path / "out").rows[0].metrics["psnr"] != theirs.rows[0].metrics["psnr"]
+
+
+def test_other_sampling_settings_leave_the_runs_own_numbers(trained, tmp_path, capsys):
+    # kills: settings-not-handed-on
+    """kills: --set ignored; the run's own evaluation overwritten."""
+    words = ["evaluate", str(trained), "--nfe", "3", "--metric", "psnr"]
+    out = ["--name", "clipped", "--out", str(tmp_path / "clipped")]
+
+    def call(*more):
+        with pytest.raises(SystemExit) as ended:
+            main([*words, *more])
+        return ended.value.code
+
+    assert call() == 0
+    kept = (trained / "evaluation/held-out/evaluation.json").read_bytes()
+    assert call("--set", "sample.clip=true", *out) == 0
+    assert (trained / "evaluation/held-out/evaluation.json").read_bytes() == kept
+    own, other = read_evaluation(trained), read_evaluation(tmp_path / "clipped")
+    assert (own.method, other.method) == ("bridge", "clipped") and own.data == other.data
+    assert [row.name for row in other.rows] == ["input", "nfe 3"] and own.fingerprint != other.fingerprint
+    for extra, message in (
+        (["--set", "sample.clip=true"], "needs --name"),
+        (["--set", "train.lr=1", *out], "[sample] only"),
+        (["--set", "sample.clip=true", "--name", "a", "--out", str(trained)], "is a run folder"),
+        (out, "goes with"),
+    ):
+        capsys.readouterr()
+        assert call(*extra) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_unpublished_weights_are_a_warning(run, monkeypatch):
+    monkeypatch.setattr(weights, "warnings", lambda metrics: [f"{', '.join(metrics)}: not the published file"])
+    assert "psnr: not the published file" in evaluated(run, metrics=["psnr"]).warnings
 
 
 def test_all_mistakes_of_a_folder_are_named_in_one_pass(run, tmp_path):

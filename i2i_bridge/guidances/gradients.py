@@ -54,11 +54,11 @@ class PiGDM(Guidance):
         grad log p(y | X_t) = g / r_t^2,   so by (2)   D <- D + c^2 / (b r_t^2) g                                 (6)
 
     dD/dX_t = (b / c^2) Cov[X_0 | X_t], so (6) is exact where that covariance is r_t^2 I; for images, whose pixels
-    depend on each other, it overshoots. The paper's adaptive weight r_t^2 / sigma_t^2 with sigma_t = c / b leaves
+    depend on each other, it overshoots. The weight r_t^2 / sigma_t^2 with sigma_t = c / b leaves
 
         D <- D + b g                                                                                              (7)
 
-    a step that is at most that of DDNM in any direction (it is sqrt(alpha_t) g of the paper's Algorithm 1).
+    a step that is at most that of DDNM in any direction.
 
     Args:
         weight: "adaptive" is (7), "exact" is (6).
