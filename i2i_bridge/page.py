@@ -32,7 +32,7 @@ from i2i_bridge.pictures import Pictures, Shown, safe_name
 from i2i_bridge.publishing import GENERATOR, check_out, publish
 from i2i_bridge.run import Run
 from i2i_bridge.sheets import Drawn, draw
-from i2i_bridge.tabulating import Table, interval_text, seconds_text, to_csv, to_latex
+from i2i_bridge.tabulating import Table, interval_text, seconds_text, to_csv, to_latex, to_markdown
 
 Opener = Callable[[Entry], tuple[Run, PairDataset] | None]
 """A run and its validation pairs, or None for outside results."""
@@ -63,6 +63,7 @@ class Page:
     """Name, value, and the whole value where that is cut."""
     table: Table
     csv: str
+    markdown: str
     tex: str
     protocol: list[tuple[str, str]]
     warnings: list[str] = field(default_factory=list)
@@ -91,7 +92,7 @@ def write_page(
     single_file: bool = False,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> Path:
-    """Write OUT/index.html, its pictures, comparison.png, trajectory.png, table.csv and table.tex.
+    """Write OUT/index.html, its pictures, comparison.png, trajectory.png, table.csv, table.md and table.tex.
 
     Args:
         entries: What stands side by side, at least one.
@@ -153,6 +154,7 @@ def collect(
         ],
         table=table,
         csv=pictures.text("table.csv", to_csv(table), "text/csv"),
+        markdown=pictures.text("table.md", to_markdown(table), "text/markdown"),
         tex=pictures.text("table.tex", to_latex(table, caption), "application/x-tex"),
         protocol=[("hash", first.protocol.hash), *((key, str(v)) for key, v in first.protocol.settings.items())],
         warnings=warnings_of(entries),

@@ -1,8 +1,9 @@
-"""The table of a comparison: methods x NFE with intervals, marks of the best, and its CSV and LaTeX."""
+"""The table of a comparison: methods x NFE with intervals, marks of the best, and its CSV, Markdown and LaTeX."""
 
 import csv
 import io
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -187,6 +188,26 @@ def to_csv(table: Table) -> str:
         seconds = "" if line.seconds is None else f"{line.seconds:.6g}"
         writer.writerow([line.label, line.nfe, line.images, seconds, *values])
     return stream.getvalue()
+
+
+def to_markdown(table: Table) -> str:
+    """The table for an issue or a README: best bold, intervals small."""
+    arrows = {True: " ↑", False: " ↓", None: ""}
+    header = ["method", "NFE", *(markdown(c.label) + arrows[c.higher_is_better] for c in table.columns), "s / image"]
+    lines = [header, ["---", *["---:"] * (len(header) - 1)]]
+    for line in table.lines:
+        cells = []
+        for column, cell in zip(table.columns, line.cells, strict=True):
+            value, interval = column.text(cell.estimate.value), interval_text(column, cell.estimate)
+            value = f"**{value}**" if cell.mark == BEST else value
+            cells.append(value + (f" <sub>{interval}</sub>" if interval else ""))
+        lines.append([markdown(line.label), line.calls, *cells, seconds_text(line.seconds)])
+    return "".join(f"| {' | '.join(words)} |\n" for words in lines)
+
+
+def markdown(text: str) -> str:
+    """Plain text as a Markdown table shows it."""
+    return re.sub(r"([\\`*_{}\[\]<>#|~$&])", r"\\\1", " ".join(text.split()))
 
 
 def to_latex(table: Table, caption: str) -> str:

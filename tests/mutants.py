@@ -224,6 +224,7 @@ MUTANTS = [
     Mutant("statistics-ignored", "measuring.py", "if self.statistics is not None and isinstance(", "if self.statistics is None and isinstance(", "test_evaluation.py"),
     Mutant("bicubic-of-the-blocks", "degradations/downsample.py", 'kept in place."""\n        return {"bicubic": resized(self.reduced(x_1), ', 'kept in place."""\n        return {"bicubic": resized(x_1, ', "test_evaluation.py"),
     Mutant("settings-not-handed-on", "jobs.py", "sample=sample or []", "sample=[]", "test_evaluation.py"),
+    Mutant("markdown-best-unmarked", "tabulating.py", 'value = f"**{value}**" if cell.mark == BEST', 'value = f"**{value}**" if cell.mark == NEAR', "test_tabulating.py"),
     Mutant("outside-truncated", "subjects.py", "images.append(to_tensor(pixels,", "images.append(0.99 * to_tensor(pixels,", "test_evaluation.py"),
     Mutant("seed-not-in-the-hash", "protocols.py", '        "seed": settings.seed,\n', '        "seed": 0,\n', "test_protocols.py"),
     Mutant("paths-in-the-hash", "protocols.py", "value = PurePosixPath(str(value)).name", "value = str(value)", "test_protocols.py"),

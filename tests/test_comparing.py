@@ -148,7 +148,7 @@ def test_the_page_shows_the_numbers_and_asks_nothing_of_the_network(runs, tmp_pa
         local = not address.startswith(("data:", "#"))
         assert "://" not in address and (not local or (page.parent / address).is_file()), address
     assert "@import" not in text and "url(http" not in text
-    for file in ("table.csv", "table.tex", "comparison.png"):
+    for file in ("table.csv", "table.md", "table.tex", "comparison.png"):
         assert (page.parent / file).stat().st_size > 100
     data = json.loads(re.search(r'id="gallery-data">(.*?)</script>', text, re.DOTALL)[1])
     assert all((page.parent / file).is_file() for image in data["images"] for file in image["files"] if file)

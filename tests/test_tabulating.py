@@ -19,6 +19,7 @@ from i2i_bridge.tabulating import (
     seconds_text,
     to_csv,
     to_latex,
+    to_markdown,
 )
 
 PSNR = Column("psnr", "PSNR (dB)", True, 2)
@@ -82,6 +83,18 @@ def test_csv_keeps_every_digit_and_any_name():
     assert first["method"] == HOSTILE and float(first["psnr"]) == value
     assert (first["nfe"], first["images"], float(first["psnr_low"])) == ("5", "6", value - 1)
     assert second["psnr"] == "" and second["seconds_per_image"] == ""
+
+
+def test_markdown_is_a_table_whatever_the_names():
+    # kills: markdown-best-unmarked; a label that breaks the row or becomes markup
+    table = build_table(
+        [(-1, "degraded input", row("input", 0, psnr=10.0)), (0, "a|b\n*c* <i>", row("nfe 5", 5, psnr=20.0, ssim=0.5))]
+    )
+    lines = to_markdown(table).splitlines()
+    assert lines[0] == "| method | NFE | PSNR (dB) ↑ | SSIM ↑ | s / image |" and lines[1].count("---:") == 4
+    assert lines[2] == "| degraded input | – | 10.00 <sub>9.00 – 11.00</sub> | – | 0.1 |"
+    assert lines[3].startswith(r"| a\|b \*c\* \<i\> | 5 | **20.00** <sub>19.00 – 21.00</sub> | **0.5000** ")
+    assert len(lines) == 4
 
 
 def test_latex_escapes_every_special_letter():
