@@ -1,27 +1,37 @@
 """Checkpoints: folders that are either whole or not there.
 
     checkpoints/step-00001000/  network.safetensors  ema.safetensors  optimizer.safetensors  manifest.json
+                                manifest.sha256
 
-A checkpoint is written into a temporary folder, every file is flushed to disk, the manifest with sizes and SHA-256
-sums comes last, and a rename publishes it; older ones are removed only afterwards. Loading verifies the manifest and
-falls back, saying so, to the newest checkpoint that is whole. No file here can hold code.
+The manifest holds step, counters, and size and SHA-256 of every file; its own sum comes last (`sha256sum --check
+manifest.sha256`). A checkpoint is published by a rename (files.py), and older ones are removed only afterwards. Loading
+verifies every byte and falls back, saying so, to the newest checkpoint that is whole. No file here can hold code.
 """
 
+import contextlib
+import errno
 import hashlib
 import json
-import os
-import shutil
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from i2i_bridge.errors import UserError
-from i2i_bridge.files import flushed
+from i2i_bridge.files import IO_ERROR, free_bytes, move_folder, publish_folder, retire_folder, sweep
 
-FORMAT = 1
+FORMAT = 2
+UNSEALED = 1
+"""Format of manifests without a sum of their own; read, no longer written."""
+MANIFEST, SEAL = "manifest.json", "manifest.sha256"
+MANIFEST_BYTES = 16 << 20
+"""No manifest is larger."""
+DAMAGED = "damaged-"
+"""Damaged checkpoints are set aside under this name."""
 
 
 @dataclass(frozen=True)
@@ -31,19 +41,24 @@ class Checkpoint:
     folder: Path
     step: int
     state: dict[str, Any]
+    format: int = FORMAT
 
     def tensors(self, part: str) -> dict[str, Tensor]:
         """The tensors of one part ('network', 'ema' or 'optimizer'), on the CPU.
 
         Raises:
-            UserError: The checkpoint has no such part.
+            UserError: The checkpoint has no such part, or it is no safetensors file.
         """
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
         file = self.folder / f"{part}.safetensors"
         if not file.is_file():
             raise UserError(f"{self.folder}: the checkpoint has no {part}.safetensors")
-        return load_file(file)
+        try:
+            return load_file(file)
+        except (OSError, SafetensorError, KeyError, ValueError) as error:
+            raise UserError(f"{file}: not a safetensors file ({type(error).__name__}: {error})") from error
 
 
 def save_checkpoint(
@@ -58,33 +73,56 @@ def save_checkpoint(
         state: Counters, as JSON.
 
     Raises:
-        UserError: The disk is full or not writable. Earlier checkpoints are untouched.
+        UserError: A tensor is not finite, the step is there already, or the disk is full or not writable. Earlier
+            checkpoints are untouched.
     """
-    from safetensors.torch import save
-
     final = folder / f"step-{step:08d}"
-    temporary = folder / f".tmp-{step:08d}-{os.getpid()}"
+    for part, tensors in parts.items():
+        check_finite(part, tensors, f"checkpoint not saved: {final}")
     try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        files = {}
-        for part, tensors in parts.items():
-            data = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
-            flushed(temporary / f"{part}.safetensors", data)
-            files[f"{part}.safetensors"] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-        manifest = {"format": FORMAT, "step": step, "state": dict(state), "files": files}
-        flushed(temporary / "manifest.json", json.dumps(manifest, indent=1).encode())
-        _flush(temporary)
-        if final.exists():  # the same step saved again, after a resume
-            shutil.rmtree(final)
-        temporary.rename(final)
-        _flush(folder)
-        for old in _folders(folder)[keep:]:
-            shutil.rmtree(old, ignore_errors=True)
+        publish_folder(final, _files(step, parts, state))
     except OSError as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise UserError(f"checkpoint not saved: {final}: {error.strerror or error}") from error
+        space = ""
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            with contextlib.suppress(OSError):
+                space = f" (need {_megabytes(bytes_of(parts))}, {_megabytes(free_bytes(folder))} free)"
+        raise UserError(f"checkpoint not saved: {final}: {error.strerror or error}{space}", IO_ERROR) from error
+    for old in _folders(folder)[keep:]:
+        with contextlib.suppress(OSError):  # the next save tries it again
+            retire_folder(old)
     return final
+
+
+def check_finite(part: str, tensors: Mapping[str, Tensor], where: str) -> None:
+    """
+    Raises:
+        UserError: A tensor holds NaN or infinity; the message names it.
+    """
+    floats = {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point()}
+    if floats:
+        finite = torch.stack([tensor.isfinite().all() for tensor in floats.values()]).tolist()
+        bad = [name for name, good in zip(floats, finite, strict=True) if not good]
+        if bad:
+            raise UserError(f"{where}: {part}'s '{bad[0]}' is not finite")
+
+
+def bytes_of(parts: Mapping[str, Mapping[str, Tensor]]) -> int:
+    """What a checkpoint of these tensors takes on the disk, but for some kB."""
+    return sum(tensor.nbytes for tensors in parts.values() for tensor in tensors.values())
+
+
+def check_space(folder: Path, parts: Mapping[str, Mapping[str, Tensor]]) -> None:
+    """
+    Raises:
+        UserError: There is no room for one checkpoint.
+    """
+    need, free = bytes_of(parts), free_bytes(folder)
+    if free < need + MANIFEST_BYTES:
+        raise UserError(
+            f"{folder}: a checkpoint needs {_megabytes(need)} and {_megabytes(free)} are free; make room, or choose "
+            "another --out",
+            IO_ERROR,
+        )
 
 
 def latest_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
@@ -105,31 +143,90 @@ def latest_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
     return None, damaged
 
 
+def recovered_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
+    """As `latest_checkpoint`, for a run that goes on: leftovers of a killed save are removed, and what is damaged is
+    set aside as `damaged-step-N`, out of the way of the same step and of the count of those to keep.
+
+    Raises:
+        UserError: There are checkpoints, but none is whole; nothing is set aside then.
+    """
+    sweep(folder)
+    found, damaged = latest_checkpoint(folder)
+    for passed in _folders(folder)[: len(damaged)]:
+        with contextlib.suppress(OSError):  # it stays where it is, and is passed over again
+            move_folder(passed, passed.with_name(f"{DAMAGED}{passed.name}"))
+    return found, damaged
+
+
+def _files(
+    step: int, parts: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]
+) -> Iterator[tuple[str, bytes]]:
+    from safetensors.torch import save
+
+    files = {}
+    for part, tensors in parts.items():
+        data = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+        files[f"{part}.safetensors"] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        yield f"{part}.safetensors", data
+    manifest = {"format": FORMAT, "step": step, "state": dict(state), "files": files}
+    text = json.dumps(manifest, indent=1).encode()
+    yield MANIFEST, text
+    yield SEAL, _seal(text)
+
+
+def _seal(manifest: bytes) -> bytes:
+    return f"{hashlib.sha256(manifest).hexdigest()}  {MANIFEST}\n".encode()
+
+
 def _folders(folder: Path) -> list[Path]:
+    """Checkpoint folders, the newest first."""
     if not folder.is_dir():
         return []
-    return sorted((path for path in folder.iterdir() if path.is_dir() and path.name.startswith("step-")), reverse=True)
+    found = [path for path in folder.iterdir() if re.fullmatch(r"step-\d{8,15}", path.name) and path.is_dir()]
+    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")), reverse=True)
 
 
 def _verified(folder: Path) -> Checkpoint:
     try:
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        if manifest["format"] != FORMAT:
+        text = _bytes(folder / MANIFEST)
+        manifest = json.loads(text)
+        if manifest["format"] not in (UNSEALED, FORMAT):
             raise UserError(f"{folder}: checkpoint format {manifest['format']} is not known to this version")
-        for name, facts in manifest["files"].items():
-            file = folder / Path(name).name
-            with file.open("rb") as stream:
-                digest = hashlib.file_digest(stream, "sha256").hexdigest()
-            if digest != facts["sha256"]:
-                raise UserError(f"{file}: damaged (its SHA-256 differs from the manifest)")
-        return Checkpoint(folder, int(manifest["step"]), dict(manifest["state"]))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{folder}: not a whole checkpoint ({type(error).__name__}: {error})") from error
+        if manifest["format"] == FORMAT and _bytes(folder / SEAL) != _seal(text):
+            raise UserError(f"{folder / MANIFEST}: damaged (its SHA-256 differs from {SEAL})")
+        step, state, files = manifest["step"], manifest["state"], manifest["files"]
+        if type(step) is not int or step != int(folder.name.removeprefix("step-")) or not isinstance(state, dict):
+            raise UserError(f"{folder / MANIFEST}: damaged (it is of another step)")
+        for name, facts in files.items():
+            if not re.fullmatch(r"[A-Za-z0-9_-]+\.safetensors", name):
+                raise UserError(f"{folder / MANIFEST}: damaged (it names '{name[:80]}', not a file of a checkpoint)")
+            _verify(folder / name, facts["bytes"], facts["sha256"])
+        return Checkpoint(folder, step, state, manifest["format"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)[:120]
+        raise UserError(f"{folder}: not a whole checkpoint ({type(error).__name__}: {reason})") from error
 
 
-def _flush(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _bytes(file: Path) -> bytes:
+    _check_regular(file)
+    with file.open("rb") as stream:
+        return stream.read(MANIFEST_BYTES)
+
+
+def _verify(file: Path, size: int, digest: str) -> None:
+    _check_regular(file)
+    if file.stat().st_size != size:
+        raise UserError(f"{file}: damaged ({file.stat().st_size} bytes, the manifest says {size})")
+    with file.open("rb") as stream:
+        if hashlib.file_digest(stream, "sha256").hexdigest() != digest:
+            raise UserError(f"{file}: damaged (its SHA-256 differs from the manifest)")
+
+
+def _check_regular(file: Path) -> None:
+    # A link could lead out of the folder, and to open a pipe waits for ever.
+    if file.is_symlink() or not file.is_file():
+        raise UserError(f"{file}: damaged (no such file)")
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.3g} MB" if size < 1e9 else f"{size / 1e9:.3g} GB"

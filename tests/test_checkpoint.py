@@ -1,10 +1,15 @@
+import errno
+import hashlib
 import json
-import random
+import math
+import os
 
+import durability
 import pytest
 import torch
+from faults import FailingOS, disk
 
-from i2i_bridge.checkpoint import latest_checkpoint, save_checkpoint
+from i2i_bridge.checkpoint import check_space, latest_checkpoint, recovered_checkpoint, save_checkpoint
 from i2i_bridge.errors import UserError
 
 
@@ -28,17 +33,9 @@ def test_nothing_there_yet(tmp_path):
 
 
 def test_any_flipped_bit_is_seen_and_the_older_checkpoint_taken(tmp_path):
-    # kills: manifest-not-verified
+    # kills: manifest-not-verified, seal-not-verified
     save(tmp_path, 1), save(tmp_path, 2)
-    file = tmp_path / "step-00000002" / "network.safetensors"
-    whole = file.read_bytes()
-    draw = random.Random(0)
-    for _ in range(60):
-        data = bytearray(whole)
-        data[draw.randrange(len(data))] ^= 1 << draw.randrange(8)
-        file.write_bytes(bytes(data))
-        found, damaged = latest_checkpoint(tmp_path)
-        assert found.step == 1 and "network.safetensors: damaged" in damaged[0]
+    durability.flips(tmp_path, 1000)
 
 
 @pytest.mark.parametrize("damage", ["no manifest", "broken manifest", "missing file", "newer format"])
@@ -61,17 +58,149 @@ def test_half_a_checkpoint_is_passed_over(tmp_path, damage):
         latest_checkpoint(tmp_path)
 
 
-def test_a_failed_save_keeps_the_last_good_one(tmp_path, monkeypatch):
-    import os
+def rewritten(folder, change, seal=True):
+    """The manifest changed by somebody who knows how to seal it."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    change(manifest)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    if seal:
+        digest = hashlib.sha256((folder / "manifest.json").read_bytes()).hexdigest()
+        (folder / "manifest.sha256").write_text(f"{digest}  manifest.json\n")
 
+
+OUTSIDE = {"bytes": 1, "sha256": hashlib.sha256(b"x").hexdigest()}
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        (lambda m: m["files"].update({"../outside.safetensors": OUTSIDE}), "names '../outside.safetensors'"),
+        (lambda m: m["files"].update({"/etc/passwd": OUTSIDE}), "names '/etc/passwd'"),
+        (lambda m: m["files"].update({"link.safetensors": OUTSIDE}), "link.safetensors: damaged"),
+        (lambda m: m["files"].update({"pipe.safetensors": OUTSIDE}), "pipe.safetensors: damaged"),
+        (lambda m: m["files"].update({"other.safetensors": OUTSIDE}), "other.safetensors: damaged"),
+        (lambda m: m["files"]["network.safetensors"].update(bytes=3), "the manifest says 3"),
+        (lambda m: m["files"].update({"network.safetensors": 3}), "not a whole checkpoint"),
+        (lambda m: m.update(step=7), "of another step"),
+        (lambda m: m.update(step=1e999), "of another step"),
+        (lambda m: m.update(step=True), "of another step"),
+        (lambda m: m.update(state=[1]), "of another step"),
+        (lambda m: m.update(files=[1]), "not a whole checkpoint"),
+        (lambda m: m.pop("state"), "not a whole checkpoint"),
+    ],
+)
+def test_a_manifest_stays_in_its_folder_and_is_believed_in_nothing(tmp_path, change, part):
+    # kills: manifest-escapes, step-not-compared
+    save(tmp_path / "c", 1), save(tmp_path / "c", 2)
+    folder = tmp_path / "c" / "step-00000002"
+    (tmp_path / "outside.safetensors").write_bytes(b"x")
+    (folder / "link.safetensors").symlink_to(tmp_path / "outside.safetensors")
+    os.mkfifo(folder / "pipe.safetensors")
+    rewritten(folder, change)
+    found, damaged = latest_checkpoint(tmp_path / "c")
+    assert found.step == 1 and len(damaged) == 1 and part in damaged[0] and "\n" not in damaged[0]
+
+
+def test_a_manifest_of_deep_brackets(tmp_path):
+    save(tmp_path, 1), save(tmp_path, 2)
+    text = b'{"format": 1, "step": 2, "state": ' + b"[" * 200_000
+    (tmp_path / "step-00000002" / "manifest.json").write_bytes(text)
+    found, damaged = latest_checkpoint(tmp_path)
+    assert found.step == 1 and "not a whole checkpoint" in damaged[0]
+
+
+def test_checkpoints_of_the_first_format_are_read(tmp_path):
     save(tmp_path, 1)
+    folder = tmp_path / "step-00000001"
+    rewritten(folder, lambda m: m.update(format=1), seal=False)
+    (folder / "manifest.sha256").unlink()
+    found, damaged = latest_checkpoint(tmp_path)
+    assert found.step == 1 and found.format == 1 and damaged == []
 
-    def full(descriptor):
-        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(UserError, match=r"not saved.*No space left"):
+def test_a_whole_file_that_is_no_safetensors(tmp_path):
+    save(tmp_path, 1)
+    folder = tmp_path / "step-00000001"
+    data = b"\xff" * 64
+    (folder / "network.safetensors").write_bytes(data)
+    facts = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    rewritten(folder, lambda m: m["files"].update({"network.safetensors": facts}))
+    with pytest.raises(UserError, match=r"network.safetensors: not a safetensors file"):
+        latest_checkpoint(tmp_path)[0].tensors("network")
+
+
+def test_the_newest_is_the_highest_number(tmp_path):
+    # kills: newest-by-spelling
+    for step in (99_999_999, 100_000_000):
+        save(tmp_path, step)
+    (tmp_path / "step-of-mine").mkdir()
+    (tmp_path / "step-00000001").write_text("a file")
+    assert latest_checkpoint(tmp_path)[0].step == 100_000_000
+
+
+def test_what_is_damaged_is_set_aside_for_the_run_that_goes_on(tmp_path):
+    # kills: damaged-counts-as-kept
+    for step in (1, 2, 3):
+        save(tmp_path, step, keep=3)
+    for step in (2, 3):
+        (tmp_path / f"step-0000000{step}" / "ema.safetensors").write_bytes(b"")
+        (tmp_path / f"step-0000000{step}" / "network.safetensors").write_bytes(b"rot")
+    (tmp_path / ".tmp-step-00000004-1").mkdir()
+    (tmp_path / "damaged-step-00000003").mkdir()
+    found, damaged = recovered_checkpoint(tmp_path)
+    assert found.step == 1 and len(damaged) == 2
+    names = ["damaged-step-00000002", "damaged-step-00000003", "step-00000001"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    assert (tmp_path / "damaged-step-00000003" / "network.safetensors").read_bytes() == b"rot"
+    save(tmp_path, 2)
+    assert latest_checkpoint(tmp_path)[0].step == 2 and (tmp_path / "step-00000001").is_dir()
+
+
+def test_a_damaged_one_that_cannot_be_moved_is_passed_over(tmp_path):
+    save(tmp_path, 1), save(tmp_path, 2)
+    (tmp_path / "step-00000002" / "manifest.json").unlink()
+    with disk(FailingOS(0, "all later fail", errno.EROFS)):
+        found, damaged = recovered_checkpoint(tmp_path)
+    assert found.step == 1 and len(damaged) == 1 and (tmp_path / "step-00000002").is_dir()
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_no_checkpoint_holds_what_is_not_finite(tmp_path, value):
+    # kills: not-finite-published
+    save(tmp_path, 1)
+    bad = {"network": {"n": torch.tensor([1, 2]), "a": torch.ones(3), "w": torch.tensor([0.0, value])}}
+    with pytest.raises(UserError, match=r"not saved: .*: network's 'w' is not finite"):
+        save_checkpoint(tmp_path, 2, bad, {}, 2)
+    save_checkpoint(tmp_path, 3, {"network": {"n": torch.tensor([1, 2])}}, {}, 2)
+    assert latest_checkpoint(tmp_path)[0].step == 3
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (errno.ENOSPC, "No space left on device (need 8e-05 MB, "),
+        (errno.EDQUOT, "Disk quota exceeded (need 8e-05 MB, "),
+        (errno.EROFS, "Read-only file system"),
+        (errno.EACCES, "Permission denied"),
+    ],
+)
+def test_a_failed_save_keeps_the_last_good_one(tmp_path, number, said):
+    save(tmp_path, 1)
+    with disk(FailingOS(1, "one error", number)), pytest.raises(UserError) as caught:
         save(tmp_path, 2)
-    monkeypatch.undo()
+    assert str(caught.value).startswith(f"checkpoint not saved: {tmp_path / 'step-00000002'}: {said}")
+    assert caught.value.code == 74
     assert latest_checkpoint(tmp_path)[0].step == 1
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
+
+
+def test_room_for_a_checkpoint_is_looked_for_first(tmp_path, monkeypatch):
+    parts = {"network": {"w": torch.zeros(1_000_000)}}
+    check_space(tmp_path / "new", parts)
+    monkeypatch.setattr("i2i_bridge.checkpoint.free_bytes", lambda folder: 3_000_000)
+    with pytest.raises(UserError, match=r"a checkpoint needs 4 MB and 3 MB are free") as caught:
+        check_space(tmp_path / "new", parts)
+    assert caught.value.code == 74
+    monkeypatch.setattr("i2i_bridge.checkpoint.bytes_of", lambda parts: 8_800_000_000)
+    with pytest.raises(UserError, match=r"needs 8.8 GB"):
+        check_space(tmp_path / "new", parts)
