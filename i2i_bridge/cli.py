@@ -108,7 +108,7 @@ def train(
     plugin: Plugins = None,
     device: Device = None,
 ) -> None:
-    """Train a recipe. The same command in the same folder resumes; Ctrl-C saves first (exit code 75)."""
+    """Train a recipe. The same command in the same folder resumes; Ctrl-C or SIGTERM saves first (exit code 75)."""
     load_plugins(plugin)
     loaded = chosen_recipe(recipe, settings, method)
     if not train_run(loaded, out or run_folder(loaded, method), device=device):
@@ -302,7 +302,7 @@ def main(arguments: list[str] | None = None) -> None:
         if debug:
             raise
         console.say_error(str(error))
-        code = 2
+        code = error.code
     except USAGE_ERRORS as error:
         message = " ".join(error.format_message().split()).rstrip(".")
         if message:  # nothing typed at all: the help is printed already

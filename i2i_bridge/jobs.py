@@ -1,5 +1,6 @@
 """Training, evaluating and reporting as a person watches them: progress shown, stop signals heeded."""
 
+import contextlib
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -17,11 +18,12 @@ if TYPE_CHECKING:
 
 
 def train_run(recipe: "Recipe", folder: Path, *, device: str | None = None) -> bool:
-    """Train, or go on; the first SIGINT or SIGTERM saves and stops, the second stops at once.
+    """Train, or go on; the first SIGINT, SIGTERM or SIGUSR1 saves and stops, the second stops at once.
 
     Returns:
         Whether the run is finished.
     """
+    from i2i_bridge.data.loading import STOP_SIGNALS
     from i2i_bridge.run import resolve_device
     from i2i_bridge.training import train
 
@@ -29,13 +31,15 @@ def train_run(recipe: "Recipe", folder: Path, *, device: str | None = None) -> b
     asked = False
 
     def ask(number: int, frame: FrameType | None) -> None:
+        # Whatever was interrupted here may be printing, or hold a lock: a flag, and one bare call of the system.
         nonlocal asked
         if asked:  # the second time: at once, the last checkpoint stays
             os._exit(128 + number)
         asked = True
-        console.say("stopping after this step (once more to stop at once)")
+        with contextlib.suppress(OSError):
+            os.write(1, b"stopping after this step (once more to stop at once)\n")
 
-    signals = [signal.SIGINT, signal.SIGTERM]
+    signals = [getattr(signal, name) for name in STOP_SIGNALS if hasattr(signal, name)]
     before = {number: signal.signal(number, ask) for number in signals}
     try:
         with console.training_display(recipe.train.steps) as show_progress:
@@ -46,12 +50,6 @@ def train_run(recipe: "Recipe", folder: Path, *, device: str | None = None) -> b
                 stop=lambda: asked,
                 cpu=chosen is not None and chosen.type == "cpu",
             )
-    except RuntimeError:
-        if not asked:
-            raise
-        # Whoever stopped us stopped a data worker too, in the middle of a step: nothing whole to save.
-        console.say(f"stopped; {folder} keeps its last checkpoint, and the same command goes on from there")
-        return False
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -1,9 +1,12 @@
 """metrics.jsonl and metrics.csv of a run: the same rows, one per logged step."""
 
 import csv
+import io
 import json
 from pathlib import Path
 from typing import Any
+
+from i2i_bridge.files import write_whole
 
 
 class MetricsLog:
@@ -13,6 +16,9 @@ class MetricsLog:
         folder: The run folder.
         after_step: Rows of later steps are dropped: a resumed run writes them again.
         writes: False makes every call do nothing (processes other than the first).
+
+    Raises:
+        UserError: The files cannot be written.
     """
 
     def __init__(self, folder: Path, *, after_step: int, writes: bool = True) -> None:
@@ -20,34 +26,39 @@ class MetricsLog:
         self._writes = writes
         if writes and self._jsonl.is_file():
             rows = [row for row in read_metrics(folder) if row["step"] <= after_step]
-            self._jsonl.unlink()
-            self._csv.unlink(missing_ok=True)
-            for row in rows:
-                self._append(row)
+            # Whole, so that a crash here loses no row, and a line cut off by an earlier one is gone.
+            write_whole(self._csv, (_csv(list(rows[0])) + "".join(map(_csv, rows)) if rows else "").encode())
+            write_whole(self._jsonl, "".join(json.dumps(row) + "\n" for row in rows).encode())
 
     def write(self, row: dict[str, Any]) -> None:
-        """Append a row, of the same names each time."""
-        if self._writes:
-            self._append(row)
+        """Append a row, of the same names each time.
 
-    def _append(self, row: dict[str, Any]) -> None:
-        with self._jsonl.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(row) + "\n")
-        new = not self._csv.exists()
-        with self._csv.open("a", encoding="utf-8", newline="") as stream:
-            writer = csv.DictWriter(stream, fieldnames=list(row))
-            if new:
-                writer.writeheader()
-            writer.writerow(row)
+        Raises:
+            OSError: As the operating system says.
+        """
+        if self._writes:
+            new = not self._csv.exists() or not self._csv.stat().st_size
+            with self._csv.open("a", encoding="utf-8", newline="") as stream:
+                stream.write((_csv(list(row)) if new else "") + _csv(row))
+            with self._jsonl.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(row) + "\n")
+
+
+def _csv(row: dict[str, Any] | list[str]) -> str:
+    line = io.StringIO(newline="")
+    csv.writer(line).writerow(row if isinstance(row, list) else row.values())
+    return line.getvalue()
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """The logged rows of a run folder, oldest first; a line cut off by a crash is left out."""
     rows = []
     file = folder / "metrics.jsonl"
-    for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else []:
+    for line in file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []:
         try:
-            rows.append(json.loads(line))
+            row = json.loads(line)
         except ValueError:
             continue
+        if isinstance(row, dict) and "step" in row:
+            rows.append(row)
     return rows

@@ -80,6 +80,8 @@ class TrainSettings(Settings):
     """How many checkpoints stay."""
     sample_every: Positive = 5000
     log_every: Positive = 50
+    rank_timeout: Positive = 600
+    """Seconds that processes (`accelerate launch`) wait for one another before the run ends; a save takes less."""
 
     def learning_rate(self, step: int) -> float:
         """Learning rate of a step (counted from 0): a pure function, so there is no scheduler state to lose."""

@@ -20,6 +20,8 @@ def training_step(
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """One step of every module; the losses and the gradients' norms by the modules' names.
 
+    It is skipped, on every process, where a loss or gradient of any process is not finite; `state.was_skipped` says so.
+
     All draws are keyed by (seed, purpose, global sample index): neither micro-batch nor process count changes t or
     noise. (Dropout, and BatchNorm's statistics, are those of a micro-batch.)
 
@@ -33,6 +35,7 @@ def training_step(
     first = state.step * settings.batch_size + accelerator.process_index * share
     micro = settings.micro_batch or share
     starts = range(0, share, micro)
+    state.begin_step()
     running = []
     for start in starts:
         stop = min(start + micro, share)
@@ -62,10 +65,19 @@ def training_step(
             # Ended before the next micro-batch begins: a method in wait holds its images and activations.
             if len(norms) == len(state.modules) - 1 and next(taken, None) is not None:
                 raise UserError(wrong)
+        _show(losses[name], state.modules[name])
         _share_gradients(accelerator, state.modules[name])
         norms[name] = state.update(settings.learning_rate(state.step), name)
     state.end_step()
     return losses, norms
+
+
+def _show(loss: Tensor, module: nn.Module) -> None:
+    """A loss that is not finite can have a finite gradient; made to show in it, all processes hear of it at once."""
+    for parameter in module.parameters():
+        if parameter.grad is not None:
+            parameter.grad.add_(0 * loss)
+            return
 
 
 def _share_gradients(accelerator: Any, module: nn.Module) -> None:

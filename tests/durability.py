@@ -1,6 +1,7 @@
 """What must hold of a checkpoint folder after every fault; `test_files.py` looks at a slice of it, `soak.py` at all."""
 
 import contextlib
+import hashlib
 import json
 import random
 import shutil
@@ -157,6 +158,18 @@ def assert_whole(folder):
     """All that a checkpoint's manifest names is there; no half of one is shown."""
     names = json.loads((folder / "manifest.json").read_bytes())["files"]
     assert {file.name for file in folder.iterdir()} == {*names, "manifest.json", "manifest.sha256"}, folder
+
+
+def reseal(folder, change=lambda manifest: None):
+    """Make a checkpoint whole again after somebody who knows how changed its files, or the manifest."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    for name in manifest["files"]:
+        data = (folder / name).read_bytes()
+        manifest["files"][name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    change(manifest)
+    text = json.dumps(manifest).encode()
+    (folder / "manifest.json").write_bytes(text)
+    (folder / "manifest.sha256").write_text(f"{hashlib.sha256(text).hexdigest()}  manifest.json\n")
 
 
 def flips(folder, count, seed=0):

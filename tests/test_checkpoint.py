@@ -58,16 +58,6 @@ def test_half_a_checkpoint_is_passed_over(tmp_path, damage):
         latest_checkpoint(tmp_path)
 
 
-def rewritten(folder, change, seal=True):
-    """The manifest changed by somebody who knows how to seal it."""
-    manifest = json.loads((folder / "manifest.json").read_text())
-    change(manifest)
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    if seal:
-        digest = hashlib.sha256((folder / "manifest.json").read_bytes()).hexdigest()
-        (folder / "manifest.sha256").write_text(f"{digest}  manifest.json\n")
-
-
 OUTSIDE = {"bytes": 1, "sha256": hashlib.sha256(b"x").hexdigest()}
 
 
@@ -96,7 +86,7 @@ def test_a_manifest_stays_in_its_folder_and_is_believed_in_nothing(tmp_path, cha
     (tmp_path / "outside.safetensors").write_bytes(b"x")
     (folder / "link.safetensors").symlink_to(tmp_path / "outside.safetensors")
     os.mkfifo(folder / "pipe.safetensors")
-    rewritten(folder, change)
+    durability.reseal(folder, change)
     found, damaged = latest_checkpoint(tmp_path / "c")
     assert found.step == 1 and len(damaged) == 1 and part in damaged[0] and "\n" not in damaged[0]
 
@@ -112,7 +102,7 @@ def test_a_manifest_of_deep_brackets(tmp_path):
 def test_checkpoints_of_the_first_format_are_read(tmp_path):
     save(tmp_path, 1)
     folder = tmp_path / "step-00000001"
-    rewritten(folder, lambda m: m.update(format=1), seal=False)
+    durability.reseal(folder, lambda m: m.update(format=1))
     (folder / "manifest.sha256").unlink()
     found, damaged = latest_checkpoint(tmp_path)
     assert found.step == 1 and found.format == 1 and damaged == []
@@ -121,10 +111,8 @@ def test_checkpoints_of_the_first_format_are_read(tmp_path):
 def test_a_whole_file_that_is_no_safetensors(tmp_path):
     save(tmp_path, 1)
     folder = tmp_path / "step-00000001"
-    data = b"\xff" * 64
-    (folder / "network.safetensors").write_bytes(data)
-    facts = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    rewritten(folder, lambda m: m["files"].update({"network.safetensors": facts}))
+    (folder / "network.safetensors").write_bytes(b"\xff" * 64)
+    durability.reseal(folder)
     with pytest.raises(UserError, match=r"network.safetensors: not a safetensors file"):
         latest_checkpoint(tmp_path)[0].tensors("network")
 

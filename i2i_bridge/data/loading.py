@@ -1,7 +1,9 @@
 """From items to batches: decode, cut, degrade, collate; every draw keyed by (seed, purpose, sample)."""
 
+import multiprocessing
 import os
-from collections.abc import Iterator
+import signal
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,9 @@ from i2i_bridge.errors import UserError
 from i2i_bridge.images import Range, from_pil, read_picture, to_mask, to_pixels, to_tensor, with_channels
 from i2i_bridge.randomness import generator, key
 from i2i_bridge.registry import load_plugin, loaded_plugins
+
+STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1")
+"""What a terminal or a scheduler sends to stop a run."""
 
 
 class PairDataset(Dataset[dict[str, Any]]):
@@ -73,9 +78,15 @@ class PairDataset(Dataset[dict[str, Any]]):
 
     def sample(self, number: int) -> dict[str, Any]:
         """Training sample `number` of the endless stream, counted from 0 over all epochs."""
+        return self._item(item_of(self.source, self._index(number)), (number,))
+
+    def key_of(self, number: int) -> str:
+        """The key of the item that training sample `number` is of."""
+        return str(item_of(self.source, self._index(number))["key"])
+
+    def _index(self, number: int) -> int:
         epoch, position = divmod(number, len(self.source))
-        index = shuffled(position, len(self.source), self.seed, epoch)
-        return self._item(item_of(self.source, index), (number,))
+        return shuffled(position, len(self.source), self.seed, epoch)
 
     def _item(self, item: dict[str, Any], draw: tuple[int, ...]) -> dict[str, Any]:
         name = str(item["key"])
@@ -273,9 +284,13 @@ def _collate(items: list[dict[str, Any] | UserError]) -> dict[str, Any] | UserEr
 
 
 def _apart(worker: int) -> None:
-    # Terminals and schedulers signal a whole process group: the training process decides when to stop, and saves first.
+    # Terminals signal a whole process group, schedulers every process of a job: the training process alone decides
+    # when to stop, and saves first.
     if hasattr(os, "setpgid"):
         os.setpgid(0, 0)
+    for name in STOP_SIGNALS:
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
 def training_batches(
@@ -286,8 +301,10 @@ def training_batches(
     rank: int = 0,
     world_size: int = 1,
     workers: int = 0,
-) -> Iterator[dict[str, Any]]:
+) -> Generator[dict[str, Any], None, None]:
     """An endless stream of training batches from any step on, the same for every number of workers.
+
+    When it is closed its workers are gone.
 
     Step s of a run of W processes takes the sample numbers s B ... (s + 1) B - 1; process r the r-th of W equal parts.
 
@@ -308,7 +325,18 @@ def training_batches(
         # The loader draws its workers' base seed from somewhere; no sample uses it.
         generator=torch.Generator().manual_seed(0),
     )
-    for batch in loader:
-        if isinstance(batch, UserError):
-            raise batch
-        yield batch
+    before = {child.pid for child in multiprocessing.active_children()}
+    batches = iter(loader)
+    mine = [child for child in multiprocessing.active_children() if child.pid not in before]
+    try:
+        while True:
+            batch = next(batches)
+            if isinstance(batch, UserError):
+                raise batch
+            yield batch
+    finally:
+        if mine:
+            batches._shutdown_workers()  # type: ignore[attr-defined]  # they are asked to go
+        for child in mine:  # whoever is stuck in a file, and deaf to the signal that torch sends next
+            child.kill()
+            child.join()

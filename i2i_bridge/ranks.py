@@ -1,0 +1,115 @@
+"""The processes that train together: they begin alike, decide alike, and end together."""
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import torch
+
+from i2i_bridge.errors import UserError
+
+PATIENCE = 3.0
+"""Seconds that a process which lost another waits for the others' word."""
+
+
+class Ranks:
+    """This process among those of an accelerator.
+
+    Args:
+        accelerator: Of accelerate.
+    """
+
+    def __init__(self, accelerator: Any) -> None:
+        self._accelerator = accelerator
+        self.index, self.count = int(accelerator.process_index), int(accelerator.num_processes)
+        self.is_first = self.index == 0
+
+    def any(self, flag: bool) -> bool:
+        """Whether a flag is set in any process; all wait for all."""
+        if self.count == 1:
+            return flag
+        # Every process must leave the loop at the same step, or the others wait for ever.
+        value = torch.tensor(float(flag), device=self._accelerator.device)
+        return bool(self._accelerator.reduce(value, reduction="sum").item())
+
+    def wait(self) -> None:
+        """Wait for all."""
+        self._accelerator.wait_for_everyone()
+
+    def gathered(self, value: Any) -> list[Any]:
+        """The values of all processes, in their order; all wait for all."""
+        if self.count == 1:
+            return [value]
+        from accelerate.utils import gather_object
+
+        return list(gather_object([value]))
+
+    def check_alike(self, facts: Mapping[str, str]) -> None:
+        """Compare what must be the same in every process before the first step.
+
+        Raises:
+            UserError: In all of them: which process differs in what.
+        """
+        first, *others = self.gathered(dict(facts))
+        for index, other in enumerate(others, 1):
+            for name, value in first.items():
+                if other[name] != value:
+                    raise UserError(f"process {index} differs from process 0: {name} {other[name]}, not {value}")
+
+    def share_problem(self, problem: UserError | None) -> None:
+        """One process's mistake ends them all, with its line.
+
+        Raises:
+            UserError: Any of them has one.
+        """
+        lines = self.gathered(None if problem is None else str(problem))
+        if problem is not None:
+            raise problem
+        for index, line in enumerate(lines):
+            if line is not None:
+                raise UserError(f"process {index}: {line}")
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Turns a failed exchange with other processes into one line that names who is gone.
+
+        Raises:
+            UserError: A process ended or did not answer in time.
+        """
+        try:
+            yield
+        except RuntimeError as error:
+            if self.count == 1 or not _is_exchange(error):
+                raise
+            gone = self._missing()
+            who = f"process {', '.join(map(str, gone))}" if gone else "another process"
+            raise UserError(
+                f"{who} ended, or did not answer in time (train.rank_timeout); see its own message. The same command "
+                "goes on from the last checkpoint"
+            ) from error
+
+    def _missing(self) -> list[int]:
+        """Who does not say that it lost the others: those that ended or hang."""
+        from torch.distributed import distributed_c10d
+
+        try:
+            store = distributed_c10d._get_default_store()
+            store.set(f"lost-others/{self.index}", "1")
+            time.sleep(PATIENCE)
+            return [index for index in range(self.count) if not store.check([f"lost-others/{index}"])]
+        except (RuntimeError, ValueError):  # the store went with the process that kept it
+            return []
+
+
+def process_group(timeout: int) -> list[Any]:
+    """For accelerate: processes that do not answer within so many seconds are given up."""
+    from accelerate.utils import InitProcessGroupKwargs
+
+    return [InitProcessGroupKwargs(timeout=timedelta(seconds=timeout))]
+
+
+def _is_exchange(error: RuntimeError) -> bool:
+    text = str(error).lower()
+    return isinstance(error, torch.distributed.DistError) or any(word in text for word in ("gloo", "nccl", "c10d"))
