@@ -32,16 +32,17 @@ class TrainState:
             module.to(device).to(memory_format=torch.channels_last)
         self.ema = copy.deepcopy(self.network).eval().requires_grad_(False)
         self.settings = recipe.train
-        self.fused = device.type in ("cpu", "cuda")
-        self.on_host = device.type == "cpu"
-        """Whether a look at a number costs nothing; else decisions are left to the device."""
+        fused = device.type in ("cpu", "cuda")
+        self.on_host = device.type == "cpu" or not fused
+        """Whether the host looks at each step's numbers; else decisions are left to the device, which it need not wait
+        for."""
         self.optimizers = {
             name: torch.optim.AdamW(
                 module.parameters(),
                 lr=recipe.train.lr,
                 betas=recipe.train.betas,
                 weight_decay=recipe.train.weight_decay,
-                fused=self.fused,
+                fused=fused,
             )
             for name, module in self.modules.items()
         }
@@ -79,9 +80,10 @@ class TrainState:
         for group in optimizer.param_groups:
             group["lr"] = lr
         self._bad = torch.maximum(self._bad, (~norm.detach().isfinite()).to(self._bad.dtype))
-        # As torch's gradient scaler does: the fused kernel leaves weights, moments and their count alone at 1.
-        optimizer.found_inf = self._bad  # type: ignore[attr-defined]
-        if self.fused or not self._bad:
+        if not self.on_host:
+            # As torch's gradient scaler does: the fused kernel leaves weights, moments and their count alone at 1.
+            optimizer.found_inf = self._bad  # type: ignore[attr-defined]
+        if not (self.on_host and self._bad):
             optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         return norm.detach()

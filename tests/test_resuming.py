@@ -1,0 +1,154 @@
+"""Killed and resumed, a run ends with the same bits; and every part of its state is needed for that."""
+
+import os
+import random
+import shutil
+from dataclasses import dataclass
+
+import pytest
+import torch
+from accelerate import Accelerator
+from killing import VARIANTS, digest, digest_of, kill_and_resume, photos, recipe_of
+
+from i2i_bridge.checkpoint import Checkpoint, latest_checkpoint
+from i2i_bridge.errors import UserError
+from i2i_bridge.machine import promise
+from i2i_bridge.stepping import training_step
+from i2i_bridge.train_state import TrainState
+from i2i_bridge.training import train
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return photos(tmp_path_factory.mktemp("pairs"))
+
+
+# Each value of each choice, every two of them together (an orthogonal array); `make soak` takes all sixteen.
+@pytest.mark.parametrize("variant", [VARIANTS[i] for i in (0, 7, 13, 10)], ids=str)
+def test_killed_anywhere_a_run_ends_with_the_same_bits(root, tmp_path, variant):
+    """kills: ema-not-restored, optimizer-not-restored, resume-replays-the-first-batches"""
+    recipe = recipe_of(root, *variant)
+    train(recipe, tmp_path / "whole", cpu=True)
+    done, _ = kill_and_resume(recipe, tmp_path / "killed", 6, random.Random(str(variant)))
+    assert done >= 2
+    assert digest(tmp_path / "killed") == digest(tmp_path / "whole")
+    rows = [line.split(",")[0] for line in (tmp_path / "killed" / "metrics.csv").read_text().splitlines()]
+    assert rows == ["step", "1", "2", "3", "4", "5", "6"]
+
+
+def test_saving_at_every_step_changes_nothing(root, tmp_path):
+    """kills: nothing planted; a save that touches the state would."""
+    train(recipe_of(root), tmp_path / "often", cpu=True)
+    train(recipe_of(root, save_every=100), tmp_path / "once", cpu=True)
+    assert digest(tmp_path / "often") == digest(tmp_path / "once")
+
+
+def every_leaf():
+    """In `make soak` all of them."""
+    return 1 if os.environ.get("I2I_SOAK") else 23
+
+
+@dataclass(frozen=True)
+class Changed(Checkpoint):
+    """A checkpoint of which one tensor is lost, or another one."""
+
+    part: str = ""
+    name: str = ""
+    lost: bool = True
+
+    def tensors(self, part):
+        tensors = super().tensors(part)
+        if part == self.part:
+            if self.lost:
+                del tensors[self.name]
+            else:
+                tensors[self.name] = tensors[self.name] + 1
+        return tensors
+
+
+@pytest.mark.parametrize("method", ["bridge", "pix2pix"])
+def test_every_part_of_the_state_is_needed(root, tmp_path, method):
+    """Lost, it is missed in one line; changed, the next checkpoint is another.
+
+    kills: counters-not-restored, moments-not-missed, ema-not-restored, companion-not-restored
+    """
+    recipe = recipe_of(root, method=method, steps=3)
+    train(recipe, tmp_path, cpu=True)
+    found, _ = latest_checkpoint(tmp_path / "checkpoints")
+    accelerator, data = Accelerator(cpu=True), recipe.build_dataset("train")
+    items = [data.sample(n) for n in range(4)]
+    batch = {name: torch.stack([item[name] for item in items]) for name in ("x_0", "x_1")}
+    state = TrainState(recipe, torch.device("cpu"))
+
+    def after(checkpoint, steps=1):
+        state.load(checkpoint)
+        for _ in range(steps):
+            training_step(state, batch, accelerator, torch.float32)
+        return digest_of(state.parts(), state.counters() | {"step": state.step})
+
+    same = (found.folder, found.step, found.state, found.format)
+    whole = after(found)
+    assert after(found) == whole and after(found, 0) == digest(tmp_path)
+    leaves = [(part, name) for part in state.parts() for name in found.tensors(part)]
+    assert len(leaves) > 100
+    buffers = {name for name, _ in state.network.named_buffers()}
+    for part, name in [*leaves[:: every_leaf()], *[leaf for leaf in leaves if leaf[1].endswith("running_mean")][:2]]:
+        with pytest.raises(UserError, match="missing") as caught:
+            state.load(Changed(*same, part, name))
+        assert name in str(caught.value)
+        # The average takes over buffers at each step; they are of use to whoever restores with this checkpoint.
+        steps = 0 if part == "ema" and name in buffers else 1
+        assert after(Changed(*same, part, name, lost=False), steps) != (whole if steps else after(found, 0)), (
+            part,
+            name,
+        )
+    for name in state.counters():
+        less = {key: value for key, value in found.state.items() if key != name}
+        with pytest.raises(UserError, match=f"counter '{name}' is missing"):
+            state.load(Checkpoint(found.folder, found.step, less))
+        state.load(Checkpoint(found.folder, found.step, found.state | {name: 3}))
+        assert state.counters()[name] == 3
+        state.load(Checkpoint(found.folder, found.step, less, format=1))  # the first format had none
+        assert state.counters()[name] == 0
+    assert after(Checkpoint(found.folder, found.step + 1, found.state)) != whole
+    with pytest.raises(UserError, match="belongs to no weight"):
+        state.load(Extra(*same))
+
+
+class Extra(Checkpoint):
+    """A checkpoint with the moments of another network."""
+
+    def tensors(self, part):
+        more = {"other/step": torch.zeros(())} if part == "optimizer" else {}
+        return super().tensors(part) | more
+
+
+def test_a_damaged_newest_checkpoint_is_passed_over_and_said(root, tmp_path):
+    train(recipe_of(root), tmp_path / "whole", cpu=True)
+    shutil.copytree(tmp_path / "whole", tmp_path / "rotten")
+    file = tmp_path / "rotten" / "checkpoints" / "step-00000006" / "optimizer.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"?")
+    lines = []
+    train(recipe_of(root), tmp_path / "rotten", cpu=True, report=lambda event: lines.append(str(event)))
+    assert "passed over a damaged checkpoint" in lines[0] and "optimizer.safetensors: damaged" in lines[0]
+    assert "at step 5 of 6: bit for bit as if it had never stopped" in lines[1]
+    assert digest(tmp_path / "rotten") == digest(tmp_path / "whole")
+    assert (tmp_path / "rotten" / "checkpoints" / "damaged-step-00000006").is_dir()
+
+
+def test_what_is_promised_depends_on_the_machine():
+    here = {"torch": "2", "threads": "1", "device": "cpu"}
+    assert promise(here, here) == "bit for bit as if it had never stopped"
+    assert promise(here | {"threads": "2"}, here) == "bitwise resume not guaranteed: threads 2 -> 1"
+    assert promise({}, here).startswith("bitwise resume not guaranteed: torch unknown -> 2, threads unknown -> 1")
+    there = here | {"device": "a GPU"}
+    assert promise(there, there) == "same samples, times and noise; sums on a GPU may differ in their last bits"
+
+
+def test_changed_data_are_said(root, tmp_path):
+    own = photos(tmp_path / "own")
+    train(recipe_of(own, steps=1), tmp_path / "run", cpu=True)
+    (own / "clean" / "train" / "00.png").unlink()
+    lines = []
+    train(recipe_of(own, steps=2), tmp_path / "run", cpu=True, report=lambda event: lines.append(str(event)))
+    assert "not guaranteed: images 12 -> 11" in lines[0]

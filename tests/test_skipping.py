@@ -1,0 +1,189 @@
+"""Numbers that are not finite: the step changes nothing, is written down, and no checkpoint holds them."""
+
+import json
+import math
+
+import pytest
+import torch
+from accelerate import Accelerator
+from killing import digest, digest_of, photos, recipe_of
+
+import i2i_bridge.training as training
+from i2i_bridge.checkpoint import latest_checkpoint
+from i2i_bridge.errors import UserError
+from i2i_bridge.files import IO_ERROR
+from i2i_bridge.stepping import training_step
+from i2i_bridge.train_state import TrainState
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return photos(tmp_path_factory.mktemp("pairs"))
+
+
+def batch_of(data, step):
+    items = [data.sample(step * 4 + n) for n in range(4)]
+    return {name: torch.stack([item[name] for item in items]) for name in ("x_0", "x_1")}
+
+
+def bad_pixel(state, batch, monkeypatch):
+    batch["x_0"][2, 0, 3, 3] = math.nan
+
+
+def bad_gradient(state, batch, monkeypatch):
+    """One element of one gradient, of the module that is updated last."""
+    parameter = next(iter(state.network.parameters()))
+    handle = parameter.register_hook(lambda gradient: gradient.index_fill(0, torch.tensor([0]), math.inf))
+    batch["undo"] = handle.remove
+
+
+def bad_loss(state, batch, monkeypatch):
+    """Infinite, with a gradient that is finite."""
+    plain = state.method.losses
+
+    def losses(part, draws):
+        for name, loss in plain(part, draws):
+            yield name, loss + math.inf
+
+    state.method.__dict__["losses"] = losses
+    batch["undo"] = lambda: state.method.__dict__.pop("losses")
+
+
+@pytest.mark.parametrize("on_host", [True, False], ids=["host decides", "device decides"])
+@pytest.mark.parametrize("method", ["bridge", "pix2pix"])
+@pytest.mark.parametrize("damage", [bad_pixel, bad_gradient, bad_loss])
+def test_a_bad_step_changes_nothing_but_the_count(root, method, damage, on_host, monkeypatch):
+    """The state is that of a run that was told to skip the step, to the bit.
+
+    kills: bad-step-taken, bad-step-averaged, buffers-keep-the-bad-step, companion-keeps-the-bad-step, loss-not-shown
+    """
+    recipe = recipe_of(root, accumulation=4, method=method)
+    accelerator, data = Accelerator(cpu=True), recipe.build_dataset("train")
+    ended = []
+    for told in (True, False):
+        state = TrainState(recipe, torch.device("cpu"))
+        state.on_host = on_host
+        for step in range(4):
+            batch = batch_of(data, step)
+            if step not in (0, 2):  # the first of all too: before the moments have any value
+                training_step(state, batch, accelerator, torch.float32)
+                assert state.was_skipped == 0
+            elif told:
+                state.step += 1
+            else:
+                damage(state, batch, monkeypatch)
+                undo = batch.pop("undo", lambda: None)
+                training_step(state, batch, accelerator, torch.float32)
+                undo()
+                assert state.was_skipped == 1
+        ended.append(digest_of(state.parts(), {"step": state.step}))
+    assert ended[0] == ended[1]
+
+
+def test_host_and_device_take_a_good_step_alike(root):
+    recipe = recipe_of(root)
+    accelerator, data = Accelerator(cpu=True), recipe.build_dataset("train")
+    ended = []
+    for on_host in (True, False):
+        state = TrainState(recipe, torch.device("cpu"))
+        state.on_host = on_host
+        for step in range(3):
+            training_step(state, batch_of(data, step), accelerator, torch.float32)
+        ended.append(torch.cat([p.flatten() for p in (*state.network.parameters(), *state.ema.parameters())]))
+    assert torch.allclose(*ended, rtol=1e-6, atol=1e-7)
+
+
+def spoiled(monkeypatch, steps):
+    """Batches of these steps, counted from 1, have a pixel that is not a number."""
+    plain = training.training_step
+
+    def step(state, batch, *rest):
+        if state.step + 1 in steps:
+            batch["x_0"][0, 0, 0, 0] = math.nan
+        return plain(state, batch, *rest)
+
+    monkeypatch.setattr(training, "training_step", step)
+
+
+def test_a_skipped_step_is_said_and_written_down(root, tmp_path, monkeypatch):
+    # kills: skips-not-counted
+    spoiled(monkeypatch, {2, 3, 5})
+    recipe, lines = recipe_of(root), []
+    training.train(recipe, tmp_path, cpu=True, report=lambda event: lines.append(event))
+    said = [line for line in lines if isinstance(line, str) and "skipped" in line]
+    assert said[0] == "step 2 skipped: its loss or gradient is not finite (4 samples, listed in nonfinite-step-2.json)"
+    assert len(said) == 3
+    written = json.loads((tmp_path / "nonfinite-step-2.json").read_text())
+    data = recipe.build_dataset("train")
+    assert written == {
+        "step": 2,
+        "samples": [{"number": n, "key": data.sample(n)["key"]} for n in range(4, 8)],
+    }
+    found, _ = latest_checkpoint(tmp_path / "checkpoints")
+    assert found.state["skipped"] == 3 and found.state["in_a_row"] == 0
+    rows = [line for line in lines if isinstance(line, training.Progress)]
+    assert [math.isnan(row.loss) for row in rows] == [False, True, True, False, True, False]
+
+
+def test_a_report_is_of_the_steps_that_were_taken(root, tmp_path, monkeypatch):
+    spoiled(monkeypatch, {2})
+    lines = []
+    training.train(recipe_of(root, log_every=3), tmp_path, cpu=True, report=lambda event: lines.append(event))
+    rows = [line for line in lines if isinstance(line, training.Progress)]
+    assert len(rows) == 2 and all(math.isfinite(row.loss) and math.isfinite(row.grad_norm) for row in rows)
+
+
+def test_skips_survive_a_restart_and_ten_in_a_row_end_the_run(root, tmp_path, monkeypatch):
+    """kills: counters-not-restored, endless-skipping"""
+    spoiled(monkeypatch, set(range(4, 40)))
+    asked = iter([False] * 6 + [True])
+    stopped = training.train(recipe_of(root, steps=40), tmp_path, cpu=True, stop=lambda: next(asked))
+    assert stopped.step == 7
+    with pytest.raises(UserError, match="not finite at step 13, the 10th in a row") as caught:
+        training.train(recipe_of(root, steps=40), tmp_path, cpu=True)
+    assert caught.value.code == 65
+    found, _ = latest_checkpoint(tmp_path / "checkpoints")
+    assert found.step == 12 and found.state["in_a_row"] == 9
+
+
+def test_flags_are_read_in_time_where_they_lie_on_a_device(root, tmp_path, monkeypatch):
+    """On an accelerator the host looks every ten steps, and before each report and save."""
+    from i2i_bridge.skipping import Skips
+
+    class Elsewhere(torch.Tensor):
+        device = torch.device("meta")
+
+    state, lines = TrainState(recipe_of(root), torch.device("cpu")), []
+    skips = Skips(state, tmp_path, recipe_of(root).build_dataset("train"), lines.append, True)
+    for step in range(1, 10):
+        state.step = step
+        skips.add(torch.tensor(float(step == 4)).as_subclass(Elsewhere))
+    assert lines == [] and state.skipped == 0
+    state.step = 10
+    skips.add(torch.tensor(0.0).as_subclass(Elsewhere))
+    assert len(lines) == 1 and lines[0].startswith("step 4 skipped") and (state.skipped, state.in_a_row) == (1, 0)
+    (tmp_path / "other").write_text("")
+    silent = Skips(state, tmp_path / "other", recipe_of(root).build_dataset("train"), lines.append, True)
+    silent.add(torch.tensor(1.0))
+    assert "other" in lines[1] and "cannot be written" in lines[1]
+    Skips(state, tmp_path, recipe_of(root).build_dataset("train"), lines.append, False).add(torch.tensor(1.0))
+    assert len(lines) == 2 and state.skipped == 3
+
+
+def test_weights_that_are_not_finite_are_never_published(root, tmp_path, monkeypatch):
+    """Whatever made them so: here a hand."""
+    plain = training.training_step
+
+    def ruin(state, batch, *rest):
+        done = plain(state, batch, *rest)
+        if state.step >= 3:
+            next(iter(state.ema.parameters())).data.view(-1)[0] = math.nan
+        return done
+
+    monkeypatch.setattr(training, "training_step", ruin)
+    lines = []
+    with pytest.raises(UserError, match=r"ema's '.*' is not finite; 3 times in a row; last good step 2") as caught:
+        training.train(recipe_of(root, steps=20), tmp_path, cpu=True, report=lambda event: lines.append(str(event)))
+    assert caught.value.code == IO_ERROR
+    assert sum("training continues, last good step 2" in line for line in lines) == 2
+    assert latest_checkpoint(tmp_path / "checkpoints")[0].step == 2 and digest(tmp_path)
