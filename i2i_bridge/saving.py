@@ -5,8 +5,10 @@ from pathlib import Path
 
 from i2i_bridge.checkpoint import save_checkpoint
 from i2i_bridge.errors import UserError
-from i2i_bridge.files import IO_ERROR
+from i2i_bridge.files import IO_ERROR, write_whole
 from i2i_bridge.ranks import Ranks
+from i2i_bridge.recipe import Recipe
+from i2i_bridge.run import RECIPE_FILE
 from i2i_bridge.train_state import TrainState
 
 PATIENCE = 3
@@ -17,7 +19,8 @@ class Saver:
     """Saves a run's state from its first process; the others hear how it went.
 
     Args:
-        folder: The run's `checkpoints`.
+        folder: The run folder.
+        recipe: Of the run.
         machine: Goes into the manifest.
         report: Receives a line where a save failed.
         saved_at: The step of the checkpoint that the run goes on from.
@@ -26,12 +29,14 @@ class Saver:
     def __init__(
         self,
         folder: Path,
+        recipe: Recipe,
         ranks: Ranks,
         machine: Mapping[str, str],
         report: Callable[[str], None],
         saved_at: int | None,
     ) -> None:
-        self._folder, self._ranks, self._machine, self._report = folder, ranks, dict(machine), report
+        self._folder, self._recipe, self._ranks = folder, recipe, ranks
+        self._machine, self._report = dict(machine), report
         self.saved_at = saved_at
         self._failures = 0
 
@@ -48,7 +53,9 @@ class Saver:
         if self._ranks.is_first:
             try:
                 counters = state.counters() | {"machine": self._machine}
-                save_checkpoint(self._folder, state.step, state.parts(), counters, state.settings.keep)
+                if not (self._folder / RECIPE_FILE).is_file():  # somebody removed the folder
+                    write_whole(self._folder / RECIPE_FILE, self._recipe.to_toml().encode())
+                save_checkpoint(self._folder / "checkpoints", state.step, state.parts(), counters, state.settings.keep)
             except UserError as error:
                 problem = str(error)
         if not self._ranks.any(bool(problem)):

@@ -185,7 +185,7 @@ def _go_on(begun: _Begun, accelerator: Any, ranks: Ranks, report: Report, stop: 
     log = MetricsLog(folder, after_step=state.step, writes=ranks.is_first)
     dtype = resolve_precision(settings.precision, accelerator.device)
     done = None if begun.checkpoint is None else state.step
-    saver = Saver(folder / "checkpoints", ranks, begun.machine, report, done)
+    saver = Saver(folder, recipe, ranks, begun.machine, report, done)
     skips = Skips(state, folder, begun.dataset, report, ranks.is_first)
     window = Window()
     stopped = False

@@ -35,7 +35,7 @@ def test_a_fault_at_any_operation_leaves_a_loadable_checkpoint(scratch, keep):
 
 def test_a_second_fault_during_recovery_neither(scratch):
     count = durability.operations(scratch, 1)
-    assert durability.compound_faults(scratch, 1, range(0, count, 9), range(1, count, 11)) > 200
+    assert durability.compound_faults(scratch, 1, range(0, count, 6), range(1, count, 8)) > 100
 
 
 @pytest.mark.parametrize("keep", [0, 1, 2])

@@ -1,0 +1,228 @@
+"""A training on a disk that lets it down, and one that is asked to stop."""
+
+import errno
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from faults import FailingOS, disk
+from killing import digest, photos, recipe_of
+
+import i2i_bridge.training as training
+from i2i_bridge import files
+from i2i_bridge.checkpoint import latest_checkpoint
+from i2i_bridge.errors import UserError
+from i2i_bridge.training import train
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return photos(tmp_path_factory.mktemp("pairs"))
+
+
+class Full(FailingOS):
+    """A disk that is full for the saves of some steps."""
+
+    def __init__(self, steps, error=errno.ENOSPC):
+        super().__init__()
+        self.names, self.error = tuple(f".tmp-step-{step:08d}" for step in steps), error
+
+    def _call(self, name, real, words):
+        if name == "mkdir" and Path(words[0]).name.startswith(self.names):
+            raise OSError(self.error, os.strerror(self.error))
+        return super()._call(name, real, words)
+
+
+def trained(root, folder, system, **settings):
+    lines = []
+    with disk(system):
+        train(recipe_of(root, **settings), folder, cpu=True, report=lambda event: lines.append(str(event)))
+    return [line for line in lines if "not saved" in line]
+
+
+def test_a_save_that_fails_is_said_and_training_goes_on(root, tmp_path):
+    # kills: failures-not-forgiven
+    lines = trained(root, tmp_path / "bumpy", Full({1, 3, 4}))
+    assert len(lines) == 3 and "No space left on device (need " in lines[0]
+    assert lines[0].endswith("; training continues, there is no checkpoint yet")
+    assert lines[2].endswith("; training continues, last good step 2")
+    train(recipe_of(root), tmp_path / "smooth", cpu=True)
+    assert digest(tmp_path / "bumpy") == digest(tmp_path / "smooth")
+
+
+def test_the_third_failure_in_a_row_ends_the_run(root, tmp_path):
+    # kills: failures-forgiven-for-ever
+    with pytest.raises(UserError, match=r"Read-only file system; 3 times in a row; last good step 2") as caught:
+        trained(root, tmp_path, Full({3, 4, 5, 6}, errno.EROFS))
+    assert caught.value.code == 74
+    assert latest_checkpoint(tmp_path / "checkpoints")[0].step == 2
+
+
+def test_a_failure_of_the_last_save_is_an_error(root, tmp_path):
+    # kills: last-failure-forgiven
+    with pytest.raises(UserError, match=r"No space left .*; last good step 5") as caught:
+        trained(root, tmp_path, Full({6}))
+    assert caught.value.code == 74
+
+
+def test_a_folder_that_is_deleted_meanwhile_is_made_again(root, tmp_path):
+    def report(event):
+        if isinstance(event, training.Progress) and event.step == 3:
+            shutil.rmtree(tmp_path / "run")
+
+    train(recipe_of(root), tmp_path / "run", cpu=True, report=report)
+    train(recipe_of(root), tmp_path / "whole", cpu=True)
+    assert digest(tmp_path / "run") == digest(tmp_path / "whole")
+    assert (tmp_path / "run" / "recipe.toml").read_text() == (tmp_path / "whole" / "recipe.toml").read_text()
+
+
+def test_what_a_training_can_do_without_does_not_end_it(root, tmp_path):
+    lines = []
+
+    def report(event):
+        lines.append(str(event))
+        if isinstance(event, training.Progress) and event.step == 1:
+            for name in ("metrics.csv", "metrics.jsonl"):
+                (tmp_path / name).unlink()
+                (tmp_path / name).mkdir()
+            (tmp_path / "samples").write_text("")
+
+    train(recipe_of(root, steps=2), tmp_path, cpu=True, report=report)
+    assert sum("metrics.jsonl not written (Is a directory); training continues" in line for line in lines) == 1
+    assert sum("samples/step-00000002.png not written" in line for line in lines) == 1
+    assert latest_checkpoint(tmp_path / "checkpoints")[0].step == 2
+
+
+def test_room_is_looked_for_before_anything_is_written(root, tmp_path, monkeypatch):
+    monkeypatch.setattr("i2i_bridge.checkpoint.free_bytes", lambda folder: 1000)
+    with pytest.raises(UserError, match=r"a checkpoint needs .* and 0.001 MB are free"):
+        train(recipe_of(root), tmp_path / "run", cpu=True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_began_at_the_same_moment_keeps_its_folder(root, tmp_path, monkeypatch):
+    def late(folder, parts):
+        (folder / "step-00000001").mkdir(parents=True)
+
+    monkeypatch.setattr(training, "check_space", late)
+    with pytest.raises(UserError, match="another run has just begun there"):
+        train(recipe_of(root), tmp_path / "run", cpu=True)
+
+
+def started(root, folder, **settings):
+    """The command in a fork; its process id, once it has saved something."""
+    file = folder.with_suffix(".toml")
+    file.write_text(recipe_of(root, workers=2, **settings).to_toml())
+    pid = os.fork()
+    if pid == 0:
+        out = os.open(folder.with_suffix(".txt"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(out, 1)
+        os.dup2(out, 2)
+        code = 1
+        try:
+            from i2i_bridge.cli import main
+
+            main(["train", str(file), "--out", str(folder), "--device", "cpu"])
+        except SystemExit as ended:
+            code = ended.code
+        finally:
+            os._exit(code)
+    return pid
+
+
+def until(condition, seconds=60):
+    limit = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < limit, "too long"
+        time.sleep(0.02)
+
+
+def children(pid):
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="no /proc here")
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGUSR1"])
+def test_a_signal_to_every_process_of_a_job_saves_and_the_same_command_goes_on(root, tmp_path, name):
+    """As a scheduler sends it, to the workers as well; they do not care, and are gone in the end.
+
+    kills: workers-heed-signals
+    """
+    number, folder = getattr(signal, name), tmp_path / "run"
+    pid = started(root, folder, steps=400, save_every=100)
+    until(lambda: (folder / "metrics.csv").exists())
+    workers = children(pid)
+    assert len(workers) == 2
+    for process in (*workers, pid):
+        os.kill(process, number)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 75
+    said = folder.with_suffix(".txt").read_text()
+    assert said.count("stopping after this step") == 1 and "the same command goes on" in said, said
+    assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
+    step = latest_checkpoint(folder / "checkpoints")[0].step
+    assert 0 < step < 400
+    lines = []
+    recipe = recipe_of(root, steps=step + 1)
+    train(recipe, folder, cpu=True, report=lambda event: lines.append(str(event)))
+    assert f"at step {step} of" in lines[0]
+
+
+def test_the_second_signal_ends_at_once(root, tmp_path, monkeypatch):
+    """kills: second-signal-waits"""
+    folder = tmp_path / "run"
+    plain = training.training_step
+
+    def slow(state, *rest):
+        if state.step == 3:
+            time.sleep(60)
+        return plain(state, *rest)
+
+    monkeypatch.setattr(training, "training_step", slow)
+    pid = started(root, folder)
+    until(lambda: (folder / "checkpoints" / "step-00000003").exists())
+    os.kill(pid, signal.SIGTERM)
+    until(lambda: "stopping after this step" in folder.with_suffix(".txt").read_text())
+    began = time.monotonic()
+    os.kill(pid, signal.SIGTERM)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 128 + signal.SIGTERM
+    assert time.monotonic() - began < 5
+    assert latest_checkpoint(folder / "checkpoints")[0].step == 3
+
+
+def test_a_worker_that_is_stuck_is_reaped(root):
+    """Deaf to signals as workers are, and in the middle of a file that never comes."""
+    from i2i_bridge.data.loading import training_batches
+
+    data = recipe_of(root).build_dataset("train")
+    plain = data._item
+
+    def stuck(item, draw):
+        if draw[0] >= 8:
+            time.sleep(600)
+        return plain(item, draw)
+
+    data._item = stuck
+    batches = training_batches(data, 4, workers=1)
+    next(batches)
+    began = time.monotonic()
+    batches.close()
+    assert time.monotonic() - began < 30 and not [pid for pid in children(os.getpid()) if _is_worker(pid)]
+
+
+def _is_worker(pid):
+    return "Z" in Path(f"/proc/{pid}/stat").read_text().split(")")[1][:3]
+
+
+def test_files_written_by_a_killed_start_are_swept(root, tmp_path):
+    # kills: leftovers-stay
+    train(recipe_of(root, steps=1), tmp_path, cpu=True)
+    (tmp_path / "checkpoints" / ".tmp-step-00000002-99").mkdir()
+    for file in (tmp_path / ".recipe.toml.99.part", tmp_path / "samples" / ".a.png.99.part"):
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("half")
+    train(recipe_of(root, steps=2), tmp_path, cpu=True)
+    left = [path.name for path in tmp_path.rglob(".*") if path.name != files.LOCK_FILE]
+    assert left == []
