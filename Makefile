@@ -3,13 +3,15 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help demo test lint mutants clean
+.PHONY: help demo test lint mutants soak coverage clean
 
 help:
 	@echo "make demo     train a small bridge, a regression and Pix2pix on real photos and compare them -> runs/demo/report/index.html"
 	@echo "make test     run the tests"
 	@echo "make lint     ruff format and check, mypy"
 	@echo "make mutants  plant each known mistake and show that the tests catch it"
+	@echo "make soak     the long reliability tests: faults, kills, flipped bits, ranks, leaks (docs/reliability.md)"
+	@echo "make coverage branch coverage of what writes, resumes and joins processes"
 	@echo "make clean    remove .venv and runs/demo"
 
 # The set-up runs again only when a pinned version or a dependency changes.
@@ -37,6 +39,15 @@ lint: $(READY)
 
 mutants: $(READY)
 	$(BIN)/python tests/mutants.py
+
+soak: $(READY)
+	$(BIN)/python tests/soak.py
+
+# Of the files on which a run's life depends; it must be whole.
+coverage: $(READY)
+	$(BIN)/coverage run --branch --data-file .venv/.coverage --include "i2i_bridge/files.py,i2i_bridge/checkpoint.py,i2i_bridge/ranks.py,i2i_bridge/saving.py,i2i_bridge/skipping.py,i2i_bridge/machine.py,i2i_bridge/metrics_log.py" \
+		-m pytest tests/test_files.py tests/test_checkpoint.py tests/test_ranks.py tests/test_saving.py tests/test_skipping.py tests/test_resuming.py
+	$(BIN)/coverage report --data-file .venv/.coverage --show-missing --fail-under 100
 
 clean:
 	rm -rf .venv runs/demo

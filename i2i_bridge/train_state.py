@@ -105,21 +105,22 @@ class TrainState:
         if not self.on_host:
             self._average_unless(bad)
 
+    def _decay(self) -> float:
+        return min(self.settings.ema_decay, (1 + self.step) / (10 + self.step))
+
     def _average(self) -> None:
-        decay = min(self.settings.ema_decay, (1 + self.step) / (10 + self.step))
-        average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+        average = get_ema_multi_avg_fn(self._decay())  # type: ignore[no-untyped-call]
         with torch.no_grad():
             average(list(self.ema.parameters()), list(self.network.parameters()), self.step)
         self._take_buffers()
 
     def _average_unless(self, bad: Tensor) -> None:
         """The same with a weight of 0 for a skipped step, decided on the device."""
-        decay = min(self.settings.ema_decay, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
             kept: list[Tensor] = list(self.ema.parameters())
             new: list[Tensor] = list(self.network.parameters())
             change = torch._foreach_sub(new, kept)
-            torch._foreach_mul_(change, (1 - decay) * (1 - bad))
+            torch._foreach_mul_(change, (1 - self._decay()) * (1 - bad))
             torch._foreach_add_(kept, change)
         self._take_buffers()
 

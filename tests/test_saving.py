@@ -4,6 +4,7 @@ import errno
 import os
 import shutil
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -121,6 +122,7 @@ def started(root, folder, **settings):
         out = os.open(folder.with_suffix(".txt"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(out, 1)
         os.dup2(out, 2)
+        sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)  # not the one that pytest keeps
         code = 1
         try:
             from i2i_bridge.cli import main
@@ -133,7 +135,7 @@ def started(root, folder, **settings):
     return pid
 
 
-def until(condition, seconds=60):
+def until(condition, seconds=120):
     limit = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < limit, "too long"
