@@ -43,11 +43,15 @@ mutants: $(READY)
 soak: $(READY)
 	$(BIN)/python tests/soak.py
 
-# Of the files on which a run's life depends; it must be whole.
+# Of what writes, resumes and joins processes: every branch.
+LIFELINES := i2i_bridge/files.py,i2i_bridge/checkpoint.py,i2i_bridge/ranks.py,i2i_bridge/saving.py,i2i_bridge/skipping.py,i2i_bridge/machine.py,i2i_bridge/metrics_log.py,i2i_bridge/resuming.py
+
 coverage: $(READY)
-	$(BIN)/coverage run --branch --data-file .venv/.coverage --include "i2i_bridge/files.py,i2i_bridge/checkpoint.py,i2i_bridge/ranks.py,i2i_bridge/saving.py,i2i_bridge/skipping.py,i2i_bridge/machine.py,i2i_bridge/metrics_log.py" \
-		-m pytest tests/test_files.py tests/test_checkpoint.py tests/test_ranks.py tests/test_saving.py tests/test_skipping.py tests/test_resuming.py
-	$(BIN)/coverage report --data-file .venv/.coverage --show-missing --fail-under 100
+	mkdir -p .venv/coverage
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest tests/test_files.py tests/test_checkpoint.py tests/test_ranks.py tests/test_saving.py tests/test_skipping.py tests/test_resuming.py tests/test_training.py
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report --include "$(LIFELINES)" --show-missing --fail-under 100
 
 clean:
 	rm -rf .venv runs/demo

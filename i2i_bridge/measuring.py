@@ -13,6 +13,7 @@ import os
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,9 @@ ALL_PICTURES, SOME_PICTURES = 256, 64
 """All images are kept as PNG for people where there are no more than this; else the first few."""
 LIST_FILE = "list.txt"
 """The user's list of images, kept beside the numbers."""
+
+PATIENCE = 1800
+"""Seconds that processes wait for the slowest of them."""
 
 Report = Callable[[int, int], None]
 
@@ -107,7 +111,8 @@ def processes(*, cpu: bool = False) -> Processes:
     from accelerate import PartialState
 
     # Without a GPU and without being told, accelerate takes each process for the only one.
-    state = PartialState(cpu=cpu or not torch.cuda.is_available())
+    patience = timedelta(seconds=PATIENCE)
+    state = PartialState(cpu=cpu or not torch.cuda.is_available(), timeout=patience)
     if int(state.num_processes) != wanted:
         raise UserError(f"{wanted} processes were started, but accelerate sees {state.num_processes}")
     return Processes(int(state.process_index), wanted)

@@ -125,7 +125,9 @@ def _tests(*names):
 
 def state(scratch, share):
     """Every tensor and counter of a state, lost and changed."""
-    return "every part of the state: " + _tests("tests/test_resuming.py", "-k", "every_part")
+    return "every part of the state, and the stream under fork, spawn and forkserver: " + _tests(
+        "tests/test_resuming.py", "-k", "every_part or stream"
+    )
 
 
 def ranks(scratch, share):

@@ -1,5 +1,7 @@
 """Killed and resumed, a run ends with the same bits; and every part of its state is needed for that."""
 
+import hashlib
+import multiprocessing
 import os
 import random
 import shutil
@@ -11,6 +13,7 @@ from accelerate import Accelerator
 from killing import VARIANTS, digest, digest_of, kill_and_resume, photos, recipe_of
 
 from i2i_bridge.checkpoint import Checkpoint, latest_checkpoint
+from i2i_bridge.data.loading import training_batches
 from i2i_bridge.errors import UserError
 from i2i_bridge.machine import promise
 from i2i_bridge.stepping import training_step
@@ -34,6 +37,30 @@ def test_killed_anywhere_a_run_ends_with_the_same_bits(root, tmp_path, variant):
     assert digest(tmp_path / "killed") == digest(tmp_path / "whole")
     rows = [line.split(",")[0] for line in (tmp_path / "killed" / "metrics.csv").read_text().splitlines()]
     assert rows == ["step", "1", "2", "3", "4", "5", "6"]
+
+
+def stream(root, workers, start, steps=4):
+    """SHA-256 of all that a training sees."""
+    data, total = recipe_of(root).build_dataset("train"), hashlib.sha256()
+    batches = training_batches(data, 4, start_step=start, workers=workers)
+    for _ in range(steps):
+        for name, value in sorted(next(batches).items()):
+            total.update(f"{name}".encode())
+            total.update(value.numpy().tobytes() if isinstance(value, torch.Tensor) else repr(value).encode())
+    batches.close()
+    return total.hexdigest()
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"] if os.environ.get("I2I_SOAK") else ["fork"])
+def test_the_stream_is_the_same_for_any_workers_however_they_start(root, method):
+    """Ids, cuts, mirrors and degradations; `make soak` starts workers in all three ways."""
+    before = multiprocessing.get_start_method()
+    multiprocessing.set_start_method(method, force=True)
+    try:
+        assert len({stream(root, workers, 3) for workers in (0, 1, 2, 4)}) == 1
+    finally:
+        multiprocessing.set_start_method(before, force=True)
+    assert stream(root, 0, 3) != stream(root, 0, 4)
 
 
 def test_saving_at_every_step_changes_nothing(root, tmp_path):
