@@ -347,7 +347,7 @@ def test_a_plugin_brings_a_dataset_and_a_degradation(call, workplace):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_and_the_same_command_goes_on(workplace, number):
     """A real process group with data workers, a real signal: exit code 75, a checkpoint, and a resume."""
-    # kills: workers-in-the-group
+    # kills: workers-heed-signals
     import time
 
     command = [

@@ -1,7 +1,6 @@
 """From items to batches: decode, cut, degrade, collate; every draw keyed by (seed, purpose, sample)."""
 
 import multiprocessing
-import os
 import signal
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -283,11 +282,9 @@ def _collate(items: list[dict[str, Any] | UserError]) -> dict[str, Any] | UserEr
     return batch
 
 
-def _apart(worker: int) -> None:
+def _deaf(worker: int) -> None:
     # Terminals signal a whole process group, schedulers every process of a job: the training process alone decides
     # when to stop, and saves first.
-    if hasattr(os, "setpgid"):
-        os.setpgid(0, 0)
     for name in STOP_SIGNALS:
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
@@ -319,7 +316,7 @@ def training_batches(
         batch_sampler=_Batches(batch_size, start_step, rank, world_size),
         num_workers=workers,
         collate_fn=_collate,
-        worker_init_fn=_apart,
+        worker_init_fn=_deaf,
         pin_memory=torch.cuda.is_available(),
         persistent_workers=workers > 0,
         # The loader draws its workers' base seed from somewhere; no sample uses it.
