@@ -203,7 +203,7 @@ def scan(stream: BinaryIO) -> None:
             count += 1
             if opcode.name == "GLOBAL" and argument not in GLOBALS:
                 raise Refused(f"holds more than tensors ({str(argument)[:60]!r}), which is refused: it may be code")
-            if opcode.name not in OPCODES:
+            if opcode.name not in OPCODES or (opcode.name == "PROTO" and argument != 2):
                 raise Refused(f"holds more than tensors (opcode {opcode.name}), which is refused: it may be code")
             if opcode.name == "LONG1" and isinstance(argument, int) and argument.bit_length() > 80:
                 raise Refused("holds a number beyond 80 bits, which no file of tensors needs")
