@@ -323,3 +323,11 @@ def test_a_manifest_s_names_stay_in_their_folder(name, tmp_path):
     with pytest.raises(UserError) as caught:
         load_run(folder, device="cpu")
     assert str(step) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_each_is_refused_in_this_process_too(tmp_path):
+    """What the child does, step by step: the scan and the loader raise nothing but `Refused`."""
+    for file in hostile.attacks(tmp_path, tmp_path / "canary"):
+        with pytest.raises(pt_child.Refused):
+            pt_child.load(str(file), "state dict", pt_child.examine(str(file)))
+    assert not (tmp_path / "canary").exists()

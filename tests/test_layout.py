@@ -21,7 +21,8 @@ ROOMS = [
     "metrics", "settings", "protocols", "recipe", "methods", "checkpoint", "metrics_log", "run", "importing",
     "train_state", "stepping", "training", "results", "records", "scoring", "subjects", "measuring", "evaluation",
     "restoring", "degrading", "tabulating", "comparing", "pictures", "sheets", "figures", "gallery", "publishing",
-    "page", "report", "inspecting", "checking", "registering", "doctor", "selftest", "catalogue", "console", "jobs",
+    "page", "report", "inspecting", "checking", "registering", "doctor", "bench", "selftest",
+    "catalogue", "console", "jobs",
     "cli_options", "cli_compare", "cli_data", "cli_evaluate", "cli_import", "cli_weights", "cli",
 ]  # fmt: skip
 ONLY_IN = {

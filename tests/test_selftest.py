@@ -6,15 +6,17 @@ import os
 import pytest
 import torch
 
+from i2i_bridge import bench as toys
 from i2i_bridge import selftest
+from i2i_bridge.bench import Bench, Failed, differing
 from i2i_bridge.cli import main
 from i2i_bridge.errors import UserError
-from i2i_bridge.selftest import Bench, Failed, differing, run_checks
+from i2i_bridge.selftest import run_checks
 
 
 @pytest.fixture
 def bench(tmp_path):
-    return Bench(tmp_path, "quick")
+    return Bench(tmp_path, full=False)
 
 
 def test_what_is_here_holds(tmp_path, capsys):
@@ -90,6 +92,7 @@ def test_damage_and_numbers_that_go_unnoticed(bench, monkeypatch):
     monkeypatch.setattr(selftest, "latest_checkpoint", lambda folder: (None, []))
     with pytest.raises(Failed, match="unnoticed"):
         selftest.check_damage(bench)
+    monkeypatch.setattr(toys, "latest_checkpoint", lambda folder: (None, []))
     with pytest.raises(Failed, match="no checkpoint"):
         bench.state("again")
     monkeypatch.setattr(Bench, "trained", lambda self, name, **settings: {})
