@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help demo test lint mutants soak coverage clean
+.PHONY: help demo test lint mutants soak fuzz coverage clean
 
 help:
 	@echo "make demo     train a small bridge, a regression and Pix2pix on real photos and compare them -> runs/demo/report/index.html"
@@ -12,6 +12,7 @@ help:
 	@echo "make mutants  plant each known mistake and show that the tests catch it"
 	@echo "make soak     the long reliability tests: faults, kills, flipped bits, ranks, leaks (docs/reliability.md)"
 	@echo "make coverage branch coverage of what writes, resumes and joins processes"
+	@echo "make fuzz     170,000 mutated images, checkpoints, recipes and cards; about 20 minutes"
 	@echo "make clean    remove .venv and runs/demo"
 
 # The set-up runs again only when a pinned version or a dependency changes.
@@ -52,6 +53,9 @@ coverage: $(READY)
 	$(BIN)/coverage run -m pytest tests/test_files.py tests/test_checkpoint.py tests/test_ranks.py tests/test_saving.py tests/test_skipping.py tests/test_resuming.py tests/test_training.py
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --include "$(LIFELINES)" --show-missing --fail-under 100
+
+fuzz: $(READY)
+	$(BIN)/python tests/fuzz.py
 
 clean:
 	rm -rf .venv runs/demo

@@ -1,7 +1,6 @@
 """Looking at every image of a dataset before training does: all problems in one pass."""
 
 import os
-import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from i2i_bridge.errors import UserError
 from i2i_bridge.inspecting import Facts, facts_of, verdicts
 from i2i_bridge.recipe import Recipe, is_recipe_name, load_recipe, recipe_file, recipe_names, toml_value
 from i2i_bridge.settings import DataSettings
+from i2i_bridge.toml_file import read_toml
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def _card(what: str, settings: list[str], plain: bool) -> Card | None:
     if plain:
         return None if _is_folder(what) else load_card(what)
     # As written: a loaded recipe has taken a user's own card in.
-    written = tomllib.loads(recipe_file(what).read_text(encoding="utf-8")).get("data", {}).get("card")
+    written = read_toml(recipe_file(what)).get("data", {}).get("card")
     given = [text.removeprefix("data.card=") for text in settings if text.startswith("data.card=")]
     name = toml_value(given[-1]) if given else written
     return load_card(str(name)) if name else None

@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -289,6 +289,41 @@ def doctor() -> None:
     if problems:
         raise typer.Exit(2)
     console.say("no problem found")
+
+
+@app.command()
+def selftest(
+    level: Annotated[
+        Literal["quick", "full"],
+        typer.Option("--level", help="quick: under a minute. full: more kills, a few minutes."),
+    ] = "quick",
+    folder: Annotated[
+        Path, typer.Option("--dir", metavar="PATH", help="Where runs would lie: that disk is tested.")
+    ] = Path(),
+    file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the findings here, too.")] = None,
+) -> None:
+    """Try the promises on this machine: resume after a kill, flush and lock on this disk, same bits, two processes."""
+    import json
+
+    from i2i_bridge.doctor import examine
+    from i2i_bridge.selftest import run_checks
+
+    findings = []
+    for finding in run_checks(level, folder):
+        findings.append(finding)
+        console.say(
+            f"{'ok' if finding.passed else 'FAILED':7}{finding.name:20}{finding.seconds:6.1f} s  {finding.detail}"
+        )
+    failed = [finding.name for finding in findings if not finding.passed]
+    if file is not None:
+        facts, problems = examine()
+        said = {"level": level, "passed": not failed, "checks": [finding.row() for finding in findings]}
+        write_whole(file, (json.dumps(said | {"machine": facts, "problems": problems}, indent=1) + "\n").encode())
+    console.say(
+        f"{len(findings) - len(failed)} of {len(findings)} hold" + (f"; not: {', '.join(failed)}" if failed else "")
+    )
+    if failed:
+        raise typer.Exit(1)
 
 
 def main(arguments: list[str] | None = None) -> None:

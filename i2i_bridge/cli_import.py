@@ -30,3 +30,26 @@ def pix2pix(
     is_one = chosen_recipe(recipe, None, None).method["name"] == "pix2pix"
     import_pix2pix(file, chosen_recipe(recipe, settings, None if is_one else "pix2pix"), out)
     console.say(f"wrote {out}; restore with: i2i-bridge restore {out} IN OUT")
+
+
+@app.command()
+def i2sb(
+    file: Annotated[Path, typer.Argument(metavar="FILE.pt", help="A checkpoint of the official code, latest.pt.")],
+    settings: Overrides = None,
+    recipe: Annotated[
+        str, typer.Option("--recipe", metavar="RECIPE", help="What it was trained on, such as jpeg-5.")
+    ] = ...,  # type: ignore[assignment]
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The run folder.")] = ...,  # type: ignore[assignment]
+    plugin: Plugins = None,
+) -> None:
+    """A checkpoint of the official I2SB code, with the schedule that it was trained with (process official-grid).
+
+    The file is read in a process of its own and cannot run code; options.pkl beside it is never opened. The run
+    restores and is evaluated like a trained one, but cannot be trained on.
+    """
+    load_plugins(plugin)
+    from i2i_bridge.importing import import_i2sb, released
+    from i2i_bridge.recipe import load_recipe
+
+    import_i2sb(file, load_recipe(recipe, settings or [], released), out)
+    console.say(f"wrote {out}; restore with: i2i-bridge restore {out} IN OUT")

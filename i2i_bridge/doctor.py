@@ -1,9 +1,11 @@
-"""What is installed, and what is wrong with it."""
+"""What is installed, and what is wrong or risky with it."""
 
 import importlib.metadata
 import os
 import platform
 import shutil
+import sys
+import tempfile
 from pathlib import Path
 
 PACKAGES = (
@@ -20,6 +22,19 @@ PACKAGES = (
     "torchmetrics",
     "torch-fidelity",
 )
+OPENCVS = (
+    "opencv-python",
+    "opencv-python-headless",
+    "opencv-contrib-python",
+    "opencv-contrib-python-headless",
+)
+"""All bring the folder cv2: the one installed last overwrites the others' files."""
+SAFE = {
+    "torch": ((2, 10), "loading files with weights_only can run code before it (CVE-2025-32434, CVE-2026-24747)"),
+    "pillow": ((12, 3), "13 holes in decoders were closed in it"),
+    "safetensors": ((0, 4, 5), "it is the oldest that was tried"),
+}
+"""Oldest versions without known holes, and why."""
 
 
 def examine() -> tuple[dict[str, str], list[str]]:
@@ -32,16 +47,44 @@ def examine() -> tuple[dict[str, str], list[str]]:
         except importlib.metadata.PackageNotFoundError:
             facts[package] = "missing"
             problems.append(f"{package} is not installed; run: pip install {package}")
+    for package, (least, why) in SAFE.items():
+        if facts.get(package, "missing") != "missing" and _numbers(facts[package]) < least:
+            wanted = ".".join(map(str, least))
+            problems.append(f"{package} {facts[package]} is older than {wanted}: {why}; run: pip install -U {package}")
+    _check_opencv(problems)
     facts |= _devices(problems)
     _check_torchvision(problems)
-    facts["free disk here"] = f"{shutil.disk_usage(Path.cwd()).free / 1e9:.1f} GB"
-    if shutil.disk_usage(Path.cwd()).free < 2e9:
-        problems.append("less than 2 GB of free disk in this folder: checkpoints may not fit")
-    folder = os.environ.get("I2I_WEIGHTS_DIR")
-    facts["I2I_WEIGHTS_DIR"] = folder or "not set (LPIPS, FID, KID and accuracy are skipped)"
-    if folder and not Path(folder).is_dir():
-        problems.append(f"I2I_WEIGHTS_DIR={folder}: no such folder")
+    _check_augmentation(problems)
+    _check_places(facts, problems)
+    _check_start_method(facts, problems)
     return facts, problems
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    found = []
+    for part in version.split("+")[0].split("."):
+        digits = "".join(c for c in part if c.isdigit())
+        if not digits:
+            break
+        found.append(int(digits))
+    return tuple(found)
+
+
+def _check_opencv(problems: list[str]) -> None:
+    there = [name for name in OPENCVS if _installed(name)]
+    if len(there) > 1:
+        problems.append(
+            f"{' and '.join(there)} are both installed and overwrite each other's files; keep one: "
+            f"pip uninstall {' '.join(there)}, then pip install {there[-1]}"
+        )
+
+
+def _installed(package: str) -> bool:
+    try:
+        importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def _devices(problems: list[str]) -> dict[str, str]:
@@ -60,8 +103,6 @@ def _devices(problems: list[str]) -> dict[str, str]:
     if device.type == "cpu":
         facts["cuda"] = "none"
     facts["precision 'auto'"] = "bf16" if resolve_precision("auto", device) == torch.bfloat16 else "fp32"
-    if tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2]) < (2, 10):
-        problems.append(f"torch {torch.__version__} is older than 2.10")
     return facts
 
 
@@ -77,3 +118,53 @@ def _check_torchvision(problems: list[str]) -> None:
             f"torch and torchvision do not fit ({' '.join(str(error).split())[:120]}); "
             "reinstall both together: pip install --force-reinstall torch torchvision"
         )
+
+
+def _check_augmentation(problems: list[str]) -> None:
+    """Crops must be a function of the seed that each sample is given; albumentations' own repeat (its issue 2473)."""
+    try:
+        import numpy as np
+
+        from i2i_bridge.data.transforms import Geometry
+
+        pixels = np.arange(24 * 24, dtype=np.uint8).reshape(24, 24, 1).repeat(3, axis=2)
+        geometry = Geometry(8, resize="none", crop="random", flip=True)
+        drawn = [geometry({"x_0": pixels}, seed)["x_0"].tobytes() for seed in (1, 2, 3, 4, 1)]
+    except Exception as error:
+        problems.append(f"albumentations does not work ({' '.join(str(error).split())[:120]}); reinstall it")
+        return
+    if drawn[0] != drawn[4] or len(set(drawn)) < 3:
+        problems.append("albumentations does not heed the seed of a sample: augmentation repeats; reinstall 2.0.8")
+
+
+def _check_places(facts: dict[str, str], problems: list[str]) -> None:
+    free = shutil.disk_usage(Path.cwd()).free
+    facts["free disk here"] = f"{free / 1e9:.1f} GB"
+    if free < 2e9:
+        problems.append("less than 2 GB of free disk in this folder: checkpoints may not fit")
+    folder = os.environ.get("I2I_WEIGHTS_DIR")
+    facts["I2I_WEIGHTS_DIR"] = folder or "not set (LPIPS, FID, KID and accuracy are skipped)"
+    if folder and not Path(folder).is_dir():
+        problems.append(f"I2I_WEIGHTS_DIR={folder}: no such folder")
+    from i2i_bridge.data.index import cache_folder
+
+    cache = cache_folder()
+    facts["cache"] = str(cache)
+    there = next(parent for parent in (cache, *cache.parents) if parent.exists())
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        problems.append(
+            f"{cache}: the cache cannot be written ({error.strerror}), so large folders are listed at each start; "
+            "set I2I_CACHE_DIR to a folder of yours"
+        )
+
+
+def _check_start_method(facts: dict[str, str], problems: list[str]) -> None:
+    import multiprocessing
+
+    method = multiprocessing.get_start_method(allow_none=True) or multiprocessing.get_all_start_methods()[0]
+    facts["start method"] = method
+    if method == "fork" and sys.platform == "darwin":
+        problems.append("data workers are forked, which crashes on macOS: unset what chose 'fork'")

@@ -5,11 +5,12 @@ code, so an untouched image comes back bit for bit. Images of any number of chan
 """
 
 import io
+import math
 import os
+import stat
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from i2i_bridge.files import write_whole
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".npy"})
 EXIF_ORIENTATION = 0x0112
+NPY = b"\x93NUMPY"
 MAX_PIXELS = 64_000_000
 """Larger images are refused from their header, before they are decoded."""
 
@@ -44,7 +46,8 @@ class Picture:
 def list_images(folder: Path) -> tuple[list[str], list[str]]:
     """Relative paths of all images below a folder, sorted, and of all folders that were looked into.
 
-    Hidden files and links that lead out of the folder are left out; links to folders are not followed.
+    Hidden files, what is no plain file and links that lead out of the folder are left out; links to folders are not
+    followed.
 
     Raises:
         UserError: A folder cannot be listed.
@@ -63,12 +66,19 @@ def list_images(folder: Path) -> tuple[list[str], list[str]]:
                     if entry.is_dir(follow_symlinks=False):
                         waiting.append(f"{inside}{name}/")
                     elif name[name.rfind(".") :].lower() in IMAGE_SUFFIXES and (
-                        not entry.is_symlink() or (entry.is_file() and Path(entry.path).resolve().is_relative_to(root))
+                        entry.is_file(follow_symlinks=False) or _leads_inside(entry, root)
                     ):
                         found.append(inside + name)
         except OSError as error:
             raise UserError(f"{folder / inside}: cannot be listed ({error.strerror})") from error
     return sorted(found), folders
+
+
+def _leads_inside(entry: "os.DirEntry[str]", root: Path) -> bool:
+    try:
+        return entry.is_file() and Path(entry.path).resolve().is_relative_to(root)
+    except OSError:  # a loop of links
+        return False
 
 
 def find_images(folder: Path) -> list[Path]:
@@ -87,43 +97,31 @@ def read_picture(path: Path | str, data: bytes | None = None) -> Picture:
         UserError: The file is missing, not one of PNG, JPEG, WebP, BMP, TIFF, NPY, damaged, too large, or of a mode
             without a documented meaning here (`from_pil`).
     """
-    if str(path)[-4:].lower() == ".npy" if data is None else data.startswith(b"\x93NUMPY"):
-        return _read_array(Path(path), data)
     try:
+        if data is None and not stat.S_ISREG(Path(path).stat().st_mode):
+            raise UserError(f"{path}: is not a file" if Path(path).exists() else f"{path}: no such file")
+        if str(path)[-4:].lower() == ".npy" if data is None else data.startswith(NPY):
+            return _read_array(Path(path), data)
         source = path if data is None else io.BytesIO(data)
-        with warnings.catch_warnings(), Image.open(source, formats=FORMATS) as image:
-            # Pillow only warns where a file is odd; the size is checked here instead.
-            warnings.simplefilter("ignore")
+        # Pillow only warns where a file is odd; the size is checked here instead.
+        with warnings.catch_warnings(action="ignore"), Image.open(source, formats=FORMATS) as image:
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise _too_large(Path(path), width, height)
-            if _is_deep_colour(image):
-                return _read_deep_colour(Path(path), image, data)
-            frames = int(getattr(image, "n_frames", 1))
+            deep = _is_deep_colour(image)
+            frames = 1 if deep else int(getattr(image, "n_frames", 1))
             image.load()
-            picture = from_pil(image)
+            picture = _read_deep_colour(Path(path), image, data) if deep else from_pil(image)
             return picture if frames == 1 else replace(picture, frames=frames)
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file") from error
-    except IsADirectoryError as error:
-        raise UserError(f"{path}: is a folder, not an image") from error
     except UserError as error:
         raise UserError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
     except Image.DecompressionBombError as error:
         raise UserError(f"{path}: too many pixels to be read") from error
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        EOFError,
-        MemoryError,
-        IndexError,
-        KeyError,
-        TypeError,
-        OverflowError,
-    ) as error:
-        # Pillow's decoders raise all of these for damaged files.
-        raise UserError(f"{path}: not a readable image ({type(error).__name__}: {error})") from error
+    except Exception as error:  # decoders raise a dozen types for damaged files, and each library others
+        reason = " ".join(str(error).split())[:100]
+        raise UserError(f"{path}: not a readable image ({type(error).__name__}: {reason})") from error
 
 
 def _too_large(path: Path, width: int, height: int) -> UserError:
@@ -131,22 +129,24 @@ def _too_large(path: Path, width: int, height: int) -> UserError:
 
 
 def _read_array(path: Path, data: bytes | None) -> Picture:
-    try:
-        # Mapped, so that a wrong shape is refused before anything large is read. Never pickled objects.
-        mode: Literal["r"] | None = "r" if data is None else None
-        array = np.load(path if data is None else io.BytesIO(data), mmap_mode=mode, allow_pickle=False)
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file") from error
-    except (OSError, ValueError, EOFError, SyntaxError, MemoryError) as error:
-        raise UserError(
-            f"{path}: not a readable array ({type(error).__name__}: {' '.join(str(error).split())})"
-        ) from error
-    if array.ndim in (2, 3) and array.shape[0] * array.shape[1] > MAX_PIXELS:
-        raise _too_large(path, array.shape[1], array.shape[0])
-    try:
-        return from_array(array)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
+    # Not np.load: that also opens archives and pickles, and believes the header.
+    with warnings.catch_warnings(action="ignore"), path.open("rb") if data is None else io.BytesIO(data) as stream:
+        version = np.lib.format.read_magic(stream)
+        readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        if version not in readers:
+            raise UserError(f"an array of version {version}; 1.0 and 2.0 are read")
+        shape, by_columns, dtype = readers[version](stream)
+        if len(shape) in (2, 3) and shape[0] * shape[1] > MAX_PIXELS:
+            raise _too_large(path, shape[1], shape[0])
+        _check_array(shape, dtype)
+        size = math.prod(shape) * dtype.itemsize
+        begin = stream.tell()
+        there = stream.seek(0, os.SEEK_END) - begin
+        if there != size:
+            raise UserError(f"holds {there} bytes of pixels, and its header says {size}")
+        stream.seek(begin)
+        array = np.frombuffer(stream.read(size), dtype).reshape(shape, order="F" if by_columns else "C")
+    return from_array(array)
 
 
 def _is_deep_colour(image: Image.Image) -> bool:
@@ -155,11 +155,12 @@ def _is_deep_colour(image: Image.Image) -> bool:
 
 
 def _read_deep_colour(path: Path, image: Image.Image, data: bytes | None) -> Picture:
+    """All bits of an image that Pillow has decoded already: OpenCV would fill what is missing from a damaged one."""
     import cv2
 
     encoded = np.fromfile(path, np.uint8) if data is None else np.frombuffer(data, np.uint8)
     array = cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED)
-    if array is None or array.dtype != np.uint16 or array.ndim != 3:
+    if array is None or array.dtype != np.uint16 or array.ndim != 3 or array.shape[1::-1] != image.size:
         raise UserError(f"{path}: not a readable 16-bit image")
     array = _upright(array, image.getexif().get(EXIF_ORIENTATION, 1))
     alpha = array[..., 3].copy() if array.shape[2] == 4 else None
@@ -182,14 +183,18 @@ def from_array(array: np.ndarray) -> Picture:
     Raises:
         UserError: Another shape or type, or values that are not finite.
     """
-    if array.ndim not in (2, 3) or 0 in array.shape:
-        raise UserError(f"an array of shape {array.shape}; an image is (height, width) or (height, width, channels)")
-    if array.dtype not in (np.uint8, np.uint16, np.float16, np.float32, np.float64):
-        raise UserError(f"an array of {array.dtype}; images are uint8, uint16 or float")
+    _check_array(array.shape, array.dtype)
     pixels = np.array(array, dtype=array.dtype if array.dtype.kind == "u" else np.float32)
     if not np.isfinite(pixels).all():
         raise UserError("holds values that are not finite")
     return Picture(pixels if pixels.ndim == 3 else pixels[..., None])
+
+
+def _check_array(shape: tuple[int, ...], dtype: np.dtype) -> None:
+    if len(shape) not in (2, 3) or min(shape) < 1:
+        raise UserError(f"an array of shape {shape}; an image is (height, width) or (height, width, channels)")
+    if dtype not in (np.uint8, np.uint16, np.float16, np.float32, np.float64):
+        raise UserError(f"an array of {str(dtype)[:40]}; images are uint8, uint16 or float")
 
 
 def from_pil(image: Image.Image) -> Picture:

@@ -1,16 +1,22 @@
 """Weights that others trained, taken into a run folder."""
 
 from pathlib import Path
+from typing import Any
 
-import torch
 from torch import Tensor
 
 from i2i_bridge.checkpoint import save_checkpoint
 from i2i_bridge.errors import UserError
 from i2i_bridge.files import write_whole
+from i2i_bridge.foreign import read_pt
 from i2i_bridge.networks.pix2pix import Pix2pixUNet, from_official
 from i2i_bridge.recipe import Recipe
 from i2i_bridge.run import RECIPE_FILE, load_weights
+
+PREFIX = "diffusion_model."
+"""Of the network's names in the official I2SB code's checkpoints."""
+RELEASED = {"i2sb": "official-grid", "ot-ode": "official-grid-ode"}
+"""Our process -> the released code's own tables of it."""
 
 
 def import_pix2pix(file: Path, recipe: Recipe, folder: Path) -> None:
@@ -26,31 +32,75 @@ def import_pix2pix(file: Path, recipe: Recipe, folder: Path) -> None:
         UserError: The file is no such generator, holds code, or the recipe's network is another; or the folder holds a
             run already.
     """
-    if (folder / RECIPE_FILE).exists() or (folder / "checkpoints").exists():
-        raise UserError(f"{folder} holds a run already; choose another --out")
+    _check_free(folder)
     network = recipe.build_network()
     if not isinstance(network, Pix2pixUNet):
         raise UserError(f"recipe '{recipe.name}': its network is '{recipe.network['name']}', not 'pix2pix-unet'")
-    stored = _stored(file)
+    stored = read_pt(file)
     try:
         load_weights(network, from_official(network, stored), str(file))
     except UserError as error:
         raise UserError(f"{file}: {error}") from error
     weights = network.state_dict()
-    state = {"imported": file.name}
-    save_checkpoint(folder / "checkpoints", 0, {"network": weights, "ema": weights}, state, recipe.train.keep)
+    _write(folder, recipe, {"network": weights, "ema": weights}, file)
+
+
+def import_i2sb(file: Path, recipe: Recipe, folder: Path) -> None:
+    """Make a run folder of a checkpoint of the official I2SB code (`latest.pt`), which names no settings itself.
+
+    Its moving average, which the official code samples with, becomes the run's. The `options.pkl` beside it is never
+    opened: it is a pickle of arbitrary objects.
+
+    Args:
+        recipe: With the released code's process ('official-grid', or '-ode') and its time grid; see `released`.
+
+    Raises:
+        UserError: The file is no such checkpoint, holds code, or has another network; or the recipe is not fit; or the
+            folder holds a run already.
+    """
+    _check_free(folder)
+    if recipe.process["name"] not in RELEASED.values() or recipe.target["name"] != "i2sb":
+        raise UserError(
+            f"recipe '{recipe.name}': process '{recipe.process['name']}' with target '{recipe.target['name']}' is not "
+            "how the official checkpoints were trained; take one with the process i2sb or ot-ode and the target i2sb"
+        )
+    network = recipe.build_network()
+    stored = read_pt(file, "i2sb")
+    parts: dict[str, dict[str, Tensor]] = {}
+    for part, theirs in (("network", "net/"), ("ema", "ema/")):
+        tensors = {name.removeprefix(theirs): value for name, value in stored.items() if name.startswith(theirs)}
+        if not all(name.startswith(PREFIX) for name in tensors):
+            raise UserError(f"{file}: its network's names do not begin with '{PREFIX}': not of the official I2SB code")
+        parts[part] = {name.removeprefix(PREFIX): value for name, value in tensors.items()}
+        load_weights(network, parts[part], str(file))
+    _write(folder, recipe, parts, file)
+
+
+def released(table: dict[str, Any], given: frozenset[str]) -> dict[str, Any]:
+    """A recipe's table as the released checkpoints were trained: the official code's grid of 1000 indices.
+
+    A preset for `load_recipe`. A process that is neither i2sb nor ot-ode stays, for `import_i2sb` to refuse.
+    """
+    process = table.get("process", {"name": "i2sb"})
+    name = process.get("name") if isinstance(process, dict) else None
+    if name not in RELEASED:
+        return table
+    beta_max = process.get("beta_max", 0.3 if name == "i2sb" else 1.0)
+    sample, evaluate = ({**table[key]} if isinstance(table.get(key), dict) else {} for key in ("sample", "evaluate"))
+    if isinstance(evaluate.get("nfe"), list):  # their sampler has 999 steps
+        evaluate["nfe"] = [min(nfe, 999) if isinstance(nfe, int) else nfe for nfe in evaluate["nfe"]]
+    return table | {
+        "process": {"name": RELEASED[name], "beta_max": beta_max},
+        "sample": sample | {"grid": "official"},
+        "evaluate": evaluate,
+    }
+
+
+def _check_free(folder: Path) -> None:
+    if (folder / RECIPE_FILE).exists() or (folder / "checkpoints").exists():
+        raise UserError(f"{folder} holds a run already; choose another --out")
+
+
+def _write(folder: Path, recipe: Recipe, parts: dict[str, dict[str, Tensor]], file: Path) -> None:
+    save_checkpoint(folder / "checkpoints", 0, parts, {"imported": file.name}, recipe.train.keep)
     write_whole(folder / RECIPE_FILE, recipe.to_toml().encode())
-
-
-def _stored(file: Path) -> dict[str, Tensor]:
-    """The tensors of a PyTorch file, by name; nothing in the file is run."""
-    if not file.is_file():
-        raise UserError(f"{file}: no such file")
-    try:
-        stored = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises ten different types here
-        reason = "holds more than tensors, which is refused" if "weights_only" in str(error) else "is damaged"
-        raise UserError(f"{file}: not a file of plain weights: it {reason} ({type(error).__name__})") from error
-    if not (isinstance(stored, dict) and stored and all(isinstance(value, Tensor) for value in stored.values())):
-        raise UserError(f"{file}: not a state dict, which holds tensors by name")
-    return dict(stored)

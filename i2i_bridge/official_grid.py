@@ -102,15 +102,31 @@ class OfficialGrid(Process):
         return torch.tensor([*later, 0.0], dtype=torch.float64)
 
 
+@register_process("official-grid-ode")
+@dataclass(frozen=True)
+class OfficialGridODE(OfficialGrid):
+    """The released grid without noise (the released code's --ot-ode): X_t = a_t X_1 + b_t X_0."""
+
+    beta_max: float = 1.0
+
+    deterministic = True
+
+    def coefficients(self, t: Tensor | float) -> Coefficients:
+        a, b, c = super().coefficients(t)
+        return Coefficients(a, b, torch.zeros_like(c))
+
+
 @register_time_grid("official")
 def official(process: Process, nfe: int) -> Tensor:
-    """The times of the released sampler, for the process 'official-grid' alone; its last index becomes exactly 0.
+    """The times of the released sampler, for its two processes alone; its last index becomes exactly 0.
 
     Raises:
         ValueError: Another process, or nfe is not in 1..interval - 1.
     """
     if not isinstance(process, OfficialGrid):
-        raise ValueError(f"grid 'official' belongs to the process 'official-grid', not {type(process).__name__}")
+        raise ValueError(
+            f"grid 'official' belongs to the process 'official-grid' (or '-ode'), not {type(process).__name__}"
+        )
     return process.times(nfe)
 
 

@@ -8,7 +8,6 @@ TOML file, `resolve` fills in what it leaves to the recipe, and the SHA-256 of t
 import hashlib
 import inspect
 import json
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -21,6 +20,7 @@ from i2i_bridge import registry
 from i2i_bridge.errors import UserError
 from i2i_bridge.registry import did_you_mean
 from i2i_bridge.settings import DataSettings, EvaluateSettings, Part, Positive, Settings
+from i2i_bridge.toml_file import read_toml
 
 FOLDER = Path(__file__).parent / "metrics" / "protocols"
 
@@ -142,12 +142,7 @@ def load_protocol(name: str | Path) -> Protocol:
         UserError: No such protocol, or a wrong key or value; one line.
     """
     path = protocol_file(name)
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: {error}") from error
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from error
+    table = read_toml(path)
     try:
         protocol = Protocol.model_validate_json(json.dumps(table, default=str))
     except ValidationError as error:

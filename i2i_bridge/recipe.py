@@ -26,6 +26,7 @@ from i2i_bridge.registry import did_you_mean, nearest
 from i2i_bridge.settings import DataSettings, EvaluateSettings, Part, Reference, SampleSettings, Settings, TrainSettings
 from i2i_bridge.shipped import shipped_folder
 from i2i_bridge.targets import Target
+from i2i_bridge.toml_file import read_toml
 
 if TYPE_CHECKING:  # albumentations takes seconds to import
     from i2i_bridge.data.loading import PairDataset
@@ -269,21 +270,16 @@ def load_recipe(name: str | Path, overrides: Iterable[str] = (), preset: Preset 
         UserError: The file or a setting is wrong; one line with file, key and value.
     """
     path = recipe_file(str(name))
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: {error}") from error
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from error
+    table = read_toml(path)
     changes = sorted(overrides, key=lambda text: not text.startswith("data.card="))
     for change in changes:
         _override(table, change)
-    _take_in_card(table)
+    _take_in_card(table, path)
     if preset is not None:
         table = preset(table, frozenset(change.partition("=")[0] for change in changes))
         for change in changes:
             _override(table, change)
-        _take_in_card(table)
+        _take_in_card(table, path)
     return parse_recipe(table, f"{name} with {' '.join(changes)}" if changes else str(path))
 
 
@@ -298,7 +294,7 @@ def parse_recipe(table: Mapping[str, Any], where: str) -> Recipe:
         raise UserError(f"{where}: {error}") from error
 
 
-def _take_in_card(table: dict[str, Any]) -> None:
+def _take_in_card(table: dict[str, Any], path: Path) -> None:
     """A user's own card becomes part of the recipe: a run folder must not depend on a file elsewhere."""
     from i2i_bridge.data.card_store import own_card_names
     from i2i_bridge.data.cards import load_card
@@ -307,7 +303,10 @@ def _take_in_card(table: dict[str, Any]) -> None:
     name = str(data.get("card", "")) if isinstance(data, dict) else ""
     if not isinstance(data, dict) or not name:
         return
-    card = load_card(name)
+    try:
+        card = load_card(name)
+    except UserError as error:
+        raise UserError(f"{path}: data.card: {error}") from error
     if card.channels is not None:
         data.setdefault("channels", card.channels)
     if card.value_range is not None:

@@ -126,5 +126,5 @@ class Records:
             mapped[i] = values
         assert mapped is not None
         mapped.flush()
-        array: np.ndarray = np.load(file, mmap_mode="r")
+        array: np.ndarray = np.load(file, mmap_mode="r", allow_pickle=False)
         return array

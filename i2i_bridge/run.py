@@ -275,7 +275,7 @@ def load_weights(network: nn.Module, tensors: dict[str, Tensor], where: str) -> 
     """Copy weights into a network of exactly the same names and shapes.
 
     Raises:
-        UserError: A tensor is missing, unexpected or of another shape; the message names it.
+        UserError: A tensor is missing, unexpected, of another shape or not finite; the message names it.
     """
     wanted = network.state_dict()
     for name, value in wanted.items():
@@ -285,6 +285,8 @@ def load_weights(network: nn.Module, tensors: dict[str, Tensor], where: str) -> 
             raise UserError(
                 f"{where}: '{name}' is {tuple(tensors[name].shape)}, the recipe's network has {tuple(value.shape)}"
             )
+        if not bool(tensors[name].isfinite().all()):
+            raise UserError(f"{where}: '{name}' holds numbers that are not finite")
     for name in tensors:
         if name not in wanted:
             raise UserError(f"{where}: the recipe's network has no tensor '{name}'")

@@ -10,15 +10,14 @@ import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import torch
 from torch import Tensor
 
 from i2i_bridge.data.cards import Download
 from i2i_bridge.downloading import Report, download
 from i2i_bridge.errors import UserError
 from i2i_bridge.fetching import alone
+from i2i_bridge.foreign import read_pt
 from i2i_bridge.registry import did_you_mean
 
 VARIABLE = "I2I_WEIGHTS_DIR"
@@ -143,7 +142,7 @@ def missing(name: str, metric: str) -> str | None:
 
 
 def load(name: str, metric: str) -> tuple[Path, dict[str, Tensor]]:
-    """A file and its tensors by name, on the CPU. Nothing but tensors and plain containers is ever unpickled.
+    """A file and its tensors by name, on the CPU. It is read like a stranger's; see `foreign`.
 
     Raises:
         UserError: The file is missing, or holds anything else.
@@ -152,14 +151,18 @@ def load(name: str, metric: str) -> tuple[Path, dict[str, Tensor]]:
     if problem:
         raise UserError(problem)
     (weights,) = known([name])
-    file = (folder() or Path()) / weights.file
+    place = folder() or Path()
+    file = place / weights.file
+    # Some published files are older than today's format, which is read only if the file is known.
+    return file, read_pt(file.resolve(), legacy=_is_old(file) and state(weights, place) == "ok")
+
+
+def _is_old(file: Path) -> bool:
     try:
-        stored: Any = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises ten different types here
-        raise UserError(f"{file}: not a file of weights ({type(error).__name__})") from error
-    if not isinstance(stored, dict) or not all(isinstance(value, Tensor) for value in stored.values()):
-        raise UserError(f"{file}: not a file of weights, which holds tensors by name")
-    return file, dict(stored)
+        with file.open("rb") as stream:
+            return stream.read(4) != b"PK\x03\x04"
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror})") from error
 
 
 def state(weights: Weights, place: Path) -> str:

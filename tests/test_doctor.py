@@ -27,3 +27,45 @@ def test_missing_packages_little_disk_and_a_wrong_folder_are_named(monkeypatch, 
     assert facts["no-such-package"] == "missing" and facts["free disk here"] == "1.0 GB"
     text = "\n".join(problems)
     assert "pip install no-such-package" in text and "less than 2 GB" in text and "none: no such folder" in text
+
+
+def test_what_is_risky_is_named(monkeypatch, tmp_path):
+    """Two OpenCVs, versions with known holes, a cache that cannot be written."""
+    versions = {package: "99.0" for package in doctor.PACKAGES} | {"torch": "2.9.1+cu130", "pillow": "11.0"}
+    versions |= {"opencv-python": "4.9", "opencv-python-headless": "4.9"}
+
+    def version(package):
+        if package not in versions:
+            raise doctor.importlib.metadata.PackageNotFoundError(package)
+        return versions[package]
+
+    monkeypatch.setattr(doctor.importlib.metadata, "version", version)
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setenv("I2I_CACHE_DIR", "/proc/none")
+    text = "\n".join(doctor.examine()[1])
+    assert "opencv-python and opencv-python-headless are both installed" in text
+    assert "torch 2.9.1+cu130 is older than 2.10" in text and "CVE-2026-24747" in text
+    assert "pillow 11.0 is older than 12.3" in text and "the cache cannot be written" in text
+    del versions["opencv-python"]
+    versions |= {"torch": "2.10.0", "pillow": "12.3.0"}
+    monkeypatch.setenv("I2I_CACHE_DIR", str(tmp_path / "cache"))
+    text = "\n".join(doctor.examine()[1])
+    assert not any(word in text for word in ("opencv", "older than", "cache"))
+
+
+def test_augmentation_that_repeats_is_named(monkeypatch):
+    from i2i_bridge.data.transforms import Geometry
+
+    assert not any("albumentations" in problem for problem in doctor.examine()[1])
+    whole = Geometry.__call__
+    monkeypatch.setattr(Geometry, "__call__", lambda self, images, seed: whole(self, images, 7))
+    assert any("augmentation repeats" in problem for problem in doctor.examine()[1])
+    monkeypatch.setattr(Geometry, "__call__", lambda self, images, seed: {}["x"])
+    assert any("albumentations does not work" in problem for problem in doctor.examine()[1])
+
+
+def test_the_start_method(monkeypatch):
+    monkeypatch.setattr(doctor.sys, "platform", "darwin")
+    monkeypatch.setattr("multiprocessing.get_start_method", lambda allow_none: "fork")
+    facts, problems = doctor.examine()
+    assert facts["start method"] == "fork" and any("macOS" in problem for problem in problems)

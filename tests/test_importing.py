@@ -74,7 +74,7 @@ def test_files_that_are_refused(recipe, official, tmp_path, monkeypatch):
     for name, part in (
         ("code.pth", "refused"),
         ("plain.pth", "refused"),
-        ("noise.pth", "not a file of plain weights"),
+        ("noise.pth", "a bare pickle"),
         ("number.pth", "not a state dict"),
         ("missing.pth", "'model.model.3.bias' is missing"),
         ("more.pth", "'model.model.9.weight' is none of"),

@@ -5,13 +5,13 @@ They lie in `$I2I_HOME`, or else in `~/.config/i2i-bridge`: `datasets/NAME.toml`
 """
 
 import os
-import tomllib
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from i2i_bridge.errors import UserError
 from i2i_bridge.files import write_whole
+from i2i_bridge.toml_file import read_toml
 
 
 class Place(BaseModel):
@@ -62,14 +62,12 @@ def read_place(file: Path) -> Place | None:
         UserError: The file is damaged.
     """
     try:
-        return Place.model_validate(tomllib.loads(file.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        return None
+        return Place.model_validate(read_toml(file)) if os.path.lexists(file) else None
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(f"{file}: {'.'.join(map(str, first['loc']))}: {first['msg'].lower()}; delete it") from error
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file}: {error}; delete it") from error
+    except UserError as error:
+        raise UserError(f"{error}; delete it") from error
 
 
 def remember_place(name: str, place: Place) -> None:

@@ -1,6 +1,5 @@
 """Dataset cards: what a dataset is, where it comes from, and how it lies on disk. TOML, no code."""
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,6 +11,7 @@ from i2i_bridge.data import card_store
 from i2i_bridge.data.pairs import PairSource
 from i2i_bridge.errors import UserError
 from i2i_bridge.shipped import shipped_folder
+from i2i_bridge.toml_file import read_toml
 
 
 class Table(BaseModel):
@@ -132,16 +132,12 @@ def load_card(name: str | Path) -> Card:
     by_name = Path(name).suffix != ".toml"
     path = card_file(str(name)) if by_name else Path(name)
     try:
-        card = Card.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file") from error
+        card = Card.model_validate(read_toml(path))
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         hint = registry.did_you_mean(place, Card.model_fields) if first["type"] == "extra_forbidden" else ""
         raise UserError(f"{path}: {place}: {first['msg'].lower()}{hint}") from error
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: {error}") from error
     if "root" in card.dataset and path.parent != shipped_folder("datasets"):
         # As seen from the card, wherever the command is typed; an absolute path stays itself.
         card.dataset["root"] = str(path.parent / str(card.dataset["root"]))
@@ -153,8 +149,8 @@ def load_card(name: str | Path) -> Card:
 def is_card(file: Path) -> bool:
     """Whether a TOML file is a dataset card and not a recipe: it has a table [dataset]."""
     try:
-        return "dataset" in tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return "dataset" in read_toml(file)
+    except UserError:
         return False
 
 

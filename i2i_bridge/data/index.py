@@ -119,8 +119,13 @@ def remember(what: str, arrays: dict[str, np.ndarray]) -> None:
         write_whole(_file(what), data.getvalue())
 
 
+def cache_folder() -> Path:
+    """Where lists are kept: `$I2I_CACHE_DIR`, else i2i-bridge in the user's cache."""
+    if given := os.environ.get("I2I_CACHE_DIR"):
+        return Path(given)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "i2i-bridge"
+
+
 def _file(what: str) -> Path:
     name = hashlib.blake2b(what.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
-    given = os.environ.get("I2I_CACHE_DIR")
-    folder = Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "i2i-bridge"
-    return folder / "listings" / f"{name}.npz"
+    return cache_folder() / "listings" / f"{name}.npz"

@@ -1,0 +1,586 @@
+"""Mutated images, checkpoints, recipes and cards: each is read, or refused by one line that names the file.
+
+    python tests/fuzz.py                      the soak run: 100,000 images, 20,000 checkpoints, 50,000 recipes and cards
+    python tests/fuzz.py images=500 pt        a part of it
+    python tests/fuzz.py --replay             every finding of the past (tests/corpus)
+
+Case i of a kind is a function of (seed, kind, i). A case fails if anything but `UserError` comes out of it, if its line
+is longer than 300 characters or does not name the file, if it takes 2 s of the processor or 512 MB, warns, or if an
+audit hook sees a process, a connection, a library, an import or a file opened for writing. What failed is stored in
+tests/corpus, where `make test` replays it for ever.
+"""
+
+import argparse
+import contextlib
+import functools
+import hashlib
+import io
+import json
+import os
+import random
+import resource
+import signal
+import struct
+import sys
+import tempfile
+import time
+import tomllib
+import warnings
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from hostile import pickled, suspicious, tensor, zipped
+from PIL import Image
+from safetensors.torch import save
+
+from i2i_bridge import pt_child
+from i2i_bridge.checkpoint import latest_checkpoint, save_checkpoint
+from i2i_bridge.data.card_store import read_place
+from i2i_bridge.data.cards import load_card
+from i2i_bridge.errors import UserError
+from i2i_bridge.foreign import read_safetensors
+from i2i_bridge.images import read_picture
+from i2i_bridge.protocols import load_protocol
+from i2i_bridge.recipe import load_recipe
+
+ROOT = Path(__file__).parents[1]
+CORPUS = ROOT / "tests" / "corpus"
+SOAK = {
+    "images": 100_000,
+    "pt": 10_000,
+    "safetensors": 6_000,
+    "folders": 4_000,
+    "recipes": 30_000,
+    "cards": 16_000,
+    "protocols": 2_000,
+    "fetched": 2_000,
+}
+SECONDS, MEGABYTES, LONGEST = 2.0, 512, 300
+MODULES = ("PIL", "encodings", "numpy", "cv2", "pydantic", "torch", "safetensors", "i2i_bridge", "zipfile", "_")
+
+
+class Hang(BaseException):
+    """The time of a case is over."""
+
+
+# What is read, and how.
+
+
+def read_image(file):
+    read_picture(file)
+
+
+def read_pt(file):
+    try:
+        with warnings.catch_warnings(action="ignore"):  # the child's are seen by nobody
+            sizes = pt_child.examine(str(file))
+            for value in pt_child.load(str(file), "state dict", sizes).values():
+                value.sum()
+    except pt_child.Refused as refused:
+        raise UserError(f"{file}: {refused}") from refused
+
+
+def read_folder(file):
+    """A manifest of a checkpoint whose tensors are whole."""
+    home = file.parent / "checkpoints"
+    if not home.is_dir():
+        save_checkpoint(home, 1, {"network": {"w": torch.zeros(4)}}, {"seed": 1}, 2)
+    (home / "step-00000001" / "manifest.json").write_bytes(file.read_bytes())
+    try:
+        latest_checkpoint(home)
+    except UserError as error:
+        # The message names the checkpoint's own file.
+        raise UserError(str(error).replace(str(home), str(file))) from error
+
+
+def read_recipe(file):
+    load_recipe(file)
+
+
+def read_card(file):
+    load_card(file)
+
+
+def read_protocol(file):
+    load_protocol(str(file))
+
+
+def read_fetched(file):
+    read_place(file)
+
+
+# The honest files that are mutated.
+
+
+def images():
+    draw = np.random.default_rng(0)
+    colour = draw.integers(0, 256, (9, 12, 3), dtype=np.uint8)
+    smooth = np.linspace(0, 255, 32 * 32 * 3).reshape(32, 32, 3).astype(np.uint8)
+    pictures = {"RGB": Image.fromarray(colour), "smooth": Image.fromarray(smooth)}
+    pictures |= {mode: pictures["RGB"].convert(mode) for mode in ("L", "1", "P", "RGBA", "LA", "CMYK", "YCbCr")}
+    deep = Image.fromarray(draw.integers(0, 65536, (9, 12), dtype=np.uint16))
+    pictures |= {"I;16": deep, "I": deep.convert("I"), "F": Image.fromarray(colour[..., 0].astype(np.float32))}
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    found = []
+    for picture in pictures.values():
+        for suffix, options in (
+            ("png", {}),
+            ("jpg", {"exif": exif}),
+            ("jpg", {"progressive": True}),
+            ("webp", {"lossless": True}),
+            ("webp", {"quality": 50}),
+            ("bmp", {}),
+            ("tif", {}),
+            ("tif", {"compression": "tiff_lzw"}),
+            ("tif", {"compression": "tiff_deflate"}),
+            ("tif", {"compression": "packbits"}),
+            ("tif", {"compression": "jpeg"}),
+        ):
+            stream = io.BytesIO()
+            with contextlib.suppress(OSError, ValueError, KeyError):
+                picture.save(stream, Image.registered_extensions()[f".{suffix}"], **options)
+                found.append((suffix, stream.getvalue()))
+    frames = [pictures["RGB"], pictures["RGB"].transpose(Image.Transpose.FLIP_TOP_BOTTOM)]
+    for suffix in ("png", "webp", "tif"):
+        stream = io.BytesIO()
+        frames[0].save(stream, Image.registered_extensions()[f".{suffix}"], save_all=True, append_images=frames[1:])
+        found.append((suffix, stream.getvalue()))
+    import cv2
+
+    for shape in ((9, 12, 3), (9, 12, 4)):
+        for suffix in ("png", "tif"):
+            data = cv2.imencode(f".{suffix}", draw.integers(0, 65536, shape, dtype=np.uint16))[1]
+            found.append((suffix, bytes(data)))
+    for array in (colour, colour.astype(np.float32), colour[..., 0].astype(np.uint16)):
+        stream = io.BytesIO()
+        np.save(stream, array)
+        found.append(("npy", stream.getvalue()))
+    return found
+
+
+def pts():
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
+    found = []
+    for value in (network.state_dict(), {"a": torch.zeros(2, dtype=torch.bfloat16), "b": torch.arange(3)}):
+        stream = io.BytesIO()
+        torch.save(value, stream)
+        found.append(("pt", stream.getvalue()))
+        stream = io.BytesIO()
+        torch.save(value, stream, _use_new_zipfile_serialization=False)
+        found.append(("pt", stream.getvalue()))
+    return [*found, ("pt", zipped(pickled({"a": tensor((4,))})))]
+
+
+def tensors():
+    values = {"a": torch.zeros(2, 3), "b": torch.ones(4, dtype=torch.float16), "c": torch.arange(3)}
+    return [("safetensors", save(values)), ("safetensors", save({"w": torch.zeros(0)}))]
+
+
+def manifests():
+    with tempfile.TemporaryDirectory() as folder:
+        made = save_checkpoint(Path(folder), 1, {"network": {"w": torch.zeros(4)}}, {"seed": 1}, 2)
+        return [("json", (made / "manifest.json").read_bytes())]
+
+
+def recipes():
+    return [("toml", file.read_bytes()) for file in sorted((ROOT / "recipes").rglob("*.toml"))]
+
+
+def cards():
+    return [("toml", file.read_bytes()) for file in sorted((ROOT / "datasets").glob("*.toml"))]
+
+
+def protocols():
+    files = sorted((ROOT / "i2i_bridge" / "metrics" / "protocols").glob("*.toml"))
+    return [("toml", file.read_bytes().replace(b'name = "', b'name = "my-')) for file in files]
+
+
+def fetched():
+    return [("toml", b'folder = "x"\n[sha256]\n"a.zip" = "' + b"0" * 64 + b'"\n')]
+
+
+KINDS = {
+    "images": (images, read_image),
+    "pt": (pts, read_pt),
+    "safetensors": (tensors, read_safetensors),
+    "folders": (manifests, read_folder),
+    "recipes": (recipes, read_recipe),
+    "cards": (cards, read_card),
+    "protocols": (protocols, read_protocol),
+    "fetched": (fetched, read_fetched),
+}
+
+# How they are mutated.
+
+NUMBERS = (
+    0,
+    1,
+    -1,
+    0.5,
+    2**31 - 1,
+    2**32 - 1,
+    2**63,
+    -(2**63),
+    10**30,
+    1e308,
+    1e-308,
+    float("nan"),
+    float("inf"),
+    255,
+    7,
+)
+WORDS = (
+    "",
+    "a",
+    "../../x",
+    "/dev/zero",
+    "\n",
+    "\x1b[2J",
+    "é" * 60,
+    "x" * 5000,
+    "{split}",
+    "{}",
+    "true",
+    "jpeg",
+    "i2sb",
+)
+
+
+def mutate_bytes(data, draw, others):
+    """Flips, cuts, lengths, insertions, repetitions and splices; a few at a time."""
+    data = bytearray(data)
+    for _ in range(draw.choice((1, 1, 1, 2, 3, 8))):
+        place = draw.randrange(len(data) + 1)
+        what = draw.randrange(8)
+        if what == 0 and place < len(data):
+            data[place] ^= 1 << draw.randrange(8)
+        elif what == 1 and place < len(data):
+            data[place] = draw.choice((0, 1, 0x7F, 0x80, 0xFF, draw.randrange(256)))
+        elif what == 2:
+            del data[place:]
+        elif what == 3:
+            number = draw.choice((0, 1, 2**15, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1, draw.randrange(2**32)))
+            data[place : place + 4] = struct.pack(draw.choice("<>") + "L", number)
+        elif what == 4:
+            data[place:place] = draw.randbytes(draw.choice((1, 4, 64)))
+        elif what == 5:
+            del data[place : place + draw.choice((1, 4, 64))]
+        elif what == 6:
+            data[place:place] = data[place : place + draw.randrange(200)] * draw.randrange(1, 4)
+        else:
+            other = draw.choice(others)[1]
+            start = draw.randrange(len(other))
+            data[place:] = other[start : start + draw.choice((16, 4096))]
+    return bytes(data)
+
+
+def mutate_png(data, draw):
+    """One chunk changed, its checksum right: so the decoder gets to see it."""
+    chunks, place = [], 8
+    while place + 12 <= len(data):
+        (length,) = struct.unpack(">L", data[place : place + 4])
+        chunks.append([data[place + 4 : place + 8], bytearray(data[place + 8 : place + 8 + length])])
+        place += 12 + length
+    chosen = draw.choice(chunks)
+    if chosen[0] in (b"IDAT", b"fdAT") and draw.random() < 0.5:
+        with contextlib.suppress(zlib.error):
+            raw = bytearray(zlib.decompress(bytes(chosen[1])))
+            raw[draw.randrange(len(raw))] ^= draw.randrange(256)
+            chosen[1] = bytearray(zlib.compress(bytes(raw[: draw.choice((len(raw), len(raw) // 2))])))
+    elif chosen[0] == b"IHDR" and draw.random() < 0.5:
+        chosen[1][draw.choice((0, 4)) :][:4] = struct.pack(
+            ">L", draw.choice((0, 1, 2**14, 2**31 - 1, draw.randrange(9000)))
+        )
+        chosen[1][draw.choice((8, 9, 12))] = draw.choice((0, 1, 2, 3, 4, 6, 8, 16))
+    elif chosen[1]:
+        chosen[1][draw.randrange(len(chosen[1]))] = draw.randrange(256)
+    if draw.random() < 0.2:
+        chunks.insert(
+            draw.randrange(len(chunks)),
+            [
+                draw.choice((b"tRNS", b"PLTE", b"acTL", b"iCCP", b"eXIf")),
+                bytearray(draw.randbytes(draw.choice((0, 3, 26)))),
+            ],
+        )
+    elif draw.random() < 0.2:
+        draw.shuffle(chunks)
+    return data[:8] + b"".join(
+        struct.pack(">L", len(body)) + kind + bytes(body) + struct.pack(">L", zlib.crc32(kind + bytes(body)))
+        for kind, body in chunks
+    )
+
+
+def mutate_zip(data, draw, others):
+    """The pickle changed, the archive around it right."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    pickle_name = next(name for name in members if name.endswith("data.pkl"))
+    name = pickle_name if draw.random() < 0.8 else draw.choice(list(members))
+    members[name] = mutate_bytes(members[name] or b"x", draw, [("", members[pickle_name]), *others])
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for key, value in members.items():
+            archive.writestr(key, value)
+    return stream.getvalue()
+
+
+def mutate_tree(tree, draw):
+    """A value, key or table of a parsed file changed."""
+    spots = []
+
+    def walk(node):
+        for key in list(node) if isinstance(node, dict) else range(len(node)):
+            spots.append((node, key))
+            if isinstance(node[key], dict | list):
+                walk(node[key])
+
+    walk(tree)
+    for _ in range(draw.choice((1, 1, 2, 4))):
+        node, key = draw.choice(spots)
+        if (isinstance(node, dict) and key not in node) or (isinstance(node, list) and key >= len(node)):
+            continue
+        what = draw.randrange(6)
+        if what == 0:
+            del node[key]
+        elif what == 1:
+            node[key] = draw.choice(NUMBERS)
+        elif what == 2:
+            node[key] = draw.choice((True, False, [], {}, [[]], [1, "a"], {"name": "jpeg"}, *WORDS))
+        elif what == 3 and isinstance(node, dict):
+            node[draw.choice(WORDS)] = node[key]
+        elif what == 4:
+            other, there = draw.choice(spots)
+            with contextlib.suppress(KeyError, IndexError):
+                node[key] = json.loads(json.dumps(other[there]))
+        elif isinstance(node[key], int | float) and not isinstance(node[key], bool):
+            node[key] = node[key] * draw.choice((-1, 1000, 10**9, 0.001))
+        elif isinstance(node[key], str):
+            node[key] = mutate_bytes(node[key].encode() or b"x", draw, [("", b"abc")]).decode("utf-8", "replace")
+    return tree
+
+
+def toml(value, top=True):
+    """A tree as TOML, inline below the first level."""
+    if top:
+        return "".join(f"{json.dumps(str(key))} = {toml(inner, False)}\n" for key, inner in value.items())
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(str(key))} = {toml(inner, False)}" for key, inner in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(toml(inner, False) for inner in value) + "]"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return json.dumps(value).replace("\x7f", "\\u007f")
+    return repr(value).replace("e+", "e")
+
+
+def mutate_header(data, draw):
+    """The JSON of a safetensors file changed, its length right."""
+    (length,) = struct.unpack("<Q", data[:8])
+    tree = mutate_tree(json.loads(data[8 : 8 + length]), draw)
+    text = json.dumps(tree).encode()
+    return struct.pack("<Q", len(text)) + text + data[8 + length :]
+
+
+def case(kind, seeds, number, seed):
+    """Case `number` of a kind: suffix and bytes."""
+    draw = random.Random(f"{seed} {kind} {number}")
+    suffix, data = draw.choice(seeds)
+    if draw.random() < 0.5:
+        with contextlib.suppress(ValueError, IndexError, KeyError, struct.error, UnicodeError, zipfile.BadZipFile):
+            if suffix == "png":
+                return suffix, mutate_png(data, draw)
+            if suffix == "pt" and data[:2] == b"PK":
+                return suffix, mutate_zip(data, draw, seeds)
+            if suffix == "safetensors":
+                return suffix, mutate_header(data, draw)
+            if suffix == "json":
+                return suffix, json.dumps(mutate_tree(json.loads(data), draw)).encode()
+            if suffix == "toml":
+                return suffix, toml(mutate_tree(tomllib.loads(data.decode()), draw)).encode("utf-8", "surrogatepass")
+    if kind == "images" and draw.random() < 0.1:
+        suffix = draw.choice(("png", "jpg", "tif", "npy"))  # another kind than it says
+    return suffix, mutate_bytes(data, draw, seeds)
+
+
+# How they are judged.
+
+
+class Watch:
+    """Sees what a reader does while it is on: an audit hook stays for the life of the process."""
+
+    def __init__(self, allowed):
+        self.on, self.events, self.allowed = False, [], str(allowed)
+        sys.addaudithook(self.hook)
+
+    def hook(self, event, arguments):
+        if not self.on:
+            return
+        if event == "import":
+            bad = not str(arguments[0]).startswith(MODULES)
+        else:
+            bad = event != "exec" and suspicious(event, arguments, self.allowed)
+        if bad:
+            self.events.append(f"{event} {arguments}"[:200])
+
+
+def _over(signum, frame):
+    raise Hang
+
+
+def judge(read, file, watch):
+    """Whether a file was 'read' or 'refused', or what is wrong; and the seconds it took."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    watch.events.clear()
+    start = time.process_time()
+    outcome = "read"
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        signal.setitimer(signal.ITIMER_PROF, SECONDS + 0.5)
+        watch.on = True
+        try:
+            read(file)
+        except UserError as error:
+            outcome = "refused"
+            line = str(error)
+            if str(file) not in line or len(line) > LONGEST or not line.isprintable():
+                outcome = f"bad message of {len(line)} characters: {line[:400]!r}"
+        except Hang:
+            outcome = "hang"
+        except BaseException as error:
+            outcome = f"{type(error).__name__}: {str(error)[:300]}"
+        watch.on = False
+        signal.setitimer(signal.ITIMER_PROF, 0)
+    seconds = time.process_time() - start
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    if watch.events:
+        outcome = f"did what no reader does: {watch.events[:3]}"
+    elif warned:
+        outcome = f"warned: {warned[0].message}"
+    elif seconds > SECONDS:
+        outcome = f"took {seconds:.1f} s"
+    elif grown > MEGABYTES:
+        outcome = f"took {grown:.0f} MB"
+    return outcome, seconds
+
+
+def run(kind, numbers, seed, out):
+    """Judges cases in this process; counts, and the failures as (number, outcome, suffix, bytes)."""
+    make, read = KINDS[kind]
+    torch.set_num_threads(1)
+    seeds = make()
+    signal.signal(signal.SIGPROF, _over)
+    watch = Watch(out)
+    for i, (suffix, data) in enumerate(seeds):  # what is imported late is imported now
+        honest = out / f"honest-{i}.{suffix}"
+        honest.write_bytes(data)
+        with contextlib.suppress(UserError):
+            read(honest)
+    resource.setrlimit(resource.RLIMIT_AS, (8 * 2**30, resource.RLIM_INFINITY))
+    counts = {"read": 0, "refused": 0}
+    failures, slowest, began = [], 0.0, time.process_time()
+    for number in numbers:
+        suffix, data = case(kind, seeds, number, seed)
+        file = out / f"case.{suffix}"
+        file.write_bytes(data)
+        outcome, seconds = judge(read, file, watch)
+        slowest = max(slowest, seconds)
+        if outcome in counts:
+            counts[outcome] += 1
+        else:
+            failures.append((number, outcome, suffix, data))
+            print(f"{kind} {number}: {outcome}", file=sys.stderr, flush=True)
+            if len(failures) >= 50:
+                break
+    figures = {"slowest": slowest, "seconds": time.process_time() - began}
+    return counts | figures | {"peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}, failures
+
+
+def keep(kind, failures):
+    """Stores what failed, one file for each kind of failure, in the corpus."""
+    seen = set()
+    for _, outcome, suffix, data in failures:
+        if outcome[:40] in seen or len(data) > 100_000:
+            continue
+        seen.add(outcome[:40])
+        name = hashlib.blake2b(data, digest_size=6).hexdigest()
+        (CORPUS / kind).mkdir(parents=True, exist_ok=True)
+        (CORPUS / kind / f"{name}.{suffix}").write_bytes(data)
+
+
+def replay(out):
+    """Judges every stored finding; the failures."""
+    signal.signal(signal.SIGPROF, _over)
+    watch, failures = Watch(out), []
+    for kind, (make, read) in KINDS.items():
+        for i, (suffix, data) in enumerate(make()):
+            honest = out / f"honest-{i}.{suffix}"
+            honest.write_bytes(data)
+            with contextlib.suppress(UserError):
+                read(honest)
+        for stored in sorted((CORPUS / kind).glob("*")):
+            file = out / f"case{stored.suffix}"
+            file.write_bytes(stored.read_bytes())
+            outcome, _ = judge(read, file, watch)
+            if outcome not in ("read", "refused"):
+                failures.append(f"{stored.name}: {outcome}")
+    return failures
+
+
+def main():
+    parser = argparse.ArgumentParser(description="Mutated files, read or refused.")
+    parser.add_argument("kinds", nargs="*", metavar="KIND[=COUNT]", help=f"{', '.join(KINDS)}; default: the soak run")
+    parser.add_argument("--count", type=int, help="cases of each kind that has no count of its own")
+    parser.add_argument("--first", type=int, default=0, help="number of the first case")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", type=Path, help="write the figures here, too")
+    parser.add_argument("--replay", action="store_true", help="every finding of the past instead")
+    options = parser.parse_args()
+    failed, figures = 0, {}
+    with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
+        out = Path(folder)
+        if options.replay:
+            failures = replay(out)
+            print("\n".join([*failures, f"{len(failures)} failures"]))
+            sys.exit(bool(failures))
+        for word in options.kinds or KINDS:
+            kind, _, count = word.partition("=")
+            numbers = range(options.first, options.first + int(count or options.count or SOAK[kind]))
+            child = functools.partial(run, kind, numbers, options.seed, out)
+            result, failures = apart(child)
+            failed += len(failures)
+            keep(kind, failures)
+            figures[kind] = result | {"cases": len(numbers), "failures": len(failures)}
+            print(kind, json.dumps(figures[kind]), flush=True)
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=1))
+    sys.exit(bool(failed))
+
+
+def apart(work):
+    """Calls a function in a forked process, whose death is a failure like any other."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(reader)
+        result, failures = work()
+        said = [result, [(number, outcome, suffix, data.hex()) for number, outcome, suffix, data in failures]]
+        with os.fdopen(writer, "w") as stream:
+            json.dump(said, stream)
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as stream:
+        text = stream.read()
+    _, status = os.waitpid(pid, 0)
+    if not text:
+        return {}, [(-1, f"the process ended with status {status}", "bin", b"")]
+    result, failures = json.loads(text)
+    return result, [(number, outcome, suffix, bytes.fromhex(data)) for number, outcome, suffix, data in failures]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""The self-test holds here, and fails where a promise is broken."""
+
+import json
+import os
+
+import pytest
+import torch
+
+from i2i_bridge import bench as toys
+from i2i_bridge import selftest
+from i2i_bridge.bench import Bench, Failed, differing
+from i2i_bridge.cli import main
+from i2i_bridge.errors import UserError
+from i2i_bridge.selftest import run_checks
+
+
+@pytest.fixture
+def bench(tmp_path):
+    return Bench(tmp_path, full=False)
+
+
+def test_what_is_here_holds(tmp_path, capsys):
+    """Every check of the quick level, through the command; nothing is left behind."""
+    with pytest.raises(SystemExit) as ended:
+        main(["selftest", "--dir", str(tmp_path / "runs"), "--json", str(tmp_path / "found.json")])
+    said = capsys.readouterr().out
+    assert ended.value.code in (0, None), said
+    found = json.loads((tmp_path / "found.json").read_text())
+    names = [check["name"] for check in found["checks"]]
+    assert names == [name for name in selftest.CHECKS if name not in selftest.ONLY_FULL]
+    assert found["passed"] and all(check["passed"] for check in found["checks"]) and "torch" in found["machine"]
+    assert f"{len(names)} of {len(names)} hold" in said and list((tmp_path / "runs").iterdir()) == []
+
+
+def test_broken_promises_are_failures(tmp_path, monkeypatch, capsys):
+    """Exit code 1, and the table names what failed."""
+    # kills: selftest-always-passes
+
+    def breaks(bench):
+        raise Failed("a rename did not\nput it there")
+
+    def crashes(bench):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(selftest, "CHECKS", {"flush": breaks, "lock": crashes, "fine": lambda bench: "well"})
+    with pytest.raises(SystemExit) as ended:
+        main(["selftest", "--dir", str(tmp_path)])
+    said = capsys.readouterr().out
+    assert ended.value.code == 1 and "1 of 3 hold; not: flush, lock" in said
+    assert said.count("FAILED") == 2 and "did not put it there" in said
+
+
+def test_a_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="file: cannot be written"):
+        list(run_checks("quick", tmp_path / "file"))
+
+
+def test_rename_and_flush_are_looked_at(bench, monkeypatch):
+    monkeypatch.setattr(selftest.Path, "replace", lambda self, target: self)
+    with pytest.raises((Failed, OSError)):
+        selftest.check_flush(bench)
+
+
+def test_locks_that_do_not_hold(bench, monkeypatch):
+    import fcntl
+
+    monkeypatch.setattr(fcntl, "flock", lambda *arguments: None)
+    with pytest.raises(Failed, match="two processes hold the same lock"):
+        selftest.check_lock(bench)
+    monkeypatch.setattr(selftest, "LOCKER", "print('not')")
+    with pytest.raises(Failed, match="knows no locks"):
+        selftest.check_lock(bench)
+
+
+def test_a_difference_of_one_bit_is_seen():
+    # kills: selftest-rounds
+    left = {"a": torch.ones(3), "b": torch.zeros(2)}
+    right = {"a": torch.ones(3), "b": torch.zeros(2)}
+    assert differing(left, right) == 0
+    right["a"].view(torch.int32)[1] ^= 1
+    assert differing(left, right) > 0
+    with pytest.raises(Failed, match="different tensors"):
+        differing(left, {"a": torch.ones(3)})
+    with pytest.raises(Failed, match="differ by"):
+        selftest._same(left, right, "x")
+
+
+def test_damage_and_numbers_that_go_unnoticed(bench, monkeypatch):
+    bench.trained("again")
+    assert "a flipped bit is seen" in selftest.check_damage(bench)
+    monkeypatch.setattr(selftest, "latest_checkpoint", lambda folder: (None, []))
+    with pytest.raises(Failed, match="unnoticed"):
+        selftest.check_damage(bench)
+    monkeypatch.setattr(toys, "latest_checkpoint", lambda folder: (None, []))
+    with pytest.raises(Failed, match="no checkpoint"):
+        bench.state("again")
+    monkeypatch.setattr(Bench, "trained", lambda self, name, **settings: {})
+    with pytest.raises(Failed, match="as if nothing had happened"):
+        selftest.check_not_finite(bench)
+
+
+def test_a_process_that_does_not_come_back(bench, monkeypatch):
+    monkeypatch.setattr(selftest, "PATIENCE", 0.2)
+    process = bench.start("slow")
+    with pytest.raises(Failed, match="did not get there"):
+        selftest._until(process, lambda: False)
+    process.communicate()
+    assert process.returncode != 0 and os.name == "posix"
