@@ -25,9 +25,13 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def together(count: int, work, folder: Path, timeout: float = 120, port: int | None = None) -> list[Ended]:
-    """Run `work(rank)` in `count` forks that find each other; what they print is in `said`."""
-    port = port or free_port()
+def together(count: int, work, folder: Path, timeout: float = 300, hangs: int = -1) -> list[Ended]:
+    """Run `work(rank)` in `count` forks that find each other; what they print is in `said`.
+
+    Args:
+        hangs: A process that is killed once it is the only one left.
+    """
+    port = free_port()
     folder.mkdir(parents=True, exist_ok=True)
     sys.stdout.flush()
     sys.stderr.flush()
@@ -43,7 +47,7 @@ def together(count: int, work, folder: Path, timeout: float = 120, port: int | N
         seconds = time.monotonic() - began
         if pid:
             ended[pids.pop(pid)] = Ended(os.waitstatus_to_exitcode(status), seconds, "")
-        elif seconds > timeout:
+        elif seconds > timeout or list(pids.values()) == [hangs]:
             for pid, rank in pids.items():
                 os.kill(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)

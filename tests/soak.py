@@ -93,8 +93,10 @@ def commands(scratch, share):
     checkpoints = scratch / "killed" / "checkpoints"
     while killed < wanted:
         process = subprocess.Popen([*words, "killed"], start_new_session=True, **kept)
+        ahead = draw.randrange(1, 4)  # so the next kill is elsewhere
         for line in process.stdout:
-            if line.startswith("step "):
+            ahead -= line.startswith("step ")
+            if ahead <= 0:
                 break
         if draw.random() < 0.5:  # as soon as a write has begun; else at any moment
             limit = time.monotonic() + 10

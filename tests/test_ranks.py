@@ -183,10 +183,12 @@ def test_a_lost_process_ends_the_others_in_time_by_its_name(root, tmp_path, how)
         finally:
             print(f"{time.time() - float(lost.read_text()):.1f} s after", flush=True)
 
-    ended = together(2, work, tmp_path, timeout=60 if how == "killed" else 30)
+    ended = together(2, work, tmp_path, hangs=1)
     assert ended[1].code == (-signal.SIGKILL if how == "killed" else None), ended
     assert ended[0].code == 2 and "process 1 ended, or did not answer in time" in ended[0].said, ended
-    assert float(ended[0].said.split(" s after")[0].split()[-1]) < 4 + 5, ended[0].said
+    # On a machine with other work the clock on the wall says little; `make soak` takes it at its word.
+    limit = 4 + 5 if os.environ.get("I2I_SOAK") else 60
+    assert float(ended[0].said.split(" s after")[0].split()[-1]) < limit, ended[0].said
     assert latest_checkpoint(tmp_path / "run" / "checkpoints")[0].step >= 2
 
 
