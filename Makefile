@@ -10,7 +10,7 @@ help:
 	@echo "make test     run the tests"
 	@echo "make lint     ruff format and check, mypy"
 	@echo "make mutants  plant each known mistake and show that the tests catch it"
-	@echo "make fuzz     170,000 mutated images, checkpoints, recipes and cards; about 20 minutes"
+	@echo "make fuzz     170,000 mutated images, checkpoints, recipes and cards; about 7 minutes of one core"
 	@echo "make clean    remove .venv and runs/demo"
 
 # The set-up runs again only when a pinned version or a dependency changes.
