@@ -12,7 +12,7 @@ help:
 	@echo "make mutants  plant each known mistake and show that the tests catch it"
 	@echo "make soak     the long reliability tests: faults, kills, flipped bits, ranks, leaks (docs/reliability.md)"
 	@echo "make coverage branch coverage of what writes, resumes and joins processes"
-	@echo "make fuzz     170,000 mutated images, checkpoints, recipes and cards; about 20 minutes"
+	@echo "make fuzz     170,000 mutated images, checkpoints, recipes and cards; about 7 minutes of one core"
 	@echo "make clean    remove .venv and runs/demo"
 
 # The set-up runs again only when a pinned version or a dependency changes.
