@@ -96,9 +96,13 @@ MUTANTS = [
     Mutant("walk-unclipped", "methods/bridge.py", "            clip=self.clip,\n", "", "test_bridge.py"),
     # networks
     Mutant("time-sine-first", "networks/blocks.py", "torch.cat([angles.cos(), angles.sin()], dim=1)", "torch.cat([angles.sin(), angles.cos()], dim=1)", "test_unet.py"),
-    Mutant("scale-without-one", "networks/blocks.py", "torch.addcmul(shift, norm(h), 1 + scale)", "torch.addcmul(shift, norm(h), scale)", "test_unet.py"),
+    Mutant("scale-without-one", "networks/normalisation.py", "gamma * (1 + scale), torch.addcmul", "gamma * scale, torch.addcmul", "test_unet.py"),
     Mutant("heads-inside-qkv", "networks/blocks.py", '"b n (head qkv c) -> qkv b head n c"', '"b n (qkv head c) -> qkv b head n c"', "test_unet.py"),
-    Mutant("norm-gradient-without-mean", "networks/blocks.py", "q = -g * rstd - p * mean", "q = -p * mean", "test_unet.py"),
+    Mutant("norm-gradient-without-mean", "networks/normalisation.py", "(weight * total).sum(2, keepdim=True) * share, p, mean)", "(weight * total).sum(2, keepdim=True) * 0, p, mean)", "test_unet.py"),
+    Mutant("norm-gradient-without-silu", "networks/normalisation.py", "d_u = torch.ops.aten.silu_backward(gradient, u)", "d_u = gradient", "test_unet.py"),
+    Mutant("norm-variance-about-zero", "networks/normalisation.py", "torch.addcmul(square, mean, mean, value=-1)", "square", "test_unet.py"),
+    Mutant("norm-shift-scaled", "networks/normalisation.py", "torch.addcmul(shift, beta, 1 + scale)", "(shift + beta) * (1 + scale)", "test_unet.py"),
+    Mutant("doubled-kernel-mirrored", "networks/blocks.py", "[[0.0, 0, 1, 1], [0, 1, 1, 0], [1, 1, 0, 0]]", "[[1.0, 1, 0, 0], [0, 1, 1, 0], [0, 0, 1, 1]]", "test_unet.py"),
     # Pix2pix and regression
     Mutant("skips-not-joined", "networks/pix2pix.py", "joined = width if level == innermost else 2 * width", "joined = width", "test_pix2pix.py"),
     Mutant("skip-after-inner", "networks/pix2pix.py", "torch.cat([skips.pop(), h], dim=1)", "torch.cat([h, skips.pop()], dim=1)", "test_pix2pix.py"),
