@@ -144,7 +144,10 @@ def train(
         # What a degradation drew is for people to read; no method does.
         batch = {name: _to(value, accelerator.device) for name, value in batch.items() if name != "parameters"}
         window.working()
+        micro_batch = state.micro_batch
         window.add(*training_step(state, batch, accelerator, dtype))
+        if state.micro_batch != micro_batch:
+            report(f"note: out of memory; from here on in micro-batches of {state.micro_batch}, same batch and result")
 
         stopped = _any(accelerator, stop())
         last_step = state.step == settings.steps
