@@ -3,13 +3,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help demo test lint mutants clean
+.PHONY: help demo test lint mutants bench clean
 
 help:
 	@echo "make demo     train a small bridge, a regression and Pix2pix on real photos and compare them -> runs/demo/report/index.html"
 	@echo "make test     run the tests"
 	@echo "make lint     ruff format and check, mypy"
 	@echo "make mutants  plant each known mistake and show that the tests catch it"
+	@echo "make bench    time sampling, training and operators beside other libraries -> runs/bench (half an hour)"
 	@echo "make clean    remove .venv and runs/demo"
 
 # The set-up runs again only when a pinned version or a dependency changes.
@@ -37,6 +38,14 @@ lint: $(READY)
 
 mutants: $(READY)
 	$(BIN)/python tests/mutants.py
+
+# Beside diffusers, which nothing else needs.
+bench: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[bench]"
+	$(BIN)/python tests/benchmarks/sampling.py
+	$(BIN)/python tests/benchmarks/training.py
+	$(BIN)/python tests/benchmarks/operators.py
+	$(BIN)/python tests/benchmarks/gpu.py --dry-run
 
 clean:
 	rm -rf .venv runs/demo
