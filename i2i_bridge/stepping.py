@@ -103,7 +103,7 @@ def _accumulate(
             raise UserError(wrong)
         weighted = loss * ((part.stop - part.start) / share)
         # Into that module alone: a discriminator must not learn from the generator's loss.
-        weighted.backward(inputs=list(state.modules[name].parameters()))
+        weighted.backward(inputs=list(state.modules[name].parameters()))  # type: ignore[no-untyped-call]
         total = total + weighted.detach()
         # Ended before the next micro-batch begins: a method in wait holds its images and activations.
         if last and next(part.losses, None) is not None:

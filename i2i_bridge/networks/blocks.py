@@ -4,7 +4,7 @@ Parameter names and shapes are those of the published ADM and I2SB weights, so t
 """
 
 import math
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -83,7 +83,7 @@ class ResidualBlock(nn.Module):
         """(B, in_channels, H, W) and the time embedding (B, time_features) -> (B, out_channels, H', W')."""
         norm, _, conv = self.in_layers
         h = norm(x)
-        h = doubled_conv(conv, h) if self.resample == "up" else conv(self._resampled(h))
+        h = doubled_conv(cast(nn.Conv2d, conv), h) if self.resample == "up" else conv(self._resampled(h))
         scale, shift = self.emb_layers(time).chunk(2, dim=1)
         norm, _, dropout, conv = self.out_layers
         h = conv(dropout(norm(h, scale, shift)))
