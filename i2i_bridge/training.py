@@ -24,6 +24,7 @@ from i2i_bridge.files import write_whole
 from i2i_bridge.images import Picture, write_picture
 from i2i_bridge.metrics_log import MetricsLog
 from i2i_bridge.montage import montage
+from i2i_bridge.precision import resolve_precision
 from i2i_bridge.randomness import generator
 from i2i_bridge.recipe import Recipe, load_recipe
 from i2i_bridge.run import RECIPE_FILE, Run, network_geometry
@@ -233,25 +234,6 @@ class _Window:
         )
         self.restart()
         return shown
-
-
-def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
-    """'auto' is bfloat16 where the device computes in it (CUDA, or a CPU with avx512_bf16 or AMX), else float32."""
-    if precision == "auto":
-        if device.type == "cuda":
-            fast = torch.cuda.is_bf16_supported(including_emulation=False)
-        else:
-            fast = device.type == "cpu" and _cpu_computes_bf16()
-        return torch.bfloat16 if fast else torch.float32
-    return {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
-
-
-def _cpu_computes_bf16() -> bool:
-    try:
-        flags = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return False
-    return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
 def _peak_memory(device: torch.device) -> float:

@@ -122,6 +122,7 @@ MUTANTS = [
     Mutant("generator-teaches-the-discriminator", "stepping.py", "weighted.backward(inputs=list(state.modules[name].parameters()))", "weighted.backward()", "test_stepping.py"),
     Mutant("generator-first", "train_state.py", "        optimizer.step()\n", '        optimizer.step() if name == NETWORK or self.step else None\n', "test_stepping.py"),
     Mutant("graphs-kept", "stepping.py", "if last and next(part.losses, None) is not None", "if False", "test_stepping.py"),
+    Mutant("precision-ignored", "run.py", "network.to(where, dtype)", "network.to(where)", "test_precision.py"),
     Mutant("out-of-memory-keeps-gradients", "stepping.py", "module.zero_grad(set_to_none=True)", "pass", "test_stepping.py"),
     Mutant("out-of-memory-drops-samples", "stepping.py", "            parts = _parts(state, batch, first, share)\n            continue", "            parts = _parts(state, batch, first, share)[1:]\n            continue", "test_stepping.py"),
     Mutant("out-of-memory-trains-again", "stepping.py", "            parts = _parts(state, batch, first, share)\n            continue", "            parts = _parts(state, batch, first, share)\n            norms.clear()\n            continue", "test_stepping.py"),
