@@ -15,13 +15,13 @@ PACKAGE = ROOT / "i2i_bridge"
 # Top of the list knows nothing of what is below it. A package stands for its files.
 ROOMS = [
     "errors", "shipped", "files", "randomness", "registry", "images", "montage", "processes", "official_grid",
-    "targets", "proposals", "time_grids", "samplers", "guidance", "contracts", "degradations", "guidances", "networks",
-    "data", "unpacking", "downloading", "fetching", "weights",
-    "metrics", "settings", "protocols", "recipe", "methods", "checkpoint", "metrics_log", "precision", "run",
-    "importing", "train_state", "stepping", "training", "results", "records", "scoring", "subjects", "measuring", "evaluation",
-    "restoring", "degrading", "tabulating", "comparing", "pictures", "sheets", "figures", "gallery", "publishing",
-    "page", "report", "inspecting", "checking", "registering", "doctor", "catalogue", "console", "jobs",
-    "cli_options", "cli_compare", "cli_data", "cli_evaluate", "cli_import", "cli_weights", "cli",
+    "targets", "proposals", "time_grids", "samplers", "guidance", "contracts", "degradations", "guidances",
+    "networks", "data", "unpacking", "downloading", "fetching", "weights", "metrics", "settings", "protocols",
+    "recipe", "methods", "checkpoint", "metrics_log", "precision", "run", "importing", "train_state", "stepping",
+    "training", "results", "records", "scoring", "subjects", "measuring", "evaluation", "restoring", "degrading",
+    "tabulating", "comparing", "pictures", "sheets", "figures", "gallery", "publishing", "page", "report",
+    "inspecting", "checking", "registering", "doctor", "catalogue", "console", "jobs", "cli_options", "cli_compare",
+    "cli_data", "cli_evaluate", "cli_import", "cli_weights", "cli",
 ]  # fmt: skip
 ONLY_IN = {
     "rich": {"console.py"},
