@@ -3,13 +3,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help demo test lint mutants soak fuzz coverage clean
+.PHONY: help demo test lint mutants bench soak fuzz coverage clean
 
 help:
 	@echo "make demo     train a small bridge, a regression and Pix2pix on real photos and compare them -> runs/demo/report/index.html"
 	@echo "make test     run the tests"
 	@echo "make lint     ruff format and check, mypy"
 	@echo "make mutants  plant each known mistake and show that the tests catch it"
+	@echo "make bench    time sampling, training and operators beside other libraries -> runs/bench (half an hour)"
 	@echo "make soak     the long reliability tests: faults, kills, flipped bits, ranks, leaks (docs/reliability.md)"
 	@echo "make coverage branch coverage of what writes, resumes and joins processes"
 	@echo "make fuzz     170,000 mutated images, checkpoints, recipes and cards; about 7 minutes of one core"
@@ -56,6 +57,15 @@ coverage: $(READY)
 
 fuzz: $(READY)
 	$(BIN)/python tests/fuzz.py
+
+# Beside diffusers, which nothing else needs.
+bench: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[bench]"
+	$(BIN)/python tests/benchmarks/sampling.py
+	$(BIN)/python tests/benchmarks/training.py
+	$(BIN)/python tests/benchmarks/memory.py
+	$(BIN)/python tests/benchmarks/operators.py
+	$(BIN)/python tests/benchmarks/gpu.py --dry-run
 
 clean:
 	rm -rf .venv runs/demo

@@ -198,6 +198,9 @@ def restore(
             help="Sample otherwise than the recipe says, such as sample.guidance.name=ddnm. Repeatable.",
         ),
     ] = None,
+    precision: Annotated[
+        str, typer.Option(metavar="fp32|bf16|auto", help="Of the network; bf16 is quicker where the device has it.")
+    ] = "fp32",
     plugin: Plugins = None,
     device: Device = None,
 ) -> None:
@@ -206,7 +209,7 @@ def restore(
     from i2i_bridge.restoring import restore_files
     from i2i_bridge.run import load_run
 
-    loaded = load_run(run, device=device, sample=setting or [])
+    loaded = load_run(run, device=device, sample=setting or [], precision=precision)
     with console.counting("restored") as done:
         outcome = restore_files(
             loaded,

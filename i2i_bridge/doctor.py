@@ -93,7 +93,7 @@ def _devices(problems: list[str]) -> dict[str, str]:
     except Exception as error:
         problems.append(f"torch cannot be imported: {' '.join(str(error).split())}")
         return {}
-    from i2i_bridge.training import resolve_precision
+    from i2i_bridge.precision import resolve_precision
 
     facts = {"cpu": f"{os.cpu_count()} cores, {torch.get_num_threads()} torch threads"}
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -20,11 +20,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from i2i_bridge.bench import SAVE_EVERY, STEPS, Bench, Failed, differing
 from i2i_bridge.checkpoint import latest_checkpoint
 from i2i_bridge.errors import UserError
 from i2i_bridge.randomness import generator
 from i2i_bridge.run import resolve_device
+from i2i_bridge.toy_runs import SAVE_EVERY, STEPS, Bench, Failed, differing
 
 Level = Literal["quick", "full"]
 PATIENCE = 300.0

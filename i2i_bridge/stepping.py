@@ -4,7 +4,8 @@ A method's losses are taken phase by phase: the first loss of every micro-batch,
 that it trains, then the second loss of every micro-batch, which sees the new weights, and so on.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -23,49 +24,34 @@ def training_step(
     It is skipped, on every process, where a loss or gradient of any process is not finite; `state.was_skipped` says so.
 
     All draws are keyed by (seed, purpose, global sample index): neither micro-batch nor process count changes t or
-    noise. (Dropout, and BatchNorm's statistics, are those of a micro-batch.)
+    noise. (Dropout, and BatchNorm's statistics, are those of a micro-batch.) Where memory does not suffice, the
+    micro-batch (`state.micro_batch`) is halved and the pass repeated: the batch stays what it was.
 
     Args:
         batch: This process's share of the samples, on the device.
         accelerator: Of accelerate; shares gradients between processes.
         dtype: What the networks compute in, by autocast.
     """
-    settings, method = state.settings, state.method
+    settings = state.settings
     share = settings.batch_size // accelerator.num_processes
     first = state.step * settings.batch_size + accelerator.process_index * share
-    micro = settings.micro_batch or share
-    starts = range(0, share, micro)
     state.begin_step()
-    running = []
-    for start in starts:
-        stop = min(start + micro, share)
-        part = {name: value[start:stop] for name, value in batch.items()}
-        draws = [generator(settings.seed, "t and noise", first + i) for i in range(start, stop)]
-        running.append(method.losses(part, draws))
-
-    wrong = f"{type(method).__name__}.losses must yield one loss for each of {list(state.modules)}"
+    parts = _parts(state, batch, first, share)
     losses: dict[str, Tensor] = {}
     norms: dict[str, Tensor] = {}
-    for phase in range(len(state.modules)):
-        name = ""
-        for start, taken in zip(starts, running, strict=True):
-            # Dropout draws from torch's global generator.
-            dropout = key(settings.seed, "dropout", first + start, *([phase] if phase else []))
-            with (
-                global_seed(dropout, accelerator.device),
-                torch.autocast(accelerator.device.type, dtype, enabled=dtype != torch.float32),
-            ):
-                name, loss = next(taken, ("", torch.zeros(())))
-            if name not in state.modules or name in norms:
-                raise UserError(wrong)
-            weighted = loss * ((min(start + micro, share) - start) / share)
-            # Into that module alone: a discriminator must not learn from the generator's loss.
-            weighted.backward(inputs=list(state.modules[name].parameters()))
-            losses[name] = losses.get(name, 0) + weighted.detach()
-            # Ended before the next micro-batch begins: a method in wait holds its images and activations.
-            if len(norms) == len(state.modules) - 1 and next(taken, None) is not None:
-                raise UserError(wrong)
-        _show(losses[name], state.modules[name])
+    while len(norms) < len(state.modules):
+        try:
+            name, loss = _accumulate(state, parts, norms, accelerator, dtype, first, share)
+            fits = True
+        except torch.OutOfMemoryError:
+            fits = False
+        if not fits:  # only here are the failed pass and its images let go of: the exception held them
+            parts = []
+            _halve(state, share)
+            parts = _parts(state, batch, first, share)
+            continue
+        losses[name] = loss
+        _show(loss, state.modules[name])
         _share_gradients(accelerator, state.modules[name])
         norms[name] = state.update(settings.learning_rate(state.step), name)
     state.end_step()
@@ -78,6 +64,81 @@ def _show(loss: Tensor, module: nn.Module) -> None:
         if parameter.grad is not None:
             parameter.grad.add_(0 * loss)
             return
+
+
+@dataclass
+class _Part:
+    """A micro-batch: samples start to stop, the losses of its method and how many of them were taken."""
+
+    start: int
+    stop: int
+    losses: Iterator[tuple[str, Tensor]]
+    taken: int = 0
+
+
+def _parts(state: TrainState, batch: Mapping[str, Any], first: int, share: int) -> list[_Part]:
+    micro = state.micro_batch or share
+    parts = []
+    for start in range(0, share, micro):
+        stop = min(start + micro, share)
+        part = {name: value[start:stop] for name, value in batch.items()}
+        draws = [generator(state.settings.seed, "t and noise", first + i) for i in range(start, stop)]
+        parts.append(_Part(start, stop, state.method.losses(part, draws)))
+    return parts
+
+
+def _accumulate(
+    state: TrainState,
+    parts: Sequence[_Part],
+    done: Mapping[str, Tensor],
+    accelerator: Any,
+    dtype: torch.dtype,
+    first: int,
+    share: int,
+) -> tuple[str, Tensor]:
+    """The gradients of the next module after those done, from all parts; its name and the loss."""
+    phase, last = len(done), len(done) == len(state.modules) - 1
+    wrong = f"{type(state.method).__name__}.losses must yield one loss for each of {list(state.modules)}"
+    name, total = "", torch.zeros((), device=accelerator.device)
+    for part in parts:
+        # More than one loss to take: the parts were made anew in the midst of a step, and the first are trained on.
+        while part.taken <= phase:
+            # Dropout draws from torch's global generator.
+            dropout = key(state.settings.seed, "dropout", first + part.start, *([part.taken] if part.taken else []))
+            with (
+                global_seed(dropout, accelerator.device),
+                torch.autocast(accelerator.device.type, dtype, enabled=dtype != torch.float32),
+            ):
+                name, loss = next(part.losses, ("", torch.zeros(())))
+            part.taken += 1
+        if name not in state.modules or name in done:
+            raise UserError(wrong)
+        weighted = loss * ((part.stop - part.start) / share)
+        # Into that module alone: a discriminator must not learn from the generator's loss.
+        weighted.backward(inputs=list(state.modules[name].parameters()))  # type: ignore[no-untyped-call]
+        total = total + weighted.detach()
+        # Ended before the next micro-batch begins: a method in wait holds its images and activations.
+        if last and next(part.losses, None) is not None:
+            raise UserError(wrong)
+    return name, total
+
+
+def _halve(state: TrainState, share: int) -> None:
+    """Smaller micro-batches from now on, after a pass that did not fit; its gradients are dropped.
+
+    Raises:
+        UserError: One image at a time is too much already.
+    """
+    micro = state.micro_batch or share
+    if micro == 1:
+        raise UserError(
+            "out of memory with one image at a time; set network.checkpointing=true or a smaller data.size or network"
+        )
+    state.micro_batch = (micro + 1) // 2
+    for module in state.modules.values():
+        module.zero_grad(set_to_none=True)
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _share_gradients(accelerator: Any, module: nn.Module) -> None:

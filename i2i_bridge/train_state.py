@@ -32,6 +32,8 @@ class TrainState:
             module.to(device).to(memory_format=torch.channels_last)
         self.ema = copy.deepcopy(self.network).eval().requires_grad_(False)
         self.settings = recipe.train
+        self.micro_batch = recipe.train.micro_batch
+        """Samples of a forward pass, None for all; `training_step` halves it where they do not fit into memory."""
         fused = device.type in ("cpu", "cuda")
         self.on_host = device.type == "cpu" or not fused
         """Whether the host looks at each step's numbers; else decisions are left to the device, which it need not wait

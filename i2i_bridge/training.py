@@ -28,6 +28,7 @@ from i2i_bridge.images import Picture, write_picture
 from i2i_bridge.machine import machine, promise
 from i2i_bridge.metrics_log import MetricsLog
 from i2i_bridge.montage import montage
+from i2i_bridge.precision import resolve_precision
 from i2i_bridge.progress import Progress as Progress
 from i2i_bridge.progress import Window
 from i2i_bridge.randomness import generator
@@ -195,7 +196,10 @@ def _go_on(begun: _Begun, accelerator: Any, ranks: Ranks, report: Report, stop: 
         # What a degradation drew is for people to read; no method does.
         batch = {name: _to(value, accelerator.device) for name, value in batch.items() if name != "parameters"}
         window.working()
+        micro_batch = state.micro_batch
         window.add(*training_step(state, batch, accelerator, dtype), state.was_skipped)
+        if state.micro_batch != micro_batch:
+            report(f"note: out of memory; from here on in micro-batches of {state.micro_batch}, same batch and result")
         skips.add(state.was_skipped)
 
         stopped = ranks.any(stop())
@@ -234,25 +238,6 @@ def _digest(value: Any) -> str:
 
 def _say_nothing(event: Any) -> None:
     """The report of all processes but the first."""
-
-
-def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
-    """'auto' is bfloat16 where the device computes in it (CUDA, or a CPU with avx512_bf16 or AMX), else float32."""
-    if precision == "auto":
-        if device.type == "cuda":
-            fast = torch.cuda.is_bf16_supported(including_emulation=False)
-        else:
-            fast = device.type == "cpu" and _cpu_computes_bf16()
-        return torch.bfloat16 if fast else torch.float32
-    return {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
-
-
-def _cpu_computes_bf16() -> bool:
-    try:
-        flags = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return False
-    return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
 def _to(value: Any, device: torch.device) -> Any:

@@ -18,11 +18,11 @@ ROOMS = [
     "randomness", "registry", "images", "montage", "processes", "official_grid",
     "targets", "proposals", "time_grids", "samplers", "guidance", "contracts", "degradations", "guidances", "networks",
     "data", "unpacking", "downloading", "fetching", "weights",
-    "metrics", "settings", "protocols", "recipe", "methods", "checkpoint", "metrics_log", "run", "importing",
+    "metrics", "settings", "protocols", "recipe", "methods", "checkpoint", "metrics_log", "precision", "run", "importing",
     "machine", "ranks", "train_state", "progress", "resuming", "saving", "skipping", "stepping", "training",
     "results", "records", "scoring", "subjects", "measuring", "evaluation",
     "restoring", "degrading", "tabulating", "comparing", "pictures", "sheets", "figures", "gallery", "publishing",
-    "page", "report", "inspecting", "checking", "registering", "doctor", "bench", "selftest",
+    "page", "report", "inspecting", "checking", "registering", "doctor", "toy_runs", "selftest",
     "catalogue", "console", "jobs",
     "cli_options", "cli_compare", "cli_data", "cli_evaluate", "cli_import", "cli_weights", "cli",
 ]  # fmt: skip

@@ -213,3 +213,70 @@ def test_a_waiting_method_holds_one_micro_batch(photos):  # noqa: F811
     state.method.losses = spied
     training_step(state, batch_of(recipe), Accelerator(cpu=True), torch.float32)
     assert sum(live) == 0 and len(live) == 8
+
+
+def crowded(losses, most, after=0):
+    """The losses of a method on a machine where no more than `most` images fit, from loss number `after` on."""
+
+    def limited(batch, draws):
+        for number, loss in enumerate(losses(batch, draws)):
+            if number >= after and len(batch["x_0"]) > most:
+                raise torch.OutOfMemoryError("no memory left")
+            yield loss
+
+    return limited
+
+
+def test_out_of_memory_halves_the_micro_batch_and_keeps_the_batch(photos):  # noqa: F811
+    # kills: out-of-memory-keeps-gradients, out-of-memory-drops-samples
+    results = []
+    for micro in (1, None):
+        recipe = recipe_for(photos, train={"batch_size": 6} | ({"micro_batch": micro} if micro else {}))
+        state = TrainState(recipe, torch.device("cpu"))
+        if micro is None:
+            inner, calls = state.method.losses, []
+
+            def late(batch, draws, inner=inner, calls=calls):
+                # The first micro-batch still fits and leaves its gradient behind, the next one does not.
+                calls.append(1)
+                return (crowded(inner, 1) if len(calls) > 1 else inner)(batch, draws)
+
+            state.method.losses, state.micro_batch = late, 3
+        done = [training_step(state, batch_of(recipe, 6), Accelerator(cpu=True), torch.float32) for _ in range(2)]
+        assert state.micro_batch == 1 and state.step == 2
+        results.append((done, state.network.state_dict()))
+    (one, weights_one), (two, weights_two) = results
+    assert one == two
+    assert all(torch.equal(weights_one[name], weights_two[name]) for name in weights_one)
+
+
+def test_out_of_memory_between_two_modules_trains_neither_twice(photos, monkeypatch):  # noqa: F811
+    # kills: out-of-memory-trains-again
+    recipe = pix2pix(photos)
+    state, updated = TrainState(recipe, torch.device("cpu")), []
+    state.method.losses = crowded(state.method.losses, 2, after=1)
+    update = state.update
+    monkeypatch.setattr(state, "update", lambda lr, name: (updated.append(name), update(lr, name))[1])
+    losses, norms = training_step(state, batch_of(recipe), Accelerator(cpu=True), torch.float32)
+    assert updated == ["discriminator", "network"] == list(losses) == list(norms)
+    assert state.micro_batch == 2 and state.step == 1
+
+
+def test_one_image_that_does_not_fit_is_told(photos):  # noqa: F811
+    recipe = recipe_for(photos)
+    state = TrainState(recipe, torch.device("cpu"))
+    state.method.losses = crowded(state.method.losses, 0)
+    with pytest.raises(UserError, match=r"one image at a time; set network\.checkpointing=true"):
+        training_step(state, batch_of(recipe), Accelerator(cpu=True), torch.float32)
+    assert state.step == 0
+
+
+def test_a_training_says_that_it_went_on_in_smaller_parts(photos, tmp_path, monkeypatch):  # noqa: F811
+    from i2i_bridge.methods.bridge import Bridge
+
+    monkeypatch.setattr(Bridge, "losses", lambda self, *a, inner=Bridge.losses: crowded(inner.__get__(self), 2)(*a))
+    said = []
+    assert train(recipe_for(photos), tmp_path / "run", cpu=True, report=said.append).finished
+    assert [line for line in said if "out of memory" in str(line)] == [
+        "note: out of memory; from here on in micro-batches of 2, same batch and result"
+    ]

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from i2i_bridge.errors import UserError
-from i2i_bridge.networks.blocks import AttentionBlock, GroupNorm, ResidualBlock, sinusoid
+from i2i_bridge.networks.blocks import AttentionBlock, ResidualBlock, doubled_conv, sinusoid
+from i2i_bridge.networks.normalisation import GroupNorm, GroupNormSiLU
 from i2i_bridge.networks.unet import UNet, adm256
 from i2i_bridge.registry import NETWORKS
 
@@ -200,6 +201,61 @@ def test_group_norm_gradient_in_bfloat16_sums_in_float32() -> None:
     wanted = torch.autograd.grad(exact, inputs, output_gradient.double())
     for ours, theirs, tolerance in zip(got, wanted, (5e-3, 5e-3, 1e-5), strict=True):
         assert (ours - theirs).norm() < tolerance * theirs.norm()
+
+
+@pytest.mark.parametrize("modulated", [False, True])
+@pytest.mark.parametrize("kind", [GroupNorm, GroupNormSiLU])
+def test_the_fast_norm_is_the_plain_formula(kind: type[GroupNorm], modulated: bool) -> None:
+    # kills: norm-variance-about-zero, norm-shift-scaled, norm-gradient-without-silu;
+    # a factor of the modulation lost on the way; sums over the wrong axes; the activation forgotten
+    norm = randomised(kind(48)).double()
+    x = 2 + 3 * images(3, 48, 4, 6, dtype=torch.float64)
+    modulation = [images(3, 48, seed=seed, dtype=torch.float64).requires_grad_() for seed in (3, 4)] * modulated
+    inputs, outputs = [norm.weight, norm.bias, *modulation], []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        copy = x.contiguous(memory_format=layout).requires_grad_()
+        y = norm(copy, *modulation)
+        assert ("ChannelsLast" in type(y.grad_fn).__name__) == (layout is torch.channels_last)
+        outputs.append((y, *torch.autograd.grad(y, [copy, *inputs], images(3, 48, 4, 6, seed=2, dtype=torch.float64))))
+    plain = reference_norm(x, norm)
+    if modulated:
+        scale, shift = (value[..., None, None] for value in modulation)
+        plain = plain * (1 + scale) + shift
+    plain = plain * torch.sigmoid(plain) if kind is GroupNormSiLU else plain
+    torch.testing.assert_close(outputs[0][0], plain, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(outputs[1], outputs[0], rtol=1e-9, atol=1e-9)
+
+
+def test_the_fast_norm_passes_gradcheck() -> None:
+    # kills: norm-gradient-without-mean, norm-gradient-without-silu
+    norm = randomised(GroupNormSiLU(6)).double()
+    x = images(2, 6, 2, 3, dtype=torch.float64).contiguous(memory_format=torch.channels_last).requires_grad_()
+    modulation = [images(2, 6, seed=seed, dtype=torch.float64).requires_grad_() for seed in (3, 4)]
+    assert torch.autograd.gradcheck(norm, (x, *modulation))
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-6), (torch.bfloat16, 6e-3)])
+def test_the_fast_norm_keeps_its_precision(dtype: torch.dtype, tolerance: float) -> None:
+    # kills: the square of a bfloat16 summed for the variance of a channel whose mean is far from 0
+    norm = randomised(GroupNormSiLU(32))
+    x = (images(2, 32, 32, 32) + 4).to(dtype).contiguous(memory_format=torch.channels_last)
+    wanted = F.silu(F.group_norm(x.double(), 32, norm.weight.double(), norm.bias.double()))
+    assert (norm(x) - wanted).norm() < tolerance * wanted.norm()
+    assert norm(x).dtype == dtype
+
+
+def test_a_doubled_convolution_is_the_convolution_of_the_doubled_image() -> None:
+    # kills: doubled-kernel-mirrored; a weight at the border counted twice; height and width exchanged; no bias
+    conv = randomised(nn.Conv2d(5, 7, 3, padding=1)).double()
+    x = images(2, 5, 4, 6, dtype=torch.float64).requires_grad_()
+    ours, plain = doubled_conv(conv, x), conv(x.repeat_interleave(2, 2).repeat_interleave(2, 3))
+    torch.testing.assert_close(ours, plain, rtol=1e-12, atol=1e-12)
+    output_gradient = images(2, 7, 8, 12, seed=2, dtype=torch.float64)
+    inputs = (x, conv.weight, conv.bias)
+    got = torch.autograd.grad(ours, inputs, output_gradient)
+    torch.testing.assert_close(got, torch.autograd.grad(plain, inputs, output_gradient), rtol=1e-12, atol=1e-12)
+    x_32, conv = x.detach().float().contiguous(memory_format=torch.channels_last), conv.float()
+    torch.testing.assert_close(doubled_conv(conv, x_32), plain.float(), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(("channels", "groups"), [(8, 8), (24, 8), (32, 32), (33, 1), (48, 16), (96, 32)])

@@ -83,6 +83,7 @@ class Pix2pixUNet(nn.Module):
         """
         self._check_shapes(x_1, condition)
         h = x_1 if condition is None else torch.cat([x_1, condition.to(x_1.dtype)], dim=1)
+        h = h.to(next(self.parameters()).dtype)
         skips = []
         for down in self.down:
             h = down(h)

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from i2i_bridge.networks.blocks import AttentionBlock, GroupNorm, ResidualBlock, sinusoid, zeroed
+from i2i_bridge.networks.blocks import AttentionBlock, ResidualBlock, sinusoid, zeroed
+from i2i_bridge.networks.normalisation import GroupNormSiLU
 from i2i_bridge.registry import register_network
 
 
@@ -113,7 +114,9 @@ class UNet(nn.Module):
                     stage.append(ResidualBlock(width, width, features, dropout, "up"))
                 self.output_blocks.append(stage)
 
-        self.out = nn.Sequential(GroupNorm(width), nn.SiLU(), zeroed(nn.Conv2d(width, out_channels, 3, padding=1)))
+        self.out = nn.Sequential(
+            GroupNormSiLU(width), nn.Identity(), zeroed(nn.Conv2d(width, out_channels, 3, padding=1))
+        )
 
     def forward(self, x_t: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
         """The network's raw output; what it means is the target's business.

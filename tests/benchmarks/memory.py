@@ -1,0 +1,105 @@
+"""Memory of a training step: `python tests/benchmarks/memory.py`. Writes runs/bench/memory.md and .json.
+
+Computed, on shapes alone, for the paper's 256 x 256 network: what its state takes, and what autograd keeps of one image
+for the backward pass. Measured, on the CPU, for a small one: the peak of a process beside what is computed.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from timing import Row, Sheet, peak_mb
+from torch import Tensor
+from twins import ADM256, B64
+
+from i2i_bridge.networks.unet import UNet
+
+
+def kept(config: dict[str, Any], side: int, batch: int, dtype: torch.dtype, checkpointing: bool) -> float:
+    """MB that autograd keeps between forward and backward, each storage once, the weights apart."""
+    with torch.device("meta"):
+        network = UNet(**config, checkpointing=checkpointing).to(dtype).to(memory_format=torch.channels_last)
+        x, t = torch.zeros(batch, 3, side, side, dtype=dtype), torch.zeros(batch)
+    weights = {id(parameter) for parameter in network.parameters()}
+    seen: dict[int, Tensor] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        if id(tensor) not in weights and not isinstance(tensor, torch.nn.Parameter):
+            base = tensor if tensor._base is None else tensor._base
+            if not isinstance(base, torch.nn.Parameter):
+                seen[base.untyped_storage()._cdata] = base
+        return tensor
+
+    # The largest block is there once more while it is recomputed: its part of the whole is small.
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        loss = network(x, t).square().mean()
+    total = sum(tensor.untyped_storage().nbytes() for tensor in seen.values())
+    del loss
+    return total / 1e6
+
+
+def state(config: dict[str, Any]) -> float:
+    """MB of weights, gradients, both moments of AdamW and the moving average, all in float32."""
+    with torch.device("meta"):
+        return 5 * 4 * sum(parameter.numel() for parameter in UNet(**config).parameters()) / 1e6
+
+
+def measured(batch: int, checkpointing: bool) -> None:
+    """In a process of its own: the peak above what the libraries take."""
+    from training import our_step
+
+    torch.set_num_threads(1)
+    config = B64 | {"checkpointing": checkpointing}
+    step = our_step(config, 1, 8, torch.float32)
+    step()
+    before = peak_mb()
+    step = our_step(config, batch, 64, torch.float32)
+    for _ in range(2):
+        step()
+    print(peak_mb() - before)
+
+
+def main() -> None:
+    sheet = Sheet("memory")
+    rows: list[Row] = []
+    for dtype in (torch.float32, torch.bfloat16):
+        for checkpointing in (False, True):
+            one, two = (kept(ADM256, 256, batch, dtype, checkpointing) for batch in (1, 2))
+            rows.append(
+                {
+                    "network": "adm256",
+                    "maps in": str(dtype).removeprefix("torch."),
+                    "checkpointing": str(checkpointing),
+                    "state, GB": state(ADM256) / 1e3,
+                    "each image adds, GB": (two - one) / 1e3,
+                }
+            )
+    sheet.table("computed", rows)
+    rows = []
+    for checkpointing in (False, True):
+        peaks = []
+        for batch in (4, 16):
+            command = [sys.executable, __file__, str(batch), str(int(checkpointing))]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            peaks.append(float(done.stdout.splitlines()[-1]))
+        rows.append(
+            {
+                "network": "B64, 64 x 64, float32",
+                "checkpointing": str(checkpointing),
+                "batch 4, MB": peaks[0],
+                "batch 16, MB": peaks[1],
+                "each image adds, MB": (peaks[1] - peaks[0]) / 12,
+                "computed for a GPU, MB": kept(B64, 64, 1, torch.float32, checkpointing),
+            }
+        )
+    sheet.table("measured on the CPU", rows)
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent))
+    if len(sys.argv) > 1:
+        measured(int(sys.argv[1]), bool(int(sys.argv[2])))
+    else:
+        main()
