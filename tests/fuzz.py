@@ -463,9 +463,9 @@ def judge(read, file, watch):
         outcome = f"did what no reader does: {watch.events[:3]}"
     elif warned:
         outcome = f"warned: {warned[0].message}"
-    elif seconds > SECONDS:
+    elif outcome in ("read", "refused") and seconds > SECONDS:
         outcome = f"took {seconds:.1f} s"
-    elif grown > MEGABYTES:
+    elif outcome in ("read", "refused") and grown > MEGABYTES:
         outcome = f"took {grown:.0f} MB"
     return outcome, seconds
 
