@@ -18,17 +18,18 @@ from i2i_bridge.run import Run
 
 
 class CountedNetwork(torch.nn.Module):
-    """A network that counts its calls, per image."""
+    """A network that counts its calls, and the images in them."""
 
     def __init__(self, network: torch.nn.Module) -> None:
         super().__init__()
         self.network = network
         self.stride = getattr(network, "stride", 1)
-        self.calls = 0
+        self.calls = self.images = 0
 
     def forward(self, *args: Any) -> Tensor:
         """The network's own output."""
         self.calls += 1
+        self.images += len(args[0])
         output: Tensor = self.network(*args)
         return output
 
@@ -118,10 +119,11 @@ class RunSubject:
             generator(self.seed, "evaluate", str(item["key"]), *([draw] if draw else []))
             for item, draw in zip(items, draws, strict=True)
         ]
-        self.counted.calls, began = 0, time.perf_counter()
+        self.counted.images, began = 0, time.perf_counter()
         restored = self.run.restore_batch(batch, nfe=int(row.removeprefix("nfe ")), generator=generators)
         seconds = (time.perf_counter() - began) / len(items)
-        return Restored(list(restored), seconds, self.counted.calls)
+        # Not the calls: a method may take the images of a batch one by one, as Pix2pix does.
+        return Restored(list(restored), seconds, self.counted.images // len(items))
 
 
 def fingerprint_of(run: Run) -> str:

@@ -262,6 +262,7 @@ MUTANTS = [
     Mutant("reference-of-the-scored-images-only", "measuring.py", "references = facts if self._references() else items", "references = items", "test_evaluation.py"),
     Mutant("statistics-ignored", "measuring.py", "if self.statistics is not None and isinstance(", "if self.statistics is None and isinstance(", "test_evaluation.py"),
     Mutant("bicubic-of-the-blocks", "degradations/downsample.py", 'kept in place."""\n        return {"bicubic": resized(self.reduced(x_1), ', 'kept in place."""\n        return {"bicubic": resized(x_1, ', "test_evaluation.py"),
+    Mutant("calls-of-a-batch", "subjects.py", "self.counted.images // len(items)", "self.counted.images", "test_evaluation.py"),
     Mutant("settings-not-handed-on", "jobs.py", "sample=sample or []", "sample=[]", "test_evaluation.py"),
     Mutant("markdown-best-unmarked", "tabulating.py", 'value = f"**{value}**" if cell.mark == BEST', 'value = f"**{value}**" if cell.mark == NEAR', "test_tabulating.py"),
     Mutant("outside-truncated", "subjects.py", "images.append(to_tensor(pixels,", "images.append(0.99 * to_tensor(pixels,", "test_evaluation.py"),

@@ -385,6 +385,26 @@ def test_what_makes_one_call_has_one_row(run):
     assert [row.name for row in evaluated(once, nfe=[5], metrics=["psnr"]).rows] == ["input", "nfe 1"]
 
 
+def test_calls_are_counted_per_image(run):
+    # kills: calls-of-a-batch
+    """kills: the calls of a batch taken for those of an image, where a method takes its images one by one."""
+
+    class OneByOne:
+        def __init__(self, network):
+            self.network = network
+
+        def with_network(self, network):
+            return OneByOne(network)
+
+        def walk(self, batch, *, nfe, generator):
+            for _ in range(2):
+                yield torch.cat([self.network(x_1[None], torch.zeros(1)) for x_1 in batch["x_1"]])
+
+    result = evaluated(dataclasses.replace(run, method=OneByOne(Pointwise())), nfe=[2], metrics=["psnr"], batch_size=4)
+    assert [(row.name, row.nfe) for row in result.rows] == [("input", 0), ("nfe 2", 2)]
+    assert [row.nfe for row in evaluated(run, nfe=[3], metrics=["psnr"], batch_size=4).rows] == [0, 3]
+
+
 def test_memory_does_not_grow_with_the_images(photos, tmp_path, monkeypatch):
     """kills: features or images of all items held at once: the features of 240 items alone would be 7.8 MB."""
 
