@@ -34,10 +34,6 @@ class Ranks:
         value = torch.tensor(float(flag), device=self._accelerator.device)
         return bool(self._accelerator.reduce(value, reduction="sum").item())
 
-    def wait(self) -> None:
-        """Wait for all."""
-        self._accelerator.wait_for_everyone()
-
     def gathered(self, value: Any) -> list[Any]:
         """The values of all processes, in their order; all wait for all."""
         if self.count == 1:

@@ -16,6 +16,7 @@ import i2i_bridge.training as training
 from i2i_bridge import files
 from i2i_bridge.checkpoint import latest_checkpoint
 from i2i_bridge.errors import UserError
+from i2i_bridge.metrics_log import MetricsLog, read_metrics
 from i2i_bridge.training import train
 
 
@@ -216,6 +217,22 @@ def test_a_worker_that_is_stuck_is_reaped(root):
 
 def _is_worker(pid):
     return "Z" in Path(f"/proc/{pid}/stat").read_text().split(")")[1][:3]
+
+
+def test_a_line_that_a_crash_cut_off_is_written_again(tmp_path):
+    for step in (1, 2, 3):
+        MetricsLog(tmp_path, after_step=step).write({"step": step, "loss": 0.5})
+    for name, cut in (("metrics.jsonl", '{"step": 4, "lo'), ("metrics.csv", "4,0.")):
+        with (tmp_path / name).open("a") as stream:
+            stream.write(("7\n" if name.endswith("l") else "") + cut)
+    assert [row["step"] for row in read_metrics(tmp_path)] == [1, 2, 3]
+    MetricsLog(tmp_path, after_step=2).write({"step": 3, "loss": 0.25})
+    assert read_metrics(tmp_path)[-1] == {"step": 3, "loss": 0.25} and len(read_metrics(tmp_path)) == 3
+    assert (tmp_path / "metrics.csv").read_text().splitlines() == ["step,loss", "1,0.5", "2,0.5", "3,0.25"]
+    MetricsLog(tmp_path, after_step=0).write({"step": 1, "loss": 0.125})
+    assert (tmp_path / "metrics.csv").read_text().splitlines() == ["step,loss", "1,0.125"]
+    MetricsLog(tmp_path, after_step=0, writes=False).write({"step": 1})
+    assert len(read_metrics(tmp_path)) == 1
 
 
 def test_files_written_by_a_killed_start_are_swept(root, tmp_path):
