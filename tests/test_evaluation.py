@@ -402,7 +402,7 @@ def test_calls_are_counted_per_image(run):
 
     result = evaluated(dataclasses.replace(run, method=OneByOne(Pointwise())), nfe=[2], metrics=["psnr"], batch_size=4)
     assert [(row.name, row.nfe) for row in result.rows] == [("input", 0), ("nfe 2", 2)]
-    assert [row.nfe for row in evaluated(run, nfe=[3], metrics=["psnr"], batch_size=4).rows] == [0, 3]
+    assert evaluated(run, nfe=[3], metrics=["psnr"], batch_size=4).rows[-1].nfe == 3
 
 
 def test_memory_does_not_grow_with_the_images(photos, tmp_path, monkeypatch):
