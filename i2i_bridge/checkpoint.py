@@ -23,6 +23,7 @@ from torch import Tensor
 
 from i2i_bridge.errors import UserError
 from i2i_bridge.files import IO_ERROR, free_bytes, move_folder, publish_folder, retire_folder, sweep
+from i2i_bridge.foreign import read_safetensors
 
 FORMAT = 2
 UNSEALED = 1
@@ -47,18 +48,12 @@ class Checkpoint:
         """The tensors of one part ('network', 'ema' or 'optimizer'), on the CPU.
 
         Raises:
-            UserError: The checkpoint has no such part, or it is no safetensors file.
+            UserError: The checkpoint has no such part, or it is no safetensors file of finite numbers.
         """
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
         file = self.folder / f"{part}.safetensors"
         if not file.is_file():
             raise UserError(f"{self.folder}: the checkpoint has no {part}.safetensors")
-        try:
-            return load_file(file)
-        except (OSError, SafetensorError, KeyError, ValueError) as error:
-            raise UserError(f"{file}: not a safetensors file ({type(error).__name__}: {error})") from error
+        return read_safetensors(file)
 
 
 def save_checkpoint(

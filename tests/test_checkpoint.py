@@ -113,7 +113,7 @@ def test_a_whole_file_that_is_no_safetensors(tmp_path):
     folder = tmp_path / "step-00000001"
     (folder / "network.safetensors").write_bytes(b"\xff" * 64)
     durability.reseal(folder)
-    with pytest.raises(UserError, match=r"network.safetensors: not a safetensors file"):
+    with pytest.raises(UserError, match=r"network.safetensors: not a readable safetensors file"):
         latest_checkpoint(tmp_path)[0].tensors("network")
 
 
