@@ -191,6 +191,8 @@ def locked(folder: Path) -> Iterator[None]:
     try:
         make_folder(folder)
         descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o666)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise UserError(f"{folder}: is a file, or below one, not a folder; choose another --out") from error
     except OSError as error:
         raise UserError(f"{folder}: cannot be written ({error.strerror or error})", IO_ERROR) from error
     try:
