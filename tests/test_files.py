@@ -169,10 +169,19 @@ def test_a_folder_has_one_writer_and_a_killed_one_lets_go(tmp_path):
 
 def test_folders_that_cannot_be_held(tmp_path, monkeypatch):
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(UserError, match="cannot be written") as caught, files.locked(tmp_path / "file"):
+    with pytest.raises(UserError, match="is a file") as caught, files.locked(tmp_path / "file"):
         pass
-    assert caught.value.code == 74
+    assert caught.value.code == 2
     import fcntl
+
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "mkdir", full)
+        with pytest.raises(UserError, match="cannot be written") as caught, files.locked(tmp_path / "full"):
+            pass
+    assert caught.value.code == 74
 
     def without(descriptor, how):
         raise OSError(errno.ENOLCK, "No locks available")
