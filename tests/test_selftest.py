@@ -19,11 +19,8 @@ def bench(tmp_path):
     return Bench(tmp_path, full=False)
 
 
-def test_what_is_here_holds(tmp_path, monkeypatch, capsys):
-    """The quick level, through the command; nothing is left behind."""
-    # Minutes on a busy machine, and what test_resuming.py and test_ranks.py try at greater length.
-    kept = {name: check for name, check in selftest.CHECKS.items() if name not in ("kill and resume", "two processes")}
-    monkeypatch.setattr(selftest, "CHECKS", kept)
+def test_what_is_here_holds(tmp_path, capsys):
+    """Every check of the quick level, through the command; nothing is left behind."""
     with pytest.raises(SystemExit) as ended:
         main(["selftest", "--dir", str(tmp_path / "runs"), "--json", str(tmp_path / "found.json")])
     said = capsys.readouterr().out
