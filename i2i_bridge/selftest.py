@@ -22,6 +22,7 @@ from torch import Tensor
 
 from i2i_bridge.checkpoint import latest_checkpoint
 from i2i_bridge.errors import UserError
+from i2i_bridge.files import locked, write_whole
 from i2i_bridge.randomness import generator
 from i2i_bridge.run import resolve_device
 from i2i_bridge.toy_runs import SAVE_EVERY, STEPS, Bench, Failed, differing
@@ -53,70 +54,63 @@ def _same(left: dict[str, Tensor], right: dict[str, Tensor], what: str) -> str:
 
 
 def check_flush(bench: Bench) -> str:
-    """Files are flushed, renamed over others, and their folder flushed."""
-    folder = bench.home / "flush"
-    folder.mkdir()
+    """Files are flushed, renamed over others, and their folder flushed, by what writes the runs' own."""
+    final = bench.home / "flush" / "file"
     times = []
     for i in range(200 if bench.full else 30):
-        partial, final = folder / "partial", folder / "final"
+        data = str(i).encode() * 1000
         start = time.perf_counter()
-        with partial.open("wb") as stream:
-            stream.write(str(i).encode() * 1000)
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.replace(final)
-        if os.name != "nt":
-            handle = os.open(folder, os.O_RDONLY)
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
+        write_whole(final, data)
         times.append(time.perf_counter() - start)
-        if final.read_bytes() != str(i).encode() * 1000 or partial.exists():
+        if final.read_bytes() != data or len(list(final.parent.iterdir())) > 1:
             raise Failed("a rename did not put the new file in the old one's place")
     times.sort()
     return f"a flushed file takes {times[len(times) // 2] * 1000:.1f} ms, at most {times[-1] * 1000:.0f} ms"
 
 
-LOCKER = "import fcntl, sys, time; f = open(sys.argv[1], 'w'); fcntl.flock(f, fcntl.LOCK_EX); print('held', flush=True)\
-; time.sleep(600)"
+LOCKER = """
+import sys, time
+from pathlib import Path
+from i2i_bridge.files import locked
+with locked(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(600)
+"""
 
 
 def check_lock(bench: Bench) -> str:
-    """A lock keeps other processes out, and goes with its process."""
-    try:
-        import fcntl
-    except ImportError:
-        return "not on this system"
-    file = bench.home / "lock"
-    holder = subprocess.Popen([sys.executable, "-c", LOCKER, str(file)], stdout=subprocess.PIPE, text=True)
+    """The lock on a run folder keeps other processes out, and goes with its process."""
+    folder = bench.home / "lock"
+    holder = subprocess.Popen([sys.executable, "-c", LOCKER, str(folder)], stdout=subprocess.PIPE, text=True)
     try:
         said = holder.stdout.readline() if holder.stdout else ""
         if said.strip() != "held":
-            raise Failed("this file system knows no locks (flock): do not train twice into one folder")
-        with file.open("w") as mine:
-            try:
-                fcntl.flock(mine, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                pass
-            else:
-                raise Failed("two processes hold the same lock: do not train twice into one folder")
-            holder.kill()
-            holder.wait()
-            deadline = time.monotonic() + 5
-            while True:
-                try:
-                    fcntl.flock(mine, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    return "a second process is kept out; a killed one lets go"
-                except OSError:
-                    if time.monotonic() > deadline:
-                        raise Failed("a killed process keeps its lock") from None
-                    time.sleep(0.1)
+            raise Failed("a run folder cannot be locked here")
+        if _can_lock(folder):
+            raise Failed(
+                "two processes hold the same lock (a file system without locks): never train twice in a folder"
+            )
+        holder.kill()
+        holder.wait()
+        deadline = time.monotonic() + 5
+        while not _can_lock(folder):
+            if time.monotonic() > deadline:
+                raise Failed("a killed process keeps its lock")
+            time.sleep(0.1)
+        return "a second process is kept out; a killed one lets go"
     finally:
         holder.kill()
         holder.wait()
         if holder.stdout:
             holder.stdout.close()
+
+
+def _can_lock(folder: Path) -> bool:
+    try:
+        with locked(folder):
+            return True
+    except UserError:
+        return False
 
 
 def check_determinism(bench: Bench) -> str:
