@@ -14,6 +14,7 @@ from i2i_bridge.cli_options import (
     Plugins,
     RecipeName,
     RunFolder,
+    SampleSettings,
     chosen_recipe,
     load_plugins,
     run_folder,
@@ -190,14 +191,7 @@ def restore(
             help="IN is clean: apply the recipe's degradation first (and save it beside, as NAME-degraded).",
         ),
     ] = False,
-    setting: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="sample.KEY=VALUE",
-            help="Sample otherwise than the recipe says, such as sample.guidance.name=ddnm. Repeatable.",
-        ),
-    ] = None,
+    setting: SampleSettings = None,
     precision: Annotated[
         str, typer.Option(metavar="fp32|bf16|auto", help="Of the network; bf16 is quicker where the device has it.")
     ] = "fp32",

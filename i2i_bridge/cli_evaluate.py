@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from i2i_bridge.cli_options import Device, Plugins, load_plugins
+from i2i_bridge.cli_options import Device, Plugins, SampleSettings, load_plugins
 from i2i_bridge.errors import UserError
 from i2i_bridge.jobs import evaluate_images, evaluate_run
 from i2i_bridge.weights import use_folder
@@ -45,14 +45,7 @@ def evaluate(
         Path | None,
         typer.Option(metavar="DIR", help="Score this folder of images instead, named as the dataset's, of any origin."),
     ] = None,
-    setting: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="sample.KEY=VALUE",
-            help="Sample otherwise than the run says, such as sample.guidance.name=ddnm. Repeatable.",
-        ),
-    ] = None,
+    setting: SampleSettings = None,
     name: Annotated[str | None, typer.Option(help="With --images or --set: what tables call these results.")] = None,
     out: Annotated[
         Path | None,

@@ -26,6 +26,14 @@ Plugins = Annotated[
         help="Import this file first; what it registers can be named. Repeatable.",
     ),
 ]
+SampleSettings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="sample.KEY=VALUE",
+        help="Sample otherwise than the run says, such as sample.guidance.name=ddnm. Repeatable.",
+    ),
+]
 MethodName = Annotated[
     str | None,
     typer.Option(
