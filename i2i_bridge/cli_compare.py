@@ -33,9 +33,15 @@ def compare(
         int | None, typer.Option("-n", "--count", min=1, help="Evaluate only the first so many held-out images.")
     ] = None,
     root: Annotated[Path | None, typer.Option(help="Where the dataset lies now, if not where it was trained.")] = None,
+    each_seed: Annotated[
+        bool, typer.Option("--each-seed", help="A row for each run, also of runs that differ in train.seed alone.")
+    ] = False,
     plugin: Plugins = None,
     device: Device = None,
 ) -> None:  # fmt: skip
     """Set runs side by side on one page: table, curves, gallery with a slider, walks, samples, settings."""
     load_plugins(plugin)
-    compare_runs(runs, out, nfe=nfe, single_file=single_file, protocol=protocol, count=count, root=root, device=device)
+    compare_runs(
+        runs, out, nfe=nfe, single_file=single_file, protocol=protocol, count=count, root=root, each_seed=each_seed,
+        device=device,
+    )  # fmt: skip

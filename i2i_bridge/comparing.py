@@ -2,11 +2,12 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from i2i_bridge.errors import UserError
+from i2i_bridge.pooling import pool, same_but_seed
 from i2i_bridge.results import INPUT, Evaluation, Row, evaluation_folder, read_evaluation
 from i2i_bridge.run import RECIPE_FILE
 from i2i_bridge.tabulating import Table, build_table
@@ -24,6 +25,8 @@ class Entry:
     evaluation: Evaluation
     recipe: "Recipe | None"
     """None for outside results."""
+    seeds: tuple[Path, ...] = ()
+    """The run folders whose mean this is, `folder` the first of them; empty where it is of one run."""
 
     @property
     def images(self) -> Path:
@@ -31,8 +34,11 @@ class Entry:
         return evaluation_folder(self.folder, self.evaluation.protocol.name) / "images"
 
 
-def open_entries(folders: Sequence[Path], protocol: str) -> list[Entry]:
-    """Read the evaluations of folders and name them.
+def open_entries(folders: Sequence[Path], protocol: str, *, each_seed: bool = False) -> list[Entry]:
+    """Read the evaluations of folders and name them; runs that differ in `train.seed` alone become one entry.
+
+    Args:
+        each_seed: Every run stays an entry of its own.
 
     Raises:
         UserError: A folder is not evaluated under the protocol, stands twice, or its numbers were measured otherwise
@@ -46,10 +52,38 @@ def open_entries(folders: Sequence[Path], protocol: str) -> list[Entry]:
     evaluations = [read_evaluation(folder, protocol) for folder in folders]
     refuse_unequal(list(zip(folders, evaluations, strict=True)))
     recipes = [load_recipe(folder / RECIPE_FILE) if (folder / RECIPE_FILE).is_file() else None for folder in folders]
-    labels = name_entries(
-        [(evaluation.method, folder) for evaluation, folder in zip(evaluations, folders, strict=True)]
-    )
-    return [Entry(*parts) for parts in zip(folders, labels, evaluations, recipes, strict=True)]
+    entries = [
+        Entry(folder, evaluation.method, evaluation, recipe)
+        for folder, evaluation, recipe in zip(folders, evaluations, recipes, strict=True)
+    ]
+    if not each_seed:
+        entries = pool_entries(entries)
+    labels = name_entries([(entry.label, entry.folder) for entry in entries])
+    return [replace(entry, label=label) for entry, label in zip(entries, labels, strict=True)]
+
+
+def pool_entries(entries: Sequence[Entry]) -> list[Entry]:
+    """The entries, those of one recipe with several training seeds as one, where the first of them stood."""
+    groups: list[tuple[Any, list[Entry]]] = []
+    for entry in entries:
+        common = None if entry.recipe is None else same_but_seed(entry.recipe, entry.evaluation)
+        for other, group in groups:
+            if common is not None and common == other:
+                group.append(entry)
+                break
+        else:
+            groups.append((common, [entry]))
+    return [
+        group[0]
+        if len(group) == 1
+        else replace(
+            group[0],
+            label=f"{group[0].label}, {len(group)} seeds",
+            evaluation=pool([entry.evaluation for entry in group]),
+            seeds=tuple(entry.folder for entry in group),
+        )
+        for _, group in groups
+    ]
 
 
 def refuse_unequal(evaluated: Sequence[tuple[Path, Evaluation]]) -> None:

@@ -214,6 +214,7 @@ def compare_runs(
     protocol: str | None = None,
     single_file: bool = False,
     root: Path | None = None,
+    each_seed: bool = False,
     device: str | None = None,
 ) -> None:
     """Write the page of several evaluated folders; rows of runs that are missing are measured first.
@@ -245,7 +246,7 @@ def compare_runs(
         run = load_run(entry.folder, device=device)
         return run, _pairs(run.recipe, chosen, root)
 
-    entries = open_entries(folders, load_protocol(chosen).name)
+    entries = open_entries(folders, load_protocol(chosen).name, each_seed=each_seed)
     with console.counting("drawn") as done:
         page = write_page(entries, out, opened, nfe=nfe, single_file=single_file, report=done)
     console.say(f"wrote {page}")

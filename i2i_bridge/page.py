@@ -74,6 +74,7 @@ class Page:
     glance: list[list[Shown]] = field(default_factory=list)
     gallery: dict[str, Any] = field(default_factory=dict)
     gallery_note: str = ""
+    seeds_note: str = ""
     walks: list[Group] = field(default_factory=list)
     samples: list[Group] = field(default_factory=list)
     strips: list[Group] = field(default_factory=list)
@@ -178,6 +179,12 @@ def collect(
     held = len(page.gallery.get("images", ()))
     page.gallery_note = f"{held} of {images} images were saved" + (
         f"; a single file holds {INSIDE} at most, the worst of each row among them." if pictures.inside else "."
+    )
+    page.seeds_note = " ".join(
+        f"{entry.label}: the mean of {', '.join(folder.name for folder in entry.seeds)}, which differ in train.seed "
+        f"alone; the intervals span both images and seeds, the pictures and curves are those of {entry.folder.name}."
+        for entry in entries
+        if entry.seeds
     )
     for i, entry in enumerate(entries):
         try:

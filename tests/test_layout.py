@@ -22,8 +22,8 @@ ROOMS = [
     "importing",
     "machine", "ranks", "train_state", "progress", "resuming", "saving", "skipping", "stepping", "training",
     "results", "records", "scoring", "subjects", "measuring", "evaluation",
-    "restoring", "degrading", "tabulating", "comparing", "pictures", "sheets", "figures", "gallery", "publishing",
-    "page", "report", "inspecting", "checking", "registering", "doctor", "toy_runs", "selftest",
+    "restoring", "degrading", "tabulating", "pooling", "comparing", "pictures", "sheets", "figures", "gallery",
+    "publishing", "page", "report", "inspecting", "checking", "registering", "doctor", "toy_runs", "selftest",
     "catalogue", "console", "jobs",
     "cli_options", "cli_compare", "cli_data", "cli_evaluate", "cli_import", "cli_weights", "cli",
 ]  # fmt: skip
@@ -47,6 +47,7 @@ ONLY_IN = {
     "matplotlib": {"figures.py"},
     "jinja2": {"page.py"},
     "lmdb": {"data/lmdb_store.py"},
+    "scipy": {"pooling.py"},
     "datasets": {"data/hub.py"},
     "torchvision": {"data/vision.py", "doctor.py", "metrics/extractors.py"},
     "torch_fidelity": {"metrics/extractors.py"},

@@ -1,0 +1,68 @@
+"""Runs of one recipe that differ in their training's seed, as one method: the mean, and how far seeds are apart."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from i2i_bridge.metrics.base import Estimate
+from i2i_bridge.results import Evaluation, Row
+
+if TYPE_CHECKING:  # pydantic
+    from i2i_bridge.recipe import Recipe
+
+
+def same_but_seed(recipe: "Recipe", evaluation: Evaluation) -> Any:
+    """What runs have in common that differ in `train.seed` alone: equal for two of them, and only then.
+
+    All settings but what was measured on the seed's own crops, and the step that was evaluated.
+    """
+    settings = recipe.model_dump(mode="json", exclude={"train": {"seed"}, "target": {"var_0", "var_1", "cov_01"}})
+    return settings, evaluation.method, evaluation.step
+
+
+def pool(evaluations: Sequence[Evaluation]) -> Evaluation:
+    """One evaluation of k >= 2 that differ in the training's seed: each number is the mean of theirs.
+
+    It has the rows and metrics that all have. Its time is the mean too; what is not a number is the first one's.
+    """
+    first = evaluations[0]
+    warnings = list(dict.fromkeys(text for evaluation in evaluations for text in evaluation.warnings))
+    named = [{row.name: row for row in evaluation.rows} for evaluation in evaluations]
+    common = [name for name in named[0] if all(name in rows for rows in named)]
+    rows = [_pool_rows([rows[name] for rows in named]) for name in common]
+    return replace(first, rows=rows, warnings=warnings)
+
+
+def _pool_rows(rows: Sequence[Row]) -> Row:
+    common = [name for name in rows[0].metrics if all(name in row.metrics for row in rows)]
+    metrics = {name: pool_estimates([row.metrics[name] for row in rows]) for name in common}
+    seconds = [row.seconds_per_image for row in rows if row.seconds_per_image is not None]
+    return replace(rows[0], metrics=metrics, seconds_per_image=sum(seconds) / len(seconds) if seconds else None)
+
+
+def pool_estimates(estimates: Sequence[Estimate]) -> Estimate:
+    """The mean m of k estimates on the same images, with a 95 % interval for both chances: of images and of training.
+
+    high = m + sqrt(h^2 + (t_{k-1} s / sqrt(k))^2), and low likewise: h is the mean half-width of the estimates' own
+    intervals, which more seeds do not shrink, as all see the same images; s their standard deviation; t_{k-1} the
+    97.5 % quantile of Student's t (4.30 for three seeds, 12.7 for two). standard_error^2 is the mean of the squares
+    + s^2 / k. Where all are equal (what no training touched) it is the first one.
+    """
+    from scipy.special import stdtrit
+
+    if all(estimate == estimates[0] for estimate in estimates):
+        return estimates[0]
+    k = len(estimates)
+    mean = sum(estimate.value for estimate in estimates) / k
+    if not math.isfinite(mean):
+        return Estimate(mean, note=estimates[0].note)
+    variance = sum((estimate.value - mean) ** 2 for estimate in estimates) / (k - 1)
+    of_seeds = float(stdtrit(k - 1, 0.975)) * math.sqrt(variance / k)
+    below = sum(estimate.value - estimate.low for estimate in estimates) / k
+    above = sum(estimate.high - estimate.value for estimate in estimates) / k
+    squares = sum(estimate.standard_error**2 for estimate in estimates) / k
+    return Estimate(
+        mean, mean - math.hypot(below, of_seeds), mean + math.hypot(above, of_seeds),
+        math.sqrt(squares + variance / k), estimates[0].note,
+    )  # fmt: skip
