@@ -124,7 +124,7 @@ def _accumulate(
 
 
 def _halve(state: TrainState, share: int) -> None:
-    """Smaller micro-batches from now on, after a pass that did not fit; its gradients are dropped.
+    """Smaller micro-batches from now on, after a pass that did not fit; what it left behind is undone.
 
     Raises:
         UserError: One image at a time is too much already.
@@ -135,8 +135,7 @@ def _halve(state: TrainState, share: int) -> None:
             "out of memory with one image at a time; set network.checkpointing=true or a smaller data.size or network"
         )
     state.micro_batch = (micro + 1) // 2
-    for module in state.modules.values():
-        module.zero_grad(set_to_none=True)
+    state.undo_pass()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 

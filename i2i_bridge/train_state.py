@@ -57,12 +57,25 @@ class TrainState:
         """1 where the last step was, since a number of it was not finite, else 0; the same on every process."""
         self._bad = torch.zeros_like(self.was_skipped)
         self._before: list[tuple[Tensor, Tensor]] = []
+        self._statistics: list[tuple[Tensor, Tensor]] = []
         self._updates = 0
 
     def begin_step(self) -> None:
         """Remember what the step changes before it is known whether its numbers are finite."""
         for module in self.modules.values():
             self._remember(module.buffers())
+        self._statistics = list(self._before)
+
+    def undo_pass(self) -> None:
+        """Drop all gradients, and put back the buffers (running statistics) of the step's start: a pass did not fit.
+
+        A repeated pass goes through all micro-batches again, and would count them twice.
+        """
+        for module in self.modules.values():
+            module.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            for tensor, old in self._statistics:
+                tensor.copy_(old)
 
     def _remember(self, tensors: Iterable[Tensor]) -> None:
         self._before += [(tensor, tensor.detach().clone()) for tensor in tensors]

@@ -251,8 +251,11 @@ def test_out_of_memory_halves_the_micro_batch_and_keeps_the_batch(photos):  # no
 
 
 def test_out_of_memory_between_two_modules_trains_neither_twice(photos, monkeypatch):  # noqa: F811
-    # kills: out-of-memory-trains-again
+    # kills: out-of-memory-trains-again, out-of-memory-counts-twice
     recipe = pix2pix(photos)
+    roomy = TrainState(recipe, torch.device("cpu"))
+    roomy.micro_batch = 2
+    training_step(roomy, batch_of(recipe), Accelerator(cpu=True), torch.float32)
     state, updated = TrainState(recipe, torch.device("cpu")), []
     state.method.losses = crowded(state.method.losses, 2, after=1)
     update = state.update
@@ -260,6 +263,10 @@ def test_out_of_memory_between_two_modules_trains_neither_twice(photos, monkeypa
     losses, norms = training_step(state, batch_of(recipe), Accelerator(cpu=True), torch.float32)
     assert updated == ["discriminator", "network"] == list(losses) == list(norms)
     assert state.micro_batch == 2 and state.step == 1
+    counts = [name for name, _ in state.network.named_buffers() if name.endswith("num_batches_tracked")]
+    assert counts, "no running statistics to count"
+    there, wanted = dict(state.network.named_buffers()), dict(roomy.network.named_buffers())
+    assert all(torch.equal(there[name], wanted[name]) for name in wanted)
 
 
 def test_one_image_that_does_not_fit_is_told(photos):  # noqa: F811
