@@ -12,7 +12,7 @@ help:
 	@echo "make mutants  plant each known mistake and show that the tests catch it"
 	@echo "make bench    time sampling, training and operators beside other libraries -> runs/bench (half an hour)"
 	@echo "make soak     the long reliability tests: faults, kills, flipped bits, ranks, leaks (docs/reliability.md)"
-	@echo "make coverage branch coverage of what writes, resumes and joins processes"
+	@echo "make coverage branch coverage of what writes, resumes, imports, reads data and joins processes; about 8 minutes"
 	@echo "make fuzz     170,000 mutated images, checkpoints, recipes and cards; about 7 minutes of one core"
 	@echo "make clean    remove .venv and runs/demo"
 
@@ -45,15 +45,21 @@ mutants: $(READY)
 soak: $(READY)
 	$(BIN)/python tests/soak.py
 
-# Of what writes, resumes and joins processes: every branch.
-LIFELINES := i2i_bridge/files.py,i2i_bridge/checkpoint.py,i2i_bridge/ranks.py,i2i_bridge/saving.py,i2i_bridge/skipping.py,i2i_bridge/machine.py,i2i_bridge/metrics_log.py,i2i_bridge/resuming.py
+# Of what writes, resumes, imports, reads data and joins processes: every branch.
+LIFELINES := files checkpoint ranks saving skipping machine metrics_log resuming importing foreign pt_child images toml_file unpacking
+COVERED := $(LIFELINES:%=i2i_bridge/%.py) i2i_bridge/data/*
+empty :=
+comma := ,
+TOUCHING := files checkpoint ranks saving skipping resuming training stepping selftest \
+	importing hostile weights unpacking images zoo degrading refusals \
+	data docs_data pairs lists hub index lmdb_store tar_shards vision cards registering
 
 coverage: $(READY)
 	mkdir -p .venv/coverage
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest tests/test_files.py tests/test_checkpoint.py tests/test_ranks.py tests/test_saving.py tests/test_skipping.py tests/test_resuming.py tests/test_training.py
+	$(BIN)/coverage run -m pytest --numprocesses auto --dist loadfile $(TOUCHING:%=tests/test_%.py)
 	$(BIN)/coverage combine --quiet
-	$(BIN)/coverage report --include "$(LIFELINES)" --show-missing --fail-under 100
+	$(BIN)/coverage report --include "$(subst $(empty) $(empty),$(comma),$(COVERED))" --show-missing --skip-covered --fail-under 100
 
 fuzz: $(READY)
 	$(BIN)/python tests/fuzz.py
