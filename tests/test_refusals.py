@@ -1,5 +1,6 @@
 """What reads data and strangers' files, where no other test comes upon its lines: `make coverage` found these."""
 
+import gzip
 import io
 import os
 import signal
@@ -7,6 +8,7 @@ import struct
 import sys
 import tarfile
 import types
+import zipfile
 import zlib
 from pathlib import Path
 
@@ -28,10 +30,10 @@ from i2i_bridge.data.tar_shards import TarShards
 from i2i_bridge.data.transforms import Geometry
 from i2i_bridge.data.vision import TorchvisionImages
 from i2i_bridge.errors import UserError
-from i2i_bridge.images import Picture, find_images, read_picture, to_pil, write_picture
+from i2i_bridge.images import Picture, find_images, read_picture, to_pil, to_pixels, write_picture
 from i2i_bridge.importing import released
 from i2i_bridge.toml_file import MAX_BYTES, read_toml
-from i2i_bridge.unpacking import unpack
+from i2i_bridge.unpacking import BadArchive, unpack
 
 
 def photo(path, size=(12, 10), mode="RGB"):
@@ -102,6 +104,8 @@ def test_splits_without_items(tmp_path, monkeypatch):
         open_source({"name": "nothing"}, "val")
     with refused("no images for the split 'val'"):
         PackagedImages(train=[], val=[], split="val")
+    with refused("skimage is installed, but holds no data/none.png"):
+        PackagedImages(train=["skimage:data/none.png"], val=[], split="train")
     with refused("reads package:path/inside"):
         PackagedImages(train=["skimage/data.png"], val=[], split="train")
     photo(tmp_path / "x_0" / "a.png")
@@ -174,6 +178,12 @@ def test_files_come_in_slices_and_kinds_without_files_tell_nothing(tmp_path):
     assert source.files[1:] == [("b.png", tmp_path / "b.png"), ("c.png", tmp_path / "c.png")]
     assert shared_files(source, [1, 2]) is None
 
+    class Plain:
+        files = (tmp_path / "b.png", tmp_path / "elsewhere" / "c.png")
+
+    assert shared_files(source, Plain()) == shared_files(Plain(), source) == 0, "names alone are no files"
+    assert shared_files(Plain(), Plain()) == 2
+
 
 def test_shards_and_torchvision_images_that_cannot_be_read(tmp_path, monkeypatch):
     stream = io.BytesIO()
@@ -216,6 +226,31 @@ def test_items_that_do_not_fit(tmp_path):
     moody = PairDataset(source, Geometry(8), Moody(), 3, 0, "train")
     with refused(r"a\.png: not today"):
         _ = moody[0]
+
+    class Floats:
+        def __init__(self, image, **more):
+            self.item = {"key": "a", "x_0": image} | more
+
+        def __len__(self):
+            return 1
+
+        def __getitem__(self, index):
+            return self.item
+
+    real = np.full((10, 12, 3), 0.5, np.float32)
+    with refused(r"a: float pixels have no known range; set data\.value_range"):
+        _ = PairDataset(Floats(real), Geometry(8), None, 3, 0, "train")[0]
+    with refused(r"a: float tensors are in \[-1, 1\] already"):
+        _ = PairDataset(Floats(torch.zeros(3, 10, 12)), Geometry(8), None, 3, 0, "train", value_range=(0.0, 1.0))[0]
+    with refused("the condition has 3 channels, but network.condition_channels is 1"):
+        pair = Floats(real, x_1=real)
+        _ = PairDataset(pair, Geometry(8), None, 3, 0, "train", condition_channels=1, value_range=(0.0, 1.0))[0]
+    with refused("brings a condition of its own, but data.own_condition is False"):
+        _ = PairDataset(Floats(real, x_1=real, condition=real), Geometry(8), None, 3, 0, "train")[0]
+    with refused("brings no condition, but data.own_condition is True"):
+        _ = PairDataset(Floats(real, x_1=real), Geometry(8), None, 3, 0, "train", own_condition=True)[0]
+    x = torch.linspace(-1, 1, 12).view(1, 3, 4)
+    assert np.allclose(to_pixels(x, np.float32, (0.0, 10.0))[..., 0], (x[0].numpy() + 1) * 5)
 
     class Masked:
         """Pairs with a mask of their own."""
@@ -317,6 +352,11 @@ def test_archives(tmp_path, monkeypatch):
         members.addfile(member, io.BytesIO(b"hi"))
     unpack(archive, "tar", tmp_path / "out")
     assert (tmp_path / "out" / "inside" / "a.txt").read_bytes() == b"hi"
+    compressed = bytearray(gzip.compress(archive.read_bytes()))
+    compressed[-6] ^= 1  # of the checksum
+    archive.write_bytes(compressed)
+    with pytest.raises(BadArchive, match="damaged"):
+        unpack(archive, "tar", tmp_path / "damaged")
     monkeypatch.setattr(Path, "mkdir", broken)
     with refused("cannot be unpacked"):
         unpack(archive, "tar", tmp_path / "again")
@@ -336,6 +376,16 @@ def test_the_child_in_this_process(tmp_path, monkeypatch):
     short.write_bytes(b"PK\x03\x04" + bytes(10))
     with says("cut off"):
         pt_child.examine(str(short))
+    archive = tmp_path / "archive.pt"
+    with zipfile.ZipFile(archive, "w") as members:
+        members.writestr("a/version", "3")
+        members.writestr("a/byteorder", "little")
+    with says("without data.pkl"):
+        pt_child.examine(str(archive))
+    whole = archive.read_bytes()
+    archive.write_bytes(whole[:4] + whole[4:].replace(b"PK\x03\x04", b"PK\x03\x05", 1))
+    with says("cannot be trusted"):
+        pt_child.examine(str(archive))
     honest, old = tmp_path / "honest.pt", tmp_path / "old.pt"
     torch.save({"a": torch.ones(2)}, honest)
     torch.save({"a": torch.ones(2)}, old, _use_new_zipfile_serialization=False)
@@ -360,3 +410,13 @@ def test_the_child_in_this_process(tmp_path, monkeypatch):
             pt_child.load(str(honest), "state dict", None)
     with says("beyond 80 bits"):
         pt_child.scan(io.BytesIO(b"\x80\x02\x8a\x0b" + b"\x01" * 11 + b"."))
+
+
+def test_the_child_s_limits(monkeypatch):
+    ended = []
+    monkeypatch.setattr(os, "_exit", ended.append)
+    for event in ("open", "os.listdir", "subprocess.Popen", "socket.connect", "ctypes.dlopen"):
+        pt_child._watch(event, ())
+    assert ended == [70, 70, 70]
+    monkeypatch.setitem(sys.modules, "resource", None)
+    pt_child.limit(1, final=True)  # no such limit on this system: time remains
