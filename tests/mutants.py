@@ -144,7 +144,7 @@ MUTANTS = [
     Mutant("decay-from-ignored", "settings.py", "start = max(self.warmup_steps, self.decay_from or 0)", "start = self.warmup_steps", "test_recipe.py"),
     # degradations
     Mutant("jpeg-round-instead-of-floor", "degradations/jpeg.py", "/ 100).floor().clamp(1, 255)", "/ 100).round().clamp(1, 255)", "test_degradations_jpeg.py"),
-    Mutant("jpeg-chroma-averaged", "degradations/jpeg.py", "_quantised(ycbcr[:, 1:, ::2, ::2], chroma_table)", "_quantised(torch.nn.functional.avg_pool2d(ycbcr[:, 1:], 2), chroma_table)", "test_degradations_jpeg.py"),
+    Mutant("jpeg-chroma-averaged", "degradations/jpeg.py", "_mixed(_TO_YCBCR[1:], pixels[..., ::2, ::2])", "_mixed(_TO_YCBCR[1:], torch.nn.functional.avg_pool2d(pixels, 2))", "test_degradations_jpeg.py"),
     Mutant("bicubic-off-centre", "degradations/downsample.py", "cubic_taps(), before=6,", "cubic_taps(), before=7,", "test_degradations_linear.py"),
     Mutant("blur-not-normalised", "degradations/blur.py", "tuple(weight / sum(weights) for weight in weights)", "tuple(weight / 10 for weight in weights)", "test_degradations_linear.py"),
     Mutant("hole-and-known-exchanged", "degradations/inpaint.py", "torch.where(mask > 0, fill, x)", "torch.where(mask > 0, x, fill)", "test_degradations_inpaint.py"),
@@ -206,6 +206,8 @@ MUTANTS = [
     Mutant("exchanged-pair-unseen", "inspecting.py", "(mirrored < kept / 16)", "(mirrored > kept)", "test_checking.py"),
     Mutant("odd-formats-unseen", "inspecting.py", "if _telling(fact.formats) != usual", "if _telling(fact.formats) == (None,)", "test_checking.py"),
     Mutant("card-statistics-ignored", "inspecting.py", "    if expected is not None:\n", "    if expected is not None and expected is None:\n", "test_checking.py"),
+    Mutant("stroke-of-twice-the-width", "degradations/masks.py", "radius = max(brush, 1.5) / 2", "radius = max(brush, 1.5)", "test_degradations_inpaint.py"),
+    Mutant("stroke-beyond-its-ends", "degradations/masks.py", "nearest = way.clip(0, length)", "nearest = way", "test_degradations_inpaint.py"),
     Mutant("packed-masks-unread", "degradations/masks.py", "np.unpackbits(chosen)", "np.unpackbits(chosen, bitorder='little')", "test_degradations_inpaint.py"),
     Mutant("crop-and-mirror-coupled", "data/transforms.py", "self.flip and draw.random() < 0.5", "self.flip and top < (height - self.size[0]) / 2", "test_data.py"),
     Mutant("odd-sizes-unseen", "inspecting.py", "fact.size != size", "fact.size == ''", "test_checking.py"),

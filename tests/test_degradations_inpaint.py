@@ -16,7 +16,7 @@ from torch import Tensor
 from i2i_bridge.data.loading import PairDataset
 from i2i_bridge.data.transforms import Geometry
 from i2i_bridge.degradations.inpaint import Inpaint
-from i2i_bridge.degradations.masks import brush_mask, center_mask
+from i2i_bridge.degradations.masks import _stroke, brush_mask, center_mask
 from i2i_bridge.errors import UserError
 from i2i_bridge.randomness import generator, rand
 from i2i_bridge.registry import DEGRADATIONS
@@ -86,6 +86,25 @@ def test_freeform_holes_are_strokes_all_over_the_image() -> None:
     assert by_place.max() < 0.33
     border = torch.cat([masks[:, :2].flatten(), masks[:, -2:].flatten(), masks[..., :2].flatten()])
     assert border.mean().item() == pytest.approx(0.29, abs=0.06)
+
+
+def test_a_stroke_is_all_that_lies_within_half_its_width() -> None:
+    """Brute force over all pixels; the ends are round, and a stroke that is too much ends across its direction."""
+    # kills: stroke-of-twice-the-width, stroke-beyond-its-ends
+    for start, end, brush in (((12.3, 40.0), (55.0, 18.7), 9.0), ((30.0, 30.0), (30.0, 30.0), 14.0)):
+        hole = np.zeros((60, 70), dtype=bool)
+        count = _stroke(hole, start, end, brush, 10**6)
+        a, b = np.array(start), np.array(end)
+        for y in range(60):
+            for x in range(70):
+                share = np.clip(np.dot((x, y) - a, b - a) / max(np.dot(b - a, b - a), 1e-9), 0, 1)
+                distance = np.linalg.norm((x, y) - (a + share * (b - a)))
+                assert hole[y, x] == (distance <= brush / 2), (x, y)
+        area = np.linalg.norm(b - a) * brush + np.pi * brush**2 / 4
+        assert count == hole.sum() == pytest.approx(area, rel=0.05)
+    cut = np.zeros((60, 70), dtype=bool)
+    assert _stroke(cut, (10.0, 20.0), (50.0, 20.0), 8.0, 100) == cut.sum() == 100
+    assert cut[:, 6:20].sum() == 100, "the part nearest to its start"
 
 
 def test_freeform_holes_come_from_the_generator_alone() -> None:

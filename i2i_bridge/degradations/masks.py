@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image
 from torch import Tensor
 
 from i2i_bridge.errors import UserError
@@ -77,32 +77,34 @@ def _stroke(
 ) -> int:
     """Adds a straight, round-ended stroke to the hole, at most `limit` new pixels; returns their number."""
     height, width = hole.shape
-    radius = brush / 2
-    # A canvas of the stroke's own extent: the work does not grow with the image.
-    x, y = (
-        max(0, math.floor(min(start[0], end[0]) - radius)),
-        max(0, math.floor(min(start[1], end[1]) - radius)),
-    )
-    far_x = min(width, math.ceil(max(start[0], end[0]) + radius) + 1)
-    far_y = min(height, math.ceil(max(start[1], end[1]) + radius) + 1)
-    canvas = Image.new("L", (far_x - x, far_y - y))
-    pen = ImageDraw.Draw(canvas)
-    points = [(start[0] - x, start[1] - y), (end[0] - x, end[1] - y)]
-    pen.line(points, fill=1, width=max(1, round(brush)))
-    for a, b in points:
-        pen.ellipse((a - radius, b - radius, a + radius, b + radius), fill=1)
-    view = hole[y:far_y, x:far_x]
-    new = np.asarray(canvas, dtype=bool) & ~view
-    count = int(new.sum())
+    radius = max(brush, 1.5) / 2  # below that it could miss every pixel's centre
+    # The stroke's own extent: the work does not grow with the image.
+    columns = _within(start[0], end[0], radius, width)
+    rows = _within(start[1], end[1], radius, height)
+    x, y = np.arange(columns.start, columns.stop) - start[0], np.arange(rows.start, rows.stop)[:, None] - start[1]
+    length = math.dist(start, end) or 1.0
+    across, down = (end[0] - start[0]) / length, (end[1] - start[1]) / length
+    # How far along the stroke a pixel lies, and whether the nearest point of the stroke is within the radius.
+    way = x * across + y * down
+    nearest = way.clip(0, length)
+    inside = (x - nearest * across) ** 2 + (y - nearest * down) ** 2 <= radius**2
+    view = hole[rows, columns]
+    new = inside & ~view
+    count = int(np.count_nonzero(new))
     if count <= limit:
         view |= new
         return count
     # Too much: the stroke ends early, cut across its direction.
-    rows, columns = np.nonzero(new)
-    way = (columns - points[0][0]) * (end[0] - start[0]) + (rows - points[0][1]) * (end[1] - start[1])
-    kept = np.argsort(way, kind="stable")[:limit]
-    view[rows[kept], columns[kept]] = True
+    found = np.flatnonzero(new)
+    kept = found[np.argsort(way.ravel()[found], kind="stable")[:limit]]
+    view[np.unravel_index(kept, view.shape)] = True
     return limit
+
+
+def _within(start: float, end: float, radius: float, size: int) -> slice:
+    """The pixels of one axis that a stroke can reach."""
+    low, high = sorted((start, end))
+    return slice(max(0, math.ceil(low - radius)), min(size, math.floor(high + radius) + 1))
 
 
 def mask_files(folder: Path) -> list[Path]:

@@ -43,6 +43,8 @@ from PIL import Image
 from torch import Tensor
 
 from i2i_bridge.data.transforms import Geometry
+from i2i_bridge.degradations.blur import blur_taps
+from i2i_bridge.degradations.masks import brush_mask
 from i2i_bridge.images import read_picture
 from i2i_bridge.randomness import generator
 from i2i_bridge.registry import DEGRADATIONS
@@ -72,6 +74,83 @@ def kornia_jpeg(x: Tensor) -> Tensor:
 
     decoded: Tensor = jpeg_codec_differentiable((x + 1) / 2, torch.tensor([10.0]))
     return decoded
+
+
+def one_by_one(act: Callable[[np.ndarray], np.ndarray]) -> Callable[[Tensor], Tensor]:
+    """As one writes it for one image (C, H, W) with NumPy and SciPy, in float64."""
+
+    def each(x: Tensor) -> Tensor:
+        return torch.from_numpy(np.stack([act(image.astype(np.float64)) for image in x.numpy()])).float()
+
+    return each
+
+
+def plain_jpeg(image: np.ndarray) -> np.ndarray:
+    from scipy.fft import dctn, idctn
+
+    from i2i_bridge.degradations.jpeg import _TO_RGB, _TO_YCBCR, quantisation_tables
+
+    def coded(plane: np.ndarray, table: np.ndarray) -> np.ndarray:
+        height, width = plane.shape
+        blocks = plane.reshape(height // 8, 8, width // 8, 8).transpose(0, 2, 1, 3)
+        levels = np.round(dctn(blocks, axes=(2, 3), norm="ortho") / table)
+        return idctn(levels * table, axes=(2, 3), norm="ortho").transpose(0, 2, 1, 3).reshape(height, width)
+
+    luma_table, chroma_table = (table.numpy() for table in quantisation_tables(10))
+    y, cb, cr = np.einsum("ij,jhw->ihw", np.array(_TO_YCBCR), (image + 1) * 127.5)
+    luma = coded(y - 128, luma_table) + 128
+    chroma = [coded(c[::2, ::2], chroma_table).repeat(2, 0).repeat(2, 1) for c in (cb, cr)]
+    return np.einsum("ij,jhw->ihw", np.array(_TO_RGB), np.stack([luma, *chroma])) / 127.5 - 1
+
+
+def plain_pool(image: np.ndarray) -> np.ndarray:
+    channels, height, width = image.shape
+    small = image.reshape(channels, height // 4, 4, width // 4, 4).mean(axis=(2, 4))
+    return small.repeat(4, 1).repeat(4, 2)
+
+
+def plain_bicubic(image: np.ndarray) -> np.ndarray:
+    from scipy.ndimage import correlate1d
+
+    from i2i_bridge.degradations.linear import cubic_taps
+
+    for axis in (1, 2):
+        image = correlate1d(image, np.array(cubic_taps()), axis=axis, mode="reflect", origin=0)
+    return image[:, 2::4, 2::4].repeat(4, 1).repeat(4, 2)
+
+
+def plain_blur(kernel: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    def act(image: np.ndarray) -> np.ndarray:
+        from scipy.ndimage import convolve
+
+        return np.stack([convolve(plane, kernel, mode="mirror") for plane in image])
+
+    return act
+
+
+GAUSSIAN = np.outer(blur_taps("gaussian"), blur_taps("gaussian"))
+
+
+def kornia_fixed_gaussian(x: Tensor) -> Tensor:
+    from kornia.filters import gaussian_blur2d
+
+    blurred: Tensor = gaussian_blur2d(x, (5, 5), (10.0, 10.0))
+    return blurred
+
+
+def kornia_resized(x: Tensor) -> Tensor:
+    from kornia.geometry.transform import resize
+
+    small = resize(x, (SIDE // 4, SIDE // 4), interpolation="bicubic", antialias=True)
+    enlarged: Tensor = resize(small, (SIDE, SIDE), interpolation="nearest")
+    return enlarged
+
+
+def kornia_box(x: Tensor) -> Tensor:
+    from kornia.filters import box_blur
+
+    blurred: Tensor = box_blur(x, (9, 9))
+    return blurred
 
 
 def torch_resized(x: Tensor) -> Tensor:
@@ -115,11 +194,20 @@ def numpy_poisson(x: Tensor) -> Tensor:
 
 OPERATORS: list[tuple[str, dict[str, Any], str, Callable[[Tensor], Tensor]]] = [
     ("jpeg, pillow", {"name": "jpeg", "quality": 10, "backend": "pillow"}, "Pillow in a loop", pillow_jpeg),
+    ("jpeg, pillow", {"name": "jpeg", "quality": 10, "backend": "pillow"}, "kornia's codec", kornia_jpeg),
     ("jpeg, ddrm", {"name": "jpeg", "quality": 10}, "kornia's codec", kornia_jpeg),
+    ("jpeg, ddrm", {"name": "jpeg", "quality": 10}, "one by one", one_by_one(plain_jpeg)),
     ("jpeg, ddrm, [5, 30]", {"name": "jpeg", "quality": [5, 30]}, "kornia's codec", kornia_jpeg),
+    ("sr4x, pool", {"name": "sr4x", "filter": "pool"}, "one by one", one_by_one(plain_pool)),
+    ("sr4x, bicubic", {"name": "sr4x", "filter": "bicubic"}, "one by one", one_by_one(plain_bicubic)),
+    ("sr4x, bicubic", {"name": "sr4x", "filter": "bicubic"}, "kornia's resize", kornia_resized),
     ("sr4x, bicubic", {"name": "sr4x", "filter": "bicubic"}, "torch's interpolate", torch_resized),
     ("downsample, bicubic", {"name": "downsample"}, "torch's interpolate", torch_resized),
+    ("blur, uniform", {"name": "blur"}, "one by one", one_by_one(plain_blur(np.full((9, 9), 1 / 81)))),
+    ("blur, uniform", {"name": "blur"}, "kornia's box_blur", kornia_box),
     ("blur, uniform", {"name": "blur"}, "torch's 9x9 convolution", torch_blur),
+    ("blur, gaussian", {"name": "blur", "kernel": "gaussian"}, "one by one", one_by_one(plain_blur(GAUSSIAN))),
+    ("blur, gaussian", {"name": "blur", "kernel": "gaussian"}, "kornia's gaussian_blur2d", kornia_fixed_gaussian),
     ("defocus [2, 10]", {"name": "defocus", "radius": [2, 10]}, "kornia's filter2d, 21x21", per_sample_filter(21)),
     ("motion-blur [5, 21]", {"name": "motion-blur", "length": [5, 21]}, "kornia's motion_blur", kornia_motion),
     (
@@ -157,10 +245,13 @@ def main() -> None:
     print(f"{'8 images of 256x256':30} {'ours':>9} {'theirs':>9} {'ratio':>6}")
     for name, table, other, theirs in OPERATORS:
         degradation = DEGRADATIONS.build(table)
+        if other == "one by one":  # the same operator, or the time says nothing
+            assert (degradation(x, seeds).x_1 - theirs(x)).abs().max() < 1e-2, name
         mine, yours, ratio = compare(lambda: degradation(x, seeds), lambda: theirs(x))  # noqa: B023 (used at once)
         print(f"{name:30} {mine * 1e3:7.1f}ms {yours * 1e3:7.1f}ms {ratio:6.2f}  {other}", flush=True)
     decode(sys.argv[1:])
     pair()
+    masks()
 
 
 def decode(files: list[str]) -> None:
@@ -196,6 +287,18 @@ def pair() -> None:
     seed = iter(range(10**9))
     mine, _, _ = compare(lambda: geometry(sides, next(seed)), lambda: None, DECODES, time.thread_time)
     print(f"{'crop + flip of a pair, seeded':30} {mine * 1e6:7.0f}us")
+
+
+def masks() -> None:
+    """Freeform masks of 256 x 256 in both bands of the recipes, on one core."""
+    torch.set_num_threads(1)
+    for band in ((0.1, 0.2), (0.2, 0.3)):
+        seeds = [generator(0, "benchmark", i) for i in range(DECODES)]
+        begins = time.thread_time()
+        for seed in seeds:
+            brush_mask(SIDE, SIDE, band, seed)
+        rate = DECODES / (time.thread_time() - begins)
+        print(f"{f'freeform masks, {band[0]} to {band[1]}':30} {rate:7.0f} a second and core; target 500")
 
 
 if __name__ == "__main__":
