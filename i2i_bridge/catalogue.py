@@ -55,9 +55,9 @@ def description(name: str, method: str | None = None) -> str:
         found.append(f"methods: {name}\n\n{preset_summary(name)}\n")
     if not found:
         members = [member for registered in KINDS.values() for member in registered.names()]
-        raise UserError(
-            f"nothing is called '{name}'{did_you_mean(name, [*recipes, *card_names(), *protocol_names(), *members])}"
-        )
+        short = [known.split("/")[-1] for known in recipes]
+        known = [*recipes, *short, *card_names(), *protocol_names(), *members]
+        raise UserError(f"nothing is called '{name}'{did_you_mean(name, known)}")
     return "\n".join(found)
 
 
