@@ -1,7 +1,11 @@
 """Files in, files out, for every kind of task: what a user brings to `restore` differs between them."""
 
+import gc
+import tracemalloc
+
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from i2i_bridge import UserError, load_run
@@ -198,3 +202,27 @@ def test_a_condition_of_ones_own(tmp_path):
         parse_recipe({**table, "data": three}, "mapped").build_dataset("train").sample(0)
     with pytest.raises(UserError, match="nothing would see it"):
         parse_recipe({**table, "network": {"name": "unet", "channels": 8, "channel_mult": [1]}}, "mapped")
+
+
+def test_memory_does_not_grow_with_the_files(run_of, tmp_path):
+    # kills: restored-pictures-kept
+    run = run_of({"name": "jpeg", "quality": 10})
+    (tmp_path / "many").mkdir()
+    for i in range(24):
+        photo(i, (64, 64)).save(tmp_path / "many" / f"{i:02d}.png")
+    held = []
+
+    def weigh(done, total):
+        gc.collect()
+        tensors = [thing for thing in gc.get_objects() if type(thing) is torch.Tensor]
+        held.append((sum(t.untyped_storage().nbytes() for t in tensors), tracemalloc.get_traced_memory()[0]))
+
+    tracemalloc.start()
+    try:
+        restore_files(run, tmp_path / "many", tmp_path / "out", report=weigh)
+    finally:
+        tracemalloc.stop()
+    assert len(held) == 24
+    (tensors, early), (tensors_late, late) = held[3], held[-1]
+    one = 64 * 64 * 3  # bytes of one picture, an eighth of what a float32 one and its restoration take
+    assert tensors_late - tensors < one and late - early < 10 * one, held
