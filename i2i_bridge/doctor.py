@@ -95,7 +95,13 @@ def _devices(problems: list[str]) -> dict[str, str]:
         return {}
     from i2i_bridge.precision import resolve_precision
 
-    facts = {"cpu": f"{os.cpu_count()} cores, {torch.get_num_threads()} torch threads"}
+    vectors = torch.backends.cpu.get_cpu_capability()
+    facts = {"cpu": f"{os.cpu_count()} cores, {torch.get_num_threads()} torch threads, vectors: {vectors}"}
+    if vectors == "DEFAULT":
+        problems.append(
+            "torch uses no vector instructions of this processor (AVX2, NEON, ...): a network call takes several times "
+            "as long; unset ATEN_CPU_CAPABILITY, or use another machine"
+        )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     for i in range(torch.cuda.device_count()):
         memory = torch.cuda.get_device_properties(i).total_memory / 1e9

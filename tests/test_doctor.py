@@ -69,3 +69,14 @@ def test_the_start_method(monkeypatch):
     monkeypatch.setattr("multiprocessing.get_start_method", lambda allow_none: "fork")
     facts, problems = doctor.examine()
     assert facts["start method"] == "fork" and any("macOS" in problem for problem in problems)
+
+
+def test_a_processor_without_vectors_is_named(monkeypatch):
+    # kills: a network call of minutes that nobody explains
+    import torch
+
+    facts, problems = doctor.examine()
+    assert torch.backends.cpu.get_cpu_capability() in facts["cpu"] and not any("vector" in line for line in problems)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "DEFAULT")
+    (problem,) = (line for line in doctor.examine()[1] if "vector" in line)
+    assert "ATEN_CPU_CAPABILITY" in problem and "\n" not in problem
