@@ -68,7 +68,8 @@ def pool_entries(entries: Sequence[Entry]) -> list[Entry]:
     for entry in entries:
         common = None if entry.recipe is None else same_but_seed(entry.recipe, entry.evaluation)
         for other, group in groups:
-            if common is not None and common == other:
+            # The same seed twice is no second draw: such runs stay apart.
+            if common is not None and common == other and _seed(entry) not in map(_seed, group):
                 group.append(entry)
                 break
         else:
@@ -84,6 +85,10 @@ def pool_entries(entries: Sequence[Entry]) -> list[Entry]:
         )
         for _, group in groups
     ]
+
+
+def _seed(entry: Entry) -> int | None:
+    return None if entry.recipe is None else entry.recipe.train.seed
 
 
 def refuse_unequal(evaluated: Sequence[tuple[Path, Evaluation]]) -> None:

@@ -51,7 +51,7 @@ def pool_estimates(estimates: Sequence[Estimate]) -> Estimate:
     """
     from scipy.special import stdtrit
 
-    if all(estimate == estimates[0] for estimate in estimates):
+    if len(set(map(repr, estimates))) == 1:  # not ==: unknown ends are NaN
         return estimates[0]
     k = len(estimates)
     mean = sum(estimate.value for estimate in estimates) / k

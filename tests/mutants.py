@@ -340,6 +340,7 @@ MUTANTS = [
     Mutant("seeds-normal-quantile", "pooling.py", "float(stdtrit(k - 1, 0.975))", "1.96", "test_pooling.py"),
     Mutant("seeds-population-variance", "pooling.py", "for estimate in estimates) / (k - 1)", "for estimate in estimates) / k", "test_pooling.py"),
     Mutant("seeds-of-any-recipe", "pooling.py", "return settings, evaluation.method,", "return recipe.name, evaluation.method,", "test_pooling.py"),
+    Mutant("seeds-counted-twice", "comparing.py", " and _seed(entry) not in map(_seed, group):", ":", "test_pooling.py"),
     Mutant("seeds-of-any-step", "pooling.py", "evaluation.method, evaluation.step", "evaluation.method", "test_pooling.py"),
     Mutant("seeds-apart-by-moments", "pooling.py", ', "target": {"var_0", "var_1", "cov_01"}}', "}", "test_pooling.py"),
     Mutant("names-are-markup", "page.py", "loader=loader, autoescape=True", "loader=loader, autoescape=False", "test_comparing.py"),

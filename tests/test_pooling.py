@@ -50,7 +50,7 @@ def test_what_is_no_number_stays_so():
 
 
 def test_runs_of_one_recipe_become_one_row(tmp_path):
-    # kills: seeds-of-any-recipe; a pooled row that stands for one run
+    # kills: seeds-of-any-recipe, seeds-counted-twice; a pooled row that stands for one run
     def run(name, **options):
         return write_evaluated(tmp_path / name, images=2, nfe=(1, 5), **options)
 
@@ -68,6 +68,13 @@ def test_runs_of_one_recipe_become_one_row(tmp_path):
     line = next(line for line in table_of(entries).lines if line.label == "bridge, 3 seeds")
     assert line.cells[0].estimate.value == pytest.approx(sum(own) / 3)
     assert len(open_entries(runs, "held-out", each_seed=True)) == 5
+    again = run("a3", quality=(0.5, 0.7), seed=1)
+    assert [entry.label for entry in open_entries([*runs, again], "held-out")] == [
+        "bridge, 3 seeds",
+        "palette",
+        "bridge (c0)",
+        "bridge (a3)",
+    ], "the same seed twice is no second draw"
 
     text = write_page(entries, tmp_path / "page", lambda entry: None).read_text()
     assert "bridge, 3 seeds: the mean of a0, a1, a2, which differ in train.seed alone" in text
