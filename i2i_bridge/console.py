@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import (
@@ -17,7 +18,8 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from i2i_bridge import training
+if TYPE_CHECKING:
+    from i2i_bridge.progress import Progress as Reached
 
 console = Console(highlight=False, soft_wrap=True)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -33,7 +35,7 @@ def say_error(text: str) -> None:
     errors.print(f"error: {text}", markup=False, style="red" if errors.is_terminal else None)
 
 
-def training_line(progress: training.Progress) -> str:
+def training_line(progress: "Reached") -> str:
     """A progress report as text."""
     left = int(progress.seconds_left)
     companions = "".join(f"  {name} {loss:.4f}" for name, loss in progress.companions.items())
@@ -45,11 +47,11 @@ def training_line(progress: training.Progress) -> str:
 
 
 @contextmanager
-def training_display(steps: int) -> Iterator[Callable[[training.Progress | str], None]]:
+def training_display(steps: int) -> Iterator[Callable[["Reached | str"], None]]:
     """The `report` of `train`: a live bar on a terminal, a line per report elsewhere."""
     if not console.is_terminal:
 
-        def plain(event: training.Progress | str) -> None:
+        def plain(event: "Reached | str") -> None:
             print(event if isinstance(event, str) else training_line(event), flush=True)
 
         yield plain
@@ -58,7 +60,7 @@ def training_display(steps: int) -> Iterator[Callable[[training.Progress | str],
     with Progress(*columns, console=console) as bar:
         task = bar.add_task("the first steps are the slowest ...", total=steps)
 
-        def live(event: training.Progress | str) -> None:
+        def live(event: "Reached | str") -> None:
             if isinstance(event, str):
                 bar.console.print(event, markup=False)
             else:

@@ -2,16 +2,23 @@
 
 import os
 import random
-from typing import Literal
+from functools import cache
+from typing import Any, Literal
 
-# At import albumentations asks the net for a newer version of itself, unless told not to.
-os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
-
-import albumentations as A
 import cv2
 import numpy as np
 
 from i2i_bridge.errors import UserError
+
+
+@cache
+def _library() -> Any:
+    """albumentations, whose import takes a second: only where something is resized."""
+    # At import it asks the net for a newer version of itself, unless told not to.
+    os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
+    import albumentations
+
+    return albumentations
 
 
 class Geometry:
@@ -39,6 +46,8 @@ class Geometry:
         self.resize, self.load_size, self.crop, self.flip = resize, load_size, crop, flip
         if load_size is not None and load_size < max(self.size):
             raise UserError(f"data.load_size {load_size} is smaller than data.size {self.size}")
+        if resize != "none" or load_size is not None:
+            _library()  # before workers are forked, which then have it
 
     def __call__(self, images: dict[str, np.ndarray], seed: int) -> dict[str, np.ndarray]:
         """The images 'x_0', 'x_1', 'mask', 'condition' (those that are there, one size) after the same transform.
@@ -89,5 +98,5 @@ class Geometry:
             return pixels
         # Area averaging is the antialiased choice of this library for shrinking; its other filters alias.
         method = cv2.INTER_NEAREST if is_mask else cv2.INTER_AREA if wanted[0] < height else cv2.INTER_CUBIC
-        done: np.ndarray = A.Resize(*wanted, interpolation=method)(image=pixels)["image"]
+        done: np.ndarray = _library().Resize(*wanted, interpolation=method)(image=pixels)["image"]
         return done if done.ndim == 3 else done[..., None]
