@@ -119,7 +119,11 @@ def commands(scratch, share):
 def _tests(*names):
     environment = {**ENVIRONMENT, "I2I_SOAK": "1"}
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", *names], cwd=ROOT, env=environment, capture_output=True, text=True
+        [sys.executable, "-m", "pytest", "-o", "addopts=", "-p", "no:warnings", "-q", *names],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stdout[-3000:]
     return done.stdout.strip().splitlines()[-1]
