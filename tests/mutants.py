@@ -335,6 +335,7 @@ MUTANTS = [
     Mutant("baseline-competes", "tabulating.py", "if entry >= 0 and row.images == most else None", "if row.images == most else None", "test_tabulating.py"),
     Mutant("protocol-not-compared", "comparing.py", "if mine.hash != other.hash:", "if mine.name != other.name:", "test_comparing.py"),
     Mutant("data-not-compared", "comparing.py", "if reference.data.digest != evaluation.data.digest:", "if reference.data.items != evaluation.data.items:", "test_comparing.py"),
+    Mutant("workers-not-bound", "data/loading.py", "    if parent is not None:\n        threading.Thread", "    if parent is None:\n        threading.Thread", "test_data.py"),
     Mutant("restored-pictures-kept", "restoring.py", "outcome.written += 1", "outcome.written += 1; run.__dict__.setdefault('kept', []).append(shown)", "test_restoring.py"),
     Mutant("seeds-shrink-the-images", "pooling.py", "below = sum(estimate.value - estimate.low for estimate in estimates) / k", "below = sum(estimate.value - estimate.low for estimate in estimates) / k**1.5", "test_pooling.py"),
     Mutant("seeds-normal-quantile", "pooling.py", "float(stdtrit(k - 1, 0.975))", "1.96", "test_pooling.py"),

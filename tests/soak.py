@@ -220,6 +220,23 @@ def _resident():
     return int(Path("/proc/self/statm").read_text().split()[1])
 
 
+def strays(scratch) -> list[int]:
+    """Processes of this part that are there ten seconds after it: forks of this one, and what works in scratch."""
+    mine, limit = Path("/proc/self/cmdline").read_bytes(), time.monotonic() + 10
+    while True:
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                ours = process.joinpath("cmdline").read_bytes() == mine
+                if int(process.name) != os.getpid() and (ours or (process / "cwd").readlink() == scratch):
+                    found.append(int(process.name))
+            except OSError:
+                continue  # gone meanwhile
+        if not found or time.monotonic() > limit:
+            return found
+        time.sleep(0.2)
+
+
 PARTS = {part.__name__: part for part in (faults, powercuts, flips, kills, commands, state, ranks, leaks)}
 
 
@@ -237,6 +254,7 @@ def main() -> int:
         with tempfile.TemporaryDirectory(prefix="i2i-soak-", dir=where, ignore_cleanup_errors=True) as scratch:
             try:
                 said, ended = PARTS[name](Path(scratch), chosen.share), "ok    "
+                assert not (left := strays(Path(scratch))), f"processes {left} outlive it"
             except AssertionError as error:
                 said, ended, failed = f"{type(error).__name__}: {error}", "FAILED", failed + 1
         print(f"{ended} {name}: {said} ({time.monotonic() - began:.0f} s)", flush=True)

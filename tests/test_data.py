@@ -3,6 +3,7 @@ import itertools
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -363,3 +364,42 @@ if __name__ == "__main__":
         env={**os.environ, "PYTHONPATH": root},
     )
     assert done.stdout == "same\n", done.stderr
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks into /proc")
+@pytest.mark.parametrize("moment", ["while it reads", "while it starts"])
+def test_no_worker_outlives_a_killed_run(photos, moment):
+    """One that is stuck in a file, and one whose parent dies before it has begun: torch's own watch misses both."""
+    # kills: workers-not-bound
+    code = f"""
+import os, sys, time
+from pathlib import Path
+from i2i_bridge.data import loading
+from i2i_bridge.data.pairs import CleanImages
+from i2i_bridge.data.transforms import Geometry
+
+if {moment!r} == "while it starts":
+    bind = loading._bind
+    loading._bind = lambda worker: (print(os.getpid(), flush=True), time.sleep(2), bind(worker))
+
+class Stuck(CleanImages):
+    def __getitem__(self, index):
+        print(os.getpid(), flush=True)
+        time.sleep(1000)
+
+data = loading.PairDataset(Stuck(Path({str(photos)!r}), "train"), Geometry(16), None, 3, 0, "train")
+next(loading.training_batches(data, 4, workers=1))
+"""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment)
+    worker = int(parent.stdout.readline())
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    limit = time.monotonic() + 20
+    while Path(f"/proc/{worker}").exists() and time.monotonic() < limit:
+        time.sleep(0.05)
+    alive = Path(f"/proc/{worker}").exists() and "Z" not in Path(f"/proc/{worker}/stat").read_text().split()[2]
+    if alive:
+        os.kill(worker, 9)
+    assert not alive

@@ -272,7 +272,7 @@ def test_a_system_without_a_signal_has_deaf_workers_too(monkeypatch):
     given = {}
     monkeypatch.setattr(loading, "STOP_SIGNALS", ("SIGINT", "SIGNOWHERE"))
     monkeypatch.setattr(signal, "signal", lambda number, handler: given.update({number: handler}))
-    loading._deaf(0)
+    loading._bind(0)
     assert given == {signal.SIGINT: signal.SIG_IGN}
 
 

@@ -1,7 +1,10 @@
 """From items to batches: decode, cut, degrade, collate; every draw keyed by (seed, purpose, sample)."""
 
 import multiprocessing
+import multiprocessing.connection
+import os
 import signal
+import threading
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -282,12 +285,22 @@ def _collate(items: list[dict[str, Any] | UserError]) -> dict[str, Any] | UserEr
     return batch
 
 
-def _deaf(worker: int) -> None:
+def _bind(worker: int) -> None:
+    """Begins a worker: deaf to stop signals, and gone when the training process is, however that ended."""
     # Terminals signal a whole process group, schedulers every process of a job: the training process alone decides
     # when to stop, and saves first.
     for name in STOP_SIGNALS:
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
+    # torch's own watch looks between two batches only, and is deceived if the parent dies while the worker starts.
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_follow, args=(parent.sentinel,), daemon=True).start()
+
+
+def _follow(sentinel: int) -> None:
+    multiprocessing.connection.wait([sentinel])
+    os._exit(1)
 
 
 def training_batches(
@@ -316,7 +329,7 @@ def training_batches(
         batch_sampler=_Batches(batch_size, start_step, rank, world_size),
         num_workers=workers,
         collate_fn=_collate,
-        worker_init_fn=_deaf,
+        worker_init_fn=_bind,
         pin_memory=torch.cuda.is_available(),
         persistent_workers=workers > 0,
         # The loader draws its workers' base seed from somewhere; no sample uses it.
