@@ -1,5 +1,6 @@
 """Toy data and toy runs below one folder: what the self-test works with."""
 
+import math
 import os
 import subprocess
 import sys
@@ -115,3 +116,13 @@ def differing(left: dict[str, Tensor], right: dict[str, Tensor]) -> float:
         if not torch.equal(value, right[key]):
             largest = max(largest, float((value.double() - right[key].double()).abs().max()), 1e-45)
     return largest
+
+
+def gradients_differing(left: dict[str, Tensor], right: dict[str, Tensor]) -> float:
+    """How far the optimizer's first moments are apart, relative to their norm.
+
+    Not the weights: where a gradient is zero but for its last bits, Adam makes a whole step of them.
+    """
+    moments = [key for key in left if key.endswith("/exp_avg")]
+    apart = math.sqrt(sum(float((left[key].double() - right[key].double()).square().sum()) for key in moments))
+    return apart / math.sqrt(sum(float(left[key].double().square().sum()) for key in moments))

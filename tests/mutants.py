@@ -315,6 +315,7 @@ MUTANTS = [
     Mutant("safetensors-nan", "foreign.py", "and not _finite(value)", "and False", "test_hostile.py"),
     Mutant("average-is-the-network", "pt_child.py", "for name, value in zip(net, average, strict=True)", "for name, value in net.items()", "test_hostile.py"),
     Mutant("selftest-always-passes", "selftest.py", "                passed, detail = False,", "                passed, detail = True,", "test_selftest.py"),
+    Mutant("selftest-compares-weights", "toy_runs.py", 'if key.endswith("/exp_avg")]', "if key]", "test_selftest.py"),
     Mutant("selftest-rounds", "toy_runs.py", "if not torch.equal(value, right[key]):", "if not torch.allclose(value, right[key]):", "test_selftest.py"),
     Mutant("exif-warnings", "images.py", "with warnings.catch_warnings(action=\"ignore\"), Image.open", "with Image.open", "test_fuzz.py"),
     Mutant("array-header-believed", "images.py", "if there != size:", "if there < 0:", "test_fuzz.py test_zoo.py"),

@@ -11,7 +11,7 @@ from i2i_bridge import toy_runs as toys
 from i2i_bridge.cli import main
 from i2i_bridge.errors import UserError
 from i2i_bridge.selftest import run_checks
-from i2i_bridge.toy_runs import Bench, Failed, differing
+from i2i_bridge.toy_runs import Bench, Failed, differing, gradients_differing
 
 
 @pytest.fixture
@@ -30,6 +30,24 @@ def test_what_is_here_holds(tmp_path, capsys):
     assert names == [name for name in selftest.CHECKS if name not in selftest.ONLY_FULL]
     assert found["passed"] and all(check["passed"] for check in found["checks"]) and "torch" in found["machine"]
     assert f"{len(names)} of {len(names)} hold" in said and list((tmp_path / "runs").iterdir()) == []
+
+
+def test_what_only_the_full_level_asks(bench, monkeypatch):
+    bench.trained("reference")
+    assert selftest.check_workers(bench).endswith("equal to the bit")
+    assert "gradients of 3 steps differ by" in selftest.check_threads(bench) and torch.get_num_threads() == 1
+    state = bench.state
+    other = {key: value * 1.1 for key, value in state("threads").items()}
+    monkeypatch.setattr(bench, "state", lambda name: other if name == "threads" else state(name))
+    with pytest.raises(Failed, match=r"gradients differ by 1\.0e-01 of their norm"):
+        selftest.check_threads(bench)
+
+
+def test_gradients_are_the_first_moments():
+    # kills: selftest-compares-weights
+    left = {"optimizer/a/exp_avg": torch.full((4,), 2.0), "network/a": torch.zeros(4)}
+    right = {"optimizer/a/exp_avg": torch.tensor([2.0, 2.0, 2.0, 2.4]), "network/a": torch.ones(4)}
+    assert gradients_differing(left, right) == pytest.approx(0.1) and gradients_differing(left, left) == 0
 
 
 def test_broken_promises_are_failures(tmp_path, monkeypatch, capsys):
