@@ -3,25 +3,36 @@
 Eight images of 256 x 256, two threads. Ours and theirs take turns in one run, so that a busy machine slows both; a
 number is the median of the rounds, and "ratio" that of theirs / ours: above 1, ours is faster. Not run by pytest.
 
-Two cores of a shared machine, torch 2.14.1, kornia 0.9.0, Pillow as pinned; milliseconds for all eight images:
+Two cores of a shared machine with two trainings beside it, torch 2.14.1, kornia 0.9.0, Pillow as pinned; milliseconds
+for all eight images; "one by one" is an image at a time, with NumPy and SciPy:
 
-    jpeg, pillow                     8.6      7.8   0.91  Pillow in a loop (the measured yardstick was 27)
-    jpeg, ddrm                      23.6     43.9   2.05  kornia's codec (the yardstick was 272)
-    jpeg, ddrm, [5, 30]             24.4     37.8   1.39  kornia's codec
-    sr4x, bicubic                    2.9      1.7   0.61  torch's interpolate: float32, other borders
-    downsample, bicubic              3.6      1.7   0.46  torch's interpolate: float32; ours is float64
-    blur, uniform                   11.7     18.9   1.62  torch's 9x9 convolution
-    defocus [2, 10]                  44.8     11.9   0.27  kornia's filter2d, 21x21, float32; ours is float64
-    motion-blur [5, 21]              43.5     16.2   0.37  kornia's motion_blur, all of one length
-    gaussian-blur [2, 3], turned     40.7     15.3   0.38  kornia's filter2d, 25x25
-    gaussian-blur [2, 3], round      45.1     15.4   0.34  kornia's, separable
-    shot-noise                      71.0     66.0   0.92  NumPy's poisson
-    noise                            5.3      4.5   0.86  torch's randn_like
+    jpeg, pillow                      20.9     20.4   0.94  Pillow in a loop
+    jpeg, pillow                      26.1     82.8   3.21  kornia's codec
+    jpeg, ddrm                        39.7     85.3   2.25  kornia's codec
+    jpeg, ddrm                        33.2     59.5   1.80  one by one
+    jpeg, ddrm, [5, 30]               35.7     98.9   2.88  kornia's codec
+    sr4x, pool                         3.0     16.9   5.65  one by one
+    sr4x, bicubic                      9.7     47.6   4.77  one by one
+    sr4x, bicubic                      6.3     11.9   1.76  kornia's resize
+    sr4x, bicubic                      6.1      3.1   0.52  torch's interpolate
+    downsample, bicubic               17.3      3.5   0.23  torch's interpolate
+    blur, uniform                     14.8    122.8   8.45  one by one
+    blur, uniform                     12.2     27.3   2.19  kornia's box_blur
+    blur, uniform                     11.2     21.5   2.04  torch's 9x9 convolution
+    blur, gaussian                    14.1     70.0   5.10  one by one
+    blur, gaussian                    14.0      7.0   0.58  kornia's gaussian_blur2d
+    defocus [2, 10]                   76.2     30.2   0.40  kornia's filter2d, 21x21
+    motion-blur [5, 21]               85.7     31.0   0.37  kornia's motion_blur
+    gaussian-blur [2, 3], turned      78.8     33.3   0.44  kornia's filter2d, 25x25
+    gaussian-blur [2, 3], round       79.0     21.4   0.28  kornia's, separable
+    shot-noise                       113.3    101.2   0.88  NumPy's poisson
+    noise                              9.5     10.9   1.18  torch's randn_like
 
-One image after the other, in CPU time, two cores beside a load of 14 (it was 0.82 by the clock):
+One image after the other, in CPU time:
 
-    decode + crop + flip             2.1      2.0   0.92  Pillow's decode alone: 0.90 to 0.93 over four runs
-    crop + flip of a pair           0.05            seeded (the yardstick was 0.15)
+    decode + crop + flip               1.9      1.8   0.93  Pillow's decode alone
+    crop + flip of a pair             0.044            seeded (the yardstick was 0.15)
+    freeform masks, a second         795 and 313, 619 and 600 in another run (target 500)
 
 Slower than float32 code on purpose: what is made in float64 and rounded once is the same for any number of threads.
 """
