@@ -387,7 +387,7 @@ class Stuck(CleanImages):
         print(os.getpid(), flush=True)
         time.sleep(1000)
 
-data = loading.PairDataset(Stuck(Path({str(photos)!r}), "train"), Geometry(16), None, 3, 0, "train")
+data = loading.PairDataset(Stuck(Path({str(photos)!r}), "train"), Geometry(16, resize="none"), None, 3, 0, "train")
 next(loading.training_batches(data, 4, workers=1))
 """
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

@@ -159,8 +159,9 @@ def test_the_page_shows_a_protocol_and_options_that_exist(tmp_path, capsys):
     (text,) = re.findall(r"```toml\n(.*?)```", page, flags=re.DOTALL)
     (tmp_path / "mine.toml").write_text(text)
     assert load_protocol(tmp_path / "mine.toml").n == 1000
-    with pytest.raises(SystemExit):
-        main(["evaluate", "--help"])
+    for verb in ("evaluate", "compare"):
+        with pytest.raises(SystemExit):
+            main([verb, "--help"])
     shown = capsys.readouterr().out
-    mentioned = {option for line in page.splitlines() for option in re.findall(r"(?<![\w-])--[a-z]+", line)}
+    mentioned = {option for line in page.splitlines() for option in re.findall(r"(?<![\w-])--[a-z][a-z-]+", line)}
     assert len(mentioned) > 6 and all(option in shown for option in mentioned), mentioned
