@@ -17,10 +17,11 @@ FREE_TO_CHANGE = (
     "sample_every",
     "log_every",
     "micro_batch",
+    "compile",
     "rank_timeout",
 )
 """Settings of [train] that a resumed run may change: they leave the data, times and noise of every step as they were.
-`steps` moves the end of a falling learning rate, and `micro_batch` draws other dropout."""
+`steps` moves the end of a falling learning rate, `micro_batch` draws other dropout, and `compile` changes last bits."""
 
 
 def resolved(folder: Path, recipe: Recipe, dataset: PairDataset, *, started: bool) -> Recipe:

@@ -73,6 +73,8 @@ class TrainSettings(Settings):
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
     """Reached by (1 + n) / (10 + n) after n updates."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    compile: bool = False
+    """Translate the network's blocks by torch.compile. It takes minutes at the start; for long runs on a GPU."""
     seed: int = 0
     workers: Annotated[int, Field(ge=0)] = 2
     save_every: Positive = 5000

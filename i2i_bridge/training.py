@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from i2i_bridge.checkpoint import Checkpoint, check_space, latest_checkpoint, recovered_checkpoint
+from i2i_bridge.compiling import compile_blocks
 from i2i_bridge.data.loading import PairDataset, training_batches
 from i2i_bridge.data.pairs import shared_files
 from i2i_bridge.data.splits import HOLD_OUT
@@ -142,7 +143,9 @@ def _begin(
     _check_size(recipe, state)
     if checkpoint is not None:
         state.load(checkpoint)
-    here = machine(device, ranks.count) | {"images": str(len(dataset))}
+    if settings.compile:
+        compile_blocks(state.network, device)
+    here = machine(device, ranks.count) | {"images": str(len(dataset)), "compile": str(settings.compile)}
     facts = {
         "settings": _digest(essence(recipe)),
         "images": f"{len(dataset)} ({_digest([dataset.key_of(n) for n in range(min(len(dataset), 16))])})",

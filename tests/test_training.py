@@ -502,3 +502,19 @@ def test_images_that_are_trained_on_are_not_called_held_out(photos, tmp_path):
     evaluate(run, dataset, nfe=[1], metrics=["psnr"], count=2)
     page = write_report(run, dataset).read_text(encoding="utf-8")
     assert "24 of 24 were TRAINED ON" in page and "None was trained on" not in page
+
+
+def test_train_compile_compiles_the_network_and_may_be_changed(photos, tmp_path, monkeypatch):
+    # kills: compile-ignored
+    from i2i_bridge import training
+
+    compiled = []
+    monkeypatch.setattr(training, "compile_blocks", lambda network, device: compiled.append(network))
+    train(recipe_for(photos, train={"steps": 1}), tmp_path / "plain", cpu=True)
+    assert not compiled
+    train(recipe_for(photos, train={"steps": 1, "compile": True}), tmp_path / "compiled", cpu=True)
+    assert [hasattr(network, "repeated") for network in compiled] == [True]
+    # The same run goes on without it.
+    lines = []
+    train(recipe_for(photos, train={"steps": 2}), tmp_path / "compiled", cpu=True, report=lines.append)
+    assert any("compile True -> False" in str(line) for line in lines)

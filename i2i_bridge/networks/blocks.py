@@ -87,7 +87,8 @@ class ResidualBlock(nn.Module):
         scale, shift = self.emb_layers(time).chunk(2, dim=1)
         norm, _, dropout, conv = self.out_layers
         h = conv(dropout(norm(h, scale, shift)))
-        out: Tensor = self.skip_connection(self._resampled(x)) + h
+        # In place: no gradient needs what the convolution returned.
+        out: Tensor = h.add_(self.skip_connection(self._resampled(x)))
         return out
 
     def _resampled(self, x: Tensor) -> Tensor:
@@ -109,8 +110,10 @@ def doubled_conv(conv: nn.Conv2d, x: Tensor) -> Tensor:
         return y
     # Along one axis weight k moves input i to output 2i + q - 1: row k has a 1 at both q that it serves.
     along = torch.tensor([[0.0, 0, 1, 1], [0, 1, 1, 0], [1, 1, 0, 0]], dtype=conv.weight.dtype)
-    spread = conv.weight.flatten(2) @ torch.einsum("kp,lq->klpq", along, along).view(9, 16)
-    kernel = spread.view(*conv.weight.shape[:2], 4, 4).transpose(0, 1)
+    spread = torch.einsum("kp,lq->klpq", along, along).view(9, 16)
+    # One product, of weights that lie as a transposed convolution wants them: in their own order it is one per channel.
+    weight = rearrange(conv.weight, "o i h w -> (i o) (h w)")
+    kernel = (weight @ spread).view(conv.in_channels, conv.out_channels, 4, 4)
     return F.conv_transpose2d(x, kernel, conv.bias, stride=2, padding=1)
 
 
@@ -156,4 +159,4 @@ class AttentionBlock(nn.Module):
         q, k, v = rearrange(self.qkv(tokens), "b n (head qkv c) -> qkv b head n c", head=self.heads, qkv=3)
         mixed = rearrange(F.scaled_dot_product_attention(q, k, v), "b head n c -> b n (head c)")
         change: Tensor = rearrange(self.proj_out(mixed), "b (h w) c -> b c h w", h=x.shape[2])
-        return x + change
+        return change.add_(x)

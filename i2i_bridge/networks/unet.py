@@ -36,6 +36,9 @@ class UNet(nn.Module):
         ValueError: A number out of its range: a width not whole, a factor without a level, heads unfit.
     """
 
+    repeated = (ResidualBlock, AttentionBlock)
+    """What it is built of, for `compile_blocks`."""
+
     def __init__(
         self,
         in_channels: int = 3,

@@ -20,7 +20,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.flop_counter import FlopCounterMode
 from twins import ADM256, TINY, Diffusers
 
-from i2i_bridge.networks.blocks import AttentionBlock, ResidualBlock
+from i2i_bridge.compiling import compile_blocks
 from i2i_bridge.networks.unet import UNet
 
 
@@ -128,10 +128,8 @@ class Bench:
 
 
 def compiled(network: UNet) -> UNet:
-    """Each repeated block compiled; equal ones share their code."""
-    for block in network.modules():
-        if isinstance(block, ResidualBlock | AttentionBlock):
-            block.compile()
+    """As `train.compile` has it."""
+    compile_blocks(network, next(network.parameters()).device)
     return network
 
 

@@ -3,8 +3,9 @@
 64 x 64, 4.474 M parameters, batch 4, one thread (--threads): our whole step (draw t and noise, forward, loss, backward,
 AdamW, EMA) beside diffusers' network in a loop as its examples have it (torch's AdamW, diffusers' EMAModel), in fp32
 and, where the CPU computes in it, by bf16 autocast; what our loop adds to bare forward, backward and optimizer; what a
-shipped recipe waits for data; and cost against batch, pixels and processes. Needs the extra `bench`. Writes
-runs/bench/training.md and .json.
+shipped recipe waits for data; and cost against batch, pixels and processes. With --compile also what `train.compile`
+costs at the start, without and with torch's cache on disk, and what it saves a step (ten minutes or more). Needs the
+extra `bench`. Writes runs/bench/training.md and .json.
 """
 
 import argparse
@@ -26,6 +27,7 @@ from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from twins import B64, TINY, ours, theirs
 
+from i2i_bridge.compiling import compile_blocks
 from i2i_bridge.randomness import generator
 from i2i_bridge.recipe import Recipe, load_recipe
 from i2i_bridge.stepping import training_step
@@ -104,6 +106,41 @@ def waiting() -> Row:
     return {"recipe": "demo/deblur", "waits, %": 100 * statistics.median(row["data_share"] for row in rows[1:])}
 
 
+def compiling(tiny: bool, rounds: int, threads: int) -> list[Row]:
+    """Seconds to the end of the first step and milliseconds of the others, eager and compiled, in two processes."""
+    rows: list[Row] = []
+    with TemporaryDirectory() as cache:
+        for start in ("cold", "cache on disk"):
+            command = [sys.executable, __file__, "--compiled", "--rounds", str(rounds), "--threads", str(threads)]
+            environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": cache}
+            command += ["--tiny"] if tiny else []
+            done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+            rows.append({"start": start} | json.loads(done.stdout.splitlines()[-1]))
+    return rows
+
+
+def one_compiled(config: dict[str, Any], side: int, rounds: int) -> None:
+    """What each process of `compiling` does."""
+    from accelerate import Accelerator
+
+    state, accelerator = TrainState(recipe(config, 4), torch.device("cpu")), Accelerator(cpu=True)
+    began = time.perf_counter()
+    compile_blocks(state.network, torch.device("cpu"))
+    compiled = partial(training_step, state, images(4, side), accelerator, torch.float32)
+    compiled()
+    first = time.perf_counter() - began
+    seconds = interleaved({"compiled": compiled, "eager": our_step(config, 4, side, torch.float32)}, rounds)
+    saved = statistics.median(b - a for a, b in zip(seconds["compiled"], seconds["eager"], strict=True))
+    row: Row = {
+        "to the end of step 1, s": first,
+        "compiled, ms": milliseconds(seconds["compiled"]),
+        "eager, ms": milliseconds(seconds["eager"]),
+        "faster": speed(seconds, "compiled", "eager"),
+        "1,000 steps save, s": 1000 * saved - first,
+    }
+    print(json.dumps(row))
+
+
 def ranks(counts: tuple[int, ...], tiny: bool, rounds: int) -> list[Row]:
     """Seconds of a step of 4 images a process, by number of processes, one thread each."""
     rows: list[Row] = []
@@ -138,7 +175,7 @@ def one_rank(config: dict[str, Any], side: int, rounds: int) -> None:
     accelerator.end_training()
 
 
-def main(rounds: int, side: int, tiny: bool) -> None:
+def main(rounds: int, side: int, tiny: bool, compile: bool) -> None:
     sheet = Sheet("training")
     config = TINY if tiny else B64
     sides: dict[str, Callable[[], Any]] = {
@@ -184,6 +221,8 @@ def main(rounds: int, side: int, tiny: bool) -> None:
     sheet.table("laws", laws)
     sheet.table("processes, 4 images each", ranks((1, 2), tiny, few))
     sheet.table("waiting for data", [waiting()])
+    if compile:
+        sheet.table("train.compile", compiling(tiny, rounds, torch.get_num_threads()))
 
 
 if __name__ == "__main__":
@@ -191,11 +230,15 @@ if __name__ == "__main__":
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--tiny", action="store_true", help="a small network, to see that it runs")
+    parser.add_argument("--compile", action="store_true", help="measure train.compile as well")
+    parser.add_argument("--compiled", action="store_true", help="one of its processes")
     parser.add_argument("--rank", action="store_true", help="one of the processes that are compared")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     chosen, edge = (TINY, 16) if options.tiny else (B64, 64)
     if options.rank:
         one_rank(chosen, edge, options.rounds)
+    elif options.compiled:
+        one_compiled(chosen, edge, options.rounds)
     else:
-        main(options.rounds, edge, options.tiny)
+        main(options.rounds, edge, options.tiny, options.compile)
