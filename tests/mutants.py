@@ -101,6 +101,8 @@ MUTANTS = [
     Mutant("norm-gradient-without-mean", "networks/normalisation.py", ".mul_(share).addcmul_(p, mean, value=-1)", ".mul_(0).addcmul_(p, mean, value=-1)", "test_unet.py"),
     Mutant("norm-gradient-without-silu", "networks/normalisation.py", "d = torch.ops.aten.silu_backward(gradient, u)", "d = gradient", "test_unet.py"),
     Mutant("norm-variance-about-zero", "networks/normalisation.py", "torch.addcmul(square, mean, mean, value=-1)", "square", "test_unet.py"),
+    Mutant("norm-statistics-by-torch", "networks/normalisation.py", "FEW_PIXELS = 256", "FEW_PIXELS = 10**9", "test_unet.py"),
+    Mutant("doubled-skip-once", "networks/blocks.py", "h.unflatten(3, (-1, 2)).unflatten(2, (-1, 2))", "h.unflatten(3, (-1, 2)).unflatten(2, (-1, 2))[..., :1]", "test_unet.py"),
     Mutant("norm-shift-scaled", "networks/normalisation.py", "torch.addcmul(shift, bias, gain)", "(shift + bias) * gain", "test_unet.py"),
     Mutant("doubled-kernel-mirrored", "networks/blocks.py", "[[0.0, 0, 1, 1], [0, 1, 1, 0], [1, 1, 0, 0]]", "[[1.0, 1, 0, 0], [0, 1, 1, 0], [0, 0, 1, 1]]", "test_unet.py"),
     Mutant("compile-without-blocks", "compiling.py", "for module in blocks or [network]:", "for module in [network]:", "test_compiling.py"),

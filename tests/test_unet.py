@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from i2i_bridge.errors import UserError
+from i2i_bridge.networks import normalisation
 from i2i_bridge.networks.blocks import AttentionBlock, ResidualBlock, doubled_conv, sinusoid
 from i2i_bridge.networks.normalisation import GroupNorm, GroupNormSiLU
 from i2i_bridge.networks.unet import UNet, adm256
@@ -124,7 +125,7 @@ def reference_norm(x: Tensor, norm: nn.GroupNorm) -> Tensor:
 
 @pytest.mark.parametrize(("resample", "width"), [("none", 6), ("none", 4), ("down", 4), ("up", 4)])
 def test_residual_block_is_its_formula(resample: str, width: int) -> None:
-    # kills: scale-without-one;
+    # kills: scale-without-one, doubled-skip-once;
     # scale and shift swapped; scale instead of 1 + scale; resampling after the convolution or not on
     # the skip; bilinear or max pooling; no skip convolution; activation left out
     block = randomised(ResidualBlock(4, width, 5, resample=resample)).double()  # type: ignore[arg-type]
@@ -172,6 +173,13 @@ def test_attention_is_its_formula() -> None:
     torch.testing.assert_close(block(x), wanted, rtol=1e-9, atol=1e-9)
 
 
+@pytest.fixture(params=["statistics by torch", "our statistics"])
+def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small images stand for those with few pixels, and for large ones."""
+    monkeypatch.setattr(normalisation, "FEW_PIXELS", 256 if request.param == "statistics by torch" else 0)
+
+
+@pytest.mark.usefixtures("either_way")
 def test_group_norm_gradient_in_channels_last_is_torchs() -> None:
     # kills: norm-gradient-without-mean;
     # any term or factor of the hand-written gradient; statistics over the batch; wrong group size
@@ -203,6 +211,7 @@ def test_group_norm_gradient_in_bfloat16_sums_in_float32() -> None:
         assert (ours - theirs).norm() < tolerance * theirs.norm()
 
 
+@pytest.mark.usefixtures("either_way")
 @pytest.mark.parametrize("modulated", [False, True])
 @pytest.mark.parametrize("kind", [GroupNorm, GroupNormSiLU])
 def test_the_fast_norm_is_the_plain_formula(kind: type[GroupNorm], modulated: bool) -> None:
@@ -226,6 +235,7 @@ def test_the_fast_norm_is_the_plain_formula(kind: type[GroupNorm], modulated: bo
     torch.testing.assert_close(outputs[1], outputs[0], rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.usefixtures("either_way")
 def test_the_fast_norm_passes_gradcheck() -> None:
     # kills: norm-gradient-without-mean, norm-gradient-without-silu
     norm = randomised(GroupNormSiLU(6)).double()
@@ -234,11 +244,15 @@ def test_the_fast_norm_passes_gradcheck() -> None:
     assert torch.autograd.gradcheck(norm, (x, *modulation))
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-6), (torch.bfloat16, 6e-3)])
-def test_the_fast_norm_keeps_its_precision(dtype: torch.dtype, tolerance: float) -> None:
-    # kills: the square of a bfloat16 summed for the variance of a channel whose mean is far from 0
+@pytest.mark.parametrize(
+    ("dtype", "side", "tolerance"),
+    [(torch.float32, 128, 2e-6), (torch.float32, 16, 5e-6), (torch.bfloat16, 32, 6e-3), (torch.bfloat16, 8, 6e-3)],
+)
+def test_the_fast_norm_keeps_its_precision(dtype: torch.dtype, side: int, tolerance: float) -> None:
+    # kills: norm-statistics-by-torch;
+    # the square of a bfloat16 summed for the variance of a channel whose mean is far from 0
     norm = randomised(GroupNormSiLU(32))
-    x = (images(2, 32, 32, 32) + 4).to(dtype).contiguous(memory_format=torch.channels_last)
+    x = (images(2, 32, side, side) + 4).to(dtype).contiguous(memory_format=torch.channels_last)
     wanted = F.silu(F.group_norm(x.double(), 32, norm.weight.double(), norm.bias.double()))
     assert (norm(x) - wanted).norm() < tolerance * wanted.norm()
     assert norm(x).dtype == dtype

@@ -82,21 +82,20 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         """(B, in_channels, H, W) and the time embedding (B, time_features) -> (B, out_channels, H', W')."""
         norm, _, conv = self.in_layers
-        h = norm(x)
-        h = doubled_conv(cast(nn.Conv2d, conv), h) if self.resample == "up" else conv(self._resampled(h))
+        h, small = norm(x), x
+        if self.resample == "down":
+            h, small = F.avg_pool2d(h, 2), F.avg_pool2d(x, 2)
+        h = doubled_conv(cast(nn.Conv2d, conv), h) if self.resample == "up" else conv(h)
         scale, shift = self.emb_layers(time).chunk(2, dim=1)
         norm, _, dropout, conv = self.out_layers
         h = conv(dropout(norm(h, scale, shift)))
-        # In place: no gradient needs what the convolution returned.
-        out: Tensor = h.add_(self.skip_connection(self._resampled(x)))
-        return out
-
-    def _resampled(self, x: Tensor) -> Tensor:
-        if self.resample == "down":
-            return F.avg_pool2d(x, 2)
+        # In place: no gradient needs what the convolution returned. A pixel is added to all that it doubles to.
+        skip, whole = self.skip_connection(small), h
         if self.resample == "up":
-            return F.interpolate(x, scale_factor=2, mode="nearest")
-        return x
+            skip, whole = skip[:, :, :, None, :, None], h.unflatten(3, (-1, 2)).unflatten(2, (-1, 2))
+        whole.add_(skip)
+        out: Tensor = h
+        return out
 
 
 def doubled_conv(conv: nn.Conv2d, x: Tensor) -> Tensor:
