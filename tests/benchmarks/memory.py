@@ -1,20 +1,25 @@
 """Memory of a training step: `python tests/benchmarks/memory.py`. Writes runs/bench/memory.md and .json.
 
 Computed, on shapes alone, for the paper's 256 x 256 network: what its state takes, and what autograd keeps of one image
-for the backward pass. Measured, on the CPU, for a small one: the peak of a process beside what is computed.
+for the backward pass. Measured, on the CPU, for a small one: the peak of a process beside what is computed. With
+--adm256 also one step of the 256 x 256 network on the CPU, which takes minutes and 20 GB.
 """
 
+import argparse
 import subprocess
 import sys
-from pathlib import Path
+import time
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from timing import Row, Sheet, peak_mb
 from torch import Tensor
 from twins import ADM256, B64
 
 from i2i_bridge.networks.unet import UNet
+from i2i_bridge.stepping import training_step
+from i2i_bridge.train_state import TrainState
 
 
 def kept(config: dict[str, Any], side: int, batch: int, dtype: torch.dtype, checkpointing: bool) -> float:
@@ -61,7 +66,23 @@ def measured(batch: int, checkpointing: bool) -> None:
     print(peak_mb() - before)
 
 
-def main() -> None:
+def measured_adm256(batch: int, checkpointing: bool) -> None:
+    """In a process of its own: its peak over one step of the 256 x 256 network, libraries and all, and the seconds."""
+    from training import images, recipe
+
+    state = TrainState(recipe(ADM256 | {"checkpointing": checkpointing}, batch), torch.device("cpu"))
+    began = time.perf_counter()
+    training_step(state, images(batch, 256), Accelerator(cpu=True), torch.float32)
+    print(peak_mb() / 1e3, time.perf_counter() - began)
+
+
+def apart(*words: str) -> list[float]:
+    """The numbers that a process of its own prints last."""
+    done = subprocess.run([sys.executable, __file__, *words], capture_output=True, text=True, check=True)
+    return [float(word) for word in done.stdout.splitlines()[-1].split()]
+
+
+def main(adm256: bool) -> None:
     sheet = Sheet("memory")
     rows: list[Row] = []
     for dtype in (torch.float32, torch.bfloat16):
@@ -79,11 +100,7 @@ def main() -> None:
     sheet.table("computed", rows)
     rows = []
     for checkpointing in (False, True):
-        peaks = []
-        for batch in (4, 16):
-            command = [sys.executable, __file__, str(batch), str(int(checkpointing))]
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
-            peaks.append(float(done.stdout.splitlines()[-1]))
+        peaks = [apart("--batch", str(batch), *(["--checkpointing"] * checkpointing))[0] for batch in (4, 16)]
         rows.append(
             {
                 "network": "B64, 64 x 64, float32",
@@ -95,11 +112,21 @@ def main() -> None:
             }
         )
     sheet.table("measured on the CPU", rows)
+    if adm256:
+        rows = []
+        for batch, checkpointing in ((1, False), (1, True), (2, True)):
+            peak, seconds = apart("--adm256", "--batch", str(batch), *(["--checkpointing"] * checkpointing))
+            rows.append({"batch": batch, "checkpointing": str(checkpointing), "peak, GB": peak, "step, s": seconds})
+        sheet.table("measured on the CPU, adm256 in float32", rows)
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parent))
-    if len(sys.argv) > 1:
-        measured(int(sys.argv[1]), bool(int(sys.argv[2])))
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--adm256", action="store_true", help="one step of the 256 x 256 network as well")
+    parser.add_argument("--batch", type=int, help="one of the processes that are measured")
+    parser.add_argument("--checkpointing", action="store_true", help="of that process")
+    options = parser.parse_args()
+    if options.batch is None:
+        main(options.adm256)
     else:
-        main()
+        (measured_adm256 if options.adm256 else measured)(options.batch, options.checkpointing)

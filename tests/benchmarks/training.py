@@ -35,8 +35,7 @@ from i2i_bridge.train_state import TrainState
 
 
 def recipe(config: dict[str, Any], batch: int) -> Recipe:
-    table = {key: list(value) if isinstance(value, tuple) else value for key, value in config.items()}
-    settings = [f"network.{key}={value}" for key, value in table.items()]
+    settings = [f"network.{key}={json.dumps(value)}" for key, value in config.items()]
     return load_recipe("demo/deblur", [*settings, "network.condition_channels=0", f"train.batch_size={batch}"])
 
 
