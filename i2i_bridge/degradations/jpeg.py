@@ -1,11 +1,13 @@
 """JPEG compression, 4:2:0."""
 
 import io
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from einops import rearrange
 from PIL import Image
@@ -147,16 +149,34 @@ def _mixed(matrix: list[list[float]], planes: Tensor) -> Tensor:
 
 
 def _pillow(x_0: Tensor, qualities: list[int]) -> Tensor:
-    pixels = ((x_0 + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-    decoded = []
-    for image, quality in zip(pixels.permute(0, 2, 3, 1).cpu().numpy(), qualities, strict=True):
-        file = io.BytesIO()
+    images = x_0.detach().cpu().numpy()
+    decoded = np.empty(images.shape, images.dtype)
+    jobs = list(zip(images, qualities, decoded, strict=True))
+    # Pillow and NumPy let other threads run meanwhile. A share stays in this one: with a single thread none is started.
+    shares = min(torch.get_num_threads(), len(jobs))
+    with ThreadPoolExecutor(shares) as threads:
+        others = [threads.submit(_code, jobs[i::shares]) for i in range(1, shares)]
+        _code(jobs[::shares])
+        for other in others:
+            other.result()
+    return torch.from_numpy(decoded).to(x_0)
+
+
+def _code(jobs: list[tuple[npt.NDArray[Any], int, npt.NDArray[Any]]]) -> None:
+    """For each (image, quality, out), of shape (C, H, W): writes to `out` what a JPEG file keeps of the image."""
+    for image, quality, out in jobs:
+        # In place, and plane by plane where it can be: so the next step finds the pixels in the processor's cache.
+        pixels = image + 1
+        pixels *= 127.5
+        codes = np.rint(pixels, out=pixels).clip(0, 255, out=pixels).astype(np.uint8)
+        bands = [Image.fromarray(plane) for plane in codes]
         # Grey images are two-dimensional to Pillow.
-        Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(
-            file, "JPEG", quality=quality, subsampling="4:2:0"
-        )
-        decoded.append(np.asarray(Image.open(file)).reshape(image.shape))
-    return torch.from_numpy(np.stack(decoded)).to(x_0).permute(0, 3, 1, 2).contiguous() / 127.5 - 1
+        picture, file = Image.merge("RGB", bands) if len(bands) > 1 else bands[0], io.BytesIO()
+        picture.save(file, "JPEG", quality=quality, subsampling="4:2:0")
+        for plane, band in zip(out, Image.open(file).split(), strict=True):
+            plane[:] = band
+            plane /= 127.5
+            plane -= 1
 
 
 def _kornia(x_0: Tensor, qualities: list[int]) -> Tensor:
