@@ -189,18 +189,21 @@ def convolved(x: Tensor, kernels: Tensor) -> Tensor:
         x: (B, C, H, W).
         kernels: (B or 1, K, K), K odd.
     """
-    # By Fourier transform: large kernels cost no more. In float64, though float32 would be three times faster: its
-    # last bit depends on the number of threads, and a sample must be the same in any worker.
+    # By Fourier transform: large kernels cost no more. In float64, though float32 would be faster: its last bit depends
+    # on the number of threads, and a sample must be the same in any worker.
     height, width = x.shape[-2:]
     reach = kernels.shape[-1] // 2
-    exact = precise(x)
-    padded = exact.index_select(-2, mirrored(height, reach, reach, "symmetric").to(x.device))
-    padded = padded.index_select(-1, mirrored(width, reach, reach, "symmetric").to(x.device))
-    size = [_smooth(side) for side in padded.shape[-2:]]
-    spectrum = torch.fft.rfft2(kernels.to(exact), s=size)[:, None]
-    spread = torch.fft.irfft2(torch.fft.rfft2(padded, s=size) * spectrum, s=size)
-    cut: Tensor = spread[..., 2 * reach :, 2 * reach :][..., :height, :width]
-    return cut.to(x.dtype)
+    rows, columns = (mirrored(side, reach, reach, "symmetric").to(x.device) for side in (height, width))
+    size = [_smooth(side + 2 * reach) for side in (height, width)]
+    result = x.new_empty(x.shape)
+    # A plane at a time: in the processor's cache and in memory that is used again, it takes a quarter of the time.
+    for i, kernel in enumerate(kernels.to(precise(x[:0])).expand(len(x), -1, -1)):
+        spectrum = torch.fft.rfft2(kernel, s=size)
+        for channel in range(x.shape[1]):
+            padded = precise(x[i, channel].index_select(-2, rows).index_select(-1, columns))
+            spread = torch.fft.irfft2(torch.fft.rfft2(padded, s=size) * spectrum, s=size)
+            result[i, channel] = spread[2 * reach :, 2 * reach :][:height, :width]
+    return result
 
 
 def _smooth(size: int) -> int:
