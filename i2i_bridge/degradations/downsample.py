@@ -46,7 +46,7 @@ class SuperResolution4x(Degradation):
 
     def __call__(self, x_0: Tensor, generator: Generator) -> Degraded:
         self.check_image(x_0)
-        return Degraded(_repeated(self.reduce(x_0)))
+        return Degraded(_repeated(self.reduce(x_0), 4))
 
     def reduce(self, x_0: Tensor) -> Tensor:
         """The small image, (B, C, H / 4, W / 4), of x_0 (B, C, H, W)."""
@@ -67,11 +67,12 @@ class SuperResolution4x(Degradation):
         return {"bicubic": resized(self.reduced(x_1), x_1.shape[-2:], "bicubic")}
 
     def prepare(self, image: Tensor, generator: Generator, mask: Tensor | None = None) -> Degraded:
-        return super().prepare(_repeated(image), generator, mask)
+        return super().prepare(_repeated(image, 4), generator, mask)
 
 
-def _repeated(small: Tensor) -> Tensor:
-    return small.repeat_interleave(4, -2).repeat_interleave(4, -1)
+def _repeated(small: Tensor, times: int) -> Tensor:
+    # Along the rows first, while there are few: those are then copied whole.
+    return small.repeat_interleave(times, -1).repeat_interleave(times, -2)
 
 
 @register_degradation("downsample")
@@ -101,7 +102,12 @@ class Downsample(Degradation):
         self.check_image(x_0)
         height, width = x_0.shape[-2:]
         small = resized(x_0, (height // self.factor, width // self.factor), self.kernel)
-        return Degraded(resized(small, (height, width), self.enlarge))
+        return Degraded(self._enlarged(small))
+
+    def _enlarged(self, small: Tensor) -> Tensor:
+        if self.enlarge == "nearest":
+            return _repeated(small, self.factor)
+        return resized(small, [side * self.factor for side in small.shape[-2:]], self.enlarge)
 
     def linear(self, height: int, width: int, mask: Tensor | None = None) -> LinearOperator:
         """Reduction and enlargement: A x has x's size."""
@@ -128,8 +134,7 @@ class Downsample(Degradation):
         return {"bicubic": resized(self.reduced(x_1), x_1.shape[-2:], "bicubic")}
 
     def prepare(self, image: Tensor, generator: Generator, mask: Tensor | None = None) -> Degraded:
-        height, width = (side * self.factor for side in image.shape[-2:])
-        return super().prepare(resized(image, (height, width), self.enlarge), generator, mask)
+        return super().prepare(self._enlarged(image), generator, mask)
 
 
 FILTERS: tuple[Resampling, ...] = ("area", "bilinear", "bicubic")

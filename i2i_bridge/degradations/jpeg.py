@@ -1,13 +1,14 @@
 """JPEG compression, 4:2:0."""
 
 import io
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
-from einops import rearrange
 from PIL import Image
 from torch import Tensor
 
@@ -57,30 +58,44 @@ def quantisation_tables(quality: int) -> tuple[Tensor, Tensor]:
 
 
 @lru_cache(maxsize=1)
-def block_transform() -> Tensor:
-    """Orthonormal DCT-II of an 8x8 block as a matrix on the 64 pixels in row order, (64, 64) float64."""
+def _matrices() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The cosine transform of 8 pixels, and what `_quantised` takes as `after` for luma, as `before` and as `after` for
+    both chroma. From and to images in [-1, 1]; float64.
+    """
     cosines = cosine_transform(8)
-    return torch.kron(cosines, cosines)
+    to_ycbcr, to_rgb = (torch.tensor(matrix, dtype=torch.float64) for matrix in (_TO_YCBCR, _TO_RGB))
+    to_chroma = torch.kron(127.5 * to_ycbcr[1:], cosines)
+    from_chroma = torch.kron(to_rgb[:, 1:] / 127.5, cosines.T.contiguous())
+    return cosines, cosines.T / 127.5, to_chroma, from_chroma
 
 
-def _quantised(plane: Tensor, table: Tensor) -> Tensor:
-    """Each 8x8 block's coefficients rounded to multiples of the table's, and back.
+@lru_cache(maxsize=100)
+def _steps(quality: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """For luma and chroma, what coefficients (column, ., row, .) are multiplied by before and after they are rounded.
+
+    Flat 8-bit blocks land exactly half-way (white at quality 50: 63.5), where the last bit of a sum, and so the number
+    of threads, would decide. So coefficients are first rounded to multiples of 2^-20.
+    """
+    luma, chroma = (table.T[:, None, :, None].contiguous() for table in quantisation_tables(quality))
+    return (2**20 / luma, luma), (2**20 / chroma, chroma)
+
+
+def _quantised(pixels: Tensor, cosines: Tensor, before: Tensor, steps: tuple[Tensor, Tensor], after: Tensor) -> Tensor:
+    """Coefficients of 8x8 blocks rounded to multiples of the table's, and back.
 
     Args:
-        plane: (B, C, H, W).
-        table: (B or 1, 1, 8, 8).
+        pixels: (K, N W): the values of a block that lie in one column, for N rows of blocks, W pixels wide.
+        before: (8 M, K), makes M planes and transforms their columns.
+        after: (L, 8 M), transforms columns back.
+
+    Returns:
+        (L, N W).
     """
-    transform, step = block_transform().to(plane), rearrange(table.to(plane), "b 1 i j -> b 1 (i j)")
-    if len(step) == 1:  # one product for the whole batch
-        step = step[0]
-    blocks = rearrange(plane, "b c (h i) (w j) -> b (c h w) (i j)", i=8, j=8)
-    levels = blocks @ (transform.T / step)
-    # Flat 8-bit blocks land exactly half-way (white at quality 50: 63.5); without the snap, the last bit of a
-    # sum, and so the batch size, would decide.
-    levels = levels.mul_(2**20).round_().mul_(2**-20).round_()
-    decoded = levels @ (step.mT * transform)
-    height, width = (size // 8 for size in plane.shape[-2:])
-    return rearrange(decoded, "b (c h w) (i j) -> b c (h i) (w j)", i=8, j=8, h=height, w=width)
+    divide, multiply = (step.to(pixels) for step in steps)
+    # Products with long rows, as these are, take half the time of those with rows of 8.
+    coefficients = cosines @ (before @ pixels).view(-1, 8).T
+    levels = coefficients.view(8, -1, 8, pixels.shape[1] // 8).mul_(divide).round_().mul_(2**-20).round_()
+    return after @ (levels.mul_(multiply).view(8, -1).T @ cosines).view(len(before), -1)
 
 
 @register_degradation("jpeg")
@@ -117,46 +132,79 @@ class Jpeg(Degradation):
 
 
 def _ddrm(x_0: Tensor, qualities: list[int]) -> Tensor:
-    shown = qualities[:1] if len(set(qualities)) == 1 else qualities
-    tables = torch.stack([torch.stack(quantisation_tables(quality)) for quality in shown])
-    luma_table, chroma_table = tables[:, :1], tables[:, 1:]
-    pixels = precise(x_0).add(1).mul_(127.5)
-    if pixels.shape[1] == 1:
-        decoded = _quantised(pixels - 128, luma_table).add_(128)
-    else:
-        # Chroma's offset of 128 and the centring of -128 cancel. It is decimated before it is computed, and enlarged
-        # after it has become RGB: a quarter of the work.
-        luma = _quantised(_mixed(_TO_YCBCR[:1], pixels).sub_(128), luma_table).add_(128)
-        chroma = _quantised(_mixed(_TO_YCBCR[1:], pixels[..., ::2, ::2]), chroma_table)
-        colour = _mixed([row[1:] for row in _TO_RGB], chroma)
-        wide = rearrange(luma, "b c (h i) (w j) -> b c h i w j", i=2, j=2)
-        decoded = rearrange(wide + colour[..., :, None, :, None], "b c h i w j -> b c (h i) (w j)")
-    return decoded.div_(127.5).sub_(1).to(x_0.dtype)
+    x_1 = x_0.new_empty(x_0.shape)
+    # An image at a time stays in the processor's cache.
+    for image, quality, out in zip(x_0.detach(), qualities, x_1, strict=True):
+        _ddrm_image(image, quality, out)
+    return x_1
 
 
-def _mixed(matrix: list[list[float]], planes: Tensor) -> Tensor:
-    """Each row's weighted sum of the planes (B, C, H, W): (B, rows, H, W)."""
-    # As sums of planes: libraries multiply by so small a matrix no faster than they move memory, many times.
-    sums = []
-    for row in matrix:
-        total = planes[:, 0] * row[0]
-        for weight, plane in zip(row[1:], planes.unbind(1)[1:], strict=True):
-            total.add_(plane, alpha=weight)
-        sums.append(total)
-    return torch.stack(sums, 1)
+def _ddrm_image(image: Tensor, quality: int, out: Tensor) -> None:
+    """Writes an image (C, H, W), coded and decoded, to `out`."""
+    channels, _, width = image.shape
+    luma_steps, chroma_steps = _steps(quality)
+    # The row within a block comes first: (C, 8, H / 8, W).
+    blocks = image.view(channels, -1, 8, width).transpose(1, 2)
+    luma = _copied(blocks[0])
+    cosines, from_luma, to_chroma, from_chroma = (matrix.to(luma) for matrix in _matrices())
+    # A sum of planes: libraries multiply by so small a matrix no faster than they move memory, many times.
+    weights = [127.5 * weight for weight in _TO_YCBCR[0]] if channels == 3 else [127.5]
+    luma.mul_(weights[0])
+    for weight, plane in zip(weights[1:], blocks[1:], strict=True):
+        luma.add_(plane, alpha=weight)
+    # Centred: -1 is 0 - 128.
+    luma = _quantised(luma.sub_(0.5).view(8, -1), cosines, cosines, luma_steps, from_luma).add_(0.5 / 127.5).to(image)
+    if channels == 1:
+        out.view(-1, 8, width).copy_(luma.view(8, -1, width).transpose(0, 1))
+        return
+    # Chroma's offset of 128 and the centring of -128 cancel. It is decimated before it is computed, and repeated after
+    # it has become RGB.
+    few = _copied(image[:, ::2, ::2].view(3, -1, 8, width // 2).transpose(1, 2))
+    tint = _quantised(few.view(24, -1), cosines, to_chroma, chroma_steps, from_chroma)
+    wide = image.new_empty(*tint.shape, 2)
+    wide[..., 0], wide[..., 1] = tint, tint
+    # Row 16 n + 8 a + 2 b + c is that of luma's block 2 n + a, there 2 b + c, and of chroma's block n, there 4 a + b.
+    torch.add(
+        luma.view(1, 4, 2, -1, 2, width).permute(0, 3, 4, 1, 2, 5),
+        wide.view(3, 2, 4, -1, 1, width).permute(0, 3, 1, 2, 4, 5),
+        out=out.view(3, -1, 2, 4, 2, width),
+    )
+
+
+def _copied(x: Tensor) -> Tensor:
+    """x as `precise` gives it, but always new and contiguous."""
+    return precise(x[:0]).new_empty(x.shape).copy_(x)
 
 
 def _pillow(x_0: Tensor, qualities: list[int]) -> Tensor:
-    pixels = ((x_0 + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-    decoded = []
-    for image, quality in zip(pixels.permute(0, 2, 3, 1).cpu().numpy(), qualities, strict=True):
-        file = io.BytesIO()
+    images = x_0.detach().cpu().numpy()
+    decoded = np.empty(images.shape, images.dtype)
+    jobs = list(zip(images, qualities, decoded, strict=True))
+    # Pillow and NumPy let other threads run meanwhile. A share stays in this one: with a single thread none is started.
+    shares = min(torch.get_num_threads(), len(jobs))
+    with ThreadPoolExecutor(shares) as threads:
+        others = [threads.submit(_code, jobs[i::shares]) for i in range(1, shares)]
+        _code(jobs[::shares])
+        for other in others:
+            other.result()
+    return torch.from_numpy(decoded).to(x_0)
+
+
+def _code(jobs: list[tuple[npt.NDArray[Any], int, npt.NDArray[Any]]]) -> None:
+    """For each (image, quality, out), of shape (C, H, W): writes to `out` what a JPEG file keeps of the image."""
+    for image, quality, out in jobs:
+        # In place, and plane by plane where it can be: so the next step finds the pixels in the processor's cache.
+        pixels = image + 1
+        pixels *= 127.5
+        codes = np.rint(pixels, out=pixels).clip(0, 255, out=pixels).astype(np.uint8)
+        bands = [Image.fromarray(plane) for plane in codes]
         # Grey images are two-dimensional to Pillow.
-        Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(
-            file, "JPEG", quality=quality, subsampling="4:2:0"
-        )
-        decoded.append(np.asarray(Image.open(file)).reshape(image.shape))
-    return torch.from_numpy(np.stack(decoded)).to(x_0).permute(0, 3, 1, 2).contiguous() / 127.5 - 1
+        picture, file = Image.merge("RGB", bands) if len(bands) > 1 else bands[0], io.BytesIO()
+        picture.save(file, "JPEG", quality=quality, subsampling="4:2:0")
+        for plane, band in zip(out, Image.open(file).split(), strict=True):
+            plane[:] = band
+            plane /= 127.5
+            plane -= 1
 
 
 def _kornia(x_0: Tensor, qualities: list[int]) -> Tensor:

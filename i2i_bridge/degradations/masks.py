@@ -65,7 +65,8 @@ def brush_mask(height: int, width: int, area: tuple[float, float], generator: to
             if left <= 0:
                 break
             x, y = end_x, end_y
-    return torch.from_numpy(hole).float()
+    # By NumPy: torch takes ten times as long from bool to float.
+    return torch.from_numpy(hole.astype(np.float32))
 
 
 def _stroke(
@@ -87,9 +88,10 @@ def _stroke(
     # How far along the stroke a pixel lies, and whether the nearest point of the stroke is within the radius.
     way = x * across + y * down
     nearest = way.clip(0, length)
-    inside = (x - nearest * across) ** 2 + (y - nearest * down) ** 2 <= radius**2
+    apart = np.square(x - nearest * across)
+    apart += np.square(y - nearest * down)
     view = hole[rows, columns]
-    new = inside & ~view
+    new = (apart <= radius**2) > view
     count = int(np.count_nonzero(new))
     if count <= limit:
         view |= new
