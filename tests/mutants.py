@@ -150,7 +150,8 @@ MUTANTS = [
     Mutant("decay-from-ignored", "settings.py", "start = max(self.warmup_steps, self.decay_from or 0)", "start = self.warmup_steps", "test_recipe.py"),
     # degradations
     Mutant("jpeg-round-instead-of-floor", "degradations/jpeg.py", "/ 100).floor().clamp(1, 255)", "/ 100).round().clamp(1, 255)", "test_degradations_jpeg.py"),
-    Mutant("jpeg-chroma-averaged", "degradations/jpeg.py", "_copied(image[:, ::2, ::2].", "_copied(torch.nn.functional.avg_pool2d(image, 2).", "test_degradations_jpeg.py"),
+    Mutant("ddrm-batch-mixed-up", "degradations/jpeg.py", ".permute(3, 0, 4, 5, 1, 2, 6)", ".reshape(1, 4, 2, -1, batch, 2, width).permute(4, 0, 3, 5, 1, 2, 6)", "test_degradations_operators.py"),
+    Mutant("jpeg-chroma-averaged", "degradations/jpeg.py", "_copied(_by_row(images[..., ::2, ::2]))", "_copied(_by_row(torch.nn.functional.avg_pool2d(images, 2)))", "test_degradations_jpeg.py"),
     Mutant("bicubic-off-centre", "degradations/downsample.py", "cubic_taps(), before=6,", "cubic_taps(), before=7,", "test_degradations_linear.py"),
     Mutant("blur-not-normalised", "degradations/blur.py", "tuple(weight / sum(weights) for weight in weights)", "tuple(weight / 10 for weight in weights)", "test_degradations_linear.py"),
     Mutant("hole-and-known-exchanged", "degradations/inpaint.py", "torch.where(mask > 0, fill, x)", "torch.where(mask > 0, x, fill)", "test_degradations_inpaint.py"),

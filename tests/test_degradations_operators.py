@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from i2i_bridge.degradations import jpeg, linear
 from i2i_bridge.degradations.base import Degradation
 from i2i_bridge.degradations.downsample import Downsample, Resize, SuperResolution4x
 from i2i_bridge.degradations.inpaint import CropOut
@@ -39,6 +40,31 @@ def point(side: int = 41) -> Tensor:
 
 def kernel_of(degradation: Degradation, side: int = 41) -> Tensor:
     return (degradation(point(side), [generator(0, "test")]).x_1[0, 0] + 1) / 2
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("jpeg", {"quality": 10}),
+        ("jpeg", {"quality": [9, 11]}),
+        ("sr4x", {"filter": "bicubic"}),
+        ("downsample", {}),
+        ("blur", {}),
+        ("defocus", {"radius": [2, 6]}),
+    ],
+)
+def test_an_accelerator_s_whole_batch_gives_what_a_cpu_gives_image_by_image(
+    name: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # kills: ddrm-batch-mixed-up; one quality or kernel for all; a channel dropped
+    degradation = DEGRADATIONS.build({"name": name} | options)
+    x_0 = images(5, 48, 64)
+    one_by_one = degradation(x_0, generators(5)).x_1
+    for module in (jpeg, linear):
+        monkeypatch.setattr(module, "at_once", lambda x, few: len(x))
+    together = degradation(x_0, generators(5)).x_1
+    torch.testing.assert_close(together, one_by_one, rtol=0, atol=1e-6)
+    assert (together[1:] - together[:-1]).abs().mean((1, 2, 3)).min() > 0.05
 
 
 # ------------------------------------------------------------------------------------------------- resizing

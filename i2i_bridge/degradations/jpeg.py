@@ -4,6 +4,7 @@ import io
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import groupby
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -13,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from i2i_bridge.degradations.base import Degradation, Degraded
-from i2i_bridge.degradations.linear import cosine_transform, precise
+from i2i_bridge.degradations.linear import at_once, cosine_transform, precise
 from i2i_bridge.degradations.ranges import Draws, WholeRange
 from i2i_bridge.randomness import Generator
 from i2i_bridge.registry import register_degradation
@@ -132,19 +133,22 @@ class Jpeg(Degradation):
 
 
 def _ddrm(x_0: Tensor, qualities: list[int]) -> Tensor:
-    x_1 = x_0.new_empty(x_0.shape)
-    # An image at a time stays in the processor's cache.
-    for image, quality, out in zip(x_0.detach(), qualities, x_1, strict=True):
-        _ddrm_image(image, quality, out)
+    x_0, x_1, first = x_0.detach(), x_0.new_empty(x_0.shape), 0
+    for quality, equal in groupby(qualities):
+        stop = first + len(list(equal))
+        step = at_once(x_0[first:stop], 1)
+        for start in range(first, stop, step):
+            part = slice(start, min(start + step, stop))
+            _ddrm_coded(x_0[part], quality, x_1[part])
+        first = stop
     return x_1
 
 
-def _ddrm_image(image: Tensor, quality: int, out: Tensor) -> None:
-    """Writes an image (C, H, W), coded and decoded, to `out`."""
-    channels, _, width = image.shape
+def _ddrm_coded(images: Tensor, quality: int, out: Tensor) -> None:
+    """Writes images (B, C, H, W), coded and decoded, to `out`."""
+    batch, channels, _, width = images.shape
     luma_steps, chroma_steps = _steps(quality)
-    # The row within a block comes first: (C, 8, H / 8, W).
-    blocks = image.view(channels, -1, 8, width).transpose(1, 2)
+    blocks = _by_row(images)
     luma = _copied(blocks[0])
     cosines, from_luma, to_chroma, from_chroma = (matrix.to(luma) for matrix in _matrices())
     # A sum of planes: libraries multiply by so small a matrix no faster than they move memory, many times.
@@ -153,22 +157,28 @@ def _ddrm_image(image: Tensor, quality: int, out: Tensor) -> None:
     for weight, plane in zip(weights[1:], blocks[1:], strict=True):
         luma.add_(plane, alpha=weight)
     # Centred: -1 is 0 - 128.
-    luma = _quantised(luma.sub_(0.5).view(8, -1), cosines, cosines, luma_steps, from_luma).add_(0.5 / 127.5).to(image)
+    luma = _quantised(luma.sub_(0.5).view(8, -1), cosines, cosines, luma_steps, from_luma).add_(0.5 / 127.5).to(images)
     if channels == 1:
-        out.view(-1, 8, width).copy_(luma.view(8, -1, width).transpose(0, 1))
+        _by_row(out)[0].copy_(luma.view(8, batch, -1, width))
         return
     # Chroma's offset of 128 and the centring of -128 cancel. It is decimated before it is computed, and repeated after
     # it has become RGB.
-    few = _copied(image[:, ::2, ::2].view(3, -1, 8, width // 2).transpose(1, 2))
+    few = _copied(_by_row(images[..., ::2, ::2]))
     tint = _quantised(few.view(24, -1), cosines, to_chroma, chroma_steps, from_chroma)
-    wide = image.new_empty(*tint.shape, 2)
+    wide = images.new_empty(*tint.shape, 2)
     wide[..., 0], wide[..., 1] = tint, tint
     # Row 16 n + 8 a + 2 b + c is that of luma's block 2 n + a, there 2 b + c, and of chroma's block n, there 4 a + b.
     torch.add(
-        luma.view(1, 4, 2, -1, 2, width).permute(0, 3, 4, 1, 2, 5),
-        wide.view(3, 2, 4, -1, 1, width).permute(0, 3, 1, 2, 4, 5),
-        out=out.view(3, -1, 2, 4, 2, width),
+        luma.view(1, 4, 2, batch, -1, 2, width).permute(3, 0, 4, 5, 1, 2, 6),
+        wide.view(3, 2, 4, batch, -1, 1, width).permute(3, 0, 4, 1, 2, 5, 6),
+        out=out.view(batch, 3, -1, 2, 4, 2, width),
     )
+
+
+def _by_row(images: Tensor) -> Tensor:
+    """(B, C, H, W) seen with the row within a block first, (C, 8, B, H / 8, W)."""
+    batch, channels, height, width = images.shape
+    return images.view(batch, channels, height // 8, 8, width).permute(1, 3, 0, 2, 4)
 
 
 def _copied(x: Tensor) -> Tensor:

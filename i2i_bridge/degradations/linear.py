@@ -20,6 +20,11 @@ def precise(x: Tensor) -> Tensor:
     return x.to(torch.float32 if x.device.type == "mps" else torch.float64)
 
 
+def at_once(x: Tensor, few: int) -> int:
+    """How many of the first axis to work on at a time: on a CPU a few, which stay in its cache, elsewhere all."""
+    return few if x.device.type == "cpu" else max(len(x), 1)
+
+
 def mirrored(size: int, before: int, after: int, border: Literal["reflect", "symmetric"]) -> Tensor:
     """Indices into 0..size-1 that continue it by mirroring, (before + size + after,).
 
@@ -54,10 +59,10 @@ def separable_filter(
     rows, columns = (_windows(side, len(taps), before, stride, border).to(x.device) for side in (height, width))
     filtered = x.new_empty(*x.shape[:-2], height // stride, width // stride)
     planes, results = (images.reshape(-1, *images.shape[-2:]) for images in (x, filtered))
-    # Three planes, an image in colour, stay in the processor's cache from one sum to the next.
-    buffer = x.new_empty(3, height // stride, len(columns))
-    for first in range(0, len(planes), 3):
-        part, result = planes[first : first + 3], results[first : first + 3]
+    step = at_once(planes, 3)  # an image in colour
+    buffer = x.new_empty(step, height // stride, len(columns))
+    for first in range(0, len(planes), step):
+        part, result = planes[first : first + step], results[first : first + step]
         wide = buffer[: len(part)]
         inner = wide[..., before : before + width]
         _add_up(part.index_select(-2, rows), -2, taps, stride, inner)
@@ -144,11 +149,11 @@ def resized(x: Tensor, size: Sequence[int], kernel: Resampling) -> Tensor:
     rows, columns = (_bands(x.shape[axis], size[axis], kernel) for axis in (-2, -1))
     new = x.new_empty(*x.shape[:-2], *size)
     planes, results = (images.reshape(-1, *images.shape[-2:]) for images in (x, new))
-    # Three planes, an image in colour, stay in the processor's cache.
-    for first in range(0, len(planes), 3):
-        exact = precise(planes[first : first + 3])
+    step = at_once(planes, 3)
+    for first in range(0, len(planes), step):
+        exact = precise(planes[first : first + step])
         # From the left both times: products with long rows are faster.
-        results[first : first + 3] = _banded(columns, _banded(rows, exact).mT).mT
+        results[first : first + step] = _banded(columns, _banded(rows, exact).mT).mT
     return new
 
 
@@ -196,13 +201,16 @@ def convolved(x: Tensor, kernels: Tensor) -> Tensor:
     rows, columns = (mirrored(side, reach, reach, "symmetric").to(x.device) for side in (height, width))
     size = [_smooth(side + 2 * reach) for side in (height, width)]
     result = x.new_empty(x.shape)
-    # A plane at a time: in the processor's cache and in memory that is used again, it takes a quarter of the time.
-    for i, kernel in enumerate(kernels.to(precise(x[:0])).expand(len(x), -1, -1)):
-        spectrum = torch.fft.rfft2(kernel, s=size)
-        for channel in range(x.shape[1]):
-            padded = precise(x[i, channel].index_select(-2, rows).index_select(-1, columns))
+    exact = kernels.to(precise(x[:0])).expand(len(x), -1, -1)
+    # On a CPU, in its cache and in memory that is used again, it takes a quarter of the time.
+    images, channels = at_once(x, 1), at_once(x[0], 1)
+    for i in range(0, len(x), images):
+        spectrum = torch.fft.rfft2(exact[i : i + images], s=size)[:, None]
+        for c in range(0, x.shape[1], channels):
+            part = x[i : i + images, c : c + channels]
+            padded = precise(part.index_select(-2, rows).index_select(-1, columns))
             spread = torch.fft.irfft2(torch.fft.rfft2(padded, s=size) * spectrum, s=size)
-            result[i, channel] = spread[2 * reach :, 2 * reach :][:height, :width]
+            result[i : i + images, c : c + channels] = spread[..., 2 * reach :, 2 * reach :][..., :height, :width]
     return result
 
 
