@@ -1,14 +1,12 @@
 """JPEG compression, 4:2:0."""
 
 import io
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor
@@ -189,24 +187,12 @@ def _copied(x: Tensor) -> Tensor:
 def _pillow(x_0: Tensor, qualities: list[int]) -> Tensor:
     images = x_0.detach().cpu().numpy()
     decoded = np.empty(images.shape, images.dtype)
-    jobs = list(zip(images, qualities, decoded, strict=True))
-    # Pillow and NumPy let other threads run meanwhile. A share stays in this one: with a single thread none is started.
-    shares = min(torch.get_num_threads(), len(jobs))
-    with ThreadPoolExecutor(shares) as threads:
-        others = [threads.submit(_code, jobs[i::shares]) for i in range(1, shares)]
-        _code(jobs[::shares])
-        for other in others:
-            other.result()
-    return torch.from_numpy(decoded).to(x_0)
-
-
-def _code(jobs: list[tuple[npt.NDArray[Any], int, npt.NDArray[Any]]]) -> None:
-    """For each (image, quality, out), of shape (C, H, W): writes to `out` what a JPEG file keeps of the image."""
-    for image, quality, out in jobs:
-        # In place, and plane by plane where it can be: so the next step finds the pixels in the processor's cache.
-        pixels = image + 1
+    # An image at a time, in place and in the same memory: the next step finds it in the processor's cache.
+    pixels, codes = np.empty(images.shape[1:], images.dtype), np.empty(images.shape[1:], np.uint8)
+    for image, quality, out in zip(images, qualities, decoded, strict=True):
+        np.add(image, 1, out=pixels)
         pixels *= 127.5
-        codes = np.rint(pixels, out=pixels).clip(0, 255, out=pixels).astype(np.uint8)
+        codes[:] = np.rint(pixels, out=pixels).clip(0, 255, out=pixels)
         bands = [Image.fromarray(plane) for plane in codes]
         # Grey images are two-dimensional to Pillow.
         picture, file = Image.merge("RGB", bands) if len(bands) > 1 else bands[0], io.BytesIO()
@@ -215,6 +201,7 @@ def _code(jobs: list[tuple[npt.NDArray[Any], int, npt.NDArray[Any]]]) -> None:
             plane[:] = band
             plane /= 127.5
             plane -= 1
+    return torch.from_numpy(decoded).to(x_0)
 
 
 def _kornia(x_0: Tensor, qualities: list[int]) -> Tensor:
