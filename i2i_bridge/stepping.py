@@ -140,13 +140,34 @@ def _halve(state: TrainState, share: int) -> None:
         torch.cuda.empty_cache()
 
 
+BUCKET = 2**22
+"""Values of gradients that processes exchange at a time (16 MB): each exchange costs a round trip, and a copy."""
+
+
 def _share_gradients(accelerator: Any, module: nn.Module) -> None:
     """The mean of the gradients over all processes.
 
     Not by DistributedDataParallel: it counts on one backward pass after each forward pass of a module, and with
     micro-batches in phases the passes interleave.
     """
-    if accelerator.num_processes > 1:
-        for parameter in module.parameters():
-            if parameter.grad is not None:
-                parameter.grad = accelerator.reduce(parameter.grad, reduction="mean")
+    if accelerator.num_processes == 1:
+        return
+    for bucket in _buckets([parameter.grad for parameter in module.parameters() if parameter.grad is not None]):
+        values = torch.cat([gradient.flatten() for gradient in bucket])
+        means = accelerator.reduce(values, reduction="mean").split([gradient.numel() for gradient in bucket])
+        for gradient, mean in zip(bucket, means, strict=True):
+            gradient.copy_(mean.view_as(gradient))
+
+
+def _buckets(gradients: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+    """The gradients in turn, together of BUCKET values or fewer; a larger one alone."""
+    bucket: list[Tensor] = []
+    values = 0
+    for gradient in gradients:
+        values += gradient.numel()
+        if bucket and values > BUCKET:
+            yield bucket
+            bucket, values = [], gradient.numel()
+        bucket.append(gradient)
+    if bucket:
+        yield bucket

@@ -13,7 +13,7 @@ from forking import together
 from killing import digest, photos, recipe_of
 
 import i2i_bridge.training as training
-from i2i_bridge import load_run
+from i2i_bridge import load_run, stepping
 from i2i_bridge.checkpoint import latest_checkpoint
 from i2i_bridge.errors import UserError
 from i2i_bridge.evaluation import evaluate
@@ -60,11 +60,14 @@ def gradients(recipe, dtype, rank, count):
     return seen
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
-def test_two_processes_have_the_gradient_of_one(root, tmp_path, dtype, tolerance):
-    """kills: gradients-not-shared"""
+@pytest.mark.parametrize(
+    ("dtype", "tolerance", "bucket"), [(torch.float32, 1e-5, stepping.BUCKET), (torch.float64, 1e-12, 500)]
+)
+def test_two_processes_have_the_gradient_of_one(root, tmp_path, monkeypatch, dtype, tolerance, bucket):
+    """kills: gradients-not-shared, last-bucket-dropped; gradients of a bucket exchanged"""
     from safetensors.torch import load_file, save_file
 
+    monkeypatch.setattr(stepping, "BUCKET", bucket)
     recipe = plain(root)
     one = gradients(recipe, dtype, 0, 1)
     ended = together(2, lambda rank: save_file(gradients(recipe, dtype, rank, 2), tmp_path / f"{rank}"), tmp_path)

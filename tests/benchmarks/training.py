@@ -141,18 +141,25 @@ def one_compiled(config: dict[str, Any], side: int, rounds: int) -> None:
 
 
 def ranks(counts: tuple[int, ...], tiny: bool, rounds: int) -> list[Row]:
-    """Seconds of a step of 4 images a process, by number of processes, one thread each."""
-    rows: list[Row] = []
-    for count in counts:
+    """Milliseconds of a step of 4 images a process, by number of processes, one thread each; median of three launches.
+
+    Launches of each number take turns, as they can't within one process.
+    """
+    here = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[2])])
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": here}
+    found: dict[int, list[dict[str, float]]] = {count: [] for count in counts}
+    for count in 3 * counts:
         command = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={count}", "--standalone"]
         command += [__file__, "--rank", "--rounds", str(rounds), *(["--tiny"] if tiny else [])]
-        here = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[2])])
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": here}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-        found = json.loads(done.stdout.splitlines()[-1])
-        rows.append({"processes": count, "images": 4 * count, "wall, ms": found["wall"], "processor, ms": found["cpu"]})
+        found[count].append(json.loads(done.stdout.splitlines()[-1]))
+    rows: list[Row] = []
+    for count, launches in found.items():
+        wall, cpu = (statistics.median(launch[clock] for launch in launches) for clock in ("wall", "cpu"))
+        rows.append({"processes": count, "images": 4 * count, "wall, ms": wall, "processor, ms": cpu})
     for row in rows:
-        row["processor time per process, of one"] = float(row["processor, ms"]) / float(rows[0]["processor, ms"])
+        row["wall time, of one"] = float(row["wall, ms"]) / float(rows[0]["wall, ms"])
+        row["waiting, %"] = 100 * (1 - float(row["processor, ms"]) / float(row["wall, ms"]))
     return rows
 
 
