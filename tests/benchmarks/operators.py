@@ -1,48 +1,49 @@
 """How fast degradations and decoding are beside plain code for the same: `python tests/benchmarks/operators.py`.
 
-Eight images of 256 x 256, two threads. Ours and theirs take turns in one run, so that a busy machine slows both; a
-number is the median of the rounds, and "ratio" that of theirs / ours: above 1, ours is faster. Not run by pytest.
+Eight images of 256 x 256, one thread (--threads). Ours and theirs take turns in one run, so that a busy machine slows
+both; a number is the median of the rounds, and "ratio" that of theirs / ours: above 1, ours is faster. Not run by pytest.
 
-Two cores of a shared machine with two trainings beside it, torch 2.14.1, kornia 0.9.0, Pillow as pinned; milliseconds
-for all eight images; "one by one" is an image at a time, with NumPy and SciPy:
+A core of a shared machine, torch 2.14.1, kornia 0.9.0, Pillow as pinned; milliseconds of processor time for all eight
+images, and the ratio of a second run; "one by one" is an image at a time, with NumPy and SciPy:
 
-    jpeg, pillow                      20.9     20.4   0.94  Pillow in a loop
-    jpeg, pillow                      26.1     82.8   3.21  kornia's codec
-    jpeg, ddrm                        39.7     85.3   2.25  kornia's codec
-    jpeg, ddrm                        33.2     59.5   1.80  one by one
-    jpeg, ddrm, [5, 30]               35.7     98.9   2.88  kornia's codec
-    sr4x, pool                         3.0     16.9   5.65  one by one
-    sr4x, bicubic                      9.7     47.6   4.77  one by one
-    sr4x, bicubic                      6.3     11.9   1.76  kornia's resize
-    sr4x, bicubic                      6.1      3.1   0.52  torch's interpolate
-    downsample, bicubic               17.3      3.5   0.23  torch's interpolate
-    blur, uniform                     14.8    122.8   8.45  one by one
-    blur, uniform                     12.2     27.3   2.19  kornia's box_blur
-    blur, uniform                     11.2     21.5   2.04  torch's 9x9 convolution
-    blur, gaussian                    14.1     70.0   5.10  one by one
-    blur, gaussian                    14.0      7.0   0.58  kornia's gaussian_blur2d
-    defocus [2, 10]                   76.2     30.2   0.40  kornia's filter2d, 21x21
-    motion-blur [5, 21]               85.7     31.0   0.37  kornia's motion_blur
-    gaussian-blur [2, 3], turned      78.8     33.3   0.44  kornia's filter2d, 25x25
-    gaussian-blur [2, 3], round       79.0     21.4   0.28  kornia's, separable
-    shot-noise                       113.3    101.2   0.88  NumPy's poisson
-    noise                              9.5     10.9   1.18  torch's randn_like
+    jpeg, pillow                      14.4     24.5   1.70  2.26  Pillow in a loop
+    jpeg, pillow                      11.4    100.9   7.96  8.84  kornia's codec
+    jpeg, ddrm                        15.0     93.5   6.16  4.62  kornia's codec
+    jpeg, ddrm                        14.4     41.5   2.92  2.68  one by one
+    jpeg, ddrm, [5, 30]               22.3    115.9   5.54  4.75  kornia's codec
+    sr4x, pool                         5.2     16.9   3.23  3.32  one by one
+    sr4x, bicubic                     11.4     62.5   5.57  5.59  one by one
+    sr4x, bicubic                      7.8     13.7   1.68  1.72  kornia's resize
+    sr4x, bicubic                      7.4      5.6   0.77  0.76  torch's interpolate
+    downsample, bicubic                9.5      5.4   0.58  0.57  torch's interpolate
+    blur, uniform                     11.0    123.5  11.96 13.12  one by one
+    blur, uniform                      9.5     18.8   1.98  2.14  kornia's box_blur
+    blur, uniform                      9.2     19.5   2.12  2.04  torch's 9x9 convolution
+    blur, gaussian                     6.2     37.7   6.18  7.43  one by one
+    blur, gaussian                     6.1      7.7   1.23  1.47  kornia's gaussian_blur2d
+    defocus [2, 10]                   39.2     34.5   0.88  0.68  kornia's filter2d, 21x21
+    motion-blur [5, 21]               48.8     35.4   0.74  0.67  kornia's motion_blur
+    gaussian-blur [2, 3], turned      39.6     45.2   1.15  1.06  kornia's filter2d, 25x25
+    gaussian-blur [2, 3], round       39.8     22.0   0.54  0.62  kornia's, separable
+    shot-noise                       113.3    105.4   0.93  0.92  NumPy's poisson
+    noise                             15.5     13.8   0.89  0.86  torch's randn_like
 
-One image after the other, in CPU time:
+One image after the other:
 
-    decode + crop + flip               1.9      1.8   0.93  Pillow's decode alone
-    crop + flip of a pair             0.044            seeded (the yardstick was 0.15)
-    freeform masks, a second         795 and 313, 619 and 600 in another run (target 500)
+    decode + crop + flip               2.0      1.8   0.92  0.92  Pillow's decode alone
+    crop + flip of a pair             0.066    0.058             seeded (the yardstick was 0.15)
+    freeform masks, a second         800 and 508, 627 and 455 in the second run (target 500)
 
 Slower than float32 code on purpose: what is made in float64 and rounded once is the same for any number of threads.
 """
 
+import argparse
 import io
 import itertools
 import statistics
-import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -51,6 +52,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from timing import clock
 from torch import Tensor
 
 from i2i_bridge.data.transforms import Geometry
@@ -237,7 +239,7 @@ def compare(
     ours: Callable[[], Any],
     theirs: Callable[[], Any],
     rounds: int = ROUNDS,
-    clock: Callable[[], float] = time.perf_counter,
+    clock: Callable[[], float] = time.thread_time,
 ) -> tuple[float, float, float]:
     """Median seconds of both, and of the ratio theirs / ours within a round."""
     ours(), theirs()
@@ -249,8 +251,8 @@ def compare(
     return mine, yours, statistics.median(b / a for a, b in seconds)
 
 
-def main() -> None:
-    torch.set_num_threads(2)
+def main(files: list[str], threads: int) -> None:
+    torch.set_num_threads(threads)
     x = images()
     seeds = [generator(0, "benchmark", i) for i in range(BATCH)]
     print(f"{'8 images of 256x256':30} {'ours':>9} {'theirs':>9} {'ratio':>6}")
@@ -258,9 +260,10 @@ def main() -> None:
         degradation = DEGRADATIONS.build(table)
         if other == "one by one":  # the same operator, or the time says nothing
             assert (degradation(x, seeds).x_1 - theirs(x)).abs().max() < 1e-2, name
-        mine, yours, ratio = compare(lambda: degradation(x, seeds), lambda: theirs(x))  # noqa: B023 (used at once)
+        sides = partial(degradation, x, seeds), partial(theirs, x)
+        mine, yours, ratio = compare(*sides, clock=clock())
         print(f"{name:30} {mine * 1e3:7.1f}ms {yours * 1e3:7.1f}ms {ratio:6.2f}  {other}", flush=True)
-    decode(sys.argv[1:])
+    decode(files)
     pair()
     masks()
 
@@ -285,7 +288,7 @@ def decode(files: list[str]) -> None:
         def theirs() -> None:
             np.asarray(Image.open(next(their_turn)).convert("RGB"))
 
-        mine, yours, ratio = compare(ours, theirs, DECODES, time.thread_time)
+        mine, yours, ratio = compare(ours, theirs, DECODES)
         print(
             f"{'decode + crop + flip':30} {mine * 1e3:7.1f}ms {yours * 1e3:7.1f}ms {ratio:6.2f}  Pillow's decode alone"
         )
@@ -296,7 +299,7 @@ def pair() -> None:
     geometry = Geometry(SIDE, resize="none", crop="random", flip=True)
     sides = dict.fromkeys(("x_0", "x_1"), np.zeros((375, 500, 3), np.uint8))
     seed = iter(range(10**9))
-    mine, _, _ = compare(lambda: geometry(sides, next(seed)), lambda: None, DECODES, time.thread_time)
+    mine, _, _ = compare(lambda: geometry(sides, next(seed)), lambda: None, DECODES)
     print(f"{'crop + flip of a pair, seeded':30} {mine * 1e6:7.0f}us")
 
 
@@ -313,4 +316,10 @@ def masks() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser()
+    parser.add_argument("files", nargs="*", help="photos to decode, instead of a drawn one")
+    parser.add_argument(
+        "--threads", type=int, default=1, help="of the operators; with one, the clock is the processor's"
+    )
+    options = parser.parse_args()
+    main(options.files, options.threads)

@@ -112,9 +112,17 @@ def main(rounds: int, side: int, tiny: bool) -> None:
     few = max(rounds // 2, 3)
     counts, edges, calls = (2, 4, 8, 16), (side // 2, side, 3 * side // 2, 2 * side), (2, 4, 8, 16)
     t = torch.full((max(counts),), 0.5)
+    # Attention grows with the square of the pixels.
+    convolutions = ours(config | {"attention_factors": ()}).eval().requires_grad_(False)
     laws = [
         law("images in a batch", counts, [partial(call, mine, images(count, side)) for count in counts], few),
         law("pixels", [e * e for e in edges], [partial(call, mine, images(4, edge)) for edge in edges], few),
+        law(
+            "pixels, attention in the middle alone",
+            [e * e for e in edges],
+            [partial(call, convolutions, images(4, edge)) for edge in edges],
+            few,
+        ),
         law("nfe", calls, [partial(walk, mine, images(1, side), nfe) for nfe in calls], few),
     ]
     sheet.table("laws", laws)

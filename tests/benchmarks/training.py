@@ -223,6 +223,12 @@ def main(rounds: int, side: int, tiny: bool, compile: bool) -> None:
     laws = [
         law("images in a batch", counts, [step(batch=count, side=side) for count in counts], few),
         law("pixels", [edge * edge for edge in edges], [step(batch=4, side=edge) for edge in edges], few),
+        law(
+            "pixels, attention in the middle alone",
+            [edge * edge for edge in edges],
+            [our_step(config | {"attention_factors": ()}, 4, edge, torch.float32) for edge in edges],
+            few,
+        ),
     ]
     sheet.table("laws", laws)
     sheet.table("processes, 4 images each", ranks((1, 2), tiny, few))
