@@ -1,7 +1,7 @@
 """How fast degradations and decoding are beside plain code for the same: `python tests/benchmarks/operators.py`.
 
 Eight images of 256 x 256, one thread (--threads). Ours and theirs take turns in one run, so that a busy machine slows
-both; a number is the median of the rounds, and "ratio" that of theirs / ours: above 1, ours is faster. Not run by pytest.
+both; a number is the median of the rounds, "ratio" that of theirs / ours: above 1, ours is faster. Not run by pytest.
 
 A core of a shared machine, torch 2.14.1, kornia 0.9.0, Pillow as pinned; milliseconds of processor time for all eight
 images, and the ratio of a second run; "one by one" is an image at a time, with NumPy and SciPy:
