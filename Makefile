@@ -10,7 +10,7 @@ help:
 	@echo "make test     run the tests"
 	@echo "make lint     ruff format and check, mypy"
 	@echo "make mutants  plant each known mistake and show that the tests catch it"
-	@echo "make bench    time sampling, training and operators beside other libraries -> runs/bench (half an hour)"
+	@echo "make bench    time sampling, training and operators beside other libraries -> runs/bench (a quarter of an hour)"
 	@echo "make soak     the long reliability tests: faults, kills, flipped bits, ranks, leaks (docs/reliability.md)"
 	@echo "make coverage branch coverage of what writes, resumes, imports, reads data and joins processes; about 8 minutes"
 	@echo "make fuzz     170,000 mutated images, checkpoints, recipes and cards; about 7 minutes of one core"

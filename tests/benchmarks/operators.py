@@ -52,7 +52,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from timing import clock
+from timing import Row, Sheet, clock
 from torch import Tensor
 
 from i2i_bridge.data.transforms import Geometry
@@ -253,22 +253,27 @@ def compare(
 
 def main(files: list[str], threads: int) -> None:
     torch.set_num_threads(threads)
+    sheet = Sheet("operators")
     x = images()
     seeds = [generator(0, "benchmark", i) for i in range(BATCH)]
-    print(f"{'8 images of 256x256':30} {'ours':>9} {'theirs':>9} {'ratio':>6}")
+    rows: list[Row] = []
     for name, table, other, theirs in OPERATORS:
         degradation = DEGRADATIONS.build(table)
         if other == "one by one":  # the same operator, or the time says nothing
             assert (degradation(x, seeds).x_1 - theirs(x)).abs().max() < 1e-2, name
         sides = partial(degradation, x, seeds), partial(theirs, x)
-        mine, yours, ratio = compare(*sides, clock=clock())
-        print(f"{name:30} {mine * 1e3:7.1f}ms {yours * 1e3:7.1f}ms {ratio:6.2f}  {other}", flush=True)
-    decode(files)
-    pair()
-    masks()
+        rows.append(row(name, other, *compare(*sides, clock=clock())))
+    sheet.table("8 images of 256x256", rows)
+    torch.set_num_threads(1)
+    sheet.table("one image", [decode(files), pair()])
+    sheet.table("freeform masks of 256x256", masks())
 
 
-def decode(files: list[str]) -> None:
+def row(name: str, other: str, mine: float, yours: float, ratio: float) -> Row:
+    return {"what": name, "ours, ms": mine * 1e3, "theirs, ms": yours * 1e3, "ratio": ratio, "beside": other}
+
+
+def decode(files: list[str]) -> Row:
     """Decode, crop to 256 x 256 and flip, beside Pillow's decoding alone; of given files, else a drawn 500 x 375."""
     with TemporaryDirectory() as folder:
         if not files:
@@ -288,31 +293,29 @@ def decode(files: list[str]) -> None:
         def theirs() -> None:
             np.asarray(Image.open(next(their_turn)).convert("RGB"))
 
-        mine, yours, ratio = compare(ours, theirs, DECODES)
-        print(
-            f"{'decode + crop + flip':30} {mine * 1e3:7.1f}ms {yours * 1e3:7.1f}ms {ratio:6.2f}  Pillow's decode alone"
-        )
+        return row("decode + crop + flip", "Pillow's decode alone", *compare(ours, theirs, DECODES))
 
 
-def pair() -> None:
+def pair() -> Row:
     """Crop and flip both images of a pair, seeded; the yardstick took 151 us: 64, and 87 to seed."""
     geometry = Geometry(SIDE, resize="none", crop="random", flip=True)
     sides = dict.fromkeys(("x_0", "x_1"), np.zeros((375, 500, 3), np.uint8))
     seed = iter(range(10**9))
     mine, _, _ = compare(lambda: geometry(sides, next(seed)), lambda: None, DECODES)
-    print(f"{'crop + flip of a pair, seeded':30} {mine * 1e6:7.0f}us")
+    return row("crop + flip of a pair, seeded", "the yardstick", mine, 151e-6, 151e-6 / mine)
 
 
-def masks() -> None:
-    """Freeform masks of 256 x 256 in both bands of the recipes, on one core."""
-    torch.set_num_threads(1)
+def masks() -> list[Row]:
+    """Freeform masks in both bands of the recipes, on one core."""
+    rows: list[Row] = []
     for band in ((0.1, 0.2), (0.2, 0.3)):
         seeds = [generator(0, "benchmark", i) for i in range(DECODES)]
         begins = time.thread_time()
         for seed in seeds:
             brush_mask(SIDE, SIDE, band, seed)
         rate = DECODES / (time.thread_time() - begins)
-        print(f"{f'freeform masks, {band[0]} to {band[1]}':30} {rate:7.0f} a second and core; target 500")
+        rows.append({"area of the holes": f"{band[0]} to {band[1]}", "a second and core": rate, "target": 500.0})
+    return rows
 
 
 if __name__ == "__main__":
