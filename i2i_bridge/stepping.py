@@ -15,6 +15,9 @@ from i2i_bridge.errors import UserError
 from i2i_bridge.randomness import generator, global_seed, key
 from i2i_bridge.train_state import TrainState
 
+BUCKET = 2**22
+"""Values of gradients that processes exchange at a time (16 MB): each exchange costs a round trip, and a copy."""
+
 
 def training_step(
     state: TrainState, batch: Mapping[str, Any], accelerator: Any, dtype: torch.dtype
@@ -138,10 +141,6 @@ def _halve(state: TrainState, share: int) -> None:
     state.undo_pass()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-
-
-BUCKET = 2**22
-"""Values of gradients that processes exchange at a time (16 MB): each exchange costs a round trip, and a copy."""
 
 
 def _share_gradients(accelerator: Any, module: nn.Module) -> None:

@@ -1,8 +1,8 @@
 """Group normalisation with what follows it in ADM (time modulation, SiLU), in few passes over the image.
 
-On a CPU these operations cost as much as memory can carry. torch's forward pass is as fast as can be, for channels_last
-as well; its gradient for channels_last is not, and autograd keeps a map for each of the three. Here the gradient is
-written out: it recomputes from x what it needs, in six passes.
+On a CPU these operations cost as much as memory can carry, and torch's own are many, with a slow gradient for
+channels_last: here everything that multiplies or adds is folded into one factor and one summand per sample and channel,
+and the gradient recomputes what it needs from x instead of keeping it.
 """
 
 import math
@@ -78,13 +78,12 @@ class _ChannelsLast(torch.autograd.Function):
             a, b = _folded(weight, bias, gain, shift, mean, rstd)
             torch.addcmul(_per_channel(b, x), x, _per_channel(a, x), out=y)
         else:
-            # And for bfloat16, whose squares are too coarse for a variance; gamma z + beta rounds less than a x + b.
+            # Few pixels; or bfloat16, where squares are too coarse for a variance and a x + b rounds more than this.
             y, mean, rstd = torch.native_group_norm(x, weight, bias, batch, channels, math.prod(sides), groups, eps)
             mean, rstd = mean[..., None], rstd[..., None]
-            a, b = _folded(weight, bias, gain, shift, mean, rstd)
             if gain is not None and shift is not None:
                 torch.addcmul(_per_channel(shift, x), y, _per_channel(gain, x), out=y)
-        ctx.save_for_backward(x, weight, bias, gain, mean, rstd, a, b)
+        ctx.save_for_backward(x, weight, bias, gain, shift, mean, rstd)
         ctx.silu = silu
         return F.silu(y, inplace=True) if silu else y
 
@@ -93,7 +92,8 @@ class _ChannelsLast(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         # With u = a x + b, d = d/du, c = x - mean and <.> the mean over a group, a = gamma rstd in it:
         #   d/dx = a d - <a d> - c rstd^2 <a d c> = a d + p x + q
-        x, weight, bias, gain, mean, rstd, a, b = ctx.saved_tensors
+        x, weight, bias, gain, shift, mean, rstd = ctx.saved_tensors
+        a, b = _folded(weight, bias, gain, shift, mean, rstd)
         if ctx.silu:
             u = torch.addcmul(_per_channel(b, x), x, _per_channel(a, x))
             d = torch.ops.aten.silu_backward(gradient, u)
