@@ -356,6 +356,27 @@ MUTANTS = [
     Mutant("names-are-markup", "page.py", "loader=loader, autoescape=True", "loader=loader, autoescape=False", "test_comparing.py"),
     Mutant("any-folder-replaced", "publishing.py", "if out.exists() and not _is_page(out):", "if out.exists() and not out.is_dir():", "test_comparing.py"),
     Mutant("one-seed-for-all-samples", "sheets.py", "for seed in range(2)]", "for seed in (0, 0)]", "test_figures.py"),
+    # properties that a review of planted one-line mistakes found untested
+    Mutant("one-pinned-sample-silences-the-batch", "processes.py", "random=bool(coefficients.c.any())", "random=bool(coefficients.c.all())", "test_processes.py"),
+    Mutant("ot-ode-beta-max-default", "processes.py", "    beta_max: float = 1.0\n", "    beta_max: float = 0.3\n", "test_processes.py"),
+    Mutant("i2sb-beta-max-default", "processes.py", "    beta_max: float = 0.3\n", "    beta_max: float = 1.0\n", "test_processes.py"),
+    Mutant("official-ode-beta-max-default", "official_grid.py", "    beta_max: float = 1.0\n", "    beta_max: float = 0.3\n", "test_processes.py"),
+    Mutant("ot-ode-for-weights-that-sum-to-1", "samplers.py", "b[i + 1] - b[i] * r, r, 0.0)", "1 - r, r, 0.0)", "test_samplers.py"),
+    Mutant("estimate-over-the-users-moments", "resuming.py", "moments | recipe.target", "recipe.target | moments", "test_resuming.py"),
+    Mutant("crop-out-never-at-the-far-edge", "degradations/inpaint.py", "int(shift * (side - length + 1))", "int(shift * (side - length))", "test_degradations_inpaint.py"),
+    Mutant("folder-mask-threshold", "degradations/masks.py", ">= 128)", "> 128)", "test_degradations_inpaint.py"),
+    Mutant("mask-not-mirrored", "data/transforms.py", "self._cut(pixels, top, left, mirrored) for name", "self._cut(pixels, top, left, mirrored and name != \"mask\") for name", "test_data.py"),
+    Mutant("mask-of-another-window", "data/transforms.py", "self._cut(pixels, top, left, mirrored) for name", "self._cut(pixels, top, left * (name != \"mask\"), mirrored) for name", "test_data.py"),
+    Mutant("hold-out-leaks-under-an-alias", "data/splits.py", "training = split in SPLITS[\"train\"]", "training = split == \"train\"", "test_data.py"),
+    Mutant("holdout-cuts-lists-of-their-own", "data/lists.py", "holdout if shared else 0.0", "holdout", "test_lists.py"),
+    Mutant("16-bit-mask-by-half-of-8-bits", "images.py", "half = np.iinfo(pixels.dtype).max / 2", "half = 255 / 2", "test_images.py"),
+    Mutant("mask-threshold-moved", "images.py", "(pixels > half)", "(pixels >= half)", "test_images.py"),
+    Mutant("step-schedule-off-by-one", "settings.py", "(step // self.lr_step)", "((step + 1) // self.lr_step)", "test_recipe.py"),
+    Mutant("later-module-forgives-the-bad-one", "train_state.py", "self._bad = torch.maximum(self._bad, (~norm.detach().isfinite()).to(self._bad.dtype))", "self._bad = (~norm.detach().isfinite()).to(self._bad.dtype)", "test_skipping.py"),
+    Mutant("dropout-of-every-step-alike", "stepping.py", "\"dropout\", first + part.start,", "\"dropout\", part.start,", "test_training.py"),
+    Mutant("dropout-of-every-micro-batch-alike", "stepping.py", "\"dropout\", first + part.start,", "\"dropout\", first,", "test_training.py"),
+    Mutant("alpha-enlarged-by-nearest", "run.py", "Image.Resampling.BICUBIC", "Image.Resampling.NEAREST", "test_restoring.py"),
+    Mutant("ot-ode-released-with-0.3", "importing.py", "0.3 if name == \"i2sb\" else 1.0", "0.3", "test_hostile.py"),
 ]  # fmt: skip
 
 

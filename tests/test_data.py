@@ -15,6 +15,7 @@ from i2i_bridge.data.cards import card_names, load_card, open_source
 from i2i_bridge.data.loading import PairDataset, training_batches
 from i2i_bridge.data.packaged import PackagedImages
 from i2i_bridge.data.pairs import CleanImages, PairedFolders, SideBySide, shared_files
+from i2i_bridge.data.splits import SPLITS, keep
 from i2i_bridge.data.transforms import Geometry
 from i2i_bridge.errors import UserError
 from i2i_bridge.recipe import load_recipe
@@ -48,6 +49,21 @@ def test_one_transform_for_all_images_of_an_item(seed):
     assert np.array_equal(done["x_0"], done["x_1"])
     assert np.array_equal(done["x_0"][..., :1], done["mask"])
     assert done["x_0"].shape == (16, 16, 3)
+
+
+def test_a_mask_is_cut_and_mirrored_with_the_image():
+    """One draw for an item: x_0, x_1, condition and mask come out of the same window, turned the same way."""
+    # kills: mask-not-mirrored, mask-of-another-window
+    geometry = Geometry((16, 12), resize="none", crop="random", flip=True)
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 48, 3), dtype=np.uint8)
+    images = {"x_0": pixels, "x_1": pixels, "condition": pixels, "mask": pixels[..., 1:2]}
+    cuts = [geometry(images, seed) for seed in range(40)]
+    for cut in cuts:
+        assert np.array_equal(cut["x_0"], cut["x_1"]) and np.array_equal(cut["x_0"], cut["condition"])
+        assert np.array_equal(cut["x_0"][..., 1:2], cut["mask"])
+    plain = Geometry((16, 12), resize="none", crop="random", flip=False)
+    mirrored = [not np.array_equal(plain(images, seed)["mask"], cut["mask"]) for seed, cut in enumerate(cuts)]
+    assert 10 < sum(mirrored) < 30
 
 
 def test_a_mask_stays_black_and_white():
@@ -169,6 +185,18 @@ def test_clean_images_finds_splits_and_holds_out(tmp_path, photos):
     assert not train & val and len(train | val) == 10 and val
     save(photos / "new.png")
     assert val <= {key for key, _ in CleanImages(photos, "val", holdout=0.3).files}
+
+
+def test_a_share_is_held_out_under_every_name_of_a_split():
+    """For a in (train, training, trainset) and b in (val, ..., test, ...): disjoint, and together all keys."""
+    # kills: hold-out-leaks-under-an-alias
+    keys = [f"{i}.png" for i in range(200)]
+    assert set(SPLITS["train"]).isdisjoint({*SPLITS["val"], *SPLITS["test"]})
+    for a in SPLITS["train"]:
+        for b in {*SPLITS["val"], *SPLITS["test"]}:
+            train, held = (set(keep(keys, split, 0.25).tolist()) for split in (a, b))
+            assert train.isdisjoint(held) and train | held == set(range(200)), (a, b)
+            assert 25 < len(held) < 75, (a, b)
 
 
 def test_paired_folders_pair_by_stem(tmp_path):

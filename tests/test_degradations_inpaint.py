@@ -15,9 +15,10 @@ from torch import Tensor
 
 from i2i_bridge.data.loading import PairDataset
 from i2i_bridge.data.transforms import Geometry
-from i2i_bridge.degradations.inpaint import Inpaint
+from i2i_bridge.degradations.inpaint import CropOut, Inpaint
 from i2i_bridge.degradations.masks import _stroke, brush_mask, center_mask
 from i2i_bridge.errors import UserError
+from i2i_bridge.images import read_picture, to_mask
 from i2i_bridge.randomness import generator, rand
 from i2i_bridge.registry import DEGRADATIONS
 
@@ -151,6 +152,32 @@ def test_a_mask_image_is_resized_pixel_by_pixel(tmp_path: Path) -> None:
     hole = hole_of(Inpaint("folder", folder=tmp_path), images(1, 64, 64))
     assert hole.sum() == 16
     assert hole[0, 0, 20:24, 12:16].eq(1).all()
+
+
+def test_masks_of_a_folder_and_masks_of_a_user_have_one_threshold(tmp_path: Path) -> None:
+    """Above half of 255 is the hole: code 128, not 127; the same as for the masks that `restore` takes."""
+    # kills: folder-mask-threshold
+    codes = np.array([[0, 1, 127, 128], [254, 255, 128, 127]], dtype=np.uint8)
+    Image.fromarray(codes).save(tmp_path / "grey.png")
+    hole = hole_of(Inpaint("folder", folder=tmp_path), images(1, 2, 4))[0]
+    assert hole[0].tolist() == [[0, 0, 0, 1], [1, 1, 1, 0]]
+    assert torch.equal(hole, to_mask(read_picture(tmp_path / "grey.png").pixels))
+
+
+@pytest.mark.parametrize(("height", "width"), [(8, 8), (6, 10)])
+def test_a_rectangle_may_lie_anywhere(height: int, width: int) -> None:
+    """Every place at which the hole fits is taken, the last row and column included; all are as frequent."""
+    # kills: crop-out-never-at-the-far-edge
+    degradation = CropOut(count=1, size=0.5, fill="white")
+    x_0 = images(1, height, width)
+    masks = [degradation(x_0, [generator(0, "test", i)]).mask[0, 0] for i in range(400)]  # type: ignore[index]
+    for axis, side in ((1, height), (0, width)):
+        first = torch.tensor([int(mask.amax(axis).argmax()) for mask in masks])
+        assert sorted(set(first.tolist())) == list(range(side - side // 2 + 1))
+        # 400 / (side / 2 + 1) times each, within five standard deviations.
+        places = side - side // 2 + 1
+        assert (first.bincount() - 400 / places).abs().max() < 5 * (400 / places) ** 0.5
+    assert all(int(mask.sum()) == (height // 2) * (width // 2) for mask in masks)
 
 
 def test_a_folder_is_read_only_when_it_is_needed(tmp_path: Path) -> None:

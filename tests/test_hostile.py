@@ -280,6 +280,16 @@ def test_official_checkpoints_that_are_refused(tmp_path):
     )
 
 
+def test_released_checkpoints_keep_their_rate():
+    """The released code trains I2SB with beta_max = 0.3 and OT-ODE with 1.0; a rate that the recipe names stays."""
+    # kills: ot-ode-released-with-0.3
+    for name, theirs, beta_max in (("i2sb", "official-grid", 0.3), ("ot-ode", "official-grid-ode", 1.0)):
+        assert released({"process": {"name": name}}, frozenset())["process"] == {"name": theirs, "beta_max": beta_max}
+        given = released({"process": {"name": name, "beta_max": 0.6}}, frozenset())
+        assert given["process"] == {"name": theirs, "beta_max": 0.6}
+    assert released({}, frozenset())["process"] == {"name": "official-grid", "beta_max": 0.3}
+
+
 def test_released_leaves_a_table_that_it_does_not_know():
     for table in ({"process": 3}, {"process": {"name": "flow"}}):
         assert released(table, frozenset()) == table

@@ -9,6 +9,7 @@ from i2i_bridge.images import (
     find_images,
     from_pil,
     read_picture,
+    to_mask,
     to_pil,
     to_pixels,
     to_tensor,
@@ -77,6 +78,17 @@ def test_sixteen_bit_grey_survives(tmp_path):
         assert picture.pixels.dtype == np.uint16 and np.array_equal(picture.pixels, values)
     with pytest.raises(UserError, match="16 bits"):
         write_picture(tmp_path / "a.jpg", Picture(values))
+
+
+def test_a_mask_is_what_is_above_half_of_its_own_range():
+    """The largest code decides: 255, 65535, or 1.0 of floats."""
+    # kills: 16-bit-mask-by-half-of-8-bits, mask-threshold-moved
+    for codes, dtype, wanted in (
+        ([0, 200, 32767, 32768, 65535], np.uint16, [0, 0, 0, 1, 1]),
+        ([0, 1, 127, 128, 255], np.uint8, [0, 0, 0, 1, 1]),
+        ([0.0, 0.49, 0.5, 0.51, 1.0], np.float32, [0, 0, 0, 1, 1]),
+    ):
+        assert to_mask(np.array(codes, dtype).reshape(1, -1, 1)).tolist() == [[wanted]], dtype
 
 
 def test_alpha_round_trip(tmp_path):

@@ -61,6 +61,22 @@ def test_jsonl_and_a_list_for_each_split(images):
     assert codes(ListFile(images, "val", **lists), "x_0") == codes(ListFile(images, "test", **lists), "x_0") == [3]
 
 
+def test_lists_of_the_splits_are_taken_whole(images):
+    """`holdout` parts one list for all splits; where each split has its own, no row of it is held out."""
+    # kills: holdout-cuts-lists-of-their-own
+    for split, numbers in (("train", (0, 1, 2, 3)), ("val", (4, 5))):
+        rows = [f"clean/{i}.png,noisy/{i}x4.png\n" for i in numbers]
+        (images / f"{split}.csv").write_text("x_0,x_1\n" + "".join(rows))
+    lists = {"train": "train.csv", "val": "val.csv", "holdout": 0.5}
+    assert codes(ListFile(images, "train", **lists), "x_0") == [0, 1, 2, 3]
+    assert codes(ListFile(images, "val", **lists), "x_0") == codes(ListFile(images, "test", **lists), "x_0") == [4, 5]
+    (images / "both.csv").write_text(
+        "split,x_0\n" + "".join(f"{'val' if i < 2 else 'train'},clean/{i}.png\n" for i in range(6))
+    )
+    assert codes(ListFile(images, "train", file="both.csv", holdout=0.5), "x_0") == [2, 3, 4, 5]
+    assert codes(ListFile(images, "val", file="both.csv", holdout=0.5), "x_0") == [0, 1]
+
+
 def test_basicsr_meta_info(images):
     save(images / "clean" / "a b.png", 50), save(images / "noisy" / "a bx4.png", 150)
     (images / "meta.txt").write_text("0.png (20,20,3)\na b.png (20,20,3) 1\n\n2.png\n")

@@ -183,6 +183,32 @@ def test_ot_ode_ignores_the_generator():
     assert torch.equal(first.get_state(), torch.Generator().manual_seed(1).get_state())
 
 
+@pytest.mark.parametrize("process", BRIDGES, ids=ids)
+def test_a_sample_at_the_end_of_a_bridge_leaves_the_others_their_noise(process):
+    """X_t of t = (1/2, 1): the first sample is a_t X_1 + b_t X_0 + c_t z, the second is X_1 to the bit."""
+    # kills: one-pinned-sample-silences-the-batch
+    x_0, x_1 = torch.full((2, 1, 64, 64), 0.25), torch.full((2, 1, 64, 64), -0.5)
+    for t in ([0.5, 1.0], [1.0, 0.5]):
+        noisy = t.index(0.5)
+        state = process.marginal(x_0, x_1, torch.tensor(t)).sample(torch.Generator().manual_seed(0))
+        a, b, c = (value.item() for value in process.coefficients(0.5))
+        assert torch.equal(state[1 - noisy], x_1[1 - noisy])
+        assert state[noisy].std().item() == pytest.approx(c, rel=0.05)
+        assert state[noisy].mean().item() == pytest.approx(0.25 * b - 0.5 * a, abs=0.05 * c)
+
+
+def test_rates_of_the_paper_are_the_defaults():
+    """beta_max is 0.3 for I2SB (JPEG, super-resolution) and 1.0 for OT-ODE (deblurring, inpainting)."""
+    # kills: ot-ode-beta-max-default, i2sb-beta-max-default, official-ode-beta-max-default
+    t = torch.tensor([0.2, 0.6], dtype=torch.float64)
+    for names, beta_max in ((("i2sb", "official-grid"), 0.3), (("ot-ode", "official-grid-ode"), 1.0)):
+        for name in names:
+            built = PROCESSES.build({"name": name}).coefficients(t)
+            other = "official-grid" if name.startswith("official") else "i2sb"
+            given = PROCESSES.build({"name": other, "beta_max": beta_max}).coefficients(t)
+            assert torch.equal(built.a, given.a) and torch.equal(built.b, given.b), name
+
+
 def test_vp_bridge_matches_its_definition_in_high_precision():
     # kills: vp-naive-difference
     from mpmath import exp, mp, mpf, sqrt

@@ -118,6 +118,20 @@ def test_the_rate_may_stay_before_it_falls():
     assert late(100) == 1
 
 
+def test_the_step_schedule_is_torch_s():
+    """lr gamma^floor(step / lr_step): the first fall is at step lr_step itself, as torch's StepLR has it."""
+    # kills: step-schedule-off-by-one
+    settings = {"steps": 100, "lr": 1.0, "schedule": "step", "lr_step": 10, "lr_gamma": 0.5}
+    rate = parse_recipe(small(train=settings), "x").train.learning_rate
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(()))], lr=1.0)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, step_size=10, gamma=0.5)
+    for step in range(45):
+        assert rate(step) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-12), step
+        optimizer.step()
+        scheduler.step()
+    assert [rate(step) for step in (8, 9, 10, 19, 20)] == [1, 1, 0.5, 0.5, 0.25]
+
+
 def test_pix2pix_settings_of_the_paper():
     """Steps = epochs x floor(pairs / batch)."""
     for name, epochs, batch in (

@@ -92,6 +92,19 @@ def test_super_resolution_enlarges_a_small_image(run_of, tmp_path):
     assert set(np.asarray(restored)[..., 3].ravel()) == {128}
 
 
+def test_alpha_is_enlarged_as_smoothly_as_the_picture(run_of):
+    """The opacity of a 4x restoration is Pillow's bicubic enlargement of the input's, to the code."""
+    # kills: alpha-enlarged-by-nearest
+    run = run_of({"name": "sr4x", "filter": "bicubic"})
+    transparent = photo(1, (11, 7)).convert("RGBA")
+    ramp = np.linspace(0, 255, 77).round().astype(np.uint8).reshape(7, 11)
+    transparent.putalpha(Image.fromarray(ramp))
+    alpha = np.asarray(run.restore(transparent, nfe=1))[..., 3].astype(int)
+    wanted = np.asarray(Image.fromarray(ramp).resize((44, 28), Image.Resampling.BICUBIC)).astype(int)
+    assert np.abs(alpha - wanted).max() <= 1  # Pillow's own rounding of 8-bit weights
+    assert len(np.unique(alpha)) > 77
+
+
 @pytest.mark.parametrize(
     ("degradation", "kept"),
     [

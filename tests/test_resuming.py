@@ -16,6 +16,7 @@ from i2i_bridge.checkpoint import Checkpoint, latest_checkpoint
 from i2i_bridge.data.loading import training_batches
 from i2i_bridge.errors import UserError
 from i2i_bridge.machine import promise
+from i2i_bridge.resuming import resolved
 from i2i_bridge.stepping import training_step
 from i2i_bridge.train_state import TrainState
 from i2i_bridge.training import train
@@ -179,3 +180,17 @@ def test_changed_data_are_said(root, tmp_path):
     lines = []
     train(recipe_of(own, steps=2), tmp_path / "run", cpu=True, report=lambda event: lines.append(str(event)))
     assert "not guaranteed: images 12 -> 11" in lines[0]
+
+
+@pytest.mark.parametrize("given", [{"var_0": 0.37}, {"cov_01": 0.01}, {"var_0": 0.3, "var_1": 0.4}])
+def test_moments_that_the_user_gave_are_not_estimated(root, tmp_path, given):
+    """`preconditioned` takes the given moments as they are, and estimates only those that the recipe leaves out."""
+    # kills: estimate-over-the-users-moments
+    recipe = recipe_of(root)
+    data = recipe.build_dataset("train")
+    bare, partial = (
+        recipe.model_copy(update={"target": {"name": "preconditioned"} | moments}) for moments in ({}, given)
+    )
+    estimated = resolved(tmp_path, bare, data, started=False).target
+    assert set(estimated) == {"name", "var_0", "var_1", "cov_01"} and estimated["var_1"] > estimated["var_0"]
+    assert resolved(tmp_path, partial, data, started=False).target == estimated | given

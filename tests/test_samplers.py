@@ -391,6 +391,26 @@ def test_ot_ode_step_is_the_posterior_mean():
     assert states[1].item() == -0.2
 
 
+@pytest.mark.parametrize("process", [VPBridge(), I2SB(), VEBridge(2.0), LinearFlow()], ids=ids)
+def test_ot_ode_scales_the_state_whatever_the_weights_sum_to(process):
+    """X_t = (a_t / a_s) X_s + (b_t - b_s a_t / a_s) D in every step; in 'vp-bridge' a + b is not 1."""
+    # kills: ot-ode-for-weights-that-sum-to-1
+    times = torch.tensor([1.0, 0.7, 0.3, 0.0], dtype=torch.float64)
+    x_1 = torch.tensor([[[[0.8, -0.3]]]], dtype=torch.float64)
+    answers = iter(torch.tensor([[0.1, 0.9], [-0.4, 0.2], [0.6, 0.5]], dtype=torch.float64).view(3, 1, 1, 1, 2))
+    given = []
+
+    def predict_x0(x, t):
+        given.append(next(answers))
+        return given[-1]
+
+    states = [x_1, *ot_ode(process, predict_x0, x_1, times, torch.Generator())]
+    a, b, _ = process.coefficients(times)
+    for i, (x_s, x_t) in enumerate(itertools.pairwise(states)):
+        wanted = a[i + 1] / a[i] * x_s + (b[i + 1] - b[i] * a[i + 1] / a[i]) * given[i]
+        assert torch.allclose(x_t, wanted, rtol=0, atol=1e-12)
+
+
 def test_per_sample_generators_make_the_batch_irrelevant():
     process = I2SB()
     x_1 = torch.randn(3, 2, 4, 4, generator=torch.Generator().manual_seed(0))

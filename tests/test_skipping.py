@@ -80,6 +80,29 @@ def test_a_bad_step_changes_nothing_but_the_count(root, method, damage, on_host,
     assert ended[0] == ended[1]
 
 
+@pytest.mark.parametrize("on_host", [True, False], ids=["host decides", "device decides"])
+@pytest.mark.parametrize("spoiled_module", ["discriminator", "network"])
+def test_one_bad_module_skips_the_step_of_all(root, spoiled_module, on_host):
+    """A NaN in the loss of the first of two modules, and a good second one: no module moves, nor the average."""
+    # kills: later-module-forgives-the-bad-one
+    recipe = recipe_of(root, method="pix2pix")
+    state = TrainState(recipe, torch.device("cpu"))
+    state.on_host = on_host
+    accelerator, data = Accelerator(cpu=True), recipe.build_dataset("train")
+    training_step(state, batch_of(data, 0), accelerator, torch.float32)
+    before = digest_of(state.parts(), {})
+    plain = state.method.losses
+
+    def losses(part, draws):
+        for name, loss in plain(part, draws):
+            yield name, loss * math.nan if name == spoiled_module else loss
+
+    state.method.__dict__["losses"] = losses
+    training_step(state, batch_of(data, 1), accelerator, torch.float32)
+    assert state.was_skipped == 1 and state.step == 2
+    assert digest_of(state.parts(), {}) == before
+
+
 def test_host_and_device_take_a_good_step_alike(root):
     recipe = recipe_of(root)
     accelerator, data = Accelerator(cpu=True), recipe.build_dataset("train")

@@ -1,5 +1,6 @@
 """Real, small trainings on a CPU."""
 
+import itertools
 import math
 import os
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from durability import reseal
 from PIL import Image, ImageDraw
 
@@ -20,6 +22,7 @@ from i2i_bridge.recipe import parse_recipe
 from i2i_bridge.report import write_report
 from i2i_bridge.restoring import restore_files
 from i2i_bridge.run import build_method, pad_to_stride
+from i2i_bridge.stepping import training_step
 from i2i_bridge.train_state import TrainState
 from i2i_bridge.training import train
 
@@ -245,6 +248,29 @@ def test_a_stopped_run_ends_with_the_same_bits(photos, tmp_path):
     assert same(tensors_of(tmp_path / "whole"), tensors_of(tmp_path / "parts"))
     assert [row["step"] for row in read_metrics(tmp_path / "parts")] == [1, 2, 3, 4, 5, 6]
     assert (tmp_path / "parts" / "metrics.csv").read_text().count("\n") == 7
+
+
+def test_every_step_drops_other_activations(photos):
+    """The same batch twice: what nn.Dropout sets to 0 differs from step to step, and is the same when repeated."""
+    # kills: dropout-of-every-step-alike, dropout-of-every-micro-batch-alike
+    recipe = recipe_for(photos, network={"dropout": 0.5}, train={"micro_batch": 2})
+    data = recipe.build_dataset("train")
+    items = [data.sample(i) for i in (0, 1)] * 2  # both micro-batches hold the same images
+    batch = {name: torch.stack([item[name] for item in items]) for name in ("x_0", "x_1")}
+
+    def dropped():
+        state, seen = TrainState(recipe, torch.device("cpu")), []
+        layers = [module for module in state.network.modules() if isinstance(module, torch.nn.Dropout)]
+        layers[0].register_forward_hook(lambda layer, given, out: seen.append(((out == 0) & (given[0] != 0)).clone()))
+        for _ in range(2):
+            training_step(state, batch, Accelerator(cpu=True), torch.float32)
+        return seen
+
+    first, again = dropped(), dropped()
+    assert len(first) == 4  # two steps of two micro-batches
+    for i, j in itertools.combinations(range(4), 2):
+        assert 0.3 < (first[i] != first[j]).float().mean() < 0.7, (i, j)
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
 
 
 def test_dropout_is_keyed_by_the_step(photos, tmp_path):
