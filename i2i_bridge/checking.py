@@ -16,9 +16,9 @@ from i2i_bridge.data.pairs import PairSource, shared_files
 from i2i_bridge.data.splits import HOLD_OUT
 from i2i_bridge.errors import UserError
 from i2i_bridge.inspecting import Facts, facts_of, verdicts
-from i2i_bridge.recipe import Recipe, is_recipe_name, load_recipe, recipe_file, recipe_names, toml_value
+from i2i_bridge.recipe import Recipe, is_recipe_name, load_recipe, recipe_file, recipe_names
 from i2i_bridge.settings import DataSettings
-from i2i_bridge.toml_file import read_toml
+from i2i_bridge.toml_file import read_toml, toml_value
 
 
 @dataclass(frozen=True)

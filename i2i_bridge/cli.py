@@ -69,7 +69,7 @@ def show(
     load_plugins(plugin)
     from i2i_bridge.catalogue import description
 
-    typer.echo(description(name, method), nl=False)
+    console.write(description(name, method))
 
 
 @app.command()

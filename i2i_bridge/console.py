@@ -1,9 +1,12 @@
-"""What the command line prints: progress bars on a terminal, plain lines elsewhere."""
+"""What the command line prints: progress bars on a terminal, plain lines elsewhere.
+
+Names, labels and summaries may be a stranger's: every text goes through `errors.printable`, and none is markup.
+"""
 
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import (
@@ -17,22 +20,39 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 from rich.table import Table
+from rich.text import Text
+
+from i2i_bridge.errors import one_line, printable
 
 if TYPE_CHECKING:
     from i2i_bridge.progress import Progress as Reached
 
-console = Console(highlight=False, soft_wrap=True)
-errors = Console(stderr=True, highlight=False, soft_wrap=True)
+PLAIN: Any = {"highlight": False, "markup": False, "emoji": False}
+"""A text is shown as it is: no markup in brackets, no picture for `:name:`."""
+
+console = Console(soft_wrap=True, **PLAIN)
+errors = Console(stderr=True, soft_wrap=True, **PLAIN)
 
 
 def say(text: str) -> None:
-    """One plain line; brackets in it are text, not markup."""
-    console.print(text, markup=False)
+    """One plain line."""
+    console.print(printable(text))
 
 
 def say_error(text: str) -> None:
     """`error: ...` on standard error, one line."""
-    errors.print(f"error: {text}", markup=False, style="red" if errors.is_terminal else None)
+    errors.print(f"error: {one_line(text)}", style="red" if errors.is_terminal else None)
+
+
+def write(text: str) -> None:
+    """A text of several lines, such as a recipe, unwrapped and without a line end of its own."""
+    sys.stdout.write(printable(text, lines=True))
+    sys.stdout.flush()
+
+
+def _report(text: str) -> None:
+    """A line of progress where there is no terminal; at once, for whoever reads along."""
+    print(printable(text), flush=True)
 
 
 def training_line(progress: "Reached") -> str:
@@ -52,20 +72,20 @@ def training_display(steps: int) -> Iterator[Callable[["Reached | str"], None]]:
     if not console.is_terminal:
 
         def plain(event: "Reached | str") -> None:
-            print(event if isinstance(event, str) else training_line(event), flush=True)
+            _report(event if isinstance(event, str) else training_line(event))
 
         yield plain
         return
-    columns = (BarColumn(), TextColumn("{task.description}"))
+    columns = (BarColumn(), TextColumn("{task.description}", markup=False))
     with Progress(*columns, console=console) as bar:
         task = bar.add_task("the first steps are the slowest ...", total=steps)
 
         def live(event: "Reached | str") -> None:
             if isinstance(event, str):
-                bar.console.print(event, markup=False)
+                bar.console.print(Text(printable(event)))
             else:
                 # Two lines: of one, a terminal of 80 columns cuts the end off and leaves no room for the bar.
-                text = training_line(event).replace("  |grad|", "\n|grad|")
+                text = printable(training_line(event)).replace("  |grad|", "\n|grad|")
                 bar.update(task, completed=event.step, description=text)
 
         yield live
@@ -78,19 +98,19 @@ def counting(what: str) -> Iterator[Callable[[int, int], None]]:
 
         def plain(done: int, total: int) -> None:
             if done == total or done % max(total // 10, 1) == 0:
-                print(f"{what} {done}/{total}", flush=True)
+                _report(f"{what} {done}/{total}")
 
         yield plain
         return
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console) as bar:
-        task = bar.add_task(what, total=None)
+        task = bar.add_task(printable(what), total=None)
 
         def live(done: int, total: int) -> None:
             bar.update(task, completed=done, total=total)
@@ -109,19 +129,19 @@ def transferring(what: str) -> Iterator[Callable[[int, int], None]]:
             tenth = 10 * done // total if total else done // 10**8
             if tenth > shown:
                 shown = tenth
-                print(f"{what}: {done:,}{f' of {total:,}' if total else ''} bytes", flush=True)
+                _report(f"{what}: {done:,}{f' of {total:,}' if total else ''} bytes")
 
         yield plain
         return
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         DownloadColumn(),
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console) as bar:
-        task = bar.add_task(what, total=None)
+        task = bar.add_task(printable(what), total=None)
 
         def live(done: int, total: int) -> None:
             bar.update(task, completed=done, total=total or None)
@@ -131,10 +151,14 @@ def transferring(what: str) -> Iterator[Callable[[int, int], None]]:
 
 def show_table(title: str, header: list[str], rows: list[list[str]], *, numbers: bool = False) -> None:
     """A table; numbers, in the columns after the first, are right-aligned."""
-    table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    table = Table(title=_cell(title) if title else None, title_justify="left", box=None, pad_edge=False)
     for i, name in enumerate(header):
-        table.add_column(name, justify="right" if numbers and i else "left", no_wrap=True)
+        table.add_column(_cell(name), justify="right" if numbers and i else "left", no_wrap=True, header_style="bold")
     for row in rows:
-        table.add_row(*row)
-    wide = console if console.is_terminal else Console(width=200, highlight=False, file=sys.stdout)
+        table.add_row(*map(_cell, row))
+    wide = console if console.is_terminal else Console(width=200, file=sys.stdout, **PLAIN)
     wide.print(table)
+
+
+def _cell(text: str) -> Text:
+    return Text(printable(text))

@@ -1,8 +1,6 @@
 """Degradations applied to files: `i2i-bridge degrade`."""
 
-import csv
 import io
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from torch import Tensor
 
+from i2i_bridge.csv_file import Writer
 from i2i_bridge.degradations.base import Degradation, Degraded
 from i2i_bridge.degradations.linear import mirrored
 from i2i_bridge.errors import UserError
@@ -21,6 +20,7 @@ from i2i_bridge.randomness import generator
 from i2i_bridge.recipe import load_recipe
 from i2i_bridge.registry import DEGRADATIONS
 from i2i_bridge.restoring import file_jobs
+from i2i_bridge.toml_file import toml_value
 
 PARAMETERS_FILE = "parameters.csv"
 
@@ -71,14 +71,6 @@ def split_list(text: str) -> list[str]:
         else:
             parts[-1] += letter
     return parts
-
-
-def toml_value(text: str) -> Any:
-    """A TOML value; what is none is a string without quotes."""
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text.strip()
 
 
 def build_ops(tables: Sequence[Mapping[str, Any]]) -> Degradation:
@@ -156,7 +148,7 @@ def strengths_sheet(
         UserError: A wrong degradation, option, input or output.
     """
     key, words = _varied(vary)
-    varied = [[*tables[:-1], {**tables[-1], key: toml_value(word)}] if tables else [] for word in words]
+    varied = [[*tables[:-1], {**tables[-1], key: toml_value(word.strip())}] if tables else [] for word in words]
     degradations = [build_ops(one) for one in varied]
     if not source.exists():
         raise UserError(f"{source}: no such file or folder")
@@ -222,7 +214,7 @@ def _degrade(degradation: Degradation, picture: Picture, seed: int, name: str) -
 def _table(parameters: Mapping[str, Mapping[str, float]]) -> str:
     names = list(next(iter(parameters.values())))
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    writer = Writer(text, lineterminator="\n")
     writer.writerow(["file", *names])
     for file, values in parameters.items():
         # What a sample had no use for (NaN) is an empty cell.

@@ -1,5 +1,8 @@
 """The one error class that a user sees."""
 
+import re
+import unicodedata
+
 LONGEST = 300
 """Characters of a message; long paths come on top."""
 
@@ -20,9 +23,29 @@ class UserError(Exception):
         self.code = code
 
 
+def printable(text: str, *, lines: bool = False) -> str:
+    """Text that cannot steer a terminal: whatever is not a printable character or a blank is written as its escape.
+
+    All text that is printed goes through here, since names, labels and messages may be a stranger's.
+
+    Args:
+        lines: Keep line ends and tabs, for a text of several lines; else they become blanks.
+    """
+    if lines:
+        return "\n".join(printable(line.replace("\t", "    ")) for line in re.split(r"\r\n|\n", text))
+    if text.isprintable():
+        return text
+    flat = re.sub(r"[ \t]*[\r\n]\s*|\t", " ", text)
+    return "".join(c if c.isprintable() or unicodedata.category(c) == "Zs" else _escape(c) for c in flat)
+
+
+def _escape(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
+
+
 def one_line(text: str) -> str:
-    """A message that may quote a stranger's file, as a line that cannot play tricks with a terminal, nor fill it."""
+    """Sanitise a message that may quote untrusted text: one line, control characters escaped, length capped."""
     words = [word if len(word) < 100 or "/" in word else f"{word[:60]}..." for word in text.split()]
     room = max(LONGEST, 150 + sum(len(word) for word in words if "/" in word and len(word) < 1000))
-    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in " ".join(words))
+    line = printable(" ".join(words))
     return line if len(line) <= room else f"{line[: room - 85]} ... {line[-80:]}"

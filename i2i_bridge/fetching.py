@@ -7,7 +7,6 @@ command goes on.
 
 import os
 import shutil
-import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from i2i_bridge.data.cards import Card, Download, card_file, load_card
 from i2i_bridge.downloading import Report, download
 from i2i_bridge.errors import UserError
 from i2i_bridge.files import write_whole
+from i2i_bridge.toml_file import read_toml
 from i2i_bridge.unpacking import BadArchive, unpack
 
 STAMP = ".i2i-bridge.toml"
@@ -148,7 +148,7 @@ def _unpacked(plan: Plan, staging: Path, progress: Progress) -> Path:
 
 
 def _stamp(folder: Path) -> dict[str, Any]:
-    return tomllib.loads((folder / STAMP).read_text(encoding="utf-8"))
+    return read_toml(folder / STAMP)
 
 
 def _made_by(folder: Path, name: str, card: Card, known: dict[str, str]) -> bool:
@@ -156,7 +156,7 @@ def _made_by(folder: Path, name: str, card: Card, known: dict[str, str]) -> bool
     try:
         stamp = _stamp(folder)
         made = {source.file: stamp["sha256"][source.file] for source in card.download}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (UserError, KeyError, TypeError):
         return False
     wanted = {source.file: source.sha256 or known.get(source.file) for source in card.download}
     return stamp.get("card") == name and all(wanted[file] in (None, digest) for file, digest in made.items())

@@ -1,6 +1,5 @@
 """The gallery of a page: which saved pictures and per-image numbers can be looked at, as plain data."""
 
-import csv
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,8 @@ from PIL import Image
 from torch import Tensor
 
 from i2i_bridge.comparing import Entry, baseline_label, baselines, shown_rows
+from i2i_bridge.csv_file import read_rows
+from i2i_bridge.errors import UserError
 from i2i_bridge.images import read_picture, to_tensor
 from i2i_bridge.pictures import Pictures, Shown, safe_name
 from i2i_bridge.records import CLEAN, slug
@@ -150,13 +151,16 @@ def _is_outermost(entries: Sequence[Entry], source: Source, nfe: Sequence[int] |
 
 def _scores(entry: Entry, columns: Sequence[Column]) -> Scores:
     file = evaluation_folder(entry.folder, entry.evaluation.protocol.name) / "per_image.csv"
-    if not file.is_file():
+    if not file.exists():
         return {}
-    with file.open(encoding="utf-8", newline="") as stream:
+    try:
         return {
             (line["key"], line["row"]): [_number(line.get(column.name)) for column in columns]
-            for line in csv.DictReader(stream)
+            for line in read_rows(file)
         }
+    except (OSError, ValueError, KeyError) as error:
+        reason = f"no column {error}" if isinstance(error, KeyError) else str(error)
+        raise UserError(f"{file}: damaged ({reason}); evaluate again") from error
 
 
 def _keys(keys: Mapping[str, None], names: Sequence[str]) -> dict[str, str]:

@@ -6,7 +6,6 @@ Every image is scored on its own and its record kept, so the loop can be stopped
 asked for more rows later. The numbers are summed up from the records alone, sorted by key.
 """
 
-import csv
 import hashlib
 import itertools
 import os
@@ -21,6 +20,7 @@ import numpy as np
 from torch import Tensor
 
 from i2i_bridge import registry, weights
+from i2i_bridge.csv_file import Writer
 from i2i_bridge.data.items import item_of
 from i2i_bridge.data.loading import PairDataset
 from i2i_bridge.errors import UserError
@@ -303,7 +303,7 @@ class _Loop:
         rows: list[Row] = []
         partial = self.home / "per_image.csv.part"
         with partial.open("w", encoding="utf-8", newline="") as stream:
-            writer = csv.writer(stream)
+            writer = Writer(stream)
             writer.writerow(["key", "row", "nfe", "seconds", *self.scorer.images])
             for name in [*self.fixed_rows, *self.subject_rows]:
                 row = self._row(name, items, references, writer)
@@ -335,7 +335,7 @@ class _Loop:
             write_whole(self.home / LIST_FILE, "".join(f"{name}\n" for name in self.protocol.names).encode())
         write_evaluation(self.home / "evaluation.json", result)
 
-    def _row(self, name: str, items: list[_Fact], references: list[_Fact], writer: Any) -> Row | None:
+    def _row(self, name: str, items: list[_Fact], references: list[_Fact], writer: Writer) -> Row | None:
         """The summary of a row, and its lines; None for an earlier row of which records are missing."""
         values = {metric: np.empty(len(items)) for metric in self.scorer.images}
         seconds, lines, calls = [], [], 0

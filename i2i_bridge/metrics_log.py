@@ -1,11 +1,11 @@
 """metrics.jsonl and metrics.csv of a run: the same rows, one per logged step."""
 
-import csv
 import io
 import json
 from pathlib import Path
 from typing import Any
 
+from i2i_bridge.csv_file import Writer
 from i2i_bridge.files import write_whole
 
 
@@ -46,7 +46,7 @@ class MetricsLog:
 
 def _csv(row: dict[str, Any] | list[str]) -> str:
     line = io.StringIO(newline="")
-    csv.writer(line).writerow(row if isinstance(row, list) else row.values())
+    Writer(line).writerow(row if isinstance(row, list) else row.values())
     return line.getvalue()
 
 

@@ -5,7 +5,6 @@ known one, and a run folder's `recipe.toml` is the resolved recipe, all that `re
 """
 
 import json
-import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -26,7 +25,7 @@ from i2i_bridge.registry import did_you_mean, nearest
 from i2i_bridge.settings import DataSettings, EvaluateSettings, Part, Reference, SampleSettings, Settings, TrainSettings
 from i2i_bridge.shipped import shipped_folder
 from i2i_bridge.targets import Target
-from i2i_bridge.toml_file import read_toml
+from i2i_bridge.toml_file import override_parts, read_toml, toml_value
 
 if TYPE_CHECKING:  # albumentations takes seconds to import
     from i2i_bridge.data.loading import PairDataset
@@ -316,27 +315,16 @@ def _take_in_card(table: dict[str, Any], path: Path) -> None:
         data["source"] = card.dataset | data.get("source", {})
 
 
-def toml_value(text: str) -> Any:
-    """A value as TOML writes it, or a bare word as a string."""
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
-
-
 def _override(table: dict[str, Any], text: str) -> None:
-    key, equals, value = text.partition("=")
-    if not equals or not key:
-        raise UserError(f"'{text}': an override reads key.key=value, for example train.lr=1e-4")
+    (*parents, last), value = override_parts(text)
     parsed = toml_value(value)
-    *parents, last = key.split(".")
     for parent in parents:
         inner = table.setdefault(parent, {})
         if not isinstance(inner, dict):
             raise UserError(f"'{text}': '{parent}' is a value, not a table")
         table = inner
     # Another dataset, or another member of that name: its predecessor's options would not fit it.
-    if key == "data.card":
+    if [*parents, last] == ["data", "card"]:
         table.pop("source", None)
         table.pop("root", None)
     if last == "name" and parents and table.get("name") != parsed:

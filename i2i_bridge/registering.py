@@ -3,7 +3,6 @@
 import contextlib
 import os
 import re
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +21,7 @@ from i2i_bridge.files import write_whole
 from i2i_bridge.images import find_images
 from i2i_bridge.inspecting import facts_of, statistics_of
 from i2i_bridge.recipe import is_recipe_name
+from i2i_bridge.toml_file import toml_value
 
 TARGETS = {"b", "clean", "gt", "ground_truth", "groundtruth", "high", "hq", "hr", "original", "sharp", "target"}
 TARGETS |= {"targets", "trg", "x0", "x_0"}
@@ -104,10 +104,7 @@ def _option(text: str) -> tuple[str, Any]:
     key, _, value = text.partition("=")
     if key in ("name", "kind", "split"):
         raise UserError(f"'{text}': not an option; the kind is given as --kind {value}")
-    try:
-        return key, tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        return key, value  # a bare word
+    return key, toml_value(value)
 
 
 def _table(paths: list[Path], options: dict[str, Any], kind: str | None, said: list[str]) -> dict[str, Any]:

@@ -1,13 +1,13 @@
 """The table of a comparison: methods x NFE with intervals, marks of the best, and its CSV, Markdown and LaTeX."""
 
-import csv
 import io
 import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from i2i_bridge.errors import UserError
+from i2i_bridge.csv_file import Writer
+from i2i_bridge.errors import UserError, printable
 from i2i_bridge.metrics.base import Estimate
 from i2i_bridge.registry import METRICS
 from i2i_bridge.results import Row
@@ -176,7 +176,7 @@ def to_words(table: Table) -> tuple[list[str], list[list[str]]]:
 def to_csv(table: Table) -> str:
     """The table with every digit: value, interval and standard error of each metric in columns of their own."""
     stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
+    writer = Writer(stream, lineterminator="\n")
     parts = ("", "_low", "_high", "_standard_error")
     numbers = [f"{column.name}{part}" for column in table.columns for part in parts]
     writer.writerow(["method", "nfe", "images", "seconds_per_image", *numbers])
@@ -186,7 +186,7 @@ def to_csv(table: Table) -> str:
             e = cell.estimate
             values += ["" if math.isnan(x) else repr(float(x)) for x in (e.value, e.low, e.high, e.standard_error)]
         seconds = "" if line.seconds is None else f"{line.seconds:.6g}"
-        writer.writerow([line.label, line.nfe, line.images, seconds, *values])
+        writer.writerow([printable(line.label, lines=True), line.nfe, line.images, seconds, *values])
     return stream.getvalue()
 
 
@@ -207,7 +207,7 @@ def to_markdown(table: Table) -> str:
 
 def markdown(text: str) -> str:
     """Plain text as a Markdown table shows it."""
-    return re.sub(r"([\\`*_{}\[\]<>#|~$&])", r"\\\1", " ".join(text.split()))
+    return re.sub(r"([\\`*_{}\[\]<>#|~$&])", r"\\\1", " ".join(printable(text).split()))
 
 
 def to_latex(table: Table, caption: str) -> str:
@@ -255,10 +255,9 @@ def _latex_cell(column: Column, cell: Cell) -> str:
 LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    "\n": " ", "\r": " ",
-}  # fmt: skip
+  }  # fmt: skip
 
 
 def latex(text: str) -> str:
     """Plain text as LaTeX prints it, whatever characters it holds."""
-    return "".join(LATEX.get(letter, letter) for letter in text)
+    return "".join(LATEX.get(letter, letter) for letter in printable(text))

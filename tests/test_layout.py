@@ -14,7 +14,7 @@ PACKAGE = ROOT / "i2i_bridge"
 
 # Top of the list knows nothing of what is below it. A package stands for its files.
 ROOMS = [
-    "errors", "shipped", "files", "toml_file", "pt_child", "foreign",
+    "errors", "file_reader", "csv_file", "shipped", "files", "toml_file", "pt_child", "foreign",
     "randomness", "registry", "images", "montage", "processes", "official_grid",
     "targets", "proposals", "time_grids", "samplers", "guidance", "contracts", "degradations", "guidances", "networks",
     "data", "unpacking", "downloading", "fetching", "weights",

@@ -1,0 +1,94 @@
+"""The reader of small files from anybody: regular files only, never more than a limit, JSON without surprises.
+
+Everything that is read back (results, logs, cards, lists, pages) goes through here, since a folder may be a stranger's:
+a pipe in it would block for ever, a device never ends, and a file of 100,000 brackets exhausts the stack.
+"""
+
+import errno
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any, BinaryIO, NoReturn
+
+MEGABYTE = 2**20
+LIMIT = 16 * MEGABYTE
+"""Bytes of a file that holds settings, results or a page."""
+LIST_LIMIT = 1024 * MEGABYTE
+"""Bytes of a file with a line for each image."""
+
+
+class NotRegular(OSError):
+    """A folder, pipe, socket or device where a file should be."""
+
+
+def open_regular(path: Path | str) -> BinaryIO:
+    """A regular file, opened for reading without waiting; links to one are followed.
+
+    Raises:
+        OSError: As the operating system says; NotRegular for anything but a regular file.
+    """
+    # Looked at before it is opened, since opening a device may do something; and after, since the name may mean
+    # another file by then.
+    _check(os.stat(path).st_mode, path)
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    try:
+        _check(os.fstat(descriptor).st_mode, path)
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def _check(mode: int, path: Path | str) -> None:
+    if not stat.S_ISREG(mode):
+        raise NotRegular(errno.EINVAL, "not a regular file", str(path))
+
+
+def read_bytes(path: Path | str, limit: int = LIMIT) -> bytes:
+    """The bytes of a regular file.
+
+    Raises:
+        OSError: As `open_regular`; EFBIG where there are more than `limit` bytes.
+    """
+    with open_regular(path) as stream:
+        data = stream.read(limit + 1)
+    if len(data) > limit:
+        raise OSError(errno.EFBIG, f"larger than {limit} bytes", str(path))
+    return data
+
+
+def read_text(path: Path | str, limit: int = LIMIT, encoding: str = "utf-8") -> str:
+    """The text of a regular file, line ends as they are in it.
+
+    Raises:
+        OSError: As `read_bytes`.
+        ValueError: Not text of this encoding.
+    """
+    return read_bytes(path, limit).decode(encoding)
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The value of a JSON text.
+
+    Raises:
+        ValueError: Not JSON, nested too deeply, a number of thousands of digits, or NaN or Infinity.
+    """
+    try:
+        return json.loads(text, parse_constant=_refuse_constant)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
+def _refuse_constant(word: str) -> NoReturn:
+    raise ValueError(f"{word} is not JSON")
+
+
+def read_json(path: Path | str, limit: int = LIMIT) -> Any:
+    """The value of a JSON file.
+
+    Raises:
+        OSError: As `read_bytes`.
+        ValueError: As `parse_json`.
+    """
+    return parse_json(read_bytes(path, limit))
