@@ -48,8 +48,8 @@ def i2sb(
     restores and is evaluated like a trained one, but cannot be trained on.
     """
     load_plugins(plugin)
-    from i2i_bridge.importing import import_i2sb, released
+    from i2i_bridge.importing import import_i2sb, released, released_settings
     from i2i_bridge.recipe import load_recipe
 
-    import_i2sb(file, load_recipe(recipe, settings or [], released), out)
+    import_i2sb(file, load_recipe(recipe, released_settings(settings or []), released), out)
     console.say(f"wrote {out}; restore with: i2i-bridge restore {out} IN OUT")

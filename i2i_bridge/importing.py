@@ -1,5 +1,6 @@
 """Weights that others trained, taken into a run folder."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ from i2i_bridge.errors import UserError
 from i2i_bridge.files import write_whole
 from i2i_bridge.foreign import read_pt
 from i2i_bridge.networks.pix2pix import Pix2pixUNet, from_official
-from i2i_bridge.recipe import Recipe
+from i2i_bridge.processes import I2SB
+from i2i_bridge.recipe import Recipe, toml_value
 from i2i_bridge.run import RECIPE_FILE, load_weights
 
 PREFIX = "diffusion_model."
@@ -79,21 +81,38 @@ def import_i2sb(file: Path, recipe: Recipe, folder: Path) -> None:
 def released(table: dict[str, Any], given: frozenset[str]) -> dict[str, Any]:
     """A recipe's table as the released checkpoints were trained: the official code's grid of 1000 indices.
 
-    A preset for `load_recipe`. A process that is neither i2sb nor ot-ode stays, for `import_i2sb` to refuse.
+    A preset for `load_recipe`, with the settings of `released_settings`. A process that is neither i2sb nor ot-ode
+    stays, for `import_i2sb` to refuse; so does an option that the released code has at one value only.
     """
     process = table.get("process", {"name": "i2sb"})
     name = process.get("name") if isinstance(process, dict) else None
-    if name not in RELEASED:
+    if name not in (*RELEASED, *RELEASED.values()):
         return table
-    beta_max = process.get("beta_max", 0.3 if name == "i2sb" else 1.0)
+    if name in RELEASED:
+        process = {"beta_max": 0.3 if name == "i2sb" else 1.0} | process | {"name": RELEASED[name]}
+        if process.get("beta_min") == I2SB.beta_min:
+            del process["beta_min"]
     sample, evaluate = ({**table[key]} if isinstance(table.get(key), dict) else {} for key in ("sample", "evaluate"))
     if isinstance(evaluate.get("nfe"), list):  # their sampler has 999 steps
         evaluate["nfe"] = [min(nfe, 999) if isinstance(nfe, int) else nfe for nfe in evaluate["nfe"]]
     return table | {
-        "process": {"name": RELEASED[name], "beta_max": beta_max},
+        "process": process,
         "sample": sample | {"grid": "official"},
         "evaluate": evaluate,
     }
+
+
+def released_settings(settings: Iterable[str]) -> list[str]:
+    """Settings `key=value` for `load_recipe` beside `released`: our name of a process becomes the released code's.
+
+    Settings are laid over the preset's table once more, and `process.name=ot-ode` would bring our own process back.
+    """
+    exchanged = []
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        theirs = RELEASED.get(str(toml_value(value))) if key == "process.name" else None
+        exchanged.append(setting if theirs is None else f"{key}{equals}{theirs}")
+    return exchanged
 
 
 def _check_free(folder: Path) -> None:

@@ -62,7 +62,8 @@ class TrainSettings(Settings):
     lr: Annotated[float, Field(gt=0)] = 5e-5
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     schedule: Literal["constant", "linear", "cosine", "step"] = "constant"
-    """`linear` and `cosine` fall to 0 at the last step; `step` multiplies by lr_gamma every lr_step steps."""
+    """`linear` and `cosine` fall towards 0, which a step after the last one would have: of n falling steps the last
+    linear one runs at lr / n. `step` multiplies by lr_gamma every lr_step steps."""
     decay_from: Annotated[int, Field(ge=0)] | None = None
     """Step from which `linear` and `cosine` fall; until then the rate stays. Default: the end of the warm-up."""
     lr_gamma: Annotated[float, Field(gt=0, le=1)] = 0.99

@@ -113,11 +113,21 @@ def forked(work) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def killed_in_process(recipe, folder: Path, draw: random.Random) -> bool:
-    """Train in a fork that dies at a file operation or at a moment; whether it did, rather than end."""
+EARLY = 60
+"""File operations, of the 240 of a run of `recipe_of`, among which it dies the first two times."""
+
+
+def killed_in_process(recipe, folder: Path, draw: random.Random, early: bool = False) -> bool:
+    """Train in a fork that dies at a file operation or at a moment; whether it did, rather than end.
+
+    Args:
+        early: At one of the first file operations: then it dies however fast the machine is.
+    """
 
     def work():
-        if draw.random() < 0.6:
+        if early:
+            files.os = DyingOS(draw.randrange(5, EARLY))
+        elif draw.random() < 0.6:
             files.os = DyingOS(draw.randrange(5, 110))
         else:  # nothing of Python sees this signal
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
@@ -130,11 +140,14 @@ def killed_in_process(recipe, folder: Path, draw: random.Random) -> bool:
 
 
 def kill_and_resume(recipe, folder: Path, kills: int, draw: random.Random) -> tuple[int, int]:
-    """Kill a training up to `kills` times, then let it end; how often it was killed, and how often within a write."""
+    """Kill a training up to `kills` times, then let it end; how often it was killed, and how often within a write.
+
+    The first two times it certainly dies; later ones, at a moment, a fast machine's training may end before.
+    """
     done = inside = 0
-    for _ in range(kills):
+    for n in range(kills):
         before = draw.random()
-        if not killed_in_process(recipe, folder, random.Random(before)):
+        if not killed_in_process(recipe, folder, random.Random(before), early=n < 2):
             break
         done += 1
         checkpoints = folder / "checkpoints"

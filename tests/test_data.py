@@ -424,7 +424,7 @@ next(loading.training_batches(data, 4, workers=1))
     parent.kill()
     parent.wait()
     parent.stdout.close()
-    limit = time.monotonic() + 20
+    limit = time.monotonic() + 120
     while Path(f"/proc/{worker}").exists() and time.monotonic() < limit:
         time.sleep(0.05)
     alive = Path(f"/proc/{worker}").exists() and "Z" not in Path(f"/proc/{worker}/stat").read_text().split()[2]

@@ -500,7 +500,7 @@ def test_a_real_kill_in_the_middle_of_the_download(site, place, store):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen([sys.executable, "-c", CODE], env=environment)
     part = place / "data/toy.part/files/toy.tgz.part"
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while not (part.exists() and part.stat().st_size > 500_000) and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)

@@ -17,9 +17,9 @@ from i2i_bridge.checkpoint import save_checkpoint
 from i2i_bridge.cli import main
 from i2i_bridge.errors import UserError
 from i2i_bridge.foreign import read_pt, read_safetensors
-from i2i_bridge.importing import import_i2sb, released
+from i2i_bridge.importing import import_i2sb, released, released_settings
 from i2i_bridge.networks.unet import UNet
-from i2i_bridge.recipe import load_recipe
+from i2i_bridge.recipe import load_recipe, parse_recipe
 from i2i_bridge.run import load_weights
 
 ROOT = Path(__file__).parents[1]
@@ -288,6 +288,21 @@ def test_released_checkpoints_keep_their_rate():
         given = released({"process": {"name": name, "beta_max": 0.6}}, frozenset())
         assert given["process"] == {"name": theirs, "beta_max": 0.6}
     assert released({}, frozenset())["process"] == {"name": "official-grid", "beta_max": 0.3}
+
+
+def test_a_setting_of_the_user_is_taken_or_refused_when_a_released_checkpoint_comes_in():
+    # kills: released-drops-beta-min, released-refuses-ot-ode
+    for value in ("ot-ode", '"ot-ode"', "official-grid-ode"):
+        chosen = released_settings([f"process.name={value}", "process.beta_max=0.7", "sample.nfe=5"])
+        recipe = load_recipe("jpeg-5", chosen, released)
+        assert recipe.process == {"name": "official-grid-ode", "beta_max": 0.7}
+        assert (recipe.sample.grid, recipe.sample.nfe) == ("official", 5)
+    table = {"process": {"name": "i2sb", "beta_min": 0.1}}
+    assert released(table, frozenset())["process"] == {"name": "official-grid", "beta_max": 0.3}
+    # The released grid has one rate at its ends: another one is refused, and not left out.
+    table = load_recipe("jpeg-5").model_dump(mode="json") | {"process": {"name": "i2sb", "beta_min": 0.2}}
+    with pytest.raises(UserError, match="unknown key 'beta_min'"):
+        parse_recipe(released(table, frozenset()), "x")
 
 
 def test_released_leaves_a_table_that_it_does_not_know():

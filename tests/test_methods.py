@@ -8,7 +8,7 @@ from i2i_bridge.errors import UserError
 from i2i_bridge.methods.presets import method_preset, preset_names
 from i2i_bridge.methods.regression import Regression
 from i2i_bridge.processes import I2SB, GaussianPrior, LinearFlow
-from i2i_bridge.recipe import load_recipe
+from i2i_bridge.recipe import load_recipe, parse_recipe
 from i2i_bridge.run import Run, build_method
 from i2i_bridge.subjects import CountedNetwork
 from i2i_bridge.targets import I2SBTarget, VelocityTarget, X0Target
@@ -65,6 +65,21 @@ def test_the_same_network_and_training_for_all_that_walk():
     assert preset("demo/deblur", "ot-ode").process == {"name": "ot-ode", "beta_max": 1.0}
     assert preset("demo/deblur", "bridge").process == {"name": "i2sb", "beta_max": 1.0}
     assert preset("demo/jpeg", "bridge") == load_recipe("demo/jpeg")
+
+
+@pytest.mark.parametrize(
+    "rate", [{}, {"beta_max": 0.6}, {"beta_min": 0.05}, {"beta_max": 0.6, "beta_min": 0.2}], ids=str
+)
+@pytest.mark.parametrize(("name", "other"), [("i2sb", "ot-ode"), ("ot-ode", "bridge")])
+def test_the_noiseless_limit_has_the_rate_of_the_bridge(name, other, rate):
+    """a_t and b_t are the recipe's, whichever of beta_max and beta_min it names and leaves at the default."""
+    # kills: rate-of-another-default, beta-min-forgotten
+    table = load_recipe("demo/jpeg").model_dump(mode="json") | {"process": {"name": name} | rate}
+    changed = parse_recipe(method_preset(other)(table, frozenset()), "changed")
+    assert changed.process["name"] == {"bridge": "i2sb"}.get(other, other)
+    t = torch.linspace(0, 1, 11, dtype=torch.float64)
+    plain, limit = (recipe.build_process().coefficients(t) for recipe in (parse_recipe(table, "plain"), changed))
+    assert torch.equal(plain.a, limit.a) and torch.equal(plain.b, limit.b)
 
 
 def test_palette_sees_x_1_as_its_condition_alone():

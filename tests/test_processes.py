@@ -248,7 +248,8 @@ def test_process_and_time_mistakes():
     x = torch.zeros(1, 3, 4, 4)
     with pytest.raises(ValueError, match="differ in shape"):
         I2SB().marginal(x, torch.zeros(1, 3, 4, 5), 0.5)
-    for t in (-0.1, 1.1, float("nan")):
+    # kills: one-good-time-excuses-the-others
+    for t in (-0.1, 1.1, float("nan"), torch.tensor([0.5, 1.1]), torch.tensor([float("nan"), 0.5])):
         with pytest.raises(ValueError, match=r"\[0, 1\]"):
             I2SB().coefficients(t)
     for make in (

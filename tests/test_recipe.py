@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 
@@ -113,6 +115,9 @@ def test_the_rate_may_stay_before_it_falls():
     assert [rate(n) for n in (4, 9, 10, 59, 60, 70, 80, 100)] == pytest.approx([0.5, 1, 1, 1, 1, 0.75, 0.5, 0])
     cosine = parse_recipe(small(train=settings | {"schedule": "cosine"}), "x").train.learning_rate
     assert [cosine(n) for n in (60, 80, 100)] == pytest.approx([1, 0.5, 0], abs=1e-12)
+    # As documented: of n falling steps the last one still runs at lr / n, and the next would at 0.
+    assert [rate(99), rate(100)] == pytest.approx([1 / 40, 0])
+    assert cosine(99) == pytest.approx((1 + math.cos(math.pi * 39 / 40)) / 2)
     # Longer than the run: it never falls.
     late = parse_recipe(small(train=settings | {"decay_from": 500}), "x").train.learning_rate
     assert late(100) == 1

@@ -7,7 +7,7 @@ from typing import Literal
 import pytest
 
 from i2i_bridge.errors import UserError
-from i2i_bridge.registry import PROCESSES, SAMPLERS, Registry, load_plugin
+from i2i_bridge.registry import KINDS, PROCESSES, SAMPLERS, Registry, load_plugin
 
 
 @pytest.fixture
@@ -70,6 +70,67 @@ except UserError as error:
 def test_every_kind_has_members():
     assert {"i2sb", "official-grid", "flow"} <= set(PROCESSES.names())
     assert {"ancestral", "2m", "2m-sde", "heun"} <= set(SAMPLERS.names())
+
+
+DEFAULTS = {
+    "processes": {
+        "i2sb": {"beta_max": 0.3, "beta_min": 0.1},
+        "ot-ode": {"beta_max": 1.0, "beta_min": 0.1},
+        "official-grid": {"interval": 1000, "beta_max": 0.3},
+        "official-grid-ode": {"interval": 1000, "beta_max": 1.0},
+        "brownian": {"sigma_1": 0.5},
+        "ve-bridge": {"sigma_max": 1.0},
+        "vp-bridge": {"beta_min": 0.1, "beta_d": 2.0},
+        "gaussian-prior": {"beta_min": 0.1, "beta_max": 20.0},
+    },
+    "targets": {"preconditioned": {"var_0": 0.25, "var_1": 0.25, "cov_01": 0.2}},
+    "proposals": {"mixture": {"forward_ratio": 0.5}},
+    "samplers": {"eta": {"eta": 0.5}, "2m-sde": {"eta": 1.0}},
+    "guidances": {
+        "ddnm": {"noise_std": 2 / 255 / 12**0.5, "error_std": 0.1},
+        "back-projection": {"step": 1.0},
+        "cddb": {"step": 1.0},
+        "dps": {"zeta": 1.0},
+        "pigdm": {"weight": "adaptive", "prior_std": 1.0, "noise_std": 2 / 255 / 12**0.5},
+    },
+    "degradations": {
+        "blur": {"kernel": "uniform", "backend": "honest"},
+        "colorization": {"noise_std": 0.0},
+        "crop-out": {"count": (1, 3), "size": (0.1, 0.4), "fill": "noise"},
+        "defocus": {"radius": 4.0},
+        "downsample": {"factor": 4, "kernel": "bicubic", "enlarge": "nearest"},
+        "gaussian-blur": {"sigma": 2.0, "ratio": 1.0, "angle": 0.0},
+        "haze": {"beta": (0.5, 2.0), "airlight": (0.7, 1.0)},
+        "inpaint": {"mask": "center", "area": None, "fill": "noise"},
+        "jpeg": {"backend": "ddrm"},
+        "low-light": {"exposure": (0.1, 0.5), "gamma": (1.0, 2.5), "noise": 0.02},
+        "mixture": {"weights": None},
+        "motion-blur": {"length": 15.0, "angle": (0.0, 180.0), "direction": 0.0},
+        "rain": {"density": (0.002, 0.01), "length": (9.0, 21.0), "angle": (70.0, 110.0), "brightness": (0.3, 0.7)},
+        "resize": {"factor": (0.25, 1.0), "filter": "random"},
+        "shot-noise": {"photons": 100.0, "read": 0.0},
+        "sr4x": {"filter": "pool"},
+    },
+    "networks": {
+        "adm256": {"condition_channels": 0, "dropout": 0.0, "time_scale": 1000.0},
+        "pix2pix-unet": {"condition_channels": 0, "channels": 64, "levels": 8, "dropout": 0.5},
+        "unet": {
+            "condition_channels": 0, "channels": 64, "channel_mult": (1, 2, 3, 4), "blocks_per_level": 2,
+            "attention_factors": (), "head_channels": 64, "dropout": 0.0, "time_scale": 1000.0,
+        },
+    },
+    "discriminators": {"patchgan": {"n_layers": 3, "channels": 64}},
+    "methods": {"pix2pix": {"l1_weight": 100.0, "inference": "train"}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", DEFAULTS)
+def test_a_default_means_what_it_meant_when_a_run_was_trained(kind):
+    """A run folder names the options that its recipe gave: with another default an old run would be another model."""
+    # kills: default-of-old-runs-changed
+    for name, wanted in DEFAULTS[kind].items():
+        options = KINDS[kind].options(name)
+        assert {key: options[key].default for key in wanted} == wanted, name
 
 
 def test_plugin_files(tmp_path):

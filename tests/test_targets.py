@@ -159,3 +159,16 @@ def test_labels_equal_the_released_ones(golden):
             assert (label - arrays[f"b{beta_max}_label_{kind}"]).abs().max() < 1e-5
         x_0_hat = I2SBTarget().x_0_hat(grid, arrays["net_out"], arrays[f"b{beta_max}_xt_sde"], arrays["x1"], t)
         assert (x_0_hat - arrays[f"b{beta_max}_pred_x0"]).abs().max() < 1e-6
+
+
+def test_each_sample_is_scaled_by_its_own_time():
+    """c_in X_t of a batch is that of each sample alone, also where one of them has c_in = 1 exactly."""
+    # kills: one-unscaled-sample-unscales-the-batch
+    target, process = PreconditionedTarget(var_0=0.3, var_1=1.0, cov_01=0.2), I2SB()
+    t = torch.tensor([1.0, 0.4], dtype=torch.float64)
+    assert target.weights(process, t).c_in[0] == 1 and target.weights(process, t).c_in[1] != 1
+    x_t = torch.full((2, 1, 2, 2), 0.5)
+    together = target.network_input(process, x_t, t)
+    for i in range(2):
+        assert torch.equal(together[i : i + 1], target.network_input(process, x_t[i : i + 1], t[i : i + 1]))
+    assert torch.allclose(together[1], target.weights(process, t).c_in[1].float() * x_t[1])

@@ -78,11 +78,10 @@ def _walking(process: Table, target: Table, clip: bool = False) -> Change:
         there, method = _inner(table, "process"), _inner(table, "method")
         if there.get("name", "i2sb") == process["name"] and method.get("name", "bridge") == "bridge":
             return table
-        # The rate of an I2SB bridge belongs to the task; its noiseless limit has the same.
-        rated = all(name in _RATED for name in (there.get("name"), process["name"])) and "beta_max" in there
+        rated = all(name in _RATED for name in (there.get("name"), process["name"]))
         kept = {key: value for key, value in _inner(table, "sample").items() if key not in ("sampler", "grid")}
         return _without(table, "method", "proposal") | {
-            "process": process | ({"beta_max": there["beta_max"]} if rated else {}),
+            "process": process | (_rate(there) if rated else {}),
             "target": target,
             "network": _bridging(table),
             "sample": kept | ({"clip": True} if clip else {}),
@@ -92,6 +91,12 @@ def _walking(process: Table, target: Table, clip: bool = False) -> Change:
 
 
 _RATED = ("i2sb", "ot-ode")
+
+
+def _rate(process: Table) -> Table:
+    """The rate of an I2SB bridge: it belongs to the task, so the noiseless limit has the same, not its own default."""
+    beta_max = registry.PROCESSES.options(str(process["name"]))["beta_max"].default
+    return {"beta_max": beta_max} | {key: process[key] for key in ("beta_max", "beta_min") if key in process}
 
 
 def _bridging(table: Table) -> Table:
