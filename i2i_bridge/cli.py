@@ -9,13 +9,18 @@ import typer
 from i2i_bridge import cli_compare, cli_data, cli_evaluate, cli_import, cli_weights, console, registry
 from i2i_bridge.cli_options import (
     Device,
+    Format,
     MethodName,
     Overrides,
+    Overwrite,
     Plugins,
+    Quality,
     RecipeName,
     RunFolder,
     SampleSettings,
+    SkipExisting,
     chosen_recipe,
+    existing_results,
     load_plugins,
     run_folder,
 )
@@ -191,6 +196,10 @@ def restore(
             help="IN is clean: apply the recipe's degradation first (and save it beside, as NAME-degraded).",
         ),
     ] = False,
+    format: Format = None,
+    quality: Quality = None,
+    skip_existing: SkipExisting = False,
+    overwrite: Overwrite = False,
     setting: SampleSettings = None,
     precision: Annotated[
         str, typer.Option(metavar="fp32|bf16|auto", help="Of the network; bf16 is quicker where the device has it.")
@@ -203,6 +212,7 @@ def restore(
     from i2i_bridge.restoring import restore_files
     from i2i_bridge.run import load_run
 
+    existing = existing_results(skip_existing, overwrite)
     loaded = load_run(run, device=device, sample=setting or [], precision=precision)
     with console.counting("restored") as done:
         outcome = restore_files(
@@ -216,14 +226,17 @@ def restore(
             condition=condition,
             degrade=degrade,
             trajectory=trajectory,
+            format=format,
+            quality=quality,
+            existing=existing,
             report=done,
         )
     for line in outcome.notes:
         console.say(f"note: {line}")
     for line in outcome.problems:
         console.say_error(line)
-    images = "1 image" if outcome.written == 1 else f"{outcome.written} images"
-    console.say(f"wrote {images} to {target} ({outcome.nfe} network calls each)")
+    calls = f" ({outcome.nfe} network calls each)" if outcome.written else ""
+    console.say(f"wrote {_images(outcome.written)} to {target}{calls}{_skipped(outcome.skipped, skip_existing)}")
     if outcome.problems:
         raise typer.Exit(2)
 
@@ -247,6 +260,10 @@ def degrade(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of all draws; each file has its own.")] = 0,
+    format: Format = None,
+    quality: Quality = None,
+    skip_existing: SkipExisting = False,
+    overwrite: Overwrite = False,
     plugin: Plugins = None,
 ) -> None:
     """Apply any degradation to an image or a folder; masks come beside as NAME-mask.png, draws as parameters.csv."""
@@ -257,16 +274,30 @@ def degrade(
     if vary is not None:
         console.say(f"wrote {target}: {strengths_sheet(tables, vary, source, target, seed=seed)}")
         return
+    existing = existing_results(skip_existing, overwrite)
     with console.counting("degraded") as done:
-        outcome = degrade_files(tables, source, target, seed=seed, report=done)
+        outcome = degrade_files(
+            tables, source, target, seed=seed, format=format, quality=quality, existing=existing, report=done
+        )
+    for line in outcome.notes:
+        console.say(f"note: {line}")
     for line in outcome.problems:
         console.say_error(line)
     if source.is_file():
         for name, value in next(iter(outcome.parameters.values()), {}).items():
             console.say(f"{name} = {value:.6g}")
-    console.say(f"wrote {'1 image' if outcome.written == 1 else f'{outcome.written} images'} to {target}")
+    console.say(f"wrote {_images(outcome.written)} to {target}{_skipped(outcome.skipped, skip_existing)}")
     if outcome.problems:
         raise typer.Exit(2)
+
+
+def _images(count: int) -> str:
+    return "1 image" if count == 1 else f"{count} images"
+
+
+def _skipped(count: int, all_there: bool) -> str:
+    why = "that were there" if all_there else "that the same settings had made already; --overwrite makes them again"
+    return f"; skipped {_images(count)} {why}" if count else ""
 
 
 # The same verbs stand where one looks for them, and where one looks for what concerns data.

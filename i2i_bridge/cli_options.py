@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from i2i_bridge import registry
+from i2i_bridge.errors import UserError
 
 if TYPE_CHECKING:
+    from i2i_bridge.outputs import Existing
     from i2i_bridge.recipe import Recipe
 
 RecipeName = Annotated[
@@ -34,6 +36,32 @@ SampleSettings = Annotated[
         help="Sample otherwise than the run says, such as sample.guidance.name=ddnm. Repeatable.",
     ),
 ]
+Format = Annotated[
+    str | None,
+    typer.Option(
+        "--format", metavar="png|jpg|webp|tif", help="Of all results. Default: the input's (see docs/images.md)."
+    ),
+]
+Quality = Annotated[
+    int | None,
+    typer.Option(
+        "--quality",
+        min=1,
+        max=100,
+        metavar="N",
+        help="Of JPEG (default 95) and WebP (default: without loss), 1 to 100.",
+    ),
+]
+SkipExisting = Annotated[
+    bool, typer.Option("--skip-existing", help="Leave every result that is there, whatever made it.")
+]
+Overwrite = Annotated[
+    bool,
+    typer.Option(
+        "--overwrite",
+        help="Make every result again. Default: of a folder, those that the same settings made already are kept.",
+    ),
+]
 MethodName = Annotated[
     str | None,
     typer.Option(
@@ -58,6 +86,17 @@ def chosen_recipe(name: str, settings: list[str] | None, method: str | None) -> 
 def run_folder(recipe: "Recipe", method: str | None) -> Path:
     """Where a run goes unless --out says otherwise."""
     return Path("runs") / (recipe.name if method is None else f"{recipe.name}-{method}")
+
+
+def existing_results(skip: bool, overwrite: bool) -> "Existing":
+    """What --skip-existing and --overwrite mean.
+
+    Raises:
+        UserError: Both are given.
+    """
+    if skip and overwrite:
+        raise UserError("--skip-existing and --overwrite: give one of them, or neither")
+    return "skip" if skip else "overwrite" if overwrite else "resume"
 
 
 def load_plugins(plugins: list[Path] | None) -> None:

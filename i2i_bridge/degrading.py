@@ -2,24 +2,26 @@
 
 import io
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from torch import Tensor
 
+from i2i_bridge import __version__
 from i2i_bridge.csv_file import Writer
 from i2i_bridge.degradations.base import Degradation, Degraded
 from i2i_bridge.degradations.linear import mirrored
 from i2i_bridge.errors import UserError
 from i2i_bridge.files import write_whole
-from i2i_bridge.images import Picture, find_images, read_picture, to_pixels, to_tensor, write_picture
+from i2i_bridge.images import Picture, find_images, read_picture, to_pixels, to_tensor, visible, write_picture
 from i2i_bridge.montage import montage
+from i2i_bridge.outputs import DoneJobs, Existing, plan_files
 from i2i_bridge.randomness import generator
 from i2i_bridge.recipe import load_recipe
 from i2i_bridge.registry import DEGRADATIONS
-from i2i_bridge.restoring import file_jobs
+from i2i_bridge.restoring import plugin_digests
 from i2i_bridge.toml_file import toml_value
 
 PARAMETERS_FILE = "parameters.csv"
@@ -32,8 +34,12 @@ class Degradings:
     written: int = 0
     parameters: dict[str, dict[str, float]] = field(default_factory=dict)
     """What was drawn, by file (its path below the input) and name; no entry for a file for which nothing was."""
+    skipped: int = 0
+    """Images whose results were there (`existing`)."""
     problems: list[str] = field(default_factory=list)
     """One line for each image that could not be degraded."""
+    notes: list[str] = field(default_factory=list)
+    """One line for each file that got another name than usual."""
 
 
 def parse_op(text: str) -> dict[str, Any]:
@@ -92,16 +98,23 @@ def degrade_files(
     target: Path,
     *,
     seed: int = 0,
+    format: str | None = None,
+    quality: int | None = None,
+    existing: Existing = "resume",
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> Degradings:
     """Degrade a file, or every image below a folder, keeping names, sizes, bit depth and alpha.
 
-    Each file's draws are keyed by the seed and its name, so they do not depend on the other files. A mask is written
-    beside as NAME-mask.png, white = unknown; what was drawn for a folder goes to its parameters.csv. A bad image of a
-    folder does not stop the others.
+    Each file's draws are keyed by the seed and its name, so they do not depend on the other files. What is written is
+    data, and compressed without loss: JPEGs become PNGs, unless a file name or a format asks for JPEG. A mask is
+    written beside as NAME-mask.png, white = unknown; what was drawn for a folder goes to its parameters.csv. A bad
+    image of a folder does not stop the others.
 
     Args:
         tables: Degradations in order, as in a recipe.
+        format: 'png', 'jpg', 'webp' or 'tif' for all results.
+        quality: Of JPEG and WebP, 1 to 100 (`write_picture`).
+        existing: What becomes of inputs of a folder whose results are there.
         report: Called with (images done, images in all).
 
     Raises:
@@ -109,21 +122,40 @@ def degrade_files(
             cannot be degraded.
     """
     degradation = build_ops(tables)
-    jobs = file_jobs(source, target)
-    done = Degradings()
-    for i, (file, result) in enumerate(jobs):
-        name = file.relative_to(source).as_posix() if source.is_dir() else file.name
+    jobs = plan_files(source, target, beside={"-mask": ".png"}, format=format, quality=quality, lossless=True)
+    settings = {
+        "verb": "degrade", "version": __version__, "ops": [dict(table) for table in tables], "seed": seed,
+        "format": format, "quality": quality, "plugins": plugin_digests(),
+    }  # fmt: skip
+    before = DoneJobs(target if source.is_dir() else None, existing, settings)
+    done = Degradings(notes=[job.notes[""] for job in jobs if "" in job.notes])
+    for i, job in enumerate(jobs):
+        file = job.source
         try:
-            picture = read_picture(file)
-            degraded = _degrade(degradation, picture, seed, name)
-            dtype = picture.pixels.dtype.type
-            write_picture(result, Picture(to_pixels(degraded.x_1[0], dtype), picture.alpha))
-            if degraded.mask is not None:
-                hole = Picture(to_pixels(degraded.mask[0] * 2 - 1), None)
-                write_picture(result.with_name(f"{result.stem}-mask.png"), hole)
-            if degraded.parameters:
-                done.parameters[name] = {key: float(values[0]) for key, values in degraded.parameters.items()}
-            done.written += 1
+            found = before.extra(job)
+            if found is not None:
+                done.skipped += 1
+                parameters = {
+                    key: np.nan if value is None else value
+                    for key, value in found.items()
+                    if value is None or isinstance(value, float)
+                }
+            else:
+                picture = read_picture(file)
+                degraded = _degrade(degradation, picture, seed, job.name)
+                dtype = picture.pixels.dtype.type
+                result = replace(picture, pixels=to_pixels(degraded.x_1[0], dtype), lossy=False)
+                write_picture(job.outputs[""], result, quality=quality)
+                if degraded.mask is not None:
+                    hole = Picture(to_pixels(degraded.mask[0] * 2 - 1), None)
+                    write_picture(job.outputs["-mask"], hole)
+                    done.notes += [job.notes["-mask"]] if "-mask" in job.notes else []
+                parameters = {key: float(values[0]) for key, values in degraded.parameters.items()}
+                # What a sample had no use for is NaN, which JSON has not.
+                before.add(job, extra={key: None if np.isnan(value) else value for key, value in parameters.items()})
+                done.written += 1
+            if parameters:
+                done.parameters[job.name] = parameters
         except UserError as error:
             if source.is_file():
                 raise
@@ -203,7 +235,7 @@ def _varied(text: str) -> tuple[str, list[str]]:
 
 def _degrade(degradation: Degradation, picture: Picture, seed: int, name: str) -> Degraded:
     """One picture; sides that do not suit the degradation are continued by mirroring, and cut off again."""
-    clean = to_tensor(picture.pixels)[None]
+    clean = to_tensor(visible(picture))[None]
     height, width = clean.shape[-2:]
     rows, columns = (mirrored(side, 0, -side % degradation.multiple, "symmetric") for side in (height, width))
     degraded = degradation(clean[..., rows, :][..., columns], [generator(seed, "degrade", name)])
@@ -212,11 +244,13 @@ def _degrade(degradation: Degradation, picture: Picture, seed: int, name: str) -
 
 
 def _table(parameters: Mapping[str, Mapping[str, float]]) -> str:
-    names = list(next(iter(parameters.values())))
+    names = dict.fromkeys(name for values in parameters.values() for name in values)
     text = io.StringIO()
     writer = Writer(text, lineterminator="\n")
     writer.writerow(["file", *names])
     for file, values in parameters.items():
-        # What a sample had no use for (NaN) is an empty cell.
-        writer.writerow([file, *("" if np.isnan(values[name]) else f"{values[name]:.6g}" for name in names)])
+        # NaN is an empty cell.
+        writer.writerow(
+            [file, *("" if np.isnan(values.get(name, np.nan)) else f"{values[name]:.6g}" for name in names)]
+        )
     return text.getvalue()

@@ -11,6 +11,7 @@ import stat
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,11 +37,13 @@ class Picture:
         pixels: (H, W, C), uint8, uint16 or float32; C = 1 (grey), 3 (RGB), or any number (from `.npy`).
         alpha: Opacity (H, W) of the same dtype, or None.
         frames: Images in the file: an animation or many pages, of which `pixels` is the first.
+        lossy: Whether the file was compressed with loss (JPEG, and WebP that is not lossless).
     """
 
     pixels: np.ndarray
     alpha: np.ndarray | None = None
     frames: int = 1
+    lossy: bool = False
 
 
 def list_images(folder: Path) -> tuple[list[str], list[str]]:
@@ -112,7 +115,7 @@ def read_picture(path: Path | str, data: bytes | None = None) -> Picture:
             frames = 1 if deep else int(getattr(image, "n_frames", 1))
             image.load()
             picture = _read_deep_colour(Path(path), image, data) if deep else from_pil(image)
-            return picture if frames == 1 else replace(picture, frames=frames)
+            return replace(picture, frames=frames, lossy=_is_lossy(image.format, path, data))
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file") from error
     except UserError as error:
@@ -122,6 +125,21 @@ def read_picture(path: Path | str, data: bytes | None = None) -> Picture:
     except Exception as error:  # decoders raise a dozen types for damaged files, and each library others
         reason = " ".join(str(error).split())[:100]
         raise UserError(f"{path}: not a readable image ({type(error).__name__}: {reason})") from error
+
+
+def _is_lossy(kind: str | None, path: Path | str, data: bytes | None) -> bool:
+    if kind != "WEBP":
+        return kind == "JPEG"
+    # RIFF, its size, WEBP, then chunks: a name of four bytes, a size, and that many bytes, made even.
+    with Path(path).open("rb") if data is None else io.BytesIO(data) as stream:
+        stream.seek(12)
+        while len(head := stream.read(8)) == 8:
+            name, size = head[:4], int.from_bytes(head[4:], "little")
+            if name in (b"VP8 ", b"VP8L"):
+                return name == b"VP8 "
+            # The frames of an animation hold chunks of their own, after 16 bytes.
+            stream.seek(16 if name == b"ANMF" else size + size % 2, os.SEEK_CUR)
+    return True
 
 
 def _too_large(path: Path, width: int, height: int) -> UserError:
@@ -261,7 +279,7 @@ def with_channels(pixels: np.ndarray, channels: int) -> np.ndarray:
     if have == 1:
         return np.repeat(pixels, channels, axis=2)
     if have == 3 and channels == 1:
-        luma = pixels.astype(np.float64) @ np.array([0.299, 0.587, 0.114])
+        luma = pixels.astype(np.float64) @ _LUMA[3]
         grey: np.ndarray = np.rint(luma).astype(pixels.dtype)[..., None]
         return grey
     raise UserError(f"an image of {have} channels cannot become one of {channels}")
@@ -300,8 +318,76 @@ def to_pixels(x: Tensor, dtype: np.dtype | type = np.uint8, value_range: Range =
 
 def to_mask(pixels: np.ndarray) -> Tensor:
     """Grey pixels (H, W, 1) as a mask (1, H, W) float32 in {0, 1}: 1 where they are above half of their range."""
-    half = np.iinfo(pixels.dtype).max / 2 if pixels.dtype.kind == "u" else 0.5
+    half = _half(pixels.dtype)
     return torch.from_numpy((pixels > half).astype(np.float32).transpose(2, 0, 1).copy())
+
+
+def mask_of(picture: Picture) -> tuple[np.ndarray, str]:
+    """A picture as a mask: grey pixels (H, W, 1) for `to_mask`, and a remark where they are not the file's own codes.
+
+    * White (above half of the range) is unknown.
+    * Where there are transparent parts, they are unknown, as in a photo out of which a hole was rubbed; but where all
+      that is opaque is white, the white is unknown: a hole that was painted on an empty layer.
+    * Of two values, none of them white, such as 0 and 1, the larger one is unknown.
+
+    Raises:
+        UserError: Other values, none of which is white; or black, white and transparent parts.
+    """
+    half = _half(picture.pixels.dtype)
+    top = 1.0 if picture.pixels.dtype.kind == "f" else float(np.iinfo(picture.pixels.dtype).max)
+
+    def codes(unknown: np.ndarray) -> np.ndarray:
+        return (unknown[..., None] * top).astype(picture.pixels.dtype)
+
+    if picture.alpha is not None:
+        clear = picture.alpha <= _half(picture.alpha.dtype)
+        if clear.any():
+            seen = with_channels(picture.pixels, 1)[..., 0][~clear]
+            if seen.size and seen.min() > half:
+                return codes(~clear), "white on transparency: the white is taken as unknown"
+            if seen.size and seen.min() == 0 and seen.max() == top and np.isin(seen, (0, top)).all():
+                raise UserError("a mask of black, white and transparent parts; save it in black and white only")
+            return codes(clear), "with transparent parts, which are taken as unknown"
+    pixels = with_channels(picture.pixels, 1)
+    if pixels.max() > half or not picture.pixels.any():
+        return pixels, ""
+    # Not rounded to codes as in `with_channels`: a red of 1 would become a grey of 0.
+    grey = np.round(picture.pixels.astype(np.float64) @ _LUMA[picture.pixels.shape[2]], 6)
+    low, high = float(grey.min()), float(grey.max())
+    if low > high / 2 or not ((grey == low) | (grey == high)).all():
+        raise UserError(
+            f"not a mask: its values lie from {low:.4g} to {high:.4g} of {top:.4g}, and none is above half; make "
+            "what is unknown white"
+        )
+    return codes(grey == high), f"of the values {low:.4g} and {high:.4g}: {high:.4g} is taken as unknown"
+
+
+_LUMA = {1: np.ones(1), 3: np.array([0.299, 0.587, 0.114])}
+
+
+def _half(dtype: np.dtype) -> float:
+    return float(np.iinfo(dtype).max / 2) if dtype.kind == "u" else 0.5
+
+
+def opaque(picture: Picture) -> np.ndarray:
+    """The pixels (H, W, C) over white by their opacity, as a viewer shows them: what datasets give."""
+    if picture.alpha is None:
+        return picture.pixels
+    top = np.iinfo(picture.alpha.dtype).max
+    if picture.alpha.min() == top:
+        return picture.pixels
+    share = picture.alpha[..., None].astype(np.float64) / top
+    white = np.iinfo(picture.pixels.dtype).max
+    over: np.ndarray = np.rint(picture.pixels * share + white * (1 - share)).astype(picture.pixels.dtype)
+    return over
+
+
+def visible(picture: Picture) -> np.ndarray:
+    """The pixels (H, W, C), white where the opacity is 0: nobody can have seen the colours that the file has there."""
+    if picture.alpha is None or picture.alpha.min() > 0:
+        return picture.pixels
+    white = np.iinfo(picture.pixels.dtype).max
+    return np.where(picture.alpha[..., None] == 0, picture.pixels.dtype.type(white), picture.pixels)
 
 
 def shown(x: Tensor) -> np.ndarray:
@@ -318,38 +404,74 @@ def _ends(dtype: np.dtype, value_range: Range) -> tuple[float, float]:
     return 0.0, float(np.iinfo(dtype).max)
 
 
-def write_picture(path: Path | str, picture: Picture) -> None:
+def write_picture(path: Path | str, picture: Picture, *, quality: int | None = None) -> None:
     """Write an image; the suffix says the format. Nothing is left half-written.
+
+    Args:
+        path: The file.
+        picture: What is written.
+        quality: Of JPEG and WebP, 1 to 100. By default JPEG is written with 95, and WebP without loss, or with 95
+            where the picture came out of a lossy file. JPEG keeps the colour of every pixel (4:4:4).
 
     Raises:
         UserError: An unknown suffix, a format that cannot hold the picture, or a folder that cannot be written.
     """
     path = Path(path)
-    suffix = path.suffix.lower()
-    if suffix not in IMAGE_SUFFIXES:
-        raise UserError(f"{path}: not an image suffix; use one of {', '.join(sorted(IMAGE_SUFFIXES))}")
-    pixels = picture.pixels
+    check_format(path, picture)
+    suffix, pixels = path.suffix.lower(), picture.pixels
     encoded = io.BytesIO()
     if suffix == ".npy":
         # An array has no place for alpha.
         np.save(encoded, pixels, allow_pickle=False)
-    elif pixels.dtype == np.uint16 and suffix not in (".png", ".tif", ".tiff"):
-        raise UserError(f"{path}: this image has 16 bits; write it as .png or .tif")
-    elif pixels.dtype == np.float32 and (suffix not in (".tif", ".tiff") or pixels.shape[2] != 1):
-        raise UserError(f"{path}: this image holds floats; write it as .npy, or grey as .tif")
     elif pixels.dtype == np.uint16 and (pixels.shape[2] == 3 or picture.alpha is not None):
         encoded.write(_deep_colour(picture, suffix))
     else:
-        if picture.alpha is not None and suffix in (".jpg", ".jpeg", ".bmp"):
-            picture = Picture(pixels)
-        options = {"quality": 95} if suffix in (".jpg", ".jpeg", ".webp") else {}
+        kind = Image.registered_extensions()[suffix]
+        if picture.alpha is not None and kind in ("JPEG", "BMP"):
+            picture = replace(picture, alpha=None)
+        options: dict[str, Any] = {}
+        if kind == "JPEG":
+            options = {"quality": quality or 95, "subsampling": 0}
+        elif kind == "WEBP":
+            # Without `exact`, colours below transparency are given up even without loss.
+            lossy = picture.lossy or quality is not None
+            options = {"quality": quality or 95} if lossy else {"lossless": True, "exact": True}
         try:
-            to_pil(picture).save(encoded, format=Image.registered_extensions()[suffix], **options)
+            to_pil(picture).save(encoded, format=kind, **options)
         except UserError as error:
             raise UserError(f"{path}: {error}") from error
         except (OSError, ValueError) as error:  # more pixels than the format can hold
             raise UserError(f"{path}: cannot be encoded ({error})") from error
     write_whole(path, encoded.getvalue())
+
+
+LONGEST_SIDE = {"JPEG": 65500, "WEBP": 16383}
+
+
+def check_format(path: Path, picture: Picture) -> None:
+    """See, before any work, that the format of a file name can hold a picture.
+
+    Raises:
+        UserError: An unknown suffix, or a format without room for its depth, number of channels or size.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in IMAGE_SUFFIXES:
+        raise UserError(f"{path}: not an image suffix; use one of {', '.join(sorted(IMAGE_SUFFIXES))}")
+    pixels = picture.pixels
+    if suffix == ".npy":
+        return
+    if pixels.dtype == np.uint16 and suffix not in (".png", ".tif", ".tiff"):
+        raise UserError(f"{path}: this image has 16 bits; write it as .png or .tif")
+    if pixels.dtype == np.float32 and (suffix not in (".tif", ".tiff") or pixels.shape[2] != 1):
+        raise UserError(f"{path}: this image holds floats; write it as .npy, or grey as .tif")
+    if pixels.shape[2] not in (1, 3):
+        raise UserError(f"{path}: a PIL image holds 1 or 3 channels, not {pixels.shape[2]}; use .npy files or arrays")
+    kind = Image.registered_extensions()[suffix]
+    if max(pixels.shape[:2]) > LONGEST_SIDE.get(kind, math.inf):
+        height, width = pixels.shape[:2]
+        raise UserError(
+            f"{path}: cannot be encoded ({width}x{height} pixels; a {kind} has at most {LONGEST_SIDE[kind]} on a side)"
+        )
 
 
 def _deep_colour(picture: Picture, suffix: str) -> bytes:

@@ -15,7 +15,8 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from i2i_bridge.data.cards import Statistics
-from i2i_bridge.data.loading import place, raw_pixels
+from i2i_bridge.data.loading import pictures_of, place, remarks
+from i2i_bridge.images import opaque
 
 LOOKS = ("brightness", "contrast", "detail", "colour")
 """What `looks` measures, in this order."""
@@ -51,7 +52,9 @@ def facts_of(item: Mapping[str, Any]) -> Facts:
     Raises:
         UserError: A file is unreadable, or the images differ in size.
     """
-    images = raw_pixels(dict(item))
+    pictures = pictures_of(dict(item))
+    remarked = remarks(dict(item), pictures)
+    images = {part: opaque(picture) for part, picture in pictures.items() if part in PARTS}
     digest = hashlib.blake2b(digest_size=16)
     for part in PARTS:
         if part in images:
@@ -60,6 +63,7 @@ def facts_of(item: Mapping[str, Any]) -> Facts:
     formats = {part: f"{pixels.shape[2]} x {pixels.dtype}" for part, pixels in images.items() if part in PARTS}
     files = [item.get("file"), *(item.get(part) for part in PARTS)]
     odd = tuple(line for file in files if isinstance(file, Path | str) for line in _header(Path(file)))
+    odd += tuple(remarked)
     sides = np.stack([looks(images[part]) for part in PARTS if part in images])
     height, width = images["x_0"].shape[:2]
     return Facts(place(dict(item)), formats, f"{width}x{height}", odd, digest.digest(), sides)

@@ -1,26 +1,35 @@
 """Files in, files out: restoring folders of images, and contact sheets of training data."""
 
+import hashlib
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor
 
+from i2i_bridge import __version__
+from i2i_bridge.checkpoint import MANIFEST, SEAL
 from i2i_bridge.errors import UserError
 from i2i_bridge.images import (
     IMAGE_SUFFIXES,
     Picture,
-    find_images,
+    check_format,
+    mask_of,
     read_picture,
+    to_mask,
     to_pixels,
     to_tensor,
+    visible,
     with_channels,
     write_picture,
 )
 from i2i_bridge.montage import montage, states_shown
+from i2i_bridge.outputs import DoneJobs, Existing, keep_apart, plan_files
 from i2i_bridge.randomness import generator
 from i2i_bridge.recipe import Recipe
+from i2i_bridge.registry import loaded_plugins
 from i2i_bridge.run import Run
 from i2i_bridge.subjects import CountedNetwork
 
@@ -32,10 +41,12 @@ class Outcome:
     written: int = 0
     nfe: int = 0
     """Network calls per image, counted."""
+    skipped: int = 0
+    """Images whose results were there (`existing`)."""
     problems: list[str] = field(default_factory=list)
     """One line for each image that could not be restored."""
     notes: list[str] = field(default_factory=list)
-    """One line for what was left out: further frames, files that look like images of an unknown kind."""
+    """One line for what was left out, and for what is otherwise than usual: names, masks, further frames."""
 
 
 def restore_files(
@@ -50,6 +61,9 @@ def restore_files(
     condition: Path | None = None,
     degrade: bool = False,
     trajectory: bool = False,
+    format: str | None = None,
+    quality: int | None = None,
+    existing: Existing = "resume",
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> Outcome:
     """Restore a file, or every image below a folder, keeping names.
@@ -62,37 +76,61 @@ def restore_files(
         condition: Likewise, for a recipe with data.own_condition.
         degrade: The inputs are clean: the recipe's degradation first (written as NAME-degraded).
         trajectory: Write states from X_1 to X_0 beside each result, as NAME-trajectory.png.
+        format: 'png', 'jpg', 'webp' or 'tif'; by default each input's own.
+        quality: Of JPEG and WebP, 1 to 100 (`write_picture`).
+        existing: What becomes of inputs of a folder whose results are there.
         report: Called with (images done, images in all).
 
     Raises:
         UserError: The input is missing, the output would overwrite it, or a single file cannot be restored.
     """
-    jobs = file_jobs(source, target)
+    numbers = [f"-{k + 1}" for k in range(samples)] if samples > 1 else [""]
+    beside = {"-degraded": ""} if degrade else {}
+    beside |= {f"{number}-trajectory": ".png" for number in numbers} if trajectory else {}
+    jobs = plan_files(source, target, results=numbers, beside=beside, format=format, quality=quality)
+    for what, given in (("mask", mask), ("condition", condition)):
+        if given is not None:
+            keep_apart(jobs, target, given, what)
+    settings = {
+        "verb": "restore", "run": _identity(run), "nfe": nfe, "samples": samples, "seed": seed, "mask": mask is None,
+        "degrade": degrade, "trajectory": trajectory, "format": format, "quality": quality, "plugins": plugin_digests(),
+    }  # fmt: skip
+    done = DoneJobs(target if source.is_dir() else None, existing, settings)
     counted = CountedNetwork(run.method.network)
     restorer = Run(run.folder, run.recipe, run.method.with_network(counted), run.step, run.device)
-    outcome = Outcome(notes=_left_out(source))
-    for i, (file, result) in enumerate(jobs):
+    outcome = Outcome(notes=_left_out(source) + [note for job in jobs for note in job.notes.values()])
+    for i, job in enumerate(jobs):
+        file = job.source
         try:
+            pairs = (("mask", mask), ("condition", condition))
+            more = [_partner(what, given, file, source) for what, given in pairs if given is not None]
+            if done.extra(job, more) is not None:
+                outcome.skipped += 1
+                report(i + 1, len(jobs))
+                continue
             picture = read_picture(file)
             if picture.frames > 1:
                 outcome.notes.append(f"{file}: {picture.frames} frames; only the first is restored")
-            hole = None if mask is None else read_picture(_partner("mask", mask, file, source))
-            seen = None if condition is None else read_picture(_partner("condition", condition, file, source))
+            hole = None if mask is None else _read_mask(more[0], outcome.notes)
+            seen = None if condition is None else read_picture(more[-1])
             if degrade:
-                picture, hole = _degraded(run, picture, seed, result)
-            for k in range(samples):
+                picture, hole = _degraded(run, picture, seed, job.outputs["-degraded"])
+            for k, number in enumerate(numbers):
                 counted.calls = 0
                 draws = generator(seed + k, "restore")
                 batch = run.batch_of(picture, draws, mask=hole, condition=seen)
+                named = job.outputs[number]
+                # Before the network's work, not after it.
+                check_format(named, run.picture_of(batch["x_1"][0], picture))
                 walk = (state[0] for state in restorer.walk(batch, nfe=nfe, generator=[draws]))
                 shown, words = states_shown(batch["x_1"][0], walk)
-                named = result.with_stem(f"{result.stem}-{k + 1}") if samples > 1 else result
-                write_picture(named, run.picture_of(shown[-1], picture))
+                write_picture(named, run.picture_of(shown[-1], picture), quality=quality)
                 if trajectory:
                     strip = Picture(montage([shown], words))
-                    write_picture(named.with_name(f"{named.stem}-trajectory.png"), strip)
+                    write_picture(job.outputs[f"{number}-trajectory"], strip)
                 outcome.written += 1
                 outcome.nfe = counted.calls
+            done.add(job, more)
         except UserError as error:
             line = str(error) if str(file) in str(error) else f"{file}: {error}"
             if source.is_file():
@@ -102,32 +140,35 @@ def restore_files(
     return outcome
 
 
-def file_jobs(source: Path, target: Path) -> list[tuple[Path, Path]]:
-    """(input, output) of a file, or of every image below a folder; names stay the same.
+def _identity(run: Run) -> list[Any]:
+    """What of a run decides its results: its weights by their checkpoint's digest, its recipe and precision."""
+    folder = run.folder / "checkpoints" / f"step-{run.step:08d}"
+    weights = [(folder / name).read_text() for name in (SEAL, MANIFEST) if (folder / name).is_file()][:1]
+    if not weights:
+        weights = [str(uuid.uuid4())]  # no run folder: nothing says that the weights are the same next time
+    dtypes = sorted({str(value.dtype) for value in run.method.network.state_dict().values()})
+    return [__version__, run.step, *weights, run.recipe.to_toml(), dtypes]
 
-    Raises:
-        UserError: The input is missing or has no images, or the output would overwrite it.
-    """
-    if source.is_file():
-        into_folder = target.is_dir() or not target.suffix
-        result = target / source.name if into_folder else target
-        if result.suffix.lower() not in IMAGE_SUFFIXES:
-            raise UserError(f"{result}: not an image suffix; use one of {', '.join(sorted(IMAGE_SUFFIXES))}")
-        if result.resolve() == source.resolve():
-            raise UserError(f"{target}: the result would overwrite the input")
-        return [(source, result)]
-    if not source.is_dir():
-        raise UserError(f"{source}: no such file or folder")
-    if target.is_file():
-        raise UserError(f"{target}: is a file, and {source} is a folder of images")
-    if target.resolve().is_relative_to(source.resolve()):
-        raise UserError(
-            f"{target}: lies in the folder of the inputs: results would overwrite them, or be restored again"
-        )
-    files = find_images(source)
-    if not files:
-        raise UserError(f"{source}: no images in this folder")
-    return [(file, target / file.relative_to(source)) for file in files]
+
+def plugin_digests() -> list[str]:
+    """A digest of each plug-in's file: what it draws or computes may decide results."""
+    return [hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in loaded_plugins()]
+
+
+def _read_mask(file: Path, notes: list[str]) -> Picture:
+    """A mask as a picture of its own, after notes of what is odd about it."""
+    try:
+        pixels, remark = mask_of(read_picture(file))
+    except UserError as error:
+        raise UserError(str(error) if str(file) in str(error) else f"{file}: {error}") from error
+    hole = to_mask(pixels)
+    if not hole.any():
+        raise UserError(f"{file}: the mask marks no pixel: white (above half) means unknown, to be restored")
+    if hole.all():
+        notes.append(f"{file}: the mask marks every pixel as unknown; nothing of the image is kept")
+    if remark:
+        notes.append(f"{file}: a mask {remark}")
+    return Picture(pixels)
 
 
 OTHER_IMAGES = frozenset({".gif", ".heic", ".avif", ".jp2", ".jxl", ".psd", ".exr", ".hdr", ".dng", ".svg"})
@@ -159,7 +200,7 @@ def _degraded(run: Run, picture: Picture, seed: int, result: Path) -> tuple[Pict
         raise UserError(f"--degrade: recipe '{run.recipe.name}' learns from pairs and has no degradation")
     multiple = degradation.multiple
     settings = run.recipe.data
-    clean = to_tensor(with_channels(picture.pixels, settings.channels), settings.value_range)[None]
+    clean = to_tensor(with_channels(visible(picture), settings.channels), settings.value_range)[None]
     height, width = (side // multiple * multiple for side in clean.shape[-2:])
     if not (height and width):
         raise UserError(f"--degrade: the image is smaller than {multiple}x{multiple} pixels")
@@ -168,7 +209,7 @@ def _degraded(run: Run, picture: Picture, seed: int, result: Path) -> tuple[Pict
     def written(x: Tensor) -> Picture:
         return Picture(to_pixels(x[0], picture.pixels.dtype, settings.value_range), None)
 
-    write_picture(result.with_stem(f"{result.stem}-degraded"), written(degraded.x_1))
+    write_picture(result, written(degraded.x_1))
     # What the user would bring: for super-resolution the small image.
     small = written(degradation.reduced(degraded.x_1))
     hole = None if degraded.mask is None else Picture(to_pixels(degraded.mask[0] * 2 - 1), None)

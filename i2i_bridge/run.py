@@ -4,7 +4,7 @@ runs/NAME/  recipe.toml  checkpoints/  metrics.jsonl  metrics.csv  samples/  eva
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,11 +20,13 @@ from i2i_bridge.images import (
     Picture,
     from_array,
     from_pil,
+    mask_of,
     read_picture,
     to_mask,
     to_pil,
     to_pixels,
     to_tensor,
+    visible,
     with_channels,
 )
 from i2i_bridge.methods.base import Batch, Method
@@ -111,9 +113,10 @@ class Run:
             UserError: Mask or condition are missing, not asked for, or of another size than the picture.
         """
         settings = self.recipe.data
-        batch = {"x_1": to_tensor(with_channels(picture.pixels, settings.channels), settings.value_range)[None]}
+        batch = {"x_1": to_tensor(with_channels(visible(picture), settings.channels), settings.value_range)[None]}
         if mask is not None:
-            batch["mask"] = to_mask(with_channels(_same_size("mask", mask, picture), 1))[None]
+            _check_size("mask", mask, picture)
+            batch["mask"] = to_mask(mask_of(mask)[0])[None]
             if not batch["mask"].any():
                 raise UserError("the mask marks no pixel: white (above half) means unknown, to be restored")
         degradation = self.recipe.build_degradation()
@@ -123,7 +126,8 @@ class Run:
             needs = "needs a" if condition is None else "takes no"
             raise UserError(f"recipe '{self.recipe.name}' {needs} condition image (data.own_condition)")
         if condition is not None:
-            pixels = with_channels(_same_size("condition", condition, picture), self.recipe.condition_channels)
+            _check_size("condition", condition, picture)
+            pixels = with_channels(visible(condition), self.recipe.condition_channels)
             batch["condition"] = to_tensor(pixels, settings.value_range)[None]
         return batch
 
@@ -131,7 +135,8 @@ class Run:
         """A restored image (C, H, W) as a picture of the degraded one's dtype, with its alpha, and grey if it was."""
         grey = self.recipe.task == "restoration" and degraded.pixels.shape[2] == 1
         pixels = to_pixels(x_0_hat, degraded.pixels.dtype, self.recipe.data.value_range)
-        return Picture(with_channels(pixels, 1) if grey else pixels, _alpha_like(degraded, pixels))
+        pixels = with_channels(pixels, 1) if grey else pixels
+        return replace(degraded, pixels=pixels, alpha=_alpha_like(degraded, pixels))
 
     def restore_batch(self, batch: Batch, *, nfe: int | None, generator: Generator) -> Tensor:
         """x_0_hat of a batch of any size (H, W), in [-1, 1], on the CPU."""
@@ -201,13 +206,12 @@ def _opened(image: AnyImage) -> Picture:
     return from_pil(image) if isinstance(image, Image.Image) else read_picture(image)
 
 
-def _same_size(name: str, other: Picture, picture: Picture) -> np.ndarray:
+def _check_size(name: str, other: Picture, picture: Picture) -> None:
     (height, width), (own_height, own_width) = picture.pixels.shape[:2], other.pixels.shape[:2]
     if (height, width) != (own_height, own_width):
         raise UserError(
             f"the {name} is {own_width}x{own_height} pixels and the image {width}x{height}; they must agree"
         )
-    return other.pixels
 
 
 def _alpha_like(picture: Picture, pixels: np.ndarray) -> np.ndarray | None:

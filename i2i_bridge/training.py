@@ -20,7 +20,7 @@ from torch import Tensor
 
 from i2i_bridge.checkpoint import Checkpoint, check_space, latest_checkpoint, recovered_checkpoint
 from i2i_bridge.compiling import compile_blocks
-from i2i_bridge.data.loading import PairDataset, training_batches
+from i2i_bridge.data.loading import PairDataset, first_remarks, training_batches
 from i2i_bridge.data.pairs import shared_files
 from i2i_bridge.data.splits import HOLD_OUT
 from i2i_bridge.errors import UserError
@@ -164,6 +164,7 @@ def _begin(
     held.callback(batches.close)
     # A folder is claimed only now that nothing is wrong with the recipe and the first images.
     ahead = [next(batches)] if state.step < settings.steps else []
+    notes = first_remarks(dataset) if checkpoint is None and ranks.is_first else []
     if ranks.is_first:
         check_space(folder / "checkpoints", state.parts())
         if found is None:
@@ -171,7 +172,6 @@ def _begin(
             if (folder / "checkpoints").exists():
                 raise UserError(f"{folder}: another run has just begun there; choose another --out")
         write_whole(folder / RECIPE_FILE, recipe.to_toml().encode())
-    notes = []
     shared = shared_files(dataset.source, validation.source)
     if shared:
         notes.append(f"note: {shared} of {len(validation)} validation images are trained on; {HOLD_OUT}")

@@ -201,3 +201,48 @@ def test_a_recipe_that_jitters_against_the_card_s_advice_is_told(facades):
     assert not any("advises" in note for note in check_data("translation/edges2shoes", size).notes)
     # The card's own name is the card: no recipe, no advice to compare with, yet the same word for the folder.
     assert "train 30, val 12" in check_data("edges2shoes", size[:1]).summary
+
+
+def test_masks_are_named(tmp_path):
+    # kills: masks-not-named
+    from i2i_bridge.errors import UserError
+    from i2i_bridge.recipe import parse_recipe
+    from i2i_bridge.training import train
+
+    full = np.full((32, 40), 255, np.uint8)
+    rows = ["x_0,x_1,mask"]
+    for i in range(8):
+        name = f"{i}.png" if i else "clear.png"
+        image = picture(i)
+        image.putalpha(Image.linear_gradient("L").resize(image.size) if i == 0 else 255)
+        image.save(tmp_path / name)
+        picture(i).save(tmp_path / f"{i}-hole.png")
+        mask = np.zeros((32, 40), np.uint8)
+        mask[8:20, 10:30] = 1 if i < 6 else 0
+        Image.fromarray(full if i == 5 else mask).save(tmp_path / f"{i}-mask.png")
+        rows.append(f"{name},{i}-hole.png,{i}-mask.png")
+    table = {
+        "name": "holes", "summary": "holes", "task": "restoration",
+        "data": {"root": str(tmp_path), "source": {"name": "list", "file": "items.csv"}, "size": 32},
+        "network": {"name": "unet", "channels": 8, "channel_mult": [1, 1], "blocks_per_level": 1},
+        "train": {"steps": 1, "batch_size": 2, "workers": 0, "precision": "fp32"},
+    }  # fmt: skip
+    (tmp_path / "items.csv").write_text("\n".join(rows) + "\n")
+    notes = check_data(str(tmp_path), ["kind=list", "file=items.csv"]).notes
+    lines: list[str] = []
+    train(parse_recipe(table, "holes"), tmp_path / "run", cpu=True, report=lambda event: lines.append(str(event)))
+    for said in (notes, lines):
+        for part, first in (
+            ("0 and 1: 1 is taken as unknown", "clear.png"),
+            ("marks no pixel", "6.png"),
+            ("marks every pixel", "5.png"),
+            ("shown on white", "clear.png"),
+        ):
+            (line,) = [line for line in said if part in line]
+            assert f"(first: {tmp_path / first}" in line, line
+    assert any(line.startswith("2 ") and "marks no pixel" in line for line in notes)
+    # With nothing but empty masks there is nothing to learn: refused before the folder is there.
+    (tmp_path / "items.csv").write_text("\n".join([rows[0], *rows[7:]]) + "\n")
+    with pytest.raises(UserError, match=r"all of 2 images .* marks no pixel"):
+        train(parse_recipe(table, "holes"), tmp_path / "empty", cpu=True)
+    assert not (tmp_path / "empty").exists()

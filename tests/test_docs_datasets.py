@@ -62,6 +62,7 @@ def lists(root):
 
 def lines(root):
     files(root, "a.png", "m.png")
+    Image.new("L", Image.open(root / "a.png").size, 255).save(root / "m.png")
     for split in ("train", "val"):
         (root / f"{split}.jsonl").write_text(json.dumps({"x_0": "a.png", "mask": "m.png", "label": 3}))
 

@@ -8,11 +8,14 @@ from i2i_bridge.images import (
     Picture,
     find_images,
     from_pil,
+    mask_of,
+    opaque,
     read_picture,
     to_mask,
     to_pil,
     to_pixels,
     to_tensor,
+    visible,
     with_channels,
     write_picture,
 )
@@ -160,3 +163,82 @@ def test_writing_leaves_nothing_half_written(tmp_path):
         write_picture(tmp_path / "file" / "a.png", picture)
     write_picture(tmp_path / "new" / "a.png", picture)
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.png"]
+
+
+HOLE = np.zeros((6, 8), bool)
+HOLE[2:4, 3:7] = True
+
+
+def as_mask(picture):
+    return to_mask(mask_of(picture)[0])[0].numpy() > 0
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "dtype", "said"),
+    [
+        (0, 255, np.uint8, ""),
+        (3, 140, np.uint8, ""),
+        (0, 1, np.uint8, "1 is taken"),
+        (0, 1, np.uint16, "1 is taken"),
+        (0, 255, np.uint16, "255 is taken"),
+        (0, 65535, np.uint16, ""),
+        (0, 1, np.float32, ""),
+        (0, 0.25, np.float32, "0.25 is taken"),
+    ],
+)
+def test_a_mask_of_two_values_marks_its_hole(low, high, dtype, said):
+    # kills: mask-of-ones-is-empty
+    pixels = np.where(HOLE, dtype(high), dtype(low))[..., None]
+    for channels in (1, 3):
+        assert np.array_equal(as_mask(Picture(np.repeat(pixels, channels, 2))), HOLE)
+        remark = mask_of(Picture(np.repeat(pixels, channels, 2)))[1]
+        assert said in remark and bool(remark) == bool(said)
+
+
+@pytest.mark.parametrize("colour", [(255, 0, 0), (1, 0, 0), (0, 0, 1), (0, 255, 0)])
+def test_a_hole_painted_in_a_colour_is_a_hole(colour):
+    # kills: a red of 1 rounded to a grey of 0
+    assert np.array_equal(as_mask(Picture(HOLE[..., None] * np.array(colour, np.uint8))), HOLE)
+
+
+def test_a_picture_that_is_no_mask_is_refused():
+    labels = (np.arange(48).reshape(6, 8, 1) % 4).astype(np.uint8)
+    dark = (np.arange(48).reshape(6, 8, 1) + 60).astype(np.uint8)
+    for pixels in (labels, dark, np.full((6, 8, 1), 90, np.uint8)):
+        with pytest.raises(UserError, match="not a mask: its values lie from"):
+            mask_of(Picture(pixels))
+    assert not as_mask(Picture(np.zeros((6, 8, 1), np.uint8))).any()
+    assert as_mask(Picture(np.full((6, 8, 1), 255, np.uint8))).all()
+
+
+def test_transparent_parts_are_the_hole():
+    # kills: mask-ignores-transparency
+    photo = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    opacity = np.where(HOLE, 0, 255).astype(np.uint8)
+    assert np.array_equal(as_mask(Picture(photo, opacity)), HOLE)
+    assert "transparent" in mask_of(Picture(photo, opacity))[1]
+    # Painted in white on an empty layer it is the other way round; a black sheet with a hole is a sheet with a hole.
+    white, black = np.full((6, 8, 3), 255, np.uint8), np.zeros((6, 8, 1), np.uint8)
+    assert np.array_equal(as_mask(Picture(white, np.where(HOLE, 255, 0).astype(np.uint8))), HOLE)
+    assert np.array_equal(as_mask(Picture(black, opacity)), HOLE)
+    # Opacity that nobody sees through says nothing.
+    ink = np.where(HOLE, 255, 0).astype(np.uint8)[..., None]
+    for whole in (np.full((6, 8), 255, np.uint8), np.full((6, 8), 200, np.uint8)):
+        assert np.array_equal(as_mask(Picture(ink, whole)), HOLE)
+    ink[0, 0] = 255
+    half = np.where(np.arange(8) < 2, 0, 255)[None].repeat(6, 0).astype(np.uint8)
+    with pytest.raises(UserError, match="black, white and transparent"):
+        mask_of(Picture(ink, half))
+
+
+def test_colours_below_transparency_are_not_seen():
+    # kills: hidden-colours-are-data
+    pixels = np.full((2, 2, 3), (200, 100, 0), np.uint8)
+    alpha = np.array([[0, 255], [51, 255]], np.uint8)
+    assert opaque(Picture(pixels, alpha))[:, 0].tolist() == [[255, 255, 255], [244, 224, 204]]
+    assert visible(Picture(pixels, alpha))[:, 0].tolist() == [[255, 255, 255], [200, 100, 0]]
+    for shown in (opaque, visible):
+        assert np.array_equal(shown(Picture(pixels, alpha))[:, 1], pixels[:, 1])
+        assert shown(Picture(pixels, np.full((2, 2), 255, np.uint8))) is shown(Picture(pixels)) is pixels
+    deep = opaque(Picture(pixels.astype(np.uint16) * 257, alpha.astype(np.uint16) * 257))
+    assert deep.dtype == np.uint16 and np.array_equal(deep, opaque(Picture(pixels, alpha)).astype(np.uint16) * 257)

@@ -82,6 +82,57 @@ def test_masks_of_a_folder_are_found_by_name(run_of, tmp_path):
     ]
 
 
+def test_masks_are_named_where_they_mark_nothing_or_all(run_of, tmp_path):
+    # kills: masks-not-named
+    run = run_of({"name": "inpaint", "mask": "center"})
+    photo(7).save(tmp_path / "a.png")
+    ones = Image.fromarray((np.asarray(hole()) > 0).astype(np.uint8))
+    erased = photo(7)
+    erased.putalpha(Image.fromarray(255 - np.asarray(hole())))
+    results = []
+    for name, image, said in (("white", hole(), None), ("ones", ones, "1 is taken"), ("erased", erased, "transparent")):
+        image.save(tmp_path / f"{name}.png")
+        outcome = restore_files(run, tmp_path / "a.png", tmp_path / "out.png", mask=tmp_path / f"{name}.png")
+        assert len(outcome.notes) == (said is not None) and all(said in note for note in outcome.notes)
+        results.append(np.asarray(Image.open(tmp_path / "out.png")))
+    assert all(np.array_equal(result, results[0]) for result in results)
+    for value, says in ((0, "marks no pixel"), (90, "not a mask")):
+        Image.new("L", (44, 36), value).save(tmp_path / "mask.png")
+        with pytest.raises(UserError, match=says):
+            restore_files(run, tmp_path / "a.png", tmp_path / "out.png", mask=tmp_path / "mask.png")
+    Image.new("L", (44, 36), 255).save(tmp_path / "mask.png")
+    (note,) = restore_files(run, tmp_path / "a.png", tmp_path / "out.png", mask=tmp_path / "mask.png").notes
+    assert "marks every pixel" in note
+    with pytest.raises(UserError, match=r"would overwrite the mask .*mask\.png"):
+        restore_files(run, tmp_path / "a.png", tmp_path / "mask.png", mask=tmp_path / "mask.png")
+
+
+def test_a_stopped_folder_of_restorations_goes_on(run_of, tmp_path):
+    # kills: done-whatever-the-settings, done-whatever-the-weights
+    run = run_of({"name": "jpeg", "quality": 10})
+    for i in range(3):
+        photo(i, (20, 20)).save(tmp_path / "photos" / f"{i}.png")
+    out = tmp_path / "out"
+
+    def again(run=run, **options):
+        outcome = restore_files(run, tmp_path / "photos", out, nfe=1, **options)
+        return outcome.written, outcome.skipped
+
+    assert again() == (3, 0)
+    before = [(path.stat().st_mtime_ns, path.read_bytes()) for path in sorted(out.glob("*.png"))]
+    (out / "1.png").unlink()
+    assert again() == (1, 2)
+    after = [(path.stat().st_mtime_ns, path.read_bytes()) for path in sorted(out.glob("*.png"))]
+    assert after[0] == before[0] and after[2] == before[2] and after[1][1] == before[1][1]
+    assert again(seed=1) == (3, 0) and again(existing="skip") == (0, 3) and again(existing="overwrite") == (3, 0)
+    assert again() == (0, 3)
+    # Trained on, in the same folder: the results would be those of the older weights.
+    recipe = run.recipe.model_copy(update={"train": run.recipe.train.model_copy(update={"steps": 2})})
+    train(recipe, tmp_path / "run", cpu=True)
+    later = load_run(tmp_path / "run", device="cpu")
+    assert again(later) == (3, 0) and again(later) == (0, 3)
+
+
 def test_super_resolution_enlarges_a_small_image(run_of, tmp_path):
     run = run_of({"name": "sr4x", "filter": "bicubic"})
     assert run.restore(photo(1, (11, 7))).size == (44, 28)

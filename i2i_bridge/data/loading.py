@@ -21,7 +21,18 @@ from i2i_bridge.data.pairs import PairSource
 from i2i_bridge.data.transforms import Geometry
 from i2i_bridge.degradations.base import Degradation, Degraded
 from i2i_bridge.errors import UserError
-from i2i_bridge.images import Range, from_pil, read_picture, to_mask, to_pixels, to_tensor, with_channels
+from i2i_bridge.images import (
+    Picture,
+    Range,
+    from_pil,
+    mask_of,
+    opaque,
+    read_picture,
+    to_mask,
+    to_pixels,
+    to_tensor,
+    with_channels,
+)
 from i2i_bridge.randomness import generator, key
 from i2i_bridge.registry import load_plugin, loaded_plugins
 
@@ -170,32 +181,98 @@ def decode_item(item: dict[str, Any], channels: int, condition_channels: int = 0
 
 
 def raw_pixels(item: dict[str, Any]) -> dict[str, np.ndarray]:
-    """The pixels (H, W, C) of an item's images, with the channels that they have.
+    """The pixels (H, W, C) of an item's images, with the channels that they have, transparent parts over white.
+
+    Raises:
+        UserError: A file is unreadable, the images differ in size, or the mask is none (`mask_of`).
+    """
+    return {
+        part: _mask_pixels(item, picture)[0] if part == "mask" else opaque(picture)
+        for part, picture in pictures_of(item).items()
+    }
+
+
+def pictures_of(item: dict[str, Any]) -> dict[str, Picture]:
+    """An item's images x_0, x_1, mask and condition, those that are there, as they were stored.
 
     Raises:
         UserError: A file is unreadable, or the images differ in size.
     """
     where = place(item)
     parts = [part for part in ("x_0", "x_1", "mask", "condition") if part in item]
-    images: dict[str, np.ndarray] = {part: _pixels(item[part], where) for part in parts}
-    sizes = {part: pixels.shape[:2] for part, pixels in images.items()}
+    pictures: dict[str, Picture] = {part: _picture(item[part], where) for part in parts}
+    sizes = {part: picture.pixels.shape[:2] for part, picture in pictures.items()}
     if len(set(sizes.values())) > 1:
         shown = ", ".join(f"{part} {width}x{height}" for part, (height, width) in sizes.items())
         raise UserError(f"{where}: the images of a pair differ in size ({shown})")
-    return images
+    return pictures
 
 
-def _pixels(image: Path | str | bytes | Image.Image | np.ndarray | Tensor, where: str) -> np.ndarray:
+def remarks(item: dict[str, Any], pictures: dict[str, Picture]) -> list[str]:
+    """What is worth knowing of an item's transparency and of its mask; a phrase for each, the same for all items.
+
+    Raises:
+        UserError: The mask is none (`mask_of`).
+    """
+    found = []
+    if any(opaque(picture) is not picture.pixels for part, picture in pictures.items() if part != "mask"):
+        found.append("with transparent parts, which are shown on white")
+    if "mask" in pictures:
+        pixels, remark = _mask_pixels(item, pictures["mask"])
+        mask = to_mask(pixels)
+        found += [f"with a mask {remark}"] if remark else []
+        found += [] if mask.any() else [EMPTY_MASK]
+        found += ["with a mask that marks every pixel as unknown"] if mask.all() else []
+    return found
+
+
+EMPTY_MASK = "with a mask that marks no pixel (white means unknown), which teaches nothing"
+
+
+def first_remarks(dataset: "PairDataset", count: int = 8) -> list[str]:
+    """The remarks on a few readable items of a dataset, evenly spread, one line for each.
+
+    Raises:
+        UserError: The masks of all of them are empty.
+    """
+    found: dict[str, list[str]] = {}
+    seen = 0
+    for index in sorted({len(dataset) * i // count for i in range(count)}):
+        try:
+            item = item_of(dataset.source, index)
+            said = remarks(item, pictures_of(item))
+        except UserError:  # said where training meets the item
+            continue
+        seen += 1
+        for remark in said:
+            found.setdefault(remark, []).append(place(item))
+    if seen and len(found.get(EMPTY_MASK, [])) == seen:
+        raise UserError(f"{found[EMPTY_MASK][0]}: all of {seen} images that were looked at are {EMPTY_MASK}")
+    return [
+        f"note: of {seen} images that were looked at, {len(where)} {remark} (first: {where[0]})"
+        for remark, where in found.items()
+    ]
+
+
+def _mask_pixels(item: dict[str, Any], picture: Picture) -> tuple[np.ndarray, str]:
+    try:
+        return mask_of(picture)
+    except UserError as error:
+        mask = item["mask"]
+        raise UserError(f"{mask if isinstance(mask, Path | str) else place(item)}: {error}") from error
+
+
+def _picture(image: Path | str | bytes | Image.Image | np.ndarray | Tensor, where: str) -> Picture:
     if isinstance(image, Path | str):
-        return read_picture(image).pixels
+        return read_picture(image)
     if isinstance(image, bytes):
-        return read_picture(where, image).pixels
+        return read_picture(where, image)
     if isinstance(image, Tensor):
-        return _tensor_pixels(image, where)
+        return Picture(_tensor_pixels(image, where))
     if isinstance(image, Image.Image):
-        return from_pil(image).pixels
+        return from_pil(image)
     if isinstance(image, np.ndarray) and image.dtype in (np.uint8, np.uint16, np.float32):
-        return image if image.ndim == 3 else image[..., None]
+        return Picture(image if image.ndim == 3 else image[..., None])
     raise UserError(
         f"{where}: the dataset gave {type(image).__name__}; images are paths, bytes of a file, PIL images, "
         "uint8, uint16 or float32 arrays (H, W, C), or tensors (C, H, W) of uint8 or of floats in [-1, 1]"

@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from i2i_bridge.errors import UserError
+from i2i_bridge.images import from_pil, mask_of, to_mask
 
 IMAGE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
@@ -132,10 +133,13 @@ def folder_mask(files: Sequence[Path], height: int, width: int, generator: torch
     file = files[int(torch.randint(len(files), (), generator=generator, device=generator.device))]
     try:
         with Image.open(file) as image:
-            pixels = image.convert("L").resize((width, height), Image.Resampling.NEAREST)
+            hole = to_mask(mask_of(from_pil(image))[0])[0].numpy().astype(np.uint8)
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from error
     except (OSError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"{file}: not a readable mask image ({error})") from error
-    return torch.from_numpy(np.asarray(pixels) >= 128).float()
+    resized = Image.fromarray(hole).resize((width, height), Image.Resampling.NEAREST)
+    return torch.from_numpy(np.array(resized)).float()
 
 
 def packed_masks(file: Path, area: tuple[float, float]) -> npt.NDArray[np.uint8]:
