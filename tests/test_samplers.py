@@ -436,6 +436,31 @@ def test_a_thousand_calls():
     assert calls == 1000 and bool(torch.isfinite(last).all())
 
 
-def test_start_below_one_needs_a_state():
+@pytest.mark.parametrize("process", [I2SB(), GaussianPrior(), OTODE()], ids=ids)
+@pytest.mark.parametrize("name", SAMPLERS.names())
+def test_the_network_sees_the_given_state_and_the_grid_s_own_times(process, name):
+    """The first call gets `start` itself; the times are those of the grid, float64 to the bit (heun resamples them)."""
+    # kills: start-ignored-without-a-pin, times-in-single-precision
+    if name == "ot-ode" and isinstance(process, GaussianPrior):
+        pytest.skip("starts from noise")
+    times = torch.tensor([0.9, 2 / 3, 0.1, 0.0], dtype=torch.float64)
+    x_1, start = torch.zeros(2, 1, 2, 2), torch.full((2, 1, 2, 2), 0.7)
+    seen, told = [], []
+
+    def predict_x0(x, t):
+        seen.append(x)
+        told.append(t)
+        return 0.5 * x
+
+    list(SAMPLERS.get(name)(process, predict_x0, x_1, times, torch.Generator(), start=start))
+    assert torch.equal(seen[0], start)
+    assert all(t.dtype == torch.float64 and t.shape == (2,) and t[0] == t[1] for t in told)
+    if name != "heun":
+        assert torch.equal(torch.stack(told)[:, 0], times[:-1])
+
+
+@pytest.mark.parametrize("first", [0.5, 0.9, 0.999])
+def test_start_below_one_needs_a_state(first):
+    # kills: bridge-begun-anywhere
     with pytest.raises(ValueError, match="start"):
-        list(ancestral(I2SB(), lambda x, t: x, torch.zeros(1, 1, 1, 1), torch.tensor([0.5, 0.0]), torch.Generator()))
+        list(ancestral(I2SB(), lambda x, t: x, torch.zeros(1, 1, 1, 1), torch.tensor([first, 0.0]), torch.Generator()))
