@@ -270,7 +270,7 @@ def load_recipe(name: str | Path, overrides: Iterable[str] = (), preset: Preset 
     """
     path = recipe_file(str(name))
     table = read_toml(path)
-    changes = sorted(overrides, key=lambda text: not text.startswith("data.card="))
+    changes = sorted(overrides, key=_turn)
     for change in changes:
         _override(table, change)
     _take_in_card(table, path)
@@ -313,6 +313,12 @@ def _take_in_card(table: dict[str, Any], path: Path) -> None:
     if name.endswith(".toml") or name in own_card_names():
         del data["card"]
         data["source"] = card.dataset | data.get("source", {})
+
+
+def _turn(change: str) -> tuple[bool, int, bool]:
+    """Where an override stands in the order of all: whatever clears a table comes before what is set in it."""
+    key = change.partition("=")[0]
+    return key != "data.card", key.count("."), key.rpartition(".")[2] != "name"
 
 
 def _override(table: dict[str, Any], text: str) -> None:

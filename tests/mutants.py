@@ -383,6 +383,8 @@ MUTANTS = [
     Mutant("start-ignored-without-a-pin", "samplers.py", "    if start is not None:\n        return start\n", "    if start is not None and process.pinned:\n        return start\n", "test_samplers.py"),
     Mutant("times-in-single-precision", "samplers.py", "return torch.full((x.shape[0],), t, dtype=torch.float64)", "return torch.full((x.shape[0],), t, dtype=torch.float32)", "test_samplers.py"),
     Mutant("bridge-begun-anywhere", "samplers.py", "if process.pinned and first.t == 1:", "if process.pinned and first.t > 0.8:", "test_samplers.py"),
+    Mutant("name-clears-what-was-given-before", "recipe.py", "key.rpartition(\".\")[2] != \"name\"", "False", "test_recipe.py"),
+    Mutant("heun-takes-the-nearest-points", "samplers.py", "positions = np.linspace(0, len(times) - 1, steps + 1)", "positions = np.linspace(0, len(times) - 1, steps + 1).round()", "test_samplers.py"),
     Mutant("estimate-over-the-users-moments", "resuming.py", "moments | recipe.target", "recipe.target | moments", "test_resuming.py"),
     Mutant("crop-out-never-at-the-far-edge", "degradations/inpaint.py", "int(shift * (side - length + 1))", "int(shift * (side - length))", "test_degradations_inpaint.py"),
     Mutant("folder-mask-threshold", "degradations/masks.py", "to_mask(mask_of(from_pil(image))[0])[0].numpy()", "(mask_of(from_pil(image))[0][..., 0] > 128)", "test_degradations_inpaint.py"),

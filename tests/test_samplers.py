@@ -65,6 +65,21 @@ def test_contract_on_a_table(name, grid):
     assert check_sampler(SAMPLERS.get(name), OfficialGrid(12, 0.3), TIME_GRIDS.get(grid)) == []
 
 
+@pytest.mark.parametrize("nfe", [3, 6, 7, 10])
+def test_heun_s_fewer_steps_are_spread_as_the_grid_is(nfe):
+    """On a uniform grid of n calls its m < n steps are of 1 / m each: not some of the grid's points, unevenly."""
+    # kills: heun-takes-the-nearest-points
+    process, told = BrownianBridge(), []
+
+    def predict_x0(x, t):
+        told.append(t.item())
+        return 0.5 * x
+
+    steps = len(list(heun(process, predict_x0, torch.zeros(1, 1, 1, 1), uniform(process, nfe), torch.Generator())))
+    assert len(told) == nfe
+    assert sorted(set(told), reverse=True) == pytest.approx(torch.linspace(1, 0, steps + 1).tolist()[:-1], abs=1e-6)
+
+
 def test_heun_spends_its_calls_wherever_the_walk_ends():
     calls = []
 
