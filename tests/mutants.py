@@ -385,6 +385,7 @@ MUTANTS = [
     Mutant("bridge-begun-anywhere", "samplers.py", "if process.pinned and first.t == 1:", "if process.pinned and first.t > 0.8:", "test_samplers.py"),
     Mutant("name-clears-what-was-given-before", "recipe.py", "key.rpartition(\".\")[2] != \"name\"", "False", "test_recipe.py"),
     Mutant("heun-takes-the-nearest-points", "samplers.py", "positions = np.linspace(0, len(times) - 1, steps + 1)", "positions = np.linspace(0, len(times) - 1, steps + 1).round()", "test_samplers.py"),
+    Mutant("one-inner-point-at-the-edge", "time_grids.py", "dtype=torch.float64) if nfe > 2", "dtype=torch.float64) if nfe > 1", "test_time_grids.py"),
     Mutant("estimate-over-the-users-moments", "resuming.py", "moments | recipe.target", "recipe.target | moments", "test_resuming.py"),
     Mutant("crop-out-never-at-the-far-edge", "degradations/inpaint.py", "int(shift * (side - length + 1))", "int(shift * (side - length))", "test_degradations_inpaint.py"),
     Mutant("folder-mask-threshold", "degradations/masks.py", "to_mask(mask_of(from_pil(image))[0])[0].numpy()", "(mask_of(from_pil(image))[0][..., 0] > 128)", "test_degradations_inpaint.py"),

@@ -31,6 +31,16 @@ def test_spacing():
     assert uniform_lambda(process, 10)[-2].item() == pytest.approx(EDGE / 10)
 
 
+@pytest.mark.parametrize("process", [BrownianBridge(0.5), I2SB(), VPBridge(), OTODE()])
+def test_the_one_inner_point_of_two_calls_lies_half_way(process):
+    """Half-way between the edges in lambda, or for 'karras' in exp(-lambda / 7); not at an edge."""
+    # kills: one-inner-point-at-the-edge
+    edges = log_snr(process, torch.tensor([1 - EDGE / 2, EDGE / 2], dtype=torch.float64))
+    for grid, told in ((uniform_lambda, lambda x: x), (karras, lambda x: torch.exp(-x / 7))):
+        inner = log_snr(process, grid(process, 2)[1])
+        assert told(inner).item() == pytest.approx(told(edges).mean().item(), rel=1e-9)
+
+
 def test_log_snr_of_a_brownian_bridge():
     t = torch.tensor([0.2, 0.5, 0.8], dtype=torch.float64)
     assert torch.allclose(
