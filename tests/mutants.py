@@ -393,7 +393,7 @@ MUTANTS = [
     Mutant("mask-of-another-window", "data/transforms.py", "self._cut(pixels, top, left, mirrored) for name", "self._cut(pixels, top, left * (name != \"mask\"), mirrored) for name", "test_data.py"),
     Mutant("hold-out-leaks-under-an-alias", "data/splits.py", "training = split in SPLITS[\"train\"]", "training = split == \"train\"", "test_data.py"),
     Mutant("holdout-cuts-lists-of-their-own", "data/lists.py", "holdout if shared else 0.0", "holdout", "test_lists.py"),
-    Mutant("16-bit-mask-by-half-of-8-bits", "images.py", "half = np.iinfo(pixels.dtype).max / 2", "half = 255 / 2", "test_images.py"),
+    Mutant("16-bit-mask-by-half-of-8-bits", "images.py", "return float(np.iinfo(dtype).max / 2) if", "return 255 / 2 if", "test_images.py"),
     Mutant("mask-threshold-moved", "images.py", "(pixels > half)", "(pixels >= half)", "test_images.py"),
     Mutant("step-schedule-off-by-one", "settings.py", "(step // self.lr_step)", "((step + 1) // self.lr_step)", "test_recipe.py"),
     Mutant("later-module-forgives-the-bad-one", "train_state.py", "self._bad = torch.maximum(self._bad, (~norm.detach().isfinite()).to(self._bad.dtype))", "self._bad = (~norm.detach().isfinite()).to(self._bad.dtype)", "test_skipping.py"),
