@@ -1,14 +1,13 @@
 """What can be named, and what each name means: recipes, dataset cards and the members of every registry."""
 
-import inspect
-from typing import Any
-
 from i2i_bridge.data.cards import card_names, load_card
 from i2i_bridge.errors import UserError
+from i2i_bridge.members import Option
 from i2i_bridge.methods.presets import method_preset, preset_names, preset_summary
 from i2i_bridge.protocols import load_protocol, protocol_file, protocol_names
 from i2i_bridge.recipe import load_recipe, recipe_file, recipe_names
-from i2i_bridge.registry import KINDS, did_you_mean
+from i2i_bridge.registry import KINDS, Registry, did_you_mean
+from i2i_bridge.toml_file import read_toml
 
 
 def listing(what: str) -> list[tuple[str, str]]:
@@ -18,7 +17,8 @@ def listing(what: str) -> list[tuple[str, str]]:
         UserError: There is no such kind.
     """
     if what == "recipes":
-        return [(name, load_recipe(name).summary) for name in recipe_names()]
+        # Not loaded whole: building its parts would import torch, and the tests load every shipped recipe.
+        return [(name, str(read_toml(recipe_file(name)).get("summary", ""))) for name in recipe_names()]
     if what == "datasets":
         return [(name, _card_line(name)) for name in card_names()]
     if what == "protocols":
@@ -26,7 +26,7 @@ def listing(what: str) -> list[tuple[str, str]]:
     if what == "methods":
         return [(name, preset_summary(name)) for name in preset_names()]
     if what in KINDS:
-        return [(name, _documentation(KINDS[what].get(name)).split("\n")[0]) for name in KINDS[what].names()]
+        return [(name, _documentation(KINDS[what], name).split("\n")[0]) for name in KINDS[what].names()]
     raise UserError(f"'{what}' cannot be listed{did_you_mean(what, ['recipes', 'datasets', 'protocols', *KINDS])}")
 
 
@@ -73,26 +73,22 @@ def _shipped_recipe(name: str) -> str:
 
 
 def _part(kind: str, name: str) -> str:
-    lines = [f"{kind}: {name}", "", _documentation(KINDS[kind].get(name))]
-    for key, parameter in KINDS[kind].options(name).items():
-        if not _is_plumbing(kind, key, parameter):
-            default = "" if parameter.default is parameter.empty else f" = {parameter.default!r}"
-            lines.append(f"  {key}: {_type_name(parameter.annotation)}{default}")
+    lines = [f"{kind}: {name}", "", _documentation(KINDS[kind], name)]
+    for option in KINDS[kind].option_texts(name):
+        if not _is_plumbing(kind, option):
+            default = "" if option.default is None else f" = {option.default}"
+            lines.append(f"  {option.name}: {option.type}{default}")
     return "\n".join(lines) + "\n"
 
 
-def _documentation(member: Any) -> str:
-    return inspect.getdoc(member) or "(no description)"
+def _documentation(members: Registry, name: str) -> str:
+    return members.documentation(name) or "(no description)"
 
 
-def _is_plumbing(kind: str, key: str, parameter: Any) -> bool:
+def _is_plumbing(kind: str, option: Option) -> bool:
     """Arguments that the library fills in, not the recipe."""
     if kind == "samplers":
-        return parameter.kind is not parameter.KEYWORD_ONLY or key == "start"
+        return not option.keyword_only or option.name == "start"
     if kind == "methods":
-        return key in ("recipe", "network")
-    return kind == "grids" or key == "split" or (kind == "discriminators" and key == "in_channels")
-
-
-def _type_name(annotation: Any) -> str:
-    return annotation.__name__ if isinstance(annotation, type) else str(annotation).replace("typing.", "")
+        return option.name in ("recipe", "network")
+    return kind == "grids" or option.name == "split" or (kind == "discriminators" and option.name == "in_channels")

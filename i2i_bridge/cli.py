@@ -27,6 +27,7 @@ from i2i_bridge.cli_options import (
 from i2i_bridge.errors import UserError
 from i2i_bridge.files import write_whole
 from i2i_bridge.jobs import evaluate_run, report_run, train_run
+from i2i_bridge.shipped import recipe_of_run
 
 app = typer.Typer(
     name="i2i-bridge",
@@ -133,6 +134,7 @@ def report(
     device: Device = None,
 ) -> None:
     """Write report/index.html of an evaluated run: pictures, trajectory, curves, table."""
+    recipe_of_run(run)  # a wrong folder is refused before torch is imported
     load_plugins(plugin)
     report_run(run, root=root, device=device)
 
@@ -208,6 +210,7 @@ def restore(
     device: Device = None,
 ) -> None:
     """Restore an image or a folder of images, of any size, with a trained run."""
+    recipe_of_run(run)  # a wrong folder is refused before torch is imported
     load_plugins(plugin)
     from i2i_bridge.restoring import restore_files
     from i2i_bridge.run import load_run

@@ -8,6 +8,7 @@ import typer
 from i2i_bridge.cli_options import Device, Plugins, SampleSettings, load_plugins
 from i2i_bridge.errors import UserError
 from i2i_bridge.jobs import evaluate_images, evaluate_run
+from i2i_bridge.shipped import recipe_of_run
 from i2i_bridge.weights import use_folder
 
 
@@ -73,6 +74,7 @@ def evaluate(
                 )
             if given is None and setting:
                 raise UserError(f"--set {setting[0]} needs {option}: the run's own evaluation stays as it is")
+        recipe_of_run(Path(what))  # a wrong folder is refused before torch is imported
         evaluate_run(
             Path(what),
             nfe=nfe,

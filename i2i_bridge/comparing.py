@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from i2i_bridge.errors import UserError
 from i2i_bridge.pooling import pool, same_but_seed
 from i2i_bridge.results import INPUT, Evaluation, Row, evaluation_folder, read_evaluation
-from i2i_bridge.run import RECIPE_FILE
+from i2i_bridge.shipped import RECIPE_FILE
 from i2i_bridge.tabulating import Table, build_table
 
 if TYPE_CHECKING:  # pydantic

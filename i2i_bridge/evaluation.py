@@ -15,7 +15,8 @@ from i2i_bridge.results import Evaluation as Evaluation
 from i2i_bridge.results import Row as Row
 from i2i_bridge.results import evaluation_folder
 from i2i_bridge.results import read_evaluation as read_evaluation
-from i2i_bridge.run import RECIPE_FILE, Run, load_run
+from i2i_bridge.run import Run, load_run
+from i2i_bridge.shipped import RECIPE_FILE
 from i2i_bridge.subjects import FolderSubject, RunSubject, match_images
 
 RESERVED = ("input", "bicubic", "clean", "mask")

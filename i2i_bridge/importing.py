@@ -13,7 +13,8 @@ from i2i_bridge.foreign import read_pt
 from i2i_bridge.networks.pix2pix import Pix2pixUNet, from_official
 from i2i_bridge.processes import I2SB
 from i2i_bridge.recipe import Recipe
-from i2i_bridge.run import RECIPE_FILE, load_weights
+from i2i_bridge.run import load_weights
+from i2i_bridge.shipped import RECIPE_FILE
 from i2i_bridge.toml_file import toml_value
 
 PREFIX = "diffusion_model."

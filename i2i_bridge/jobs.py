@@ -138,7 +138,7 @@ def evaluate_images(
     from i2i_bridge.measuring import measure
     from i2i_bridge.protocols import read_list
     from i2i_bridge.recipe import load_recipe
-    from i2i_bridge.run import RECIPE_FILE
+    from i2i_bridge.shipped import RECIPE_FILE
 
     own = Path(what) / RECIPE_FILE
     recipe = load_recipe(own if own.is_file() else what)
@@ -228,7 +228,8 @@ def compare_runs(
     from i2i_bridge.protocols import load_protocol
     from i2i_bridge.publishing import check_out
     from i2i_bridge.recipe import load_recipe
-    from i2i_bridge.run import RECIPE_FILE, Run, load_run
+    from i2i_bridge.run import Run, load_run
+    from i2i_bridge.shipped import RECIPE_FILE
 
     check_out(out, single_file)
     for folder in folders:
@@ -266,7 +267,8 @@ def _complete(
     from i2i_bridge.protocols import load_protocol
     from i2i_bridge.recipe import load_recipe
     from i2i_bridge.results import evaluation_folder, read_evaluation
-    from i2i_bridge.run import RECIPE_FILE, load_run
+    from i2i_bridge.run import load_run
+    from i2i_bridge.shipped import RECIPE_FILE
 
     if not (folder / RECIPE_FILE).is_file():
         return

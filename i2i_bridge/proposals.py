@@ -8,7 +8,7 @@ from torch import Tensor
 
 from i2i_bridge.processes import Process, expand
 from i2i_bridge.randomness import Generator, rand, randn_like
-from i2i_bridge.registry import PROPOSALS
+from i2i_bridge.registry import register_proposal
 
 
 class Proposal(Protocol):
@@ -23,7 +23,7 @@ class Proposal(Protocol):
         ...
 
 
-@PROPOSALS.register("posterior")
+@register_proposal("posterior")
 @dataclass(frozen=True)
 class PosteriorProposal:
     """X_t ~ q(X_t | X_0, X_1), the bridge's own marginal (Algorithm 1, Eq. 11)."""
@@ -36,7 +36,7 @@ class PosteriorProposal:
         return process.marginal(x_0, x_1, t).sample(generator)
 
 
-@PROPOSALS.register("mixture")
+@register_proposal("mixture")
 @dataclass(frozen=True)
 class MixtureProposal:
     """A share of the samples from the forward SDE, the rest from q(X_t | X_0, X_1) (the ablation of Figure 10).

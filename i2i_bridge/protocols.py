@@ -11,9 +11,8 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import numpy as np
 from pydantic import Field, ValidationError, model_validator
 
 from i2i_bridge import registry
@@ -21,6 +20,9 @@ from i2i_bridge.errors import UserError
 from i2i_bridge.registry import did_you_mean
 from i2i_bridge.settings import DataSettings, EvaluateSettings, Part, Positive, Settings
 from i2i_bridge.toml_file import read_toml
+
+if TYPE_CHECKING:
+    import numpy as np
 
 FOLDER = Path(__file__).parent / "metrics" / "protocols"
 
@@ -158,7 +160,7 @@ def load_protocol(name: str | Path) -> Protocol:
         raise UserError(f"{path}: name = '{protocol.name}' is a shipped protocol's; give yours a name of its own")
     for metric in protocol.metrics or ():
         try:
-            registry.METRICS.get(metric)
+            registry.METRICS.require(metric)
         except UserError as error:
             raise UserError(f"{path}: metrics: {error}") from error
     return protocol
@@ -266,7 +268,7 @@ def read_list(file: Path) -> list[str]:
     return names
 
 
-def chosen(keys: Sequence[str], names: Sequence[str]) -> np.ndarray:
+def chosen(keys: Sequence[str], names: Sequence[str]) -> "np.ndarray":
     """Positions among the items' keys of the images that a list names, in the list's order.
 
     A name means the item whose key is the same, else ends in the same file name, with or without its suffix.
@@ -274,6 +276,8 @@ def chosen(keys: Sequence[str], names: Sequence[str]) -> np.ndarray:
     Raises:
         UserError: Some name means no item, or more than one.
     """
+    import numpy as np
+
     places: dict[str, list[int]] = {}
     for position, key in enumerate(keys):
         path = PurePosixPath(key.replace("\\", "/"))

@@ -9,26 +9,25 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import torch
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from i2i_bridge import registry
-from i2i_bridge.degradations.base import Degradation
 from i2i_bridge.errors import UserError
-from i2i_bridge.guidances.availability import check_known
-from i2i_bridge.guidances.base import Guidance
-from i2i_bridge.processes import Process
-from i2i_bridge.proposals import Proposal
 from i2i_bridge.protocols import load_protocol
-from i2i_bridge.randomness import generator
 from i2i_bridge.registry import did_you_mean, nearest
 from i2i_bridge.settings import DataSettings, EvaluateSettings, Part, Reference, SampleSettings, Settings, TrainSettings
 from i2i_bridge.shipped import shipped_folder
-from i2i_bridge.targets import Target
 from i2i_bridge.toml_file import override_parts, read_toml, toml_value
 
-if TYPE_CHECKING:  # albumentations takes seconds to import
+if TYPE_CHECKING:  # torch takes a second to import, albumentations more: a refusal needs neither
+    import torch
+
     from i2i_bridge.data.loading import PairDataset
+    from i2i_bridge.degradations.base import Degradation
+    from i2i_bridge.guidances.base import Guidance
+    from i2i_bridge.processes import Process
+    from i2i_bridge.proposals import Proposal
+    from i2i_bridge.targets import Target
 
 
 Preset = Callable[[dict[str, Any], frozenset[str]], dict[str, Any]]
@@ -58,6 +57,7 @@ class Recipe(Settings):
     @model_validator(mode="after")
     def _parts_fit(self) -> "Recipe":
         # Built here once, so that a wrong name, key or combination is refused before any work starts.
+        self._check_names()
         process, target = self.build_process(), self.build_target()
         try:
             target.check(process)
@@ -71,8 +71,6 @@ class Recipe(Settings):
         except ValueError as error:
             raise UserError(str(error)) from error
         self._check_guidance(process)
-        for metric in self.evaluate.metrics:
-            registry.METRICS.get(metric)
         if not self.evaluate.protocol.endswith(".toml"):  # a file is read when it is used: it may lie elsewhere by then
             load_protocol(self.evaluate.protocol)
         if self.degradation is not None:
@@ -86,39 +84,60 @@ class Recipe(Settings):
             raise UserError("data.own_condition is set, but network.condition_channels is 0: nothing would see it")
         return self
 
-    def build_process(self) -> Process:
+    def _check_names(self) -> None:
+        """Refuse unknown parts, and unknown keys of them, before torch is imported to build what is known."""
+        tables = (
+            (registry.PROCESSES, self.process),
+            (registry.TARGETS, self.target),
+            (registry.PROPOSALS, self.proposal),
+            (registry.NETWORKS, self.network),
+            (registry.DEGRADATIONS, self.degradation or {}),
+            (registry.GUIDANCES, self.sample.guidance or {}),
+        )
+        for members, table in tables:
+            members.check_keys(table)
+        registry.TIME_GRIDS.require(self.sample.grid)
+        for members, table in ((registry.METHODS, self.method), (registry.SAMPLERS, self.sample.sampler)):
+            if isinstance(table.get("name"), str):
+                members.require(table["name"])
+        for metric in self.evaluate.metrics:
+            registry.METRICS.require(metric)
+
+    def build_process(self) -> "Process":
         """The bridge of `[process]`."""
         process: Process = registry.PROCESSES.build(self.process)
         return process
 
-    def build_target(self) -> Target:
+    def build_target(self) -> "Target":
         """The target of `[target]`."""
         target: Target = registry.TARGETS.build(self.target)
         return target
 
-    def build_proposal(self) -> Proposal:
+    def build_proposal(self) -> "Proposal":
         """The sampling proposal of `[proposal]`."""
         proposal: Proposal = registry.PROPOSALS.build(self.proposal)
         return proposal
 
-    def build_degradation(self) -> Degradation | None:
+    def build_degradation(self) -> "Degradation | None":
         """The operator of `[degradation]`, or None where the data come as pairs."""
         if self.degradation is None:
             return None
         degradation: Degradation = registry.DEGRADATIONS.build(self.degradation)
         return degradation
 
-    def build_guidance(self) -> Guidance | None:
+    def build_guidance(self) -> "Guidance | None":
         """The guidance of `[sample]`, or None."""
         if self.sample.guidance is None:
             return None
         guidance: Guidance = registry.GUIDANCES.build(self.sample.guidance)
         return guidance
 
-    def _check_guidance(self, process: Process) -> None:
+    def _check_guidance(self, process: "Process") -> None:
         guidance = self.build_guidance()
         if guidance is None or self.sample.guidance is None:
             return
+        from i2i_bridge.guidances.availability import check_known
+
         check_known(str(self.sample.guidance["name"]), self.build_degradation())
         try:
             guidance.check(process)
@@ -183,7 +202,7 @@ class Recipe(Settings):
         """Channels of what the network sees beside X_t: X_1 or another image; 0 for nothing."""
         return int(self.network.get("condition_channels", 0))
 
-    def build_network(self) -> torch.nn.Module:
+    def build_network(self) -> "torch.nn.Module":
         """The network of `[network]`, freshly initialised; its channels default to the data's."""
         network: torch.nn.Module = registry.NETWORKS.build(self._network_table())
         return network
@@ -204,8 +223,12 @@ class Recipe(Settings):
         _, options = registry.SAMPLERS.check(self.sample.sampler, **plumbing)
         return options
 
-    def _try_sampler(self, process: Process) -> None:
+    def _try_sampler(self, process: "Process") -> None:
         """Two steps over one black pixel: wrong options, or a process that does not fit, show before training."""
+        import torch
+
+        from i2i_bridge.randomness import generator
+
         sampler = registry.SAMPLERS.get(str(self.sample.sampler.get("name")))
         times = registry.TIME_GRIDS.get(self.sample.grid)(process, 2)
         pixel, draws = torch.zeros(1, 1, 1, 1), generator(0, "recipe")

@@ -1,8 +1,8 @@
 """Names for things: a recipe says `name = "jpeg"` and this is where the name is looked up.
 
-Each kind of part has one registry. Built-in members register when their home module is imported, which
-happens at the first look-up, so `import i2i_bridge` stays light. A user's own part comes in through the same
-decorator, from a file named with `--plugin mine.py` or an ordinary Python import; never from a recipe.
+Each kind of part has one registry. It knows its built-in members from their source text (`members`) and imports the
+module of one when that one is asked for, so that lists and refusals need no torch. A user's own part comes in through
+the same decorator, from a file named with `--plugin mine.py` or an ordinary Python import; never from a recipe.
 """
 
 import difflib
@@ -13,10 +13,12 @@ import json
 import pkgutil
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from i2i_bridge.errors import UserError
+from i2i_bridge.members import Option, SourceMember, members_of
 
 T = TypeVar("T", bound=Callable[..., Any])
 
@@ -39,11 +41,16 @@ class Registry:
     Args:
         kind: What the members are, in words, for error messages.
         homes: Modules or packages whose import registers the built-in members.
+        decorator: The name of the function that registers them there. Empty: they are not known before the import.
     """
 
-    def __init__(self, kind: str, *homes: str) -> None:
+    _has_user_members: ClassVar[bool] = False
+    """Whether any registry holds a member from outside the package, which may have brought others with it."""
+
+    def __init__(self, kind: str, *homes: str, decorator: str = "") -> None:
         self.kind = kind
         self._homes = homes
+        self._decorator = decorator
         self._members: dict[str, Callable[..., Any]] = {}
         self._followers: list[Callable[[str, Callable[..., Any]], None]] = []
         self._loaded = False
@@ -56,9 +63,10 @@ class Registry:
         """
 
         def enter(member: T) -> T:
-            # A user's member may not shadow a built-in one, so the built-in ones must be here first.
+            # A user's member may not shadow a built-in one, so the built-in one must be here first.
             if not member.__module__.startswith("i2i_bridge."):
-                self._load()
+                Registry._has_user_members = True
+                self._import(name)
             there = self._members.get(name)
             if there is not None and (there.__module__, there.__qualname__) != (
                 member.__module__,
@@ -84,20 +92,56 @@ class Registry:
 
     def names(self) -> list[str]:
         """All names, sorted."""
-        self._load()
-        return sorted(self._members)
+        if self._has_user_members or not self._decorator:
+            self._load()
+        return sorted({*self._members, *self._source})
+
+    def require(self, name: str) -> None:
+        """Refuse a name that no member has; a built-in member is not imported for that.
+
+        Raises:
+            UserError: No member has the name; the message names the nearest one.
+        """
+        if name not in self._members and name not in self._source and name not in (known := self.names()):
+            hint = did_you_mean(name, known)
+            raise UserError(f"unknown {self.kind} '{name}'{hint} (if it is your own, load it: --plugin FILE.py)")
 
     def get(self, name: str) -> Callable[..., Any]:
         """The member of that name.
 
         Raises:
-            UserError: No member has the name; the message names the nearest one.
+            UserError: As `require`.
         """
-        self._load()
-        if name not in self._members:
-            hint = did_you_mean(name, self._members)
-            raise UserError(f"unknown {self.kind} '{name}'{hint} (if it is your own, load it: --plugin FILE.py)")
+        self.require(name)
+        self._import(name)
         return self._members[name]
+
+    def documentation(self, name: str) -> str:
+        """The docstring of a member, without indentation; empty where the member has none of its own.
+
+        Raises:
+            UserError: As `require`.
+        """
+        self.require(name)
+        member = self._members.get(name)
+        if member is None:
+            return self._source[name].documentation
+        # Not inspect.getdoc, which goes on to a base class: of a network, torch's own text about nn.Module.
+        text = inspect.cleandoc(member.__doc__ or "")
+        generated = inspect.isclass(member) and text.startswith(
+            f"{member.__name__}("
+        )  # a dataclass writes its signature
+        return "" if generated else text
+
+    def option_texts(self, name: str) -> list[Option]:
+        """The options of a member as text; a built-in member is imported only where its source is not plain enough.
+
+        Raises:
+            UserError: As `require`.
+        """
+        self.require(name)
+        found = None if name in self._members else self._source[name].options()
+        return found if found is not None else [_option(key, p) for key, p in self.options(name).items()]
 
     def options(self, name: str) -> dict[str, inspect.Parameter]:
         """The options of a member: the parameters of its constructor, by name."""
@@ -124,6 +168,17 @@ class Registry:
         parameters = {key: p for key, p in self.options(name).items() if key not in given}
         return member, _validated(f"{self.kind} '{name}'", parameters, options, member)
 
+    def check_keys(self, settings: Mapping[str, Any]) -> None:
+        """Refuse a table whose name or keys no member has; values are not looked at, and built-in members not imported.
+
+        Raises:
+            UserError: Unknown name, or unknown key, with the nearest; a table without a name is left to `check`.
+        """
+        name = settings.get("name")
+        if isinstance(name, str):
+            known = [option.name for option in self.option_texts(name)]
+            _refuse_unknown(f"{self.kind} '{name}'", [key for key in settings if key != "name"], known)
+
     def build(self, settings: Mapping[str, Any], **given: Any) -> Any:
         """Construct the member that a table means; see `check`.
 
@@ -136,6 +191,17 @@ class Registry:
         except ValueError as error:
             raise UserError(f"{self.kind} '{settings['name']}': {error}") from error
 
+    @cached_property
+    def _source(self) -> dict[str, SourceMember]:
+        """The built-in members by name, as their source tells."""
+        homes = self._homes if self._decorator else ()
+        return {name: member for home in homes for name, member in members_of(home, self._decorator).items()}
+
+    def _import(self, name: str) -> None:
+        """Import the module of a built-in member."""
+        if name not in self._members and name in self._source:
+            importlib.import_module(self._source[name].module)
+
     def _load(self) -> None:
         if self._loaded:
             return
@@ -147,6 +213,22 @@ class Registry:
                 importlib.import_module(f"{home}.{found.name}")
 
 
+def _option(key: str, parameter: inspect.Parameter) -> Option:
+    annotation = parameter.annotation
+    text = annotation.__name__ if isinstance(annotation, type) else str(annotation)
+    for prefix in ("typing.", "pathlib."):
+        text = text.replace(prefix, "")
+    default = None if parameter.default is parameter.empty else repr(parameter.default)
+    return Option(key, text, default, parameter.kind is parameter.KEYWORD_ONLY)
+
+
+def _refuse_unknown(where: str, keys: Iterable[str], known: Iterable[str]) -> None:
+    known = list(known)
+    unknown = sorted(set(keys) - set(known))
+    if unknown:
+        raise UserError(f"{where}: unknown key '{unknown[0]}'{did_you_mean(unknown[0], known)}")
+
+
 def _validated(
     where: str,
     parameters: Mapping[str, inspect.Parameter],
@@ -155,9 +237,7 @@ def _validated(
 ) -> dict[str, Any]:
     import pydantic
 
-    unknown = sorted(set(options) - set(parameters))
-    if unknown:
-        raise UserError(f"{where}: unknown key '{unknown[0]}'{did_you_mean(unknown[0], parameters)}")
+    _refuse_unknown(where, options, parameters)
     annotations = inspect.get_annotations(member.__init__ if inspect.isclass(member) else member, eval_str=True)
     fields: dict[str, Any] = {
         key: (annotations.get(key, Any), ... if p.default is inspect.Parameter.empty else p.default)
@@ -178,19 +258,19 @@ def _validated(
     return {key: getattr(checked, key) for key in options}
 
 
-PROCESSES = Registry("process", "i2i_bridge.processes", "i2i_bridge.official_grid")
-TARGETS = Registry("target", "i2i_bridge.targets")
-PROPOSALS = Registry("proposal", "i2i_bridge.proposals")
-SAMPLERS = Registry("sampler", "i2i_bridge.samplers")
-TIME_GRIDS = Registry("time grid", "i2i_bridge.time_grids", "i2i_bridge.official_grid")
-DEGRADATIONS = Registry("degradation", "i2i_bridge.degradations")
-GUIDANCES = Registry("guidance", "i2i_bridge.guidances")
-DATASETS = Registry("dataset kind", "i2i_bridge.data")
-NETWORKS = Registry("network", "i2i_bridge.networks")
-DISCRIMINATORS = Registry("discriminator", "i2i_bridge.networks")
-METRICS = Registry("metric", "i2i_bridge.metrics")
-EXTRACTORS = Registry("extractor", "i2i_bridge.metrics.extractors")
-METHODS = Registry("method", "i2i_bridge.methods")
+PROCESSES = Registry("process", "i2i_bridge.processes", "i2i_bridge.official_grid", decorator="register_process")
+TARGETS = Registry("target", "i2i_bridge.targets", decorator="register_target")
+PROPOSALS = Registry("proposal", "i2i_bridge.proposals", decorator="register_proposal")
+SAMPLERS = Registry("sampler", "i2i_bridge.samplers", decorator="register_sampler")
+TIME_GRIDS = Registry("time grid", "i2i_bridge.time_grids", "i2i_bridge.official_grid", decorator="register_time_grid")
+DEGRADATIONS = Registry("degradation", "i2i_bridge.degradations", decorator="register_degradation")
+GUIDANCES = Registry("guidance", "i2i_bridge.guidances", decorator="register_guidance")
+DATASETS = Registry("dataset kind", "i2i_bridge.data", decorator="register_dataset")
+NETWORKS = Registry("network", "i2i_bridge.networks", decorator="register_network")
+DISCRIMINATORS = Registry("discriminator", "i2i_bridge.networks", decorator="register_discriminator")
+METRICS = Registry("metric", "i2i_bridge.metrics", decorator="register_metric")
+EXTRACTORS = Registry("extractor", "i2i_bridge.metrics.extractors", decorator="register_extractor")
+METHODS = Registry("method", "i2i_bridge.methods", decorator="register_method")
 
 KINDS: dict[str, Registry] = {
     "processes": PROCESSES,
@@ -211,6 +291,7 @@ KINDS: dict[str, Registry] = {
 
 register_process = PROCESSES.register
 register_target = TARGETS.register
+register_proposal = PROPOSALS.register
 register_sampler = SAMPLERS.register
 register_time_grid = TIME_GRIDS.register
 register_degradation = DEGRADATIONS.register

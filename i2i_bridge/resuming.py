@@ -6,7 +6,7 @@ from typing import Any
 from i2i_bridge.data.loading import PairDataset
 from i2i_bridge.errors import UserError
 from i2i_bridge.recipe import Recipe, load_recipe
-from i2i_bridge.run import RECIPE_FILE
+from i2i_bridge.shipped import RECIPE_FILE
 from i2i_bridge.targets import estimate_moments
 
 FREE_TO_CHANGE = (

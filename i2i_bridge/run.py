@@ -32,11 +32,11 @@ from i2i_bridge.images import (
 from i2i_bridge.methods.base import Batch, Method
 from i2i_bridge.precision import resolve_precision
 from i2i_bridge.randomness import Generator, generator
+from i2i_bridge.shipped import recipe_of_run
 
 if TYPE_CHECKING:  # pydantic: `import i2i_bridge` stays light
     from i2i_bridge.recipe import Recipe
 
-RECIPE_FILE = "recipe.toml"
 AnyImage = str | Path | Image.Image | np.ndarray
 
 
@@ -271,9 +271,7 @@ def load_run(
             raise UserError(
                 f"'{change}': a trained run takes other settings of [sample] only, such as sample.clip=true"
             )
-    if not (folder / RECIPE_FILE).is_file():
-        raise UserError(f"{folder}: not a run folder (it has no {RECIPE_FILE})")
-    recipe = load_recipe(folder / RECIPE_FILE, changes)
+    recipe = load_recipe(recipe_of_run(folder), changes)
     checkpoint, _ = latest_checkpoint(folder / "checkpoints")
     if checkpoint is None:
         raise UserError(f"{folder}: no checkpoint yet; train it first")

@@ -8,7 +8,7 @@ from i2i_bridge.errors import UserError
 from i2i_bridge.files import IO_ERROR, write_whole
 from i2i_bridge.ranks import Ranks
 from i2i_bridge.recipe import Recipe
-from i2i_bridge.run import RECIPE_FILE
+from i2i_bridge.shipped import RECIPE_FILE
 from i2i_bridge.train_state import TrainState
 
 PATIENCE = 3

@@ -2,7 +2,6 @@
 
 from typing import Annotated, Any, Literal
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Positive = Annotated[int, Field(gt=0)]
@@ -95,6 +94,8 @@ class TrainSettings(Settings):
         if self.schedule == "linear":
             return self.lr * max(1 - done, 0.0)
         if self.schedule == "cosine":
+            import torch  # its cosine, not Python's, which may differ in the last bit: a resumed run is the same
+
             return self.lr * 0.5 * (1 + float(torch.cos(torch.tensor(min(done, 1.0) * torch.pi, dtype=torch.float64))))
         if self.schedule == "step":
             return self.lr * self.lr_gamma ** (step // self.lr_step)

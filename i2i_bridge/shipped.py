@@ -1,6 +1,11 @@
-"""Where the shipped dataset cards and recipes lie: inside an installed wheel, or beside the package in a checkout."""
+"""Where recipes and dataset cards lie: shipped ones inside the wheel or beside the package, a run's in its folder."""
 
 from pathlib import Path
+
+from i2i_bridge.errors import UserError
+
+RECIPE_FILE = "recipe.toml"
+"""The name of the resolved recipe in a run folder."""
 
 
 def shipped_folder(kind: str) -> Path:
@@ -8,3 +13,15 @@ def shipped_folder(kind: str) -> Path:
     package = Path(__file__).parent
     inside = package / "_shipped" / kind
     return inside if inside.is_dir() else package.parent / kind
+
+
+def recipe_of_run(folder: Path) -> Path:
+    """The recipe's file in a run folder.
+
+    Raises:
+        UserError: The folder has none.
+    """
+    file = folder / RECIPE_FILE
+    if not file.is_file():
+        raise UserError(f"{folder}: not a run folder (it has no {RECIPE_FILE})")
+    return file

@@ -36,8 +36,9 @@ from i2i_bridge.randomness import generator
 from i2i_bridge.ranks import Ranks, process_group
 from i2i_bridge.recipe import Recipe
 from i2i_bridge.resuming import essence, resolved
-from i2i_bridge.run import RECIPE_FILE, Run, network_geometry
+from i2i_bridge.run import Run, network_geometry
 from i2i_bridge.saving import Saver
+from i2i_bridge.shipped import RECIPE_FILE
 from i2i_bridge.skipping import Skips
 from i2i_bridge.stepping import training_step
 from i2i_bridge.train_state import TrainState

@@ -10,15 +10,16 @@ import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from i2i_bridge.data.cards import Download
 from i2i_bridge.downloading import Report, download
 from i2i_bridge.errors import UserError
 from i2i_bridge.fetching import alone
-from i2i_bridge.foreign import read_pt
 from i2i_bridge.registry import did_you_mean
+
+if TYPE_CHECKING:  # torch takes a second to import
+    from torch import Tensor
 
 VARIABLE = "I2I_WEIGHTS_DIR"
 
@@ -141,12 +142,14 @@ def missing(name: str, metric: str) -> str | None:
     return None
 
 
-def load(name: str, metric: str) -> tuple[Path, dict[str, Tensor]]:
+def load(name: str, metric: str) -> tuple[Path, dict[str, "Tensor"]]:
     """A file and its tensors by name, on the CPU. It is read like a stranger's; see `foreign`.
 
     Raises:
         UserError: The file is missing, or holds anything else.
     """
+    from i2i_bridge.foreign import read_pt
+
     problem = missing(name, metric)
     if problem:
         raise UserError(problem)

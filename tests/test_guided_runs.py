@@ -11,8 +11,8 @@ from i2i_bridge.degradations.downsample import SuperResolution4x
 from i2i_bridge.errors import UserError
 from i2i_bridge.evaluation import evaluate
 from i2i_bridge.guidances.availability import why_not
-from i2i_bridge.methods.presets import method_preset
-from i2i_bridge.methods.prior import KNOWN_OPERATOR, UNCONDITIONAL, Prior
+from i2i_bridge.methods.presets import KNOWN_OPERATOR, UNCONDITIONAL, method_preset
+from i2i_bridge.methods.prior import Prior
 from i2i_bridge.processes import GaussianPrior
 from i2i_bridge.recipe import load_recipe, parse_recipe
 from i2i_bridge.registry import DEGRADATIONS, GUIDANCES

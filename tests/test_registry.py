@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+import torch
 
+from i2i_bridge.catalogue import description
 from i2i_bridge.errors import UserError
-from i2i_bridge.registry import KINDS, PROCESSES, SAMPLERS, Registry, load_plugin
+from i2i_bridge.registry import KINDS, NETWORKS, PROCESSES, SAMPLERS, Registry, load_plugin, register_network
 
 
 @pytest.fixture
@@ -149,3 +151,61 @@ def test_plugin_files(tmp_path):
     ):
         with pytest.raises(UserError, match=part):
             load_plugin(file)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_source_says_what_the_import_says(kind):
+    # kills: a member that is registered in a way that the source does not show; an option, type or default misread
+    registry = KINDS[kind]
+    told = registry._source
+    for name, source in told.items():
+        member = registry.get(name)
+        assert member.__module__ == source.module
+        assert registry.documentation(name) == source.documentation != ""
+        read = source.options()
+        if read is None:
+            continue
+        live = registry.options(name)
+        assert [option.name for option in read] == list(live)
+        for option, parameter in zip(read, registry.option_texts(name), strict=True):
+            assert (option.default, option.keyword_only) == (parameter.default, parameter.keyword_only)
+            if "torch" not in parameter.type and "Module" not in parameter.type:  # what the library itself gives
+                assert option.type == parameter.type
+    registry._load()
+    built_in = [name for name in registry.names() if registry.get(name).__module__.startswith("i2i_bridge.")]
+    assert built_in == sorted(told)
+
+
+def test_each_member_is_there_by_its_own_module_alone():
+    # kills: a module that works only after another one was imported
+    code = """
+import os, torch
+from i2i_bridge.registry import KINDS
+for kind, registry in KINDS.items():
+    for name in registry.names():
+        if not os.fork():
+            try:
+                registry.get(name)
+            except Exception as error:
+                print(kind, name, error, flush=True)
+            os._exit(0)
+        os.wait()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    assert (done.stdout, done.returncode) == ("", 0), done.stderr
+
+
+def test_a_members_documentation_is_its_own():
+    # kills: the docstring of torch's nn.Module shown for a network that has none; a dataclass's signature as one
+    @register_network("undocumented")
+    class Undocumented(torch.nn.Module):
+        pass
+
+    @register_network("undocumented-fields")
+    @dataclass
+    class Fields:
+        width: int = 3
+
+    assert NETWORKS.documentation("undocumented") == NETWORKS.documentation("undocumented-fields") == ""
+    assert description("undocumented").splitlines()[:3] == ["networks: undocumented", "", "(no description)"]
+    assert "  width: int = 3" in description("undocumented-fields")

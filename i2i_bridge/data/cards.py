@@ -2,16 +2,18 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from i2i_bridge import registry
 from i2i_bridge.data import card_store
-from i2i_bridge.data.pairs import PairSource
 from i2i_bridge.errors import UserError
 from i2i_bridge.shipped import shipped_folder
 from i2i_bridge.toml_file import read_toml
+
+if TYPE_CHECKING:  # torch takes a second to import
+    from i2i_bridge.data.pairs import PairSource
 
 
 class Table(BaseModel):
@@ -154,7 +156,7 @@ def is_card(file: Path) -> bool:
         return False
 
 
-def open_source(table: Mapping[str, Any], split: str) -> PairSource:
+def open_source(table: Mapping[str, Any], split: str) -> "PairSource":
     """The dataset kind that a table describes, at a split.
 
     Raises:

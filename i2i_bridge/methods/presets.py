@@ -4,15 +4,12 @@ A preset takes a recipe's table and gives it another [method], [process], [targe
 method needs one. [data], [degradation] and [evaluate] are never touched, so what is compared is the method alone.
 """
 
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from i2i_bridge import registry
 from i2i_bridge.errors import UserError
-from i2i_bridge.methods.prior import KNOWN_OPERATOR
-from i2i_bridge.networks.pix2pix import receptive_field
 from i2i_bridge.recipe import Preset
 from i2i_bridge.registry import did_you_mean
 
@@ -21,6 +18,26 @@ Change = Callable[[Table, frozenset[str]], Table]
 
 BATCH = 4
 """Largest batch of the Pix2pix preset; the paper trains with 1, 4 or 10."""
+
+UNCONDITIONAL: Table = {
+    "method": {"name": "unconditional-prior"},
+    "process": {"name": "gaussian-prior"},
+    "target": {"name": "eps"},
+    "proposal": {"name": "posterior"},
+    "network": {"condition_channels": 0},
+    # x_0_hat of a noise-predicting network is (X_t - c eps) / b: at t = 1 its error counts 150-fold.
+    "sample": {"clip": True},
+}
+"""What makes any recipe an unconditional prior of its clean images; [network] is merged, the other tables replace."""
+
+KNOWN_OPERATOR: dict[str, Table] = {
+    "unconditional-prior": UNCONDITIONAL,
+    **{
+        name: UNCONDITIONAL | {"sample": {"clip": True, "guidance": {"name": name}}}
+        for name in ("ddnm", "dps", "pigdm")
+    },
+}
+"""The tables of `--method`: one prior serves all three, since the guidance acts in sampling only."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +55,7 @@ def preset_summary(name: str) -> str:
     """One line about it."""
     if name in _PRESETS:
         return _PRESETS[name].summary
-    return (inspect.getdoc(registry.METHODS.get(name)) or "(no description)").split("\n")[0]
+    return (registry.METHODS.documentation(name) or "(no description)").split("\n")[0]
 
 
 def method_preset(name: str) -> Preset:
@@ -130,6 +147,8 @@ def _regression(table: Table, given: frozenset[str]) -> Table:
 
 def _pix2pix(table: Table, given: frozenset[str]) -> Table:
     """The paper's settings (appendix 6.2), sized to the recipe's images; as many images are seen as by the recipe."""
+    from i2i_bridge.networks.pix2pix import receptive_field
+
     data, train, there = (_inner(table, key) for key in ("data", "train", "network"))
     size = data.get("size", 256)
     sides = size if isinstance(size, list | tuple) else [size]

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -38,24 +37,3 @@ def prior_from_recipe(recipe: Recipe, network: nn.Module) -> Prior:
     if bridge.condition:
         raise UserError("method 'unconditional-prior' never sees X_1: set network.condition_channels = 0")
     return Prior(**{name: getattr(bridge, name) for name in bridge.__dataclass_fields__})
-
-
-UNCONDITIONAL: dict[str, Any] = {
-    "method": {"name": "unconditional-prior"},
-    "process": {"name": "gaussian-prior"},
-    "target": {"name": "eps"},
-    "proposal": {"name": "posterior"},
-    "network": {"condition_channels": 0},
-    # x_0_hat of a noise-predicting network is (X_t - c eps) / b: at t = 1 its error counts 150-fold.
-    "sample": {"clip": True},
-}
-"""What makes any recipe an unconditional prior of its clean images; [network] is merged, the other tables replace."""
-
-KNOWN_OPERATOR: dict[str, dict[str, Any]] = {
-    "unconditional-prior": UNCONDITIONAL,
-    **{
-        name: UNCONDITIONAL | {"sample": {"clip": True, "guidance": {"name": name}}}
-        for name in ("ddnm", "dps", "pigdm")
-    },
-}
-"""The tables of `--method`: one prior serves all three, since the guidance acts in sampling only."""

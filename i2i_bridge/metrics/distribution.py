@@ -15,8 +15,8 @@ ENOUGH = 2048
 """Images below which a Fréchet distance is mostly the bias of its sample size."""
 BLOCK = 1000
 """Images of a block of KID, as in the paper's subsets."""
-INCEPTION = ("inception", "inception-legacy-pytorch")
-"""Extractors whose distances have the names FID and KID."""
+WRITTEN_OUT = ("inception", "inception-legacy-pytorch", "resnet50")
+"""Extractors whose distances are classes of this file, under names of their own: FID and KID, of Inception's."""
 
 
 class FrechetDistance(SetMetric):
@@ -150,9 +150,25 @@ class KIDLegacyPytorch(KernelDistance):
     extractor = "inception-legacy-pytorch"
 
 
+@register_metric("fd-resnet50")
+class FDResNet50(FrechetDistance):
+    """Fréchet distance of the features of the extractor 'resnet50'."""
+
+    label = "FD-resnet50"
+    extractor = "resnet50"
+
+
+@register_metric("kid-resnet50")
+class KIDResNet50(KernelDistance):
+    """Kernel distance, times 1000, of the features of the extractor 'resnet50'."""
+
+    label = "KID-resnet50 x1e3"
+    extractor = "resnet50"
+
+
 def _distances_of(name: str, extractor: Any) -> None:
     """Registers `fd-NAME` and `kid-NAME` for an extractor: never under the names FID and KID."""
-    if name in INCEPTION:
+    if name in WRITTEN_OUT:
         return
     kinds: tuple[tuple[str, str, type[SetMetric], str], ...] = (
         ("fd", "FD-{}", FrechetDistance, "Fréchet distance"),

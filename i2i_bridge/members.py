@@ -1,0 +1,154 @@
+"""What the source of the package says of its registered members, read as text: nothing is imported.
+
+A list of names with one line each needs no torch, whose import alone takes a second.
+"""
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+PACKAGE = Path(__file__).parent
+Definition = ast.ClassDef | ast.FunctionDef
+
+
+@dataclass(frozen=True)
+class Option:
+    """A parameter of a member's constructor, as text."""
+
+    name: str
+    type: str
+    default: str | None
+    """As Python writes it; None where the option must be given."""
+    keyword_only: bool = False
+
+
+@dataclass(frozen=True)
+class SourceMember:
+    """A registered class or function, as it stands in its file."""
+
+    module: str
+    definition: Definition
+
+    @property
+    def documentation(self) -> str:
+        """Its docstring without the indentation; empty where there is none."""
+        return ast.get_docstring(self.definition) or ""
+
+    def options(self) -> list[Option] | None:
+        """The parameters of the constructor; None where they show only when the code runs."""
+        try:
+            return list(_options(self.module, self.definition))
+        except _NotPlainError:
+            return None
+
+
+class _NotPlainError(Exception):
+    """An annotation or default that is not plain enough to be read as text."""
+
+
+def members_of(home: str, decorator: str) -> dict[str, SourceMember]:
+    """The members that a module of this package, or each module of a package, registers by `@decorator("NAME")`."""
+    return {
+        name: SourceMember(module, node)
+        for module in _modules(home)
+        for node in _tree(module).body
+        if isinstance(node, Definition)
+        for name in _names(node, decorator)
+    }
+
+
+def _modules(home: str) -> list[str]:
+    folder = PACKAGE.joinpath(*home.split(".")[1:])
+    if folder.is_dir():
+        return [f"{home}.{file.stem}" for file in sorted(folder.glob("*.py")) if file.stem != "__init__"]
+    return [home]
+
+
+@cache
+def _tree(module: str) -> ast.Module:
+    file = PACKAGE.joinpath(*module.split(".")[1:]).with_suffix(".py")
+    return ast.parse(file.read_text(encoding="utf-8"))
+
+
+def _names(node: Definition, decorator: str) -> Iterator[str]:
+    for call in node.decorator_list:
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == decorator:
+            yield str(ast.literal_eval(call.args[0]))
+
+
+def _options(module: str, node: Definition) -> Iterator[Option]:
+    if isinstance(node, ast.FunctionDef):
+        yield from _parameters(module, node)
+        return
+    own = next((part for part in node.body if isinstance(part, ast.FunctionDef) and part.name == "__init__"), None)
+    if own is not None:
+        yield from list(_parameters(module, own))[1:]
+        return
+    fields: dict[str, Option] = {}
+    for base in node.bases:
+        found = _defined(module, base.id) if isinstance(base, ast.Name) else None
+        if found is not None and isinstance(found[1], ast.ClassDef):
+            fields |= {option.name: option for option in _options(found[0], found[1])}
+    if any("dataclass" in ast.unparse(decorator) for decorator in node.decorator_list):
+        fields |= {option.name: option for option in _fields(module, node)}
+    yield from fields.values()
+
+
+def _fields(module: str, node: ast.ClassDef) -> Iterator[Option]:
+    for part in node.body:
+        if not isinstance(part, ast.AnnAssign) or not isinstance(part.target, ast.Name):
+            continue
+        if not ast.unparse(part.annotation).startswith("ClassVar"):
+            yield Option(part.target.id, _type(module, part.annotation), _default(module, part.value))
+
+
+def _parameters(module: str, function: ast.FunctionDef) -> Iterator[Option]:
+    found = function.args
+    if found.vararg or found.kwarg:
+        raise _NotPlainError
+    places = [*found.posonlyargs, *found.args]
+    defaults = [None] * (len(places) - len(found.defaults)) + list(found.defaults)
+    for argument, default in zip(places, defaults, strict=True):
+        yield Option(argument.arg, _type(module, argument.annotation), _default(module, default))
+    for argument, default in zip(found.kwonlyargs, found.kw_defaults, strict=True):
+        yield Option(argument.arg, _type(module, argument.annotation), _default(module, default), keyword_only=True)
+
+
+def _type(module: str, annotation: ast.expr | None) -> str:
+    """An annotation with the names of aliases replaced by what they stand for."""
+    if annotation is None:
+        return "Any"
+
+    class Resolver(ast.NodeTransformer):
+        def visit_Name(self, name: ast.Name) -> ast.expr:
+            found = _defined(module, name.id)
+            return found[1] if found is not None and isinstance(found[1], ast.expr) else name
+
+    return ast.unparse(Resolver().visit(ast.parse(ast.unparse(annotation), mode="eval")))
+
+
+def _default(module: str, value: ast.expr | None) -> str | None:
+    if value is None:
+        return None
+    if isinstance(value, ast.Name) and (found := _defined(module, value.id)) and isinstance(found[1], ast.expr):
+        value = found[1]
+    try:
+        return repr(ast.literal_eval(value))
+    except ValueError as error:
+        raise _NotPlainError from error
+
+
+def _defined(module: str, name: str) -> tuple[str, ast.expr | Definition] | None:
+    """What a name means in a module: (module, value or definition) inside this package, else None."""
+    for node in _tree(module).body:
+        if isinstance(node, Definition) and node.name == name:
+            return module, node
+        if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == name for t in node.targets):
+            return module, node.value
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("i2i_bridge."):
+            for alias in node.names:
+                if (alias.asname or alias.name) == name:
+                    return _defined(str(node.module), alias.name)
+    return None
