@@ -6,15 +6,21 @@
 The manifest holds step, counters, and size and SHA-256 of every file; its own sum comes last (`sha256sum --check
 manifest.sha256`). A checkpoint is published by a rename (files.py), and older ones are removed only afterwards. Loading
 verifies every byte and falls back, saying so, to the newest checkpoint that is whole. No file here can hold code.
+
+Damage is a missing file, or one of another size, hash or content. That a file cannot be read just now is no damage: it
+ends the command with exit code 74, and nothing is changed. Links are not followed.
 """
 
 import contextlib
 import errno
 import hashlib
 import json
+import os
 import re
+import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +28,7 @@ import torch
 from torch import Tensor
 
 from i2i_bridge.errors import UserError
-from i2i_bridge.files import IO_ERROR, free_bytes, move_folder, publish_folder, retire_folder, sweep
+from i2i_bridge.files import IO_ERROR, free_bytes, publish_folder, retire_folder, set_aside, sweep
 from i2i_bridge.foreign import read_safetensors
 
 FORMAT = 2
@@ -33,6 +39,12 @@ MANIFEST_BYTES = 16 << 20
 """No manifest is larger."""
 DAMAGED = "damaged-"
 """Damaged checkpoints are set aside under this name."""
+MISSING = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
+"""Errors of the system that say that there is no such file; all others may pass."""
+
+
+class DamagedCheckpoint(UserError):
+    """A checkpoint is not whole; one line with its file."""
 
 
 @dataclass(frozen=True)
@@ -121,21 +133,13 @@ def check_space(folder: Path, parts: Mapping[str, Mapping[str, Tensor]]) -> None
 
 
 def latest_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
-    """The newest whole checkpoint, and one line for each damaged one that was passed over.
+    """The newest whole checkpoint, and one line for each newer one that was passed over: damaged, or a link.
 
     Raises:
-        UserError: There are checkpoints, but none is whole.
+        UserError: There are checkpoints, but none is whole; or one cannot be read now, or is of a newer version.
     """
-    damaged: list[str] = []
-    folders = _folders(folder)
-    for candidate in folders:
-        try:
-            return _verified(candidate), damaged
-        except UserError as error:
-            damaged.append(str(error))
-    if folders:
-        raise UserError(f"{damaged[0]}; no other is there: restore its files from a copy, or train into a new folder")
-    return None, damaged
+    found, passed = _latest(folder)
+    return found, list(passed.values())
 
 
 def recovered_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
@@ -143,14 +147,39 @@ def recovered_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
     set aside as `damaged-step-N`, out of the way of the same step and of the count of those to keep.
 
     Raises:
-        UserError: There are checkpoints, but none is whole; nothing is set aside then.
+        UserError: As `latest_checkpoint`; nothing is removed or set aside then.
     """
+    found, passed = _latest(folder)
+    for old in passed:
+        if not old.is_symlink():
+            with contextlib.suppress(OSError):  # it stays where it is, and is passed over again
+                passed[old] += f", kept as {set_aside(old, f'{DAMAGED}{old.name}')}"
     sweep(folder)
-    found, damaged = latest_checkpoint(folder)
-    for passed in _folders(folder)[: len(damaged)]:
-        with contextlib.suppress(OSError):  # it stays where it is, and is passed over again
-            move_folder(passed, passed.with_name(f"{DAMAGED}{passed.name}"))
-    return found, damaged
+    return found, list(passed.values())
+
+
+LINK = "is a link, which is not followed"
+
+
+def passed_over(line: str) -> str:
+    """What a user reads of a newer checkpoint that was not taken; `line` is of `latest_checkpoint`."""
+    return f"passed over a {'checkpoint' if line.endswith(LINK) else 'damaged checkpoint'}: {line}"
+
+
+def _latest(folder: Path) -> tuple[Checkpoint | None, dict[Path, str]]:
+    passed: dict[Path, str] = {}
+    for candidate in _folders(folder, links=True):
+        if candidate.is_symlink():
+            passed[candidate] = f"{candidate}: {LINK}"
+            continue
+        try:
+            return _verified(candidate), passed
+        except DamagedCheckpoint as error:
+            passed[candidate] = str(error)
+    if passed:
+        first = next(iter(passed.values()))
+        raise UserError(f"{first}; no other is there: restore its files from a copy, or train into a new folder")
+    return None, passed
 
 
 def _files(
@@ -173,54 +202,111 @@ def _seal(manifest: bytes) -> bytes:
     return f"{hashlib.sha256(manifest).hexdigest()}  {MANIFEST}\n".encode()
 
 
-def _folders(folder: Path) -> list[Path]:
-    """Checkpoint folders, the newest first."""
-    if not folder.is_dir():
-        return []
-    found = [path for path in folder.iterdir() if re.fullmatch(r"step-\d{8,15}", path.name) and path.is_dir()]
+def _folders(folder: Path, *, links: bool = False) -> list[Path]:
+    """Checkpoint folders, the newest first.
+
+    Args:
+        links: Whether links of such names are listed too.
+
+    Raises:
+        UserError: The folder is there and cannot be listed.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            found = [
+                Path(entry.path)
+                for entry in entries
+                if re.fullmatch(r"step-\d{8,15}", entry.name)
+                and (entry.is_dir(follow_symlinks=False) or (links and entry.is_symlink()))
+            ]
+    except OSError as error:
+        if error.errno in MISSING:
+            return []
+        raise _not_now(folder, error) from error
     return sorted(found, key=lambda path: int(path.name.removeprefix("step-")), reverse=True)
 
 
 def _verified(folder: Path) -> Checkpoint:
+    """A checkpoint whose every byte is as its manifest says.
+
+    Raises:
+        DamagedCheckpoint: It is not whole.
+        UserError: It cannot be read now, or is of a newer version.
+    """
     try:
         text = _bytes(folder / MANIFEST)
         manifest = json.loads(text)
-        if manifest["format"] not in (UNSEALED, FORMAT):
-            raise UserError(f"{folder}: checkpoint format {manifest['format']} is not known to this version")
-        if manifest["format"] == FORMAT and _bytes(folder / SEAL) != _seal(text):
-            raise UserError(f"{folder / MANIFEST}: damaged (its SHA-256 differs from {SEAL})")
+        version = manifest["format"]
+        if version != UNSEALED and _bytes(folder / SEAL) != _seal(text):
+            raise DamagedCheckpoint(f"{folder / MANIFEST}: damaged (its SHA-256 differs from {SEAL})")
+        if version not in (UNSEALED, FORMAT):
+            raise UserError(
+                f"{folder}: checkpoint format {version!r:.20} is not known to this version; take a newer one"
+            )
         step, state, files = manifest["step"], manifest["state"], manifest["files"]
         if type(step) is not int or step != int(folder.name.removeprefix("step-")) or not isinstance(state, dict):
-            raise UserError(f"{folder / MANIFEST}: damaged (it is of another step)")
+            raise DamagedCheckpoint(f"{folder / MANIFEST}: damaged (it is of another step)")
         for name, facts in files.items():
             if not re.fullmatch(r"[A-Za-z0-9_-]+\.safetensors", name):
-                raise UserError(f"{folder / MANIFEST}: damaged (it names '{name[:80]}', not a file of a checkpoint)")
+                raise DamagedCheckpoint(
+                    f"{folder / MANIFEST}: damaged (it names '{name[:80]}', not a file of a checkpoint)"
+                )
             _verify(folder / name, facts["bytes"], facts["sha256"])
-        return Checkpoint(folder, step, state, manifest["format"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)[:120]
-        raise UserError(f"{folder}: not a whole checkpoint ({type(error).__name__}: {reason})") from error
+        return Checkpoint(folder, step, state, version)
+    except (OSError, MemoryError) as error:
+        raise _not_now(folder, error) from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DamagedCheckpoint(
+            f"{folder}: not a whole checkpoint ({type(error).__name__}: {str(error)[:120]})"
+        ) from error
+
+
+def _not_now(folder: Path, error: OSError | MemoryError) -> UserError:
+    reason = (error.strerror or str(error)) if isinstance(error, OSError) else "out of memory"
+    file = getattr(error, "filename", None) or folder
+    return UserError(
+        f"{file}: cannot be read ({reason}), which is no damage; nothing was changed: give the same command again, or "
+        f"rename {folder.name} to go on without it",
+        IO_ERROR,
+    )
+
+
+@contextlib.contextmanager
+def _opened(file: Path) -> Iterator[BufferedReader]:
+    """A regular file of a checkpoint, open for reading.
+
+    Raises:
+        DamagedCheckpoint: There is none.
+        OSError: It cannot be opened now.
+    """
+    try:
+        # A link could lead out of the folder, and to open a pipe would wait for ever.
+        descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno in MISSING:
+            raise DamagedCheckpoint(f"{file}: damaged (no such file)") from error
+        raise
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise DamagedCheckpoint(f"{file}: damaged (no such file)")
+        with open(descriptor, "rb", closefd=False) as stream:
+            yield stream
+    finally:
+        os.close(descriptor)
 
 
 def _bytes(file: Path) -> bytes:
-    _check_regular(file)
-    with file.open("rb") as stream:
+    with _opened(file) as stream:
         return stream.read(MANIFEST_BYTES)
 
 
 def _verify(file: Path, size: int, digest: str) -> None:
-    _check_regular(file)
-    if file.stat().st_size != size:
-        raise UserError(f"{file}: damaged ({file.stat().st_size} bytes, the manifest says {size})")
-    with file.open("rb") as stream:
+    with _opened(file) as stream:
+        there = os.fstat(stream.fileno()).st_size
+        if there != size:
+            raise DamagedCheckpoint(f"{file}: damaged ({there} bytes, the manifest says {size})")
         if hashlib.file_digest(stream, "sha256").hexdigest() != digest:
-            raise UserError(f"{file}: damaged (its SHA-256 differs from the manifest)")
-
-
-def _check_regular(file: Path) -> None:
-    # A link could lead out of the folder, and to open a pipe waits for ever.
-    if file.is_symlink() or not file.is_file():
-        raise UserError(f"{file}: damaged (no such file)")
+            raise DamagedCheckpoint(f"{file}: damaged (its SHA-256 differs from the manifest)")
 
 
 def _megabytes(size: int) -> str:

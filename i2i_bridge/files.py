@@ -3,12 +3,20 @@
 The order is always the same: write under another name, flush each file, flush the folder, rename, flush the folder
 above; what is in the way is removed last, and renamed first. A file whose flush failed is thrown away and never
 flushed again, since the system may have dropped its pages and would then report success.
+
+Everything that the package renames or deletes is renamed or deleted here, by names inside an open folder: a link is
+removed or renamed itself, and never followed. Below `root` no folder may be a link; `root` itself, and what lies above
+it, may be reached by links.
 """
 
 import contextlib
 import errno
+import hashlib
+import itertools
 import os
-from collections.abc import Iterable, Iterator
+import re
+import stat
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from i2i_bridge.errors import UserError
@@ -18,39 +26,82 @@ TEMPORARY, DEAD, PART = ".tmp-", ".dead-", ".part"
 LOCK_FILE = ".lock"
 IO_ERROR = 74
 """Exit code where the disk let us down (EX_IOERR)."""
+NAME_BYTES = 255
+"""The longest file name of common file systems."""
+NAME_LETTERS = 200
+"""The longest name of a recipe, a card or a part, in bytes: something is added to it."""
+TEMPORARY_BYTES = 100
+"""The longest name of a temporary file or folder, so that a long name of the user's needs no longer one."""
 
 
-def write_whole(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes, *, root: Path | None = None) -> None:
     """Write a file through a temporary neighbour: whoever reads sees the old bytes or the new ones, never a half.
 
     Args:
-        path: The file; its folder is made if missing.
+        path: The file; its folder is made if missing. A link of this name is replaced, not followed.
+        root: No folder from here down to the file may be a link; None: the folders are the user's own choice.
 
     Raises:
         UserError: The folder cannot be written, or the disk is full. What was there before stays.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}{PART}")
+    partial = extended_name(path.name, ".", f".{os.getpid()}{PART}", limit=TEMPORARY_BYTES)
     try:
-        make_folder(path.parent)
-        try:
-            flushed(partial, data)
-            os.replace(partial, path)
-        except OSError:
-            with contextlib.suppress(OSError):
-                os.unlink(partial)
-            raise
-        flush_folder(path.parent)
+        with _opened(path.parent, root, make=True) as folder:
+            try:
+                _write(partial, data, folder)
+                os.replace(partial, path.name, src_dir_fd=folder, dst_dir_fd=folder)
+            except BaseException:  # Ctrl-C too
+                with contextlib.suppress(OSError):
+                    os.unlink(partial, dir_fd=folder)
+                raise
+            _flush(folder)
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
 
 
-def flushed(path: Path, data: bytes) -> None:
-    """Write a file and wait until the disk has it.
+def append(path: Path, data: bytes) -> None:
+    """Add bytes to a file, which is made if missing; a link of this name is not followed.
 
     Raises:
         OSError: As the operating system says.
     """
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+    # O_NONBLOCK: otherwise a pipe of this name would wait for a reader.
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
+    with open(os.open(path, flags, 0o666), "ab") as stream:
+        stream.write(data)
+
+
+def extended_name(name: str, before: str = "", after: str = "", *, limit: int = NAME_BYTES) -> str:
+    """A file name with something before and after it; where that is too long, a part of `name` becomes its hash.
+
+    Args:
+        limit: The most bytes.
+    """
+    room = limit - len(os.fsencode(before + after))
+    encoded = os.fsencode(name)
+    if len(encoded) > room:
+        digest = hashlib.sha256(encoded).hexdigest()[:12]
+        name = f"{encoded[: room - 13].decode('utf-8', 'ignore')}-{digest}"
+    return f"{before}{name}{after}"
+
+
+def file_name(name: str) -> str:
+    """A name out of a file or from a user, seen to be fit for a file or folder: no path, and nothing that hides.
+
+    Raises:
+        ValueError: It is not.
+    """
+    if not re.fullmatch(r"\w[\w .+()-]*(?<! )", name) or len(name.encode("utf-8", "replace")) > NAME_LETTERS:
+        raise ValueError(
+            "should be letters, digits, '.', '_', '-', '+', '(', ')' and spaces, a letter or digit first, at most "
+            f"{NAME_LETTERS} bytes: it is used as a file name"
+        )
+    return name
+
+
+def _write(name: str, data: bytes, folder: int) -> None:
+    """Write a file of an open folder and wait until the disk has it."""
+    descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o666, dir_fd=folder)
     try:
         rest = memoryview(data)
         while rest:  # the system may take less than it is given
@@ -60,23 +111,63 @@ def flushed(path: Path, data: bytes) -> None:
         os.close(descriptor)
 
 
-def flush_folder(folder: Path) -> None:
-    """Wait until the disk has a folder's list of names.
+@contextlib.contextmanager
+def _opened(folder: Path, root: Path | None, *, make: bool = False) -> Iterator[int]:
+    """A descriptor of a folder, whose entries are then named relative to it.
+
+    Args:
+        root: No component below it may be a link; None: links are followed.
+        make: Whether missing folders are made, each flushed into the one above.
 
     Raises:
-        OSError: As the operating system says; a file system that cannot flush folders says nothing.
+        OSError: A component is a link, or as the operating system says.
     """
+    start = folder if root is None else root
+    if make:
+        make_folder(start)
+    here = _open_folder(start)
     try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except PermissionError:  # one may be allowed to write and not to list
-        return
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
-            raise
+        for name in () if root is None else folder.relative_to(root).parts:
+            if make and not _is_there(name, here):
+                with contextlib.suppress(FileExistsError):  # another process was quicker
+                    os.mkdir(name, dir_fd=here)
+                _flush(here)
+            inner = _open_folder(name, here)
+            here, outer = inner, here
+            os.close(outer)
+        yield here
     finally:
-        os.close(descriptor)
+        os.close(here)
+
+
+def _open_folder(path: Path | str, folder: int | None = None) -> int:
+    """A descriptor of a folder; of a name in an open folder only if that is no link."""
+    flags = os.O_DIRECTORY | (0 if folder is None else os.O_NOFOLLOW)
+    try:
+        return os.open(path, os.O_RDONLY | flags, dir_fd=folder)
+    except PermissionError:  # one may be allowed to write and not to list
+        return os.open(path, getattr(os, "O_PATH", os.O_RDONLY) | flags, dir_fd=folder)
+    except OSError:
+        if folder is not None and _is_there(path, folder, stat.S_ISLNK):
+            raise OSError(errno.ELOOP, f"'{path}' is a link, which is not followed here") from None
+        raise
+
+
+def _is_there(name: Path | str, folder: int, kind: Callable[[int], bool] = lambda mode: True) -> bool:
+    """Whether an open folder has an entry of this name, and of this kind; a link is an entry of its own."""
+    try:
+        return kind(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
+    except FileNotFoundError:
+        return False
+
+
+def _flush(folder: int) -> None:
+    """Wait until the disk has a folder's list of names; a file system that cannot flush folders says nothing."""
+    try:
+        os.fsync(folder)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):  # EBADF: it was opened without being listed
+            raise
 
 
 def make_folder(folder: Path) -> None:
@@ -88,93 +179,163 @@ def make_folder(folder: Path) -> None:
     if folder.is_dir():
         return
     make_folder(folder.parent)
-    with contextlib.suppress(FileExistsError):  # another process was quicker
-        os.mkdir(folder)
-    flush_folder(folder.parent)
+    with _opened(folder.parent, None) as above:
+        with contextlib.suppress(FileExistsError):  # another process was quicker
+            os.mkdir(folder.name, dir_fd=above)
+        _flush(above)
 
 
 def publish_folder(final: Path, files: Iterable[tuple[str, bytes]]) -> None:
     """Make a folder of files in one go. Files are taken one after the other, so only one must fit into memory.
 
     Args:
-        final: The folder; never overwritten.
+        final: The folder; never overwritten. The folder above it is made if missing, and must not be a link.
         files: Name and bytes, in the order in which they are written.
 
     Raises:
         OSError: There is one already, or as the operating system says. No half of it is left.
     """
-    temporary = final.with_name(f"{TEMPORARY}{final.name}-{os.getpid()}")
-    make_folder(final.parent)
-    try:
-        os.mkdir(temporary)
-        for name, data in files:
-            flushed(temporary / name, data)
-        flush_folder(temporary)
-        if final.exists():
-            raise FileExistsError(errno.EEXIST, "it is there already")
-        os.rename(temporary, final)
-    except BaseException:  # Ctrl-C too
-        with contextlib.suppress(OSError):
-            remove_folder(temporary)
-        raise
-    flush_folder(final.parent)
+    temporary = extended_name(final.name, TEMPORARY, f"-{os.getpid()}", limit=TEMPORARY_BYTES)
+    with _opened(final.parent, final.parent.parent, make=True) as above:
+        try:
+            os.mkdir(temporary, dir_fd=above)
+            inside = _open_folder(temporary, above)
+            try:
+                for name, data in files:
+                    _write(name, data, inside)
+                _flush(inside)
+            finally:
+                os.close(inside)
+            if _is_there(final.name, above):
+                raise FileExistsError(errno.EEXIST, "it is there already")
+            os.rename(temporary, final.name, src_dir_fd=above, dst_dir_fd=above)
+        except BaseException:  # Ctrl-C too
+            with contextlib.suppress(OSError):
+                _remove(temporary, above)
+            raise
+        _flush(above)
 
 
 def retire_folder(folder: Path) -> None:
-    """Remove a folder so that no half of it is ever taken for the whole.
+    """Remove a folder so that no half of it is ever taken for the whole; the folder above it must not be a link.
 
     Raises:
         OSError: As the operating system says; `sweep` removes what is left.
     """
-    dead = folder.with_name(f"{DEAD}{folder.name}-{os.getpid()}")
-    os.rename(folder, dead)
-    flush_folder(folder.parent)
-    remove_folder(dead)
+    dead = extended_name(folder.name, DEAD, f"-{os.getpid()}", limit=TEMPORARY_BYTES)
+    with _opened(folder.parent, folder.parent.parent) as above:
+        os.rename(folder.name, dead, src_dir_fd=above, dst_dir_fd=above)
+        _flush(above)
+        _remove(dead, above)
 
 
-def move_folder(folder: Path, to: Path) -> None:
-    """Give a folder another name beside it, in place of a folder of that name.
+def set_aside(folder: Path, name: str) -> str:
+    """Give a folder another name beside it, or that name and a number where there is one; nothing is replaced.
+
+    Returns:
+        The name.
+
+    Raises:
+        OSError: As the operating system says, or the folder above it is a link.
+    """
+    with _opened(folder.parent, folder.parent.parent) as above:
+        for free in itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2))):
+            try:
+                os.rename(folder.name, free, src_dir_fd=above, dst_dir_fd=above)  # an empty folder gives way
+                break
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                    raise
+        _flush(above)
+    return free
+
+
+def remove(path: Path, *, root: Path | None = None) -> None:
+    """Remove a file, a link, or a folder with all that is in it; a link is not followed. Nothing there: nothing done.
+
+    Args:
+        root: No folder from here down to the path may be a link; None: the folders above it are the user's own choice.
 
     Raises:
         OSError: As the operating system says.
     """
-    if to.exists():
-        retire_folder(to)
-    os.rename(folder, to)
-    flush_folder(to.parent)
+    with contextlib.suppress(FileNotFoundError), _opened(path.parent, root) as folder:
+        _remove(path.name, folder)
 
 
-def remove_folder(folder: Path) -> None:
-    """Remove a folder and what is in it; links are not followed.
+def replace(path: Path, to: Path) -> None:
+    """Move a file or folder to another name of the same file system; a file or link of that name is replaced.
 
     Raises:
         OSError: As the operating system says.
     """
-    with os.scandir(folder) as entries:
-        there = list(entries)
-    for entry in there:
-        if entry.is_dir(follow_symlinks=False):
-            remove_folder(Path(entry.path))
-        else:
-            os.unlink(entry.path)
-    os.rmdir(folder)
+    with _opened(path.parent, None) as here, _opened(to.parent, None) as there:
+        os.replace(path.name, to.name, src_dir_fd=here, dst_dir_fd=there)
+
+
+def _remove(name: str, folder: int) -> None:
+    """Remove an entry of an open folder: a link itself, and a folder with all that is in it."""
+    if not _is_there(name, folder, stat.S_ISDIR):
+        os.unlink(name, dir_fd=folder)
+        return
+    inside = _open_folder(name, folder)
+    try:
+        with os.scandir(inside) as entries:
+            names = [entry.name for entry in entries]
+        for inner in names:
+            _remove(inner, inside)
+    finally:
+        os.close(inside)
+    os.rmdir(name, dir_fd=folder)
+
+
+def real_folder(folder: Path) -> Path:
+    """The folder that a user's own link leads to; any other as it is. So a link is followed once, here, and said.
+
+    Raises:
+        UserError: The link leads to itself.
+    """
+    try:
+        return folder.resolve() if folder.is_symlink() else folder
+    except (OSError, RuntimeError) as error:  # RuntimeError: Python 3.11 and 3.12
+        raise UserError(f"{folder}: a link that leads nowhere") from error
+
+
+def refuse_links(folder: Path, names: Iterable[str]) -> None:
+    """
+    Raises:
+        UserError: One of the folders inside is a link: what it leads to may be anybody's, and would be cleaned up.
+    """
+    for name in names:
+        if (folder / name).is_symlink():
+            raise UserError(
+                f"{folder / name}: is a link, and a run writes and cleans up only folders of its own; to use another "
+                f"disk, move the whole of {folder} there and let a link lead to it"
+            )
 
 
 def sweep(folder: Path) -> None:
-    """Remove what writers that were killed have left in a folder; for whoever alone writes there (see `locked`)."""
-    there: list[os.DirEntry[str]] = []
-    with contextlib.suppress(OSError), os.scandir(folder) as entries:
-        there = list(entries)
-    for entry in there:
-        with contextlib.suppress(OSError):  # it is tried again at the next start
-            if entry.name.startswith((TEMPORARY, DEAD)):
-                remove_folder(Path(entry.path))
-            elif entry.name.startswith(".") and entry.name.endswith(PART):
-                os.unlink(entry.path)
+    """Remove what writers that were killed have left in a folder; for whoever alone writes there (see `locked`).
+
+    A folder that is a link is left alone, since what it leads to may be anybody's.
+    """
+    with contextlib.suppress(OSError), _opened(folder, folder.parent) as here:
+        with os.scandir(here) as entries:
+            there = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+        for name, is_folder in there:
+            file_in_progress = name.startswith(".") and name.endswith(PART) and not is_folder
+            if file_in_progress or name.startswith((TEMPORARY, DEAD)):
+                with contextlib.suppress(OSError):  # it is tried again at the next start
+                    _remove(name, here)
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(
+    folder: Path,
+    busy: str = "another run is writing there; wait for it, or choose another --out",
+    *,
+    root: Path | None = None,
+) -> Iterator[None]:
     """Hold a folder for this process alone; the lock goes with the process, however that ends.
 
     A POSIX record lock, not flock's: data workers, which are forks, would keep the latter for some seconds after
@@ -182,6 +343,8 @@ def locked(folder: Path) -> Iterator[None]:
 
     Args:
         folder: Made if missing.
+        busy: What is said where another process holds it.
+        root: As in `write_whole`.
 
     Raises:
         UserError: Another process holds it, or it cannot be written.
@@ -189,8 +352,8 @@ def locked(folder: Path) -> Iterator[None]:
     import fcntl
 
     try:
-        make_folder(folder)
-        descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o666)
+        with _opened(folder, root, make=True) as here:
+            descriptor = os.open(LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666, dir_fd=here)
     except (FileExistsError, NotADirectoryError) as error:
         raise UserError(f"{folder}: is a file, or below one, not a folder; choose another --out") from error
     except OSError as error:
@@ -201,8 +364,7 @@ def locked(folder: Path) -> Iterator[None]:
         except OSError as error:
             # A file system without locks must not keep anybody from training.
             if error.errno in (errno.EACCES, errno.EAGAIN):
-                text = f"{folder}: another run is writing there; wait for it, or choose another --out"
-                raise UserError(text) from error
+                raise UserError(f"{folder}: {busy}") from error
         yield
     finally:
         os.close(descriptor)

@@ -404,7 +404,7 @@ def _ends(dtype: np.dtype, value_range: Range) -> tuple[float, float]:
     return 0.0, float(np.iinfo(dtype).max)
 
 
-def write_picture(path: Path | str, picture: Picture, *, quality: int | None = None) -> None:
+def write_picture(path: Path | str, picture: Picture, *, quality: int | None = None, root: Path | None = None) -> None:
     """Write an image; the suffix says the format. Nothing is left half-written.
 
     Args:
@@ -412,6 +412,7 @@ def write_picture(path: Path | str, picture: Picture, *, quality: int | None = N
         picture: What is written.
         quality: Of JPEG and WebP, 1 to 100. By default JPEG is written with 95, and WebP without loss, or with 95
             where the picture came out of a lossy file. JPEG keeps the colour of every pixel (4:4:4).
+        root: No folder from here down to the file may be a link; None: the folders are the user's own choice.
 
     Raises:
         UserError: An unknown suffix, a format that cannot hold the picture, or a folder that cannot be written.
@@ -442,7 +443,7 @@ def write_picture(path: Path | str, picture: Picture, *, quality: int | None = N
             raise UserError(f"{path}: {error}") from error
         except (OSError, ValueError) as error:  # more pixels than the format can hold
             raise UserError(f"{path}: cannot be encoded ({error})") from error
-    write_whole(path, encoded.getvalue())
+    write_whole(path, encoded.getvalue(), root=root)
 
 
 LONGEST_SIDE = {"JPEG": 65500, "WEBP": 16383}

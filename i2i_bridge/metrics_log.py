@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from i2i_bridge.csv_file import Writer
-from i2i_bridge.files import write_whole
+from i2i_bridge.files import append, write_whole
 
 
 class MetricsLog:
@@ -38,10 +38,8 @@ class MetricsLog:
         """
         if self._writes:
             new = not self._csv.exists() or not self._csv.stat().st_size
-            with self._csv.open("a", encoding="utf-8", newline="") as stream:
-                stream.write((_csv(list(row)) if new else "") + _csv(row))
-            with self._jsonl.open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps(row) + "\n")
+            append(self._csv, ((_csv(list(row)) if new else "") + _csv(row)).encode())
+            append(self._jsonl, (json.dumps(row) + "\n").encode())
 
 
 def _csv(row: dict[str, Any] | list[str]) -> str:

@@ -7,12 +7,13 @@ known one, and a run folder's `recipe.toml` is the resolved recipe, all that `re
 import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
 
 from i2i_bridge import registry
 from i2i_bridge.errors import UserError
+from i2i_bridge.files import file_name
 from i2i_bridge.protocols import load_protocol
 from i2i_bridge.registry import did_you_mean, nearest
 from i2i_bridge.settings import DataSettings, EvaluateSettings, Part, Reference, SampleSettings, Settings, TrainSettings
@@ -37,7 +38,8 @@ Preset = Callable[[dict[str, Any], frozenset[str]], dict[str, Any]]
 class Recipe(Settings):
     """Every setting of one task. See `i2i-bridge show NAME` for an example."""
 
-    name: str
+    name: Annotated[str, AfterValidator(file_name)]
+    """Also the name of its run folder."""
     summary: str
     task: Literal["restoration", "translation"]
     data: DataSettings

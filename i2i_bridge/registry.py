@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from i2i_bridge.errors import UserError
+from i2i_bridge.files import file_name
 from i2i_bridge.members import Option, SourceMember, members_of
 
 T = TypeVar("T", bound=Callable[..., Any])
@@ -59,8 +60,12 @@ class Registry:
         """Decorator that enters a class or function under a name.
 
         Raises:
-            UserError: The name is taken by another member.
+            UserError: The name is taken by another member, or unfit: it becomes a part of file names.
         """
+        try:
+            file_name(name)
+        except ValueError as error:
+            raise UserError(f"{self.kind} '{name}': the name {error}") from error
 
         def enter(member: T) -> T:
             # A user's member may not shadow a built-in one, so the built-in one must be here first.

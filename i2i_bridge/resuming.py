@@ -27,10 +27,11 @@ FREE_TO_CHANGE = (
 def resolved(folder: Path, recipe: Recipe, dataset: PairDataset, *, started: bool) -> Recipe:
     """The recipe with what is estimated from data; where the folder holds a started run, seen to be the same one."""
     if started:
-        there = load_recipe(folder / RECIPE_FILE)
-        if recipe.target["name"] == "preconditioned":
-            recipe = recipe.model_copy(update={"target": there.target | recipe.target})
-        difference = _first_difference(essence(there), essence(recipe))
+        if not (folder / RECIPE_FILE).is_file():
+            raise UserError(
+                f"{folder} holds checkpoints and no {RECIPE_FILE}: nobody knows of which run; choose another --out"
+            )
+        recipe, difference = _compared(load_recipe(folder / RECIPE_FILE), recipe)
         if difference:
             raise UserError(f"{folder} holds a run of other settings ({difference}); choose another --out")
     elif recipe.target["name"] == "preconditioned" and not {"var_0", "var_1", "cov_01"} <= set(recipe.target):
@@ -38,6 +39,21 @@ def resolved(folder: Path, recipe: Recipe, dataset: PairDataset, *, started: boo
         moments = estimate_moments((item["x_0"], item["x_1"]) for item in map(dataset.__getitem__, range(count)))
         recipe = recipe.model_copy(update={"target": moments | recipe.target})
     return recipe
+
+
+def is_run_of(folder: Path, recipe: Recipe) -> bool:
+    """Whether a folder is known to be a run of this recipe, so that its leftovers may be removed."""
+    try:
+        return not _compared(load_recipe(folder / RECIPE_FILE), recipe)[1]
+    except UserError:  # there is none, or it cannot be read
+        return False
+
+
+def _compared(there: Recipe, recipe: Recipe) -> tuple[Recipe, str]:
+    """The recipe with the moments that a run's recipe has, and the first setting that differs."""
+    if recipe.target["name"] == "preconditioned":
+        recipe = recipe.model_copy(update={"target": there.target | recipe.target})
+    return recipe, _first_difference(essence(there), essence(recipe))
 
 
 def essence(recipe: Recipe) -> dict[str, Any]:

@@ -18,13 +18,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from i2i_bridge.checkpoint import Checkpoint, check_space, latest_checkpoint, recovered_checkpoint
+from i2i_bridge.checkpoint import Checkpoint, check_space, latest_checkpoint, passed_over, recovered_checkpoint
 from i2i_bridge.compiling import compile_blocks
 from i2i_bridge.data.loading import PairDataset, first_remarks, training_batches
 from i2i_bridge.data.pairs import shared_files
 from i2i_bridge.data.splits import HOLD_OUT
 from i2i_bridge.errors import UserError
-from i2i_bridge.files import locked, sweep, write_whole
+from i2i_bridge.files import locked, real_folder, refuse_links, sweep, write_whole
 from i2i_bridge.images import Picture, write_picture
 from i2i_bridge.machine import machine, promise
 from i2i_bridge.metrics_log import MetricsLog
@@ -35,7 +35,7 @@ from i2i_bridge.progress import Window
 from i2i_bridge.randomness import generator
 from i2i_bridge.ranks import Ranks, process_group
 from i2i_bridge.recipe import Recipe
-from i2i_bridge.resuming import essence, resolved
+from i2i_bridge.resuming import essence, is_run_of, resolved
 from i2i_bridge.run import Run, network_geometry
 from i2i_bridge.saving import Saver
 from i2i_bridge.shipped import RECIPE_FILE
@@ -84,10 +84,10 @@ def train(
     if not ranks.is_first:
         report = _say_nothing
     with ExitStack() as held, ranks.together():
-        here = Path(folder)
         problem = None
         try:
-            found = _recovered(here, held) if ranks.is_first else None
+            here = real_folder(Path(folder))
+            found = _recovered(recipe, here, held) if ranks.is_first else None
         except UserError as error:
             problem = error
         ranks.share_problem(problem)
@@ -121,14 +121,26 @@ class _Begun:
 Found = tuple[Checkpoint | None, list[str]]
 
 
-def _recovered(folder: Path, held: ExitStack) -> Found | None:
-    """The first process tidies up what a killed run left, once the folder is its own; None where there is no folder."""
+OWN_FOLDERS = ("checkpoints", "samples")
+"""Folders of a run that training writes and cleans."""
+
+
+def _recovered(recipe: Recipe, folder: Path, held: ExitStack) -> Found | None:
+    """On the first process: lock the run folder and find the newest checkpoint; None if there is no folder.
+
+    Leftovers of a killed run are removed only where the folder is known to be this recipe's run: otherwise they could
+    be anybody's files.
+    """
     if not folder.is_dir():
         return None
     held.enter_context(locked(folder))
+    refuse_links(folder, OWN_FOLDERS)
+    if not is_run_of(folder, recipe):
+        return latest_checkpoint(folder / "checkpoints")
+    found = recovered_checkpoint(folder / "checkpoints")
     sweep(folder)
     sweep(folder / "samples")
-    return recovered_checkpoint(folder / "checkpoints")
+    return found
 
 
 def _begin(
@@ -176,7 +188,7 @@ def _begin(
     shared = shared_files(dataset.source, validation.source)
     if shared:
         notes.append(f"note: {shared} of {len(validation)} validation images are trained on; {HOLD_OUT}")
-    notes += [f"passed over a damaged checkpoint, kept as damaged-step-N: {line}" for line in damaged]
+    notes += [passed_over(line) for line in damaged]
     if checkpoint is not None:
         before = checkpoint.state.get("machine", {})
         notes.append(f"resuming {folder} at step {state.step} of {settings.steps}: {promise(before, here)}")
@@ -220,7 +232,7 @@ def _go_on(begun: _Begun, accelerator: Any, ranks: Ranks, report: Report, stop: 
         if ranks.is_first and (last_step or state.step % settings.sample_every == 0):
             samples = _samples(folder, recipe, state, begun.validation, accelerator.device)
             file = folder / "samples" / f"step-{state.step:08d}.png"
-            _try(report, str(file), partial(write_picture, file, samples))
+            _try(report, str(file), partial(write_picture, file, samples, root=folder))
             window.restart()
     if saver.saved_at != state.step:  # nothing left to do, and nothing on disk yet
         saver.save(state, last=True)

@@ -9,6 +9,7 @@ import errno
 import os
 import random
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 OPERATIONS = ("open", "write", "fsync", "close", "mkdir", "rename", "replace", "unlink", "rmdir", "scandir")
@@ -28,7 +29,7 @@ class FailingOS:
 
     def __getattr__(self, name):
         real = getattr(os, name)
-        return (lambda *words: self._call(name, real, words)) if name in OPERATIONS else real
+        return (lambda *words, **at: self._call(name, partial(real, **at), words)) if name in OPERATIONS else real
 
     def _call(self, name, real, words):
         if self.dead:
@@ -99,9 +100,9 @@ class PowerOS:
         if name not in OPERATIONS or name == "scandir":
             return real
 
-        def call(*words):
-            result = real(*words)
-            getattr(self, f"_{name}")(result, *words)
+        def call(*words, **at):
+            result = real(*words, **at)
+            getattr(self, f"_{name}")(result, *words, **at)
             self.observer(self)
             return result
 
@@ -114,14 +115,21 @@ class PowerOS:
             folder.names[come] = node
         folder.changes.append((gone, come, node))
 
-    def _open(self, descriptor, path, flags, mode=0):
+    def _place(self, path, folder):
+        """The node of the folder that a name lies in, and the name."""
         path = Path(path)
-        folder = self._node(path.parent) if path != self.root else None
-        if flags & os.O_CREAT and path.name not in folder.names:
-            self._change(folder, None, path.name, Node(data=b""))
+        return self._node(path.parent) if folder is None else self.open_files[folder], path.name
+
+    def _open(self, descriptor, path, flags, mode=0, dir_fd=None):
+        if dir_fd is None and Path(path) == self.root:
+            self.open_files[descriptor] = self.tree
+            return
+        folder, name = self._place(path, dir_fd)
+        if flags & os.O_CREAT and name not in folder.names:
+            self._change(folder, None, name, Node(data=b""))
         elif flags & os.O_TRUNC:
-            self._node(path).data, self._node(path).dirty = b"", True
-        self.open_files[descriptor] = self._node(path)
+            folder.names[name].data, folder.names[name].dirty = b"", True
+        self.open_files[descriptor] = folder.names[name]
 
     def _write(self, count, descriptor, data):
         node = self.open_files[descriptor]
@@ -137,18 +145,20 @@ class PowerOS:
     def _close(self, _, descriptor):
         self.open_files.pop(descriptor)
 
-    def _mkdir(self, _, path):
-        self._change(self._node(Path(path).parent), None, Path(path).name, Node())
+    def _mkdir(self, _, path, dir_fd=None):
+        folder, name = self._place(path, dir_fd)
+        self._change(folder, None, name, Node())
 
-    def _rename(self, _, source, target):
-        source, target = Path(source), Path(target)
-        assert source.parent == target.parent, "a rename between folders is two changes"
-        self._change(self._node(source.parent), source.name, target.name, self._node(source))
+    def _rename(self, _, source, target, src_dir_fd=None, dst_dir_fd=None):
+        (folder, name), (to, new) = self._place(source, src_dir_fd), self._place(target, dst_dir_fd)
+        assert folder is to, "a rename between folders is two changes"
+        self._change(folder, name, new, folder.names[name])
 
     _replace = _rename
 
-    def _unlink(self, _, path):
-        self._change(self._node(Path(path).parent), Path(path).name, None, None)
+    def _unlink(self, _, path, dir_fd=None):
+        folder, name = self._place(path, dir_fd)
+        self._change(folder, name, None, None)
 
     _rmdir = _unlink
 

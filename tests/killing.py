@@ -89,11 +89,11 @@ class DyingOS:
         if name not in ("open", "write", "fsync", "close", "mkdir", "rename", "replace", "unlink", "rmdir", "scandir"):
             return real
 
-        def call(*words):
+        def call(*words, **at):
             self.count += 1
             if self.count == self.at:
                 os.kill(os.getpid(), signal.SIGKILL)
-            return real(*words)
+            return real(*words, **at)
 
         return call
 

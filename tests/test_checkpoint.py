@@ -152,6 +152,73 @@ def test_a_damaged_one_that_cannot_be_moved_is_passed_over(tmp_path):
     assert found.step == 1 and len(damaged) == 1 and (tmp_path / "step-00000002").is_dir()
 
 
+def contents(folder):
+    return {path.relative_to(folder): path.is_file() and path.read_bytes() for path in folder.rglob("*")}
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.EACCES, errno.ENOMEM])
+@pytest.mark.parametrize("at", ["listing", "manifest.json", "manifest.sha256", "network.safetensors"])
+def test_an_error_that_may_pass_is_no_damage(tmp_path, monkeypatch, number, at):
+    """Such as a network's: the run stops, and nothing is set aside, removed or begun anew.
+
+    kills: any-error-is-damage
+    """
+    save(tmp_path, 1), save(tmp_path, 2)
+    (tmp_path / ".tmp-step-00000003-1").mkdir()
+    before = contents(tmp_path)
+    real = {"scandir": os.scandir, "open": os.open}
+
+    def scandir(path):
+        if at == "listing":
+            raise OSError(number, os.strerror(number), str(path))
+        return real["scandir"](path)
+
+    def opened(path, *words, **more):
+        if str(path).endswith(f"step-00000002/{at}"):
+            raise OSError(number, os.strerror(number), str(path))
+        return real["open"](path, *words, **more)
+
+    with monkeypatch.context() as failing:
+        failing.setattr(os, "scandir", scandir)
+        failing.setattr(os, "open", opened)
+        for find in (latest_checkpoint, recovered_checkpoint):
+            with pytest.raises(UserError, match="no damage; nothing was changed") as caught:
+                find(tmp_path)
+            assert caught.value.code == 74 and os.strerror(number) in str(caught.value)
+    assert contents(tmp_path) == before
+    assert recovered_checkpoint(tmp_path)[0].step == 2
+
+
+def test_an_error_while_reading_is_no_damage_either(tmp_path, monkeypatch):
+    save(tmp_path, 1), save(tmp_path, 2)
+
+    def failing(stream, name):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(hashlib, "file_digest", failing)
+    with pytest.raises(UserError, match=r"step-00000002: cannot be read \(Input/output error\)") as caught:
+        recovered_checkpoint(tmp_path)
+    assert caught.value.code == 74 and len(contents(tmp_path)) == 8
+
+
+def test_a_checkpoint_of_a_newer_version_is_no_damage(tmp_path):
+    save(tmp_path, 1), save(tmp_path, 2)
+    durability.reseal(tmp_path / "step-00000002", lambda m: m.update(format=99))
+    with pytest.raises(UserError, match="format 99 is not known to this version"):
+        recovered_checkpoint(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000001", "step-00000002"]
+
+
+def test_a_damaged_one_that_was_set_aside_is_never_replaced(tmp_path):
+    for word in (b"first", b"second"):
+        save(tmp_path, 1, keep=3) if not (tmp_path / "step-00000001").is_dir() else None
+        save(tmp_path, 2, keep=3)
+        (tmp_path / "step-00000002" / "manifest.json").write_bytes(word)
+        recovered_checkpoint(tmp_path)
+    aside = [tmp_path / name / "manifest.json" for name in ("damaged-step-00000002", "damaged-step-00000002-2")]
+    assert [file.read_bytes() for file in aside] == [b"first", b"second"]
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_no_checkpoint_holds_what_is_not_finite(tmp_path, value):
     # kills: not-finite-published
@@ -174,7 +241,7 @@ def test_no_checkpoint_holds_what_is_not_finite(tmp_path, value):
 )
 def test_a_failed_save_keeps_the_last_good_one(tmp_path, number, said):
     save(tmp_path, 1)
-    with disk(FailingOS(1, "one error", number)), pytest.raises(UserError) as caught:
+    with disk(FailingOS(2, "one error", number)), pytest.raises(UserError) as caught:
         save(tmp_path, 2)
     assert str(caught.value).startswith(f"checkpoint not saved: {tmp_path / 'step-00000002'}: {said}")
     assert caught.value.code == 74

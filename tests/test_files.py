@@ -174,7 +174,7 @@ def test_folders_that_cannot_be_held(tmp_path, monkeypatch):
     assert caught.value.code == 2
     import fcntl
 
-    def full(*arguments):
+    def full(*arguments, **at):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patched:
@@ -194,26 +194,26 @@ def test_folders_that_cannot_be_held(tmp_path, monkeypatch):
 def test_file_systems_that_cannot_flush_folders(tmp_path, monkeypatch):
     class Odd(FailingOS):
         def _call(self, name, real, words):
-            if name == "fsync":
+            if name == "fsync" and stat.S_ISDIR(os.fstat(words[0]).st_mode) and not self.refuses:
                 raise OSError(self.error, "odd")
-            if name == "open" and self.refuses:
+            if name == "open" and self.refuses and not words[1] & (os.O_PATH | os.O_CREAT):
                 raise PermissionError(errno.EACCES, "may not be listed")
             return real(*words)
 
     for code, refuses in ((errno.EINVAL, False), (errno.ENOTSUP, False), (errno.EIO, True)):
         with disk(Odd(error=code)) as system:
             system.refuses = refuses
-            files.flush_folder(tmp_path)
-    with disk(Odd(error=errno.EIO)) as system, pytest.raises(OSError, match="odd"):
+            files.write_whole(tmp_path / "file", b"1")
+    with disk(Odd(error=errno.EIO)) as system, pytest.raises(UserError, match="odd"):
         system.refuses = False
-        files.flush_folder(tmp_path)
+        files.write_whole(tmp_path / "file", b"2")
 
 
 def test_a_folder_that_another_process_makes_meanwhile(tmp_path):
     class Late(FailingOS):
-        def mkdir(self, path):
-            Path(path).mkdir()
-            Path(path).mkdir()
+        def mkdir(self, name, dir_fd):
+            os.mkdir(name, dir_fd=dir_fd)
+            os.mkdir(name, dir_fd=dir_fd)
 
     with disk(Late()):
         files.make_folder(tmp_path / "a" / "b")

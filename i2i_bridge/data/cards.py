@@ -1,14 +1,17 @@
 """Dataset cards: what a dataset is, where it comes from, and how it lies on disk. TOML, no code."""
 
+import itertools
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
 from i2i_bridge import registry
 from i2i_bridge.data import card_store
 from i2i_bridge.errors import UserError
+from i2i_bridge.files import NAME_LETTERS, extended_name, file_name
 from i2i_bridge.shipped import shipped_folder
 from i2i_bridge.toml_file import read_toml
 
@@ -31,11 +34,19 @@ class Download(Table):
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     md5: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")] | None = None
     unpack: Literal["tar", "zip", "none"] = "none"
+    _file: str = PrivateAttr("")
 
     @property
     def file(self) -> str:
-        """The file's name: the last part of the URL."""
-        return self.url.split("?")[0].rstrip("/").split("/")[-1]
+        """The file's name: the last part of the URL, in letters that every file system takes; see `Card`."""
+        return self._file or _last_part(self.url)
+
+
+def _last_part(url: str) -> str:
+    last = re.split(r"[?#]", url, maxsplit=1)[0].rstrip("/").rpartition("/")[2]
+    name = extended_name(re.sub(r"[^\w.%+=~@ -]", "-", last).lstrip(".") or "download", limit=NAME_LETTERS)
+    # Names of downloads in progress.
+    return f"{name}.file" if name.endswith((".part", ".version")) else name
 
 
 class Advice(Table):
@@ -58,7 +69,7 @@ class Statistics(Table):
 class Card(Table):
     """A dataset description."""
 
-    name: str
+    name: Annotated[str, AfterValidator(file_name)]
     summary: str
     homepage: str = ""
     licence: str = ""
@@ -91,6 +102,17 @@ class Card(Table):
     dataset: dict[str, Any]
     """The dataset kind (`name`) and its options; `root` may be left to the user."""
     download: list[Download] = []
+
+    @model_validator(mode="after")
+    def _files_apart(self) -> "Card":
+        # Two addresses may end alike: the second file of a name gets a number, else it would be taken for the first.
+        taken: set[str] = set()
+        for source in self.download:
+            stem, dot, suffix = _last_part(source.url).partition(".")
+            names = (f"{stem}{'' if n == 1 else f'-{n}'}{dot}{suffix}" for n in itertools.count(1))
+            source._file = next(name for name in names if name.casefold() not in taken)
+            taken.add(source._file.casefold())
+        return self
 
     def to_toml(self) -> str:
         """The card as TOML."""

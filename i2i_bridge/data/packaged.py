@@ -35,12 +35,13 @@ class PackagedImages:
 
 def _locate(name: str) -> Path:
     package, colon, inside = name.partition(":")
-    if not colon or not package.isidentifier() or ".." in Path(inside).parts:
+    if not colon or not package.isidentifier() or ".." in Path(inside).parts or Path(inside).is_absolute():
         raise UserError(f"'{name}': a packaged image reads package:path/inside.png")
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         raise UserError(f"'{name}': the package {package} is not installed; run: pip install 'i2i-bridge[demo]'")
-    path = Path(next(iter(spec.submodule_search_locations))) / inside
-    if not path.is_file():
+    home = Path(next(iter(spec.submodule_search_locations)))
+    path = home / inside
+    if not path.is_file() or not path.resolve().is_relative_to(home.resolve()):  # a link may lead out
         raise UserError(f"'{name}': {package} is installed, but holds no {inside}")
     return path

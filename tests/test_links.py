@@ -1,0 +1,206 @@
+"""Links in a run folder lead nobody out of it: whatever a run writes, sweeps, rotates and sets aside is its own."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from killing import photos, recipe_of
+
+from i2i_bridge import files
+from i2i_bridge.checkpoint import latest_checkpoint
+from i2i_bridge.errors import UserError
+from i2i_bridge.training import train
+
+FOLDERS = (
+    ".dead-x", ".tmp-x", ".tmp-recipe-1", "samples", "samples/.tmp-x", "samples/.dead-x", "checkpoints",
+    "checkpoints/.dead-x", "checkpoints/.tmp-x", "checkpoints/.dead-step-00000001-7", "checkpoints/step-00000000",
+    "checkpoints/step-00000001", "checkpoints/step-00000099", "checkpoints/damaged-step-00000002",
+    "checkpoints/damaged-step-00000003", "checkpoints/mine", "mine",
+)  # fmt: skip
+"""Where a folder may lie, or a link to one."""
+FILES = (
+    ".x.part", "samples/.x.part", "checkpoints/.x.part", "metrics.csv", "metrics.jsonl", "recipe.toml", ".lock",
+    "samples/step-00000004.png", "checkpoints/step-00000002/network.safetensors",
+    "checkpoints/step-00000002/manifest.json",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return photos(tmp_path_factory.mktemp("pairs"))
+
+
+@pytest.fixture(scope="module")
+def trained(root, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    train(recipe_of(root, steps=2, sample_every=2), folder, cpu=True)
+    return folder
+
+
+def tree(folder):
+    """Every name below a folder, with its kind and content."""
+    return {
+        str(path.relative_to(folder)): path.readlink() if path.is_symlink() else path.is_file() and path.read_bytes()
+        for path in folder.rglob("*")
+    }
+
+
+def outside(folder):
+    """A user's own files beside a run."""
+    for name in ("a.txt", "inner/b.txt", "step-00000001/manifest.json", ".tmp-x/c.txt", "nfe-1/0000-00.png"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name)
+    return folder
+
+
+def linked(run, name, target):
+    """A link in place of what has that name in the run."""
+    place = run / name
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if place.is_dir() and not place.is_symlink():
+        shutil.rmtree(place)
+    place.unlink(missing_ok=True)
+    place.symlink_to(target)
+
+
+def attempt(action):
+    """One line or success; nothing else."""
+    try:
+        action()
+    except UserError as error:
+        assert "\n" not in str(error)
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_a_training_goes_on_and_leaves_what_a_link_leads_to(root, trained, tmp_path, name):
+    """kills: sweep-follows-links, linked-checkpoint-rotated"""
+    run, theirs = tmp_path / "run", outside(tmp_path / "theirs")
+    shutil.copytree(trained, run)
+    linked(run, name, theirs)
+    before = tree(theirs)
+    line = attempt(lambda: train(recipe_of(root, steps=5, sample_every=2, keep=1), run, cpu=True))
+    assert tree(theirs) == before
+    if name in ("samples", "checkpoints"):
+        assert f"{run / name}: is a link" in line and "let a link lead to it" in line
+    else:
+        # A link that has the name of a newer checkpoint is passed over, and no step reaches it here.
+        assert line == "" and latest_checkpoint(run / "checkpoints")[0].step == 5
+    swept = Path(name).name.startswith((files.TEMPORARY, files.DEAD))
+    assert (run / name).is_symlink() == (not swept)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_training_goes_on_and_leaves_the_file_that_a_link_leads_to(root, trained, tmp_path, name):
+    """kills: log-follows-links"""
+    run, theirs = tmp_path / "run", tmp_path / "theirs"
+    shutil.copytree(trained, run)
+    theirs.mkdir()
+    copied = run / name
+    (theirs / "file").write_bytes(copied.read_bytes() if copied.is_file() else b"mine")
+    linked(run, name, theirs / "file")
+    before = tree(theirs)
+    lines = []
+    line = attempt(lambda: train(recipe_of(root, steps=4, sample_every=2), run, cpu=True, report=lines.append))
+    assert tree(theirs) == before
+    assert bool(line) == (name == ".lock"), line
+
+
+def test_damaged_checkpoints_are_set_aside_beside_links(root, trained, tmp_path):
+    """kills: set-aside-over-a-link"""
+    run, theirs = tmp_path / "run", outside(tmp_path / "theirs")
+    shutil.copytree(trained, run)
+    before = tree(theirs)
+    for _ in range(2):  # the second one does not delete the first
+        (run / "checkpoints" / "step-00000002" / "manifest.json").write_text("{")
+        (run / "checkpoints" / "damaged-step-00000002").exists() or linked(
+            run, "checkpoints/damaged-step-00000002", theirs
+        )
+        train(recipe_of(root, steps=2), run, cpu=True)
+    names = sorted(path.name for path in (run / "checkpoints").iterdir())
+    aside = ["damaged-step-00000002", "damaged-step-00000002-2", "damaged-step-00000002-3"]
+    assert names == [*aside, "step-00000001", "step-00000002"] and tree(theirs) == before
+    assert (run / "checkpoints" / aside[0]).is_symlink()
+
+
+def test_nothing_is_swept_before_the_folder_is_known_to_be_this_run(root, trained, tmp_path):
+    """kills: swept-before-known"""
+    strange = tmp_path / "home"
+    for name in (".dead-x/a", ".tmp-mine/b", ".download.part", "samples/.tmp-x/c"):
+        (strange / name).parent.mkdir(parents=True, exist_ok=True)
+        (strange / name).write_text("mine")
+    before = tree(strange)
+    train(recipe_of(root, steps=1), strange, cpu=True)
+    assert before.items() <= tree(strange).items()
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    (run / ".dead-x").mkdir()
+    (run / "checkpoints" / ".tmp-x").mkdir()
+    (run / "checkpoints" / "step-00000002" / "manifest.json").write_text("{")
+    (run / ".lock").touch()
+    before = tree(run)
+    with pytest.raises(UserError, match="holds a run of other settings"):
+        train(recipe_of(root, steps=2, lr=1e-3), run, cpu=True)
+    assert tree(run) == before
+    (run / "recipe.toml").unlink()
+    with pytest.raises(UserError, match=r"holds checkpoints and no recipe\.toml"):
+        train(recipe_of(root, steps=2), run, cpu=True)
+    assert (run / ".dead-x").is_dir() and (run / "checkpoints" / "step-00000002").is_dir()
+
+
+def test_a_run_folder_that_a_link_leads_to_goes_on(root, trained, tmp_path):
+    """The user's own choice: another disk."""
+    shutil.copytree(trained, tmp_path / "disk" / "run")
+    (tmp_path / "run").symlink_to("disk/run")
+    (tmp_path / "disk" / "run" / "checkpoints" / ".tmp-x").mkdir()
+    done = train(recipe_of(root, steps=4, keep=1, sample_every=4), tmp_path / "run", cpu=True)
+    assert done.finished and (tmp_path / "run").is_symlink()
+    names = sorted(path.name for path in (tmp_path / "disk" / "run" / "checkpoints").iterdir())
+    assert names == ["step-00000004"] and (tmp_path / "run" / "samples" / "step-00000004.png").is_file()
+    (tmp_path / "new").symlink_to("disk/new")  # not there yet
+    assert train(recipe_of(root, steps=1), tmp_path / "new", cpu=True).finished
+    assert (tmp_path / "disk" / "new" / "recipe.toml").is_file()
+
+
+def test_links_that_lead_nowhere(root, tmp_path):
+    (tmp_path / "a").symlink_to(tmp_path / "a")
+    with pytest.raises(UserError, match="leads nowhere"):
+        train(recipe_of(root, steps=1), tmp_path / "a", cpu=True)
+
+
+def test_removing_a_tree_unlinks_the_links_in_it(tmp_path):
+    theirs = outside(tmp_path / "theirs")
+    before = tree(theirs)
+    gone = tmp_path / "gone"
+    (gone / "a" / "b").mkdir(parents=True)
+    (gone / "a" / "b" / "link").symlink_to(theirs)
+    (gone / "a" / "file").symlink_to(theirs / "a.txt")
+    files.remove(gone)
+    (tmp_path / "link").symlink_to(theirs)
+    files.remove(tmp_path / "link")
+    files.remove(tmp_path / "never")
+    assert [path.name for path in tmp_path.iterdir()] == ["theirs"] and tree(theirs) == before
+
+
+def test_below_its_root_nothing_is_written_or_removed_through_a_link(tmp_path):
+    """kills: root-not-heeded"""
+    theirs = outside(tmp_path / "theirs")
+    before = tree(theirs)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "inner").symlink_to(theirs)
+    (tmp_path / "way").symlink_to("run")  # the root itself may be reached by a link
+    for root in (tmp_path / "run", tmp_path / "way"):
+        with pytest.raises(UserError, match=r"'inner' is a link, which is not followed"):
+            files.write_whole(root / "inner" / "a.txt", b"new", root=root)
+        with pytest.raises(OSError, match="is a link"):
+            files.remove(root / "inner" / "a.txt", root=root)
+        with pytest.raises(UserError, match="is a link"), files.locked(root / "inner", root=root):
+            pass
+    with pytest.raises(OSError, match="is a link"):
+        files.publish_folder(tmp_path / "run" / "inner" / "new", [("a", b"1")])
+    with pytest.raises(OSError, match="is a link"):
+        files.retire_folder(tmp_path / "run" / "inner" / "inner")
+    assert tree(theirs) == before
+    files.write_whole(tmp_path / "way" / "deep" / "er" / "a.txt", b"new", root=tmp_path / "way")
+    assert (tmp_path / "run" / "deep" / "er" / "a.txt").read_bytes() == b"new"
