@@ -396,6 +396,8 @@ MUTANTS = [
     Mutant("name-clears-what-was-given-before", "recipe.py", "key.rpartition(\".\")[2] != \"name\"", "False", "test_recipe.py"),
     Mutant("heun-takes-the-nearest-points", "samplers.py", "positions = np.linspace(0, len(times) - 1, steps + 1)", "positions = np.linspace(0, len(times) - 1, steps + 1).round()", "test_samplers.py"),
     Mutant("one-inner-point-at-the-edge", "time_grids.py", "dtype=torch.float64) if nfe > 2", "dtype=torch.float64) if nfe > 1", "test_time_grids.py"),
+    Mutant("first-rate-of-the-interval", "official_grid.py", "start, end = math.sqrt(1e-4),", "start, end = math.sqrt(0.1 / interval),", "test_official_grid.py"),
+    Mutant("half-an-index-rounded-up", "official_grid.py", "indices.append(round(position))", "indices.append(int(position + 0.5))", "test_official_grid.py"),
     Mutant("estimate-over-the-users-moments", "resuming.py", "moments | recipe.target", "recipe.target | moments", "test_resuming.py"),
     Mutant("crop-out-never-at-the-far-edge", "degradations/inpaint.py", "int(shift * (side - length + 1))", "int(shift * (side - length))", "test_degradations_inpaint.py"),
     Mutant("folder-mask-threshold", "degradations/masks.py", "to_mask(mask_of(from_pil(image))[0])[0].numpy()", "(mask_of(from_pil(image))[0][..., 0] > 128)", "test_degradations_inpaint.py"),

@@ -33,8 +33,20 @@ def test_literal_table_values():
         assert got == pytest.approx(middle, rel=1e-12)
 
 
+@pytest.mark.parametrize("interval", [38, 100, 1000])
+def test_the_first_rate_is_the_same_on_every_grid(interval):
+    """sqrt(beta_0) = 0.01 whatever N, on a straight line of N points to sqrt(beta_max / N), half of which counts."""
+    # kills: first-rate-of-the-interval
+    root = OfficialGrid(interval, 0.3).tables.beta.sqrt()
+    assert root[0].item() == pytest.approx(0.01, rel=1e-12) and torch.equal(root, root.flip(0))
+    slope = ((0.3 / interval) ** 0.5 - 0.01) / (interval - 1)
+    assert torch.allclose(root.diff()[: interval // 2 - 1], torch.tensor(slope, dtype=torch.float64), atol=1e-14)
+
+
 def test_indices_are_rounded_multiples():
+    # kills: half-an-index-rounded-up
     grid = OfficialGrid(1000, 0.3)
+    assert grid.indices(6) == [0, 166, 333, 500, 666, 832, 999]  # 166.5 is even 166, as Python's round has it
     assert grid.indices(1) == [0, 999]
     assert grid.indices(2) == [0, 500, 999]
     assert grid.indices(4) == [0, 250, 500, 749, 999]
