@@ -398,6 +398,8 @@ MUTANTS = [
     Mutant("one-inner-point-at-the-edge", "time_grids.py", "dtype=torch.float64) if nfe > 2", "dtype=torch.float64) if nfe > 1", "test_time_grids.py"),
     Mutant("first-rate-of-the-interval", "official_grid.py", "start, end = math.sqrt(1e-4),", "start, end = math.sqrt(0.1 / interval),", "test_official_grid.py"),
     Mutant("half-an-index-rounded-up", "official_grid.py", "indices.append(round(position))", "indices.append(int(position + 0.5))", "test_official_grid.py"),
+    Mutant("a-hole-drawn-beside-the-items-own", "data/loading.py", "self.degradation.prepare(x_0[None], draws, mask[None])", "self.degradation(x_0[None], draws)", "test_data.py"),
+    Mutant("zeros-of-a-mask-are-half-white", "data/loading.py", "bool((image >= 0).all()):", "False:", "test_data.py"),
     Mutant("estimate-over-the-users-moments", "resuming.py", "moments | recipe.target", "recipe.target | moments", "test_resuming.py"),
     Mutant("crop-out-never-at-the-far-edge", "degradations/inpaint.py", "int(shift * (side - length + 1))", "int(shift * (side - length))", "test_degradations_inpaint.py"),
     Mutant("folder-mask-threshold", "degradations/masks.py", "to_mask(mask_of(from_pil(image))[0])[0].numpy()", "(mask_of(from_pil(image))[0][..., 0] > 128)", "test_degradations_inpaint.py"),

@@ -66,6 +66,50 @@ def test_a_mask_is_cut_and_mirrored_with_the_image():
     assert 10 < sum(mirrored) < 30
 
 
+class Masked:
+    """Clean images, and a mask of the left half in the form that a test wants."""
+
+    half = np.repeat(np.arange(20) < 10, 20).reshape(20, 20).T
+
+    def __init__(self, mask, dtype=np.uint8):
+        self.mask, self.dtype = mask, dtype
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, index):
+        pixels = np.random.default_rng(index).integers(0, 256, (20, 20, 3)).astype(self.dtype)
+        return {"x_0": pixels, "mask": self.mask, "key": f"photo-{index}"}
+
+
+@pytest.mark.parametrize("options", [{"name": "inpaint", "mask": "center"}, {"name": "crop-out", "fill": "white"}])
+def test_the_hole_of_an_item_is_the_one_that_is_filled(options):
+    """x_1 is x_0 outside the item's own mask, to the bit, and the fill inside; another degradation is refused."""
+    # kills: a-hole-drawn-beside-the-items-own
+    source = Masked(np.where(Masked.half, np.uint8(255), np.uint8(0)))
+    data = PairDataset(source, Geometry(20), DEGRADATIONS.build(options), 3, 0, "train")
+    left = torch.from_numpy(Masked.half)
+    for item in (data.sample(0), data.sample(7), data[2]):
+        assert torch.equal(item["mask"][0] > 0, left)
+        assert torch.equal(item["x_1"][:, ~left], item["x_0"][:, ~left])
+        assert (item["x_1"][:, left] != item["x_0"][:, left]).float().mean() > 0.9
+    data = PairDataset(source, Geometry(20), DEGRADATIONS.build({"name": "noise", "std": 0.2}), 3, 0, "train")
+    with pytest.raises(UserError, match="brings a mask, and Noise would change what it says is known"):
+        data.sample(0)
+
+
+@pytest.mark.parametrize("dtype", [bool, torch.uint8, torch.float32, torch.float64, "signed", "array", "white"])
+def test_a_mask_may_be_a_tensor_of_zeros_and_ones(dtype):
+    """0 is known in every form: of floats in [0, 1] it is not the middle of [-1, 1], which would be unknown."""
+    # kills: zeros-of-a-mask-are-half-white
+    half = torch.from_numpy(Masked.half)[None]
+    forms = {"signed": half * 2.0 - 1, "array": Masked.half.astype(np.float32), "white": half.to(torch.uint8) * 255}
+    mask = forms[dtype] if isinstance(dtype, str) else half.to(torch.bool if dtype is bool else dtype)
+    inpaint = DEGRADATIONS.build({"name": "inpaint"})
+    data = PairDataset(Masked(mask, np.uint16), Geometry(20), inpaint, 3, 0, "train", value_range=(0.0, 255.0))
+    assert torch.equal(data.sample(0)["mask"], half.float())
+
+
 def test_a_mask_stays_black_and_white():
     # kills: mask-blended
     mask = np.zeros((40, 48, 1), np.uint8)

@@ -20,6 +20,7 @@ from i2i_bridge.data.order import shuffled
 from i2i_bridge.data.pairs import PairSource
 from i2i_bridge.data.transforms import Geometry
 from i2i_bridge.degradations.base import Degradation, Degraded
+from i2i_bridge.degradations.inpaint import Holed
 from i2i_bridge.errors import UserError
 from i2i_bridge.images import (
     Picture,
@@ -36,6 +37,7 @@ from i2i_bridge.images import (
 from i2i_bridge.randomness import generator, key
 from i2i_bridge.registry import load_plugin, loaded_plugins
 
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1")
 """What a terminal or a scheduler sends to stop a run."""
 
@@ -53,7 +55,8 @@ class PairDataset(Dataset[dict[str, Any]]):
     Args:
         source: A dataset kind.
         geometry: Resize, crop and flip.
-        degradation: Makes x_1 (and mask, condition) where the source has no pairs.
+        degradation: Makes x_1 (and mask, condition) where the source has no pairs; where an item brings a mask, its
+            hole is filled.
         channels: Of the images.
         seed: Of every draw.
         purpose: Keeps the draws of training and validation apart.
@@ -111,7 +114,8 @@ class PairDataset(Dataset[dict[str, Any]]):
             brings = "no condition" if self.own_condition else "a condition of its own"
             raise UserError(f"{where}: this item brings {brings}, but data.own_condition is {self.own_condition}")
         if self.value_range is not None and any(
-            isinstance(value, Tensor) and value.is_floating_point() for value in item.values()
+            isinstance(item.get(part), Tensor) and item[part].is_floating_point()
+            for part in ("x_0", "x_1", "condition")
         ):
             raise UserError(f"{where}: float tensors are in [-1, 1] already; leave data.value_range out")
         images = decode_item(item, self.channels, self.condition_channels)
@@ -127,7 +131,7 @@ class PairDataset(Dataset[dict[str, Any]]):
         if mask is not None:
             out["mask"] = to_mask(mask)
         if "x_1" not in out:
-            out |= self._degraded(out["x_0"], keyed, where) | out
+            out |= self._degraded(out["x_0"], out.get("mask"), keyed, where) | out
         there = len(out.get("condition", out["x_1"]))
         if self.condition_channels not in (0, there):
             raise UserError(
@@ -137,11 +141,22 @@ class PairDataset(Dataset[dict[str, Any]]):
         label = {"label": item["label"]} if "label" in item else {}
         return out | label | {"key": name, "dtype": images["x_0"].dtype.name}
 
-    def _degraded(self, x_0: Tensor, keyed: tuple[int | str, ...], where: Any) -> dict[str, Any]:
+    def _degraded(self, x_0: Tensor, mask: Tensor | None, keyed: tuple[int | str, ...], where: Any) -> dict[str, Any]:
         if self.degradation is None:
             raise UserError(f"{where}: no x_1; the recipe needs a [degradation], or a dataset of pairs")
+        if mask is not None and not isinstance(self.degradation, Holed):
+            raise UserError(
+                f"{where}: this item brings a mask, and {type(self.degradation).__name__} would change what it says is "
+                "known; that takes pairs, or a [degradation] that fills holes, such as inpaint"
+            )
+        draws = [generator(self.seed, f"{self.purpose} degradation", *keyed)]
         try:
-            degraded = self.degradation(x_0[None], [generator(self.seed, f"{self.purpose} degradation", *keyed)])
+            # The item's own hole is filled, and none is drawn beside it: x_1 must equal x_0 where its mask is 0.
+            degraded = (
+                self.degradation(x_0[None], draws)
+                if mask is None
+                else self.degradation.prepare(x_0[None], draws, mask[None])
+            )
         except UserError as error:
             raise UserError(f"{where}: {error}") from error
         if not isinstance(degraded, Degraded):
@@ -200,7 +215,7 @@ def pictures_of(item: dict[str, Any]) -> dict[str, Picture]:
     """
     where = place(item)
     parts = [part for part in ("x_0", "x_1", "mask", "condition") if part in item]
-    pictures: dict[str, Picture] = {part: _picture(item[part], where) for part in parts}
+    pictures: dict[str, Picture] = {part: _picture(item[part], where, part == "mask") for part in parts}
     sizes = {part: picture.pixels.shape[:2] for part, picture in pictures.items()}
     if len(set(sizes.values())) > 1:
         shown = ", ".join(f"{part} {width}x{height}" for part, (height, width) in sizes.items())
@@ -262,12 +277,16 @@ def _mask_pixels(item: dict[str, Any], picture: Picture) -> tuple[np.ndarray, st
         raise UserError(f"{mask if isinstance(mask, Path | str) else place(item)}: {error}") from error
 
 
-def _picture(image: Path | str | bytes | Image.Image | np.ndarray | Tensor, where: str) -> Picture:
+def _picture(
+    image: Path | str | bytes | Image.Image | np.ndarray | Tensor, where: str, is_mask: bool = False
+) -> Picture:
     if isinstance(image, Path | str):
         return read_picture(image)
     if isinstance(image, bytes):
         return read_picture(where, image)
     if isinstance(image, Tensor):
+        if is_mask and image.dtype in (torch.bool, *FLOATS) and bool((image >= 0).all()):
+            image = image * 2.0 - 1  # a mask of 0 and 1, of which the 0 would be half of [-1, 1]
         return Picture(_tensor_pixels(image, where))
     if isinstance(image, Image.Image):
         return from_pil(image)
