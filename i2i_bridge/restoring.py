@@ -3,7 +3,7 @@
 import hashlib
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,7 +30,7 @@ from i2i_bridge.outputs import DoneJobs, Existing, keep_apart, plan_files
 from i2i_bridge.randomness import generator
 from i2i_bridge.recipe import Recipe
 from i2i_bridge.registry import loaded_plugins
-from i2i_bridge.run import Run
+from i2i_bridge.run import Run, alpha_like
 from i2i_bridge.subjects import CountedNetwork
 
 
@@ -206,12 +206,15 @@ def _degraded(run: Run, picture: Picture, seed: int, result: Path) -> tuple[Pict
         raise UserError(f"--degrade: the image is smaller than {multiple}x{multiple} pixels")
     degraded = degradation(clean[..., :height, :width], [generator(seed, "degrade")])
 
+    alpha = None if picture.alpha is None else picture.alpha[:height, :width]
+
     def written(x: Tensor) -> Picture:
-        return Picture(to_pixels(x[0], picture.pixels.dtype, settings.value_range), None)
+        pixels = to_pixels(x[0], picture.pixels.dtype, settings.value_range)
+        return replace(picture, pixels=pixels, alpha=alpha_like(alpha, pixels), lossy=False)
 
     write_picture(result, written(degraded.x_1))
-    # What the user would bring: for super-resolution the small image.
-    small = written(degradation.reduced(degraded.x_1))
+    # What the user would bring: for super-resolution the small image, for colorization the grey one without the noise.
+    small = written(degradation.reduced(degradation.measurement(degraded)))
     hole = None if degraded.mask is None else Picture(to_pixels(degraded.mask[0] * 2 - 1), None)
     return small, hole
 

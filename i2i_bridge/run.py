@@ -136,7 +136,7 @@ class Run:
         grey = self.recipe.task == "restoration" and degraded.pixels.shape[2] == 1
         pixels = to_pixels(x_0_hat, degraded.pixels.dtype, self.recipe.data.value_range)
         pixels = with_channels(pixels, 1) if grey else pixels
-        return replace(degraded, pixels=pixels, alpha=_alpha_like(degraded, pixels))
+        return replace(degraded, pixels=pixels, alpha=alpha_like(degraded.alpha, pixels))
 
     def restore_batch(self, batch: Batch, *, nfe: int | None, generator: Generator) -> Tensor:
         """x_0_hat of a batch of any size (H, W), in [-1, 1], on the CPU."""
@@ -214,11 +214,9 @@ def _check_size(name: str, other: Picture, picture: Picture) -> None:
         )
 
 
-def _alpha_like(picture: Picture, pixels: np.ndarray) -> np.ndarray | None:
-    if picture.alpha is None:
-        return None
-    alpha = picture.alpha
-    if alpha.shape != pixels.shape[:2]:
+def alpha_like(alpha: np.ndarray | None, pixels: np.ndarray) -> np.ndarray | None:
+    """Opacity (H, W) at the size of pixels (H', W', C), by the smooth filter of a picture; None stays None."""
+    if alpha is not None and alpha.shape != pixels.shape[:2]:
         size = (pixels.shape[1], pixels.shape[0])
         floats = Image.fromarray(alpha.astype(np.float32)).resize(size, Image.Resampling.BICUBIC)
         alpha = np.rint(np.asarray(floats)).clip(0, np.iinfo(alpha.dtype).max).astype(alpha.dtype)

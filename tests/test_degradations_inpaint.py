@@ -300,6 +300,18 @@ def test_prepare_fills_the_user_s_hole() -> None:
     assert white.x_1[~known].eq(1).all()
 
 
+def test_each_image_of_a_batch_has_its_own_mask() -> None:
+    """A batch of masks is taken sample by sample; one mask serves all."""
+    # kills: first-mask-for-all
+    x, masks = images(), torch.zeros(2, 1, 64, 64)
+    masks[0, :, :8], masks[1, :, 40:] = 1, 1
+    together = Inpaint(fill="white").prepare(x, generators(2), masks)
+    assert together.mask is not None and torch.equal(together.mask, masks)
+    assert torch.equal(together.x_1, torch.where(masks > 0, torch.ones(()), x))
+    one = Inpaint(fill="white").prepare(x, generators(2), masks[:1])
+    assert one.mask is not None and torch.equal(one.mask, masks[:1].expand(2, -1, -1, -1))
+
+
 def test_prepare_needs_a_mask_of_the_image_s_size() -> None:
     # kills: an empty hole taken for granted
     with pytest.raises(UserError, match="needs a mask"):

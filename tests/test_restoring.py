@@ -9,6 +9,8 @@ import torch
 from PIL import Image
 
 from i2i_bridge import UserError, load_run
+from i2i_bridge.degradations.colour import grey
+from i2i_bridge.images import to_tensor
 from i2i_bridge.recipe import parse_recipe
 from i2i_bridge.restoring import restore_files
 from i2i_bridge.training import train
@@ -174,6 +176,45 @@ def test_degrade_starts_from_a_clean_photo(run_of, tmp_path, degradation, kept):
     degraded, restored = (Image.open(tmp_path / "out" / f"{name}.png") for name in ("x-degraded", "x"))
     assert degraded.size == restored.size == kept
     assert not np.array_equal(np.asarray(degraded), np.asarray(photo(5).crop((0, 0, *kept))))
+
+
+@pytest.mark.parametrize("degradation", [{"name": "sr4x"}, {"name": "blur"}, {"name": "inpaint"}], ids=str)
+def test_degrading_first_keeps_the_opacity(run_of, tmp_path, degradation):
+    """The degraded and the restored file have the clean file's alpha, cut to the size that is degraded."""
+    # kills: degraded-without-alpha
+    run = run_of(degradation)
+    clean = photo(5, (46, 37)).convert("RGBA")
+    ramp = np.linspace(0, 255, 37 * 46).reshape(37, 46).astype(np.uint8)
+    clean.putalpha(Image.fromarray(ramp))
+    clean.save(tmp_path / "clean.png")
+    restore_files(run, tmp_path / "clean.png", tmp_path / "out" / "x.png", degrade=True, nfe=1)
+    degraded, restored = (np.asarray(Image.open(tmp_path / "out" / f"{name}.png")) for name in ("x-degraded", "x"))
+    height, width = degraded.shape[:2]
+    assert restored.shape == degraded.shape == (height, width, 4)
+    assert np.array_equal(degraded[..., 3], ramp[:height, :width])
+    lost = 12 if degradation["name"] == "sr4x" else 0  # it was reduced four times between
+    assert np.abs(restored[..., 3].astype(int) - ramp[:height, :width]).max() <= lost
+
+
+@pytest.mark.parametrize("chain", [False, True])
+def test_degrading_first_shows_the_network_the_clean_grey_image(run_of, tmp_path, monkeypatch, chain):
+    """The condition is the grey image without noise, as in training; x_1 has the noise once."""
+    # kills: condition-from-the-noisy-picture
+    noisy = {"name": "colorization", "noise_std": 0.5}
+    chained = {"name": "compose", "degradations": [noisy, {"name": "noise", "std": 0.1}]}
+    run = run_of(chained if chain else noisy, task="translation", condition_channels=3)
+    photo(5, (44, 36)).save(tmp_path / "clean.png")
+    seen = []
+    plain = type(run.method).walk
+    monkeypatch.setattr(
+        type(run.method), "walk", lambda self, batch, **k: seen.append(batch) or plain(self, batch, **k)
+    )
+    restore_files(run, tmp_path / "clean.png", tmp_path / "x.png", degrade=True, nfe=1)
+    clean = to_tensor(np.asarray(photo(5, (44, 36))))[None]
+    (batch,) = seen
+    condition, x_1 = (batch[name][..., :36, :44] for name in ("condition", "x_1"))
+    assert (condition - grey(clean)).abs().max() <= 1 / 255 + 1e-6
+    assert (x_1 - condition).std().item() == pytest.approx(0.5, rel=0.05)
 
 
 def test_colorization_turns_grey_into_colour(run_of, tmp_path):

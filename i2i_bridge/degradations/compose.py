@@ -109,6 +109,10 @@ class Compose(Degradation):
             return Degraded(prepared.x_1, torch.ones_like(prepared.x_1[:, :1]), prepared.condition)
         return prepared
 
+    def measurement(self, degraded: Degraded) -> Tensor:
+        """As `Degradation.measurement`, by the member that gives the condition, if there is one."""
+        return self._preparing.measurement(degraded) if self.condition_channels else degraded.x_1
+
     def reduced(self, x_1: Tensor) -> Tensor:
         return self.members[-1].reduced(x_1) if self.scale > 1 else x_1
 

@@ -108,6 +108,10 @@ class Mixture(Degradation):
             return Degraded(degraded.x_1, torch.ones_like(degraded.x_1[:, :1]), degraded.condition)
         return degraded
 
+    def measurement(self, degraded: Degraded) -> Tensor:
+        """As `Degradation.measurement`, by the first member, where all give a condition."""
+        return self.members[0].measurement(degraded) if self.condition_channels else degraded.x_1
+
     def reduced(self, x_1: Tensor) -> Tensor:
         return self.members[0].reduced(x_1) if self.scale > 1 else x_1
 
