@@ -403,6 +403,8 @@ MUTANTS = [
     Mutant("first-mask-for-all", "degradations/base.py", "return (mask > 0.5).to(image)", "return (mask[:1] > 0.5).to(image)", "test_degradations_inpaint.py"),
     Mutant("degraded-without-alpha", "restoring.py", "alpha=alpha_like(alpha, pixels), lossy=False", "alpha=None, lossy=False", "test_restoring.py"),
     Mutant("condition-from-the-noisy-picture", "restoring.py", "degradation.reduced(degradation.measurement(degraded))", "degradation.reduced(degraded.x_1)", "test_restoring.py"),
+    Mutant("last-packed-mask-never", "degradations/masks.py", "torch.randint(len(packed), ()", "torch.randint(len(packed) - 1, ()", "test_degradations_inpaint.py"),
+    Mutant("largest-freeform-hole-never", "degradations/masks.py", "draw.randint(least, most)", "draw.randint(least, max(least, most - 1))", "test_degradations_inpaint.py"),
     Mutant("estimate-over-the-users-moments", "resuming.py", "moments | recipe.target", "recipe.target | moments", "test_resuming.py"),
     Mutant("crop-out-never-at-the-far-edge", "degradations/inpaint.py", "int(shift * (side - length + 1))", "int(shift * (side - length))", "test_degradations_inpaint.py"),
     Mutant("folder-mask-threshold", "degradations/masks.py", "to_mask(mask_of(from_pil(image))[0])[0].numpy()", "(mask_of(from_pil(image))[0][..., 0] > 128)", "test_degradations_inpaint.py"),

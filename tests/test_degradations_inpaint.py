@@ -227,6 +227,21 @@ def test_palette_s_packed_masks_are_read_as_they_are(tmp_path: Path) -> None:
     assert small.tobytes() in {mask[2::4, 1::2].astype(np.float32).tobytes() for mask in masks["10-20% freeform"]}
 
 
+def test_the_last_mask_of_a_file_or_folder_is_drawn_too(tmp_path: Path) -> None:
+    """Of three masks each is drawn about as often; so is every area of a freeform band, both ends included."""
+    # kills: last-packed-mask-never, largest-freeform-hole-never
+    file, masks = palette_file(tmp_path, 3)
+    for n in range(3):
+        Image.fromarray(masks["10-20% freeform"][n] * 255).save(tmp_path / f"{n}.png")
+    known = [mask.tobytes() for mask in masks["10-20% freeform"]]
+    for degradation in (Inpaint("file", file=file), Inpaint("folder", folder=tmp_path)):
+        holes = hole_of(degradation, images(60, 256, 256))
+        drawn = [known.index(hole[0].numpy().astype(np.uint8).tobytes()) for hole in holes]
+        assert all(8 < drawn.count(n) < 32 for n in range(3)), drawn
+    areas = [int(brush_mask(10, 10, (0.1, 0.12), generator(0, "mask", i)).sum()) for i in range(120)]
+    assert all(20 < areas.count(n) < 60 for n in (10, 11, 12)) and set(areas) == {10, 11, 12}
+
+
 def test_a_wrong_file_of_packed_masks_is_one_line(tmp_path: Path) -> None:
     # kills: a traceback of NumPy's; a pickle that is opened
     file, _ = palette_file(tmp_path, 1)
