@@ -306,3 +306,36 @@ def test_compose_enlarges_and_conditions_as_its_member_does() -> None:
     assert colour.prepare(images()[:, :1], generators(2)).condition.shape[1] == 3
     back = DEGRADATIONS.build({"name": "compose", "degradations": [{"name": "downsample"}, {"name": "blur"}]})
     assert back.scale == 1
+
+
+@pytest.mark.parametrize(
+    "degradation",
+    [
+        MotionBlur(length=(3.0, 21.0)),
+        Defocus(radius=(1.0, 9.0)),
+        GaussianBlur(sigma=(0.5, 6.0), ratio=(0.3, 1.0), angle=(0.0, 180.0)),
+        Rain(length=(3.0, 21.0)),
+        DEGRADATIONS.build({"name": "jpeg", "quality": [5, 95], "backend": "kornia"}),
+        DEGRADATIONS.build({"name": "jpeg", "quality": [5, 95], "backend": "pillow"}),
+    ],
+    ids=lambda degradation: f"{type(degradation).__name__} {getattr(degradation, 'backend', '')}",
+)
+def test_what_one_image_draws_is_nothing_to_the_others(degradation: Degradation) -> None:
+    """Kernels of several sizes in a batch, and several qualities: each image comes out as it does alone."""
+    # kills: small-kernels-off-centre, reach-of-the-first-radius, kornia-quality-of-the-first
+    x_0 = images(5)
+    together = degradation(x_0, generators(5)).x_1
+    for i in range(5):
+        alone = degradation(x_0[i : i + 1], [generator(0, "test", i)]).x_1
+        assert (together[i : i + 1] - alone).abs().max() < 1e-5, i
+
+
+def test_sizes_are_rounded_as_documented() -> None:
+    """A resize to whole pixels, to the nearest; the length of a motion up to an odd number."""
+    # kills: resize-rounds-down, motion-rounds-down
+    for side, factor, wanted in ((8, 0.6, 5), (8, 0.55, 4), (9, 0.5, 4), (100, 0.999, 100), (3, 0.1, 1)):
+        small = Resize(factor=factor, filter="area").stage(images(1, side, side), generator(0, "test")).x_1
+        assert small.shape[-2:] == (wanted, wanted), (side, factor)
+    for length, wanted in ((1.0, 1), (2.0, 3), (3.0, 3), (3.2, 5), (4.0, 5), (15.5, 17)):
+        row = kernel_of(MotionBlur(length=length, angle=0.0))[20]
+        assert int((row > 1e-4).sum()) == wanted, length
