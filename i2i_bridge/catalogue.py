@@ -2,6 +2,7 @@
 
 from i2i_bridge.data.cards import card_names, load_card
 from i2i_bridge.errors import UserError
+from i2i_bridge.file_reader import read_text
 from i2i_bridge.members import Option
 from i2i_bridge.methods.presets import method_preset, preset_names, preset_summary
 from i2i_bridge.protocols import load_protocol, protocol_file, protocol_names
@@ -44,12 +45,12 @@ def description(name: str, method: str | None = None) -> str:
     recipes = recipe_names()
     if name.endswith(".toml"):
         load_recipe(name)
-        return recipe_file(name).read_text(encoding="utf-8")
+        return read_text(recipe_file(name))
     found = [_shipped_recipe(known) for known in recipes if name in (known, known.split("/")[-1])]
     if name in card_names():
         found.append(f"# dataset card {name}\n{load_card(name).to_toml()}")
     if name in protocol_names():
-        found.append(f"# protocol {name}\n{protocol_file(name).read_text(encoding='utf-8')}")
+        found.append(f"# protocol {name}\n{read_text(protocol_file(name))}")
     found += [_part(kind, name) for kind, members in KINDS.items() if name in members.names()]
     if name in preset_names() and name not in KINDS["methods"].names():
         found.append(f"methods: {name}\n\n{preset_summary(name)}\n")
@@ -69,7 +70,7 @@ def _card_line(name: str) -> str:
 
 
 def _shipped_recipe(name: str) -> str:
-    return f"# recipe {name}\n{recipe_file(name).read_text(encoding='utf-8')}"
+    return f"# recipe {name}\n{read_text(recipe_file(name))}"
 
 
 def _part(kind: str, name: str) -> str:

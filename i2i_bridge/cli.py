@@ -25,6 +25,7 @@ from i2i_bridge.cli_options import (
     run_folder,
 )
 from i2i_bridge.errors import UserError
+from i2i_bridge.file_reader import read_bytes
 from i2i_bridge.files import write_whole
 from i2i_bridge.jobs import evaluate_run, report_run, train_run
 from i2i_bridge.shipped import recipe_of_run
@@ -98,7 +99,7 @@ def copy(
         raise UserError(f"{file}: a recipe or card ends in .toml")
     if file.exists():
         raise UserError(f"{file} exists already; choose another name")
-    write_whole(file, source.read_bytes())
+    write_whole(file, read_bytes(source))
     then = f"name it in a recipe: data.card={file}" if is_card else f"train it with: i2i-bridge train {file}"
     console.say(f"wrote {file}; {then}")
 

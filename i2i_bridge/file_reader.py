@@ -8,21 +8,34 @@ import errno
 import json
 import os
 import stat
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import Any
 
 MEGABYTE = 2**20
 LIMIT = 16 * MEGABYTE
 """Bytes of a file that holds settings, results or a page."""
 LIST_LIMIT = 1024 * MEGABYTE
 """Bytes of a file with a line for each image."""
+ARRAYS_LIMIT = 4096 * MEGABYTE
+"""Bytes that the arrays of an .npz may have, unpacked."""
+
+DAMAGED_ARRAYS = (
+    ValueError, TypeError, KeyError, AttributeError, EOFError, RuntimeError, MemoryError,
+    zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+"""What reading a damaged .npz raises, beside OSError."""
 
 
 class NotRegular(OSError):
     """A folder, pipe, socket or device where a file should be."""
 
 
-def open_regular(path: Path | str) -> BinaryIO:
+def open_regular(path: Path | str) -> BufferedReader:
     """A regular file, opened for reading without waiting; links to one are followed.
 
     Raises:
@@ -69,19 +82,15 @@ def read_text(path: Path | str, limit: int = LIMIT, encoding: str = "utf-8") -> 
 
 
 def parse_json(text: str | bytes) -> Any:
-    """The value of a JSON text.
+    """The value of a JSON text; NaN and Infinity, which Python's writer writes, are numbers.
 
     Raises:
-        ValueError: Not JSON, nested too deeply, a number of thousands of digits, or NaN or Infinity.
+        ValueError: Not JSON, nested too deeply, or a number of thousands of digits.
     """
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        return json.loads(text)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
-
-
-def _refuse_constant(word: str) -> NoReturn:
-    raise ValueError(f"{word} is not JSON")
 
 
 def read_json(path: Path | str, limit: int = LIMIT) -> Any:
@@ -92,3 +101,23 @@ def read_json(path: Path | str, limit: int = LIMIT) -> Any:
         ValueError: As `parse_json`.
     """
     return parse_json(read_bytes(path, limit))
+
+
+@contextmanager
+def open_arrays(path: Path | str) -> Iterator[Any]:
+    """The arrays of an .npz by name, as numpy gives them; each is read when it is asked for. Nothing is unpickled.
+
+    Raises:
+        OSError: As `open_regular`.
+        ValueError: No .npz, or one that unpacks to more than 4 GB. A damaged one raises any of DAMAGED_ARRAYS.
+    """
+    import numpy as np
+
+    with open_regular(path) as stream:
+        if stream.read(2) != b"PK":
+            raise ValueError("not an .npz file")
+        stream.seek(0)
+        with np.load(stream, allow_pickle=False) as stored:
+            if sum(member.file_size for member in stored.zip.infolist()) > ARRAYS_LIMIT:
+                raise ValueError(f"unpacks to more than {ARRAYS_LIMIT} bytes")
+            yield stored

@@ -6,7 +6,6 @@ program itself never unpickles. A `.safetensors` holds no code; its header is ch
 
 import json
 import os
-import stat
 import subprocess
 import sys
 import tempfile
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from i2i_bridge import pt_child
 from i2i_bridge.errors import UserError
+from i2i_bridge.file_reader import open_regular
 
 SECONDS, BYTES_PER_SECOND = 60, 20_000_000
 """How long a file may take: so many seconds, and one more for each so many bytes."""
@@ -94,9 +94,7 @@ def _finite(value: Tensor) -> bool:
 
 
 def _check_header(file: Path) -> None:
-    if not stat.S_ISREG(file.stat().st_mode):
-        raise ValueError("not a plain file")
-    with file.open("rb") as stream:
+    with open_regular(file) as stream:
         length = int.from_bytes(stream.read(8), "little")
         if length > MAX_HEADER:
             raise ValueError(f"a header of {length} bytes; at most {MAX_HEADER} are read")

@@ -12,6 +12,7 @@ from torch import Tensor
 from i2i_bridge.comparing import Entry, baseline_label, baselines, shown_rows
 from i2i_bridge.csv_file import read_rows
 from i2i_bridge.errors import UserError
+from i2i_bridge.file_reader import open_regular
 from i2i_bridge.images import read_picture, to_tensor
 from i2i_bridge.pictures import Pictures, Shown, safe_name
 from i2i_bridge.records import CLEAN, slug
@@ -48,7 +49,7 @@ def gallery(entries: Sequence[Entry], table: Table, pictures: Pictures, nfe: Seq
     Empty where no picture was saved.
     """
     sources = _sources(entries, nfe)
-    names = sorted({file.name for source in sources for file in source.folder.glob("*.png")})
+    names = sorted({file.name for source in sources for file in _pictures(source.folder)})
     own = [j for j, source in enumerate(sources) if source.own]
     if not names or not own:
         return {}
@@ -66,9 +67,8 @@ def gallery(entries: Sequence[Entry], table: Table, pictures: Pictures, nfe: Seq
         names = sorted(list(dict.fromkeys([*worst, *names]))[:INSIDE])
     images = []
     for name in names:
-        there = [(source.folder / name).is_file() for source in sources]
-        with Image.open(sources[there.index(True)].folder / name) as image:
-            width, height = image.size
+        there = [_is_picture(source.folder / name) for source in sources]
+        width, height = _size(sources[there.index(True)].folder / name)
         images.append(
             {
                 "key": keys.get(name, Path(name).stem),
@@ -105,8 +105,8 @@ def glance(
     chosen.sort(key=lambda source: source.row == CLEAN)  # clean is last
     shown: list[list[Shown]] = []
     tensors: list[list[Tensor]] = []
-    for name in sorted(file.name for file in chosen[0].folder.glob("*.png")) if chosen else []:
-        if len(shown) < rows and all((source.folder / name).is_file() for source in chosen):
+    for name in sorted(file.name for file in _pictures(chosen[0].folder)) if chosen else []:
+        if len(shown) < rows and all(_is_picture(source.folder / name) for source in chosen):
             images = [to_tensor(read_picture(source.folder / name).pixels) for source in chosen]
             tensors.append(images)
             shown.append(
@@ -116,6 +116,23 @@ def glance(
                 ]
             )
     return shown, tensors, [source.label for source in chosen]
+
+
+def _pictures(folder: Path) -> list[Path]:
+    return [file for file in folder.glob("*.png") if _is_picture(file)]
+
+
+def _is_picture(file: Path) -> bool:
+    # A link could lead to any file of the user's, which would become part of a page that is passed on.
+    return file.is_file() and not file.is_symlink()
+
+
+def _size(file: Path) -> tuple[int, int]:
+    try:
+        with open_regular(file) as stream, Image.open(stream, formats=("PNG",)) as image:
+            return image.size
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UserError(f"{file}: not a readable PNG; evaluate again") from error
 
 
 def _sources(entries: Sequence[Entry], nfe: Sequence[int] | None) -> list[Source]:

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from i2i_bridge.csv_file import Writer
+from i2i_bridge.errors import UserError
+from i2i_bridge.file_reader import LIST_LIMIT, parse_json, read_bytes
 from i2i_bridge.files import append, write_whole
 
 
@@ -49,14 +51,33 @@ def _csv(row: dict[str, Any] | list[str]) -> str:
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The logged rows of a run folder, oldest first; a line cut off by a crash is left out."""
+    """The logged rows of a run folder, oldest first; a line cut off by a crash, or of a stranger's, is left out.
+
+    Raises:
+        UserError: The file cannot be read, is no regular file, or is larger than any log.
+    """
     rows = []
     file = folder / "metrics.jsonl"
-    for line in file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []:
+    try:
+        data = read_bytes(file, LIST_LIMIT)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror or error})") from error
+    for line in data.decode("utf-8", "replace").splitlines():
         try:
-            row = json.loads(line)
+            row = parse_json(line)
         except ValueError:
             continue
-        if isinstance(row, dict) and "step" in row:
+        if _is_row(row):
             rows.append(row)
     return rows
+
+
+def _is_row(row: Any) -> bool:
+    if not isinstance(row, dict) or type(row.get("step")) is not int or row["step"] < 0:
+        return False
+    integers = [value for value in row.values() if isinstance(value, int)]
+    return all(isinstance(value, int | float | str | None) for value in row.values()) and all(
+        abs(value) < 2**63 for value in integers
+    )

@@ -11,6 +11,8 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from i2i_bridge.errors import UserError
+from i2i_bridge.file_reader import open_regular
 from i2i_bridge.images import shown
 from i2i_bridge.records import slug
 
@@ -61,10 +63,19 @@ class Pictures:
         return Shown(src, caption, pixels.shape[1], pixels.shape[0])
 
     def copy(self, file: Path, name: str) -> str:
-        """A PNG that lies elsewhere."""
-        if self.inside:
-            return _data(file.read_bytes(), "image/png")
-        shutil.copyfile(file, self._place(name))
+        """A PNG that lies elsewhere.
+
+        Raises:
+            UserError: It cannot be read, or is no regular file.
+        """
+        try:
+            with open_regular(file) as stream:
+                if self.inside:
+                    return _data(stream.read(), "image/png")
+                with self._place(name).open("wb") as out:
+                    shutil.copyfileobj(stream, out)
+        except OSError as error:
+            raise UserError(f"{file}: cannot be copied into the page ({error.strerror or error})") from error
         return quote(name)
 
     def _place(self, name: str) -> Path:

@@ -17,6 +17,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from i2i_bridge import registry
 from i2i_bridge.errors import UserError
+from i2i_bridge.file_reader import LIST_LIMIT, open_regular, read_text
 from i2i_bridge.registry import did_you_mean
 from i2i_bridge.settings import DataSettings, EvaluateSettings, Part, Positive, Settings
 from i2i_bridge.toml_file import read_toml
@@ -215,7 +216,7 @@ def resolve(
     if protocol.fid_reference.endswith(".npz"):
         file = next((there for folder in folders if (there := folder / protocol.fid_reference).is_file()), None)
         if file is not None:
-            with file.open("rb") as stream:
+            with open_regular(file) as stream:
                 filled["fid_reference_sha256"] = hashlib.file_digest(stream, "sha256").hexdigest()
     return Resolved(protocol, filled, tuple(names), file)
 
@@ -252,7 +253,7 @@ def read_list(file: Path) -> list[str]:
         UserError: The file cannot be read, has no line, or an image comes twice.
     """
     try:
-        lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
+        lines = [line.strip() for line in read_text(file, LIST_LIMIT).splitlines()]
     except FileNotFoundError as error:
         raise UserError(f"--list {file}: no such file") from error
     except (OSError, UnicodeDecodeError) as error:

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from i2i_bridge.errors import UserError
+from i2i_bridge.file_reader import open_regular
 
 GENERATOR = "i2i-bridge"
 """What a page of ours names as its generator."""
@@ -28,7 +29,11 @@ def _is_page(out: Path) -> bool:
     if out.is_dir() and not any(out.iterdir()):
         return True
     page = out if out.suffix == ".html" else out / "index.html"
-    return page.is_file() and f'content="{GENERATOR}"' in page.read_text(encoding="utf-8", errors="replace")[:2000]
+    try:
+        with open_regular(page) as stream:
+            return f'content="{GENERATOR}"'.encode() in stream.read(2000)
+    except OSError:
+        return False
 
 
 def publish(fresh: Path, out: Path) -> None:

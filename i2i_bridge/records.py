@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from i2i_bridge.file_reader import open_regular, parse_json
 from i2i_bridge.files import write_whole
 
 FORMAT = 1
@@ -72,8 +73,10 @@ class Records:
         from safetensors import SafetensorError, safe_open
 
         try:
-            with safe_open(self.file(row, key), framework="numpy") as file:
-                table = json.loads(file.metadata()["record"])
+            there = self.file(row, key)
+            open_regular(there).close()  # a pipe would block
+            with safe_open(there, framework="numpy") as file:
+                table = parse_json(file.metadata()["record"])
                 if table["format"] != FORMAT or table["key"] != key or table["fingerprint"] != fingerprint:
                     return None
                 scores = {name: (float(value), str(code)) for name, (value, code) in table["scores"].items()}

@@ -2,40 +2,72 @@
 
 import json
 import math
+import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from i2i_bridge.errors import UserError
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
+
+from i2i_bridge.errors import UserError, printable
+from i2i_bridge.file_reader import read_json
 from i2i_bridge.files import write_whole
 from i2i_bridge.metrics.base import Estimate
 from i2i_bridge.protocols import protocol_id
 
+CLOSED = ConfigDict(extra="forbid")
 INPUT = "input"
 """The row of the degraded images themselves, nothing restored."""
+
+
+LARGEST = 10**12
+"""Of counts in an evaluation."""
+
+
+def _check_row_name(name: str) -> str:
+    if name.startswith("nfe ") and not re.fullmatch(r"nfe [1-9][0-9]{0,3}", name):
+        raise ValueError("a row of network calls is called 'nfe N'")
+    return name
+
+
+def _check_settings(settings: dict[str, Any]) -> dict[str, Any]:
+    count = settings.get("n")
+    if count is not None and (type(count) is not int or not 0 < count <= LARGEST):
+        raise ValueError("n is a number of images")
+    return settings
+
+
+# The types say what is accepted from a file: an evaluation may be a stranger's.
+Count = Annotated[int, Field(ge=0, le=LARGEST)]
+Name = Annotated[str, Field(max_length=300), AfterValidator(printable)]
+RowName = Annotated[str, Field(max_length=300), AfterValidator(_check_row_name)]
+MetricName = Annotated[str, Field(max_length=300)]
+Seconds = Annotated[float, Field(ge=0, le=LARGEST)]
 
 
 @dataclass(frozen=True)
 class Row:
     """Scores of one way to restore, over all images."""
 
-    name: str
+    __pydantic_config__ = CLOSED
+    name: RowName
     """'input', 'bicubic', 'nfe N', or the name of a folder of images."""
-    nfe: int
+    nfe: Count
     """Network calls per image, counted; 0 where there was no network, or nobody knows."""
-    images: int
-    metrics: dict[str, Estimate]
-    seconds_per_image: float | None
+    images: Count
+    metrics: dict[MetricName, Estimate]
+    seconds_per_image: Seconds | None
 
 
 @dataclass(frozen=True)
 class Stamp:
     """Which protocol the numbers are measured under."""
 
-    name: str
-    version: int
-    hash: str
-    settings: dict[str, Any]
+    __pydantic_config__ = CLOSED
+    name: Name
+    version: Count
+    hash: Name
+    settings: Annotated[dict[str, Any], AfterValidator(_check_settings)]
 
     @property
     def id(self) -> str:
@@ -47,19 +79,21 @@ class Stamp:
 class Data:
     """Which images the numbers are of."""
 
-    digest: str
+    __pydantic_config__ = CLOSED
+    digest: Name
     """SHA-256 over the hashes of the scored pixels of all x_0 and x_1, sorted by key."""
-    items: int
+    items: Count
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """All that was measured of a run, or of a folder of images, under one protocol."""
 
-    recipe: str
-    method: str
-    step: int
-    seed: int
+    __pydantic_config__ = CLOSED
+    recipe: Name
+    method: Name
+    step: Count
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**64)]
     protocol: Stamp
     data: Data
     rows: list[Row]
@@ -70,6 +104,9 @@ class Evaluation:
     """SHA-256 of the weights and settings that the rows were made with."""
     capped: bool = False
     """Whether the method makes fewer calls than it is asked for, so that its one row stands for every NFE."""
+
+
+_EVALUATION = TypeAdapter(Evaluation)
 
 
 def evaluation_folder(folder: Path, protocol: str) -> Path:
@@ -85,24 +122,22 @@ def read_evaluation(folder: Path, protocol: str = "held-out") -> Evaluation:
     """
     file = evaluation_folder(folder, protocol) / "evaluation.json"
     try:
-        table = json.loads(file.read_text(encoding="utf-8"))
-        rows = [_row(row) for row in table.pop("rows")]
-        stamp, data = Stamp(**table.pop("protocol")), Data(**table.pop("data"))
-        return Evaluation(protocol=stamp, data=data, rows=rows, **table)
+        table = read_json(file)
+        if not isinstance(table, dict):
+            raise ValueError("not a JSON object")
+        return _EVALUATION.validate_python(table)
     except FileNotFoundError as error:
         there = sorted(path.parent.name for path in (folder / "evaluation").glob("*/evaluation.json"))
         others = f" under {protocol} (but under {', '.join(there)})" if there else ""
         raise UserError(f"{folder}: not evaluated yet{others}; run `i2i-bridge evaluate {folder}`") from error
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise UserError(f"{file}: damaged ({error}); evaluate again") from error
-
-
-def _row(table: dict[str, Any]) -> Row:
-    metrics = {
-        name: Estimate(note=str(given.pop("note")), **{key: float(value) for key, value in given.items()})
-        for name, given in table.pop("metrics").items()
-    }
-    return Row(metrics=metrics, **table)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        said = first["msg"].removeprefix("Value error, ").lower()
+        raise UserError(f"{file}: damaged ({f'{place}: ' if place else ''}{said}); evaluate again") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{file}: damaged ({reason}); evaluate again") from error
 
 
 def write_evaluation(file: Path, evaluation: Evaluation) -> None:

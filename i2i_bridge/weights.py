@@ -16,6 +16,7 @@ from i2i_bridge.data.cards import Download
 from i2i_bridge.downloading import Report, download
 from i2i_bridge.errors import UserError
 from i2i_bridge.fetching import alone
+from i2i_bridge.file_reader import open_regular
 from i2i_bridge.registry import did_you_mean
 
 if TYPE_CHECKING:  # torch takes a second to import
@@ -162,7 +163,7 @@ def load(name: str, metric: str) -> tuple[Path, dict[str, "Tensor"]]:
 
 def _is_old(file: Path) -> bool:
     try:
-        with file.open("rb") as stream:
+        with open_regular(file) as stream:
             return stream.read(4) != b"PK\x03\x04"
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror})") from error
@@ -246,7 +247,7 @@ def fetch_all(
 
 def _sha256(file: Path) -> str:
     try:
-        with file.open("rb") as stream:
+        with open_regular(file) as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror})") from error

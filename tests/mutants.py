@@ -349,6 +349,8 @@ MUTANTS = [
     Mutant("message-plays-with-the-terminal", "errors.py", "c if c.isprintable() or", "c if True or", "test_fuzz.py"),
     Mutant("cell-is-a-formula", "csv_file.py", "return f\"'{value}\"", "return value", "test_printing.py"),
     Mutant("dotted-keys-unlimited", "toml_file.py", "if _LONG_KEY.search(", "if False and _LONG_KEY.search(", "test_toml_file.py"),
+    Mutant("files-without-limit", "file_reader.py", "data = stream.read(limit + 1)", "data = stream.read()[: limit + 1]", "test_file_reader.py"),
+    Mutant("evaluation-of-any-type", "results.py", "le=LARGEST)]\nName", "le=None)]\nName", "test_file_reader.py"),
     Mutant("sixteen-bits-cut-off-are-filled", "images.py", "            image.load()\n            picture", "            picture", "test_zoo.py"),
     Mutant("pipes-block", "images.py", "not stat.S_ISREG(Path(path).stat().st_mode)", "not Path(path).exists()", "test_zoo.py"),
     Mutant("released-without-its-grid", "importing.py", 'sample | {"grid": "official"}', "sample", "test_hostile.py"),

@@ -9,13 +9,13 @@ import hashlib
 import io
 import os
 import time
-import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from i2i_bridge.errors import UserError
+from i2i_bridge.file_reader import DAMAGED_ARRAYS, open_arrays
 from i2i_bridge.files import write_whole
 from i2i_bridge.images import list_images
 
@@ -103,9 +103,9 @@ def _times(folder: Path, inside: Names) -> np.ndarray:
 def recall(what: str) -> dict[str, np.ndarray] | None:
     """The arrays that were remembered under a name; None where there are none, or they cannot be read."""
     try:
-        with np.load(_file(what), allow_pickle=False) as stored:
+        with open_arrays(_file(what)) as stored:
             arrays = {name: stored[name] for name in stored.files}
-    except (OSError, ValueError, KeyError, EOFError, RuntimeError, MemoryError, zipfile.BadZipFile):  # damage
+    except (OSError, *DAMAGED_ARRAYS):
         return None
     # A file name is a hash; the full name inside rules out a collision.
     return arrays if str(arrays.pop("what", "")) == what else None

@@ -2,8 +2,8 @@
 
 import csv
 import io
-import json
 import posixpath
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -15,6 +15,7 @@ from i2i_bridge.data.index import Names
 from i2i_bridge.data.pairs import Files
 from i2i_bridge.data.splits import keep, split_names
 from i2i_bridge.errors import UserError
+from i2i_bridge.file_reader import LIST_LIMIT, parse_json, read_text
 from i2i_bridge.registry import did_you_mean, register_dataset
 
 IMAGES = ("x_0", "x_1", "mask", "condition")
@@ -87,7 +88,7 @@ class ListFile:
         if reader is None:
             raise UserError(f"{self.file}: not a list file; known: {', '.join(readers)}")
         try:
-            text = self.file.read_text(encoding="utf-8-sig")
+            text = "\n".join(re.split(r"\r\n?|\n", read_text(self.file, LIST_LIMIT, "utf-8-sig")))
         except FileNotFoundError as error:
             raise UserError(f"{self.file}: no such file") from error
         except (OSError, UnicodeDecodeError) as error:
@@ -182,8 +183,8 @@ def _jsonl(text: str, file: Path, _: str) -> Iterator[tuple[int, dict[str, str]]
         if not words.strip():
             continue
         try:
-            row = json.loads(words)
-        except (ValueError, RecursionError) as error:
+            row = parse_json(words)
+        except ValueError as error:
             raise UserError(f"{file}:{line}: not JSON ({error})") from error
         if not isinstance(row, dict):
             raise UserError(f'{file}:{line}: a row is a JSON object, such as {{"x_0": "a.png"}}')

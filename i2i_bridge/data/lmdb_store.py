@@ -9,6 +9,7 @@ from i2i_bridge.data.index import Names
 from i2i_bridge.data.pairs import Files, side_folders
 from i2i_bridge.data.splits import counts, keep, listed, split_names
 from i2i_bridge.errors import UserError
+from i2i_bridge.file_reader import LIST_LIMIT, read_text
 from i2i_bridge.registry import register_dataset
 
 
@@ -24,9 +25,11 @@ class Database:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        file = path / "data.mdb" if path.is_dir() else path
+        if file.exists() and not file.is_file():  # a pipe would block
+            raise UserError(f"{file}: not a readable LMDB database (not a regular file)")
         with self._opened() as environment:
             last, page = environment.info()["last_pgno"], environment.stat()["psize"]
-        file = path / "data.mdb" if path.is_dir() else path
         if file.stat().st_size < (last + 1) * page:
             # Reading beyond the end of a mapped file would kill the process.
             raise UserError(
@@ -172,7 +175,7 @@ def _listed(databases: dict[str, Database]) -> dict[str, str]:
         notes = database.path / "meta_info.txt"
         if notes.is_file():
             try:
-                lines = notes.read_text(encoding="utf-8").splitlines()
+                lines = read_text(notes, LIST_LIMIT).splitlines()
             except (OSError, UnicodeDecodeError) as error:
                 raise UserError(f"{notes}: not a readable text file ({error})") from error
             names = [line.partition(" (")[0].strip() for line in lines if line.strip()]

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from i2i_bridge.errors import UserError
+from i2i_bridge.file_reader import LIST_LIMIT, read_text
 from i2i_bridge.randomness import key
 
 SPLITS = {
@@ -80,7 +81,7 @@ def listed(names: Sequence[str], file: Path, where: Path | str) -> np.ndarray:
         UserError: The file cannot be read, or has a name that is not there.
     """
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = read_text(file, LIST_LIMIT).splitlines()
     except FileNotFoundError as error:
         raise UserError(f"{file}: no such file") from error
     except (OSError, UnicodeDecodeError) as error:

@@ -2,8 +2,6 @@
 
 import math
 import random
-import zipfile
-import zlib
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -15,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from i2i_bridge.errors import UserError
+from i2i_bridge.file_reader import DAMAGED_ARRAYS, open_arrays
 from i2i_bridge.images import from_pil, mask_of, to_mask
 
 IMAGE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
@@ -156,14 +155,14 @@ def packed_masks(file: Path, area: tuple[float, float]) -> npt.NDArray[np.uint8]
     """
     band = f"{round(100 * area[0])}-{round(100 * area[1])}% freeform"
     try:
-        with np.load(file, allow_pickle=False) as arrays:
+        with open_arrays(file) as arrays:
             if band not in arrays.files:
                 there = ", ".join(f"'{name}'" for name in arrays.files)
                 raise UserError(f"{file}: no masks '{band}'; there is {there}: set area to one of these bands")
             bits = arrays[band]
     except FileNotFoundError as error:
         raise UserError(f"{file}: no such file of masks") from error
-    except (OSError, ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, *DAMAGED_ARRAYS) as error:
         raise UserError(f"{file}: not a readable .npz of packed masks ({type(error).__name__}: {error})") from error
     size = PACKED_SIDE**2 // 8
     if bits.dtype != np.uint8 or bits.size < size:

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from i2i_bridge.errors import UserError
+from i2i_bridge.file_reader import open_arrays
 from i2i_bridge.files import write_whole
 
 ROWS = 1024
@@ -74,7 +75,7 @@ def read_moments(file: Path) -> Moments:
         UserError: The file is missing, or holds anything else.
     """
     try:
-        with np.load(file, allow_pickle=False) as stored:
+        with open_arrays(file) as stored:
             mean, covariance = stored["mu"].astype(np.float64), stored["sigma"].astype(np.float64)
             count = int(stored["n"]) if "n" in stored else None
     except FileNotFoundError as error:
