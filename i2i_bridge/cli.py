@@ -175,7 +175,10 @@ def restore(
         typer.Option(min=1, max=1000, metavar="N", help="Network calls per image, 1 to 1000. Default: the recipe's."),
     ] = None,
     samples: Annotated[
-        int, typer.Option(min=1, metavar="K", help="Restorations per image; files get -1, -2, ... after their name.")
+        int,
+        typer.Option(
+            min=1, max=10_000, metavar="K", help="Restorations per image; files get -1, -2, ... after their name."
+        ),
     ] = 1,
     seed: Annotated[int, typer.Option(help="Seed of the first sample; sample k uses seed + k - 1.")] = 0,
     mask: Annotated[

@@ -30,7 +30,8 @@ def compare(
         str | None, typer.Option(metavar="NAME|FILE", help="The evaluation protocol. Default: the first run's.")
     ] = None,
     count: Annotated[
-        int | None, typer.Option("-n", "--count", min=1, help="Evaluate only the first so many held-out images.")
+        int | None,
+        typer.Option("-n", "--count", min=1, max=10**9, help="Evaluate only the first so many held-out images."),
     ] = None,
     root: Annotated[Path | None, typer.Option(help="Where the dataset lies now, if not where it was trained.")] = None,
     each_seed: Annotated[

@@ -26,7 +26,9 @@ def evaluate(
             help="Network calls per image: --nfe 1 2 5 20. Default: the recipe's.",
         ),
     ] = None,
-    count: Annotated[int | None, typer.Option("-n", "--count", min=1, help="Only the first so many images.")] = None,
+    count: Annotated[
+        int | None, typer.Option("-n", "--count", min=1, max=10**9, help="Only the first so many images.")
+    ] = None,
     protocol: Annotated[
         str | None,
         typer.Option(metavar="NAME|FILE.toml", help="The rules (see `list protocols`). Default: the recipe's."),
@@ -53,7 +55,10 @@ def evaluate(
         typer.Option(metavar="FOLDER", help="With --images or --set: where the result is written, for `compare`."),
     ] = None,
     batch: Annotated[
-        int, typer.Option(min=1, help="Images restored together: quicker on a GPU; seconds are then shares of a batch.")
+        int,
+        typer.Option(
+            min=1, max=2**20, help="Images restored together: quicker on a GPU; seconds are then shares of a batch."
+        ),
     ] = 1,
     root: Annotated[Path | None, typer.Option(help="Where the dataset lies now, if not where it was trained.")] = None,
     plugin: Plugins = None,

@@ -52,6 +52,8 @@ class OfficialGrid(Process):
     beta_max: float = 0.3
 
     def __post_init__(self) -> None:
+        if self.interval > 1_000_000:
+            raise ValueError(f"interval {self.interval}: at most 1000000")
         if self.interval < 2 or self.interval % 2:
             raise ValueError(f"interval must be even, got {self.interval}: the schedule is mirrored at its middle")
         if not self.beta_max > 0:

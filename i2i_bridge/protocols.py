@@ -19,7 +19,7 @@ from i2i_bridge import registry
 from i2i_bridge.errors import UserError
 from i2i_bridge.file_reader import LIST_LIMIT, open_regular, read_text
 from i2i_bridge.registry import did_you_mean
-from i2i_bridge.settings import DataSettings, EvaluateSettings, Part, Positive, Settings
+from i2i_bridge.settings import DataSettings, EvaluateSettings, Part, Positive, Settings, Side
 from i2i_bridge.toml_file import read_toml
 
 if TYPE_CHECKING:
@@ -33,13 +33,13 @@ Words = list[str]
 class Protocol(Settings):
     """One TOML file. What is left out is the recipe's."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=100)]
     version: Positive
     summary: str
     source: str = ""
     """Where the rules come from."""
     split: str | None = None
-    size: tuple[Positive, Positive] | Positive | None = None
+    size: tuple[Side, Side] | Side | None = None
     """Height and width of the scored images."""
     resize: Literal["short_side", "stretch", "none"] | None = None
     n: Positive | None = None

@@ -16,7 +16,16 @@ from i2i_bridge.errors import UserError
 from i2i_bridge.files import file_name
 from i2i_bridge.protocols import load_protocol
 from i2i_bridge.registry import did_you_mean, nearest
-from i2i_bridge.settings import DataSettings, EvaluateSettings, Part, Reference, SampleSettings, Settings, TrainSettings
+from i2i_bridge.settings import (
+    DataSettings,
+    EvaluateSettings,
+    Part,
+    Reference,
+    SampleSettings,
+    Settings,
+    Text,
+    TrainSettings,
+)
 from i2i_bridge.shipped import shipped_folder
 from i2i_bridge.toml_file import override_parts, read_toml, toml_value
 
@@ -40,12 +49,12 @@ class Recipe(Settings):
 
     name: Annotated[str, AfterValidator(file_name)]
     """Also the name of its run folder."""
-    summary: str
+    summary: Text
     task: Literal["restoration", "translation"]
     data: DataSettings
     degradation: Part | None = None
     method: Part = Field(default={"name": "bridge"})
-    method_label: str = ""
+    method_label: Text = ""
     """What tables and pages call the method; by default its name."""
     process: Part = Field(default={"name": "i2sb"})
     target: Part = Field(default={"name": "i2sb"})
@@ -206,8 +215,9 @@ class Recipe(Settings):
 
     def build_network(self) -> "torch.nn.Module":
         """The network of `[network]`, freshly initialised; its channels default to the data's."""
-        network: torch.nn.Module = registry.NETWORKS.build(self._network_table())
-        return network
+        from i2i_bridge.network_size import build_checked
+
+        return build_checked(registry.NETWORKS, self._network_table())
 
     def _network_table(self) -> Part:
         known = registry.NETWORKS.options(str(self.network.get("name")))
@@ -386,7 +396,7 @@ def _one_line(error: ValidationError) -> str:
         return f"unknown key '{dotted}'{did_you_mean(str(place[-1]), model.model_fields if model else ())}"
     if first["type"] == "missing":
         return f"{dotted}: the key is missing"
-    wanted = " or ".join(dict.fromkeys(_wanted(other) for other in error.errors() if other["input"] is first["input"]))
+    wanted = " or ".join(dict.fromkeys(_wanted(other) for other in error.errors() if other["input"] == first["input"]))
     return f"{dotted}: {wanted}, got {first['input']!r}"
 
 

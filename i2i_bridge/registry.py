@@ -21,6 +21,9 @@ from i2i_bridge.errors import UserError
 from i2i_bridge.files import file_name
 from i2i_bridge.members import Option, SourceMember, members_of
 
+LARGEST, LONGEST_TEXT = 10**12, 4096
+"""Of numbers and texts in the options of parts."""
+
 T = TypeVar("T", bound=Callable[..., Any])
 
 
@@ -243,6 +246,8 @@ def _validated(
     import pydantic
 
     _refuse_unknown(where, options, parameters)
+    for key, value in options.items():
+        _check_values(where, key, value)
     annotations = inspect.get_annotations(member.__init__ if inspect.isclass(member) else member, eval_str=True)
     fields: dict[str, Any] = {
         key: (annotations.get(key, Any), ... if p.default is inspect.Parameter.empty else p.default)
@@ -261,6 +266,23 @@ def _validated(
         raise UserError(f"{where}: {place}: {first['msg'].lower()}{got}") from error
     # Only what the user gave: default factories and defaults stay the constructor's business.
     return {key: getattr(checked, key) for key in options}
+
+
+def _check_values(where: str, key: str, value: Any) -> None:
+    """Refuse what no option of any part can mean, here and inside arrays and tables.
+
+    Raises:
+        UserError: A number not finite or beyond 10^12; a text with a null character, or of more than 4096.
+    """
+    waiting = [value]
+    while waiting:
+        inner = waiting.pop()
+        if isinstance(inner, int | float) and not -LARGEST <= inner <= LARGEST:
+            raise UserError(f"{where}: {key}: should be a finite number of at most {LARGEST:.0e}, got {inner!r}")
+        if isinstance(inner, str) and ("\0" in inner or len(inner) > LONGEST_TEXT):
+            raise UserError(f"{where}: {key}: should be a text of at most {LONGEST_TEXT} characters, none of them null")
+        if isinstance(inner, dict | list | tuple):
+            waiting += inner.values() if isinstance(inner, dict) else inner
 
 
 PROCESSES = Registry("process", "i2i_bridge.processes", "i2i_bridge.official_grid", decorator="register_process")

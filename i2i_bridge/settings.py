@@ -2,9 +2,26 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-Positive = Annotated[int, Field(gt=0)]
+
+def _check_text(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("holds a null character")
+    return text
+
+
+# Bounds far beyond any use: a slip of the pen, or a stranger's recipe, is refused before it fills memory or disk.
+Positive = Annotated[int, Field(gt=0, le=10**9)]
+Side = Annotated[int, Field(gt=0, le=65_536)]
+Channels = Annotated[int, Field(gt=0, le=4096)]
+Samples = Annotated[int, Field(gt=0, le=2**20)]
+Steps = Annotated[int, Field(ge=0, le=10**9)]
+Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+Calls = Annotated[int, Field(ge=1, le=1000)]
+Text = Annotated[str, Field(max_length=4096), AfterValidator(_check_text)]
+MAX_PIXELS = 64_000_000
+"""Height times width that a network may be asked to train on, as of images that are read."""
 Part = dict[str, Any]
 """A table with a `name` from a registry; its other keys are that member's options."""
 
@@ -12,7 +29,7 @@ Part = dict[str, Any]
 class Settings(BaseModel):
     """A table of the recipe; unknown keys are errors."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", strict=True, validate_default=True, allow_inf_nan=False)
 
 
 class DataSettings(Settings):
@@ -21,30 +38,34 @@ class DataSettings(Settings):
     `card` names a dataset card; `source` adds to its table, or replaces it where the kind differs.
     """
 
-    card: str | None = None
-    root: str | None = None
+    card: Text | None = None
+    root: Text | None = None
     source: Part = {}
-    size: tuple[Positive, Positive] | Positive = 256
+    size: tuple[Side, Side] | Side = 256
     """Height and width that the network trains on, in pixels."""
-    validation_size: tuple[Positive, Positive] | Positive | None = None
+    validation_size: tuple[Side, Side] | Side | None = None
     """Height and width of validation images; by default as `size`."""
     resize: Literal["short_side", "stretch", "none"] = "short_side"
-    load_size: Positive | None = None
+    load_size: Side | None = None
     """Resize to this first, then crop (the jitter of Pix2pix)."""
     crop: Literal["random", "center"] = "center"
     flip: bool = True
-    channels: Positive = 3
+    channels: Channels = 3
     """Of X_0 and X_1; grey images become 3 channels and the other way round, other numbers must be there."""
     value_range: tuple[float, float] | None = None
     """Pixel values of x_0, x_1 and condition that mean -1 and 1; by default the whole range of 8- or 16-bit codes.
     Floats need it."""
     own_condition: bool = False
     """Whether each item brings an image of its own for the network to see (network.condition_channels) beside X_t."""
-    train_split: str = "train"
-    validation_split: str = "val"
+    train_split: Text = "train"
+    validation_split: Text = "val"
 
     @model_validator(mode="after")
     def _range_rises(self) -> "DataSettings":
+        for side in (self.size, self.validation_size):
+            height, width = side if isinstance(side, tuple) else (side or 1, side or 1)
+            if height * width > MAX_PIXELS:
+                raise ValueError(f"size {height} x {width}: more than {MAX_PIXELS // 10**6} million pixels")
         if self.value_range is not None and not self.value_range[0] < self.value_range[1]:
             raise ValueError(f"value_range {list(self.value_range)}: [low, high] with low < high is needed")
         return self
@@ -54,29 +75,29 @@ class TrainSettings(Settings):
     """The optimisation."""
 
     steps: Positive
-    batch_size: Positive = 256
+    batch_size: Samples = 256
     """Samples per step, over all processes and micro-batches."""
-    micro_batch: Positive | None = None
+    micro_batch: Samples | None = None
     """Samples per forward pass of one process; gradients are averaged over the batch. Default: all at once."""
-    lr: Annotated[float, Field(gt=0)] = 5e-5
-    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    lr: Annotated[float, Field(gt=0, le=1000)] = 5e-5
+    warmup_steps: Steps = 0
     schedule: Literal["constant", "linear", "cosine", "step"] = "constant"
     """`linear` and `cosine` fall towards 0, which a step after the last one would have: of n falling steps the last
     linear one runs at lr / n. `step` multiplies by lr_gamma every lr_step steps."""
-    decay_from: Annotated[int, Field(ge=0)] | None = None
+    decay_from: Steps | None = None
     """Step from which `linear` and `cosine` fall; until then the rate stays. Default: the end of the warm-up."""
     lr_gamma: Annotated[float, Field(gt=0, le=1)] = 0.99
     lr_step: Positive = 1000
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    weight_decay: Annotated[float, Field(ge=0, le=1000)] = 0.0
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
-    clip_norm: Annotated[float, Field(gt=0)] | None = None
+    clip_norm: Annotated[float, Field(gt=0, le=1e9)] | None = None
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
     """Reached by (1 + n) / (10 + n) after n updates."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     compile: bool = False
     """Translate the network's blocks by torch.compile. It takes minutes at the start; for long runs on a GPU."""
-    seed: int = 0
-    workers: Annotated[int, Field(ge=0)] = 2
+    seed: Seed = 0
+    workers: Annotated[int, Field(ge=0, le=1024)] = 2
     save_every: Positive = 5000
     keep: Positive = 2
     """How many checkpoints stay."""
@@ -106,8 +127,8 @@ class SampleSettings(Settings):
     """How restored images are drawn."""
 
     sampler: Part = {"name": "ancestral"}
-    grid: str = "uniform"
-    nfe: Annotated[int, Field(ge=1, le=1000)] = 10
+    grid: Text = "uniform"
+    nfe: Calls = 10
     clip: bool = False
     guidance: Part | None = None
     """Moves x_0_hat towards what X_1 says of X_0; needs a linear [degradation]."""
@@ -116,19 +137,19 @@ class SampleSettings(Settings):
 class EvaluateSettings(Settings):
     """What `evaluate` measures by default."""
 
-    protocol: str = "held-out"
+    protocol: Text = "held-out"
     """Under which rules: the name of a shipped protocol, or a TOML file; `i2i-bridge list protocols`."""
-    nfe: list[Annotated[int, Field(ge=1, le=1000)]] = [1, 10, 100]
-    metrics: list[str] = ["psnr", "ssim", "lpips"]
+    nfe: Annotated[list[Calls], Field(max_length=1000)] = [1, 10, 100]
+    metrics: Annotated[list[Text], Field(max_length=1000)] = ["psnr", "ssim", "lpips"]
     images: Positive | None = None
     """Score only the first so many images of the validation split."""
-    seed: int = 0
+    seed: Seed = 0
 
 
 class Reference(Settings):
     """Published numbers of the task; nothing here is measured by this project."""
 
-    source: str
-    protocol: str
-    note: str = ""
+    source: Text
+    protocol: Text
+    note: Text = ""
     rows: list[dict[str, str | int | float]]

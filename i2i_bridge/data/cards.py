@@ -22,14 +22,14 @@ if TYPE_CHECKING:  # torch takes a second to import
 class Table(BaseModel):
     """A table of a card; unknown keys are errors."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 class Download(Table):
     """One file that `data fetch` gets."""
 
     url: Annotated[str, Field(pattern=r"^https?://[^\s]+$")]
-    bytes: Annotated[int, Field(gt=0)] | None = None
+    bytes: Annotated[int, Field(gt=0, le=2**53)] | None = None
     """Exact size, where known."""
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     md5: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")] | None = None
@@ -93,7 +93,7 @@ class Card(Table):
     sides: dict[str, str] = {}
     """What A (left) and B (right) of a side-by-side file show."""
     advice: Advice | None = None
-    channels: Annotated[int, Field(gt=0)] | None = None
+    channels: Annotated[int, Field(gt=0, le=4096)] | None = None
     """What recipes take as data.channels where they do not say."""
     value_range: tuple[float, float] | None = None
     """Likewise data.value_range."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from i2i_bridge.degradations.base import Degradation, Degraded
 from i2i_bridge.degradations.downsample import Resize
 from i2i_bridge.degradations.linear import resized
-from i2i_bridge.degradations.ranges import member_labels
+from i2i_bridge.degradations.ranges import MAX_MEMBERS, member_labels
 from i2i_bridge.errors import UserError
 from i2i_bridge.randomness import Generator, per_sample
 from i2i_bridge.registry import DEGRADATIONS, register_degradation
@@ -36,6 +36,8 @@ class Compose(Degradation):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if len(self.degradations) > MAX_MEMBERS:
+            raise UserError(f"Compose: {len(self.degradations)} degradations; at most {MAX_MEMBERS}")
         if not self.degradations:
             raise UserError("Compose: degradations is empty; name at least one")
         object.__setattr__(self, "members", tuple(DEGRADATIONS.build(table) for table in self.degradations))

@@ -1,6 +1,5 @@
 """Additive Gaussian noise."""
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -23,7 +22,7 @@ class Noise(Degradation):
     """
 
     std: Range
-    limits: ClassVar = {"std": (0, math.inf)}
+    limits: ClassVar = {"std": (0, 1000)}
 
     def __call__(self, x_0: Tensor, generator: Generator) -> Degraded:
         draws = Draws(self, x_0, generator)

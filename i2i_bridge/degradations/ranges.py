@@ -10,6 +10,9 @@ from torch import Tensor
 from i2i_bridge.errors import UserError
 from i2i_bridge.randomness import Generator, rand
 
+MAX_MEMBERS = 100
+"""Degradations in a composition or mixture."""
+
 Range = float | tuple[float, float]
 """A number, or [low, high]: drawn evenly for each image."""
 WholeRange = int | tuple[int, int]

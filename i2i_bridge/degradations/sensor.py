@@ -1,6 +1,5 @@
 """What a camera's sensor does in little light: shot noise, and darkness itself."""
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -56,7 +55,7 @@ class LowLight(Degradation):
     exposure: Range = (0.1, 0.5)
     gamma: Range = (1.0, 2.5)
     noise: Range = 0.02
-    limits: ClassVar = {"exposure": (0.001, 1), "gamma": (0.1, 10), "noise": (0, math.inf)}
+    limits: ClassVar = {"exposure": (0.001, 1), "gamma": (0.1, 10), "noise": (0, 1000)}
 
     def __call__(self, x_0: Tensor, generator: Generator) -> Degraded:
         draws = Draws(self, x_0, generator)

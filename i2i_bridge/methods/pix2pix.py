@@ -13,6 +13,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from i2i_bridge import registry
 from i2i_bridge.guidance import keep_known
 from i2i_bridge.methods.base import Batch, condition_of, refuse_guidance
+from i2i_bridge.network_size import build_checked
 from i2i_bridge.randomness import Generator, global_seed, per_sample
 from i2i_bridge.recipe import Recipe
 from i2i_bridge.registry import register_method
@@ -136,5 +137,5 @@ def from_recipe(
     if l1_weight < 0:
         raise ValueError(f"l1_weight {l1_weight}: must not be negative")
     channels = 2 * recipe.data.channels + recipe.condition_channels
-    judge: nn.Module = registry.DISCRIMINATORS.build({"name": "patchgan"} | discriminator, in_channels=channels)
+    judge = build_checked(registry.DISCRIMINATORS, {"name": "patchgan"} | discriminator, in_channels=channels)
     return Pix2pix(network, judge, l1_weight, recipe.condition_channels > 0, inference)

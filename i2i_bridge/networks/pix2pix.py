@@ -52,6 +52,8 @@ class Pix2pixUNet(nn.Module):
         ):
             if value < least:
                 raise ValueError(f"{name} {value}: at least {least}")
+        if levels > 16:
+            raise ValueError(f"levels {levels}: at most 16")
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout {dropout}: outside [0, 1)")
         self.in_channels, self.condition_channels = in_channels, condition_channels
