@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import http.client
 import re
-import shutil
 import time
 import urllib.error
 import urllib.request
@@ -15,6 +14,9 @@ from urllib.parse import urlsplit
 
 from i2i_bridge.data.cards import Download
 from i2i_bridge.errors import UserError
+from i2i_bridge.file_reader import read_bytes
+from i2i_bridge.files import free_bytes
+from i2i_bridge.unpacking import RESERVE
 
 Report = Callable[[int, int], None]
 """Called with (bytes done, bytes in all; 0 where unknown)."""
@@ -25,6 +27,13 @@ ATTEMPTS = 3
 """Tries in a row that bring no new byte."""
 PAUSE = 1.0
 """Seconds before the next try, doubled each time."""
+LARGEST = 2**40
+"""Bytes of a file of which neither the card nor the server tells the size."""
+SLOWEST, WINDOW = 1000, 60.0
+"""Fewer bytes per second, over so many seconds, are no download."""
+NUMBER = re.compile(r"[0-9]{1,18}")
+RANGE = re.compile(rf"bytes ({NUMBER.pattern})-{NUMBER.pattern}/({NUMBER.pattern})")
+"""What a length may look like in a header."""
 TRY_AGAIN = {408, 425, 429, 500, 502, 503, 504}
 
 
@@ -53,7 +62,7 @@ def download(source: Download, target: Path, report: Report = lambda done, total
         try:
             if _attempt(source, partial, report):
                 break
-        except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
+        except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as error:
             problem = str(getattr(error, "reason", None) or error) or type(error).__name__
         there = _size(partial)
         fruitless = 0 if there > best else fruitless + 1
@@ -73,7 +82,7 @@ def download(source: Download, target: Path, report: Report = lambda done, total
 def _attempt(source: Download, partial: Path, report: Report) -> bool:
     """One request; whether the file is complete now. What came is in `partial` even if the line breaks."""
     start = _size(partial)
-    mark = _mark(partial).read_text(encoding="ascii") if _mark(partial).exists() else ""
+    mark = _read_mark(partial)
     if not (mark or source.sha256 or source.md5) or (source.bytes and start > source.bytes):
         start = 0  # nobody could tell whether the two parts are of one file
     if source.bytes and start == source.bytes:
@@ -83,6 +92,8 @@ def _attempt(source: Download, partial: Path, report: Report) -> bool:
         headers |= {"Range": f"bytes={start}-"} | ({"If-Range": mark} if mark else {})
     try:
         response = _opener().open(urllib.request.Request(source.url, headers=headers), timeout=TIMEOUT)
+    except ValueError as error:  # an address that is none, perhaps of a redirect
+        raise UserError(f"{source.url}: leads to an address that cannot be read ({error})") from error
     except urllib.error.HTTPError as error:
         error.close()
         if error.code == 416 and start:  # nothing after what we have: it is all, or of another file
@@ -99,9 +110,9 @@ def _attempt(source: Download, partial: Path, report: Report) -> bool:
 
 def _receive(response: Any, source: Download, partial: Path, start: int, report: Report) -> bool:
     length = response.headers.get("Content-Length")
-    total = int(length) if length and length.isdigit() else None
+    total = int(length) if length and NUMBER.fullmatch(length.strip()) else None
     if response.status == 206:
-        span = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
+        span = RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
         if span is None or int(span[1]) != start:
             _discard(partial)  # not what was asked for; from the beginning, then
             return False
@@ -114,28 +125,52 @@ def _receive(response: Any, source: Download, partial: Path, start: int, report:
         raise UserError(f"{source.url}: the server has {total} bytes, the card says {source.bytes}: another file")
     limit = source.bytes or total
     try:
-        if limit and limit - start > shutil.disk_usage(partial.parent).free:
-            raise UserError(f"{partial.parent}: no room for {limit - start} bytes")
+        if limit and limit - start > free_bytes(partial.parent) - RESERVE:
+            raise UserError(f"{partial.parent}: no room for {limit - start} bytes; {RESERVE >> 20} MB stay free")
         out = partial.open("ab" if start else "wb")
     except OSError as error:
         raise UserError(f"{partial}: cannot be written ({error.strerror})") from error
     with out:
         done = start
+        pace = Pace(source.url)
         if not start:
             _write_mark(partial, response)
         while chunk := response.read1(2**18):
             if not done and chunk.lstrip()[:9].lower().startswith((b"<!doctype", b"<html")):
                 raise UserError(f"{source.url}: the server sent a web page instead of the file")
             done += len(chunk)
-            if limit and done > limit:
+            if done > (limit or LARGEST):
                 _discard(partial)
-                raise UserError(f"{source.url}: more than the {limit} bytes that it should have; thrown away")
+                raise UserError(f"{source.url}: more than the {limit or LARGEST} bytes that it may have; thrown away")
+            if free_bytes(partial.parent) < len(chunk) + RESERVE:
+                raise UserError(f"{partial.parent}: no room for more; {RESERVE >> 20} MB of the disk stay free")
+            pace.add(len(chunk))
             try:
                 out.write(chunk)
             except OSError as error:
                 raise UserError(f"{partial}: cannot be written ({error.strerror})") from error
             report(done, limit or 0)
     return limit is None or done == limit
+
+
+class Pace:
+    """Ends a download that a server lets trickle for ever."""
+
+    def __init__(self, url: str) -> None:
+        self.url, self.bytes, self.since = url, 0, time.monotonic()
+
+    def add(self, count: int) -> None:
+        """Count bytes that came.
+
+        Raises:
+            UserError: Fewer than SLOWEST a second came over WINDOW seconds.
+        """
+        self.bytes += count
+        seconds = time.monotonic() - self.since
+        if seconds >= WINDOW:
+            if self.bytes < SLOWEST * seconds:
+                raise UserError(f"{self.url}: less than {SLOWEST} bytes a second; the same command goes on from there")
+            self.bytes, self.since = 0, time.monotonic()
 
 
 def _verified(source: Download, path: Path) -> str:
@@ -176,11 +211,20 @@ def _mark(partial: Path) -> Path:
     return partial.with_name(partial.name + ".version")
 
 
+def _read_mark(partial: Path) -> str:
+    """What `_write_mark` kept, fit for a header; '' where there is none."""
+    try:
+        mark = read_bytes(_mark(partial), 1000).decode("ascii")
+    except (OSError, ValueError):
+        return ""
+    return mark if mark.isprintable() else ""
+
+
 def _write_mark(partial: Path, response: Any) -> None:
     """Keeps what tells this version of the file from another one: a strong ETag, or the date."""
     tag = response.headers.get("ETag", "")
     mark = tag if tag.startswith('"') else response.headers.get("Last-Modified", "")
-    if mark.isascii() and "\n" not in mark:
+    if mark.isascii() and mark.isprintable() and len(mark) <= 1000:
         _mark(partial).write_text(mark, encoding="ascii")
 
 
@@ -188,7 +232,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
     """Follows redirects to http and https only, and never from https to http."""
 
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
-        scheme = urlsplit(newurl).scheme
+        scheme = urlsplit(newurl).scheme  # ValueError where it is no address: see _attempt
         if scheme not in ("http", "https") or (scheme == "http" and req.type == "https"):
             raise UserError(f"{req.full_url}: refused to be sent on to {newurl}")
         return super().redirect_request(req, fp, code, msg, headers, newurl)

@@ -4,6 +4,7 @@ Inside, an image is float32 in [-1, 1], (C, H, W). Outside it is 8-bit, 16-bit o
 code, so an untouched image comes back bit for bit. Images of any number of channels are `.npy` arrays (H, W, C).
 """
 
+import contextlib
 import io
 import math
 import os
@@ -25,6 +26,8 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".npy"})
 EXIF_ORIENTATION = 0x0112
 NPY = b"\x93NUMPY"
+MAX_FRAMES = 1000
+"""More pages of a TIFF are not counted."""
 MAX_PIXELS = 64_000_000
 """Larger images are refused from their header, before they are decoded."""
 
@@ -112,7 +115,7 @@ def read_picture(path: Path | str, data: bytes | None = None) -> Picture:
             if width * height > MAX_PIXELS:
                 raise _too_large(Path(path), width, height)
             deep = _is_deep_colour(image)
-            frames = 1 if deep else int(getattr(image, "n_frames", 1))
+            frames = 1 if deep else count_frames(image)
             image.load()
             picture = _read_deep_colour(Path(path), image, data) if deep else from_pil(image)
             return replace(picture, frames=frames, lossy=_is_lossy(image.format, path, data))
@@ -140,6 +143,20 @@ def _is_lossy(kind: str | None, path: Path | str, data: bytes | None) -> bool:
             # The frames of an animation hold chunks of their own, after 16 bytes.
             stream.seek(16 if name == b"ANMF" else size + size % 2, os.SEEK_CUR)
     return True
+
+
+def count_frames(image: Image.Image) -> int:
+    """Images in an open file, its first at the end; of a TIFF at most MAX_FRAMES are counted."""
+    if image.format != "TIFF":
+        return int(getattr(image, "n_frames", 1))  # out of the header
+    # Pillow's own count looks each page up among all those before it.
+    frames = 1
+    with contextlib.suppress(EOFError):
+        while frames < MAX_FRAMES:
+            image.seek(frames)
+            frames += 1
+    image.seek(0)
+    return frames
 
 
 def _too_large(path: Path, width: int, height: int) -> UserError:

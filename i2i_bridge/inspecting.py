@@ -16,7 +16,7 @@ from PIL import Image, UnidentifiedImageError
 
 from i2i_bridge.data.cards import Statistics
 from i2i_bridge.data.loading import pictures_of, place, remarks
-from i2i_bridge.images import opaque
+from i2i_bridge.images import count_frames, opaque
 
 LOOKS = ("brightness", "contrast", "detail", "colour")
 """What `looks` measures, in this order."""
@@ -114,7 +114,7 @@ def _header(file: Path) -> list[str]:
     try:
         with Image.open(file) as image:
             mode, kind = image.mode, str(image.format)
-            frames = int(getattr(image, "n_frames", 1))
+            frames = count_frames(image)
     except (OSError, ValueError, SyntaxError, UnidentifiedImageError):
         return []
     odd = [MODES[mode]] if mode in MODES else []

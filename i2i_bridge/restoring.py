@@ -14,6 +14,7 @@ from i2i_bridge.checkpoint import MANIFEST, SEAL
 from i2i_bridge.errors import UserError
 from i2i_bridge.images import (
     IMAGE_SUFFIXES,
+    MAX_FRAMES,
     Picture,
     check_format,
     mask_of,
@@ -110,7 +111,8 @@ def restore_files(
                 continue
             picture = read_picture(file)
             if picture.frames > 1:
-                outcome.notes.append(f"{file}: {picture.frames} frames; only the first is restored")
+                counted_to = " or more" if picture.frames == MAX_FRAMES else ""
+                outcome.notes.append(f"{file}: {picture.frames}{counted_to} frames; only the first is restored")
             hole = None if mask is None else _read_mask(more[0], outcome.notes)
             seen = None if condition is None else read_picture(more[-1])
             if degrade:

@@ -172,7 +172,11 @@ def test_hostile_safetensors(name, data, tmp_path):
 
 def test_safetensors_that_are_no_files(tmp_path):
     os.mkfifo(tmp_path / "fifo")
-    for file, says in ((tmp_path, "not a plain file"), (tmp_path / "fifo", "plain file"), (tmp_path / "x", "No such")):
+    for file, says in (
+        (tmp_path, "not a regular file"),
+        (tmp_path / "fifo", "regular file"),
+        (tmp_path / "x", "No such"),
+    ):
         with pytest.raises(UserError, match=says):
             read_safetensors(file)
 

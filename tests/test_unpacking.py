@@ -1,13 +1,20 @@
 """Archives without trust: every kind of hostile or broken member is refused, and nothing lands outside."""
 
+import bz2
+import gzip
 import io
+import lzma
+import os
 import stat
 import tarfile
+import tracemalloc
 import zipfile
 
 import pytest
 
 from i2i_bridge import unpacking
+from i2i_bridge.data.tar_shards import TarShards
+from i2i_bridge.errors import UserError
 from i2i_bridge.unpacking import BadArchive, unpack
 
 FILES = {"set/train/1.png": b"one", "set/train/2.png": b"2" * 3000, "set/notes.txt": b""}
@@ -140,3 +147,122 @@ def test_damaged_archives(tmp_path):
     ):
         with pytest.raises(BadArchive, match=part):
             unpack(tmp_path / name, kind, tmp_path / f"out-{name}-{kind}")
+
+
+def gnu(name, kind, size):
+    """A header of a GNU or pax extension whose body, all zeros, follows."""
+    info = tarfile.TarInfo(name)
+    info.type, info.size = kind, size
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+@pytest.mark.parametrize("mode", ["plain", "gz", "xz", "bz2"])
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK])
+def test_a_header_of_gigabytes_is_not_read(tmp_path, kind, mode):
+    """60 kB, compressed, took 1.5 GB of memory."""
+    # kills: tar-headers-unlimited
+    data = gnu("x", kind, 40 * 2**20) + bytes(40 * 2**20) + bytes(1024)
+    archive = tmp_path / "a"
+    pack = {"plain": bytes, "gz": lambda data: gzip.compress(data, 1), "xz": lzma.compress, "bz2": bz2.compress}
+    archive.write_bytes(pack[mode](data))
+    tracemalloc.start()
+    with pytest.raises(BadArchive, match="has a header of more than 1048576 bytes"):
+        unpack(archive, "tar", tmp_path / "out")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20 * 2**20
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    (shards / "a.tar").write_bytes(data)
+    if mode == "plain":
+        with pytest.raises(UserError, match=r"a\.tar: has a header of more than"):
+            TarShards(shards, "train")
+
+
+def test_many_small_headers_before_one_member_are_one_large_header(tmp_path):
+    # kills: tar-headers-unlimited
+    body = b"11 a=12345\n" * 40_000
+    one = gnu("x", tarfile.XGLTYPE, len(body)) + body + bytes(-len(body) % 512)
+    (tmp_path / "a").write_bytes(gzip.compress(one * 5 + gnu("f", tarfile.REGTYPE, 0) + bytes(1024)))
+    with pytest.raises(BadArchive, match="has a header of more than"):
+        unpack(tmp_path / "a", "tar", tmp_path / "out")
+
+
+def test_long_names_and_pax_headers_of_honest_archives(tmp_path):
+    files = {f"set/{'é' * 60}/{'n' * 90}-{i}.png": b"x" for i in range(50)}
+    for form in (tarfile.PAX_FORMAT, tarfile.GNU_FORMAT):
+        with tarfile.open(tmp_path / "a", "w:gz", format=form) as archive:
+            for name, data in files.items():
+                info = tarfile.TarInfo(name)
+                info.size = len(data)
+                archive.addfile(info, io.BytesIO(data))
+        unpack(tmp_path / "a", "tar", tmp_path / f"out-{form}")
+        assert everything(tmp_path / f"out-{form}") == files
+
+
+@pytest.mark.parametrize("kind", ["tar", "zip"])
+@pytest.mark.parametrize("name", ["{}", "{}/", "d/{}/e/f/g/h"])
+def test_very_many_members_of_a_small_archive(tmp_path, monkeypatch, kind, name):
+    """Each takes a block of the disk, empty or not, and so does each folder above it."""
+    # kills: members-take-nothing
+    monkeypatch.setattr(unpacking, "FLOOR", 2**20)
+    make = tar if kind == "tar" else zipped
+    if kind == "tar" and name == "{}/":
+        archive = tmp_path / "a"
+        with tarfile.open(archive, "w:gz") as out:
+            for i in range(2000):
+                info = tarfile.TarInfo(str(i))
+                info.type = tarfile.DIRTYPE
+                out.addfile(info)
+    else:
+        archive = make(tmp_path / "a", {name.format(i): b"" for i in range(2000)})
+    monkeypatch.setattr(unpacking, "RATIO", 1)
+    with pytest.raises(BadArchive, match="4096 bytes a member at least"):
+        unpack(archive, kind, tmp_path / "out")
+    assert len(list((tmp_path / "out").rglob("*"))) <= 256
+
+
+def test_what_follows_the_end_of_a_compressed_tar_is_limited(tmp_path, monkeypatch):
+    # kills: tar-end-unlimited
+    monkeypatch.setattr(unpacking, "FLOOR", 2**20)
+    archive = tmp_path / "a"
+    archive.write_bytes(gzip.compress(gnu("f", tarfile.REGTYPE, 0) + bytes(1024) + bytes(50 * 2**20)))
+    with pytest.raises(BadArchive, match="unpacks to more than 20 times"):
+        unpack(archive, "tar", tmp_path / "out")
+    monkeypatch.setattr(unpacking, "FLOOR", 60 * 2**20)
+    unpack(archive, "tar", tmp_path / "whole")
+    assert everything(tmp_path / "whole") == {"f": b""}
+
+
+def test_sizes_below_zero_and_headers_that_point_backwards(tmp_path):
+    """Base-256 numbers may be negative: older tarfiles go round in circles."""
+    for kind in (tarfile.REGTYPE, tarfile.DIRTYPE, b"Z"):
+        header = bytearray(gnu("f", kind, 0))
+        header[124:136] = b"\xff" * 10 + b"\xfc\x00"
+        header[148:156] = b"%06o\0 " % (sum(header[:148]) + sum(header[156:512]) + 8 * 32)
+        (tmp_path / "a").write_bytes(gnu("g", tarfile.REGTYPE, 0) + bytes(header) + bytes(1024))
+        with pytest.raises(BadArchive):
+            unpack(tmp_path / "a", "tar", tmp_path / f"out-{kind}")
+
+
+def test_some_of_the_disk_stays_free(tmp_path, monkeypatch):
+    # kills: reserve-spent
+    monkeypatch.setattr(unpacking, "free_bytes", lambda folder: unpacking.RESERVE + 2000)
+    for kind, make in (("tar", tar), ("zip", zipped)):
+        with pytest.raises(UserError, match="no room for what is in it; 256 MB"):
+            unpack(make(tmp_path / kind), kind, tmp_path / f"out-{kind}")
+
+
+def test_an_archive_that_is_no_regular_file(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for kind in ("tar", "zip"):
+        with pytest.raises(UserError, match="pipe"):
+            unpack(tmp_path / "pipe", kind, tmp_path / "out")
+
+
+@pytest.mark.parametrize("data", [b"PK\x05\x06", b"\xff" * 2000, b"\x1f\x8b" + bytes(100), b"BZh9" + bytes(50), b""])
+@pytest.mark.parametrize("kind", ["tar", "zip"])
+def test_nonsense(tmp_path, data, kind):
+    (tmp_path / "a").write_bytes(data)
+    with pytest.raises(BadArchive):
+        unpack(tmp_path / "a", kind, tmp_path / "out")

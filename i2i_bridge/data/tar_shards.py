@@ -2,8 +2,6 @@
 
 import contextlib
 import itertools
-import os
-import tarfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +13,9 @@ from i2i_bridge.data.index import SETTLED, WORTH_KEEPING, Names, recall, remembe
 from i2i_bridge.data.pairs import Files
 from i2i_bridge.data.splits import keep, split_folder, split_names
 from i2i_bridge.errors import UserError
+from i2i_bridge.file_reader import open_regular
 from i2i_bridge.registry import register_dataset
+from i2i_bridge.unpacking import BROKEN, open_tar
 
 BLOCK = 512
 """Bytes that a tar file is counted in; one of zeros ends it."""
@@ -147,7 +147,7 @@ class Members:
             UserError: The shard is gone, or shorter than it was.
         """
         try:
-            with shard.open("rb") as stream:
+            with open_regular(shard) as stream:
                 stream.seek(int(self.offset[number]))
                 data = stream.read(int(self.size[number]))
         except OSError as error:
@@ -192,21 +192,22 @@ def _listed(shard: Path) -> list[tuple[str, str, int, int]]:
         UserError: Not a plain tar file, or it does not end as one does: a part is missing or damaged.
     """
     found = []
+
+    def refuse(what: str) -> UserError:
+        return UserError(f"{shard}: {what}")
+
     try:
-        with tarfile.open(shard, "r:") as tar:
-            for member in tar:
-                # Forgotten at once: tarfile keeps every member that it has seen.
-                tar.members = []  # type: ignore[attr-defined]
+        length = shard.stat().st_size
+        with open_regular(shard) as stream, open_tar(stream, length, refuse, compressed=False) as (members, tar, _):
+            for member in members:
                 folder, slash, file = member.name.removeprefix("./").rpartition("/")
                 stem, dot, extension = file.partition(".")
                 if member.isreg() and not member.issparse() and stem and dot:
                     found.append((folder + slash + stem, extension.lower(), member.offset_data, member.size))
             end = tar.offset
-    except (tarfile.TarError, OSError, ValueError, EOFError) as error:
+    except (OSError, *BROKEN) as error:
         raise UserError(f"{shard}: not a whole, uncompressed tar file ({error})") from error
-    with shard.open("rb") as stream:
-        stream.seek(0, os.SEEK_END)
-        length = stream.tell()
+    with open_regular(shard) as stream:
         stream.seek(end)
         last = stream.read(BLOCK)
     if last != bytes(BLOCK) or any(offset + size > length for _, _, offset, size in found[-1:]):
