@@ -115,6 +115,16 @@ def test_freeform_holes_come_from_the_generator_alone() -> None:
     assert not torch.equal(again[0], brush_mask(64, 64, (0.1, 0.2), generator(4, "mask", 5)))
 
 
+def test_freeform_holes_are_of_the_smallest_band_unless_told(tmp_path: Path) -> None:
+    # kills: another-band-by-default
+    file, masks = palette_file(tmp_path, 4)
+    freeform, packed = Inpaint("freeform"), Inpaint("file", file=file)
+    shares = hole_of(freeform, images(40)).flatten(1).mean(1)
+    assert shares.min() >= 0.1 and shares.max() <= 0.2 and shares.max() - shares.min() > 0.06
+    known = {mask.tobytes() for mask in masks["10-20% freeform"]}
+    assert {hole[0].numpy().astype(np.uint8).tobytes() for hole in hole_of(packed, images(9, 256, 256))} <= known
+
+
 def test_freeform_holes_are_quick() -> None:
     """A stroke costs its own extent: ten holes of dozens of strokes take less than 500 distances over the whole image.
 

@@ -339,3 +339,13 @@ def test_sizes_are_rounded_as_documented() -> None:
     for length, wanted in ((1.0, 1), (2.0, 3), (3.0, 3), (3.2, 5), (4.0, 5), (15.5, 17)):
         row = kernel_of(MotionBlur(length=length, angle=0.0))[20]
         assert int((row > 1e-4).sum()) == wanted, length
+
+
+def test_a_chain_asks_for_sides_that_suit_all_its_members() -> None:
+    """The least common multiple, not the largest: 48 for a JPEG of 16 and a reduction by 3."""
+    # kills: multiple-of-the-largest-member
+    tables = [{"name": "jpeg", "quality": 50}, {"name": "downsample", "factor": 3}]
+    for name in ("compose", "mixture"):
+        degradation = DEGRADATIONS.build({"name": name, "degradations": tables})
+        assert degradation.multiple == 48
+        assert degradation(images(1, 48, 96), generators(1)).x_1.shape[-2:] == (48, 96)
