@@ -11,7 +11,7 @@ from test_degradations_adjoint import LINEAR, label, normal
 from torch import Tensor
 
 from i2i_bridge.degradations.base import Degraded
-from i2i_bridge.degradations.linear import LinearOperator
+from i2i_bridge.degradations.linear import LinearOperator, cropped
 from i2i_bridge.errors import UserError
 from i2i_bridge.guidance import predictor
 from i2i_bridge.guidances.base import Guidance, Guided, Look, Measurement, error_variance, measure
@@ -150,6 +150,11 @@ def test_padding_is_none_of_the_operators_business() -> None:
         assert torch.allclose(degradation.reduce(guided[..., :36, :44]), degradation.reduce(x_0), atol=1e-3)
         assert torch.equal(guided[..., 36:, :], x_0_hat[..., 36:, :])
         assert torch.equal(guided[..., 44:], x_0_hat[..., 44:])
+    # kills: offset-of-the-padded-size
+    square = DEGRADATIONS.build({"name": "blur", "backend": "ddrm-compat"})
+    operator = cropped(square.linear(32, 32), (32, 32), (48, 64))
+    moved = operator.forward(x_0_hat) + operator.offset(x_0_hat)
+    assert torch.allclose(moved, square(x_0_hat[..., :32, :32], generator(0, "test")).x_1, atol=1e-5)
     inside = (y.operator.forward(x_0_hat) * y.y).sum()
     assert float(inside) == pytest.approx(float((x_0_hat * y.operator.adjoint(y.y)).sum()), rel=1e-9)
 
