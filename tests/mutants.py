@@ -427,6 +427,8 @@ MUTANTS = [
     Mutant("another-band-by-default", "degradations/inpaint.py", "brush_mask(height, width, self.area or (0.1, 0.2), generator)", "brush_mask(height, width, self.area or (0.2, 0.3), generator)", "test_degradations_inpaint.py"),
     Mutant("multiple-of-the-largest-member", "degradations/compose.py", "return math.lcm(*(member.multiple for member in self.members))", "return max(member.multiple for member in self.members)", "test_degradations_operators.py"),
     Mutant("offset-of-the-padded-size", "degradations/linear.py", "lambda x: operator.offset(x[..., :height, :width]),", "lambda x: operator.offset(x),", "test_guidances.py"),
+    Mutant("stretched-without-room", "data/transforms.py", "(self.load_size, self.load_size) if self.load_size else self.size", "(self.load_size, self.load_size) if self.load_size and self.resize != \"stretch\" else self.size", "test_data.py"),
+    Mutant("load-size-only-where-resized", "data/transforms.py", "if self.resize == \"none\" and self.load_size is None:", "if self.resize == \"none\":", "test_data.py"),
     Mutant("estimate-over-the-users-moments", "resuming.py", "moments | recipe.target", "recipe.target | moments", "test_resuming.py"),
     Mutant("crop-out-never-at-the-far-edge", "degradations/inpaint.py", "int(shift * (side - length + 1))", "int(shift * (side - length))", "test_degradations_inpaint.py"),
     Mutant("folder-mask-threshold", "degradations/masks.py", "to_mask(mask_of(from_pil(image))[0])[0].numpy()", "(mask_of(from_pil(image))[0][..., 0] > 128)", "test_degradations_inpaint.py"),

@@ -170,6 +170,19 @@ def test_resizing():
         Geometry(60, load_size=50)
 
 
+@pytest.mark.parametrize(
+    ("resize", "rows", "columns"), [("stretch", 40 * 15 / 24, 48 * 15 / 24), ("short_side", 25, 25), ("none", 25, 25)]
+)
+def test_load_size_leaves_room_for_the_crop_in_every_way_of_resizing(resize, rows, columns):
+    """16 of 24 pixels are cut: of a short side of 24, or, stretching, of 24 x 24."""
+    # kills: stretched-without-room, load-size-only-where-resized
+    for crop in ("center", "random"):
+        cut = Geometry(16, resize=resize, load_size=24, crop=crop)({"x_0": coordinates()}, 3)["x_0"].astype(int)
+        assert np.ptp(cut[..., 0]) == pytest.approx(rows, abs=2) and np.ptp(cut[..., 1]) == pytest.approx(
+            columns, abs=2
+        )
+
+
 def dataset(root, **options):
     geometry = Geometry(16, resize="none", crop="random", flip=True)
     noise = DEGRADATIONS.build({"name": "noise", "std": 0.2})
