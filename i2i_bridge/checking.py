@@ -1,7 +1,8 @@
 """Looking at every image of a dataset before training does: all problems in one pass."""
 
 import os
-from collections.abc import Callable, Iterator
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -28,6 +29,8 @@ class Checked:
     summary: str
     problems: list[str]
     notes: list[str]
+    hint: str = ""
+    """What this check could not know."""
 
 
 def check_data(
@@ -81,12 +84,32 @@ def check_data(
     problems += more
     if card and not plain:
         notes += _against_advice(card, load_recipe(what, settings).data)
+    notes += _of_splits({split: _known(looking, what, settings) for split, looking in opened.items()})
     shared = shared_files(opened["train"].source, opened["val"].source) if len(opened) == 2 else None
     if shared:
         notes.append(f"{shared} of the val items are train items too; {HOLD_OUT}")
     counts = ", ".join(f"{split} {len(looking)}" for split, looking in opened.items())
     plural = "" if len(problems) == 1 else "s"
-    return Checked(f"{what}: {counts} items; {len(problems) or 'no'} problem{plural}", problems, notes)
+    hint = ""
+    if plain and not _is_folder(what):
+        hint = f"whether a recipe resizes these images: i2i-bridge check RECIPE data.card={shlex.quote(what)}"
+    return Checked(f"{what}: {counts} items; {len(problems) or 'no'} problem{plural}", problems, notes, hint)
+
+
+def _known(looking: "_Looking", what: str, settings: list[str]) -> list[str]:
+    """What the files of a split, and what becomes of them, tell before they are read."""
+    if looking.dataset is None:
+        return list(getattr(looking.source, "left_out", []))
+    return load_recipe(what, settings).notes_on(looking.dataset)
+
+
+def _of_splits(lines: Mapping[str, Sequence[str]]) -> list[str]:
+    """Lines of each split, those of several splits once."""
+    where: dict[str, list[str]] = {}
+    for split, found in lines.items():
+        for line in found:
+            where.setdefault(line, []).append(split)
+    return [line if len(splits) == len(lines) else f"{', '.join(splits)}: {line}" for line, splits in where.items()]
 
 
 class _Looking(Dataset[Any]):

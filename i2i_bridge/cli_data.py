@@ -139,5 +139,7 @@ def check(
     for note in checked.notes:
         console.say(f"note: {note}")
     console.say(checked.summary)
+    if checked.hint:
+        console.say(checked.hint)
     if checked.problems:
         raise typer.Exit(2)

@@ -21,7 +21,7 @@ from i2i_bridge.outputs import DoneJobs, Existing, plan_files
 from i2i_bridge.randomness import generator
 from i2i_bridge.recipe import load_recipe
 from i2i_bridge.registry import DEGRADATIONS
-from i2i_bridge.restoring import plugin_digests
+from i2i_bridge.restoring import left_out, plugin_digests
 from i2i_bridge.toml_file import toml_value
 
 PARAMETERS_FILE = "parameters.csv"
@@ -39,7 +39,7 @@ class Degradings:
     problems: list[str] = field(default_factory=list)
     """One line for each image that could not be degraded."""
     notes: list[str] = field(default_factory=list)
-    """One line for each file that got another name than usual."""
+    """One line for each file that got another name than usual, and for each kind of file that was left out."""
 
 
 def parse_op(text: str) -> dict[str, Any]:
@@ -128,7 +128,7 @@ def degrade_files(
         "format": format, "quality": quality, "plugins": plugin_digests(),
     }  # fmt: skip
     before = DoneJobs(target if source.is_dir() else None, existing, settings)
-    done = Degradings(notes=[job.notes[""] for job in jobs if "" in job.notes])
+    done = Degradings(notes=left_out(source) + [job.notes[""] for job in jobs if "" in job.notes])
     for i, job in enumerate(jobs):
         file = job.source
         try:

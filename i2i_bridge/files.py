@@ -16,6 +16,7 @@ import itertools
 import os
 import re
 import stat
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -375,3 +376,8 @@ def free_bytes(folder: Path) -> int:
     there = next(place for place in (folder, *folder.absolute().parents) if place.is_dir())
     facts = os.statvfs(there)
     return facts.f_bavail * facts.f_frsize
+
+
+def normal_form(name: str) -> str:
+    """A file name in Unicode's form NFC: a Mac's archives spell an accent as a character of its own, others do not."""
+    return name if name.isascii() else unicodedata.normalize("NFC", name)

@@ -10,6 +10,7 @@ import math
 import os
 import stat
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,22 @@ from torch import Tensor
 from i2i_bridge.errors import UserError
 from i2i_bridge.files import write_whole
 
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".npy"})
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM", "JPEG2000")
+"""What is told by its first bytes. A TGA has none that tell it: only a file named .tga is taken for one."""
+JPEG_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif"})
+PNM_SUFFIXES = frozenset({".ppm", ".pgm", ".pbm", ".pnm"})
+IMAGE_SUFFIXES = frozenset({".png", ".apng", ".webp", ".bmp", ".tif", ".tiff", ".tga", ".jp2", ".j2k", ".npy"})
+IMAGE_SUFFIXES |= JPEG_SUFFIXES | PNM_SUFFIXES
+"""Files of these endings are read as images."""
+OTHER_IMAGES = frozenset({".gif", ".heic", ".heif", ".avif", ".jxl", ".psd", ".exr", ".hdr", ".pfm", ".svg", ".ico"})
+OTHER_IMAGES |= {".raw", ".dng", ".cr2", ".cr3", ".nef", ".nrw", ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw", ".x3f"}
+OTHER_IMAGES |= {".dib", ".pcx", ".dds", ".sgi", ".xbm", ".xpm", ".icns", ".mpo", ".jpx", ".j2c", ".jxr", ".bpg"}
+OTHER_IMAGES |= {".fits", ".dcm", ".npz"}
+"""Files of these endings look like images and are not read: whoever lists a folder names them."""
 EXIF_ORIENTATION = 0x0112
+DEEP_SUFFIXES = frozenset({".png", ".tif", ".tiff"}) | PNM_SUFFIXES
+"""Formats that hold 16 bits, in grey and in colour."""
+WITHOUT_ALPHA = JPEG_SUFFIXES | PNM_SUFFIXES | {".bmp"}
 NPY = b"\x93NUMPY"
 MAX_FRAMES = 1000
 """More pages of a TIFF are not counted."""
@@ -49,17 +63,28 @@ class Picture:
     lossy: bool = False
 
 
-def list_images(folder: Path) -> tuple[list[str], list[str]]:
-    """Relative paths of all images below a folder, sorted, and of all folders that were looked into.
+@dataclass(frozen=True)
+class Listing:
+    """What `list_images` found below a folder; all paths are relative to it."""
 
-    Hidden files, what is no plain file and links that lead out of the folder are left out; links to folders are not
-    followed.
+    images: list[str]
+    """Sorted."""
+    folders: list[str]
+    """That were looked into, each with a slash at its end."""
+    left_out: list[str]
+    """Sorted: image-like files that are not read, and links that are not followed, to folders with a slash."""
+
+
+def list_images(folder: Path) -> Listing:
+    """All images below a folder, those too that are links to files, wherever they lie.
+
+    Links to folders are not followed: they may lead in a circle, or back to images that are there already. Hidden files
+    and what is no plain file are left out without a word.
 
     Raises:
         UserError: A folder cannot be listed.
     """
-    root = folder.resolve()
-    found, folders, waiting = [], [], [""]
+    found, folders, left_out, waiting = [], [], [], [""]
     while waiting:
         inside = waiting.pop()
         folders.append(inside)
@@ -69,27 +94,61 @@ def list_images(folder: Path) -> tuple[list[str], list[str]]:
                     name = entry.name
                     if name.startswith("."):
                         continue
+                    suffix = name[name.rfind(".") :].lower()
                     if entry.is_dir(follow_symlinks=False):
                         waiting.append(f"{inside}{name}/")
-                    elif name[name.rfind(".") :].lower() in IMAGE_SUFFIXES and (
-                        entry.is_file(follow_symlinks=False) or _leads_inside(entry, root)
-                    ):
+                    elif entry.is_symlink() and _is_folder(entry):
+                        left_out.append(f"{inside}{name}/")
+                    elif suffix in IMAGE_SUFFIXES and _is_file(entry):
                         found.append(inside + name)
+                    elif suffix in OTHER_IMAGES or (suffix in IMAGE_SUFFIXES and entry.is_symlink()):
+                        left_out.append(inside + name)
         except OSError as error:
             raise UserError(f"{folder / inside}: cannot be listed ({error.strerror})") from error
-    return sorted(found), folders
+    return Listing(sorted(found), folders, sorted(left_out))
 
 
-def _leads_inside(entry: "os.DirEntry[str]", root: Path) -> bool:
+def _is_file(entry: "os.DirEntry[str]") -> bool:
     try:
-        return entry.is_file() and Path(entry.path).resolve().is_relative_to(root)
+        return entry.is_file()
     except OSError:  # a loop of links
         return False
 
 
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+NAMED = 10
+"""So many files of a kind are named where they are left out."""
+
+
+def words_for_left_out(folder: Path, names: Sequence[str]) -> list[str]:
+    """A line for each kind of file that a listing left out, naming the first ones."""
+    kinds: dict[str, list[str]] = {}
+    for name in names:
+        suffix = "/" if name.endswith("/") else name[name.rfind(".") :].lower()
+        kinds.setdefault(suffix, []).append(name.rstrip("/"))
+    lines = []
+    for suffix, files in kinds.items():
+        shown = ", ".join(str(folder / name) for name in files[:NAMED])
+        more = f" and {len(files) - NAMED} more" if len(files) > NAMED else ""
+        if suffix == "/":
+            why = "left out: links to folders are not followed; name that folder itself, or copy it"
+        elif suffix in IMAGE_SUFFIXES:
+            why = "left out: links that lead to no file"
+        else:
+            why = f"left out: {suffix} is not read here; convert to .png or .jpg"
+        lines.append(f"{shown}{more}: {why}")
+    return lines
+
+
 def find_images(folder: Path) -> list[Path]:
     """All images below a folder, sorted by path; see `list_images`."""
-    return sorted(folder / name for name in list_images(folder)[0])
+    return sorted(folder / name for name in list_images(folder).images)
 
 
 def read_picture(path: Path | str, data: bytes | None = None) -> Picture:
@@ -100,8 +159,8 @@ def read_picture(path: Path | str, data: bytes | None = None) -> Picture:
         data: The bytes of an image file.
 
     Raises:
-        UserError: The file is missing, not one of PNG, JPEG, WebP, BMP, TIFF, NPY, damaged, too large, or of a mode
-            without a documented meaning here (`from_pil`).
+        UserError: The file is missing, not one of PNG, JPEG, WebP, BMP, TIFF, PPM, JPEG 2000, TGA, NPY, damaged, too
+            large, or of a mode without a documented meaning here (`from_pil`).
     """
     try:
         if data is None and not stat.S_ISREG(Path(path).stat().st_mode):
@@ -109,15 +168,18 @@ def read_picture(path: Path | str, data: bytes | None = None) -> Picture:
         if str(path)[-4:].lower() == ".npy" if data is None else data.startswith(NPY):
             return _read_array(Path(path), data)
         source = path if data is None else io.BytesIO(data)
+        formats = ("TGA",) if data is None and str(path)[-4:].lower() == ".tga" else FORMATS
         # Pillow only warns where a file is odd; the size is checked here instead.
-        with warnings.catch_warnings(action="ignore"), Image.open(source, formats=FORMATS) as image:
+        with warnings.catch_warnings(action="ignore"), Image.open(source, formats=formats) as image:
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise _too_large(Path(path), width, height)
-            deep = _is_deep_colour(image)
+            largest = _largest_code(image)
+            deep = largest > 255
+            _check_jpeg_2000(Path(path), image, data)
             frames = 1 if deep else count_frames(image)
             image.load()
-            picture = _read_deep_colour(Path(path), image, data) if deep else from_pil(image)
+            picture = _read_deep_colour(Path(path), image, data, largest) if deep else from_pil(image)
             return replace(picture, frames=frames, lossy=_is_lossy(image.format, path, data))
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file") from error
@@ -159,6 +221,21 @@ def count_frames(image: Image.Image) -> int:
     return frames
 
 
+def image_size(path: Path | str, data: bytes | None = None) -> tuple[int, int]:
+    """(height, width) of an image file, upright, from its header where that tells; arguments as in `read_picture`.
+
+    Raises:
+        UserError: As `read_picture`.
+    """
+    try:
+        with warnings.catch_warnings(action="ignore"), Image.open(path if data is None else io.BytesIO(data)) as image:
+            turned = image.getexif().get(EXIF_ORIENTATION, 1) >= 5
+            return (image.width, image.height) if turned else (image.height, image.width)
+    except Exception:  # no format of Pillow's, or damaged: whoever reads it all says what is wrong
+        height, width = read_picture(path, data).pixels.shape[:2]
+        return height, width
+
+
 def _too_large(path: Path, width: int, height: int) -> UserError:
     return UserError(f"{path}: {width}x{height} pixels; at most {MAX_PIXELS // 10**6} million can be read")
 
@@ -184,12 +261,34 @@ def _read_array(path: Path, data: bytes | None) -> Picture:
     return from_array(array)
 
 
-def _is_deep_colour(image: Image.Image) -> bool:
-    # Pillow drops the low byte of these without a word.
-    return any(";16" in str(tile[3]) for tile in getattr(image, "tile", ())) and image.mode in ("RGB", "RGBA", "LA")
+def _largest_code(image: Image.Image) -> int:
+    """The largest code of a colour image that is not decoded yet; of others 255, since Pillow reads them whole."""
+    if image.mode not in ("RGB", "RGBA", "LA"):
+        return 255
+    for tile in getattr(image, "tile", ()):
+        if image.format == "PPM" and isinstance(tile[3], tuple):
+            return int(tile[3][1])
+        if ";16" in str(tile[3]):  # Pillow drops the low byte of these without a word
+            return 65535
+    return 255
 
 
-def _read_deep_colour(path: Path, image: Image.Image, data: bytes | None) -> Picture:
+def _check_jpeg_2000(path: Path, image: Image.Image, data: bytes | None) -> None:
+    # Pillow drops what is beyond 8 bits of colour without a word, and OpenCV does not say what 10 or 12 bits mean.
+    if image.format != "JPEG2000" or image.mode in ("L", "I;16"):
+        return
+    if data is None:
+        with path.open("rb") as stream:
+            data = stream.read(65536)
+    size = data.find(b"\xff\x4f\xff\x51")  # the codestream's first two markers; the depth stands 42 bytes on
+    depth = (data[size + 42] & 0x7F) + 1 if 0 <= size < len(data) - 42 else 8
+    if depth > 8:
+        raise UserError(
+            f"{path}: JPEG 2000 in colour of {depth} bits is not read here; convert to a 16-bit .png or .tif"
+        )
+
+
+def _read_deep_colour(path: Path, image: Image.Image, data: bytes | None, largest: int) -> Picture:
     """All bits of an image that Pillow has decoded already: OpenCV would fill what is missing from a damaged one."""
     import cv2
 
@@ -197,6 +296,8 @@ def _read_deep_colour(path: Path, image: Image.Image, data: bytes | None) -> Pic
     array = cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED)
     if array is None or array.dtype != np.uint16 or array.ndim != 3 or array.shape[1::-1] != image.size:
         raise UserError(f"{path}: not a readable 16-bit image")
+    if largest != 65535:  # of a PPM; OpenCV leaves the codes as they are
+        array = np.rint(array * (65535 / largest)).astype(np.uint16)
     array = _upright(array, image.getexif().get(EXIF_ORIENTATION, 1))
     alpha = array[..., 3].copy() if array.shape[2] == 4 else None
     pixels = array[..., :1] if image.mode == "LA" else array[..., 2::-1]
@@ -445,7 +546,7 @@ def write_picture(path: Path | str, picture: Picture, *, quality: int | None = N
         encoded.write(_deep_colour(picture, suffix))
     else:
         kind = Image.registered_extensions()[suffix]
-        if picture.alpha is not None and kind in ("JPEG", "BMP"):
+        if picture.alpha is not None and suffix in WITHOUT_ALPHA:
             picture = replace(picture, alpha=None)
         options: dict[str, Any] = {}
         if kind == "JPEG":
@@ -478,7 +579,7 @@ def check_format(path: Path, picture: Picture) -> None:
     pixels = picture.pixels
     if suffix == ".npy":
         return
-    if pixels.dtype == np.uint16 and suffix not in (".png", ".tif", ".tiff"):
+    if pixels.dtype == np.uint16 and suffix not in DEEP_SUFFIXES:
         raise UserError(f"{path}: this image has 16 bits; write it as .png or .tif")
     if pixels.dtype == np.float32 and (suffix not in (".tif", ".tiff") or pixels.shape[2] != 1):
         raise UserError(f"{path}: this image holds floats; write it as .npy, or grey as .tif")
@@ -497,6 +598,12 @@ def _deep_colour(picture: Picture, suffix: str) -> bytes:
     import cv2
 
     blue_green_red = with_channels(picture.pixels, 3)[..., ::-1]
-    layers = [blue_green_red] if picture.alpha is None else [blue_green_red, picture.alpha[..., None]]
-    _, data = cv2.imencode(suffix, np.ascontiguousarray(np.concatenate(layers, axis=2)))
+    layers = (
+        [blue_green_red]
+        if picture.alpha is None or suffix in WITHOUT_ALPHA
+        else [blue_green_red, picture.alpha[..., None]]
+    )
+    _, data = cv2.imencode(
+        ".ppm" if suffix in PNM_SUFFIXES else suffix, np.ascontiguousarray(np.concatenate(layers, axis=2))
+    )
     return bytes(data)

@@ -326,6 +326,7 @@ class _Loop:
                 *self.protocol.protocol.warnings,
                 *warnings_of(self.scorer, len(items)),
                 *weights.warnings(self.metrics),
+                *self.dataset.notes(self.indices.tolist()),
             ],
             self.subject.fingerprint,
             self.subject.capped,

@@ -11,11 +11,10 @@ from typing import Any, Literal
 
 from i2i_bridge.errors import UserError
 from i2i_bridge.file_reader import LIST_LIMIT, open_regular, parse_json
-from i2i_bridge.images import IMAGE_SUFFIXES, find_images
+from i2i_bridge.images import IMAGE_SUFFIXES, JPEG_SUFFIXES, list_images, words_for_left_out
 
 FORMATS = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "tif": ".tif"}
 """What `--format` takes, and the suffix of each."""
-JPEG_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif"})
 NAME_BYTES = 255
 """What a file system takes of a name."""
 DONE_FILE = ".i2i-bridge-done.jsonl"
@@ -151,9 +150,11 @@ def _plain_jobs(source: Path, target: Path, wanted: str | None, lossless: bool) 
         raise UserError(
             f"{target}: lies in the folder of the inputs: results would overwrite them, or be restored again"
         )
-    files = find_images(source)
+    listing = list_images(source)
+    files = sorted(source / name for name in listing.images)
     if not files:
-        raise UserError(f"{source}: no images in this folder")
+        left_out = words_for_left_out(source, listing.left_out)
+        raise UserError("; ".join([f"{source}: no images in this folder", *left_out]))
     names = [file.relative_to(source) for file in files]
     return [(file, name.as_posix(), like(file, target / name)) for file, name in zip(files, names, strict=True)]
 

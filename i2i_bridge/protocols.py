@@ -18,6 +18,7 @@ from pydantic import Field, ValidationError, model_validator
 from i2i_bridge import registry
 from i2i_bridge.errors import UserError
 from i2i_bridge.file_reader import LIST_LIMIT, open_regular, read_text
+from i2i_bridge.files import normal_form
 from i2i_bridge.registry import did_you_mean
 from i2i_bridge.settings import DataSettings, EvaluateSettings, Part, Positive, Settings, Side
 from i2i_bridge.toml_file import read_toml
@@ -208,6 +209,11 @@ def resolve(
         "channels": data.channels,
         "value_range": None if data.value_range is None else list(data.value_range),
     }
+    # What most recipes leave at its default stays out: their fingerprints are older than these settings.
+    if data.pad != "none":
+        filled["pad"] = data.pad
+    if data.factor not in (None, 1):
+        filled["enlarge"] = {"factor": data.factor, "kernel": data.enlarge}
     if protocol.jpeg_quality is not None:
         filled["jpeg_quality"] = protocol.jpeg_quality
     if names:
@@ -281,14 +287,15 @@ def chosen(keys: Sequence[str], names: Sequence[str]) -> "np.ndarray":
 
     places: dict[str, list[int]] = {}
     for position, key in enumerate(keys):
+        key = normal_form(key)
         path = PurePosixPath(key.replace("\\", "/"))
         for word in {key, path.name, str(path.with_suffix("")) if path.name else key, path.stem}:
             places.setdefault(word, []).append(position)
     found: list[int] = []
     missing: list[str] = []
     for name in names:
-        path = PurePosixPath(name.replace("\\", "/"))
-        there = next((places[word] for word in (name, path.name, path.stem) if word in places), [])
+        path = PurePosixPath(normal_form(name).replace("\\", "/"))
+        there = next((places[word] for word in (normal_form(name), path.name, path.stem) if word in places), [])
         if len(there) != 1:
             missing.append(name)
         else:

@@ -194,6 +194,7 @@ class Recipe(Settings):
             load_size=self.data.load_size if training else None,
             crop=self.data.crop if training else "center",
             flip=self.data.flip and training,
+            pad=self.data.pad,
         )
         seed = self.train.seed if training else self.evaluate.seed
         return PairDataset(
@@ -206,7 +207,30 @@ class Recipe(Settings):
             condition_channels=self.condition_channels,
             own_condition=self.data.own_condition,
             value_range=self.data.value_range,
+            enlarge=self.data.enlarge,
+            factor=self.data.factor,
         )
+
+    def notes_on(self, dataset: "PairDataset") -> list[str]:
+        """What a user should know before a dataset of this recipe is used, a line each."""
+        lines = []
+        for line in dataset.notes():
+            if "images are reduced" in line:
+                pairs = ": noise and fine detail of the pairs are averaged away"
+                line += f"{pairs if self.degradation is None else ' before they are degraded'}; {self._resize_rule()}"
+            lines.append(line)
+        return lines
+
+    def _resize_rule(self) -> str:
+        """Whose choice the resizing is, or how to do without."""
+        from i2i_bridge.data.cards import load_card
+
+        if self.reference is not None:
+            return f"data.resize is that of {self.reference.source.partition(',')[0]}"
+        advice = load_card(self.data.card).advice if self.data.card else None
+        if advice is not None and (advice.resize, advice.load_size) == (self.data.resize, self.data.load_size):
+            return f"data.resize is that of the card {self.data.card}"
+        return "data.resize=none data.load_size=none keeps their pixels"
 
     @property
     def condition_channels(self) -> int:

@@ -12,18 +12,21 @@ from torch import Tensor
 from i2i_bridge import __version__
 from i2i_bridge.checkpoint import MANIFEST, SEAL
 from i2i_bridge.errors import UserError
+from i2i_bridge.files import normal_form
 from i2i_bridge.images import (
     IMAGE_SUFFIXES,
     MAX_FRAMES,
     Picture,
     check_format,
     mask_of,
+    list_images,
     read_picture,
     to_mask,
     to_pixels,
     to_tensor,
     visible,
     with_channels,
+    words_for_left_out,
     write_picture,
 )
 from i2i_bridge.montage import montage, states_shown
@@ -99,7 +102,7 @@ def restore_files(
     done = DoneJobs(target if source.is_dir() else None, existing, settings)
     counted = CountedNetwork(run.method.network)
     restorer = Run(run.folder, run.recipe, run.method.with_network(counted), run.step, run.device)
-    outcome = Outcome(notes=_left_out(source) + [note for job in jobs for note in job.notes.values()])
+    outcome = Outcome(notes=left_out(source) + [note for job in jobs for note in job.notes.values()])
     for i, job in enumerate(jobs):
         file = job.source
         try:
@@ -173,14 +176,9 @@ def _read_mask(file: Path, notes: list[str]) -> Picture:
     return Picture(pixels)
 
 
-OTHER_IMAGES = frozenset({".gif", ".heic", ".avif", ".jp2", ".jxl", ".psd", ".exr", ".hdr", ".dng", ".svg"})
-
-
-def _left_out(source: Path) -> list[str]:
-    others = (
-        [file for file in sorted(source.rglob("*")) if file.suffix.lower() in OTHER_IMAGES] if source.is_dir() else []
-    )
-    return [f"{file}: left out, {file.suffix} is not read here; convert it" for file in others]
+def left_out(source: Path) -> list[str]:
+    """A line for each kind of image-like file in a folder of inputs that is not taken."""
+    return words_for_left_out(source, list_images(source).left_out) if source.is_dir() else []
 
 
 def _partner(what: str, given: Path, file: Path, source: Path) -> Path:
@@ -189,7 +187,8 @@ def _partner(what: str, given: Path, file: Path, source: Path) -> Path:
         return given
     wanted = given / file.relative_to(source if source.is_dir() else file.parent)
     there = sorted(wanted.parent.iterdir()) if wanted.parent.is_dir() else []
-    found = [path for path in there if path.stem == wanted.stem and path.suffix.lower() in IMAGE_SUFFIXES]
+    stem = normal_form(wanted.stem)
+    found = [path for path in there if normal_form(path.stem) == stem and path.suffix.lower() in IMAGE_SUFFIXES]
     if not found:
         raise UserError(f"{wanted}: no {what} for {file}")
     return found[0]

@@ -38,6 +38,8 @@ def resolved(folder: Path, recipe: Recipe, dataset: PairDataset, *, started: boo
         count = min(len(dataset), 256)
         moments = estimate_moments((item["x_0"], item["x_1"]) for item in map(dataset.__getitem__, range(count)))
         recipe = recipe.model_copy(update={"target": moments | recipe.target})
+    if not started and dataset.factor > 1:
+        recipe = _with_factor(recipe, dataset.factor)
     return recipe
 
 
@@ -50,10 +52,16 @@ def is_run_of(folder: Path, recipe: Recipe) -> bool:
 
 
 def _compared(there: Recipe, recipe: Recipe) -> tuple[Recipe, str]:
-    """The recipe with the moments that a run's recipe has, and the first setting that differs."""
+    """The recipe with the moments and the factor that a run's recipe has, and the first setting that differs."""
+    if recipe.data.factor is None:
+        recipe = _with_factor(recipe, there.data.factor)
     if recipe.target["name"] == "preconditioned":
         recipe = recipe.model_copy(update={"target": there.target | recipe.target})
     return recipe, _first_difference(essence(there), essence(recipe))
+
+
+def _with_factor(recipe: Recipe, factor: int | None) -> Recipe:
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update={"factor": factor})})
 
 
 def essence(recipe: Recipe) -> dict[str, Any]:

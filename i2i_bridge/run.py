@@ -113,9 +113,14 @@ class Run:
             UserError: Mask or condition are missing, not asked for, or of another size than the picture.
         """
         settings = self.recipe.data
-        batch = {"x_1": to_tensor(with_channels(visible(picture), settings.channels), settings.value_range)[None]}
+        pixels, factor = with_channels(visible(picture), settings.channels), settings.factor or 1
+        if factor > 1:  # learnt from pairs of two sizes: a mask or condition is of the restored image's
+            from i2i_bridge.data.transforms import enlarged
+
+            pixels = enlarged(pixels, factor, settings.enlarge)
+        batch = {"x_1": to_tensor(pixels, settings.value_range)[None]}
         if mask is not None:
-            _check_size("mask", mask, picture)
+            _check_size("mask", mask, picture, factor)
             batch["mask"] = to_mask(mask_of(mask)[0])[None]
             if not batch["mask"].any():
                 raise UserError("the mask marks no pixel: white (above half) means unknown, to be restored")
@@ -126,7 +131,7 @@ class Run:
             needs = "needs a" if condition is None else "takes no"
             raise UserError(f"recipe '{self.recipe.name}' {needs} condition image (data.own_condition)")
         if condition is not None:
-            _check_size("condition", condition, picture)
+            _check_size("condition", condition, picture, factor)
             pixels = with_channels(visible(condition), self.recipe.condition_channels)
             batch["condition"] = to_tensor(pixels, settings.value_range)[None]
         return batch
@@ -206,12 +211,12 @@ def _opened(image: AnyImage) -> Picture:
     return from_pil(image) if isinstance(image, Image.Image) else read_picture(image)
 
 
-def _check_size(name: str, other: Picture, picture: Picture) -> None:
-    (height, width), (own_height, own_width) = picture.pixels.shape[:2], other.pixels.shape[:2]
+def _check_size(name: str, other: Picture, picture: Picture, factor: int) -> None:
+    height, width = (side * factor for side in picture.pixels.shape[:2])
+    own_height, own_width = other.pixels.shape[:2]
     if (height, width) != (own_height, own_width):
-        raise UserError(
-            f"the {name} is {own_width}x{own_height} pixels and the image {width}x{height}; they must agree"
-        )
+        what = "the image" if factor == 1 else "the restored image"
+        raise UserError(f"the {name} is {own_width}x{own_height} pixels and {what} {width}x{height}; they must agree")
 
 
 def alpha_like(alpha: np.ndarray | None, pixels: np.ndarray) -> np.ndarray | None:

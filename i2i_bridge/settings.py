@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 
 def _check_text(text: str) -> str:
@@ -46,8 +46,15 @@ class DataSettings(Settings):
     validation_size: tuple[Side, Side] | Side | None = None
     """Height and width of validation images; by default as `size`."""
     resize: Literal["short_side", "stretch", "none"] = "short_side"
+    """'short_side' and 'stretch' resize images to `size` before they are cut, 'none' leaves their pixels alone."""
     load_size: Side | None = None
-    """Resize to this first, then crop (the jitter of Pix2pix)."""
+    """Resize to this first, then crop (the jitter of Pix2pix), whatever `resize` says; "none" for none."""
+    pad: Literal["none", "reflect"] = "none"
+    """What becomes of images that are smaller than `size`: refused, or continued by reflection."""
+    enlarge: Literal["bicubic", "nearest"] = "bicubic"
+    """How a source x_1 that is a whole number of times smaller than its target x_0 is brought to its size."""
+    factor: Annotated[int, Field(gt=0, le=64)] | None = None
+    """How many times smaller the sources come; by default as the first training pair. Restoring takes such images."""
     crop: Literal["random", "center"] = "center"
     flip: bool = True
     channels: Channels = 3
@@ -59,6 +66,11 @@ class DataSettings(Settings):
     """Whether each item brings an image of its own for the network to see (network.condition_channels) beside X_t."""
     train_split: Text = "train"
     validation_split: Text = "val"
+
+    @field_validator("load_size", mode="before")
+    @classmethod
+    def _no_load_size(cls, value: Any) -> Any:
+        return None if value == "none" else value  # TOML has no word for it
 
     @model_validator(mode="after")
     def _range_rises(self) -> "DataSettings":

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from i2i_bridge.errors import UserError
+from i2i_bridge.files import normal_form
 from i2i_bridge.images import Range, find_images, read_picture, to_tensor, with_channels
 from i2i_bridge.protocols import digest
 from i2i_bridge.randomness import generator
@@ -204,13 +205,14 @@ def match_images(folder: Path, keys: Sequence[str], size: tuple[int, int]) -> tu
         raise UserError(f"--images {folder}: no images in this folder")
     words: dict[str, set[int]] = {}
     for position, key in enumerate(keys):
-        path = PurePosixPath(key.replace("\\", "/"))
-        for word in {key, str(path.with_suffix("")) if path.name else key, path.stem, picture_name(position, key)}:
+        name = normal_form(key)
+        path = PurePosixPath(name.replace("\\", "/"))
+        for word in {name, str(path.with_suffix("")) if path.name else name, path.stem, picture_name(position, key)}:
             words.setdefault(word, set()).add(position)
     found: dict[int, Path] = {}
     problems: list[str] = []
     for file in files:
-        path = PurePosixPath(file.relative_to(folder).as_posix())
+        path = PurePosixPath(normal_form(file.relative_to(folder).as_posix()))
         there = next((words[word] for word in (str(path), str(path.with_suffix("")), path.stem) if word in words), None)
         if there is None:
             problems.append(f"{file}: belongs to no image of the protocol")

@@ -185,6 +185,8 @@ def _begin(
             if (folder / "checkpoints").exists():
                 raise UserError(f"{folder}: another run has just begun there; choose another --out")
         write_whole(folder / RECIPE_FILE, recipe.to_toml().encode())
+    notes += [f"note: {line}" for line in recipe.notes_on(dataset)]
+    notes += [f"note: validation: {line}" for line in recipe.notes_on(validation) if f"note: {line}" not in notes]
     shared = shared_files(dataset.source, validation.source)
     if shared:
         notes.append(f"note: {shared} of {len(validation)} validation images are trained on; {HOLD_OUT}")

@@ -21,9 +21,9 @@ PAGE = (Path(__file__).parents[1] / "docs" / "datasets.md").read_text(encoding="
 CARDS = {tomllib.loads(text)["name"]: text for text in re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)}
 
 
-def encoded(code, width=20):
+def encoded(code, side=20):
     data = io.BytesIO()
-    Image.fromarray(np.full((20, width, 3), code, np.uint8)).save(data, format="PNG")
+    Image.fromarray(np.full((side, side, 3), code, np.uint8)).save(data, format="PNG")
     return data.getvalue()
 
 
@@ -33,7 +33,7 @@ def files(root, *names):
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         degraded = any(part in name for part in ("noisy", "trainA", "testA", "LR", "lq"))
-        path.write_bytes(encoded(20 if degraded else 10))
+        path.write_bytes(encoded(20 if degraded else 10, 5 if "LR" in name else 20))  # the card of LR is of x4
 
 
 def shards(root):

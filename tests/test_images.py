@@ -11,6 +11,8 @@ from i2i_bridge.images import (
     Picture,
     find_images,
     from_pil,
+    image_size,
+    list_images,
     mask_of,
     opaque,
     read_picture,
@@ -20,6 +22,7 @@ from i2i_bridge.images import (
     to_tensor,
     visible,
     with_channels,
+    words_for_left_out,
     write_picture,
 )
 
@@ -114,14 +117,70 @@ def test_channels():
         with_channels(rgb, 2)
 
 
-def test_find_images_leaves_out_hidden_files_and_links_that_lead_away(tmp_path):
-    inside = tmp_path / "data"
+def test_listing_follows_links_to_files_and_names_what_it_leaves_out(tmp_path):
+    # kills: linked-files-left-out, linked-folders-followed, left-out-in-silence
+    inside, outside = tmp_path / "data", tmp_path / "outside"
     (inside / "deep" / ".hidden").mkdir(parents=True)
-    for name in ("b.png", "deep/a.JPG", ".c.png", "._d.png", "deep/.hidden/e.png", "notes.txt"):
+    outside.mkdir()
+    for name in ("b.png", "deep/a.JPG", ".c.png", "._d.png", "deep/.hidden/e.png", "notes.txt", "deep/x.HEIC", "y.dng"):
         (inside / name).write_bytes(b"")
-    (tmp_path / "outside.png").write_bytes(b"")
-    (inside / "link.png").symlink_to(tmp_path / "outside.png")
-    assert [path.relative_to(inside).as_posix() for path in find_images(inside)] == ["b.png", "deep/a.JPG"]
+    (outside / "far.png").write_bytes(b"")
+    (inside / "link.png").symlink_to(outside / "far.png")
+    (inside / "nowhere.png").symlink_to(outside / "nowhere.png")
+    (inside / "part").symlink_to(outside)
+    (inside / "deep" / "circle").symlink_to(inside)
+    listing = list_images(inside)
+    assert listing.images == ["b.png", "deep/a.JPG", "link.png"]
+    assert [path.relative_to(inside).as_posix() for path in find_images(inside)] == listing.images
+    assert listing.left_out == ["deep/circle/", "deep/x.HEIC", "nowhere.png", "part/", "y.dng"]
+    words = words_for_left_out(inside, listing.left_out)
+    assert len(words) == 4 and "links to folders are not followed" in words[0]
+    for name, line in (("deep/circle", 0), ("part", 0), ("x.HEIC", 1), ("nowhere.png", 2), ("y.dng", 3)):
+        assert f"{inside}/" in words[line] and name in words[line], words
+    (many,) = words_for_left_out(inside, [f"{i}.gif" for i in range(25)])
+    assert "9.gif and 15 more: left out: .gif is not read here" in many
+
+
+@pytest.mark.parametrize(
+    "suffix", [".jfif", ".jpe", ".JPG", ".apng", ".ppm", ".pnm", ".pgm", ".pbm", ".tga", ".TGA", ".jp2", ".j2k"]
+)
+def test_every_ending_that_is_listed_is_read_and_written(tmp_path, suffix):
+    # kills: jfif-unread
+    rng = np.random.default_rng(3)
+    grey = suffix in (".pgm", ".pbm")
+    smooth = np.add.outer(np.arange(48), np.arange(40)).astype(np.uint8)[..., None]
+    pixels = smooth if grey else np.concatenate([smooth, smooth + 9, rng.integers(90, 99, smooth.shape, np.uint8)], 2)
+    file = tmp_path / f"a{suffix}"
+    write_picture(file, Picture(pixels))
+    assert find_images(tmp_path) == [file]
+    back = read_picture(file).pixels.astype(int)
+    lossy = suffix.lower() in (".jfif", ".jpe", ".jpg")
+    assert back.shape == pixels.shape and np.abs(back - pixels).max() <= (24 if lossy else 0)
+    assert np.abs(back - pixels).mean() < 2
+    assert image_size(file) == (48, 40)
+
+
+def test_deep_netpbm_and_jpeg_2000(tmp_path):
+    """Pillow drops the low byte of 16-bit colour in both."""
+    # kills: deep-ppm-halved, deep-jpeg-2000-halved
+    rng = np.random.default_rng(4)
+    colour = rng.integers(0, 65536, (64, 64, 3), dtype=np.uint16)
+    for name, pixels in (("a.ppm", colour), ("a.pnm", colour), ("a.pgm", colour[..., :1])):
+        write_picture(tmp_path / name, Picture(pixels))
+        back = read_picture(tmp_path / name).pixels
+        assert back.dtype == np.uint16 and np.array_equal(back, pixels)
+    codes = (colour % 1001).astype(">u2")
+    (tmp_path / "b.ppm").write_bytes(b"P6\n64 64\n1000\n" + codes.tobytes())
+    wanted = np.rint(codes.astype(np.float64) * 65.535)
+    assert np.abs(read_picture(tmp_path / "b.ppm").pixels - wanted).max() <= 1
+    import cv2
+
+    cv2.imwrite(str(tmp_path / "deep.jp2"), colour)
+    with pytest.raises(UserError, match="JPEG 2000 in colour of 16 bits"):
+        read_picture(tmp_path / "deep.jp2")
+    (tmp_path / "no.tga").write_bytes(b"not a picture")
+    with pytest.raises(UserError, match="not a readable image"):
+        read_picture(tmp_path / "no.tga")
 
 
 def bad_files(folder):

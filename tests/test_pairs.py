@@ -18,6 +18,7 @@ from i2i_bridge.data.pairs import CleanImages, PairedFolders, shared_files
 from i2i_bridge.data.transforms import Geometry
 from i2i_bridge.errors import UserError
 from i2i_bridge.images import Picture, read_picture, to_tensor, write_picture
+from i2i_bridge.protocols import chosen
 from i2i_bridge.registry import DATASETS, DEGRADATIONS
 
 
@@ -52,6 +53,54 @@ def test_layouts_of_pairs(tmp_path, layout, names):
         pixels = decode_item(item, 3)
         assert item["key"] == "sub/a"
         assert pixels["x_0"][0, 0, 0] == 10 + number and pixels["x_1"][0, 0, 0] == 20 + number
+
+
+@pytest.mark.parametrize(("train", "val"), [("Train", "Test"), ("TRAIN", "VAL"), ("Training", "test")])
+@pytest.mark.parametrize("layout", ["{split}/{side}", "{side}/{split}"])
+def test_splits_in_capitals_keep_test_images_out_of_training(tmp_path, train, val, layout):
+    # kills: splits-in-capitals-unseen
+    for number, split in enumerate((train, val)):
+        for code, side in ((10, "clean"), (20, "noisy")):
+            save(tmp_path / layout.format(split=split, side=side) / "a.png", code + number)
+    options = {"root": str(tmp_path), "holdout": 0.5}
+    for number, split in enumerate(("train", "val")):
+        pairs = open_source(options | {"name": "paired_folders", "x_0": "clean", "x_1": "noisy"}, split)
+        assert len(pairs) == 1 and decode_item(item_of(pairs, 0), 3)["x_0"][0, 0, 0] == 10 + number
+        if layout.startswith("{split}"):
+            images = open_source(options | {"name": "images"}, split)
+            assert [path.parents[1].name for _, path in images.files] == [(train, val)[number]] * 2
+    (tmp_path / "rows.csv").write_text(f"x_0,split\na.png,{train}\nb.png,{val}\n")
+    for name, split in (("a.png", "train"), ("b.png", "val")):
+        rows = open_source({"name": "list", "root": str(tmp_path), "file": "rows.csv"}, split)
+        assert [item_of(rows, i)["key"] for i in range(len(rows))] == [name]
+
+
+def test_names_in_either_unicode_form_are_partners(tmp_path):
+    # kills: unicode-forms-apart
+    composed, apart = "\xe9t\xe9", "e\u0301te\u0301"
+    save(tmp_path / "clean" / f"{composed}.png", 1), save(tmp_path / "noisy" / f"{apart}.png", 2)
+    save(tmp_path / "clean" / apart / "b.png", 3), save(tmp_path / "noisy" / composed / "b.png", 4)
+    pairs = PairedFolders(tmp_path, "clean", "noisy", "train")
+    assert sorted(item["key"] for item in pairs) == sorted([composed, f"{apart}/b"])  # as the target spells it
+    for item in pairs:
+        pixels = decode_item(item, 3)
+        assert pixels["x_1"][0, 0, 0] == pixels["x_0"][0, 0, 0] + 1
+    (tmp_path / "rows.csv").write_text(f"x_0,x_1\nclean/{apart}.png,noisy/{composed}.png\n", encoding="utf-8")
+    rows = open_source({"name": "list", "root": str(tmp_path), "file": "rows.csv"}, "train")
+    assert decode_item(item_of(rows, 0), 3)["x_1"][0, 0, 0] == 2
+    assert chosen([composed, "b"], [f"{apart}.png"]).tolist() == [0]
+
+
+def test_what_a_source_leaves_out_is_told(tmp_path):
+    save(tmp_path / "set" / "clean" / "a.png"), save(tmp_path / "set" / "noisy" / "a.png")
+    (tmp_path / "set" / "noisy" / "b.heic").write_bytes(b"")
+    (tmp_path / "set" / "clean" / "more").symlink_to(tmp_path)
+    pairs = PairedFolders(tmp_path / "set", "clean", "noisy", "train")
+    assert len(pairs) == 1 and len(pairs.left_out) == 2
+    assert "clean/more: left out" in pairs.left_out[0] and "noisy/b.heic: left out" in pairs.left_out[1]
+    save(tmp_path / "only" / "x.txt.png").rename(tmp_path / "only" / "x.cr2")
+    with pytest.raises(UserError, match=r"no images for the split 'train'; .*x\.cr2: left out"):
+        CleanImages(tmp_path / "only", "train")
 
 
 def test_name_templates(tmp_path):

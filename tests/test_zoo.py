@@ -95,19 +95,16 @@ def test_training_and_restoring_agree(exhibits, run, monkeypatch, tmp_path):
             assert np.array_equal(codes, plain), exhibit.name
 
 
-def test_only_files_inside_the_folder_are_listed(exhibits, tmp_path):
+def test_only_what_leads_to_a_file_is_listed(exhibits, tmp_path):
     folder, found = exhibits
     for name in (".hidden.png", "._mac.png", "Thumbs.db", "notes.txt"):
         (folder / name).write_bytes(b"x")
-    (tmp_path / "outside.png").write_bytes(b"x")
-    (folder / "leads-out.png").symlink_to(tmp_path / "outside.png")
     listed = {path.name for path in find_images(folder)}
     for name in (
         ".hidden.png",
         "._mac.png",
         "Thumbs.db",
         "notes.txt",
-        "leads-out.png",
         "endless.png",
         "dangling.png",
         "pipe.png",

@@ -204,10 +204,14 @@ def disguises():
     rgb = Image.fromarray(COLOUR)
     yield Exhibit("jpeg-inside.png", saved(rgb, "JPEG"), "by its content", shape=(6, 5, 3))
     yield Exhibit("png-inside.jpg", saved(rgb, "PNG"), "by its content", COLOUR)
+    yield Exhibit("ppm-inside.png", saved(rgb, "PPM"), "by its content", COLOUR)
+    yield Exhibit("rgb.ppm", saved(rgb, "PPM"), "the pixels, 8 bits", COLOUR)
+    yield Exhibit("rgb.tga", saved(rgb, "TGA"), "the pixels, 8 bits", COLOUR)
+    yield Exhibit("rgb.jp2", saved(rgb, "JPEG2000"), "the pixels, 8 bits", COLOUR)
+    yield Exhibit("rgb.jfif", saved(rgb, "JPEG"), "what JPEG made of it", shape=(6, 5, 3))
     yield Exhibit("UPPER.PNG", saved(rgb, "PNG"), "the pixels", COLOUR)
     for kind, suffix in (
         ("GIF", "gif"),
-        ("PPM", "ppm"),
         ("ICO", "ico"),
         ("TGA", "tga"),
         ("PCX", "pcx"),

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from i2i_bridge.data.pairs import Files, counted_names
-from i2i_bridge.data.splits import SPLITS, keep, split_folder
+from i2i_bridge.data.splits import all_split_names, keep, split_folder
 from i2i_bridge.errors import UserError
 from i2i_bridge.registry import register_dataset
 
@@ -24,14 +24,14 @@ class ClassFolders:
     def __init__(self, root: Path, split: str, holdout: float = 0.0, names: str | None = None) -> None:
         folder = split_folder(root, split)
         base = folder or root
-        bases = [base] if folder is None else [root / name for name in {n for names in SPLITS.values() for n in names}]
+        bases = [base] if folder is None else [root / name for name in all_split_names()]
         self.classes = sorted(
             {path.name for there in bases if there.is_dir() for path in there.iterdir() if _is_class(path)}
         )
-        found = counted_names(root, base, split, names)
+        found, self.left_out = counted_names(root, base, split, names)
         self.files = Files(base, found.take(keep(found, split, holdout if folder is None else 0.0)))
         if not self.files:
-            raise UserError(f"{base}: no images for the split '{split}'")
+            raise UserError("; ".join([f"{base}: no images for the split '{split}'", *self.left_out]))
         self._label = {name: number for number, name in enumerate(self.classes)}
         loose = next((name for name in found if "/" not in name), None)
         if loose is not None:

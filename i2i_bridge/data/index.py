@@ -11,13 +11,14 @@ import os
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 
 from i2i_bridge.errors import UserError
 from i2i_bridge.file_reader import DAMAGED_ARRAYS, open_arrays
 from i2i_bridge.files import write_whole
-from i2i_bridge.images import list_images
+from i2i_bridge.images import IMAGE_SUFFIXES, list_images
 
 WORTH_KEEPING = 20_000
 """Shorter lists are made again each time: that is as quick as reading them."""
@@ -41,7 +42,7 @@ class Names(Sequence[str]):
         self.ends = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
 
     @classmethod
-    def packed(cls, text: np.ndarray, ends: np.ndarray) -> "Names":
+    def packed(cls, text: np.ndarray, ends: np.ndarray) -> Self:
         """From the two arrays.
 
         Raises:
@@ -69,7 +70,14 @@ class Names(Sequence[str]):
         return self if len(positions) == len(self) else Names(self[i] for i in positions)
 
 
-def image_names(folder: Path) -> Names:
+class ImageNames(Names):
+    """The images below a folder."""
+
+    left_out: Sequence[str] = ()
+    """Relative paths of what looks like an image, or is a linked folder, and is not taken (`images.Listing`)."""
+
+
+def image_names(folder: Path) -> ImageNames:
     """Relative paths of all images below a folder, sorted; from the cache where no folder has changed since.
 
     A folder's modification time changes with every file that comes, goes or is renamed in it, so a tree of a million
@@ -78,22 +86,32 @@ def image_names(folder: Path) -> Names:
     Raises:
         UserError: A folder cannot be listed.
     """
-    known = recall(f"images {folder.resolve()}")
+    what = f"images {_kinds()} {folder.resolve()}"
+    known = recall(what)
     with contextlib.suppress(KeyError, ValueError, OSError):
         if known is not None:
             folders = Names.packed(known["folders"], known["folder_ends"])
             if np.array_equal(_times(folder, folders), known["times"]):
-                return Names.packed(known["names"], known["name_ends"])
+                names = ImageNames.packed(known["names"], known["name_ends"])
+                names.left_out = Names.packed(known["left_out"], known["left_out_ends"])
+                return names
     began = time.time_ns()
-    found, looked_into = list_images(folder)
-    names = Names(found)
+    listing = list_images(folder)
+    names = ImageNames(listing.images)
+    names.left_out = listing.left_out
     if len(names) >= WORTH_KEEPING:
-        folders = Names(looked_into)
+        folders, left_out = Names(listing.folders), Names(listing.left_out)
         times = _times(folder, folders)
         if times.max() < began - SETTLED:  # else a change in the same instant could not be seen later
             arrays: dict[str, np.ndarray] = {"names": names.text, "name_ends": names.ends, "folders": folders.text}
-            remember(f"images {folder.resolve()}", arrays | {"folder_ends": folders.ends, "times": times})
+            arrays |= {"folder_ends": folders.ends, "times": times}
+            remember(what, arrays | {"left_out": left_out.text, "left_out_ends": left_out.ends})
     return names
+
+
+def _kinds() -> str:
+    """A digest of the endings that are read: a list of an older version lacks those that it did not read."""
+    return hashlib.blake2b(" ".join(sorted(IMAGE_SUFFIXES)).encode(), digest_size=4).hexdigest()
 
 
 def _times(folder: Path, inside: Names) -> np.ndarray:

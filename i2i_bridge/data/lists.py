@@ -16,6 +16,7 @@ from i2i_bridge.data.pairs import Files
 from i2i_bridge.data.splits import keep, split_names
 from i2i_bridge.errors import UserError
 from i2i_bridge.file_reader import LIST_LIMIT, parse_json, read_text
+from i2i_bridge.files import normal_form
 from i2i_bridge.registry import did_you_mean, register_dataset
 
 IMAGES = ("x_0", "x_1", "mask", "condition")
@@ -147,8 +148,16 @@ class ListFile:
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         item: dict[str, Any] = {"key": self.keys[index]}
-        item |= {part: self.root / names[index] for part, names in self.paths.items()}
+        item |= {part: _spelt_as_there(self.root / names[index]) for part, names in self.paths.items()}
         return item if self.labels is None else item | {"label": int(self.labels[index])}
+
+
+def _spelt_as_there(path: Path) -> Path:
+    """The path, or the file of this name in the other Unicode form."""
+    if str(path).isascii() or path.exists() or not path.parent.is_dir():
+        return path
+    name = normal_form(path.name)
+    return next((there for there in path.parent.iterdir() if normal_form(there.name) == name), path)
 
 
 def refuse_unknown(table: dict[str, Any], known: tuple[str, ...], where: str) -> None:

@@ -1,11 +1,13 @@
 """From items to batches: decode, cut, degrade, collate; every draw keyed by (seed, purpose, sample)."""
 
+import contextlib
 import multiprocessing
 import multiprocessing.connection
 import os
 import signal
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 from i2i_bridge.data.items import item_of
 from i2i_bridge.data.order import shuffled
 from i2i_bridge.data.pairs import PairSource
-from i2i_bridge.data.transforms import Geometry
+from i2i_bridge.data.transforms import Enlargement, Geometry, enlarged, factor_between
 from i2i_bridge.degradations.base import Degradation, Degraded
 from i2i_bridge.degradations.inpaint import Holed
 from i2i_bridge.errors import UserError
@@ -26,6 +28,7 @@ from i2i_bridge.images import (
     Picture,
     Range,
     from_pil,
+    image_size,
     mask_of,
     opaque,
     read_picture,
@@ -38,6 +41,8 @@ from i2i_bridge.randomness import generator, key
 from i2i_bridge.registry import load_plugin, loaded_plugins
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+LOOKED_AT = 32
+"""So many images tell what becomes of all."""
 STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1")
 """What a terminal or a scheduler sends to stop a run."""
 
@@ -63,6 +68,8 @@ class PairDataset(Dataset[dict[str, Any]]):
         condition_channels: What the network takes as its condition; 0 for none.
         own_condition: Whether the source's items bring the condition; else it is the degradation's, or X_1.
         value_range: Pixel values that mean -1 and 1.
+        enlarge: How an x_1 that is a whole number of times smaller than x_0 is brought to its size.
+        factor: That number; by default the first item's.
 
     Raises:
         UserError: From items: the source has neither pairs nor a degradation, or both, a file is unusable, or the
@@ -80,8 +87,11 @@ class PairDataset(Dataset[dict[str, Any]]):
         condition_channels: int = 0,
         own_condition: bool = False,
         value_range: Range = None,
+        enlarge: Enlargement = "bicubic",
+        factor: int | None = None,
     ) -> None:
         self.value_range = value_range
+        self.enlarge, self._factor = enlarge, factor
         self.source, self.geometry, self.degradation = source, geometry, degradation
         self.channels, self.seed, self.purpose = channels, seed, purpose
         self.condition_channels, self.own_condition = condition_channels, own_condition
@@ -99,6 +109,40 @@ class PairDataset(Dataset[dict[str, Any]]):
     def key_of(self, number: int) -> str:
         """The key of the item that training sample `number` is of."""
         return str(item_of(self.source, self._index(number))["key"])
+
+    @cached_property
+    def factor(self) -> int:
+        """How many times smaller the sources x_1 come than the targets x_0."""
+        if self._factor is not None:
+            return self._factor
+        try:
+            item = item_of(self.source, 0)
+            return factor_between(size_of(item["x_0"], place(item)), size_of(item["x_1"], place(item))) or 1
+        except (UserError, KeyError):  # said where the item is used; or there is no x_1
+            return 1
+
+    def changes(self, indices: Sequence[int] | None = None) -> list[str]:
+        """What becomes of the files before training or scoring sees them, a line each: resized, padded, enlarged.
+
+        As far as the headers of some of the images tell.
+
+        Args:
+            indices: Of the items that matter; by default all.
+        """
+        known = range(len(self.source)) if indices is None else indices
+        sizes = []
+        for i in known[:: max(len(known) // LOOKED_AT, 1)][:LOOKED_AT]:
+            with contextlib.suppress(UserError):  # said where the item is used
+                item = item_of(self.source, int(i))
+                sizes.append(size_of(item["x_0"], place(item)))
+        lines = self.geometry.changes(sizes)
+        if self.factor > 1:
+            lines.append(f"x_1 is enlarged {self.factor} times ({self.enlarge})")
+        return lines
+
+    def notes(self, indices: Sequence[int] | None = None) -> list[str]:
+        """What a user should know of the images before they are used, a line each: files left out, and `changes`."""
+        return [*getattr(self.source, "left_out", ()), *self.changes(indices)]
 
     def _index(self, number: int) -> int:
         epoch, position = divmod(number, len(self.source))
@@ -118,9 +162,9 @@ class PairDataset(Dataset[dict[str, Any]]):
             for part in ("x_0", "x_1", "condition")
         ):
             raise UserError(f"{where}: float tensors are in [-1, 1] already; leave data.value_range out")
-        images = decode_item(item, self.channels, self.condition_channels)
+        images = decode_item(item, self.channels, self.condition_channels, self.enlarge, self.factor)
         try:
-            cut = self.geometry(images, key(self.seed, f"{self.purpose} geometry", *keyed))
+            cut = self.geometry(images, key(self.seed, f"{self.purpose} geometry", *keyed), self.factor)
         except UserError as error:
             raise UserError(f"{where}: {error}") from error
         mask = cut.pop("mask", None)
@@ -174,17 +218,27 @@ def place(item: dict[str, Any]) -> str:
     return " and ".join(files) or str(item["key"])
 
 
-def decode_item(item: dict[str, Any], channels: int, condition_channels: int = 0) -> dict[str, np.ndarray]:
-    """The pixels (H, W, C) of an item's x_0, x_1, mask and condition, those that are there.
+def decode_item(
+    item: dict[str, Any],
+    channels: int,
+    condition_channels: int = 0,
+    enlarge: Enlargement = "bicubic",
+    factor: int | None = None,
+) -> dict[str, np.ndarray]:
+    """The pixels (H, W, C) of an item's x_0, x_1, mask and condition, those that are there, of one size.
 
     Args:
         channels: What the images are brought to.
         condition_channels: What the condition is brought to; 0 leaves it as it is.
+        enlarge: How a smaller x_1 is brought to the size of x_0.
+        factor: How many times smaller it must be; by default any whole number.
 
     Raises:
         UserError: A file is unreadable, the images differ in size, or cannot have that many channels.
     """
     where, images = place(item), raw_pixels(item)
+    if "x_1" in images:
+        images["x_1"] = _of_one_size(images, where, enlarge, factor)
     try:
         wanted = {"mask": 1, "condition": condition_channels}
         return {
@@ -210,17 +264,49 @@ def raw_pixels(item: dict[str, Any]) -> dict[str, np.ndarray]:
 def pictures_of(item: dict[str, Any]) -> dict[str, Picture]:
     """An item's images x_0, x_1, mask and condition, those that are there, as they were stored.
 
+    All are of one size, but for an x_1 that is a whole number of times smaller.
+
     Raises:
-        UserError: A file is unreadable, or the images differ in size.
+        UserError: A file is unreadable, or the images differ in size otherwise.
     """
     where = place(item)
     parts = [part for part in ("x_0", "x_1", "mask", "condition") if part in item]
     pictures: dict[str, Picture] = {part: _picture(item[part], where, part == "mask") for part in parts}
     sizes = {part: picture.pixels.shape[:2] for part, picture in pictures.items()}
-    if len(set(sizes.values())) > 1:
+    others = {size for part, size in sizes.items() if part != "x_1"}
+    if len(others) > 1 or ("x_1" in sizes and not factor_between(sizes["x_0"], sizes["x_1"])):
         shown = ", ".join(f"{part} {width}x{height}" for part, (height, width) in sizes.items())
         raise UserError(f"{where}: the images of a pair differ in size ({shown})")
     return pictures
+
+
+def _of_one_size(images: dict[str, np.ndarray], where: str, enlarge: Enlargement, factor: int | None) -> np.ndarray:
+    """x_1 at the size of x_0."""
+    (height, width), (low, narrow) = images["x_0"].shape[:2], images["x_1"].shape[:2]
+    times = height // low
+    if factor is not None and times != factor:
+        raise UserError(
+            f"{where}: x_0 is {width}x{height} and x_1 {narrow}x{low} pixels, {times} to 1; in this dataset or run it "
+            f"is {factor} to 1 (data.factor)"
+        )
+    return enlarged(images["x_1"], times, enlarge)
+
+
+def size_of(image: Any, where: str) -> tuple[int, int]:
+    """(height, width) of an item's image, of a file from its header alone.
+
+    Raises:
+        UserError: It is no image.
+    """
+    if isinstance(image, Path | str | bytes):
+        return image_size(where if isinstance(image, bytes) else image, image if isinstance(image, bytes) else None)
+    if isinstance(image, Image.Image):
+        return image.height, image.width
+    shape = getattr(image, "shape", ())
+    if len(shape) not in (2, 3):
+        raise UserError(f"{where}: the dataset gave {type(image).__name__}, which is no image")
+    height, width = map(int, shape[-2:] if isinstance(image, Tensor) else shape[:2])
+    return height, width
 
 
 def remarks(item: dict[str, Any], pictures: dict[str, Picture]) -> list[str]:

@@ -15,10 +15,11 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from i2i_bridge.data.index import Names, image_names
-from i2i_bridge.data.splits import HOLD_OUT, SPLITS, counts, keep, listed, split_folder, split_name
+from i2i_bridge.data.index import ImageNames, Names, image_names
+from i2i_bridge.data.splits import HOLD_OUT, all_split_names, counts, keep, listed, split_folder, split_name
 from i2i_bridge.errors import UserError
-from i2i_bridge.images import read_picture
+from i2i_bridge.files import normal_form
+from i2i_bridge.images import read_picture, words_for_left_out
 from i2i_bridge.registry import register_dataset
 
 
@@ -28,6 +29,10 @@ class PairSource(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> dict[str, Any]: ...
+
+
+Stems = dict[str, tuple[str, str]]
+"""(key, relative path) of files by the name that tells their partner."""
 
 
 class Files(Sequence[tuple[str, Path]]):
@@ -61,16 +66,19 @@ def shared_files(train: PairSource, validation: PairSource) -> int | None:
     return len({str(file) for file in theirs}.intersection(str(file) for file in mine))
 
 
-def counted_names(root: Path, base: Path, split: str, names: str | None) -> Names:
+def counted_names(root: Path, base: Path, split: str, names: str | None) -> tuple[Names, list[str]]:
     """The images of a split, below its folder `base`; those that a list of names has, if there is one and it counts.
+
+    And a line for each kind of image-like file that is left out.
 
     Raises:
         UserError: As `listed`.
     """
     found = image_names(base)
+    left_out = words_for_left_out(base, found.left_out)
     if names is None or not counts(split, base != root):
-        return found
-    return found.take(np.sort(listed(found, root / names, base)))
+        return found, left_out
+    return found.take(np.sort(listed(found, root / names, base))), left_out
 
 
 @register_dataset("images")
@@ -88,10 +96,10 @@ class CleanImages:
     def __init__(self, root: Path, split: str, holdout: float = 0.0, names: str | None = None) -> None:
         folder = split_folder(root, split)
         base = folder or root
-        found = counted_names(root, base, split, names)
+        found, self.left_out = counted_names(root, base, split, names)
         self.files = Files(base, found.take(keep(found, split, holdout if folder is None else 0.0)))
         if not self.files:
-            raise UserError(f"{base}: no images for the split '{split}'; {HOLD_OUT}")
+            raise UserError("; ".join([f"{base}: no images for the split '{split}'", *(self.left_out or [HOLD_OUT])]))
 
     def __len__(self) -> int:
         return len(self.files)
@@ -135,23 +143,29 @@ class PairedFolders:
             raise UserError(
                 f"{targets}: one folder for x_0 and x_1 needs an x_0_name and an x_1_name that tell them apart"
             )
-        clean, problems = _stems(targets, x_0_name, shared)
-        degraded, more = _stems(sources, x_1_name, shared)
+        found = {folder: image_names(folder) for folder in (targets, sources)}
+        self.left_out = [line for folder, names in found.items() for line in words_for_left_out(folder, names.left_out)]
+        clean, problems = _stems(targets, found[targets], x_0_name, shared)
+        degraded, more = _stems(sources, found[sources], x_1_name, shared)
         self.pairing_problems = [*problems, *more, *self._unmatched(clean, degraded, targets, sources)]
         if self.pairing_problems and not lenient:
             counts = f"{len(clean)} images in {targets} and {len(degraded)} in {sources} do not match one to one"
             shown = "; ".join(self.pairing_problems[:3])
             raise UserError(f"{counts}: {shown}; `i2i-bridge check` lists all {len(self.pairing_problems)}")
-        both = sorted(clean.keys() & degraded.keys())
-        kept = [both[i] for i in keep(both, split, 0.0 if split_there else holdout)]
-        self.keys = Names(kept)
-        self.files = Files(targets, Names(clean[name] for name in kept))
-        self.sources = Files(sources, Names(degraded[name] for name in kept))
+        both = sorted(clean.keys() & degraded.keys(), key=lambda name: clean[name][0])
+        # The key is the name as the target's file spells it: held-out shares and draws hang on it.
+        keys = [clean[name][0] for name in both]
+        chosen = keep(keys, split, 0.0 if split_there else holdout)
+        kept = [both[i] for i in chosen]
+        self.keys = Names(keys[i] for i in chosen)
+        self.files = Files(targets, Names(clean[name][1] for name in kept))
+        self.sources = Files(sources, Names(degraded[name][1] for name in kept))
         if not kept and not (lenient and self.pairing_problems):
-            raise UserError(f"{targets} and {sources}: no pairs for the split '{split}'; {HOLD_OUT}")
+            why = "; ".join(self.left_out or [HOLD_OUT])
+            raise UserError(f"{targets} and {sources}: no pairs for the split '{split}'; {why}")
 
     @staticmethod
-    def _unmatched(clean: dict[str, str], degraded: dict[str, str], targets: Path, sources: Path) -> Iterator[str]:
+    def _unmatched(clean: Stems, degraded: Stems, targets: Path, sources: Path) -> Iterator[str]:
         for here, there, home, folder in (
             (clean, degraded, targets, sources),
             (degraded, clean, sources, targets),
@@ -160,8 +174,8 @@ class PairedFolders:
             free = sorted(there.keys() - here.keys())
             for name in alone:
                 near = _nearest(name, free) if len(free) < 2000 else None
-                hint = f"; nearest: {PurePosixPath(there[near]).name}" if near else ""
-                yield f"{home / here[name]}: no partner in {folder}{hint}"
+                hint = f"; nearest: {PurePosixPath(there[near][1]).name}" if near else ""
+                yield f"{home / here[name][1]}: no partner in {folder}{hint}"
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -204,7 +218,7 @@ def _templated(root: Path, x_0: str, x_1: str, split: str) -> tuple[Path, Path, 
     for side in (x_0, x_1):
         if "{split}" not in side:
             raise UserError(f"'{side}': where x_0 or x_1 says {{split}}, the other must too")
-    known = {name for names in SPLITS.values() for name in names} | {split}
+    known = {*all_split_names(), split}
     there = [name for name in known if (root / x_0.replace("{split}", name)).is_dir()]
     name = split_name(there, split, root / x_0)
     if name is None:
@@ -215,26 +229,31 @@ def _templated(root: Path, x_0: str, x_1: str, split: str) -> tuple[Path, Path, 
     return targets, sources, True
 
 
-def _stems(folder: Path, template: str, shared: bool) -> tuple[dict[str, str], list[str]]:
-    """Relative paths by what {} stands for in their stems, and one line for each file without or of the same name."""
-    before, hole, after = template.partition("{}")
+def _stems(folder: Path, names: ImageNames, template: str, shared: bool) -> tuple[Stems, list[str]]:
+    """The images by what {} stands for in their stems, and one line for each file without or of the same name.
+
+    Names are compared in one Unicode normal form: an archive made on a Mac spells "e with accent" as two characters.
+    """
+    before, hole, after = normal_form(template).partition("{}")
     if not hole or "{}" in after or "/" in template:
         raise UserError(f"'{template}': a name template has one {{}}, such as '{{}}_x4'; the suffix is not part of it")
-    found: dict[str, str] = {}
+    found: Stems = {}
     problems = []
-    for path in image_names(folder):
+    for path in names:
         inside, slash, file = path.rpartition("/")
-        stem = file[: file.rfind(".")]
+        spelt = file[: file.rfind(".")]
+        stem = normal_form(spelt)
         if not (stem.startswith(before) and stem.endswith(after) and len(stem) > len(before) + len(after)):
             if not shared:
                 problems.append(f"{folder / path}: the name is not of the form '{template}'")
             continue
-        name = inside + slash + stem[len(before) : len(stem) - len(after)]
+        name = normal_form(inside) + slash + stem[len(before) : len(stem) - len(after)]
         if name in found:
-            twin = PurePosixPath(found[name]).name
+            twin = PurePosixPath(found[name][1]).name
             problems.append(f"{folder / path}: the same name as {twin}; a pair must be unique")
-        else:
-            found[name] = path
+            continue
+        own = spelt[len(before) : len(spelt) - len(after)] if template.isascii() else stem
+        found[name] = inside + slash + own, path
     return found, problems
 
 
@@ -251,7 +270,7 @@ class SideBySide:
 
     def __init__(self, root: Path, direction: Literal["AtoB", "BtoA"], split: str, holdout: float = 0.0) -> None:
         self.images = CleanImages(root, split, holdout)
-        self.files = self.images.files
+        self.files, self.left_out = self.images.files, self.images.left_out
         self.direction = direction
 
     def __len__(self) -> int:

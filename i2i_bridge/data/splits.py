@@ -19,8 +19,17 @@ HOLD_OUT = "give the dataset a folder val/, or hold some out: holdout = 0.1"
 
 
 def split_names(split: str) -> tuple[str, ...]:
-    """What a split may be called, best first."""
-    return (split, *SPLITS.get(split, ()))
+    """What a split may be called, best first; each name in small letters, with a capital, and in capitals."""
+    return _spellings((split, *SPLITS.get(split.lower(), ())))
+
+
+def all_split_names() -> tuple[str, ...]:
+    """What any split may be called."""
+    return _spellings(name for names in SPLITS.values() for name in names)
+
+
+def _spellings(words: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name for word in words for name in (word, word.capitalize(), word.upper())))
 
 
 def split_name(there: Iterable[str], split: str, where: Path | str) -> str | None:
@@ -33,7 +42,7 @@ def split_name(there: Iterable[str], split: str, where: Path | str) -> str | Non
     for name in split_names(split):
         if name in there:
             return name
-    others = sorted(there & {name for names in SPLITS.values() for name in names})
+    others = sorted(there.intersection(all_split_names()))
     if others:
         raise UserError(f"{where}: no folder for the split '{split}'; there is {', '.join(others)}")
     return None
@@ -49,6 +58,11 @@ def split_folder(root: Path, split: str) -> Path | None:
         raise UserError(f"{root}: no such folder")
     name = split_name((path.name for path in root.iterdir() if path.is_dir()), split, root)
     return None if name is None else root / name
+
+
+def is_training(split: str) -> bool:
+    """Whether a split's name means the one that is trained on."""
+    return split.lower() in SPLITS["train"]
 
 
 def held_out(name: str, share: float) -> bool:
@@ -68,7 +82,7 @@ def keep(keys: Sequence[str], split: str, holdout: float) -> np.ndarray:
         raise UserError(f"holdout {holdout}: a share from 0 up to, not including, 1")
     if not holdout:
         return np.arange(len(keys))
-    training = split in SPLITS["train"]
+    training = is_training(split)
     return np.array([i for i, name in enumerate(keys) if held_out(name, holdout) != training], dtype=np.int64)
 
 
@@ -99,4 +113,4 @@ def listed(names: Sequence[str], file: Path, where: Path | str) -> np.ndarray:
 
 def counts(split: str, split_there: bool) -> bool:
     """Whether a list of names concerns a split: all but a training split with images of its own."""
-    return not (split_there and split in SPLITS["train"])
+    return not (split_there and is_training(split))
