@@ -235,7 +235,7 @@ MUTANTS = [
     Mutant("pairs-resized", "../recipes/demo/pairs.toml", 'resize = "none"', 'resize = "short_side"', "test_sizes.py"),
     Mutant("resize-in-silence", "recipe.py", "for line in dataset.notes():", "for line in []:", "test_sizes.py"),
     Mutant("said-other-than-done", "data/transforms.py", "scale = max(target[0] / height, target[1] / width)", "scale = min(target[0] / height, target[1] / width)", "test_sizes.py"),
-    Mutant("padding-repeats-the-edge", "data/transforms.py", 'mode="reflect"', 'mode="symmetric"', "test_sizes.py"),
+    Mutant("small-images-repeat-the-edge", "data/transforms.py", 'mode="reflect"', 'mode="symmetric"', "test_sizes.py"),
     Mutant("pad-outside-the-fingerprint", "protocols.py", 'if data.pad != "none":', "if False:", "test_sizes.py"),
     Mutant("crops-off-the-grid", "data/transforms.py", "            grid * (draw", "            1 * (draw", "test_sizes.py"),
     Mutant("enlarged-off-centre", "data/transforms.py", 'resized(planes, size, "bicubic")', 'resized(planes, size, "bilinear")', "test_sizes.py"),

@@ -105,7 +105,7 @@ def test_what_geometry_says_is_what_it_does():
 
 
 def test_padding_reflects_and_is_refused_unless_asked_for():
-    # kills: padding-repeats-the-edge
+    # kills: small-images-repeat-the-edge
     x = np.arange(6, dtype=np.uint8).reshape(1, 6, 1).repeat(9, 0)
     with pytest.raises(UserError, match=r"data\.pad = 'reflect'"):
         Geometry(9, resize="none")({"x_0": x}, 0)
