@@ -10,8 +10,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from i2i_bridge.contracts import check_metric, check_network, check_process, check_sampler
     from i2i_bridge.degradations.base import Degradation, Degraded
+    from i2i_bridge.degradations.contract import check_degradation
     from i2i_bridge.errors import UserError
+    from i2i_bridge.metrics.base import Metric
     from i2i_bridge.registry import (
         register_dataset,
         register_degradation,
@@ -29,8 +32,14 @@ if TYPE_CHECKING:
 __all__ = [
     "Degradation",
     "Degraded",
+    "Metric",
     "UserError",
     "__version__",
+    "check_degradation",
+    "check_metric",
+    "check_network",
+    "check_process",
+    "check_sampler",
     "load_run",
     "register_dataset",
     "register_degradation",
@@ -48,7 +57,13 @@ __version__ = "0.1.0"
 _HOMES = {
     "Degradation": "degradations.base",
     "Degraded": "degradations.base",
+    "Metric": "metrics.base",
     "UserError": "errors",
+    "check_degradation": "degradations.contract",
+    "check_metric": "contracts",
+    "check_network": "contracts",
+    "check_process": "contracts",
+    "check_sampler": "contracts",
     "load_run": "run",
 } | {name: "registry" for name in __all__ if name.startswith("register_")}
 """The module of each public name, imported when the name is first used (PEP 562): torch takes a second."""

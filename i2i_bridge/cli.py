@@ -1,5 +1,6 @@
 """The command `i2i-bridge`: verbs around the library, one line for a mistake, nothing else."""
 
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -385,24 +386,39 @@ def main(arguments: list[str] | None = None) -> None:
     except Exception as error:
         if debug:
             raise
-        console.say_error(
-            f"unexpected {type(error).__name__}: {' '.join(str(error).split())} "
-            "(a bug of ours: add --debug and report it)"
-        )
-        code = 1
+        worded = registry.in_words(error)  # a part of the user's: not our bug
+        if worded is None:
+            console.say_error(
+                f"unexpected {type(error).__name__}: {' '.join(str(error).split())} "
+                "(a bug of ours: add --debug and report it)"
+            )
+        else:
+            console.say_error(str(worded))
+        code = 1 if worded is None else worded.code
     sys.exit(code if isinstance(code, int) else 0)
 
 
 def _spread_nfe(words: list[str]) -> list[str]:
-    """`--nfe 1 2 5` as `--nfe 1 --nfe 2 --nfe 5`: click's options take one value each."""
+    """`--nfe 1 2 5`, `--nfe 1,2,5` and `--nfe=1,2,5` as `--nfe 1 --nfe 2 --nfe 5`: click's options take one value each.
+
+    Only of the verbs that take several numbers; `restore --nfe 5 2024 out` names a folder.
+    """
+    if words[:1] not in (["evaluate"], ["compare"]):
+        return words
     spread: list[str] = []
     after = False
     for word in words:
-        number = word.lstrip("-").isdigit()
-        if after and number and spread[-1] != "--nfe":
-            spread.append("--nfe")
-        spread.append(word)
-        after = word == "--nfe" or (after and number)
+        option, equals, values = word.partition("=")
+        numbers = re.fullmatch(r"-?\d+(,-?\d+)*,?", values if equals else word) is not None
+        if numbers and (after or (option == "--nfe" and equals)):
+            if spread[-1] == "--nfe":
+                spread.pop()
+            listed = (values if equals else word).rstrip(",").split(",")
+            spread += [part for number in listed for part in ("--nfe", number)]
+            after = True
+        else:
+            spread.append(word)
+            after = word == "--nfe"
     return spread
 
 

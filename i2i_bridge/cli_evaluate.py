@@ -23,7 +23,7 @@ def evaluate(
             min=1,
             max=1000,
             metavar="N...",
-            help="Network calls per image: --nfe 1 2 5 20. Default: the recipe's.",
+            help="Network calls per image: --nfe 1 2 5 or --nfe 1,2,5. Default: the recipe's.",
         ),
     ] = None,
     count: Annotated[

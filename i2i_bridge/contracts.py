@@ -3,12 +3,20 @@
 `check_degradation` stands beside its contract in degradations/contract.py.
 """
 
+import copy
 import itertools
+from collections.abc import Callable, Iterator
+from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from i2i_bridge.errors import UserError
+from i2i_bridge.guidance import call_network
+from i2i_bridge.metrics.base import Estimate, ItemMetric, Metric, Sample, SetMetric, metric_faults
 from i2i_bridge.processes import Process
+from i2i_bridge.registry import in_words
 from i2i_bridge.samplers import Sampler
 from i2i_bridge.time_grids import TimeGrid, log_snr
 
@@ -85,3 +93,198 @@ def check_sampler(sampler: Sampler, process: Process, grid: TimeGrid) -> list[st
     if not torch.equal(before, torch.random.get_rng_state()):
         problems.append("the global random generator was used")
     return problems
+
+
+def check_network(network: nn.Module, channels: int = 3, condition_channels: int = 0, size: int = 64) -> list[str]:
+    """What is wrong with a network, one line each; empty when it keeps the contract.
+
+    network(x_t (B, C, H, W), t (B,) in [0, 1], condition (B, K, H, W) or None) -> (B, C, H, W). Checked as training and
+    restoring call it: in float32, under bfloat16 autocast and with bfloat16 weights, of square and oblong images; every
+    weight gets a gradient, the inputs stay as they are, and in evaluation mode an image's output depends on nothing
+    but that image. The network itself is left as it was: a copy is tried.
+
+    Args:
+        channels: C, of the images.
+        condition_channels: K, of the condition; 0 for none.
+        size: Height of the images that it is tried on; rounded up to a multiple of the network's `stride`.
+    """
+    return _found(lambda: _network_faults(network, channels, condition_channels, size))
+
+
+def _network_faults(network: Any, channels: int, condition_channels: int, size: int) -> Iterator[str]:
+    if not isinstance(network, nn.Module):
+        yield f"{type(network).__name__} is not a torch.nn.Module: its weights could be neither trained nor saved"
+        return
+    stride = getattr(network, "stride", 1)
+    if not isinstance(stride, int) or stride < 1:
+        yield f"stride is {stride!r}: the number that both sides of an image must be multiples of is needed, such as 8"
+        return
+    if not any(weight.requires_grad for weight in network.parameters()):
+        yield "it has no weights to train"
+        return
+    network = copy.deepcopy(network)
+    size = -(-size // stride) * stride
+    make = torch.Generator().manual_seed(0)
+
+    def inputs(batch: int, height: int, width: int) -> tuple[Tensor, Tensor, Tensor | None]:
+        x_t = torch.rand(batch, channels, height, width, generator=make) * 2 - 1
+        condition = torch.rand(batch, condition_channels, height, width, generator=make) * 2 - 1
+        t = 1 - torch.rand(batch, generator=make, dtype=torch.float64)
+        return x_t, t, condition if condition_channels else None
+
+    x_t, t, condition = inputs(2, size, size)
+    given = [value for value in (x_t, condition) if value is not None]
+    kept = [value.clone() for value in given]
+    network.train()
+    output = call_network(network, x_t, t, condition)
+    if not all(torch.equal(value, before) for value, before in zip(given, kept, strict=True)):
+        yield "it changes its input in place"
+    if not bool(output.isfinite().all()):
+        yield "the output is not finite"
+    trained = {name: weight for name, weight in network.named_parameters() if weight.requires_grad}
+    loss = output.float().square().sum()
+    gradients = torch.autograd.grad(loss, list(trained.values()), allow_unused=True)
+    idle = [name for name, gradient in zip(trained, gradients, strict=True) if gradient is None]
+    if idle:
+        yield f"the weight '{idle[0]}' takes no part in the output, so that it would never be trained"
+
+    network.eval().requires_grad_(False)
+    before = torch.random.get_rng_state()
+    alike = call_network(network, x_t, t, condition)
+    if not torch.equal(alike, call_network(network, x_t, t, condition)) or not torch.equal(
+        before, torch.random.get_rng_state()
+    ):
+        yield "in evaluation mode it draws at random: use dropout modules, which eval() turns off"
+    single = call_network(network, x_t[:1], t[:1], None if condition is None else condition[:1])
+    # Not to the bit: a library's convolution may sum in another order for another batch.
+    if not torch.allclose(single, alike[:1], rtol=1e-3, atol=1e-3 * float(alike.abs().max())):
+        yield "in evaluation mode the output of an image depends on the rest of the batch"
+    for what, height, width in (("oblong", size, size + stride), ("larger", 2 * size, 2 * size)):
+        yield from _tried(f"for {what} images of {height} x {width}", network, *inputs(1, height, width))
+    with torch.autocast("cpu", torch.bfloat16):
+        yield from _tried("under bfloat16 autocast, as in training", network, x_t, t, condition)
+    half = network.to(torch.bfloat16)
+    yield from _tried("with bfloat16 weights (restore --precision bf16)", half, x_t, t, condition)
+
+
+def _tried(when: str, network: nn.Module, x_t: Tensor, t: Tensor, condition: Tensor | None) -> Iterator[str]:
+    try:
+        if not bool(call_network(network, x_t, t, condition).isfinite().all()):
+            yield f"{when}: the output is not finite"
+    except Exception as error:  # anybody's code: whatever it raises is the finding
+        yield f"{when}: {_said(error)}"
+
+
+def check_metric(metric: Metric | ItemMetric | SetMetric, channels: int = 3, size: int = 64) -> list[str]:
+    """What is wrong with a metric, one line each; empty when it keeps the contract.
+
+    Checked of every kind: `label`, `higher_is_better`, equal numbers from equal images, the global random generator
+    unread. Of a `Metric`: one value per image, which depends on that image alone, images untouched, and the clean image
+    itself scores no worse than one with noise. Of an `ItemMetric`: a number, or NaN. Of a `SetMetric`: an `Estimate`,
+    the same in every order of the rows, and equal sets score no worse than sets apart. A metric that misses something
+    here (`missing`) is not called.
+
+    Args:
+        channels: C, of the images that it is tried on.
+        size: Their height and width.
+    """
+    return _found(lambda: _metric_faults(metric, channels, size))
+
+
+def _metric_faults(metric: Any, channels: int, size: int) -> Iterator[str]:
+    faults = metric_faults(metric)
+    yield from faults
+    if faults:
+        return
+    missing = metric.missing(channels)
+    if missing is not None and not isinstance(missing, str):
+        yield f"missing() gave {type(missing).__name__}; a reason in one line is needed, or None"
+    if missing is not None:
+        return
+    make = torch.Generator().manual_seed(0)
+    # Smooth images, coded to 8 bits as files are; of noise alone a metric may say anything.
+    ramp = torch.linspace(-0.9, 0.9, size)
+    clean = torch.stack([(ramp * (k + 1) / channels).expand(size, size) for k in range(channels)])
+    clean = torch.stack([clean, clean.transpose(1, 2)])
+    noisy = (clean + 0.2 * torch.randn(clean.shape, generator=make)).clamp(-1, 1)
+    clean, noisy = (((image + 1) * 127.5).round() / 127.5 - 1 for image in (clean, noisy))
+    before = torch.random.get_rng_state()
+    if isinstance(metric, Metric):
+        yield from _image_metric_faults(metric, noisy, clean)
+    elif isinstance(metric, ItemMetric):
+        yield from _item_metric_faults(metric, noisy[0], clean[0])
+    else:
+        yield from _set_metric_faults(metric)
+    if not torch.equal(before, torch.random.get_rng_state()):
+        yield "the global random generator was used"
+
+
+def _image_metric_faults(metric: Metric, noisy: Tensor, clean: Tensor) -> Iterator[str]:
+    kept = noisy.clone(), clean.clone()
+    values: Any = metric(noisy, clean)
+    if not torch.equal(noisy, kept[0]) or not torch.equal(clean, kept[1]):
+        yield "it changes the images in place"
+        noisy, clean = kept[0].clone(), kept[1].clone()
+    if not isinstance(values, Tensor) or values.shape != (len(noisy),):
+        given = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+        yield f"gave {given} for {len(noisy)} images; a tensor of shape ({len(noisy)},) is needed, a value per image"
+        return
+    if not torch.equal(values, metric(noisy.clone(), clean.clone())):
+        yield "equal images get different values"
+    # Not to the bit: a library may sum in another order for another batch, and `evaluate` scores one image at a time.
+    if not torch.allclose(values[:1], metric(noisy[:1], clean[:1]), rtol=1e-4):
+        yield "the value of an image depends on the rest of the batch"
+    best = metric(clean.clone(), clean)
+    if bool(values.isnan().any()) or bool(best.isnan().any()):
+        yield "gave NaN"
+    elif bool(((best < values) if metric.higher_is_better else (best > values)).any()):
+        yield f"noise scores better than the clean image itself, and higher_is_better is {metric.higher_is_better}"
+
+
+def _item_metric_faults(metric: ItemMetric, noisy: Tensor, clean: Tensor) -> Iterator[str]:
+    if not isinstance(metric.samples, int) or metric.samples < 1:
+        yield f"samples is {metric.samples!r}; the number of restorations of each item is needed, at least 1"
+        return
+    restored = torch.stack([clean + (noisy - clean) / (k + 1) for k in range(metric.samples)])
+    sample = Sample(restored, clean, noisy, {"key": "check", "label": 0}, None, 0)
+    values = [metric.of(sample), metric.of(sample)]
+    try:
+        first, second = (float(value) for value in values)
+    except (TypeError, ValueError):
+        yield f"of() gave {type(values[0]).__name__}; a number is needed, NaN where the metric does not apply"
+        return
+    if first != second and not (np.isnan(first) and np.isnan(second)):
+        yield "equal items get different values"
+
+
+def _set_metric_faults(metric: SetMetric) -> Iterator[str]:
+    rng = np.random.default_rng(0)
+    reference = rng.standard_normal((64, 8)).astype(np.float32)
+    far = (reference + 3 + rng.standard_normal((64, 8))).astype(np.float32)
+    apart: Any = metric.estimate(far, reference, seed=0)
+    if not isinstance(apart, Estimate):
+        yield f"estimate() gave {type(apart).__name__}; an Estimate is needed"
+        return
+    order = rng.permutation(64)
+    if metric.estimate(far[order], reference[order], seed=0).value != apart.value:
+        yield "the value depends on the order of the images"
+    equal = metric.estimate(reference.copy(), reference, seed=0).value
+    if np.isnan(apart.value) or np.isnan(equal):
+        yield "gave NaN"
+    elif equal < apart.value if metric.higher_is_better else equal > apart.value:
+        yield f"sets apart score better than equal ones, and higher_is_better is {metric.higher_is_better}"
+
+
+def _found(faults: Callable[[], Iterator[str]]) -> list[str]:
+    """The faults as a list; an exception of the tried code is the last of them."""
+    problems = []
+    try:
+        for problem in faults():
+            problems.append(problem)
+    except Exception as error:  # anybody's code: whatever it raises is the finding
+        problems.append(_said(error))
+    return problems
+
+
+def _said(error: Exception) -> str:
+    return str(error if isinstance(error, UserError) else in_words(error) or f"raised {type(error).__name__}: {error}")

@@ -1,12 +1,14 @@
 """What is done to x_0_hat inside a sampling step, and the one place where network, clip, guide and mask meet."""
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from i2i_bridge.errors import UserError
 from i2i_bridge.processes import Process
+from i2i_bridge.registry import errors_in_words
 from i2i_bridge.samplers import PredictX0
 from i2i_bridge.targets import Target
 
@@ -23,6 +25,32 @@ class Guide(Protocol):
         ...
 
     def __call__(self, x_0_hat: Tensor, x_t: Tensor, t: Tensor) -> Tensor: ...
+
+
+def call_network(network: Network, x_t: Tensor, t: Tensor, condition: Tensor | None) -> Tensor:
+    """A network's output, (B, C, H, W); every call of a network by the library is this one.
+
+    A network that says `casts_inputs = True`, as the built-in ones do, is given t in float64 and casts by itself. Any
+    other is given x_t, t and condition in the dtype of its weights.
+
+    Raises:
+        UserError: The output is no tensor of x_t's shape, or the network is in a user's file and raised an exception.
+    """
+    if not getattr(network, "casts_inputs", False):
+        weights = network.parameters() if isinstance(network, torch.nn.Module) else iter(())
+        dtype = next((weight.dtype for weight in weights if weight.is_floating_point()), torch.float32)
+        # A float64 t would meet the weights in another dtype: autocast leaves float64 as it is.
+        x_t, t = x_t.to(dtype), t.to(dtype)
+        condition = None if condition is None else condition.to(dtype)
+    with errors_in_words():
+        output: Any = network(x_t, t, condition)
+    if not isinstance(output, Tensor) or output.shape != x_t.shape:
+        name = getattr(network, "shown_as", type(network).__name__)
+        given = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        raise UserError(
+            f"network {name}: gave {given} for x_t of shape {tuple(x_t.shape)}; a tensor of that shape is needed"
+        )
+    return output
 
 
 def keep_known(x_0_hat: Tensor, x_1: Tensor, mask: Tensor) -> Tensor:
@@ -61,7 +89,7 @@ def predictor(
 
     def look(x_t: Tensor, t: Tensor) -> Tensor:
         network_time = process.network_time(t).to(x_t.device)
-        output = network(target.network_input(process, x_t, t), network_time, condition)
+        output = call_network(network, target.network_input(process, x_t, t), network_time, condition)
         x_0_hat = target.x_0_hat(process, output.to(x_t.dtype), x_t, x_1, t)
         return x_0_hat.clamp(-1, 1) if clip else x_0_hat
 

@@ -60,11 +60,12 @@ def measure(
     among = processes()
     facts: list[_Fact] = []
     problem: str | None = None
+    cause: UserError | None = None
     try:
         loop = _Loop(subject, dataset, protocol, metrics, evaluation_folder(folder, protocol.name), batch_size)
         facts = loop.share(among.rank, among.count, report)
     except UserError as error:
-        problem = str(error)
+        problem, cause = str(error), error
     # One process's mistake must end them all.
     problems = [line for line in among.gather([problem]) if line is not None]
     facts = among.gather(facts)
@@ -72,10 +73,10 @@ def measure(
         try:
             loop.summarise(facts)
         except UserError as error:
-            problem = str(error)
+            problem, cause = str(error), error
     problems = [line for line in among.gather([problem]) if line is not None]
     if problems:
-        raise UserError(problems[0])
+        raise UserError(problems[0]) from cause
     return read_evaluation(folder, protocol.name)
 
 
@@ -374,6 +375,8 @@ class _Loop:
             estimate = distance.estimate(restored, reference, seed=self.seed)
         for file in files:
             file.unlink(missing_ok=True)
+        if not isinstance(estimate, Estimate):
+            raise UserError(f"metric '{metric}': estimate() gave {type(estimate).__name__}; an Estimate is needed")
         return estimate
 
     def _keyed(self, row: str, facts: list[_Fact]) -> list[tuple[str, str]]:

@@ -5,7 +5,7 @@ known one, and a run folder's `recipe.toml` is the resolved recipe, all that `re
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -268,8 +268,13 @@ class Recipe(Settings):
         sampler = registry.SAMPLERS.get(str(self.sample.sampler.get("name")))
         times = registry.TIME_GRIDS.get(self.sample.grid)(process, 2)
         pixel, draws = torch.zeros(1, 1, 1, 1), generator(0, "recipe")
-        for _ in sampler(process, lambda x_t, t: x_t, pixel, times, draws, **self.sampler_options()):
-            pass
+        with registry.errors_in_words():
+            states = sampler(process, lambda x_t, t: x_t, pixel, times, draws, **self.sampler_options())
+            last = list(states)[-1:] if isinstance(states, Iterator) else []
+        if not last or not isinstance(last[0], torch.Tensor) or last[0].shape != pixel.shape:
+            raise UserError(
+                f"sampler '{self.sample.sampler['name']}': it must yield tensors of x_1's shape, the result last"
+            )
 
     def to_toml(self) -> str:
         """The recipe as TOML, every default written out."""

@@ -12,7 +12,9 @@ import inspect
 import json
 import pkgutil
 import sys
-from collections.abc import Callable, Iterable, Mapping
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -74,6 +76,7 @@ class Registry:
             # A user's member may not shadow a built-in one, so the built-in one must be here first.
             if not member.__module__.startswith("i2i_bridge."):
                 Registry._has_user_members = True
+                _user_files.add(_file_of(member))
                 self._import(name)
             there = self._members.get(name)
             if there is not None and (there.__module__, there.__qualname__) != (
@@ -194,10 +197,13 @@ class Registry:
             UserError: As `check`, or the constructor refuses a value's range (its ValueError).
         """
         member, values = self.check(settings, **given)
-        try:
-            return member(**values, **given)
-        except ValueError as error:
-            raise UserError(f"{self.kind} '{settings['name']}': {error}") from error
+        # A class of the user's that lacks a method cannot be made at all: a TypeError.
+        refusals = ValueError if member.__module__.startswith("i2i_bridge.") else (ValueError, TypeError)
+        with errors_in_words():
+            try:
+                return member(**values, **given)
+            except refusals as error:
+                raise UserError(f"{self.kind} '{settings['name']}': {error}") from error
 
     @cached_property
     def _source(self) -> dict[str, SourceMember]:
@@ -332,6 +338,49 @@ register_method = METHODS.register
 
 
 _plugins: list[str] = []
+_user_files: set[str] = set()
+"""The files, as absolute paths, that users' members come from."""
+
+
+def _file_of(member: Callable[..., Any]) -> str:
+    return str(Path(getattr(sys.modules.get(member.__module__), "__file__", None) or member.__module__).resolve())
+
+
+def in_words(error: Exception) -> UserError | None:
+    """An exception that came out of a user's file, as one line that names the file, the line and the function.
+
+    None where no line of a user's file was being run, for a `UserError`, which is in words already, and where memory
+    ran out.
+    """
+    if isinstance(error, UserError | MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return None
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if str(Path(frame.filename).resolve()) in _user_files
+    ]
+    if not frames:
+        return None
+    said = str(error) or "no message"
+    return UserError(
+        f"{frames[-1].filename}, line {frames[-1].lineno}, in {frames[-1].name}: {type(error).__name__}: {said}"
+    )
+
+
+@contextmanager
+def errors_in_words() -> Iterator[None]:
+    """Stands around every call of a member: an exception from a user's file becomes a `UserError` (`in_words`).
+
+    Raises:
+        UserError: A user's file raised something else.
+    """
+    try:
+        yield
+    except Exception as error:
+        worded = in_words(error)
+        if worded is None:
+            raise
+        raise worded from error
 
 
 def loaded_plugins() -> list[str]:
@@ -359,6 +408,7 @@ def load_plugin(file: Path | str) -> None:
     module = importlib.util.module_from_spec(spec)
     # Registered before it runs, as an import would: data-loader workers look classes up by module name.
     sys.modules[name] = module
+    _user_files.add(str(path.resolve()))
     try:
         spec.loader.exec_module(module)
     except UserError as error:
@@ -366,5 +416,8 @@ def load_plugin(file: Path | str) -> None:
         raise UserError(f"--plugin {path}: {error}") from error
     except Exception as error:
         del sys.modules[name]
-        raise UserError(f"--plugin {path}: {type(error).__name__}: {error}") from error
+        # A file that is no Python has not run: its error knows the line.
+        if isinstance(error, SyntaxError) and error.filename == str(path):
+            raise UserError(f"--plugin {path}, line {error.lineno}: {type(error).__name__}: {error.msg}") from error
+        raise UserError(f"--plugin {in_words(error) or f'{path}: {type(error).__name__}: {error}'}") from error
     _plugins.append(str(path.resolve()))

@@ -164,7 +164,7 @@ class Run:
         # Not a `with` around the yields: a generator must not leave inference mode on for its caller.
         states = self.method.walk(padded, nfe=calls, generator=generator)
         while True:
-            with torch.inference_mode():
+            with torch.inference_mode(), registry.errors_in_words():
                 state = next(states, None)
             if state is None:
                 return

@@ -27,6 +27,7 @@ from i2i_bridge.metrics.base import (
     SetMetric,
     bootstrap_interval,
     extract,
+    metric_faults,
 )
 from i2i_bridge.metrics.distribution import FrechetDistance
 from i2i_bridge.protocols import Resolved
@@ -172,14 +173,35 @@ class Scorer:
             for name, metric in self.images.items():
                 if record.scores.get(name, (0.0, ""))[1] == self.codes[name]:
                     continue
-                if isinstance(metric, Metric):
-                    value = float(metric(images[:1], clean[None])[0])
-                else:
-                    value = float(metric.of(sample)) if metric.samples <= len(restored) else math.nan
+                value = _value(name, metric, sample)
                 record.scores[name] = (value, self.codes[name])
         for name, extractor in self.extractors.items():
             if self.feature(name) not in record.features:
                 record.features[self.feature(name)] = extract(extractor, images[:1])[0]
+
+
+def _value(name: str, metric: Metric | ItemMetric, sample: Sample) -> float:
+    """The score of an item; NaN where the metric needs more restorations than there are.
+
+    Raises:
+        UserError: The metric is in a user's file and raised an exception, or gave no number.
+    """
+    if isinstance(metric, ItemMetric) and metric.samples > len(sample.restored):
+        return math.nan
+    with registry.errors_in_words():
+        value: Any
+        value = metric(sample.restored[:1], sample.x_0[None]) if isinstance(metric, Metric) else metric.of(sample)
+    if isinstance(metric, Metric):
+        if not isinstance(value, Tensor) or tuple(value.shape) != (1,):
+            given = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise UserError(
+                f"metric '{name}': gave {given} for 1 image; a tensor of shape (1,) is needed, one per image"
+            )
+        value = value[0]
+    try:
+        return float(value)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"metric '{name}': gave {type(value).__name__} for an item; a number is needed") from error
 
 
 def choose(metrics: Iterable[str], channels: int, images: int, protocol: Resolved) -> Scorer:
@@ -196,8 +218,11 @@ def choose(metrics: Iterable[str], channels: int, images: int, protocol: Resolve
     scorer = Scorer()
     for name in dict.fromkeys(metrics):
         member = registry.METRICS.get(name)
-        metric = member()
-        reason = metric.missing(channels)
+        metric = registry.METRICS.build({"name": name})
+        if problems := metric_faults(metric):
+            raise UserError(f"metric '{name}': {problems[0]}")
+        with registry.errors_in_words():
+            reason = metric.missing(channels)
         if reason is None and isinstance(metric, SetMetric):
             reason = _set_problem(name, metric, images, protocol)
         if reason is not None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from i2i_bridge.errors import UserError
 from i2i_bridge.randomness import generator, global_seed, key
+from i2i_bridge.registry import errors_in_words
 from i2i_bridge.train_state import TrainState
 
 BUCKET = 2**22
@@ -111,6 +112,7 @@ def _accumulate(
             with (
                 global_seed(dropout, accelerator.device),
                 torch.autocast(accelerator.device.type, dtype, enabled=dtype != torch.float32),
+                errors_in_words(),
             ):
                 name, loss = next(part.losses, ("", torch.zeros(())))
             part.taken += 1

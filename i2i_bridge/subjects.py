@@ -25,6 +25,8 @@ class CountedNetwork(torch.nn.Module):
         super().__init__()
         self.network = network
         self.stride = getattr(network, "stride", 1)
+        self.casts_inputs = getattr(network, "casts_inputs", False)
+        self.shown_as = type(network).__name__
         self.calls = self.images = 0
 
     def forward(self, *args: Any) -> Tensor:

@@ -87,7 +87,7 @@ MUTANTS = [
     Mutant("prior-masked", "methods/prior.py", 'super().losses({"x_0": batch["x_0"], "x_1": batch["x_0"]}, generator)', "super().losses(batch, generator)", "test_guided_runs.py"),
     Mutant("loss-divided-by-the-hole", "methods/bridge.py", "(error if mask is None else error * mask).mean()", "error.mean() if mask is None else (error * mask).sum() / mask.sum()", "test_bridge.py"),
     Mutant("network-time-forgotten-in-loss", "methods/bridge.py", "time = self.process.network_time(t).to(x_t.device)", "time = t.to(x_t.device)", "test_bridge.py"),
-    Mutant("input-scale-forgotten", "guidance.py", "network(target.network_input(process, x_t, t), network_time", "network(x_t, network_time", "test_bridge.py"),
+    Mutant("input-scale-forgotten", "guidance.py", "call_network(network, target.network_input(process, x_t, t), network_time", "call_network(network, x_t, network_time", "test_bridge.py"),
     Mutant("input-scale-forgotten-in-loss", "methods/bridge.py", "            self.target.network_input(self.process, x_t, t), time, condition_of", "            x_t, time, condition_of", "test_bridge.py"),
     Mutant("times-of-the-noisy-half", "methods/bridge.py", "t = 1 - rand((x_0.shape[0],), generator)", "t = 1 - rand((x_0.shape[0],), generator) / 2", "test_bridge.py"),
     Mutant("proposal-ignored-in-loss", "methods/bridge.py", "x_t = self.proposal.sample(", "x_t = PosteriorProposal().sample(", "test_bridge.py"),

@@ -82,7 +82,7 @@ def test_the_whole_way(call, workplace):
         "report/index.html",
     ):
         assert (run / file).is_file(), file
-    code, out, _ = call("evaluate", "runs/a", "--nfe", "1", "2", "5", "-n", "1", "--device", "cpu")
+    code, out, _ = call("evaluate", "runs/a", "--nfe", "1", "2,5", "-n", "1", "--device", "cpu")
     assert code == 0 and [int(n) for n in re.findall(r"bridge +(\d+)", out)] == [1, 2, 5]
     code, out, _ = call("restore", "runs/a", "photos", "out", "--nfe", "3", "--device", "cpu")
     assert code == 0 and "wrote 8 images to out (3 network calls each)" in out

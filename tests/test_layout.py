@@ -16,10 +16,10 @@ PACKAGE = ROOT / "i2i_bridge"
 ROOMS = [
     "errors", "file_reader", "csv_file", "shipped", "files", "toml_file", "pt_child", "foreign",
     "randomness", "members", "registry", "network_size", "images", "outputs", "montage", "processes", "official_grid",
-    "targets", "proposals", "time_grids", "samplers", "guidance", "contracts", "degradations", "guidances", "networks",
+    "targets", "proposals", "time_grids", "samplers", "guidance", "degradations", "guidances", "networks",
     "unpacking", "data", "downloading", "fetching", "weights",
-    "metrics", "settings", "protocols", "recipe", "methods", "checkpoint", "metrics_log", "precision", "run",
-    "importing",
+    "metrics", "contracts", "settings", "protocols", "recipe", "methods", "checkpoint", "metrics_log", "precision",
+    "run", "importing",
     "machine", "ranks", "train_state", "compiling", "progress", "resuming", "saving", "skipping", "stepping",
     "training",
     "results", "records", "scoring", "subjects", "measuring", "evaluation",

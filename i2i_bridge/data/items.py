@@ -8,6 +8,7 @@ from torch import Tensor
 
 from i2i_bridge.data.pairs import PairSource
 from i2i_bridge.errors import UserError
+from i2i_bridge.registry import errors_in_words
 
 
 def item_of(source: PairSource, index: int) -> dict[str, Any]:
@@ -17,9 +18,11 @@ def item_of(source: PairSource, index: int) -> dict[str, Any]:
     Without a 'key' the index is the key.
 
     Raises:
-        UserError: Something else, no x_0, or a label that is no integer.
+        UserError: Something else, no x_0, a label that is no integer, or a dataset in a user's file that raised an
+            exception.
     """
-    given: Any = source[index]
+    with errors_in_words():
+        given: Any = source[index]
     if isinstance(given, Mapping):
         item = dict(given)
     elif isinstance(given, tuple | list):

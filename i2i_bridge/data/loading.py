@@ -38,7 +38,7 @@ from i2i_bridge.images import (
     with_channels,
 )
 from i2i_bridge.randomness import generator, key
-from i2i_bridge.registry import load_plugin, loaded_plugins
+from i2i_bridge.registry import errors_in_words, load_plugin, loaded_plugins
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 LOOKED_AT = 32
@@ -195,17 +195,22 @@ class PairDataset(Dataset[dict[str, Any]]):
             )
         draws = [generator(self.seed, f"{self.purpose} degradation", *keyed)]
         try:
-            # The item's own hole is filled, and none is drawn beside it: x_1 must equal x_0 where its mask is 0.
-            degraded = (
-                self.degradation(x_0[None], draws)
-                if mask is None
-                else self.degradation.prepare(x_0[None], draws, mask[None])
-            )
+            with errors_in_words():
+                # The item's own hole is filled, and none is drawn beside it: x_1 must equal x_0 where its mask is 0.
+                degraded = (
+                    self.degradation(x_0[None], draws)
+                    if mask is None
+                    else self.degradation.prepare(x_0[None], draws, mask[None])
+                )
         except UserError as error:
             raise UserError(f"{where}: {error}") from error
         if not isinstance(degraded, Degraded):
             given = type(degraded).__name__
             raise UserError(f"{type(self.degradation).__name__}: a degradation must return Degraded(x_1), not {given}")
+        if not isinstance(degraded.x_1, Tensor) or degraded.x_1.shape != x_0[None].shape:
+            given = tuple(degraded.x_1.shape) if isinstance(degraded.x_1, Tensor) else type(degraded.x_1).__name__
+            name = type(self.degradation).__name__
+            raise UserError(f"{name}: x_1 is {given} for x_0 of shape {tuple(x_0[None].shape)}; the shapes must agree")
         fields = {"x_1": degraded.x_1, "mask": degraded.mask, "condition": degraded.condition}
         out: dict[str, Any] = {part: value[0] for part, value in fields.items() if value is not None}
         parameters = {name: values[0] for name, values in degraded.parameters.items()}

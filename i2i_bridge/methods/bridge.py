@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from i2i_bridge import registry
 from i2i_bridge.degradations.base import Degradation, Degraded
-from i2i_bridge.guidance import predictor
+from i2i_bridge.guidance import call_network, predictor
 from i2i_bridge.guidances.base import Guidance, Guided, measure
 from i2i_bridge.methods.base import Batch, condition_of
 from i2i_bridge.processes import Process
@@ -65,9 +65,8 @@ class Bridge:
         x_t = self.proposal.sample(self.process, x_0, x_1, t, generator)
         wanted = self.target.of(self.process, x_0, x_1, x_t, t)
         time = self.process.network_time(t).to(x_t.device)
-        output = self.network(
-            self.target.network_input(self.process, x_t, t), time, condition_of(batch, self.condition)
-        )
+        noisy = self.target.network_input(self.process, x_t, t)
+        output = call_network(self.network, noisy, time, condition_of(batch, self.condition))
         error = (output.float() - wanted).square()
         yield "network", (error if mask is None else error * mask).mean()
 

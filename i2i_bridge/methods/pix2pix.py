@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from i2i_bridge import registry
-from i2i_bridge.guidance import keep_known
+from i2i_bridge.guidance import call_network, keep_known
 from i2i_bridge.methods.base import Batch, condition_of, refuse_guidance
 from i2i_bridge.network_size import build_checked
 from i2i_bridge.randomness import Generator, global_seed, per_sample
@@ -91,16 +91,28 @@ class Pix2pix:
     def _answer(self, batch: Batch, buffers: dict[str, Tensor] | None = None) -> Tensor:
         x_1, mask = batch["x_1"], batch.get("mask")
         t = torch.ones(x_1.shape[0], device=x_1.device)
-        inputs = (x_1, t, condition_of(batch, self.condition))
-        x_0_hat: Tensor = (
-            self.network(*inputs) if buffers is None else torch.func.functional_call(self.network, buffers, inputs)
-        )
+        network = self.network if buffers is None else _WithBuffers(self.network, buffers)
+        x_0_hat = call_network(network, x_1, t, condition_of(batch, self.condition))
         return x_0_hat if mask is None else keep_known(x_0_hat, x_1, mask)
 
 
 def _judged(logits: Tensor, *, real: bool) -> Tensor:
     """Binary cross-entropy of logits to one label, the mean over patches and batch."""
     return binary_cross_entropy_with_logits(logits.float(), torch.full_like(logits, float(real), dtype=torch.float32))
+
+
+class _WithBuffers(nn.Module):
+    """A network that runs with other buffers than its own."""
+
+    def __init__(self, network: nn.Module, buffers: dict[str, Tensor]) -> None:
+        super().__init__()
+        self.network, self.other = network, buffers
+        self.casts_inputs = getattr(network, "casts_inputs", False)
+        self.shown_as = type(network).__name__
+
+    def forward(self, *inputs: Tensor | None) -> Tensor:
+        output: Tensor = torch.func.functional_call(self.network, self.other, inputs)
+        return output
 
 
 @contextmanager

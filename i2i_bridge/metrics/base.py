@@ -103,6 +103,20 @@ class SetMetric(ABC):
         return extractor.missing()
 
 
+def metric_faults(metric: Any) -> list[str]:
+    """What a metric lacks before it is called, one line each; empty when it is complete."""
+    if not isinstance(metric, Metric | ItemMetric | SetMetric):
+        return [f"{type(metric).__name__} is none of Metric, ItemMetric and SetMetric"]
+    faults = []
+    if not isinstance(getattr(metric, "label", None), str):
+        faults.append("label is missing: what tables call it, with the unit, such as label = 'MAE (codes)'")
+    if not isinstance(getattr(metric, "higher_is_better", None), bool):
+        faults.append("higher_is_better is missing: True or False")
+    if isinstance(metric, SetMetric) and not isinstance(getattr(metric, "extractor", None), str):
+        faults.append("extractor is missing: the name of a registered extractor")
+    return faults
+
+
 class Extractor(ABC):
     """A network that makes features of images. Registered classes take no options.
 
@@ -130,7 +144,7 @@ def extract(extractor: Extractor, images: Tensor) -> np.ndarray:
         UserError: The extractor gave something else, or values that are not finite.
     """
     name = type(extractor).__name__
-    with torch.inference_mode():
+    with torch.inference_mode(), registry.errors_in_words():
         features = extractor(in_colour(images))
     wanted = (len(images), extractor.dimension)
     if not isinstance(features, Tensor) or tuple(features.shape) != wanted:

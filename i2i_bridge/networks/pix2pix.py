@@ -1,6 +1,6 @@
 """The networks of Pix2pix (Isola et al. 2017, arXiv:1611.07004, appendix 6.1): U-Net generator and PatchGAN."""
 
-from typing import cast
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,9 @@ class Pix2pixUNet(nn.Module):
     Raises:
         ValueError: A number out of its range.
     """
+
+    casts_inputs: ClassVar[bool] = True
+    """See `guidance.call_network`."""
 
     def __init__(
         self,

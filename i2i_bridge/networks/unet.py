@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +39,9 @@ class UNet(nn.Module):
 
     repeated = (ResidualBlock, AttentionBlock)
     """What it is built of, for `compile_blocks`."""
+
+    casts_inputs: ClassVar[bool] = True
+    """See `guidance.call_network`."""
 
     def __init__(
         self,
