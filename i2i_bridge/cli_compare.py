@@ -17,7 +17,7 @@ def compare(
         list[int] | None,
         typer.Option(
             "--nfe", min=1, max=1000, metavar="N...",
-            help="Network calls per image: --nfe 1 5 20 or 1,5,20; what is missing is evaluated. Default: what there is.",
+            help="Network calls per image: --nfe 1,5,20; what is missing is evaluated. Default: what there is.",
         ),
     ] = None,
     out: Annotated[

@@ -101,7 +101,7 @@ def test_check_network_names_what_is_wrong(network, words):
 
 
 def test_networks_get_their_inputs_in_the_dtype_of_their_weights():
-    # kills: t in float64 for a user's network; a built-in network's t rounded to float32
+    # kills: time-in-float64-for-any-network built-in-time-rounded
     seen = []
 
     class Asked(Good):
