@@ -6,6 +6,7 @@ Every image is scored on its own and its record kept, so the loop can be stopped
 asked for more rows later. The numbers are summed up from the records alone, sorted by key.
 """
 
+import dataclasses
 import hashlib
 import itertools
 import os
@@ -26,8 +27,8 @@ from i2i_bridge.data.loading import PairDataset
 from i2i_bridge.errors import UserError
 from i2i_bridge.files import write_whole
 from i2i_bridge.images import Picture, shown, write_picture
-from i2i_bridge.metrics.base import Estimate
-from i2i_bridge.metrics.distribution import FrechetDistance
+from i2i_bridge.metrics.base import Estimate, build_metric
+from i2i_bridge.metrics.distribution import FrechetDistance, PairedKernelDistance
 from i2i_bridge.metrics.frechet import read_moments
 from i2i_bridge.protocols import Resolved, chosen, digest
 from i2i_bridge.records import CLEAN, Record, Records, slug
@@ -163,14 +164,20 @@ class _Loop:
         self.records = Records(self.home / "records")
         before = self._before()
         earlier = [] if before is None else list(before.rows[0].metrics)
-        known = set(registry.METRICS.names())
-        metrics = [*self.metrics, *(name for name in earlier if name in known)]
-        self.scorer = choose(metrics, self.dataset.channels, len(self.indices), self.protocol)
+        known = {name for name in earlier if name.partition(":")[0] in registry.METRICS.names()}
+        self.metrics = [build_metric(name)[0] for name in self.metrics]
+        first = self.dataset[int(self.indices[0])]
+        self.scorer = choose(
+            [*self.metrics, *(name for name in earlier if name in known)],
+            self.dataset.channels,
+            len(self.indices),
+            self.protocol,
+            tuple(first["x_0"].shape[-2:]),
+        )
         stored = self.protocol.reference_file
         self.statistics = None if stored is None or not self.scorer.sets else read_moments(stored)
         for name in set(earlier) - known:
             self.scorer.skipped[name] = f"{name}: not known here any more; load it with --plugin FILE.py"
-        first = self.dataset[int(self.indices[0])]
         self.fixed_rows = [INPUT, *self._simple(first)] if self.subject.baselines else []
         self.subject_rows = self.subject.rows(first)
         if before is not None and not self.subject.capped:
@@ -307,7 +314,7 @@ class _Loop:
             writer = Writer(stream)
             writer.writerow(["key", "row", "nfe", "seconds", *self.scorer.images])
             for name in [*self.fixed_rows, *self.subject_rows]:
-                row = self._row(name, items, references, writer)
+                row = self._row(name, items, references, writer, rows[-1].name if rows else None)
                 if row is not None:
                     rows.append(row)
         partial.replace(self.home / "per_image.csv")
@@ -337,7 +344,9 @@ class _Loop:
             write_whole(self.home / LIST_FILE, "".join(f"{name}\n" for name in self.protocol.names).encode())
         write_evaluation(self.home / "evaluation.json", result)
 
-    def _row(self, name: str, items: list[_Fact], references: list[_Fact], writer: Writer) -> Row | None:
+    def _row(
+        self, name: str, items: list[_Fact], references: list[_Fact], writer: Writer, earlier: str | None
+    ) -> Row | None:
         """The summary of a row, and its lines; None for an earlier row of which records are missing."""
         values = {metric: np.empty(len(items)) for metric in self.scorer.images}
         seconds, lines, calls = [], [], 0
@@ -357,22 +366,38 @@ class _Loop:
         writer.writerows(lines)
         estimates: dict[str, Estimate] = {metric: mean(found, self.seed) for metric, found in values.items()}
         for metric in self.scorer.sets:
-            estimates[metric] = self._set_estimate(metric, name, items, references)
+            estimates[metric] = self._set_estimate(metric, name, items, references, earlier)
         ordered = {metric: estimates[metric] for metric in [*self.metrics, *estimates] if metric in estimates}
         # The first image pays for warming up: the median does not see it.
         return Row(name, calls, len(items), ordered, statistics.median(seconds) if seconds else None)
 
-    def _set_estimate(self, metric: str, row: str, items: list[_Fact], references: list[_Fact]) -> Estimate:
-        """A distance between sets, from features that are mapped from files and not held in memory."""
+    def _set_estimate(
+        self, metric: str, row: str, items: list[_Fact], references: list[_Fact], earlier: str | None
+    ) -> Estimate:
+        """A distance between sets, from features that are mapped from files and not held in memory.
+
+        Args:
+            earlier: The row before, with which a paired metric compares this one.
+        """
         distance = self.scorer.sets[metric]
         feature = self.scorer.feature(distance.extractor)
-        files = [self.home / "records" / f"features-{side}.npy" for side in ("restored", "reference")]
+        files = [self.home / "records" / f"features-{side}.npy" for side in ("restored", "reference", "earlier")]
         restored = self.records.matrix(row, feature, self._keyed(row, items), files[0])
-        if self.statistics is not None and isinstance(distance, FrechetDistance):
+        if isinstance(distance, PairedKernelDistance):
+            reference = self.records.matrix(CLEAN, feature, self._keyed(CLEAN, items), files[1])
+            estimate = distance.estimate(restored, reference, seed=self.seed)
+            if earlier is not None:
+                before = self.records.matrix(earlier, feature, self._keyed(earlier, items), files[2])
+                change = distance.difference(restored, before, reference, seed=self.seed)
+                numbers = f"{change.value:+.3g} [{change.low:+.3g}, {change.high:+.3g}]"
+                estimate = dataclasses.replace(estimate, note=f"{row} minus {earlier}: {numbers}")
+        elif self.statistics is not None and isinstance(distance, FrechetDistance):
             estimate = distance.estimate(restored, self.statistics, seed=self.seed)
         else:
             reference = self.records.matrix(CLEAN, feature, self._keyed(CLEAN, references), files[1])
-            estimate = distance.estimate(restored, reference, seed=self.seed)
+            places = {fact.key: i for i, fact in enumerate(references)}
+            partners = np.array([places[fact.key] for fact in items])
+            estimate = distance.estimate_matched(restored, reference, partners, seed=self.seed)
         for file in files:
             file.unlink(missing_ok=True)
         if not isinstance(estimate, Estimate):

@@ -162,7 +162,7 @@ def load_protocol(name: str | Path) -> Protocol:
         raise UserError(f"{path}: name = '{protocol.name}' is a shipped protocol's; give yours a name of its own")
     for metric in protocol.metrics or ():
         try:
-            registry.METRICS.require(metric)
+            registry.require_metric(metric)
         except UserError as error:
             raise UserError(f"{path}: metrics: {error}") from error
     return protocol

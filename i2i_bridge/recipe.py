@@ -112,7 +112,7 @@ class Recipe(Settings):
             if isinstance(table.get("name"), str):
                 members.require(table["name"])
         for metric in self.evaluate.metrics:
-            registry.METRICS.require(metric)
+            registry.require_metric(metric)
 
     def build_process(self) -> "Process":
         """The bridge of `[process]`."""

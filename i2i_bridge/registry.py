@@ -337,6 +337,39 @@ register_extractor = EXTRACTORS.register
 register_method = METHODS.register
 
 
+def metric_table(name: str) -> dict[str, Any]:
+    """The name and options of a metric such as `psnr-y:border=4`, as a table: name = "psnr-y", border = 4.
+
+    Options stand after a colon, as KEY=VALUE with commas between them.
+
+    Raises:
+        UserError: They do not read so, or a key comes twice.
+    """
+    base, _, text = name.partition(":")
+    table: dict[str, Any] = {"name": base.strip()}
+    for part in text.split(",") if text.strip() else ():
+        option, equals, value = (word.strip() for word in part.partition("="))
+        if not equals or not option or option in table:
+            raise UserError(f"metric '{name}': options read NAME:KEY=VALUE, for example psnr-y:border=4")
+        try:
+            table[option] = json.loads(value)
+        except (ValueError, RecursionError):
+            table[option] = value
+    return table
+
+
+def require_metric(name: str) -> None:
+    """Refuse a metric's name, with its options, that cannot be built; without options nothing is imported.
+
+    Raises:
+        UserError: There is no such metric or option, or a value is wrong.
+    """
+    table = metric_table(name)
+    METRICS.require(table["name"])
+    if len(table) > 1:
+        METRICS.build(table)
+
+
 _plugins: list[str] = []
 _user_files: set[str] = set()
 """The files, as absolute paths, that users' members come from."""

@@ -37,6 +37,16 @@ def _check_settings(settings: dict[str, Any]) -> dict[str, Any]:
     return settings
 
 
+THINNED = "the larger set was thinned to n ="
+"""How the note of a KID began that versions before 26 Nov 2026 computed with a bias; see `KernelDistance`."""
+OUTDATED = "measured by an earlier version, with a bias; evaluate again"
+
+
+def _without_bias(estimate: Estimate) -> Estimate:
+    """The estimate; without a value where the statistic of that name is another one today."""
+    return Estimate(math.nan, note=OUTDATED) if estimate.note.startswith(THINNED) else estimate
+
+
 # The types say what is accepted from a file: an evaluation may be a stranger's.
 Count = Annotated[int, Field(ge=0, le=LARGEST)]
 Name = Annotated[str, Field(max_length=300), AfterValidator(printable)]
@@ -55,7 +65,7 @@ class Row:
     nfe: Count
     """Network calls per image, counted; 0 where there was no network, or nobody knows."""
     images: Count
-    metrics: dict[MetricName, Estimate]
+    metrics: dict[MetricName, Annotated[Estimate, AfterValidator(_without_bias)]]
     seconds_per_image: Seconds | None
 
 
@@ -138,6 +148,11 @@ def read_evaluation(folder: Path, protocol: str = "held-out") -> Evaluation:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"{file}: damaged ({reason}); evaluate again") from error
+
+
+def is_outdated(evaluation: Evaluation) -> bool:
+    """Whether a number of it was computed in a way that is not that name's any more."""
+    return any(estimate.note == OUTDATED for row in evaluation.rows for estimate in row.metrics.values())
 
 
 def write_evaluation(file: Path, evaluation: Evaluation) -> None:

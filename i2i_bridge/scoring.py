@@ -26,10 +26,11 @@ from i2i_bridge.metrics.base import (
     Sample,
     SetMetric,
     bootstrap_interval,
+    build_metric,
     extract,
     metric_faults,
 )
-from i2i_bridge.metrics.distribution import FrechetDistance
+from i2i_bridge.metrics.distribution import FrechetDistance, PairedKernelDistance
 from i2i_bridge.protocols import Resolved
 from i2i_bridge.records import CLEAN, Record
 
@@ -181,12 +182,14 @@ class Scorer:
 
 
 def _value(name: str, metric: Metric | ItemMetric, sample: Sample) -> float:
-    """The score of an item; NaN where the metric needs more restorations than there are.
+    """The score of an item; NaN where it is too small for the metric, or has too few restorations.
 
     Raises:
         UserError: The metric is in a user's file and raised an exception, or gave no number.
     """
     if isinstance(metric, ItemMetric) and metric.samples > len(sample.restored):
+        return math.nan
+    if min(sample.x_0.shape[-2:]) < metric.smallest:
         return math.nan
     with registry.errors_in_words():
         value: Any
@@ -204,27 +207,35 @@ def _value(name: str, metric: Metric | ItemMetric, sample: Sample) -> float:
         raise UserError(f"metric '{name}': gave {type(value).__name__} for an item; a number is needed") from error
 
 
-def choose(metrics: Iterable[str], channels: int, images: int, protocol: Resolved) -> Scorer:
+def choose(
+    metrics: Iterable[str], channels: int, images: int, protocol: Resolved, size: tuple[int, int] | None = None
+) -> Scorer:
     """Sort metrics by kind; those that cannot be computed here are skipped with their reason.
 
     Args:
+        metrics: Names, with their options, of which each is taken once.
         channels: Of the images.
         images: How many there are.
         protocol: Under which they are scored.
+        size: Height and width of the images, where all have the same.
 
     Raises:
         UserError: A metric is unknown, or none is left.
     """
     scorer = Scorer()
-    for name in dict.fromkeys(metrics):
-        member = registry.METRICS.get(name)
-        metric = registry.METRICS.build({"name": name})
+    for wanted in metrics:
+        name, metric = build_metric(wanted)
+        if name in {*scorer.skipped, *scorer.sets, *scorer.images}:
+            continue
         if problems := metric_faults(metric):
             raise UserError(f"metric '{name}': {problems[0]}")
         with registry.errors_in_words():
             reason = metric.missing(channels)
-        if reason is None and isinstance(metric, SetMetric):
-            reason = _set_problem(name, metric, images, protocol)
+        if isinstance(metric, SetMetric):
+            reason = reason or _set_problem(name, metric, images, protocol)
+        elif reason is None and size is not None and min(size) < metric.smallest:
+            side = metric.smallest
+            reason = f"{name} needs images of at least {side}x{side} pixels; these are {size[1]}x{size[0]}"
         if reason is not None:
             scorer.skipped[name] = str(reason)
         elif isinstance(metric, SetMetric):
@@ -233,7 +244,7 @@ def choose(metrics: Iterable[str], channels: int, images: int, protocol: Resolve
                 scorer.extractors[metric.extractor] = registry.EXTRACTORS.get(metric.extractor)()
         else:
             scorer.images[name] = metric
-            scorer.codes[name] = code_of(member)
+            scorer.codes[name] = code_of(type(metric))
     if not scorer.images and not scorer.sets:
         raise UserError(f"nothing to measure: {'; '.join(scorer.skipped.values()) or 'no metric is named'}")
     return scorer
@@ -244,7 +255,7 @@ def _set_problem(name: str, metric: SetMetric, images: int, protocol: Resolved) 
     if images < 2:
         return f"{name} needs two images at least"
     reference = protocol.protocol.fid_reference
-    if not reference.endswith(".npz"):
+    if not reference.endswith(".npz") or isinstance(metric, PairedKernelDistance):
         return None
     if not isinstance(metric, FrechetDistance):
         return f"{name} needs images to compare with, and the protocol has statistics only ({reference})"

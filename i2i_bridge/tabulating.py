@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 from i2i_bridge.csv_file import Writer
 from i2i_bridge.errors import UserError, printable
-from i2i_bridge.metrics.base import Estimate
-from i2i_bridge.registry import METRICS
+from i2i_bridge.metrics.base import Estimate, build_metric
 from i2i_bridge.results import Row
 
 BEST, NEAR = "best", "near"
@@ -134,10 +133,10 @@ def _better(column: Column, value: float, than: float) -> bool:
 def _column(name: str, rows: Sequence[Row]) -> Column:
     values = [row.metrics[name].value for row in rows if name in row.metrics]
     try:
-        part = METRICS.get(name)
+        _, part = build_metric(name)
     except UserError:
         return Column(name, name, None, decimals(values))
-    return Column(name, str(part.label), bool(part.higher_is_better), decimals(values))  # type: ignore[attr-defined]
+    return Column(name, part.label, part.higher_is_better, decimals(values))
 
 
 def decimals(values: Sequence[float]) -> int:

@@ -75,7 +75,13 @@ def test_the_tables_name_every_metric_and_file() -> None:
     rows = [line for line in PAGE.splitlines() if line.startswith("| `")]
     first = " ".join(row.split(" | ")[0] for row in rows)
     assert all(f"`{name}`" in first for name in METRICS.names())
-    assert set(re.findall(r"`([\w-]+)`", first)) <= {*METRICS.names(), "fd-X", "kid-X", *(k.name for k in KNOWN)}
+    assert set(re.findall(r"`([\w-]+)`", first)) <= {
+        *METRICS.names(),
+        "fd-X",
+        "kid-X",
+        "kid-paired-X",
+        *(k.name for k in KNOWN),
+    }
     for name in METRICS.names():
         label = METRICS.get(name).label.split(" (legacy")[0]
         assert label.removeprefix("KID-resnet50 x1e3") in PAGE, label

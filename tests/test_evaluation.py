@@ -25,6 +25,7 @@ from i2i_bridge.evaluation import dataset_of, ensure_rows, evaluate, folder_subj
 from i2i_bridge.images import to_pixels, to_tensor
 from i2i_bridge.measuring import measure
 from i2i_bridge.metrics.base import Estimate, Extractor, SetMetric
+from i2i_bridge.metrics.distribution import KernelDistance
 from i2i_bridge.metrics.frechet import Moments, frechet_distance, moments, write_moments
 from i2i_bridge.randomness import generator
 from i2i_bridge.recipe import parse_recipe
@@ -538,6 +539,71 @@ def test_sets_are_compared_with_what_the_protocol_names(run, photos, tmp_path):
         run, nfe=[1], metrics=["fd-means", "psnr"], protocol=resolve_for(run.recipe, tmp_path / "stored.toml")
     )
     assert "stored.npz" in result.skipped["fd-means"] and "fd-means" not in result.rows[1].metrics
+
+
+def test_kid_leaves_out_partners_by_key(run, tmp_path):
+    """`split` with three of five images, in the order of a list: the kernel's own loop over features and keys."""
+    # kills: partners-by-position, difference-with-the-first-row
+    file = tmp_path / "mine.toml"
+    text = 'name = "mine"\nversion = 1\nsummary = "three"\nlist = "some.txt"\nfid_reference = "split"\n'
+    file.write_text(text)
+    rules = resolve_for(run.recipe, file, names=["p4.png", "p1.png", "p3.png"])
+    result = evaluated(run, metrics=["kid-means", "kid-paired-means"], protocol=rules)
+    images = run.folder / "evaluation" / "mine" / "images"
+    scores = {}
+    for row in ("input", "nfe-1", "nfe-3"):
+        x, shown = features_of(images / row), features_of(images / "clean")
+        y = np.concatenate([features_of(run_photos(run)), shown])[:5]
+        keys, own = [4, 1, 3], KernelDistance()
+        found = own.estimate_matched(x, y, np.array(keys), seed=0)
+        scores[row] = result.rows[len(scores)].metrics["kid-means"]
+        assert scores[row].value == pytest.approx(found.value, rel=1e-6)
+        assert scores[row].standard_error == pytest.approx(found.standard_error, rel=1e-6)
+    notes = [row.metrics["kid-paired-means"].note for row in result.rows]
+    values = [row.metrics["kid-paired-means"].value for row in result.rows]
+    assert notes[0] == "" and notes[1].startswith("nfe 1 minus input: ")
+    assert notes[2].startswith(f"nfe 3 minus nfe 1: {values[2] - values[1]:+.3g} [")
+
+
+def test_a_kid_that_was_thinned_is_measured_anew(run, tmp_path, monkeypatch):
+    """An evaluation.json of the version whose KID had a bias: no old number is shown beside a new one."""
+    # kills: old-kid-shown
+    file = tmp_path / "mine.toml"
+    file.write_text('name = "mine"\nversion = 1\nsummary = "three"\nn = 3\nfid_reference = "split"\n')
+    wanted = evaluated(run, metrics=["psnr", "kid-means"], protocol=resolve_for(run.recipe, file))
+    place = run.folder / "evaluation" / "mine" / "evaluation.json"
+    table = json.loads(place.read_text())
+    for row in table["rows"]:
+        row["metrics"]["kid-means"] |= {"value": -404.0, "note": "the larger set was thinned to n = 3"}
+    place.write_text(json.dumps(table))
+    old = read_evaluation(run.folder, "mine").rows[1].metrics["kid-means"]
+    assert math.isnan(old.value) and "evaluate again" in old.note
+    (run.folder / "recipe.toml").write_text(run.recipe.to_toml())
+    monkeypatch.setattr("i2i_bridge.evaluation.load_run", lambda folder, device=None: run)
+    assert ensure_rows(run.folder, [1], file) == wanted
+
+
+def run_photos(run):
+    return Path(run.recipe.data.root) / "val"
+
+
+def test_images_smaller_than_a_window_skip_that_metric(run, photos, capsys):
+    # kills: small-image-ends-it
+    for file in (photos / "val").iterdir():
+        Image.open(file).resize((8, 8)).save(file)
+    table = run.recipe.model_dump(mode="json")
+    small = parse_recipe(table | {"data": table["data"] | {"size": [8, 8]}}, "small")
+    run = run_of(small, run.folder)
+    result = evaluated(run, nfe=[1], metrics=["psnr", "ssim", "psnr-y:border=2", "psnr:border=4", "ssim-y"])
+    assert list(result.rows[0].metrics) == ["psnr", "psnr-y:border=2"]
+    assert result.skipped == {
+        "ssim": "ssim needs images of at least 11x11 pixels; these are 8x8",
+        "psnr:border=4": "psnr:border=4 needs images of at least 9x9 pixels; these are 8x8",
+        "ssim-y": "ssim-y needs images of at least 11x11 pixels; these are 8x8",
+    }
+    # Nothing else is left: then the reason is the whole answer.
+    with pytest.raises(UserError, match="nothing to measure: ssim needs"):
+        evaluated(dataclasses.replace(run, folder=run.folder.with_name("other")), nfe=[1], metrics=["ssim"])
 
 
 def test_masks_are_shown_and_a_changed_one_counts(photos, tmp_path, restored):

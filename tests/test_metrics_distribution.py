@@ -10,8 +10,9 @@ import scipy.linalg
 import torch
 
 from i2i_bridge.errors import UserError
+from i2i_bridge.metrics import distribution
 from i2i_bridge.metrics.base import bootstrap_interval
-from i2i_bridge.metrics.distribution import FID, KID, FrechetDistance, kernel_distance
+from i2i_bridge.metrics.distribution import FID, KID, FrechetDistance, KIDPaired, kernel_distance
 from i2i_bridge.metrics.frechet import Moments, frechet_distance, moments, read_moments, write_moments
 
 
@@ -117,35 +118,62 @@ def test_stored_statistics_are_read_without_trust(tmp_path):
         FID().estimate(features(9, 4, 0), read_moments(tmp_path / "fine.npz"), seed=0)
 
 
-def loop(x, y):
-    """1000 x KID, term by term."""
-    n, d = x.shape
+def loop(x, y, pairs=0):
+    """1000 x KID, term by term; the first `pairs` rows of x and y are partners."""
+    n, m, d = len(x), len(y), x.shape[1]
     k = lambda a, b: (float(a @ b) / d + 1) ** 3  # noqa: E731
-    total = 0.0
-    for i in range(n):
-        for j in range(n):
-            if i != j:
-                total += k(x[i], x[j]) + k(y[i], y[j]) - 2 * k(x[i], y[j])
-    return 1000 * total / (n * (n - 1))
+    xx = [k(x[i], x[j]) for i in range(n) for j in range(n) if i != j]
+    yy = [k(y[i], y[j]) for i in range(m) for j in range(m) if i != j]
+    xy = [k(x[i], y[j]) for i in range(n) for j in range(m) if not i == j < pairs]
+    return 1000 * (np.mean(xx) + np.mean(yy) - 2 * np.mean(xy))
 
 
-def test_kid_is_the_plain_double_loop():
-    # kills: kid-degree-two, kid-without-dimension
-    x, y = features(12, 6, 0).astype(np.float64), features(12, 6, 1, 0.3).astype(np.float64)
-    assert KID().estimate(x, y, seed=0).value == pytest.approx(loop(x, y), rel=1e-10)
+def matched(x, y, pairs):
+    """KID where row i of x and of y belong to one item for i < pairs."""
+    partners = np.where(np.arange(len(x)) < pairs, np.arange(len(x)), -1)
+    return KID().estimate_matched(x, y, partners, seed=0)
 
 
-def test_kid_agrees_with_torch_fidelity():
-    """Their u-statistic is ours; the form that they report keeps k(x_i, y_i), here of images drawn apart."""
-    from torch_fidelity.metric_kid import mmd2
+@pytest.mark.parametrize(("n", "m", "pairs"), [(9, 9, 0), (9, 9, 9), (7, 12, 7), (12, 7, 4), (5, 8, 0), (2, 5, 1)])
+def test_kid_is_the_plain_double_loop(n, m, pairs):
+    # kills: kid-degree-two, kid-without-dimension, kid-biased, kid-counts-own-pair, kid-cross-by-all-pairs
+    x, y = features(n, 6, 0).astype(np.float64), features(m, 6, 1, 0.3).astype(np.float64)
+    assert matched(x, y, pairs).value == pytest.approx(loop(x, y, pairs), rel=1e-10)
+    if pairs == 0:
+        assert KID().estimate(x, y, seed=0) == matched(x, y, 0)
+    elif n == m == pairs:
+        assert KIDPaired().estimate(x, y, seed=0).value == pytest.approx(loop(x, y, pairs), rel=1e-10)
+
+
+@pytest.mark.parametrize(("n", "m"), [(60, 60), (60, 90), (90, 60)])
+def test_kid_of_sets_that_are_apart_agrees_with_torch_fidelity(n, m):
+    """Their KID of one subset of all images; of sets of two sizes the mean over many random subsets."""
+    # kills: kid-leaves-out-strangers
+    from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, kid_features_to_metric
     from torchmetrics.image.kid import poly_mmd
+
+    x, y = features(n, 10, 0).astype(np.float64), features(m, 10, 1, 0.3).astype(np.float64)
+    options = {"kid_subset_size": min(n, m), "rng_seed": 0, "verbose": False, "kid_kernel": "poly"}
+    options |= {"kid_kernel_poly_degree": 3, "kid_kernel_poly_gamma": None, "kid_kernel_poly_coef0": 1}
+    options["kid_subsets"] = 1 if n == m else 3000
+    theirs = kid_features_to_metric(torch.from_numpy(x), torch.from_numpy(y), **options)[KEY_METRIC_KID_MEAN]
+    ours = KID().estimate(x, y, seed=0)
+    if n == m:
+        assert ours.value == pytest.approx(1000 * theirs, rel=1e-10)
+        assert ours.value == pytest.approx(1000 * float(poly_mmd(torch.from_numpy(x), torch.from_numpy(y))), rel=1e-10)
+    else:
+        assert ours.value == pytest.approx(1000 * theirs, abs=0.05 * ours.standard_error)
+
+
+def test_paired_kid_is_torch_fidelitys_u_statistic():
+    from torch_fidelity.metric_kid import mmd2
 
     x, y = features(60, 10, 0).astype(np.float64), features(60, 10, 1, 0.3).astype(np.float64)
     xx, xy, yy = ((a @ b.T / 10 + 1) ** 3 for a, b in ((x, x), (x, y), (y, y)))
-    ours = KID().estimate(x, y, seed=0)
+    ours = KIDPaired().estimate(x, y, seed=0)
     assert ours.value == pytest.approx(1000 * mmd2(xx, xy, yy, mmd_est="u-statistic"), rel=1e-10)
-    kept = 1000 * float(poly_mmd(torch.from_numpy(x), torch.from_numpy(y)))
-    assert abs(ours.value - kept) < 2 * ours.standard_error
+    everything = matched(x, y, 60)
+    assert (ours.value, ours.standard_error) == pytest.approx((everything.value, everything.standard_error), rel=1e-9)
 
 
 @pytest.mark.parametrize("rho", [0.0, 0.95])
@@ -156,8 +184,76 @@ def test_kid_is_unbiased(rho):
     values = []
     for _ in range(600):
         x, noise = rng.normal(size=(2, 20, 4))
-        values.append(KID().estimate(x, rho * x + math.sqrt(1 - rho * rho) * noise, seed=0).value)
+        values.append(matched(x, rho * x + math.sqrt(1 - rho * rho) * noise, 20).value)
     assert abs(np.mean(values)) < 3 * np.std(values) / math.sqrt(len(values))
+
+
+@pytest.mark.parametrize(("n", "m"), [(5, 6), (10, 15), (20, 40), (29, 30), (20, 120)])
+def test_perfect_restorations_score_0_on_average(n, m):
+    """The first n of m clean images, restored without a fault, against all m: 0 on average, for any n < m.
+
+    With the partners' pairs in the cross term it would be about -2 (E k(y, y) - E k(y, y')) / m: many standard errors.
+    """
+    # kills: kid-counts-own-pair, kid-forgets-partners, kid-cross-by-all-pairs
+    rng = np.random.default_rng(n)
+    draws = [rng.gamma(2.0, 0.5, (m, 4)) for _ in range(800)]
+    values = [matched(y[:n], y, n).value for y in draws]
+    error = np.std(values, ddof=1) / math.sqrt(len(values))
+    assert abs(np.mean(values)) < 3 * error
+    k = lambda a, b: 1000 * ((a * b).sum(-1) / 4 + 1) ** 3  # noqa: E731
+    biased = -2 * np.mean([k(y[0], y[0]) - k(y[0], y[1]) for y in draws]) / m
+    assert biased < -6 * error, "or the old form would pass too"
+
+
+@pytest.mark.parametrize(("n", "m", "pairs"), [(30, 90, 30), (60, 60, 20), (90, 30, 30), (40, 80, 0)])
+def test_kid_interval_covers_sets_with_partners(n, m, pairs):
+    """The standard error is that of repeated draws where an item's restoration moves with its clean image."""
+    # kills: kid-partners-left-out-apart, kid-error-quartered
+    rng = np.random.default_rng(5)
+    estimates = []
+    for _ in range(300):
+        y = rng.uniform(-1, 1, (m, 3)) ** 3 + 0.5
+        x = rng.uniform(-1, 1, (n, 3)) ** 3 + 0.8
+        x[:pairs] = y[:pairs] + 0.3
+        estimates.append(matched(x, y, pairs))
+    spread = np.std([estimate.value for estimate in estimates], ddof=1)
+    assert np.mean([e.standard_error for e in estimates]) == pytest.approx(spread, rel=0.15)
+    truth = np.mean([estimate.value for estimate in estimates])
+    assert 0.88 <= np.mean([e.low <= truth <= e.high for e in estimates]) <= 0.99
+
+
+def test_kid_jackknife_leaves_an_item_out_whole():
+    """The variance by its definition: KID again without each item, restoration and partner together."""
+    # kills: kid-partners-left-out-apart, kid-error-quartered
+    x, y, pairs = features(7, 4, 0).astype(np.float64), features(9, 4, 1, 0.3).astype(np.float64), 4
+    gone = lambda a, *rows: np.delete(a, rows, 0)  # noqa: E731
+    strata = [
+        [loop(gone(x, i), gone(y, i), pairs - 1) for i in range(pairs)],
+        [loop(gone(x, i), y, pairs) for i in range(pairs, 7)],
+        [loop(x, gone(y, i), pairs) for i in range(pairs, 9)],
+    ]
+    variance = sum((len(v) - 1) / len(v) * np.square(np.array(v) - np.mean(v)).sum() for v in strata)
+    assert matched(x, y, pairs).standard_error == pytest.approx(math.sqrt(variance), rel=1e-9)
+
+
+def test_paired_difference_of_two_rows():
+    """The difference of the two values, with the error of the difference: far below that of either row."""
+    # kills: paired-difference-is-a-sum
+    rng = np.random.default_rng(2)
+    differences, seen = [], []
+    for _ in range(150):
+        y = rng.normal(size=(40, 3))
+        first, second = y + 0.4, y + 0.5 + 0.02 * rng.normal(size=y.shape)
+        one, other = (KIDPaired().estimate(x, y, seed=0) for x in (first, second))
+        found = KIDPaired().difference(first, second, y, seed=0)
+        assert found.value == pytest.approx(one.value - other.value, rel=1e-9, abs=1e-9)
+        differences.append(found)
+        seen.append((one.standard_error, other.standard_error))
+    spread = np.std([found.value for found in differences], ddof=1)
+    assert np.mean([found.standard_error for found in differences]) == pytest.approx(spread, rel=0.2)
+    assert spread < 0.5 * np.hypot(*np.mean(seen, 0))
+    with pytest.raises(UserError, match="sets of 4 and 5 images are no pairs"):
+        KIDPaired().difference(features(5, 3, 0), features(4, 3, 1), features(5, 3, 2), seed=0)
 
 
 @pytest.mark.parametrize("sizes", [(80, 80), (1100, 1100)], ids=["one-block", "two-blocks"])
@@ -186,15 +282,23 @@ def expected_kid(shift):
     return mean(grid + shift, grid + shift) + mean(grid, grid) - 2 * mean(grid + shift, grid)
 
 
-def test_kid_of_a_set_with_itself_and_of_unequal_sets():
-    x, y = features(30, 8, 0), features(50, 8, 1, 1.0)
-    assert abs(KID().estimate(x, x.copy(), seed=0).value) < 1e-9
-    thinned = KID().estimate(x, y, seed=0)
-    assert "thinned to n = 30" in thinned.note
-    assert thinned.value > 3 * thinned.standard_error
-    assert KID().estimate(x, y, seed=1).value != thinned.value
+def test_kid_of_a_set_with_itself_and_of_large_sets(monkeypatch):
+    x = features(30, 8, 0)
+    assert abs(matched(x, x.copy(), 30).value) < 1e-9
+    assert abs(KIDPaired().estimate(x, x.copy(), seed=0).value) < 1e-9
     # Blocks are as large as the paper's subsets, and each image is in one of them.
-    assert KID().estimate(features(2500, 4, 2), features(2500, 4, 3), seed=0).standard_error > 0
+    x, y = features(2500, 4, 2), features(2500, 4, 3, 0.5)
+    for estimate in (matched(x, y, 2500), KIDPaired().estimate(x, y, seed=0)):
+        assert estimate.standard_error > 0
+        assert estimate.value == pytest.approx(KID().estimate(x, y, seed=0).value, rel=0.02)
+    assert KID().estimate(x, y, seed=1).value != KID().estimate(x, y, seed=0).value
+    # A small set against a large one: all of both take part, up to a limit, whichever is the larger.
+    few, whole = x[:40], KID().estimate(x[:40], y, seed=0)
+    assert KID().estimate(few, y, seed=1).value == pytest.approx(whole.value, rel=0.01)
+    assert KID().estimate(y, few, seed=0).value == pytest.approx(whole.value, rel=0.01)
+    monkeypatch.setattr(distribution, "LARGEST", 300)
+    fewer = matched(few, y, 40)
+    assert fewer.value == pytest.approx(whole.value, abs=4 * fewer.standard_error) and fewer != whole
 
 
 def test_order_changes_no_digit(tmp_path):
@@ -205,9 +309,15 @@ def test_order_changes_no_digit(tmp_path):
         shuffled = np.random.default_rng(2).permutation(n)
         stored = np.lib.format.open_memmap(tmp_path / f"{n}.npy", mode="w+", dtype=np.float32, shape=a.shape)
         stored[:] = a[shuffled]
-        for metric in (FID(), KID()):
+        for metric in (FID(), KID(), KIDPaired()):
             assert metric.estimate(stored, b[shuffled], seed=0) == metric.estimate(a, b, seed=0)
-        assert FID().estimate(a, b[shuffled], seed=0) == FID().estimate(a, b, seed=0)
+        for metric in (FID(), KID()):
+            assert metric.estimate(a, b[shuffled], seed=0) == metric.estimate(a, b, seed=0)
+        half = np.where(np.arange(n) < n // 2, np.arange(n), -1)
+        order = np.argsort(shuffled)  # where the rows of b are found in the shuffled ones
+        partners = np.where(half < 0, -1, order[half])[shuffled]
+        found = KID().estimate_matched(stored, b[shuffled], partners, seed=0)
+        assert found == KID().estimate_matched(a, b, half, seed=0)
 
 
 def test_memory_is_flat(tmp_path):
@@ -229,13 +339,17 @@ def test_notes_and_refusals():
     assert few.note.startswith("n = 10 < 2048: dominated by sample-size bias")
     assert all(map(math.isnan, (few.low, few.high, few.standard_error)))
     assert FID().estimate(features(2048, 4, 0), features(3000, 4, 1), seed=0).note == ""
-    for metric in (FID(), KID()):
-        alone = metric.estimate(features(1, 4, 0), features(9, 4, 1), seed=0)
+    for metric in (FID(), KID(), KIDPaired()):
+        alone = metric.estimate(
+            features(1, 4, 0), features(1 if metric.label.startswith("KID-paired") else 9, 4, 1), seed=0
+        )
         assert math.isnan(alone.value)
         assert "at least 2" in alone.note
         with pytest.raises(UserError, match="5 features cannot be compared with 4"):
             metric.estimate(features(9, 4, 0), features(9, 5, 1), seed=0)
-    assert math.isnan(kernel_distance(*np.zeros((2, 2, 3)))[1])
+    for pairs in (0, 1, 2):
+        value, variance = kernel_distance(*np.zeros((2, 2, 3)), pairs)
+        assert abs(value) < 1e-12 and math.isnan(variance)
     assert issubclass(FID, FrechetDistance)
     assert frechet_distance(Moments(np.zeros(2), np.eye(2)), Moments(np.ones(2), 2 * np.eye(2))) == pytest.approx(4)
 

@@ -48,11 +48,16 @@ class Estimate:
 
 
 class Metric(ABC):
-    """A full-reference image metric. Registered classes take no options, so a number's name says all about it."""
+    """A full-reference image metric.
 
-    label: ClassVar[str]
+    Options of its constructor are part of its name, `psnr-y:border=4`: a number's name says all about it.
+    """
+
+    label: str
     """For tables, with the unit."""
     higher_is_better: ClassVar[bool]
+    smallest: int = 1
+    """Side in pixels below which an image is not measured."""
 
     @abstractmethod
     def __call__(self, restored: Tensor, clean: Tensor) -> Tensor:
@@ -66,10 +71,12 @@ class Metric(ABC):
 class ItemMetric(ABC):
     """A number per item that needs more than two images: several restorations, the degradation, a label."""
 
-    label: ClassVar[str]
+    label: str
     higher_is_better: ClassVar[bool]
     samples: ClassVar[int] = 1
     """K: how many restorations of each item it needs."""
+    smallest: int = 1
+    """As `Metric.smallest`."""
 
     @abstractmethod
     def of(self, sample: Sample) -> float:
@@ -83,7 +90,7 @@ class ItemMetric(ABC):
 class SetMetric(ABC):
     """A distance between two sets of images, by the features of a network."""
 
-    label: ClassVar[str]
+    label: str
     higher_is_better: ClassVar[bool]
     extractor: ClassVar[str]
     """The network's name among the extractors."""
@@ -92,8 +99,22 @@ class SetMetric(ABC):
     def estimate(self, restored: np.ndarray, reference: np.ndarray, *, seed: int) -> Estimate:
         """The distance between sets of features (n, d) and (m, d), arrays in memory or mapped from a file.
 
-        The order of the rows changes no digit; where both sets have the same n, row i of each belongs to item i.
+        The order of the rows changes no digit; in an evaluation whose sets have the same n, row i of each belongs to
+        item i.
         """
+
+    def estimate_matched(
+        self, restored: np.ndarray, reference: np.ndarray, partners: np.ndarray, *, seed: int
+    ) -> Estimate:
+        """What an evaluation calls: `estimate`, for a metric to which it matters that the sets have items in common.
+
+        Args:
+            restored: Features (n, d).
+            reference: Features (m, d).
+            partners: (n,) which row of `reference` belongs to the same item as each row of `restored`; -1 for none.
+            seed: Of what is drawn.
+        """
+        return self.estimate(restored, reference, seed=seed)
 
     def missing(self, channels: int = 3) -> str | None:
         """As `Metric.missing`: here, what the extractor lacks."""
@@ -115,6 +136,21 @@ def metric_faults(metric: Any) -> list[str]:
     if isinstance(metric, SetMetric) and not isinstance(getattr(metric, "extractor", None), str):
         faults.append("extractor is missing: the name of a registered extractor")
     return faults
+
+
+def build_metric(name: str) -> tuple[str, "Metric | ItemMetric | SetMetric"]:
+    """The metric that a name means, such as `kid` or `psnr-y:border=4`, and that name in its one spelling.
+
+    An option at its default is left out of the spelling.
+
+    Raises:
+        UserError: There is no such metric or option, or its value is wrong.
+    """
+    table = registry.metric_table(name)
+    metric: Metric | ItemMetric | SetMetric = registry.METRICS.build(table)
+    defaults = {key: parameter.default for key, parameter in registry.METRICS.options(table["name"]).items()}
+    options = [f"{key}={table[key]}" for key in sorted(table) if key != "name" and table[key] != defaults[key]]
+    return ":".join([str(table["name"]), *([",".join(options)] if options else [])]), metric
 
 
 class Extractor(ABC):

@@ -1,6 +1,7 @@
 """FID, KID, and the same distances on a user's own feature network."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ ENOUGH = 2048
 """Images below which a Fréchet distance is mostly the bias of its sample size."""
 BLOCK = 1000
 """Images of a block of KID, as in the paper's subsets."""
+LARGEST = 10_000
+"""Images of the larger set of a block of KID; more would add time and memory, and no precision."""
 WRITTEN_OUT = ("inception", "inception-legacy-pytorch", "resnet50")
 """Extractors whose distances are classes of this file, under names of their own: FID and KID, of Inception's."""
 
@@ -48,74 +51,232 @@ class FrechetDistance(SetMetric):
 class KernelDistance(SetMetric):
     """Kernel distance (KID) between two sets of features, times 1000; see the registered ones.
 
-    The unbiased squared maximum mean discrepancy with k(x, y) = (x . y / d + 1)^3 (Bińkowski et al., 2018), as the
-    U-statistic over pairs z_i = (x_i, y_i) (Gretton et al., 2012, Lemma 6):
+    The unbiased squared maximum mean discrepancy (Gretton et al., 2012, equation 3) of n restorations x_i and m clean
+    images y_j, with k(x, y) = (x . y / d + 1)^3 (Bińkowski et al., 2018):
 
-        1 / (n (n - 1)) sum_{i != j} k(x_i, x_j) + k(y_i, y_j) - k(x_i, y_j) - k(x_j, y_i)
+        1 / (n (n - 1)) sum_{i != j} k(x_i, x_j) + 1 / (m (m - 1)) sum_{i != j} k(y_i, y_j) - 2 / |C| sum_C k(x_i, y_j)
 
-    Ours, because the libraries' form keeps k(x_i, y_i): unbiased for sets drawn apart, but here image i was restored
-    from what was made of reference i, and the value would sink below zero by about 2 / n of a kernel's value. Sets of
-    more than 1000 images are cut into random blocks of equal size, whose values are averaged. The standard error is
-    the jackknife's over items (Efron & Stein, 1981: never too small on average); the interval is 1.96 of it each way.
+    C holds the pairs (i, j) of two different items. Where the sets are apart these are all n m, and the value is
+    torch-fidelity's and torchmetrics'. Where p of the x_i were restored from what was made of a y_j, their partner, the
+    p pairs of partners are not in C: |C| = n m - p. Items are independent, so x_i and y_j of two different items are
+    independent draws, and E k(x_i, y_j) = E k(x, y). Each of the three sums is thus a mean of terms with the wanted
+    expectation, for any n, m and p. A partner's term has another expectation: with it, perfect restorations, x_i = y_i,
+    would get less than 0. Without it all three means have the expectation E k(y, y'), and the value is 0 on average.
+
+    The standard error is the jackknife's over items (Efron & Stein, 1981: never too small on average): an item's
+    restoration and its partner are left out together. Items with both, restorations alone and clean images alone are
+    three strata: variance = sum_strata (N - 1) / N sum_i (v_i - mean v)^2 of the values v_i without item i. The
+    interval is 1.96 standard errors each way. Where both sets have more than 1000 images, they are cut into random
+    blocks, partners in the same one, whose values are averaged; of a larger set a block takes at most 10,000 images.
     """
 
     higher_is_better = False
 
     def estimate(self, restored: np.ndarray, reference: np.ndarray, *, seed: int) -> Estimate:
-        """1000 x KID with its standard error and 95 % interval.
-
-        Where the sets differ in size, the larger one is thinned at random to the smaller one's.
+        """1000 x KID of two sets that are apart, with its standard error and 95 % interval.
 
         Args:
             restored: Features (n, d).
-            reference: Features (m, d); row i belongs to restored row i if m = n.
-            seed: Of the blocks and the thinning.
+            reference: Features (m, d) of other items; else `estimate_matched` is the right one.
+            seed: Of the blocks.
 
         Raises:
             UserError: The two differ in their number of features.
         """
-        if restored.shape[1] != reference.shape[1]:
-            raise UserError(f"{reference.shape[1]} features cannot be compared with {restored.shape[1]} features")
-        n = min(len(restored), len(reference))
+        return self.estimate_matched(restored, reference, np.full(len(restored), -1), seed=seed)
+
+    def estimate_matched(
+        self, restored: np.ndarray, reference: np.ndarray, partners: np.ndarray, *, seed: int
+    ) -> Estimate:
+        """As `estimate`, of sets that have items in common.
+
+        Args:
+            restored: Features (n, d).
+            reference: Features (m, d).
+            partners: (n,) which row of `reference` belongs to the same item as each row of `restored`; -1 for none.
+            seed: Of the blocks.
+
+        Raises:
+            UserError: The two differ in their number of features.
+        """
+        n = _smaller_size(restored, reference)
         if n < 2:
             return Estimate(math.nan, note="KID needs at least 2 images")
         rng = np.random.default_rng(key(seed, "kernel distance"))
-        if len(restored) == len(reference):
-            order = canonical_order(restored, reference)[rng.permutation(n)]
-            rows = [order, order]
-        else:
-            sets = (restored, reference)
-            rows = [canonical_order(features)[rng.permutation(len(features))[:n]] for features in sets]
+        x = np.flatnonzero(partners >= 0)
+        y = partners[x]
+        alone = np.flatnonzero(partners < 0), np.setdiff1d(np.arange(len(reference)), y)
+        order = canonical_order(restored, reference, rows=[x, y])[rng.permutation(len(x))]
+        count = math.ceil(n / BLOCK)
+        strata = [x[order], y[order]]
+        for features, rows in zip((restored, reference), alone, strict=True):
+            order = canonical_order(features, rows=[rows])[rng.permutation(len(rows))]
+            strata.append(rows[order][: LARGEST * count - len(x)])
         blocks = [
-            kernel_distance(restored[x].astype(np.float64), reference[y].astype(np.float64))
-            for x, y in zip(*(np.array_split(index, math.ceil(n / BLOCK)) for index in rows), strict=True)
+            kernel_distance(_rows(restored, x, x_alone), _rows(reference, y, y_alone), len(x))
+            for x, y, x_alone, y_alone in zip(*(np.array_split(rows, count) for rows in strata), strict=True)
         ]
-        value = 1000 * float(np.mean([value for value, _ in blocks]))
-        error = 1000 * math.sqrt(sum(variance for _, variance in blocks)) / len(blocks)
-        thinned = "" if len(restored) == len(reference) else f"the larger set was thinned to n = {n}"
-        return Estimate(value, value - 1.96 * error, value + 1.96 * error, error, thinned)
+        return _mean_of_blocks(blocks)
 
 
-def kernel_distance(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
-    """The U-statistic of `KernelDistance` for one block, and the jackknife's variance of it.
+class PairedKernelDistance(SetMetric):
+    """Kernel distance between restorations and their own clean partners alone, times 1000: for differences of rows.
+
+    The U-statistic over pairs z_i = (x_i, y_i) (Gretton et al., 2012, Lemma 6), with the kernel of `KernelDistance`:
+
+        1 / (n (n - 1)) sum_{i != j} h_ij,    h_ij = k(x_i, x_j) + k(y_i, y_j) - k(x_i, y_j) - k(x_j, y_i)
+
+    It is `KernelDistance` where the reference is the partners, and has the same expectation where there are more clean
+    images. Two rows of one evaluation share their items and their partners: k(y_i, y_j) cancels in `difference`, whose
+    standard error is that of the difference, most often far smaller than the rows' own errors suggest. The standard
+    error is the jackknife's over items; sets of more than 1000 items are cut into random blocks.
+    """
+
+    higher_is_better = False
+
+    def estimate(self, restored: np.ndarray, reference: np.ndarray, *, seed: int) -> Estimate:
+        """1000 x the distance, with its standard error and 95 % interval.
+
+        Args:
+            restored: Features (n, d).
+            reference: Features (n, d); row i belongs to restored row i.
+            seed: Of the blocks.
+
+        Raises:
+            UserError: The two differ in their number of features, or of images.
+        """
+        return self._over_blocks([restored], reference, seed)
+
+    def difference(self, first: np.ndarray, second: np.ndarray, reference: np.ndarray, *, seed: int) -> Estimate:
+        """The first row's distance minus the second's, with standard error and interval of the difference.
+
+        Args:
+            first: Features (n, d) of one row's restorations.
+            second: Features (n, d) of another row's, of the same items in the same order.
+            reference: Features (n, d) of their clean partners.
+            seed: Of the blocks.
+
+        Raises:
+            UserError: They differ in their number of features, or of images.
+        """
+        return self._over_blocks([first, second], reference, seed)
+
+    def _over_blocks(self, restored: Sequence[np.ndarray], reference: np.ndarray, seed: int) -> Estimate:
+        n = min(_smaller_size(features, reference) for features in restored)
+        sizes = {len(features) for features in (*restored, reference)}
+        if len(sizes) > 1:
+            raise UserError(f"sets of {' and '.join(map(str, sorted(sizes)))} images are no pairs")
+        if n < 2:
+            return Estimate(math.nan, note="KID needs at least 2 images")
+        rng = np.random.default_rng(key(seed, "kernel distance"))
+        order = canonical_order(*restored, reference)[rng.permutation(n)]
+        blocks = []
+        for rows in np.array_split(order, math.ceil(n / BLOCK)):
+            y = _rows(reference, rows)
+            first, *second = (_pair_kernel(_rows(features, rows), y) for features in restored)
+            blocks.append(_u_statistic(first - second[0] if second else first))
+        return _mean_of_blocks(blocks)
+
+
+def kernel_distance(x: np.ndarray, y: np.ndarray, pairs: int = 0) -> tuple[float, float]:
+    """The value of `KernelDistance` for one block, and the jackknife's variance of it.
 
     Args:
         x: (n, d) float64, n >= 2.
-        y: (n, d) float64.
+        y: (m, d) float64, m >= 2.
+        pairs: p: so many first rows of x and of y belong to the same items, in the same order.
 
     Returns:
-        KID (not times 1000), and 4 / (n (n - 1) (n - 2)^2) sum_i (r_i - mean r)^2 with r_i = sum_{j != i} h_ij; NaN for
-        n = 2.
+        KID (not times 1000) and its variance, NaN where a set has only two images. The mean over the pairs of more than
+        1000 images of one set is that of the pairs within groups of at most 1000: memory and time stay small.
     """
-    n, d = x.shape
-    cross = (x @ y.T / d + 1) ** 3
-    h = (x @ x.T / d + 1) ** 3 + (y @ y.T / d + 1) ** 3 - cross - cross.T
+    if len(x) > len(y):
+        x, y = y, x
+    n, m = len(x), len(y)
+    (xx, xx_without), (yy, yy_without) = _own_pairs(x), _own_pairs(y)
+    # Sums over the pairs in C, per row of x and per row of y.
+    x_sums, y_sums = np.zeros(n), np.zeros(m)
+    for part in np.array_split(np.arange(m), math.ceil(m / BLOCK)):
+        cross = _kernel(x, y[part])
+        both = part[part < pairs]
+        cross[both, both - part[0]] = 0.0
+        x_sums += cross.sum(1)
+        y_sums[part] = cross.sum(0)
+    total, count = float(x_sums.sum()), n * m - pairs
+    value = xx + yy - 2 * total / count
+    # With two images a mean without one of them is over nothing: NaN.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        strata = (
+            xx_without[:pairs] + yy_without[:pairs]
+            - 2 * (total - x_sums[:pairs] - y_sums[:pairs]) / ((n - 1) * (m - 1) - (pairs - 1)),
+            xx_without[pairs:] + yy - 2 * (total - x_sums[pairs:]) / ((n - 1) * m - pairs),
+            xx + yy_without[pairs:] - 2 * (total - y_sums[pairs:]) / (n * (m - 1) - pairs),
+        )  # fmt: skip
+    variance = sum(
+        (len(values) - 1) / len(values) * float(np.square(values - values.mean()).sum())
+        for values in strata
+        if len(values)
+    )
+    return value, variance
+
+
+def _own_pairs(x: np.ndarray) -> tuple[float, np.ndarray]:
+    """The mean of k over the pairs of different rows within groups, and (n,) the same without each row."""
+    means, without = [], []
+    parts = np.array_split(np.arange(len(x)), math.ceil(len(x) / BLOCK))
+    for part in parts:
+        k = _kernel(x[part], x[part])
+        np.fill_diagonal(k, 0.0)
+        sums, n = k.sum(1), len(part)
+        means.append(float(sums.sum() / (n * (n - 1))))
+        left = (n - 1) * (n - 2)
+        without.append((sums.sum() - 2 * sums) / left - means[-1] if left else np.full(n, math.nan))
+    mean = float(np.mean(means))
+    return mean, mean + np.concatenate(without) / len(parts)
+
+
+def _kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    k: np.ndarray = (x @ y.T / x.shape[1] + 1) ** 3
+    return k
+
+
+def _pair_kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """h of `PairedKernelDistance`: (n, n)."""
+    cross = _kernel(x, y)
+    h: np.ndarray = _kernel(x, x) + _kernel(y, y) - cross - cross.T
+    return h
+
+
+def _u_statistic(h: np.ndarray) -> tuple[float, float]:
+    """The mean of h (n, n) over i != j, and the jackknife's variance of it.
+
+    4 / (n (n - 1) (n - 2)^2) sum_i (r_i - mean r)^2 with r_i = sum_{j != i} h_ij; NaN for n = 2.
+    """
+    n = len(h)
     np.fill_diagonal(h, 0.0)
     sums = h.sum(1)
     value = float(sums.sum() / (n * (n - 1)))
     if n == 2:
         return value, math.nan
     return value, float(4 * np.square(sums - sums.mean()).sum() / (n * (n - 1) * (n - 2) ** 2))
+
+
+def _mean_of_blocks(blocks: Sequence[tuple[float, float]]) -> Estimate:
+    """1000 x the mean of (value, variance), with standard error and interval."""
+    value = 1000 * float(np.mean([value for value, _ in blocks]))
+    error = 1000 * math.sqrt(sum(variance for _, variance in blocks)) / len(blocks)
+    return Estimate(value, value - 1.96 * error, value + 1.96 * error, error)
+
+
+def _rows(features: np.ndarray, *rows: np.ndarray) -> np.ndarray:
+    picked: np.ndarray = features[np.concatenate(rows)].astype(np.float64)
+    return picked
+
+
+def _smaller_size(restored: np.ndarray, reference: np.ndarray) -> int:
+    if restored.shape[1] != reference.shape[1]:
+        raise UserError(f"{reference.shape[1]} features cannot be compared with {restored.shape[1]} features")
+    return min(len(restored), len(reference))
 
 
 @register_metric("fid")
@@ -131,6 +292,14 @@ class KID(KernelDistance):
     """Kernel Inception Distance (Bińkowski et al., 2018), times 1000: features of `inception`; trust it at small n."""
 
     label = "KID x1e3"
+    extractor = "inception"
+
+
+@register_metric("kid-paired")
+class KIDPaired(PairedKernelDistance):
+    """Kernel Inception Distance to the clean partners alone, times 1000: for differences between rows."""
+
+    label = "KID-paired x1e3"
     extractor = "inception"
 
 
@@ -166,13 +335,30 @@ class KIDResNet50(KernelDistance):
     extractor = "resnet50"
 
 
+@register_metric("kid-paired-resnet50")
+class KIDPairedResNet50(PairedKernelDistance):
+    """Kernel distance to the clean partners, times 1000, of the features of the extractor 'resnet50'."""
+
+    label = "KID-paired-resnet50 x1e3"
+    extractor = "resnet50"
+
+
+@register_metric("kid-paired-legacy-pytorch")
+class KIDPairedLegacyPytorch(PairedKernelDistance):
+    """As `kid-paired`, with clean-fid's `legacy_pytorch` resizing."""
+
+    label = "KID-paired x1e3 (legacy_pytorch)"
+    extractor = "inception-legacy-pytorch"
+
+
 def _distances_of(name: str, extractor: Any) -> None:
-    """Registers `fd-NAME` and `kid-NAME` for an extractor: never under the names FID and KID."""
+    """Registers `fd-NAME`, `kid-NAME` and `kid-paired-NAME` for an extractor: never under the names FID and KID."""
     if name in WRITTEN_OUT:
         return
     kinds: tuple[tuple[str, str, type[SetMetric], str], ...] = (
         ("fd", "FD-{}", FrechetDistance, "Fréchet distance"),
         ("kid", "KID-{} x1e3", KernelDistance, "Kernel distance, times 1000,"),
+        ("kid-paired", "KID-paired-{} x1e3", PairedKernelDistance, "Kernel distance to the partners, times 1000,"),
     )
     for prefix, label, kind, what in kinds:
         members = {

@@ -21,6 +21,7 @@ class Diversity(ItemMetric):
     label = "diversity (LPIPS alex)"
     higher_is_better = True
     samples = 4
+    smallest = LPIPS.smallest
 
     @cached_property
     def _distance(self) -> LPIPS:

@@ -10,6 +10,7 @@ few images R is just the centred features.
 
 import hashlib
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,17 +105,20 @@ def write_moments(file: Path, of: Moments) -> None:
     write_whole(file, stream.getvalue())
 
 
-def canonical_order(*features: np.ndarray) -> np.ndarray:
+def canonical_order(*features: np.ndarray, rows: Sequence[np.ndarray] | None = None) -> np.ndarray:
     """Indices (n,) that bring rows into an order which depends on their content only, by hash.
 
     Args:
         features: One array (n, d), or several whose rows i belong together.
+        rows: Which rows of each array, (n,) each; by default all.
     """
+    picked = [np.arange(len(features[0]))] * len(features) if rows is None else rows
     digests = [
         hashlib.blake2b(
-            b"".join(np.ascontiguousarray(array[i]).tobytes() for array in features), digest_size=16
+            b"".join(np.ascontiguousarray(array[i]).tobytes() for array, i in zip(features, together, strict=True)),
+            digest_size=16,
         ).digest()
-        for i in range(len(features[0]))
+        for together in zip(*picked, strict=True)
     ]
     return np.asarray(sorted(range(len(digests)), key=digests.__getitem__), dtype=np.intp)
 

@@ -15,7 +15,7 @@ from i2i_bridge.registry import register_metric
 
 
 class Perceptual(Metric):
-    """LPIPS of any backbone; see the registered ones."""
+    """LPIPS of any backbone; see the registered ones. The backbone pools away images with sides below `smallest`."""
 
     higher_is_better = False
     name: ClassVar[str]
@@ -23,8 +23,6 @@ class Perceptual(Metric):
     """The lpips package's word for the backbone."""
     backbone: ClassVar[str]
     """The file's name in `weights`."""
-    smallest: ClassVar[int]
-    """The backbone pools away images with shorter sides."""
 
     def missing(self, channels: int = 3) -> str | None:
         """Says which file is missing, or that there are too many channels."""
