@@ -141,11 +141,14 @@ def degrade_files(
                     if value is None or isinstance(value, float)
                 }
             else:
-                picture = read_picture(file)
+                picture = read_picture(file, metadata=True)
+                if picture.converted_from:
+                    done.notes.append(f"{file}: converted from {picture.converted_from} to sRGB")
                 degraded = _degrade(degradation, picture, seed, job.name)
                 dtype = picture.pixels.dtype.type
                 result = replace(picture, pixels=to_pixels(degraded.x_1[0], dtype), lossy=False)
-                write_picture(job.outputs[""], result, quality=quality)
+                lost = write_picture(job.outputs[""], result, quality=quality)
+                done.notes += [f"{job.outputs['']}: without {what}" for what in lost]
                 if degraded.mask is not None:
                     hole = Picture(to_pixels(degraded.mask[0] * 2 - 1), None)
                     write_picture(job.outputs["-mask"], hole)

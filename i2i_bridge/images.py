@@ -9,7 +9,9 @@ import io
 import math
 import os
 import stat
+import struct
 import warnings
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +24,7 @@ from torch import Tensor
 
 from i2i_bridge.errors import UserError
 from i2i_bridge.files import write_whole
+from i2i_bridge.metadata import ORIENTATION, Metadata, as_srgb, exif_with_density, metadata_of, profile_name
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM", "JPEG2000")
 """What is told by its first bytes. A TGA has none that tell it: only a file named .tga is taken for one."""
@@ -35,9 +38,10 @@ OTHER_IMAGES |= {".raw", ".dng", ".cr2", ".cr3", ".nef", ".nrw", ".arw", ".orf",
 OTHER_IMAGES |= {".dib", ".pcx", ".dds", ".sgi", ".xbm", ".xpm", ".icns", ".mpo", ".jpx", ".j2c", ".jxr", ".bpg"}
 OTHER_IMAGES |= {".fits", ".dcm", ".npz"}
 """Files of these endings look like images and are not read: whoever lists a folder names them."""
-EXIF_ORIENTATION = 0x0112
+NO_METADATA = Metadata()
 DEEP_SUFFIXES = frozenset({".png", ".tif", ".tiff"}) | PNM_SUFFIXES
 """Formats that hold 16 bits, in grey and in colour."""
+WITH_METADATA = frozenset({"PNG", "JPEG", "WEBP", "TIFF"})
 WITHOUT_ALPHA = JPEG_SUFFIXES | PNM_SUFFIXES | {".bmp"}
 NPY = b"\x93NUMPY"
 MAX_FRAMES = 1000
@@ -55,12 +59,16 @@ class Picture:
         alpha: Opacity (H, W) of the same dtype, or None.
         frames: Images in the file: an animation or many pages, of which `pixels` is the first.
         lossy: Whether the file was compressed with loss (JPEG, and WebP that is not lossless).
+        metadata: Profile, density and EXIF fields that are written again, where they were asked for.
+        converted_from: The file's kind of colours, such as CMYK, where the pixels are not those of the file.
     """
 
     pixels: np.ndarray
     alpha: np.ndarray | None = None
     frames: int = 1
     lossy: bool = False
+    metadata: Metadata = NO_METADATA
+    converted_from: str = ""
 
 
 @dataclass(frozen=True)
@@ -151,12 +159,13 @@ def find_images(folder: Path) -> list[Path]:
     return sorted(folder / name for name in list_images(folder).images)
 
 
-def read_picture(path: Path | str, data: bytes | None = None) -> Picture:
+def read_picture(path: Path | str, data: bytes | None = None, *, metadata: bool = False) -> Picture:
     """Decode an image file, upright (EXIF orientation applied).
 
     Args:
         path: The file; where `data` holds its bytes already, only its name in messages.
         data: The bytes of an image file.
+        metadata: Also read what a result of this file keeps of it.
 
     Raises:
         UserError: The file is missing, not one of PNG, JPEG, WebP, BMP, TIFF, PPM, JPEG 2000, TGA, NPY, damaged, too
@@ -178,9 +187,11 @@ def read_picture(path: Path | str, data: bytes | None = None) -> Picture:
             deep = largest > 255
             _check_jpeg_2000(Path(path), image, data)
             frames = 1 if deep else count_frames(image)
+            orientation = getattr(image, "tag_v2", {}).get(ORIENTATION)
             image.load()
             picture = _read_deep_colour(Path(path), image, data, largest) if deep else from_pil(image)
-            return replace(picture, frames=frames, lossy=_is_lossy(image.format, path, data))
+            kept = metadata_of(image, orientation) if metadata else NO_METADATA
+            return replace(picture, frames=frames, lossy=_is_lossy(image.format, path, data), metadata=kept)
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file") from error
     except UserError as error:
@@ -229,7 +240,7 @@ def image_size(path: Path | str, data: bytes | None = None) -> tuple[int, int]:
     """
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(path if data is None else io.BytesIO(data)) as image:
-            turned = image.getexif().get(EXIF_ORIENTATION, 1) >= 5
+            turned = image.getexif().get(ORIENTATION, 1) >= 5
             return (image.width, image.height) if turned else (image.height, image.width)
     except Exception:  # no format of Pillow's, or damaged: whoever reads it all says what is wrong
         height, width = read_picture(path, data).pixels.shape[:2]
@@ -298,7 +309,7 @@ def _read_deep_colour(path: Path, image: Image.Image, data: bytes | None, larges
         raise UserError(f"{path}: not a readable 16-bit image")
     if largest != 65535:  # of a PPM; OpenCV leaves the codes as they are
         array = np.rint(array * (65535 / largest)).astype(np.uint16)
-    array = _upright(array, image.getexif().get(EXIF_ORIENTATION, 1))
+    array = _upright(array, image.getexif().get(ORIENTATION, 1))
     alpha = array[..., 3].copy() if array.shape[2] == 4 else None
     pixels = array[..., :1] if image.mode == "LA" else array[..., 2::-1]
     return Picture(np.ascontiguousarray(pixels), alpha)
@@ -336,12 +347,12 @@ def _check_array(shape: tuple[int, ...], dtype: np.dtype) -> None:
 def from_pil(image: Image.Image) -> Picture:
     """A PIL image as a Picture: L, LA, 1, P, RGB, RGBA, CMYK, YCbCr, LAB, HSV in 8 bits, I;16 (grey) in 16, F as float.
 
-    Palette transparency becomes alpha. EXIF orientation is applied.
+    Palette transparency becomes alpha. EXIF orientation is applied. CMYK becomes sRGB by its profile, if it has one.
 
     Raises:
         UserError: Values whose range is unknown (32-bit integers beyond 16 bits), or not finite.
     """
-    if image.getexif().get(EXIF_ORIENTATION, 1) != 1:  # else it would be copied
+    if image.getexif().get(ORIENTATION, 1) != 1:  # else it would be copied
         image = ImageOps.exif_transpose(image)
     mode = image.mode
     if mode.startswith("I;16"):
@@ -358,16 +369,18 @@ def from_pil(image: Image.Image) -> Picture:
     transparent = mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
     grey = mode in ("1", "L", "LA", "La")
     wanted = ("LA" if grey else "RGBA") if transparent else ("L" if grey else "RGB")
-    array = np.asarray(image if mode == wanted else image.convert(wanted))
+    other = mode if mode in ("CMYK", "LAB", "HSV") else ""
+    by_profile = as_srgb(image, image.info["icc_profile"]) if mode == "CMYK" and "icc_profile" in image.info else None
+    array = np.asarray(by_profile or (image if mode == wanted else image.convert(wanted)))
     if array.ndim == 2:
         array = array[..., None]
     if transparent:
         return Picture(np.ascontiguousarray(array[..., :-1]), np.ascontiguousarray(array[..., -1]))
-    return Picture(array)
+    return Picture(array, converted_from=other)
 
 
 def to_pil(picture: Picture) -> Image.Image:
-    """The Picture as L, LA, RGB, RGBA, I;16 or F.
+    """The Picture as L, LA, RGB, RGBA, I;16 or F, with its metadata in `info`, where `save` of some formats finds it.
 
     Raises:
         UserError: 16-bit colour, 16 bits or floats with alpha, or other numbers of channels, which Pillow cannot hold.
@@ -378,11 +391,24 @@ def to_pil(picture: Picture) -> Image.Image:
     if pixels.dtype != np.uint8:
         if pixels.shape[2] != 1 or alpha is not None:
             raise UserError(f"a PIL image holds {pixels.dtype} for grey without alpha only; use files or arrays")
-        return Image.fromarray(np.ascontiguousarray(pixels[..., 0]))
-    image = Image.fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels))
-    if alpha is not None:
-        image.putalpha(Image.fromarray(np.ascontiguousarray(alpha)))
+        image = Image.fromarray(np.ascontiguousarray(pixels[..., 0]))
+    else:
+        image = Image.fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels))
+        if alpha is not None:
+            image.putalpha(Image.fromarray(np.ascontiguousarray(alpha)))
+    image.info.update(_saved_metadata(picture, ""))
     return image
+
+
+def _saved_metadata(picture: Picture, kind: str) -> dict[str, Any]:
+    """What Pillow's `save` of a format takes of the metadata."""
+    kept = picture.metadata
+    density = kept.density
+    if density is not None and kind == "JPEG":  # whole numbers
+        density = (max(round(density[0]), 1), max(round(density[1]), 1))
+    exif = exif_with_density(kept) if kind == "WEBP" else kept.exif
+    found = {"icc_profile": kept.profile_for(picture.pixels.shape[2]), "dpi": density, "exif": exif}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def with_channels(pixels: np.ndarray, channels: int) -> np.ndarray:
@@ -522,8 +548,10 @@ def _ends(dtype: np.dtype, value_range: Range) -> tuple[float, float]:
     return 0.0, float(np.iinfo(dtype).max)
 
 
-def write_picture(path: Path | str, picture: Picture, *, quality: int | None = None, root: Path | None = None) -> None:
-    """Write an image; the suffix says the format. Nothing is left half-written.
+def write_picture(
+    path: Path | str, picture: Picture, *, quality: int | None = None, root: Path | None = None
+) -> list[str]:
+    """Write an image with its metadata; the suffix says the format. Nothing is left half-written.
 
     Args:
         path: The file.
@@ -532,36 +560,51 @@ def write_picture(path: Path | str, picture: Picture, *, quality: int | None = N
             where the picture came out of a lossy file. JPEG keeps the colour of every pixel (4:4:4).
         root: No folder from here down to the file may be a link; None: the folders are the user's own choice.
 
+    Returns:
+        What the format could not hold, in words: the picture is then over white, or in sRGB.
+
     Raises:
         UserError: An unknown suffix, a format that cannot hold the picture, or a folder that cannot be written.
     """
     path = Path(path)
     check_format(path, picture)
     suffix, pixels = path.suffix.lower(), picture.pixels
-    encoded = io.BytesIO()
+    encoded, lost = io.BytesIO(), []
     if suffix == ".npy":
-        # An array has no place for alpha.
         np.save(encoded, pixels, allow_pickle=False)
+        lost += [] if picture.alpha is None else ["opacity"]
+        lost += [] if picture.metadata == NO_METADATA else ["profile, density and EXIF"]
     elif pixels.dtype == np.uint16 and (pixels.shape[2] == 3 or picture.alpha is not None):
-        encoded.write(_deep_colour(picture, suffix))
+        encoded.write(_deep_colour(picture, suffix, lost))
     else:
         kind = Image.registered_extensions()[suffix]
         if picture.alpha is not None and suffix in WITHOUT_ALPHA:
-            picture = replace(picture, alpha=None)
-        options: dict[str, Any] = {}
+            lost += [] if opaque(picture) is pixels else ["opacity (it is shown on white)"]
+            picture = replace(picture, pixels=opaque(picture), alpha=None)
+        options = _saved_metadata(picture, kind)
+        if picture.metadata.profile is not None and "icc_profile" not in options:
+            lost.append(f"the colour profile '{profile_name(picture.metadata.profile)}', which is of other channels")
         if kind == "JPEG":
-            options = {"quality": quality or 95, "subsampling": 0}
+            options |= {"quality": quality or 95, "subsampling": 0}
         elif kind == "WEBP":
             # Without `exact`, colours below transparency are given up even without loss.
             lossy = picture.lossy or quality is not None
-            options = {"quality": quality or 95} if lossy else {"lossless": True, "exact": True}
+            options |= {"quality": quality or 95} if lossy else {"lossless": True, "exact": True}
         try:
-            to_pil(picture).save(encoded, format=kind, **options)
+            image = to_pil(picture)
+            if kind not in WITH_METADATA and "icc_profile" in options:
+                profile = options.pop("icc_profile")
+                image = as_srgb(image, profile) or image
+                lost.append(f"the colour profile '{profile_name(profile)}' (its colours are converted to sRGB)")
+            if kind not in WITH_METADATA:
+                lost += ["EXIF"] if options.pop("exif", None) else []
+            image.save(encoded, format=kind, **options)
         except UserError as error:
             raise UserError(f"{path}: {error}") from error
         except (OSError, ValueError) as error:  # more pixels than the format can hold
             raise UserError(f"{path}: cannot be encoded ({error})") from error
     write_whole(path, encoded.getvalue(), root=root)
+    return lost
 
 
 LONGEST_SIDE = {"JPEG": 65500, "WEBP": 16383}
@@ -593,17 +636,37 @@ def check_format(path: Path, picture: Picture) -> None:
         )
 
 
-def _deep_colour(picture: Picture, suffix: str) -> bytes:
+def _deep_colour(picture: Picture, suffix: str, lost: list[str]) -> bytes:
     # Formats and OpenCV know no 16-bit grey with alpha: it is written as colour.
     import cv2
 
-    blue_green_red = with_channels(picture.pixels, 3)[..., ::-1]
-    layers = (
-        [blue_green_red]
-        if picture.alpha is None or suffix in WITHOUT_ALPHA
-        else [blue_green_red, picture.alpha[..., None]]
-    )
-    _, data = cv2.imencode(
-        ".ppm" if suffix in PNM_SUFFIXES else suffix, np.ascontiguousarray(np.concatenate(layers, axis=2))
-    )
+    red_green_blue = with_channels(picture.pixels, 3)
+    picture = replace(picture, pixels=red_green_blue)
+    if picture.alpha is not None and suffix in WITHOUT_ALPHA:
+        lost += [] if opaque(picture) is picture.pixels else ["opacity (it is shown on white)"]
+        picture = replace(picture, pixels=opaque(picture), alpha=None)
+    kept = _saved_metadata(picture, "")
+    layers = [picture.pixels[..., ::-1], *([] if picture.alpha is None else [picture.alpha[..., None]])]
+    kind = ".ppm" if suffix in PNM_SUFFIXES else suffix
+    _, data = cv2.imencode(kind, np.ascontiguousarray(np.concatenate(layers, axis=2)))
+    if suffix == ".png":
+        return _with_chunks(bytes(data), kept)
+    if kept:
+        lost.append("profile, density and EXIF, which 16-bit colour keeps in .png only")
     return bytes(data)
+
+
+def _with_chunks(data: bytes, kept: dict[str, Any]) -> bytes:
+    """A PNG with the metadata in chunks behind its header."""
+    chunks = []
+    if "icc_profile" in kept:
+        chunks.append((b"iCCP", b"ICC Profile\0\0" + zlib.compress(kept["icc_profile"])))
+    if "dpi" in kept:  # pixels a metre
+        chunks.append((b"pHYs", struct.pack(">IIB", *(round(value / 0.0254) for value in kept["dpi"]), 1)))
+    if "exif" in kept:
+        chunks.append((b"eXIf", kept["exif"].removeprefix(b"Exif\0\0")))
+    end = 8 + 12 + 13  # signature, and the frame and contents of IHDR
+    packed = [
+        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body)) for name, body in chunks
+    ]
+    return data[:end] + b"".join(packed) + data[end:]

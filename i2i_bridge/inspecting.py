@@ -17,6 +17,7 @@ from PIL import Image, UnidentifiedImageError
 from i2i_bridge.data.cards import Statistics
 from i2i_bridge.data.loading import pictures_of, place, remarks
 from i2i_bridge.images import count_frames, opaque
+from i2i_bridge.metadata import is_srgb, profile_name
 
 LOOKS = ("brightness", "contrast", "detail", "colour")
 """What `looks` measures, in this order."""
@@ -27,6 +28,7 @@ CODES = {f"{channels} x {depth}" for channels in (1, 3) for depth in ("uint8", "
 MODES = {mode: mode for mode in ("CMYK", "LAB", "YCbCr", "HSV")}
 MODES |= {"P": "with a palette", "PA": "with a palette", "1": "black and white"}
 """What Pillow calls the pixels of a file, where they become others when read."""
+PROFILE = "with the colour profile"
 T = TypeVar("T")
 
 
@@ -62,7 +64,10 @@ def facts_of(item: Mapping[str, Any]) -> Facts:
             digest.update(np.ascontiguousarray(images[part]).data)
     formats = {part: f"{pixels.shape[2]} x {pixels.dtype}" for part, pixels in images.items() if part in PARTS}
     files = [item.get("file"), *(item.get(part) for part in PARTS)]
-    odd = tuple(line for file in files if isinstance(file, Path | str) for line in _header(Path(file)))
+    headers = [_header(Path(file)) for file in files if isinstance(file, Path | str)]
+    odd = tuple(line for header in headers for line in header)
+    if len({tuple(line for line in header if line.startswith(PROFILE)) for header in headers}) > 1:
+        odd += ("whose two sides have different colour profiles",)
     odd += tuple(remarked)
     sides = np.stack([looks(images[part]) for part in PARTS if part in images])
     height, width = images["x_0"].shape[:2]
@@ -105,6 +110,11 @@ def verdicts(splits: Mapping[str, Sequence[Facts]], expected: Statistics | None)
     notes = []
     for name, found in _counted(unique).items():
         notes.append(f"{len(found)} {name} (first: {found[0]})")
+    profiled = [found for name, found in _counted(unique).items() if name.startswith(PROFILE)]
+    if len(profiled) > 1 or any(len(found) < len(unique) for found in profiled):
+        notes.append(
+            "the colour profiles are mixed: one number is several colours; convert all images to one, say sRGB"
+        )
     return problems, notes
 
 
@@ -115,12 +125,15 @@ def _header(file: Path) -> list[str]:
         with Image.open(file) as image:
             mode, kind = image.mode, str(image.format)
             frames = count_frames(image)
+            profile = image.info.get("icc_profile")
     except (OSError, ValueError, SyntaxError, UnidentifiedImageError):
         return []
     odd = [MODES[mode]] if mode in MODES else []
     wanted = Image.registered_extensions().get(file.suffix.lower())
     if wanted is not None and wanted != kind:
         odd.append(f"{kind} named {file.suffix}")
+    if isinstance(profile, bytes) and not is_srgb(profile):
+        odd.append(f"{PROFILE} '{profile_name(profile)}', whose numbers are taken as they are")
     return [*odd, *(["with several frames, of which the first is taken"] if frames > 1 else [])]
 
 

@@ -112,7 +112,9 @@ def restore_files(
                 outcome.skipped += 1
                 report(i + 1, len(jobs))
                 continue
-            picture = read_picture(file)
+            picture = read_picture(file, metadata=True)
+            if picture.converted_from:
+                outcome.notes.append(f"{file}: converted from {picture.converted_from} to sRGB")
             if picture.frames > 1:
                 counted_to = " or more" if picture.frames == MAX_FRAMES else ""
                 outcome.notes.append(f"{file}: {picture.frames}{counted_to} frames; only the first is restored")
@@ -129,7 +131,8 @@ def restore_files(
                 check_format(named, run.picture_of(batch["x_1"][0], picture))
                 walk = (state[0] for state in restorer.walk(batch, nfe=nfe, generator=[draws]))
                 shown, words = states_shown(batch["x_1"][0], walk)
-                write_picture(named, run.picture_of(shown[-1], picture), quality=quality)
+                lost = write_picture(named, run.picture_of(shown[-1], picture), quality=quality)
+                outcome.notes += [f"{named}: without {what}" for what in lost]
                 if trajectory:
                     strip = Picture(montage([shown], words))
                     write_picture(job.outputs[f"{number}-trajectory"], strip)

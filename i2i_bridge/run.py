@@ -29,6 +29,7 @@ from i2i_bridge.images import (
     visible,
     with_channels,
 )
+from i2i_bridge.metadata import metadata_of
 from i2i_bridge.methods.base import Batch, Method
 from i2i_bridge.precision import resolve_precision
 from i2i_bridge.randomness import Generator, generator
@@ -208,7 +209,9 @@ def pad_to_stride(x: Tensor, stride: int, smallest: int) -> Tensor:
 def _opened(image: AnyImage) -> Picture:
     if isinstance(image, np.ndarray):
         return from_array(image)
-    return from_pil(image) if isinstance(image, Image.Image) else read_picture(image)
+    if isinstance(image, Image.Image):
+        return replace(from_pil(image), metadata=metadata_of(image))
+    return read_picture(image, metadata=True)
 
 
 def _check_size(name: str, other: Picture, picture: Picture, factor: int) -> None:

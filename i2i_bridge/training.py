@@ -241,7 +241,7 @@ def _go_on(begun: _Begun, accelerator: Any, ranks: Ranks, report: Report, stop: 
     return Trained(folder, state.step, state.step >= settings.steps)
 
 
-def _try(report: Report, what: str, write: Callable[[], None]) -> None:
+def _try(report: Report, what: str, write: Callable[[], object]) -> None:
     """Write something that a training can do without."""
     try:
         write()

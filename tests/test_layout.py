@@ -15,7 +15,8 @@ PACKAGE = ROOT / "i2i_bridge"
 # Top of the list knows nothing of what is below it. A package stands for its files.
 ROOMS = [
     "errors", "file_reader", "csv_file", "shipped", "files", "toml_file", "pt_child", "foreign",
-    "randomness", "members", "registry", "network_size", "images", "outputs", "montage", "processes", "official_grid",
+    "randomness", "members", "registry", "network_size", "metadata", "images", "outputs", "montage",
+    "processes", "official_grid",
     "targets", "proposals", "time_grids", "samplers", "guidance", "degradations", "guidances", "networks",
     "unpacking", "data", "downloading", "fetching", "weights",
     "metrics", "contracts", "settings", "protocols", "recipe", "methods", "checkpoint", "metrics_log", "precision",

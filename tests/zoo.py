@@ -105,7 +105,7 @@ def modes():
     yield Exhibit("grey4.png", low, "spread over 0 to 255", np.tile(np.uint8([17, 34, 51, 68, 85]), (6, 1))[..., None])
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     yield Exhibit(
-        "profile.png", saved(rgb, "PNG", icc_profile=profile), "the pixels as stored; the profile is left", COLOUR
+        "profile.png", saved(rgb, "PNG", icc_profile=profile), "the pixels as stored; results keep the profile", COLOUR
     )
     floats = Image.fromarray(GREY[..., 0].astype(np.float32) / 255)
     yield Exhibit(
