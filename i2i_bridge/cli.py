@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from i2i_bridge import cli_compare, cli_data, cli_evaluate, cli_import, cli_weights, console, registry
+from i2i_bridge import cli_compare, cli_data, cli_evaluate, cli_import, cli_weights, console, internet, registry
 from i2i_bridge.cli_options import (
     Device,
     Format,
@@ -34,7 +34,8 @@ from i2i_bridge.shipped import recipe_of_run
 app = typer.Typer(
     name="i2i-bridge",
     help="Paired image-to-image restoration and translation with diffusion bridges.",
-    epilog="Mistakes end with one line and exit code 2; add --debug to see the traceback.",
+    epilog="Mistakes end with one line and exit code 2; add --debug to see the traceback. --offline, anywhere, forbids "
+    "the internet, which only `data fetch`, `weights fetch` and datasets with `download = true` use.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -366,7 +367,9 @@ def main(arguments: list[str] | None = None) -> None:
     """Entry point: runs a verb and turns a mistake into one line and exit code 2."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
-    words = _spread_nfe([word for word in words if word != "--debug"])
+    if "--offline" in words or internet.is_offline():
+        internet.go_offline()
+    words = _spread_nfe([word for word in words if word not in ("--debug", "--offline")])
     try:
         code = app(words, standalone_mode=False, prog_name="i2i-bridge")
     except UserError as error:

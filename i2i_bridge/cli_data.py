@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from i2i_bridge import console
+from i2i_bridge import console, internet
 from i2i_bridge.cli_options import MethodName, Overrides, Plugins, RecipeName, chosen_recipe, load_plugins
 from i2i_bridge.errors import UserError
 
@@ -25,12 +25,16 @@ def fetch(
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Agree to the licence without being asked.")] = False,
 ) -> None:
-    """Download a dataset, licence and size first; the same command goes on. No other verb uses the net."""
+    """Download a dataset, licence and size first; the same command goes on.
+
+    The internet is used by this verb, by `weights fetch`, and by datasets with `download = true`; --offline forbids it.
+    """
     from i2i_bridge.fetching import fetch as fetch_dataset
     from i2i_bridge.fetching import plan_fetch
 
     plan = plan_fetch(name, to)
     if not plan.there:
+        internet.require(f"fetching {name}")
         for line in plan.lines():
             console.say(line)
         if not yes:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from i2i_bridge import console, weights
+from i2i_bridge import console, internet, weights
 from i2i_bridge.errors import UserError
 
 app = typer.Typer(help="Get and check the weights that some metrics need.", no_args_is_help=True)
@@ -48,6 +48,7 @@ def fetch(
     place = _place(folder)
     chosen = [known for known in weights.known(names or []) if weights.state(known, place) != "ok"]
     if chosen:
+        internet.require(f"fetching {', '.join(known.name for known in chosen)}")
         for known in chosen:
             for line in known.lines():
                 console.say(line)

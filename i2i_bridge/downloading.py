@@ -16,6 +16,7 @@ from i2i_bridge.data.cards import Download
 from i2i_bridge.errors import UserError
 from i2i_bridge.file_reader import read_bytes
 from i2i_bridge.files import free_bytes
+from i2i_bridge.internet import require
 from i2i_bridge.unpacking import RESERVE
 
 Report = Callable[[int, int], None]
@@ -50,11 +51,13 @@ def download(source: Download, target: Path, report: Report = lambda done, total
         Its SHA-256.
 
     Raises:
-        UserError: No connection, an error of the server's, a web page instead of the file, a size or hash other than
-            the card's, or a disk that cannot be written. A file of wrong content is deleted, a part of one is kept.
+        UserError: The internet is forbidden, no connection, an error of the server's, a web page instead of the file,
+            a size or hash other than the card's, a size or rate beyond the limits, or a disk that cannot be written or
+            has no room. A file of wrong content is deleted, a part of one is kept.
     """
     if target.exists():
         return _verified(source, target)
+    require(f"fetching {source.url}")
     partial = target.with_name(target.name + ".part")
     best = fruitless = 0
     while True:

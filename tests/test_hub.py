@@ -1,5 +1,6 @@
 import io
 import itertools
+import json
 import socket
 import subprocess
 import sys
@@ -154,3 +155,115 @@ def test_without_the_library_one_line_names_the_extra(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(UserError, match=r"pip install 'i2i-bridge\[hub\]'"):
         HubImages("train", tmp_path)
+
+
+def card(root, lines):
+    rows(range(2)).to_parquet(root / "train.parquet")
+    (root / "README.md").write_text(f"---\n{lines}\n---\n# A data set\n")
+
+
+OUTSIDE = ["https://example.com/x.parquet", "hf://datasets/a/b/x.parquet", "/etc/x.parquet", "../secret.parquet",
+           "~/x.parquet", "a/../../x.parquet", "zip://x::https://example.com/y.zip", "C:/x.parquet"]  # fmt: skip
+
+
+@pytest.mark.parametrize("place", OUTSIDE)
+@pytest.mark.parametrize("form", ["text", "list", "split", "data_dir"])
+def test_a_card_that_names_another_place_is_not_followed(tmp_path, place, form):
+    # kills: card-leads-outside
+    root = tmp_path / "data"
+    root.mkdir()
+    rows(range(5, 9)).to_parquet(tmp_path / "secret.parquet")
+    named = {
+        "text": f'data_files: "{place}"',
+        "list": f'data_files: ["train.parquet", "{place}"]',
+        "split": f'data_files: [{{split: train, path: ["train.parquet", "{place}"]}}]',
+        "data_dir": f'data_dir: "{place}"',
+    }[form]
+    card(root, f"configs:\n- config_name: default\n  {named}")
+    with pytest.raises(UserError, match=r"README\.md: names '.*', which is not in this folder"):
+        HubImages("train", root, **COLUMNS)
+
+
+def test_a_card_that_names_files_of_its_folder(tmp_path):
+    root = tmp_path / "data"
+    (root / "parts").mkdir(parents=True)
+    rows(range(5, 9)).to_parquet(root / "parts" / "b.parquet")
+    card(
+        root,
+        'configs:\n- config_name: default\n  data_files: [{split: train, path: "parts/*.parquet"}]\nhomepage: "http://x"',
+    )
+    assert codes(HubImages("train", root, **COLUMNS), "x_0") == [5, 6, 7, 8]
+
+
+@pytest.mark.parametrize(
+    "lines", ["configs: [[[", "a: &a [x, x]\nb: &b [*a, *a]\nconfigs: *b", "configs: 3", "- x", "\x00"]
+)
+def test_a_card_of_nonsense(tmp_path, lines):
+    root = tmp_path / "data"
+    root.mkdir()
+    card(root, lines)
+    try:
+        HubImages("train", root, **COLUMNS)
+    except UserError as error:
+        assert str(root) in str(error)
+
+
+def test_a_card_whose_lists_hold_one_another(tmp_path):
+    """2^40 entries in a kilobyte."""
+    lines = ["a0: &a0 [x, x]", *(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]" for i in range(1, 40)), "configs: *a39"]
+    card(tmp_path, "\n".join(lines))
+    with pytest.raises(UserError, match="names more than 100000 places"):
+        HubImages("train", tmp_path, **COLUMNS)
+
+
+def test_a_yaml_of_its_own_is_refused(tmp_path):
+    card(tmp_path, "license: mit")
+    (tmp_path / ".huggingface.yaml").write_text("# x\n---\nconfigs:\n- data_files: https://example.com/x.parquet\n")
+    with pytest.raises(UserError, match=r"huggingface\.yaml: is not read here"):
+        HubImages("train", tmp_path, **COLUMNS)
+
+
+def test_a_saved_dataset_whose_state_names_another_place(tmp_path):
+    # kills: card-leads-outside
+    rows(range(5, 9)).save_to_disk(tmp_path / "secret")
+    secret = next((tmp_path / "secret").glob("*.arrow"))
+    datasets.DatasetDict({"train": rows(range(3))}).save_to_disk(tmp_path / "data")
+    state = tmp_path / "data" / "train" / "state.json"
+    for place in (str(secret), f"../../secret/{secret.name}"):
+        table = json.loads(state.read_text())
+        state.write_text(json.dumps(table | {"_data_files": [{"filename": place}]}))
+        with pytest.raises(UserError, match=r"state\.json: names '.*', which is not in this folder"):
+            HubImages("train", tmp_path / "data", **COLUMNS)
+    (tmp_path / "data" / "dataset_dict.json").write_text('{"splits": ["../secret"]}')
+    with pytest.raises(UserError, match=r"dataset_dict\.json: names '../secret'"):
+        HubImages("train", tmp_path / "data", **COLUMNS)
+    for text in ("[" * 100_000, "[]", "3"):
+        (tmp_path / "data" / "dataset_dict.json").write_text(text)
+        with pytest.raises(UserError, match=r"dataset_dict\.json: cannot be read"):
+            HubImages("train", tmp_path / "data", **COLUMNS)
+
+
+@pytest.mark.parametrize("kind", ["text", "image"])
+def test_a_column_of_paths_stays_in_the_folder(tmp_path, kind):
+    # kills: column-leads-outside
+    root = tmp_path / "data"
+    root.mkdir()
+    picture(9).save(tmp_path / "secret.png")
+    picture(7).save(root / "7.png")
+    paths = ["7.png", str(root / "7.png"), "../secret.png", str(tmp_path / "secret.png"), "a/../../secret.png"]
+    if kind == "text":
+        table = datasets.Dataset.from_dict({"image": paths})
+    else:
+        value = datasets.Value
+        features = datasets.Features({"image": {"bytes": value("binary"), "path": value("string")}})
+        table = datasets.Dataset.from_dict({"image": [{"bytes": None, "path": path} for path in paths]}, features)
+    table.to_parquet(root / "a.parquet")
+    source = HubImages("train", root / "a.parquet")
+    assert codes_of(source, [0, 1]) == [7, 7]
+    for i in (2, 3, 4):
+        with pytest.raises(UserError, match="leads out of"):
+            source[i]
+
+
+def codes_of(source, numbers):
+    return [int(decode_item(item_of(source, i), 3)["x_0"][0, 0, 0]) for i in numbers]

@@ -14,7 +14,7 @@ PACKAGE = ROOT / "i2i_bridge"
 
 # Top of the list knows nothing of what is below it. A package stands for its files.
 ROOMS = [
-    "errors", "file_reader", "csv_file", "shipped", "files", "toml_file", "pt_child", "foreign",
+    "errors", "internet", "file_reader", "csv_file", "shipped", "files", "toml_file", "pt_child", "foreign",
     "randomness", "members", "registry", "network_size", "metadata", "images", "outputs", "montage",
     "processes", "official_grid",
     "targets", "proposals", "time_grids", "samplers", "guidance", "degradations", "guidances", "networks",
@@ -51,6 +51,7 @@ ONLY_IN = {
     "lmdb": {"data/lmdb_store.py"},
     "scipy": {"pooling.py"},
     "datasets": {"data/hub.py"},
+    "huggingface_hub": {"data/hub.py"},
     "torchvision": {"data/vision.py", "doctor.py", "metrics/extractors.py"},
     "torch_fidelity": {"metrics/extractors.py"},
 }

@@ -13,6 +13,7 @@ from i2i_bridge.data.items import is_integer
 from i2i_bridge.data.pairs import Files
 from i2i_bridge.data.splits import SPLITS, keep
 from i2i_bridge.errors import UserError
+from i2i_bridge.internet import VARIABLE, is_offline
 from i2i_bridge.registry import did_you_mean, register_dataset
 
 SIDES = ("split", "image_set")
@@ -29,7 +30,7 @@ class TorchvisionImages:
         options: Its other constructor options, the same for every split.
         splits: What it calls our splits: {val = "test"}. By default a class with an option `train` is asked for its
             training part for 'train' and else for the other; one with `split` or `image_set` is asked for our name.
-        download: Let it download what is missing under root; else nothing is fetched.
+        download: Let it download what is missing under root; else, and under --offline, nothing is fetched.
         holdout: For classes without parts: this share of the images is held out of training.
     """
 
@@ -66,13 +67,14 @@ class TorchvisionImages:
         if download:
             if "download" not in parameters:
                 raise UserError(f"torchvision '{dataset}' cannot download; leave `download` out")
-            given["download"] = True
+            given["download"] = not is_offline()  # what is there already is used as it is
         part = self._part(parameters, given, split, splits or {})
         self.name, self.split = dataset, split
         try:
             self.images = known[dataset](**given, **part)
         except (RuntimeError, ValueError, OSError, TypeError, ImportError) as error:
             hint = "" if download or "download" not in parameters else "; `download = true` would fetch it"
+            hint = f"; --offline (or {VARIABLE}=1) forbids to fetch it" if download and is_offline() else hint
             raise UserError(f"torchvision '{dataset}': {error}{hint}") from error
         count = len(self.images)
         shared = holdout if not part else 0.0

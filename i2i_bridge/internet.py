@@ -1,0 +1,80 @@
+"""The internet: used only where the user asks for it by name, and not at all under `--offline` or `I2I_OFFLINE=1`.
+
+It is asked for by `data fetch`, `weights fetch`, and a dataset's `download = true`; nothing else connects anywhere.
+"""
+
+import contextlib
+import errno
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from i2i_bridge.errors import UserError
+
+VARIABLE = "I2I_OFFLINE"
+LIBRARIES = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE", "NO_ALBUMENTATIONS_UPDATE")
+"""What libraries call the same wish; read when they are imported."""
+EVENTS = ("socket.connect", "socket.sendto", "socket.sendmsg", "socket.getaddrinfo", "socket.gethostbyname")
+
+_closed = 0
+_watched = False
+
+
+def is_offline() -> bool:
+    """Whether the user forbade the internet for this process."""
+    return os.environ.get(VARIABLE, "").strip().lower() not in ("", "0", "false", "no")
+
+
+def go_offline() -> None:
+    """Forbid the internet to this process, the libraries in it, and the processes that it starts."""
+    os.environ[VARIABLE] = "1"
+    for name in LIBRARIES:
+        os.environ[name] = "1"
+    _watch()
+
+
+def require(what: str) -> None:
+    """Refuse to begin something that needs the internet.
+
+    Raises:
+        UserError: The user forbade it.
+    """
+    if is_offline():
+        raise UserError(f"{what} needs the internet, which --offline (or {VARIABLE}=1) forbids")
+
+
+@contextlib.contextmanager
+def closed() -> Iterator[None]:
+    """Let no library connect to another machine inside the block, whatever a file may tell it to fetch."""
+    global _closed
+    _watch()
+    _closed += 1
+    try:
+        yield
+    finally:
+        _closed -= 1
+
+
+def _watch() -> None:
+    # An audit hook stays for the life of the process, so there is one, and it asks each time.
+    global _watched
+    if not _watched:
+        _watched = True
+        sys.addaudithook(_hook)
+
+
+def _hook(event: str, arguments: tuple[Any, ...]) -> None:
+    if event in EVENTS and (_closed or is_offline()) and not _is_local(event, arguments):
+        raise OSError(errno.ENETUNREACH, f"the internet is not used here (--offline, {VARIABLE}, or a local dataset)")
+
+
+def _is_local(event: str, arguments: tuple[Any, ...]) -> bool:
+    """Whether an address is this machine's, as data workers and `accelerate launch` use them."""
+    address = arguments[0] if event in ("socket.getaddrinfo", "socket.gethostbyname") else arguments[-1]
+    host = address[0] if isinstance(address, tuple) else address
+    if isinstance(address, tuple) or event in ("socket.getaddrinfo", "socket.gethostbyname"):
+        name = host.decode("ascii", "replace") if isinstance(host, bytes) else str(host or "")
+        return name in ("", "localhost", "::1", "::", "0.0.0.0", socket.gethostname()) or name.startswith("127.")
+    return True  # a socket of the file system, or one that is connected already
