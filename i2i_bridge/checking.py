@@ -1,5 +1,6 @@
 """Looking at every image of a dataset before training does: all problems in one pass."""
 
+import contextlib
 import os
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,11 +13,11 @@ from torch.utils.data import DataLoader, Dataset
 from i2i_bridge import registry
 from i2i_bridge.data.cards import Card, card_names, is_card, load_card, open_source
 from i2i_bridge.data.items import item_of
-from i2i_bridge.data.loading import Afresh, PairDataset, decode_item
+from i2i_bridge.data.loading import Afresh, PairDataset, decode_item, worker_problem
 from i2i_bridge.data.pairs import PairSource, shared_files
 from i2i_bridge.data.splits import HOLD_OUT
 from i2i_bridge.errors import UserError
-from i2i_bridge.inspecting import Facts, facts_of, verdicts
+from i2i_bridge.inspecting import Facts, exchanged_sides, facts_of, verdicts
 from i2i_bridge.recipe import Recipe, is_recipe_name, load_recipe, recipe_file, recipe_names
 from i2i_bridge.settings import DataSettings
 from i2i_bridge.toml_file import read_toml, toml_value
@@ -112,6 +113,40 @@ def _of_splits(lines: Mapping[str, Sequence[str]]) -> list[str]:
     return [line if len(splits) == len(lines) else f"{', '.join(splits)}: {line}" for line, splits in where.items()]
 
 
+FIRST = 32
+"""So many pairs, spread over the training images, are looked at before a training starts."""
+
+
+def check_sides(what: str, settings: list[str], recipe: Recipe, folder: Path) -> None:
+    """Refuse to start a training on pairs whose sides look exchanged by the card's statistics.
+
+    Where the folder holds a run already, nothing is looked at.
+
+    Args:
+        what: The recipe, as the user named it.
+        settings: `key=value` of the recipe.
+        recipe: The same, loaded.
+        folder: The run folder.
+
+    Raises:
+        UserError: They look exchanged.
+    """
+    if any(path.name.startswith("step-") for path in (folder / "checkpoints").glob("*")):
+        return
+    card = _card(what, settings, plain=False)
+    if card is None or card.statistics is None:
+        return
+    source = open_source(recipe.data_table(), recipe.data.train_split)
+    count = min(len(source), FIRST)
+    facts = []
+    for i in range(count):
+        with contextlib.suppress(UserError):  # the training itself says what is wrong with an image
+            facts.append(facts_of(item_of(source, i * len(source) // count)))
+    problem = exchanged_sides(facts, card.statistics)
+    if problem is not None:
+        raise UserError(f"{problem} (first {len(facts)} pairs looked at); --force trains on them as they are")
+
+
 class _Looking(Dataset[Any]):
     """The facts of item i, or one line of what is wrong with it."""
 
@@ -138,7 +173,13 @@ def _looked(looking: _Looking) -> Iterator[Facts | str]:
     # Starting workers takes as long as reading some hundred files.
     workers = min(os.cpu_count() or 1, 8) if len(looking) > 400 else 0
     # Wrapped like training's stream, so that spawned workers know a user's plug-ins.
-    yield from DataLoader(Afresh(looking), batch_size=None, num_workers=workers)
+    try:
+        yield from DataLoader(Afresh(looking), batch_size=None, num_workers=workers)
+    except (RuntimeError, MemoryError) as error:
+        problem = worker_problem(error, [], "check smaller images, or give the job more memory")
+        if problem is None:
+            raise
+        raise problem from error
 
 
 def _card(what: str, settings: list[str], plain: bool) -> Card | None:

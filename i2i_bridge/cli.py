@@ -1,16 +1,23 @@
 """The command `i2i-bridge`: verbs around the library, one line for a mistake, nothing else."""
 
+import contextlib
+import os
 import re
+import shlex
+import signal
 import sys
+from itertools import count
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from i2i_bridge import cli_compare, cli_data, cli_evaluate, cli_import, cli_weights, console, internet, registry
 from i2i_bridge.cli_options import (
     Device,
+    Force,
     Format,
+    Init,
     MethodName,
     Overrides,
     Overwrite,
@@ -25,11 +32,14 @@ from i2i_bridge.cli_options import (
     load_plugins,
     run_folder,
 )
-from i2i_bridge.errors import UserError
+from i2i_bridge.errors import TRY_AGAIN, UserError
 from i2i_bridge.file_reader import read_bytes
 from i2i_bridge.files import write_whole
 from i2i_bridge.jobs import evaluate_run, report_run, train_run
 from i2i_bridge.shipped import recipe_of_run
+
+if TYPE_CHECKING:
+    from i2i_bridge.recipe import Recipe
 
 app = typer.Typer(
     name="i2i-bridge",
@@ -45,8 +55,6 @@ app.add_typer(cli_data.app, name="data")
 app.add_typer(cli_import.app, name="import")
 app.add_typer(cli_weights.app, name="weights")
 
-INTERRUPTED = 75
-"""Exit code of a run that was stopped, saved, and goes on with the same command (EX_TEMPFAIL)."""
 
 USAGE_ERRORS: tuple[Any, ...] = tuple(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "UsageError")
 """Click's class, or the copy of click that newer versions of typer carry."""
@@ -114,15 +122,59 @@ def train(
         Path | None,
         typer.Option("--out", metavar="DIR", help="The run folder. Default: runs/NAME, or runs/NAME-METHOD."),
     ] = None,
+    init: Init = None,
+    force: Force = False,
     method: MethodName = None,
     plugin: Plugins = None,
     device: Device = None,
 ) -> None:
     """Train a recipe. The same command in the same folder resumes; Ctrl-C or SIGTERM saves first (exit code 75)."""
     load_plugins(plugin)
-    loaded = chosen_recipe(recipe, settings, method)
-    if not train_run(loaded, out or run_folder(loaded, method), device=device):
-        raise typer.Exit(INTERRUPTED)
+    loaded = _recipe_to_train(recipe, settings, method, init)
+    folder = out or run_folder(loaded, method)
+    if not _train("train", recipe, settings, loaded, folder, method, plugin, device, force=force):
+        raise typer.Exit(TRY_AGAIN)
+
+
+def _recipe_to_train(name: str, settings: list[str] | None, method: str | None, init: Path | None) -> "Recipe":
+    loaded = chosen_recipe(name, settings, method)
+    if init is None:
+        return loaded
+    from i2i_bridge.starting import with_init
+
+    return with_init(loaded, init)
+
+
+def _train(
+    verb: str,
+    name: str,
+    settings: list[str] | None,
+    recipe: "Recipe",
+    folder: Path,
+    method: str | None,
+    plugin: list[Path] | None,
+    device: str | None,
+    *,
+    force: bool,
+) -> bool:
+    """`train_run`, with the checks and the full commands in refusals that need the words of the command line."""
+    from i2i_bridge.checking import check_sides
+    from i2i_bridge.resuming import OtherSettings
+
+    if not force:
+        check_sides(name, settings or [], recipe, folder)
+    try:
+        return train_run(recipe, folder, device=device)
+    except OtherSettings as error:
+        if not error.fits:
+            raise
+        other = next(path for n in count(2) if not (path := folder.with_name(f"{folder.name}-{n}")).exists())
+        words = ["i2i-bridge", verb, name, *(text for text in settings or [] if not text.startswith("train.init="))]
+        words += ["--init", str(folder), "--out", str(other)]
+        words += [] if method is None else ["--method", method]
+        words += [word for file in plugin or [] for word in ("--plugin", str(file))]
+        words += [] if device is None else ["--device", device]
+        raise UserError(str(error), command=shlex.join(words)) from error
 
 
 app.command()(cli_evaluate.evaluate)
@@ -150,6 +202,8 @@ def run_(
         Path | None,
         typer.Option("--out", metavar="DIR", help="The run folder. Default: runs/NAME, or runs/NAME-METHOD."),
     ] = None,
+    init: Init = None,
+    force: Force = False,
     method: MethodName = None,
     plugin: Plugins = None,
     device: Device = None,
@@ -158,11 +212,11 @@ def run_(
     load_plugins(plugin)
     from i2i_bridge.evaluation import resolve_for
 
-    loaded = chosen_recipe(recipe, settings, method)
+    loaded = _recipe_to_train(recipe, settings, method, init)
     resolve_for(loaded)  # a protocol that lacks something shows before the training, not after it
     folder = out or run_folder(loaded, method)
-    if not train_run(loaded, folder, device=device):
-        raise typer.Exit(INTERRUPTED)
+    if not _train("run", recipe, settings, loaded, folder, method, plugin, device, force=force):
+        raise typer.Exit(TRY_AGAIN)
     evaluate_run(folder, device=device)
     report_run(folder, device=device)
 
@@ -372,33 +426,58 @@ def main(arguments: list[str] | None = None) -> None:
     words = _spread_nfe([word for word in words if word not in ("--debug", "--offline")])
     try:
         code = app(words, standalone_mode=False, prog_name="i2i-bridge")
+        sys.stdout.flush()
     except UserError as error:
         if debug:
             raise
-        console.say_error(str(error))
+        _say_error(error)
         code = error.code
     except USAGE_ERRORS as error:
         message = " ".join(error.format_message().split()).rstrip(".")
         if message:  # nothing typed at all: the help is printed already
             verb = error.ctx.command_path if error.ctx else "i2i-bridge"
-            console.say_error(f"{message}; see {verb} --help")
+            _say_error(f"{message}; see {verb} --help")
         code = 2
     except (typer.Abort, KeyboardInterrupt):
-        console.say_error("interrupted")
+        _say_error("interrupted")
         code = 130
+    except (BrokenPipeError, SystemExit) as error:
+        # Click turns a BrokenPipeError into SystemExit(1). As of any program that nobody reads: quiet.
+        if not isinstance(error, BrokenPipeError) and not isinstance(error.__context__, BrokenPipeError):
+            raise
+        code = 128 + signal.SIGPIPE
     except Exception as error:
         if debug:
             raise
         worded = registry.in_words(error)  # a part of the user's: not our bug
         if worded is None:
-            console.say_error(
+            _say_error(
                 f"unexpected {type(error).__name__}: {' '.join(str(error).split())} "
                 "(a bug of ours: add --debug and report it)"
             )
         else:
-            console.say_error(str(worded))
+            _say_error(worded)
         code = 1 if worded is None else worded.code
+    _end_output()
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _say_error(text: str | UserError) -> None:
+    with contextlib.suppress(OSError):  # nobody reads it: the exit code is all that is left to say
+        console.say_error(text)
+
+
+def _end_output() -> None:
+    """Flush what is printed; where that fails, drop it, since Python would try again at its end and complain."""
+    for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
+        try:
+            if stream is not None:
+                stream.flush()
+        except (OSError, ValueError):
+            with contextlib.suppress(OSError, ValueError, AttributeError):
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, stream.fileno())  # type: ignore[union-attr]
+                os.close(nowhere)
 
 
 def _spread_nfe(words: list[str]) -> list[str]:

@@ -75,6 +75,17 @@ Device = Annotated[
 ]
 
 
+Init = Annotated[
+    Path | None,
+    typer.Option(
+        "--init",
+        metavar="RUN",
+        help="Start a new run from the weights of this run folder, which has the same network; give another --out.",
+    ),
+]
+Force = Annotated[bool, typer.Option("--force", help="Train even where the sides of the pairs look exchanged.")]
+
+
 def chosen_recipe(name: str, settings: list[str] | None, method: str | None) -> "Recipe":
     """The recipe that the words on the command line mean, and the method laid over it."""
     from i2i_bridge.methods.presets import method_preset

@@ -22,7 +22,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from i2i_bridge.errors import one_line, printable
+from i2i_bridge.errors import UserError, one_line, printable
 
 if TYPE_CHECKING:
     from i2i_bridge.progress import Progress as Reached
@@ -30,8 +30,16 @@ if TYPE_CHECKING:
 PLAIN: Any = {"highlight": False, "markup": False, "emoji": False}
 """A text is shown as it is: no markup in brackets, no picture for `:name:`."""
 
-console = Console(soft_wrap=True, **PLAIN)
-errors = Console(stderr=True, soft_wrap=True, **PLAIN)
+
+class _Console(Console):
+    """A console whose reader may go away: that is an error like another, and does not end the program from within."""
+
+    def on_broken_pipe(self) -> None:
+        raise  # what rich handles when it calls this: the BrokenPipeError
+
+
+console = _Console(soft_wrap=True, **PLAIN)
+errors = _Console(stderr=True, soft_wrap=True, **PLAIN)
 
 
 def say(text: str) -> None:
@@ -39,9 +47,11 @@ def say(text: str) -> None:
     console.print(printable(text))
 
 
-def say_error(text: str) -> None:
+def say_error(text: str | UserError) -> None:
     """`error: ...` on standard error, one line."""
-    errors.print(f"error: {one_line(text)}", style="red" if errors.is_terminal else None)
+    # A UserError is one line already, and may end with a command that must stay whole.
+    line = printable(str(text)) if isinstance(text, UserError) else one_line(text)
+    errors.print(f"error: {line}", style="red" if errors.is_terminal else None)
 
 
 def write(text: str) -> None:

@@ -5,6 +5,8 @@ import unicodedata
 
 LONGEST = 300
 """Characters of a message; long paths come on top."""
+TRY_AGAIN = 75
+"""Exit code where the same command may go on later (EX_TEMPFAIL)."""
 
 
 class UserError(Exception):
@@ -15,11 +17,12 @@ class UserError(Exception):
 
     Args:
         text: The line.
-        code: Another exit code: 74 where the disk let us down.
+        command: A command that does what the user wants, put after the line and never shortened.
+        code: Another exit code: 74 where the disk let us down, 75 where the same command may go on later.
     """
 
-    def __init__(self, text: str, code: int = 2) -> None:
-        super().__init__(one_line(str(text)))
+    def __init__(self, text: str, code: int = 2, *, command: str = "") -> None:
+        super().__init__(one_line(str(text)) + (f": {printable(command)}" if command else ""))
         self.code = code
 
 

@@ -181,32 +181,50 @@ def _words(formats: Mapping[str, str]) -> str:
     return " and ".join(f"{part} {kind}" for part, kind in formats.items())
 
 
-def _exchanged(facts: Sequence[Facts], expected: Statistics | None) -> list[str]:
-    """Pairs whose sides look exchanged: all of them against the card, or a few against the others.
+def exchanged_sides(facts: Sequence[Facts], expected: Statistics) -> str | None:
+    """One line where the sides of all pairs look exchanged against the card, else None; None for fewer than FEW pairs.
 
-    Against the card: m points away from the difference that it says (cosine below -1/2). A few against the others:
-    with d = looks(x_0) - looks(x_1), m its median and s its spread (1.48 median |d - m|), a pair is exchanged where d
-    is nearer to -m than to m by far, in the looks by which the sides differ at all (|m| > 1.5 s).
+    m, the median of looks(x_0) - looks(x_1), then points away from the difference that the card says (cosine below
+    -1/2).
+    """
+    pairs = [fact for fact in facts if len(fact.sides) == 2]
+    if len(pairs) < FEW:
+        return None
+    _, m, _, telling = _differences(pairs)
+    card = np.subtract(expected.x_0, expected.x_1)
+    known = telling & (np.abs(card) > 0.02)
+    turned = known & (np.sign(card) == -np.sign(m))
+    # As vectors, so that what tells little does not outvote what tells much.
+    if card[known] @ m[known] < -0.5 * np.linalg.norm(card[known]) * np.linalg.norm(m[known]):
+        names = ", ".join(np.array(LOOKS)[turned])
+        return (
+            f"the sides are probably exchanged: by {names} the targets x_0 look as the card says of the sources "
+            "x_1; turn `direction` round, or exchange x_0 and x_1"
+        )
+    return None
+
+
+def _differences(pairs: Sequence[Facts]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """d = looks(x_0) - looks(x_1) of each pair, its median m and spread s (1.48 median |d - m|), and in which looks the
+    sides differ at all (|m| > 1.5 s)."""
+    d = np.stack([fact.sides[0] - fact.sides[1] for fact in pairs])
+    m = np.median(d, axis=0)
+    s = 1.48 * np.median(np.abs(d - m), axis=0) + 1e-3
+    return d, m, s, np.abs(m) > 1.5 * s
+
+
+def _exchanged(facts: Sequence[Facts], expected: Statistics | None) -> list[str]:
+    """Pairs whose sides look exchanged: all of them against the card (`exchanged_sides`), or a few against the others.
+
+    A few against the others: a pair is exchanged where d is nearer to -m than to m by far, in the looks by which the
+    sides differ at all (`_differences`).
     """
     pairs = [fact for fact in facts if len(fact.sides) == 2]
     if len(pairs) < FEW:
         return []
-    d = np.stack([fact.sides[0] - fact.sides[1] for fact in pairs])
-    m = np.median(d, axis=0)
-    s = 1.48 * np.median(np.abs(d - m), axis=0) + 1e-3
-    telling = np.abs(m) > 1.5 * s
-    problems = []
-    if expected is not None:
-        card = np.subtract(expected.x_0, expected.x_1)
-        known = telling & (np.abs(card) > 0.02)
-        turned = known & (np.sign(card) == -np.sign(m))
-        # As vectors, so that what tells little does not outvote what tells much.
-        if card[known] @ m[known] < -0.5 * np.linalg.norm(card[known]) * np.linalg.norm(m[known]):
-            names = ", ".join(np.array(LOOKS)[turned])
-            problems.append(
-                f"the sides are probably exchanged: by {names} the targets x_0 look as the card says of the sources "
-                "x_1; turn `direction` round, or exchange x_0 and x_1"
-            )
+    d, m, s, telling = _differences(pairs)
+    all_of_them = None if expected is None else exchanged_sides(facts, expected)
+    problems = [] if all_of_them is None else [all_of_them]
     if telling.any():
         kept = np.square((d - m) / s)[:, telling].mean(axis=1)
         mirrored = np.square((d + m) / s)[:, telling].mean(axis=1)

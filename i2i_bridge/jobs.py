@@ -1,6 +1,7 @@
 """Training, evaluating and reporting as a person watches them: progress shown, stop signals heeded."""
 
 import contextlib
+import errno
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -10,15 +11,23 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from i2i_bridge import console
+from i2i_bridge.errors import TRY_AGAIN, UserError
 
 if TYPE_CHECKING:
     from i2i_bridge.data.loading import PairDataset
     from i2i_bridge.evaluation import Evaluation
+    from i2i_bridge.progress import Progress
     from i2i_bridge.recipe import Recipe
+
+_HANG_UP = getattr(signal, "SIGHUP", None)
+RESUMES = "the same command goes on"
 
 
 def train_run(recipe: "Recipe", folder: Path, *, device: str | None = None) -> bool:
-    """Train, or go on; the first SIGINT, SIGTERM or SIGUSR1 saves and stops, the second stops at once.
+    """Train, or resume; the first SIGINT, SIGTERM, SIGUSR1 or SIGHUP saves and stops, the second stops at once.
+
+    Where the output cannot be written any more (the terminal was closed, the program at the other end of the pipe has
+    ended) the run is saved and stopped as well.
 
     Returns:
         Whether the run is finished.
@@ -28,7 +37,7 @@ def train_run(recipe: "Recipe", folder: Path, *, device: str | None = None) -> b
     from i2i_bridge.training import train
 
     chosen = None if device is None else resolve_device(device)
-    asked = False
+    asked = lost_output = False
 
     def ask(number: int, frame: FrameType | None) -> None:
         # Whatever was interrupted here may be printing, or hold a lock: a flag, and one bare call of the system.
@@ -39,24 +48,39 @@ def train_run(recipe: "Recipe", folder: Path, *, device: str | None = None) -> b
         with contextlib.suppress(OSError):
             os.write(1, b"stopping after this step (once more to stop at once)\n")
 
+    def heard(event: "Progress | str") -> None:
+        nonlocal lost_output
+        try:
+            show_progress(event)
+        except OSError as error:
+            # A full disk below a redirected output takes the lines only; a reader that is gone will not come back.
+            lost_output = lost_output or error.errno != errno.ENOSPC
+
     signals = [getattr(signal, name) for name in STOP_SIGNALS if hasattr(signal, name)]
+    # nohup ignores SIGHUP so that the run outlives its terminal.
+    signals = [number for number in signals if number != _HANG_UP or signal.getsignal(number) != signal.SIG_IGN]
     before = {number: signal.signal(number, ask) for number in signals}
+    trained = None
     try:
         with console.training_display(recipe.train.steps) as show_progress:
             trained = train(
                 recipe,
                 folder,
-                report=show_progress,
-                stop=lambda: asked,
+                report=heard,
+                stop=lambda: asked or lost_output,
                 cpu=chosen is not None and chosen.type == "cpu",
             )
+    except OSError:  # the display could not be ended: the training has
+        if trained is None:
+            raise
+        lost_output = True
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    if not trained.finished:
-        console.say(f"saved {folder} at step {trained.step}; the same command goes on")
-    else:
-        console.say(f"trained {folder}, step {trained.step}")
+    where = f"{folder} at step {trained.step}"
+    if lost_output and not trained.finished:
+        raise UserError(f"the output cannot be written any more; saved {where}; {RESUMES}", TRY_AGAIN)
+    console.say(f"trained {folder}, step {trained.step}" if trained.finished else f"saved {where}; {RESUMES}")
     return trained.finished
 
 
@@ -223,7 +247,6 @@ def compare_runs(
     """
     from i2i_bridge.comparing import Entry, open_entries
     from i2i_bridge.data.loading import PairDataset
-    from i2i_bridge.errors import UserError
     from i2i_bridge.page import write_page
     from i2i_bridge.protocols import load_protocol
     from i2i_bridge.publishing import check_out

@@ -1,6 +1,6 @@
 """What of a machine decides the bits of a result, and what a resumed run is promised."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 
@@ -17,11 +17,18 @@ def machine(device: torch.device, processes: int) -> dict[str, str]:
     }
 
 
-def promise(before: Mapping[str, str], now: Mapping[str, str]) -> str:
-    """What holds of a run that goes on here: bits, or tolerances (docs/reliability.md)."""
+def promise(before: Mapping[str, str], now: Mapping[str, str], also: Sequence[str] = ()) -> str:
+    """What holds of a run that goes on here: bits, or tolerances (docs/reliability.md).
+
+    Args:
+        before: The facts that the checkpoint was written with.
+        now: The facts of this start.
+        also: Whatever else has changed, in words.
+    """
     changed = [
         f"{name} {before.get(name, 'unknown')} -> {value}" for name, value in now.items() if before.get(name) != value
     ]
+    changed += also
     if changed:
         return f"bitwise resume not guaranteed: {', '.join(changed)}"
     if now["device"] != "cpu":

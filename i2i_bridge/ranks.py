@@ -1,5 +1,6 @@
 """The processes that train together: they begin alike, decide alike, and end together."""
 
+import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -28,11 +29,15 @@ class Ranks:
 
     def any(self, flag: bool) -> bool:
         """Whether a flag is set in any process; all wait for all."""
+        return self.any_of(flag)[0]
+
+    def any_of(self, *flags: bool) -> list[bool]:
+        """Of each flag, whether it is set in any process; one exchange for all of them."""
         if self.count == 1:
-            return flag
+            return list(flags)
         # Every process must leave the loop at the same step, or the others wait for ever.
-        value = torch.tensor(float(flag), device=self._accelerator.device)
-        return bool(self._accelerator.reduce(value, reduction="sum").item())
+        values = torch.tensor([float(flag) for flag in flags], device=self._accelerator.device)
+        return [value > 0 for value in self._accelerator.reduce(values, reduction="sum").tolist()]
 
     def gathered(self, value: Any) -> list[Any]:
         """The values of all processes, in their order; all wait for all."""
@@ -41,6 +46,18 @@ class Ranks:
         from accelerate.utils import gather_object
 
         return list(gather_object([value]))
+
+    def check_all_here(self) -> None:
+        """
+        Raises:
+            UserError: The launcher started more processes than see each other: each would train alone.
+        """
+        started = os.environ.get("WORLD_SIZE", "1")
+        if started.isdecimal() and int(started) != self.count:
+            raise UserError(
+                f"{started} processes were started, but they do not see each other on this device; start them with "
+                "torchrun on CUDA devices or with --device cpu, or start one"
+            )
 
     def check_alike(self, facts: Mapping[str, str]) -> None:
         """Compare what must be the same in every process before the first step.
@@ -54,11 +71,11 @@ class Ranks:
                 if other[name] != value:
                     raise UserError(f"process {index} differs from process 0: {name} {other[name]}, not {value}")
 
-    def share_problem(self, problem: UserError | None) -> None:
+    def share_problem(self, problem: Exception | None) -> None:
         """One process's mistake ends them all, with its line.
 
         Raises:
-            UserError: Any of them has one.
+            UserError: Any of the other processes has one; this process's own is raised as it is.
         """
         lines = self.gathered(None if problem is None else str(problem))
         if problem is not None:

@@ -209,6 +209,7 @@ class Recipe(Settings):
             value_range=self.data.value_range,
             enlarge=self.data.enlarge,
             factor=self.data.factor,
+            on_error=self.data.on_error if training else "stop",
         )
 
     def notes_on(self, dataset: "PairDataset") -> list[str]:

@@ -1,5 +1,6 @@
 """Whether a run folder's run and a recipe are the same run."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,28 +20,75 @@ FREE_TO_CHANGE = (
     "micro_batch",
     "compile",
     "rank_timeout",
+    "init",
 )
 """Settings of [train] that a resumed run may change: they leave the data, times and noise of every step as they were.
 `steps` moves the end of a falling learning rate, `micro_batch` draws other dropout, and `compile` changes last bits."""
+MOMENTS = ("var_0", "var_1", "cov_01")
+_OTHER_OUT = "choose another --out"
 
 
-def resolved(folder: Path, recipe: Recipe, dataset: PairDataset, *, started: bool) -> Recipe:
-    """The recipe with what is estimated from data; where the folder holds a started run, seen to be the same one."""
-    if started:
-        if not (folder / RECIPE_FILE).is_file():
-            raise UserError(
-                f"{folder} holds checkpoints and no {RECIPE_FILE}: nobody knows of which run; choose another --out"
-            )
-        recipe, difference = _compared(load_recipe(folder / RECIPE_FILE), recipe)
+class OtherSettings(UserError):
+    """A run folder holds a run of other settings than the ones given.
+
+    Args:
+        text: The line.
+        fits: Whether a new run with the settings given could start from that run's weights.
+    """
+
+    def __init__(self, text: str, *, fits: bool) -> None:
+        super().__init__(text)
+        self.fits = fits
+
+
+def resolved(
+    folder: Path, recipe: Recipe, dataset: PairDataset, *, there: Recipe | None, init: Recipe | None
+) -> Recipe:
+    """Fill in what depends on the data (target moments); if the folder holds a run, check that its recipe is the same.
+
+    Args:
+        there: The recipe of the run that the folder holds; None where it holds no checkpoint.
+        init: The recipe of the run whose weights a new run starts from.
+
+    Raises:
+        UserError: The folder holds a run of another recipe or of other first weights, or the images hold no variation.
+    """
+    if there is not None:
+        recipe, difference = _compared(there, recipe)
         if difference:
-            raise UserError(f"{folder} holds a run of other settings ({difference}); choose another --out")
-    elif recipe.target["name"] == "preconditioned" and not {"var_0", "var_1", "cov_01"} <= set(recipe.target):
-        count = min(len(dataset), 256)
-        moments = estimate_moments((item["x_0"], item["x_1"]) for item in map(dataset.__getitem__, range(count)))
+            fits = _network(there) == _network(recipe)
+            then = f"choose another --out, with --init {folder} to start from its weights" if fits else _OTHER_OUT
+            raise OtherSettings(f"{folder} holds a run of other settings ({difference}); {then}", fits=fits)
+        source = there.train.init
+        if recipe.train.init not in (None, source):
+            began = "from no other weights" if source is None else f"from {source}"
+            raise UserError(f"{folder} holds a run that started {began}; leave --init out, or {_OTHER_OUT}")
+        recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"init": source})})
+    elif recipe.target["name"] == "preconditioned" and not all(name in recipe.target for name in MOMENTS):
+        if init is not None and init.target["name"] == "preconditioned":
+            moments = {name: init.target[name] for name in MOMENTS}  # the weights were trained for these
+        else:
+            try:
+                moments = estimate_moments((item["x_0"], item["x_1"]) for item in _first_items(dataset))
+            except ValueError as error:
+                raise UserError(f"target: {error}") from error
         recipe = recipe.model_copy(update={"target": moments | recipe.target})
-    if not started and dataset.factor > 1:
+    if there is None and dataset.factor > 1:
         recipe = _with_factor(recipe, dataset.factor)
     return recipe
+
+
+def started_recipe(folder: Path) -> Recipe:
+    """The recipe of the run whose checkpoints a folder holds.
+
+    Raises:
+        UserError: It is missing or cannot be read.
+    """
+    if not (folder / RECIPE_FILE).is_file():
+        raise UserError(
+            f"{folder} holds checkpoints and no {RECIPE_FILE}: nobody knows of which run; choose another --out"
+        )
+    return load_recipe(folder / RECIPE_FILE)
 
 
 def is_run_of(folder: Path, recipe: Recipe) -> bool:
@@ -64,8 +112,45 @@ def _with_factor(recipe: Recipe, factor: int | None) -> Recipe:
     return recipe.model_copy(update={"data": recipe.data.model_copy(update={"factor": factor})})
 
 
+def _first_items(dataset: PairDataset, count: int = 256) -> Iterator[dict[str, Any]]:
+    for i in range(min(len(dataset), count)):
+        try:
+            yield dataset[i]
+        except UserError:
+            if dataset.on_error != "skip":
+                raise
+
+
+def _network(recipe: Recipe) -> Any:
+    """What decides the names and shapes of a run's weights."""
+    return recipe.network, recipe.data.channels
+
+
+def falling_end(recipe: Recipe) -> dict[str, str]:
+    """`train.steps` where the learning rate falls towards the last step: one of the facts that resuming compares."""
+    return {"train.steps": str(recipe.train.steps)} if recipe.train.schedule in ("linear", "cosine") else {}
+
+
+def moved_end(before: int, recipe: Recipe, step: int) -> list[str]:
+    """A line where another `train.steps` changes a learning rate that falls towards the last step.
+
+    Args:
+        before: The number of steps until now.
+        step: Where the run resumes.
+    """
+    now = recipe.train
+    if before == now.steps or step >= now.steps or not falling_end(recipe):
+        return []
+    rates = [train.learning_rate(step) for train in (now.model_copy(update={"steps": before}), now)]
+    return [
+        f"note: train.steps {before} -> {now.steps} moves the end of the {now.schedule} schedule: the next learning "
+        f"rate is {rates[1]:.3g}, not {rates[0]:.3g}. The result is not that of {now.steps} steps in one run"
+    ]
+
+
 def essence(recipe: Recipe) -> dict[str, Any]:
     table = recipe.model_dump(mode="json", exclude={"summary", "reference", "sample", "evaluate", "method_label"})
+    del table["data"]["on_error"]  # else a run that met a damaged image could not go on without it
     table["train"] = {key: value for key, value in table["train"].items() if key not in FREE_TO_CHANGE}
     return table
 

@@ -66,6 +66,9 @@ class DataSettings(Settings):
     """Whether each item brings an image of its own for the network to see (network.condition_channels) beside X_t."""
     train_split: Text = "train"
     validation_split: Text = "val"
+    on_error: Literal["stop", "skip"] = "stop"
+    """A training image that cannot be read: `stop` saves and ends the run, `skip` trains on another image in its place,
+    and lists it in unusable-images.jsonl."""
 
     @field_validator("load_size", mode="before")
     @classmethod
@@ -116,7 +119,9 @@ class TrainSettings(Settings):
     sample_every: Positive = 5000
     log_every: Positive = 50
     rank_timeout: Positive = 600
-    """Seconds that processes (`accelerate launch`) wait for one another before the run ends; a save takes less."""
+    """Seconds that processes (`torchrun`) wait for one another before the run ends; a save takes less."""
+    init: Text | None = None
+    """A run folder whose weights (the moving average) the first step starts from; by default they are drawn."""
 
     def learning_rate(self, step: int) -> float:
         """Learning rate of a step (counted from 0): a pure function, so there is no scheduler state to lose."""

@@ -1,7 +1,12 @@
-"""Steps whose numbers are not finite: they change nothing, are said and written down, and too many end the run."""
+"""What a training passes over: steps whose numbers are not finite, and images that cannot be used.
+
+Such steps change nothing, are reported and written down, and too many in a row end the run. Images are passed over with
+data.on_error = "skip" (PairDataset.sample takes others in their place); here they are counted, named and listed.
+"""
 
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +14,18 @@ import torch
 from torch import Tensor
 
 from i2i_bridge.data.loading import PairDataset
-from i2i_bridge.errors import UserError
+from i2i_bridge.errors import UserError, one_line
 from i2i_bridge.files import write_whole
+from i2i_bridge.ranks import Ranks
 from i2i_bridge.train_state import TrainState
 
 LIMIT = 10
 """So many in a row end the run."""
 NOT_FINITE = 65
 """Exit code of a run that ended so (EX_DATAERR)."""
+UNUSABLE_FILE = "unusable-images.jsonl"
+LOOKED_AT = 100
+"""So many of the images that were passed over are looked at again when a run resumes."""
 
 
 class Skips:
@@ -83,3 +92,81 @@ class Skips:
         except UserError as error:
             where = str(error)
         self._report(f"step {step} skipped: its loss or gradient is not finite ({size} samples, {where})")
+
+
+class UnusableImages:
+    """Lists the images that were passed over in `unusable-images.jsonl`: a row for each sample that got another image.
+
+    Args:
+        folder: The run folder.
+        after: Rows of this sample number and later ones are dropped: a resumed run writes them again.
+        report: Receives a line for the images since the last one.
+    """
+
+    def __init__(self, folder: Path, after: int, report: Callable[[str], None], ranks: Ranks) -> None:
+        self._file, self._report, self._ranks = folder / UNUSABLE_FILE, report, ranks
+        self._new: list[dict[str, Any]] = []
+        self._count = 0
+        if ranks.is_first and self._file.is_file():
+            rows = [row for row in read_unusable(folder) if row["sample"] < after]
+            write_whole(self._file, _lines(rows))
+            self._count = len(rows)
+
+    def add(self, step: int, batch_size: int, batch: Mapping[str, Any]) -> None:
+        """Take what was passed over for a batch of this process: "unusable" and "key", of each sample."""
+        first = step * batch_size + self._ranks.index * len(batch["unusable"])
+        for number, (passed_over, instead) in enumerate(zip(batch["unusable"], batch["key"], strict=True), first):
+            self._new += [
+                {"sample": number, "step": step + 1, "item": index, "key": key, "reason": reason, "instead": instead}
+                for index, key, reason in passed_over
+            ]
+
+    def tell(self) -> None:
+        """Report and write down what is new, in all processes; all wait for all."""
+        rows = [row for rows in self._ranks.gathered(self._new) for row in rows]
+        self._new = []
+        if not rows or not self._ranks.is_first:
+            return
+        rows.sort(key=lambda row: row["sample"])
+        self._count += len(rows)
+        where = f"listed in {self._file.name}"
+        try:
+            with self._file.open("ab") as stream:
+                stream.write(_lines(rows))
+                stream.flush()
+                os.fsync(stream.fileno())
+        except OSError as error:
+            where = f"{self._file.name} not written: {error.strerror or error}"
+        reasons = list(dict.fromkeys(row["reason"] for row in rows))
+        more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
+        self._report(
+            f"unusable images: {len(rows)} samples got another image, {self._count} in all, {where}: "
+            f"{one_line(reasons[0])}{more}"
+        )
+
+
+def read_unusable(folder: Path) -> list[dict[str, Any]]:
+    """The rows of a run folder's `unusable-images.jsonl`, in order; what is no such row is left out."""
+    file, rows = folder / UNUSABLE_FILE, []
+    for line in file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []:
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(row, dict) and all(type(row.get(name)) is int for name in ("sample", "item")):
+            rows.append(row)
+    return rows
+
+
+def repaired(folder: Path, before: int, dataset: PairDataset) -> int:
+    """How many of the images that were passed over for samples before this one can be used now.
+
+    Of the last LOOKED_AT. The samples to come that they are of are then not those of a run that was never stopped.
+    """
+    items = dict.fromkeys(row["item"] for row in reversed(read_unusable(folder)) if row["sample"] < before)
+    there = [item for item in list(items)[:LOOKED_AT] if 0 <= item < len(dataset)]
+    return sum(dataset.is_usable(item) for item in there)
+
+
+def _lines(rows: list[dict[str, Any]]) -> bytes:
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()

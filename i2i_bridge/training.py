@@ -23,7 +23,7 @@ from i2i_bridge.compiling import compile_blocks
 from i2i_bridge.data.loading import PairDataset, first_remarks, training_batches
 from i2i_bridge.data.pairs import shared_files
 from i2i_bridge.data.splits import HOLD_OUT
-from i2i_bridge.errors import UserError
+from i2i_bridge.errors import TRY_AGAIN, UserError
 from i2i_bridge.files import locked, real_folder, refuse_links, sweep, write_whole
 from i2i_bridge.images import Picture, write_picture
 from i2i_bridge.machine import machine, promise
@@ -35,15 +35,18 @@ from i2i_bridge.progress import Window
 from i2i_bridge.randomness import generator
 from i2i_bridge.ranks import Ranks, process_group
 from i2i_bridge.recipe import Recipe
-from i2i_bridge.resuming import essence, is_run_of, resolved
+from i2i_bridge.resuming import essence, falling_end, is_run_of, moved_end, resolved, started_recipe
 from i2i_bridge.run import Run, network_geometry
 from i2i_bridge.saving import Saver
 from i2i_bridge.shipped import RECIPE_FILE
-from i2i_bridge.skipping import Skips
+from i2i_bridge.skipping import Skips, UnusableImages, repaired
+from i2i_bridge.starting import absolute_init, open_init
 from i2i_bridge.stepping import training_step
 from i2i_bridge.train_state import TrainState
 
 Report = Callable[[Progress | str], None]
+NOT_TRAINED_ON = ("parameters", "unusable")
+"""Of a batch: for people to read."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +82,11 @@ def train(
     """
     from accelerate import Accelerator
 
+    # Without an accelerator and without cpu=True, accelerate takes each process of torchrun for the only one.
+    cpu = cpu or not torch.accelerator.is_available()
     accelerator = Accelerator(cpu=cpu, kwargs_handlers=process_group(recipe.train.rank_timeout))
     ranks = Ranks(accelerator)
+    ranks.check_all_here()
     if not ranks.is_first:
         report = _say_nothing
     with ExitStack() as held, ranks.together():
@@ -110,10 +116,12 @@ class _Begun:
     validation: PairDataset
     state: TrainState
     checkpoint: Checkpoint | None
+    from_init: bool
+    """Whether the weights are another run's, and not saved in this folder yet."""
     notes: list[str]
     batches: Generator[dict[str, Any], None, None]
-    ahead: list[dict[str, Any]]
-    """The first batch, where one is needed: it is taken before the folder is claimed."""
+    first: dict[str, Any] | None
+    """The first batch, taken before the folder is claimed; None where no step is left."""
     facts: dict[str, str]
     machine: dict[str, str]
 
@@ -149,20 +157,26 @@ def _begin(
     settings = recipe.train
     if settings.batch_size % ranks.count:
         raise UserError(f"train.batch_size {settings.batch_size} cannot be shared by {ranks.count} processes")
+    recipe = absolute_init(recipe, folder)
     dataset, validation = recipe.build_dataset("train"), recipe.build_dataset("validation")
     checkpoint, damaged = found or latest_checkpoint(folder / "checkpoints")
-    recipe = resolved(folder, recipe, dataset, started=checkpoint is not None)
+    there = None if checkpoint is None else started_recipe(folder)
+    init = open_init(recipe) if checkpoint is None else None
+    recipe = resolved(folder, recipe, dataset, there=there, init=None if init is None else init.recipe)
     state = TrainState(recipe, device)
     _check_size(recipe, state)
     if checkpoint is not None:
         state.load(checkpoint)
+    started = [] if init is None else init.load_into(state, recipe)
     if settings.compile:
         compile_blocks(state.network, device)
     here = machine(device, ranks.count) | {"images": str(len(dataset)), "compile": str(settings.compile)}
+    here |= falling_end(recipe)
     facts = {
         "settings": _digest(essence(recipe)),
         "images": f"{len(dataset)} ({_digest([dataset.key_of(n) for n in range(min(len(dataset), 16))])})",
         "step": str(state.step),
+        "init": "" if init is None else init.sha256,
         "torch": here["torch"],
         "processes": str(ranks.count),
     }
@@ -176,7 +190,7 @@ def _begin(
     )
     held.callback(batches.close)
     # A folder is claimed only now that nothing is wrong with the recipe and the first images.
-    ahead = [next(batches)] if state.step < settings.steps else []
+    first = next(batches) if state.step < settings.steps else None
     notes = first_remarks(dataset) if checkpoint is None and ranks.is_first else []
     if ranks.is_first:
         check_space(folder / "checkpoints", state.parts())
@@ -185,16 +199,39 @@ def _begin(
             if (folder / "checkpoints").exists():
                 raise UserError(f"{folder}: another run has just begun there; choose another --out")
         write_whole(folder / RECIPE_FILE, recipe.to_toml().encode())
+        if init is not None:
+            init.write(folder)
+    notes = [_about(recipe, dataset, state, here["device"], ranks.count, folder), *started, *notes]
     notes += [f"note: {line}" for line in recipe.notes_on(dataset)]
     notes += [f"note: validation: {line}" for line in recipe.notes_on(validation) if f"note: {line}" not in notes]
     shared = shared_files(dataset.source, validation.source)
     if shared:
         notes.append(f"note: {shared} of {len(validation)} validation images are trained on; {HOLD_OUT}")
     notes += [passed_over(line) for line in damaged]
-    if checkpoint is not None:
+    if checkpoint is not None and there is not None:
         before = checkpoint.state.get("machine", {})
-        notes.append(f"resuming {folder} at step {state.step} of {settings.steps}: {promise(before, here)}")
-    return _Begun(folder, recipe, dataset, validation, state, checkpoint, notes, batches, ahead, facts, here)
+        steps = str(before.get("train.steps", ""))  # older checkpoints do not say it
+        steps_before = int(steps) if steps.isdecimal() else there.train.steps
+        if "train.steps" in here:
+            before = before | {"train.steps": str(steps_before)}
+        mended = repaired(folder, state.step * settings.batch_size, dataset) if ranks.is_first else 0
+        also = [f"{mended} images that were unusable can be used now"] if mended else []
+        notes.append(f"resuming {folder} at step {state.step} of {settings.steps}: {promise(before, here, also)}")
+        notes += moved_end(steps_before, recipe, state.step)
+    return _Begun(
+        folder, recipe, dataset, validation, state, checkpoint, init is not None, notes, batches, first, facts, here
+    )
+
+
+def _about(recipe: Recipe, dataset: PairDataset, state: TrainState, device: str, processes: int, folder: Path) -> str:
+    """What is trained, in one line."""
+    size = recipe.data.size if isinstance(recipe.data.size, tuple) else (recipe.data.size, recipe.data.size)
+    count = sum(parameter.numel() for module in state.modules.values() for parameter in module.parameters())
+    several = f"{processes} processes, " if processes > 1 else ""
+    return (
+        f"training {recipe.name}: {len(dataset)} images at {size[1]}x{size[0]}, {count / 1e6:.3g} M parameters, batch "
+        f"{recipe.train.batch_size}, {recipe.train.steps} steps, {several}on {device}, into {folder}"
+    )
 
 
 def _go_on(begun: _Begun, accelerator: Any, ranks: Ranks, report: Report, stop: Callable[[], bool]) -> Trained:
@@ -206,13 +243,17 @@ def _go_on(begun: _Begun, accelerator: Any, ranks: Ranks, report: Report, stop: 
     done = None if begun.checkpoint is None else state.step
     saver = Saver(folder, recipe, ranks, begun.machine, report, done)
     skips = Skips(state, folder, begun.dataset, report, ranks.is_first)
+    unusable = UnusableImages(folder, state.step * settings.batch_size, report, ranks)
     window = Window()
-    stopped = False
-    while state.step < settings.steps and not stopped:
-        window.waiting()
-        batch = begun.ahead.pop() if begun.ahead else next(begun.batches)
+    if begun.from_init:  # from here on the other run's folder is not needed any more
+        saver.save(state, last=False)
+    batch = begun.first
+    problem: Exception | None = None
+    stopped = failed = False
+    while batch is not None and not (stopped or failed):
+        unusable.add(state.step, settings.batch_size, batch)
         # What a degradation drew is for people to read; no method does.
-        batch = {name: _to(value, accelerator.device) for name, value in batch.items() if name != "parameters"}
+        batch = {name: _to(value, accelerator.device) for name, value in batch.items() if name not in NOT_TRAINED_ON}
         window.working()
         micro_batch = state.micro_batch
         window.add(*training_step(state, batch, accelerator, dtype), state.was_skipped)
@@ -220,25 +261,51 @@ def _go_on(begun: _Begun, accelerator: Any, ranks: Ranks, report: Report, stop: 
             report(f"note: out of memory; from here on in micro-batches of {state.micro_batch}, same batch and result")
         skips.add(state.was_skipped)
 
-        stopped = ranks.any(stop())
         last_step = state.step == settings.steps
         logs, saves = (last_step or state.step % every == 0 for every in (settings.log_every, settings.save_every))
-        if logs or saves or stopped:
+        if logs or saves:
             skips.read()
+            unusable.tell()
         if logs:
             progress = window.progress(state.step, settings.steps, settings.learning_rate(state.step - 1), accelerator)
             _try(report, "metrics.jsonl", partial(log.write, progress.row()))
             report(progress)
-        if saves or stopped:
-            saver.save(state, last=last_step or stopped)
+        if saves:
+            saver.save(state, last=last_step)
         if ranks.is_first and (last_step or state.step % settings.sample_every == 0):
-            samples = _samples(folder, recipe, state, begun.validation, accelerator.device)
             file = folder / "samples" / f"step-{state.step:08d}.png"
-            _try(report, str(file), partial(write_picture, file, samples, root=folder))
+            _try(report, str(file), partial(_write_samples, file, recipe, state, begun.validation, accelerator.device))
             window.restart()
-    if saver.saved_at != state.step:  # nothing left to do, and nothing on disk yet
+        if last_step:
+            break
+        window.waiting()
+        stopped = stop()
+        if not stopped:
+            try:
+                batch = next(begun.batches)
+            except Exception as error:  # whatever it is, the steps until here are saved first
+                problem = error
+        stopped, failed = ranks.any_of(stopped, problem is not None)
+    if saver.saved_at != state.step:
+        skips.read()
+        unusable.tell()
         saver.save(state, last=True)
+    if failed:
+        ranks.share_problem(_late(problem, state.step))
     return Trained(folder, state.step, state.step >= settings.steps)
+
+
+def _late(problem: Exception | None, step: int) -> Exception | None:
+    """A problem with the images that came up after the first step, with what to do about it."""
+    if not isinstance(problem, UserError):
+        return problem
+    if problem.code == TRY_AGAIN:
+        then = "run the same command again to resume"
+    else:
+        then = "repair it, or pass over such images by data.on_error=skip; the same command resumes"
+    late = UserError(f"{problem}; saved at step {step}: {then}", problem.code)
+    late.__cause__ = problem
+    return late
 
 
 def _try(report: Report, what: str, write: Callable[[], object]) -> None:
@@ -276,11 +343,15 @@ def _check_size(recipe: Recipe, state: TrainState) -> None:
         )
 
 
-def _samples(
-    folder: Path, recipe: Recipe, state: TrainState, validation: PairDataset, device: torch.device, rows: int = 4
-) -> Picture:
-    """X_1 | NFE 1 | NFE of the recipe | X_0, of the first validation images."""
-    run = Run(folder, recipe, state.method.with_network(state.ema), state.step, device)
+def _write_samples(
+    file: Path, recipe: Recipe, state: TrainState, validation: PairDataset, device: torch.device, rows: int = 4
+) -> None:
+    """X_1 | NFE 1 | NFE of the recipe | X_0, of the first validation images.
+
+    Raises:
+        UserError: A validation image cannot be used, or the file cannot be written.
+    """
+    run = Run(file.parents[1], recipe, state.method.with_network(state.ema), state.step, device)
     table: list[list[Tensor]] = []
     counts = sorted({1, recipe.sample.nfe})
     header = ["degraded", *(f"NFE {nfe}" for nfe in counts), "clean"]
@@ -292,4 +363,4 @@ def _samples(
             for nfe in counts
         ]
         table.append([item["x_1"], *restored, item["x_0"]])
-    return Picture(montage(table, header), None)
+    write_picture(file, Picture(montage(table, header), None), root=run.folder)

@@ -25,7 +25,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def together(count: int, work, folder: Path, timeout: float = 300, hangs: int = -1) -> list[Ended]:
+def together(count: int, work, folder: Path, timeout: float = 1800, hangs: int = -1) -> list[Ended]:
     """Run `work(rank)` in `count` forks that find each other; what they print is in `said`.
 
     Args:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+import i2i_bridge.training as training
 from i2i_bridge import files
 from i2i_bridge.checkpoint import latest_checkpoint
 from i2i_bridge.recipe import parse_recipe
@@ -113,41 +114,50 @@ def forked(work) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-EARLY = 60
-"""File operations, of the 240 of a run of `recipe_of`, among which it dies the first two times."""
+def die_at_call(number: int) -> None:
+    """Kill this very process when its Python functions have been called so many times from the next step on.
+
+    A moment anywhere in the program that is the same on a fast machine and on a slow one.
+    """
+    count, plain = 0, training.training_step
+
+    def watch(frame, event, argument):
+        nonlocal count
+        count += event == "call"
+        if count == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def step(*words):
+        sys.setprofile(watch)
+        return plain(*words)
+
+    training.training_step = step
 
 
-def killed_in_process(recipe, folder: Path, draw: random.Random, early: bool = False) -> bool:
-    """Train in a fork that dies at a file operation or at a moment; whether it did, rather than end.
+def killed_in_process(recipe, folder: Path, draw: random.Random) -> bool:
+    """Train in a fork that dies at a file operation or at a call of a function; whether it did, rather than end.
 
-    Args:
-        early: At one of the first file operations: then it dies however fast the machine is.
+    It dies within two steps of its start: a step makes 30 to 50 file operations and 10,000 to 30,000 calls.
     """
 
     def work():
-        if early:
-            files.os = DyingOS(draw.randrange(5, EARLY))
-        elif draw.random() < 0.6:
-            files.os = DyingOS(draw.randrange(5, 110))
-        else:  # nothing of Python sees this signal
-            signal.signal(signal.SIGALRM, signal.SIG_DFL)
-            signal.setitimer(signal.ITIMER_REAL, draw.uniform(0.01, 0.5))
+        if draw.random() < 0.6:
+            files.os = DyingOS(draw.randrange(5, 60))
+        else:
+            die_at_call(draw.randrange(1, 20_000))
         train(recipe, folder, cpu=True)
 
     code = forked(work)
-    assert code in (0, -signal.SIGKILL, -signal.SIGALRM), code
+    assert code in (0, -signal.SIGKILL), code
     return code != 0
 
 
 def kill_and_resume(recipe, folder: Path, kills: int, draw: random.Random) -> tuple[int, int]:
-    """Kill a training up to `kills` times, then let it end; how often it was killed, and how often within a write.
-
-    The first two times it certainly dies; later ones, at a moment, a fast machine's training may end before.
-    """
+    """Kill a training up to `kills` times, then let it end; how often it was killed, and how often within a write."""
     done = inside = 0
-    for n in range(kills):
+    for _ in range(kills):
         before = draw.random()
-        if not killed_in_process(recipe, folder, random.Random(before), early=n < 2):
+        if not killed_in_process(recipe, folder, random.Random(before)):
             break
         done += 1
         checkpoints = folder / "checkpoints"

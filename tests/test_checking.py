@@ -80,9 +80,7 @@ def test_ten_kinds_of_damage_are_named_in_one_pass(pairs):
     assert f"{len(checked.problems)} problems" in checked.summary
 
 
-def test_sides_that_are_all_exchanged_show_against_the_card(pairs, tmp_path):
-    # kills: card-statistics-ignored
-    card = """
+CARD = """
 name = "mine"
 summary = "photos and edges"
 [dataset]
@@ -94,10 +92,40 @@ x_1 = "{1}"
 x_0 = [0.5, 0.17, 0.2, 0.5]
 x_1 = [0.97, 0.15, 0.05, 0.0]
 """
+
+
+def test_sides_that_are_all_exchanged_show_against_the_card(pairs, tmp_path):
+    # kills: card-statistics-ignored
     for sides, count in ((("photo", "edges"), 0), (("edges", "photo"), 1)):
-        (tmp_path / "mine.toml").write_text(card.format(*sides))
+        (tmp_path / "mine.toml").write_text(CARD.format(*sides))
         problems = check_data(str(tmp_path / "mine.toml"), []).problems
         assert len(problems) == count and all("sides are probably exchanged" in line for line in problems)
+
+
+def test_a_training_does_not_start_on_exchanged_sides(pairs, tmp_path, monkeypatch, capsys):
+    """The sentence of `check`; --force trains all the same, and what was forced once resumes without it.
+
+    kills: exchanged-sides-train
+    """
+    from i2i_bridge.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    words = "train demo/pairs data.card=mine.toml data.size=16 network.channels=8 train.batch_size=1 train.workers=0"
+    words = [*words.split(), "data.resize=none", "data.load_size=32", "data.crop=random", "--device", "cpu"]
+
+    def call(*more):
+        with pytest.raises(SystemExit) as ended:
+            main([*words, *more])
+        return ended.value.code, capsys.readouterr().err
+
+    (tmp_path / "mine.toml").write_text(CARD.format("edges", "photo"))
+    code, said = call("train.steps=1", "--out", "run")
+    assert code == 2 and "the sides are probably exchanged: by" in said and "--force trains" in said
+    assert not (tmp_path / "run").exists()
+    assert call("train.steps=1", "--out", "run", "--force")[0] == 0
+    assert call("train.steps=2", "--out", "run") == (0, "")
+    (tmp_path / "mine.toml").write_text(CARD.format("photo", "edges"))
+    assert call("train.steps=1", "--out", "other") == (0, "")
 
 
 def facade(seed, size=32):

@@ -5,7 +5,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import warnings
 from pathlib import Path
 
@@ -110,9 +109,8 @@ def test_the_judge_sees_what_it_must(reader, says, tmp_path, monkeypatch):
         outcome, _ = fuzz.judge(reader, tmp_path / "x.png", fuzz.Watch(tmp_path))
         return {"outcome": outcome}, []
 
-    start = time.monotonic()
     result, _ = fuzz.apart(judged)
-    assert says in result["outcome"] and time.monotonic() - start < 60
+    assert says in result["outcome"]
 
 
 def test_a_dead_process_is_a_failure():

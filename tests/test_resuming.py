@@ -158,8 +158,8 @@ def test_a_damaged_newest_checkpoint_is_passed_over_and_said(root, tmp_path):
     file.write_bytes(file.read_bytes()[:-1] + b"?")
     lines = []
     train(recipe_of(root), tmp_path / "rotten", cpu=True, report=lambda event: lines.append(str(event)))
-    assert "passed over a damaged checkpoint" in lines[0] and "optimizer.safetensors: damaged" in lines[0]
-    assert "at step 5 of 6: bit for bit as if it had never stopped" in lines[1]
+    assert "passed over a damaged checkpoint" in lines[1] and "optimizer.safetensors: damaged" in lines[1]
+    assert "at step 5 of 6: bit for bit as if it had never stopped" in lines[2]
     assert digest(tmp_path / "rotten") == digest(tmp_path / "whole")
     assert (tmp_path / "rotten" / "checkpoints" / "damaged-step-00000006").is_dir()
 
@@ -179,7 +179,37 @@ def test_changed_data_are_said(root, tmp_path):
     (own / "clean" / "train" / "00.png").unlink()
     lines = []
     train(recipe_of(own, steps=2), tmp_path / "run", cpu=True, report=lambda event: lines.append(str(event)))
-    assert "not guaranteed: images 12 -> 11" in lines[0]
+    assert "not guaranteed: images 12 -> 11" in lines[1]
+
+
+def told(recipe, folder):
+    """The lines of a training."""
+    lines = []
+    train(recipe, folder, cpu=True, report=lambda event: lines.append(str(event)))
+    return lines
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "constant"])
+def test_a_moved_end_of_a_falling_schedule_is_not_called_the_same_run(root, tmp_path, schedule):
+    """Of a constant rate the same bits come out as of all steps at once.
+
+    kills: moved-end-is-the-same-run
+    """
+    settings = {"schedule": schedule, "save_every": 100}
+    train(recipe_of(root, steps=4, **settings), tmp_path / "longer", cpu=True)
+    lines = told(recipe_of(root, steps=6, **settings), tmp_path / "longer")
+    train(recipe_of(root, steps=6, **settings), tmp_path / "at-once", cpu=True)
+    same = digest(tmp_path / "longer") == digest(tmp_path / "at-once")
+    assert same == (schedule == "constant") == ("bit for bit as if it had never stopped" in lines[1]), lines
+    assert same != ("not guaranteed: train.steps 4 -> 6" in lines[1])
+    assert same != (f"moves the end of the {schedule} schedule: the next learning rate is " in lines[2])
+
+
+def test_a_moved_end_is_seen_by_the_checkpoint(root, tmp_path):
+    """Not by the recipe alone, which a start that was killed before its first save has rewritten."""
+    train(recipe_of(root, steps=2), tmp_path, cpu=True)
+    (tmp_path / "recipe.toml").write_text(recipe_of(root, steps=3).to_toml())
+    assert "not guaranteed: train.steps 2 -> 3" in told(recipe_of(root, steps=3), tmp_path)[1]
 
 
 @pytest.mark.parametrize("given", [{"var_0": 0.37}, {"cov_01": 0.01}, {"var_0": 0.3, "var_1": 0.4}])
@@ -191,6 +221,6 @@ def test_moments_that_the_user_gave_are_not_estimated(root, tmp_path, given):
     bare, partial = (
         recipe.model_copy(update={"target": {"name": "preconditioned"} | moments}) for moments in ({}, given)
     )
-    estimated = resolved(tmp_path, bare, data, started=False).target
+    estimated = resolved(tmp_path, bare, data, there=None, init=None).target
     assert set(estimated) == {"name", "var_0", "var_1", "cov_01"} and estimated["var_1"] > estimated["var_0"]
-    assert resolved(tmp_path, partial, data, started=False).target == estimated | given
+    assert resolved(tmp_path, partial, data, there=None, init=None).target == estimated | given

@@ -1,6 +1,7 @@
 """From items to batches: decode, cut, degrade, collate; every draw keyed by (seed, purpose, sample)."""
 
 import contextlib
+import errno
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -8,7 +9,9 @@ import signal
 import threading
 from collections.abc import Generator, Iterator, Sequence
 from functools import cached_property
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -23,7 +26,8 @@ from i2i_bridge.data.pairs import PairSource
 from i2i_bridge.data.transforms import Enlargement, Geometry, enlarged, factor_between
 from i2i_bridge.degradations.base import Degradation, Degraded
 from i2i_bridge.degradations.inpaint import Holed
-from i2i_bridge.errors import UserError
+from i2i_bridge.errors import TRY_AGAIN, UserError
+from i2i_bridge.files import IO_ERROR
 from i2i_bridge.images import (
     Picture,
     Range,
@@ -43,8 +47,13 @@ from i2i_bridge.registry import errors_in_words, load_plugin, loaded_plugins
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 LOOKED_AT = 32
 """So many images tell what becomes of all."""
-STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1")
-"""What a terminal or a scheduler sends to stop a run."""
+STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP")
+"""What a terminal (SIGHUP: it was closed) or a scheduler sends to stop a run."""
+TRIES = 20
+"""So many images in a row that cannot be used end a run with data.on_error = "skip"."""
+LASTING = (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG)
+"""Errors of the system that say something about a file. Any other may pass, and is no reason to train on another image:
+the same run would then end with other weights."""
 
 
 class PairDataset(Dataset[dict[str, Any]]):
@@ -70,6 +79,7 @@ class PairDataset(Dataset[dict[str, Any]]):
         value_range: Pixel values that mean -1 and 1.
         enlarge: How an x_1 that is a whole number of times smaller than x_0 is brought to its size.
         factor: That number; by default the first item's.
+        on_error: What `sample` does with an item that cannot be used: "stop" raises, "skip" takes another item.
 
     Raises:
         UserError: From items: the source has neither pairs nor a degradation, or both, a file is unusable, or the
@@ -89,8 +99,9 @@ class PairDataset(Dataset[dict[str, Any]]):
         value_range: Range = None,
         enlarge: Enlargement = "bicubic",
         factor: int | None = None,
+        on_error: str = "stop",
     ) -> None:
-        self.value_range = value_range
+        self.value_range, self.on_error = value_range, on_error
         self.enlarge, self._factor = enlarge, factor
         self.source, self.geometry, self.degradation = source, geometry, degradation
         self.channels, self.seed, self.purpose = channels, seed, purpose
@@ -103,11 +114,58 @@ class PairDataset(Dataset[dict[str, Any]]):
         return self._item(item_of(self.source, index), ())
 
     def sample(self, number: int) -> dict[str, Any]:
-        """Training sample `number` of the endless stream, counted from 0 over all epochs."""
-        return self._item(item_of(self.source, self._index(number)), (number,))
+        """Training sample `number` of the endless stream, counted from 0 over all epochs.
+
+        With `on_error="skip"` an item that cannot be used is replaced by the next one of an order keyed by (seed,
+        number), so the replacement is the same for any number of workers and after any interruption, as long as the
+        files are the same. The sample's "unusable" then lists (index, key, reason) of each item that was passed over.
+
+        Raises:
+            UserError: The item is unusable; with "skip", TRIES items (or all) are, or an error of the system that may
+                pass kept a file from being read.
+        """
+        unusable: list[tuple[int, str, str]] = []
+        for index in self._candidates(number):
+            try:
+                sample = self._item(item_of(self.source, index), (number,))
+            except UserError as error:
+                if self.on_error != "skip":
+                    raise
+                if _may_pass(error):
+                    raise UserError(str(error), IO_ERROR) from error
+                unusable.append((index, self._name(index), str(error)))
+                continue
+            return sample | ({"unusable": unusable} if unusable else {})
+        raise UserError(f"{len(unusable)} images in a row cannot be used; the last: {unusable[-1][2]}")
+
+    def _candidates(self, number: int) -> Iterator[int]:
+        first, length = self._index(number), len(self.source)
+        yield first
+        seed, others = key(self.seed, "replacement", number), 1
+        for turn in range(length if self.on_error == "skip" else 0):
+            index = shuffled(turn, length, seed, 0)
+            if index != first and others < TRIES:
+                others += 1
+                yield index
+
+    def is_usable(self, index: int) -> bool:
+        """Whether item `index` can be read and degraded now."""
+        try:
+            self._item(item_of(self.source, index), (0,))
+        except UserError:
+            return False
+        return True
+
+    def _name(self, index: int) -> str:
+        try:
+            return str(item_of(self.source, index)["key"])
+        except UserError:
+            return f"item {index}"
 
     def key_of(self, number: int) -> str:
         """The key of the item that training sample `number` is of."""
+        if self.on_error == "skip":
+            return str(self.sample(number)["key"])
         return str(item_of(self.source, self._index(number))["key"])
 
     @cached_property
@@ -215,6 +273,15 @@ class PairDataset(Dataset[dict[str, Any]]):
         out: dict[str, Any] = {part: value[0] for part, value in fields.items() if value is not None}
         parameters = {name: values[0] for name, values in degraded.parameters.items()}
         return out | ({"parameters": parameters} if parameters else {})
+
+
+def _may_pass(error: BaseException | None) -> bool:
+    """Whether an error comes from a state of the system (a lost network drive, no descriptors), not from a file."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno not in LASTING:
+            return True
+        error = error.__cause__
+    return False
 
 
 def place(item: dict[str, Any]) -> str:
@@ -402,6 +469,9 @@ def _tensor_pixels(image: Tensor, where: str) -> np.ndarray:
     return to_pixels(image, np.uint16)
 
 
+LESS_MEMORY = "lower train.workers or data.load_size, or give the job more memory"
+
+
 class _Stream(Dataset[Any]):
     """`sample` as a map-style dataset for the loader; a mistake travels as a value, since workers would wrap it."""
 
@@ -413,6 +483,8 @@ class _Stream(Dataset[Any]):
             return self.dataset.sample(number)
         except UserError as error:
             return error
+        except MemoryError:
+            return UserError(f"not enough memory to read a training image; {LESS_MEMORY}", TRY_AGAIN)
 
 
 class Afresh(Dataset[Any]):
@@ -468,8 +540,10 @@ def _collate(items: list[dict[str, Any] | UserError]) -> dict[str, Any] | UserEr
     for item in items:
         if isinstance(item, UserError):
             return item
-    batch: dict[str, Any] = default_collate(items)
-    return batch
+    plain = [{name: value for name, value in item.items() if name != "unusable"} for item in items]  # type: ignore[union-attr]
+    batch: dict[str, Any] = default_collate(plain)
+    # One list for each sample, empty for most, which default_collate does not take.
+    return batch | {"unusable": [item.get("unusable", []) for item in items]}  # type: ignore[union-attr]
 
 
 def _bind(worker: int) -> None:
@@ -488,6 +562,94 @@ def _bind(worker: int) -> None:
 def _follow(sentinel: int) -> None:
     multiprocessing.connection.wait([sentinel])
     os._exit(1)
+
+
+class _Watch:
+    """Notices workers that died, but only while a batch is waited for.
+
+    torch's own handler of SIGCHLD raises wherever the program is, also within an optimizer step or a save; the state
+    of that moment could then not be saved.
+
+    Args:
+        workers: The loader's processes, started already.
+    """
+
+    def __init__(self, workers: list[BaseProcess]) -> None:
+        self._workers, self._is_waiting = workers, False
+        main = threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGCHLD")
+        self._theirs = signal.getsignal(signal.SIGCHLD) if main else None
+        if callable(self._theirs):
+            signal.signal(signal.SIGCHLD, self._heed)
+
+    def _heed(self, number: int, frame: FrameType | None) -> None:
+        if self._is_waiting and callable(self._theirs):
+            self._theirs(number, frame)
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """While a batch is fetched.
+
+        Raises:
+            UserError: A worker died, or memory does not suffice.
+        """
+        self._is_waiting = True
+        try:
+            if self._ended():
+                raise RuntimeError("DataLoader worker exited unexpectedly")
+            yield
+        except (RuntimeError, MemoryError, OSError, EOFError) as error:
+            self._is_waiting = False
+            if isinstance(error, OSError | EOFError):  # a dying worker's connections close before it has ended
+                self._wait_for_an_end()
+            problem = worker_problem(error, self._ended())
+            if problem is None:
+                raise
+            raise problem from error
+        finally:
+            self._is_waiting = False
+
+    def _wait_for_an_end(self, seconds: float = 5) -> None:
+        sentinels = {worker.sentinel: worker for worker in self._workers}
+        for ready in multiprocessing.connection.wait(list(sentinels), timeout=seconds) if sentinels else []:
+            sentinels[ready].join(seconds)  # type: ignore[index]
+
+    def _ended(self) -> list[int]:
+        return [worker.exitcode for worker in self._workers if worker.exitcode is not None]
+
+    def close(self) -> None:
+        """Put torch's handler back."""
+        if callable(self._theirs):
+            with contextlib.suppress(ValueError):  # closed from another thread
+                signal.signal(signal.SIGCHLD, self._theirs)
+
+
+def worker_problem(error: Exception, codes: list[int], less: str = LESS_MEMORY) -> UserError | None:
+    """What the loss of a data worker, or its lack of memory, means; None for another error.
+
+    Args:
+        codes: Exit codes of the workers that ended, as `multiprocessing` gives them.
+        less: What to do where memory does not suffice.
+    """
+    text = str(error)
+    shared = ("shared memory", "bus error", "unable to write to file </torch", "unable to mmap")
+    if -signal.SIGBUS in codes or any(word in text.lower() for word in shared):
+        return UserError(
+            "a data worker found no room in shared memory (/dev/shm); give the container more "
+            "(docker run --shm-size=8g), or set train.workers=0",
+            TRY_AGAIN,
+        )
+    if -signal.SIGKILL in codes or "killed by signal: Killed" in text:
+        return UserError(f"a data worker was killed, as a system does that is out of memory; {less}", TRY_AGAIN)
+    if isinstance(error, MemoryError):
+        return UserError(f"not enough memory to read the images; {less}", TRY_AGAIN)
+    if codes or "DataLoader worker (pid" in text:
+        how = _how(codes[0]) if codes else " ".join(text.split())
+        return UserError(f"a data worker ended unexpectedly ({how}); train.workers=0 shows where", TRY_AGAIN)
+    return None
+
+
+def _how(code: int) -> str:
+    return f"exit code {code}" if code >= 0 else signal.Signals(-code).name
 
 
 def training_batches(
@@ -509,7 +671,7 @@ def training_batches(
         batch_size: B, over all processes.
 
     Raises:
-        UserError: An item is unusable; raised when its batch is reached.
+        UserError: An item is unusable, raised when its batch is reached; or a worker was killed or lacks memory.
     """
     loader: DataLoader[Any] = DataLoader(
         Afresh(_Stream(dataset)),
@@ -525,9 +687,11 @@ def training_batches(
     before = {child.pid for child in multiprocessing.active_children()}
     batches = iter(loader)
     mine = [child for child in multiprocessing.active_children() if child.pid not in before]
+    watch = _Watch(mine)
     try:
         while True:
-            batch = next(batches)
+            with watch.waiting():
+                batch = next(batches)
             if isinstance(batch, UserError):
                 raise batch
             yield batch
@@ -537,3 +701,4 @@ def training_batches(
         for child in mine:  # whoever is stuck in a file, and deaf to the signal that torch sends next
             child.kill()
             child.join()
+        watch.close()
