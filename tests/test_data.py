@@ -66,6 +66,24 @@ def test_a_mask_is_cut_and_mirrored_with_the_image():
     assert 10 < sum(mirrored) < 30
 
 
+@pytest.mark.parametrize("size", [7, 16, 20, 23, 40, 64, (30, 13), (13, 30), (60, 30)], ids=str)
+@pytest.mark.parametrize("resize", ["short_side", "stretch"])
+def test_a_resized_pair_is_equal_wherever_its_mask_is_0(size, resize):
+    """The filter mixes pixels of the hole into their neighbours: they are unknown from then on."""
+    # kills: mixed-pixels-taken-for-known
+    draw = np.random.default_rng(0)
+    for height, width in ((40, 48), (37, 41)):
+        x_0, fill = (draw.integers(0, 256, (height, width, 3), dtype=np.uint8) for _ in range(2))
+        hole = np.zeros((height, width, 1), np.uint8)
+        hole[11:18, 9:21], hole[30, 33], hole[-1, 0] = 255, 255, 255
+        done = Geometry(size, resize=resize)({"x_0": x_0, "x_1": np.where(hole > 0, fill, x_0), "mask": hole}, 0)
+        known = done["mask"][..., 0] == 0
+        assert np.array_equal(done["x_0"][known], done["x_1"][known])
+        assert set(np.unique(done["mask"])) <= {0, 255}
+        # And no pixel is given up that is known: of the unknown ones most differ.
+        assert (done["x_0"][~known] != done["x_1"][~known]).any(1).mean() > 0.8
+
+
 class Masked:
     """Clean images, and a mask of the left half in the form that a test wants."""
 
@@ -181,6 +199,28 @@ def test_load_size_leaves_room_for_the_crop_in_every_way_of_resizing(resize, row
         assert np.ptp(cut[..., 0]) == pytest.approx(rows, abs=2) and np.ptp(cut[..., 1]) == pytest.approx(
             columns, abs=2
         )
+
+
+@pytest.mark.parametrize("size", [(16, 30), (30, 16), (20, 20)])
+def test_the_shape_is_kept_for_any_shape_of_the_cut(size):
+    """'short_side' covers the size: a row and a column are scaled alike, and one of the two sides is used whole."""
+    # kills: scale-of-the-other-side
+    for height, width in ((40, 48), (60, 30)):
+        cut = Geometry(size)({"x_0": coordinates(height, width)}, 0)["x_0"].astype(float)
+        assert cut.shape[:2] == size
+        scale = [np.ptp(cut[..., axis]) / (size[axis] - 1) for axis in (0, 1)]
+        assert scale[0] == pytest.approx(scale[1], rel=0.08)
+        assert min(height / size[0], width / size[1]) == pytest.approx(np.mean(scale), rel=0.08)
+
+
+def test_the_middle_is_cut_from_the_middle():
+    """(have - wanted) // 2 rows above and columns left: if the rest is odd, one more below and to the right."""
+    # kills: middle-rounded-up
+    for have, wanted, first in ((40, 16, 12), (41, 16, 12), (40, 17, 11), (17, 17, 0)):
+        cut = Geometry(wanted, resize="none")({"x_0": coordinates(have, have + 2)}, 0)["x_0"]
+        assert tuple(cut[0, 0, :2]) == (first, first + 1)
+    with pytest.raises(UserError, match="load_size 24 is smaller"):
+        Geometry((16, 32), load_size=24)  # kills: load-size-below-the-longer-side
 
 
 def dataset(root, **options):

@@ -135,9 +135,37 @@ class Geometry:
         if wanted == (height, width):
             return pixels
         # Area averaging is the antialiased choice of this library for shrinking; its other filters alias.
-        method = cv2.INTER_NEAREST if is_mask else cv2.INTER_AREA if wanted[0] < height else cv2.INTER_CUBIC
+        method = cv2.INTER_AREA if wanted[0] < height else cv2.INTER_CUBIC
+        if is_mask:
+            return _largest(pixels, wanted, area=method == cv2.INTER_AREA)
         done: np.ndarray = _library().Resize(*wanted, interpolation=method)(image=pixels)["image"]
         return done if done.ndim == 3 else done[..., None]
+
+
+def _largest(pixels: np.ndarray, size: tuple[int, int], area: bool) -> np.ndarray:
+    """A mask (H, W, 1) at another size: each pixel the largest of those of which the images' filter makes that pixel.
+
+    So a pixel into which unknown ones were mixed is unknown: x_1 equals x_0 wherever the mask is 0, as before.
+
+    Args:
+        area: Whether the images are reduced by area averaging; else their filter reads four pixels of a row or column.
+    """
+    for axis, new in enumerate(size):
+        have = pixels.shape[axis]
+        if new == have:
+            continue
+        ratio, index = have / new, np.arange(new)
+        if area and ratio >= 1:  # a hair off whole numbers, or rounding would add a pixel
+            first, stop = np.floor(index * ratio + 1e-6), np.ceil((index + 1) * ratio - 1e-6)
+        else:
+            first = np.floor((index + 0.5) * ratio - 0.5) - 1
+            stop = first + 4
+        first, stop = first.clip(0, have - 1).astype(int), stop.clip(1, have).astype(int)
+        # `reduceat` ends a window where the next one begins: every second result is between two windows. The pixel that
+        # is added at the end closes the last ones.
+        closed = np.concatenate([pixels, pixels.take([-1], axis)], axis)
+        pixels = np.maximum.reduceat(closed, np.stack([first, stop], 1).ravel(), axis).take(2 * index, axis)
+    return pixels
 
 
 def _lengths(sizes: Sequence[tuple[int, int]], both: bool) -> str:
