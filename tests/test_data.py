@@ -15,7 +15,7 @@ from i2i_bridge.data.cards import card_names, load_card, open_source
 from i2i_bridge.data.loading import PairDataset, training_batches
 from i2i_bridge.data.packaged import PackagedImages
 from i2i_bridge.data.pairs import CleanImages, PairedFolders, SideBySide, shared_files
-from i2i_bridge.data.splits import SPLITS, keep
+from i2i_bridge.data.splits import SPLITS, counts, keep, listed, split_name
 from i2i_bridge.data.transforms import Geometry
 from i2i_bridge.errors import UserError
 from i2i_bridge.recipe import load_recipe
@@ -289,11 +289,28 @@ def test_a_share_is_held_out_under_every_name_of_a_split():
     # kills: hold-out-leaks-under-an-alias
     keys = [f"{i}.png" for i in range(200)]
     assert set(SPLITS["train"]).isdisjoint({*SPLITS["val"], *SPLITS["test"]})
-    for a in SPLITS["train"]:
-        for b in {*SPLITS["val"], *SPLITS["test"]}:
+    for a in (*SPLITS["train"], "Train", "TRAINING"):
+        for b in {*SPLITS["val"], *SPLITS["test"], "Val", "TEST"}:
             train, held = (set(keep(keys, split, 0.25).tolist()) for split in (a, b))
             assert train.isdisjoint(held) and train | held == set(range(200)), (a, b)
             assert 25 < len(held) < 75, (a, b)
+
+
+def test_a_split_is_found_by_its_nearest_name(tmp_path):
+    """Each split's own aliases come before those of its neighbour: 'testing' is 'test' before 'val' is."""
+    # kills: test-is-val-first, named-images-cut-training-by-an-alias, names-sorted
+    for there, wanted in (
+        ({"train", "val", "testing"}, {"train": "train", "val": "val", "test": "testing"}),
+        ({"training", "validation", "test"}, {"train": "training", "val": "validation", "test": "test"}),
+        ({"trainset", "valid"}, {"train": "trainset", "val": "valid", "test": "valid"}),
+        ({"train", "testing"}, {"train": "train", "val": "testing", "test": "testing"}),
+    ):
+        assert {split: split_name(there, split, "here") for split in wanted} == wanted
+    # A list of names concerns a split under any of its names; training only where it has no folder of its own.
+    assert [counts(split, True) for split in (*SPLITS["train"], *SPLITS["val"])] == [False] * 3 + [True] * 5
+    assert all(counts(split, False) for split in (*SPLITS["train"], *SPLITS["val"]))
+    (tmp_path / "names.txt").write_text("deep/c.png\na.png\n\nb.png\n")
+    assert listed(["a.png", "b.png", "x/c.png", "d.png"], tmp_path / "names.txt", "here").tolist() == [2, 0, 1]
 
 
 def test_paired_folders_pair_by_stem(tmp_path):

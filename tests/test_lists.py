@@ -77,7 +77,35 @@ def test_lists_of_the_splits_are_taken_whole(images):
     assert codes(ListFile(images, "val", file="both.csv", holdout=0.5), "x_0") == [0, 1]
 
 
+def test_validation_and_test_rows_of_one_list_are_told_apart(images):
+    """A split takes the rows of its best name alone: 'test' is an alias of 'val' only where no row says 'val'."""
+
+    # kills: rows-of-every-alias
+    def parts(*names):
+        rows = "".join(f"{name},clean/{i}.png\n" for i, name in enumerate(names))
+        (images / "all.csv").write_text("split,x_0\n" + rows)
+        return [codes(ListFile(images, split, file="all.csv"), "x_0") for split in ("train", "val", "test")]
+
+    assert parts("train", "val", "test", "val", "test", "train") == [[0, 5], [1, 3], [2, 4]]
+    assert parts("training", "test", "test") == [[0], [1, 2], [1, 2]]
+    assert parts("train", "validation", "testing") == [[0], [1], [2]]
+
+
+def test_labels_stay_with_their_images_where_a_share_is_held_out(images):
+    # kills: labels-of-the-first-rows
+    (images / "all.csv").write_text("x_0,label\n" + "".join(f"clean/{i}.png,{i}\n" for i in range(6)))
+    sources = [ListFile(images, split, file="all.csv", holdout=0.5) for split in ("train", "val")]
+    assert [len(source) for source in sources] != [6, 0]
+    for source in sources:
+        assert codes(source, "x_0") == [item["label"] for item in source]
+
+
 def test_basicsr_meta_info(images):
+    # kills: prefix-of-the-template-lost
+    save(images / "noisy" / "lq_0_x4.png", 77)
+    (images / "meta.txt").write_text("0.png (20,20,3)\n")
+    named = ListFile(images, "train", file="meta.txt", folders={"x_0": "clean", "x_1": "noisy"}, x_1_name="lq_{}_x4")
+    assert codes(named, "x_1") == [77]
     save(images / "clean" / "a b.png", 50), save(images / "noisy" / "a bx4.png", 150)
     (images / "meta.txt").write_text("0.png (20,20,3)\na b.png (20,20,3) 1\n\n2.png\n")
     folders = {"x_0": "clean", "x_1": "noisy"}
