@@ -25,6 +25,7 @@ from torch import Tensor
 from i2i_bridge.errors import UserError
 from i2i_bridge.files import write_whole
 from i2i_bridge.metadata import ORIENTATION, Metadata, as_srgb, exif_with_density, metadata_of, profile_name
+from i2i_bridge.tiff import Layout, is_negative, layout_of, pillow_is_right, read_bands
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM", "JPEG2000")
 """What is told by its first bytes. A TGA has none that tell it: only a file named .tga is taken for one."""
@@ -176,6 +177,9 @@ def read_picture(path: Path | str, data: bytes | None = None, *, metadata: bool 
             raise UserError(f"{path}: is not a file" if Path(path).exists() else f"{path}: no such file")
         if str(path)[-4:].lower() == ".npy" if data is None else data.startswith(NPY):
             return _read_array(Path(path), data)
+        layout = _layout(Path(path), data)
+        if layout is not None and not pillow_is_right(layout):
+            return _read_bands(Path(path), data, layout)
         source = path if data is None else io.BytesIO(data)
         formats = ("TGA",) if data is None and str(path)[-4:].lower() == ".tga" else FORMATS
         # Pillow only warns where a file is odd; the size is checked here instead.
@@ -190,6 +194,8 @@ def read_picture(path: Path | str, data: bytes | None = None, *, metadata: bool 
             orientation = getattr(image, "tag_v2", {}).get(ORIENTATION)
             image.load()
             picture = _read_deep_colour(Path(path), image, data, largest) if deep else from_pil(image)
+            if layout is not None and is_negative(layout):
+                picture = replace(picture, pixels=65535 - picture.pixels)
             kept = metadata_of(image, orientation) if metadata else NO_METADATA
             return replace(picture, frames=frames, lossy=_is_lossy(image.format, path, data), metadata=kept)
     except FileNotFoundError as error:
@@ -201,6 +207,22 @@ def read_picture(path: Path | str, data: bytes | None = None, *, metadata: bool 
     except Exception as error:  # decoders raise a dozen types for damaged files, and each library others
         reason = " ".join(str(error).split())[:100]
         raise UserError(f"{path}: not a readable image ({type(error).__name__}: {reason})") from error
+
+
+def _layout(path: Path, data: bytes | None) -> Layout | None:
+    with path.open("rb") if data is None else io.BytesIO(data) as stream:
+        layout = layout_of(stream)
+    if layout is not None and layout.width * layout.height > MAX_PIXELS:
+        raise _too_large(path, layout.width, layout.height)
+    return layout
+
+
+def _read_bands(path: Path, data: bytes | None, layout: Layout) -> Picture:
+    with path.open("rb") if data is None else io.BytesIO(data) as stream:
+        array, alpha, pages = read_bands(stream, layout, stream.seek(0, os.SEEK_END))
+    picture = from_array(np.ascontiguousarray(_upright(array, layout.orientation)))
+    opacity = None if alpha is None else np.ascontiguousarray(_upright(alpha, layout.orientation))
+    return replace(picture, alpha=opacity, frames=min(pages, MAX_FRAMES))
 
 
 def _is_lossy(kind: str | None, path: Path | str, data: bytes | None) -> bool:

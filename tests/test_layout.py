@@ -15,7 +15,7 @@ PACKAGE = ROOT / "i2i_bridge"
 # Top of the list knows nothing of what is below it. A package stands for its files.
 ROOMS = [
     "errors", "internet", "file_reader", "csv_file", "shipped", "files", "toml_file", "pt_child", "foreign",
-    "randomness", "members", "registry", "network_size", "metadata", "images", "outputs", "montage",
+    "randomness", "members", "registry", "network_size", "metadata", "tiff", "images", "outputs", "montage",
     "processes", "official_grid",
     "targets", "proposals", "time_grids", "samplers", "guidance", "degradations", "guidances", "networks",
     "unpacking", "data", "downloading", "fetching", "weights",
@@ -49,6 +49,7 @@ ONLY_IN = {
     "matplotlib": {"figures.py"},
     "jinja2": {"page.py"},
     "lmdb": {"data/lmdb_store.py"},
+    "tifffile": {"tiff.py"},
     "scipy": {"pooling.py"},
     "datasets": {"data/hub.py"},
     "huggingface_hub": {"data/hub.py"},
