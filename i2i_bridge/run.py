@@ -113,26 +113,27 @@ class Run:
         Raises:
             UserError: Mask or condition are missing, not asked for, or of another size than the picture.
         """
-        settings = self.recipe.data
+        settings, degradation = self.recipe.data, self.recipe.build_degradation()
         pixels, factor = with_channels(visible(picture), settings.channels), settings.factor or 1
-        if factor > 1:  # learnt from pairs of two sizes: a mask or condition is of the restored image's
+        # A mask or condition is of the restored image's size: learnt from pairs of two sizes, or a super-resolution.
+        scale = factor if degradation is None else factor * degradation.scale
+        if factor > 1:
             from i2i_bridge.data.transforms import enlarged
 
             pixels = enlarged(pixels, factor, settings.enlarge)
         batch = {"x_1": to_tensor(pixels, settings.value_range)[None]}
         if mask is not None:
-            _check_size("mask", mask, picture, factor)
+            _check_size("mask", mask, picture, scale)
             batch["mask"] = to_mask(mask_of(mask)[0])[None]
             if not batch["mask"].any():
                 raise UserError("the mask marks no pixel: white (above half) means unknown, to be restored")
-        degradation = self.recipe.build_degradation()
         if degradation is not None:
             batch = degraded_batch(degradation.prepare(batch["x_1"], [generator], batch.get("mask")))
         if (condition is not None) != settings.own_condition:
             needs = "needs a" if condition is None else "takes no"
             raise UserError(f"recipe '{self.recipe.name}' {needs} condition image (data.own_condition)")
         if condition is not None:
-            _check_size("condition", condition, picture, factor)
+            _check_size("condition", condition, picture, scale)
             pixels = with_channels(visible(condition), self.recipe.condition_channels)
             batch["condition"] = to_tensor(pixels, settings.value_range)[None]
         return batch

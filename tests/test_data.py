@@ -265,6 +265,41 @@ def test_every_epoch_visits_each_item_once_in_new_crops(photos):
     assert len(crops) == 30
 
 
+def test_the_condition_has_the_range_and_the_cut_of_the_images():
+    # kills: condition-in-its-whole-range
+    class Conditioned:
+        def __len__(self):
+            return 1
+
+        def __getitem__(self, index):
+            pixels = np.random.default_rng(0).integers(0, 4096, (40, 48, 3)).astype(np.uint16)
+            return {"key": "a", "x_0": pixels, "x_1": 4095 - pixels, "condition": pixels[..., :1]}
+
+    geometry = Geometry(16, resize="none", crop="random", flip=True)
+    data = PairDataset(
+        Conditioned(),
+        geometry,
+        None,
+        3,
+        0,
+        "train",
+        condition_channels=1,
+        own_condition=True,
+        value_range=(0.0, 4095.0),
+    )
+    for item in (data[0], *(data.sample(n) for n in range(8))):
+        assert torch.equal(item["condition"], item["x_0"][:1]) and item["condition"].max() > 0.9
+        assert torch.allclose(item["x_1"], -item["x_0"], atol=1e-6)
+
+
+def test_no_training_sample_is_drawn_as_a_validation_item_is(photos):
+    """Samples are keyed by their number, the first one too, and items by their name."""
+    # kills: first-sample-keyed-by-its-name
+    data = dataset(photos)
+    items = {data[i]["x_1"].numpy().tobytes() for i in range(len(data))}
+    assert items.isdisjoint(data.sample(n)["x_1"].numpy().tobytes() for n in range(2 * len(data)))
+
+
 def test_evaluation_items_depend_on_their_key_alone(photos):
     data = dataset(photos)
     before = data[3]["x_1"]

@@ -145,6 +145,19 @@ def test_super_resolution_enlarges_a_small_image(run_of, tmp_path):
     assert set(np.asarray(restored)[..., 3].ravel()) == {128}
 
 
+def test_a_super_resolution_takes_a_mask_of_the_restored_size(run_of):
+    """Where the mask is black, the result is the enlarged input, to the code."""
+    # kills: mask-of-the-small-image
+    run = run_of({"name": "sr4x"})
+    small, mask = photo(1, (11, 9)), np.asarray(hole())
+    with pytest.raises(UserError, match="the mask is 11x9 pixels and the restored image 44x36"):
+        run.restore(small, mask=Image.new("L", (11, 9), 255))
+    restored = np.asarray(run.restore(small, mask=hole(), nfe=2))
+    repeated = np.asarray(small).repeat(4, 0).repeat(4, 1)
+    assert np.array_equal(restored[mask == 0], repeated[mask == 0])
+    assert not np.array_equal(restored[mask > 0], repeated[mask > 0])
+
+
 def test_alpha_is_enlarged_as_smoothly_as_the_picture(run_of):
     """The opacity of a 4x restoration is Pillow's bicubic enlargement of the input's, to the code."""
     # kills: alpha-enlarged-by-nearest
