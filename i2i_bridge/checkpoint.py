@@ -158,6 +158,30 @@ def recovered_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
     return found, list(passed.values())
 
 
+def chosen_checkpoint(folder: Path, which: int | str = "last") -> tuple[Checkpoint | None, list[str]]:
+    """The checkpoint that a user names, verified; `last` as `latest_checkpoint`.
+
+    Args:
+        which: A step, `last` or `best`.
+
+    Raises:
+        UserError: It is not kept or not whole, or the word means no checkpoint; the message names those that are kept.
+    """
+    if which == "last":
+        return latest_checkpoint(folder)
+    kept = ", ".join(str(int(path.name.removeprefix("step-"))) for path in reversed(_folders(folder))) or "none"
+    if which == "best":
+        raise UserError(f"{folder}: no best checkpoint is kept; give a step ({kept}) or last")
+    match = re.fullmatch(r"(?:step-)?([0-9]{1,15})", str(which))
+    if match is None:
+        raise UserError(f"--checkpoint {which}: give a step ({kept}) or last")
+    step = int(match[1])
+    there = next((path for path in _folders(folder) if int(path.name.removeprefix("step-")) == step), None)
+    if there is None:
+        raise UserError(f"{folder}: no checkpoint of step {step}; kept: {kept}")
+    return _verified(there), []
+
+
 LINK = "is a link, which is not followed"
 
 

@@ -14,6 +14,7 @@ import typer
 
 from i2i_bridge import cli_compare, cli_data, cli_evaluate, cli_import, cli_weights, console, internet, registry
 from i2i_bridge.cli_options import (
+    Checkpoint,
     Device,
     Force,
     Format,
@@ -35,7 +36,7 @@ from i2i_bridge.cli_options import (
 from i2i_bridge.errors import TRY_AGAIN, UserError
 from i2i_bridge.file_reader import read_bytes
 from i2i_bridge.files import write_whole
-from i2i_bridge.jobs import evaluate_run, report_run, train_run
+from i2i_bridge.jobs import evaluate_run, open_run, report_run, train_run
 from i2i_bridge.shipped import recipe_of_run
 
 if TYPE_CHECKING:
@@ -185,13 +186,14 @@ app.command()(cli_compare.compare)
 def report(
     run: RunFolder,
     root: Annotated[Path | None, typer.Option(help="Where the dataset lies now.")] = None,
+    checkpoint: Checkpoint = None,
     plugin: Plugins = None,
     device: Device = None,
 ) -> None:
     """Write report/index.html of an evaluated run: pictures, trajectory, curves, table."""
     recipe_of_run(run)  # a wrong folder is refused before torch is imported
     load_plugins(plugin)
-    report_run(run, root=root, device=device)
+    report_run(run, root=root, device=device, checkpoint=checkpoint)
 
 
 @app.command("run")
@@ -266,6 +268,7 @@ def restore(
     precision: Annotated[
         str, typer.Option(metavar="fp32|bf16|auto", help="Of the network; bf16 is quicker where the device has it.")
     ] = "fp32",
+    checkpoint: Checkpoint = None,
     plugin: Plugins = None,
     device: Device = None,
 ) -> None:
@@ -273,10 +276,9 @@ def restore(
     recipe_of_run(run)  # a wrong folder is refused before torch is imported
     load_plugins(plugin)
     from i2i_bridge.restoring import restore_files
-    from i2i_bridge.run import load_run
 
     existing = existing_results(skip_existing, overwrite)
-    loaded = load_run(run, device=device, sample=setting or [], precision=precision)
+    loaded = open_run(run, device=device, sample=setting or [], precision=precision, checkpoint=checkpoint)
     with console.counting("restored") as done:
         outcome = restore_files(
             loaded,

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from i2i_bridge.cli_options import Device, Plugins, load_plugins
+from i2i_bridge.cli_options import Checkpoint, Device, Plugins, load_plugins
 from i2i_bridge.jobs import compare_runs
 
 
@@ -37,6 +37,7 @@ def compare(
     each_seed: Annotated[
         bool, typer.Option("--each-seed", help="A row for each run, also of runs that differ in train.seed alone.")
     ] = False,
+    checkpoint: Checkpoint = None,
     plugin: Plugins = None,
     device: Device = None,
 ) -> None:  # fmt: skip
@@ -44,5 +45,5 @@ def compare(
     load_plugins(plugin)
     compare_runs(
         runs, out, nfe=nfe, single_file=single_file, protocol=protocol, count=count, root=root, each_seed=each_seed,
-        device=device,
+        device=device, checkpoint=checkpoint,
     )  # fmt: skip

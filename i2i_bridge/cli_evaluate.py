@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from i2i_bridge.cli_options import Device, Plugins, SampleSettings, load_plugins
+from i2i_bridge.cli_options import Checkpoint, Device, Plugins, SampleSettings, load_plugins
 from i2i_bridge.errors import UserError
 from i2i_bridge.jobs import evaluate_images, evaluate_run
 from i2i_bridge.shipped import recipe_of_run
@@ -49,10 +49,15 @@ def evaluate(
         typer.Option(metavar="DIR", help="Score this folder of images instead, named as the dataset's, of any origin."),
     ] = None,
     setting: SampleSettings = None,
-    name: Annotated[str | None, typer.Option(help="With --images or --set: what tables call these results.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="With --images, --set or --out: what tables call these results.")
+    ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="With --images or --set: where the result is written, for `compare`."),
+        typer.Option(
+            metavar="FOLDER",
+            help="Where the result is written, for `compare`. Default: the run folder; --images and --set need it.",
+        ),
     ] = None,
     batch: Annotated[
         int,
@@ -61,6 +66,7 @@ def evaluate(
         ),
     ] = 1,
     root: Annotated[Path | None, typer.Option(help="Where the dataset lies now, if not where it was trained.")] = None,
+    checkpoint: Checkpoint = None,
     plugin: Plugins = None,
     device: Device = None,
 ) -> None:
@@ -72,11 +78,9 @@ def evaluate(
     if weights is not None:
         use_folder(weights)
     if images is None:
+        if name is not None and out is None and not setting:
+            raise UserError("--name goes with --images DIR, --set or --out FOLDER; a run is called by its method")
         for option, given in (("--name NAME", name), ("--out FOLDER", out)):
-            if given is not None and not setting:
-                raise UserError(
-                    f"{option.split()[0]} goes with --images DIR or --set; a run's evaluation is written into the run"
-                )
             if given is None and setting:
                 raise UserError(f"--set {setting[0]} needs {option}: the run's own evaluation stays as it is")
         recipe_of_run(Path(what))  # a wrong folder is refused before torch is imported
@@ -93,10 +97,13 @@ def evaluate(
             sample=setting,
             name=name,
             out=out,
+            checkpoint=checkpoint,
         )
         return
     if name is None or out is None:
         raise UserError("--images DIR needs --name NAME, the row's name, and --out FOLDER, where the result is written")
+    if checkpoint is not None:
+        raise UserError("--checkpoint is for runs: outside images (--images) come from none")
     if setting:
         raise UserError("--set is for runs: outside images (--images) are scored as they are")
     if nfe is not None:

@@ -28,6 +28,14 @@ Plugins = Annotated[
         help="Import this file first; what it registers can be named. Repeatable.",
     ),
 ]
+Checkpoint = Annotated[
+    str | None,
+    typer.Option(
+        "--checkpoint",
+        metavar="STEP|last|best",
+        help="Which of the checkpoints that are kept (train.keep). Default: the last.",
+    ),
+]
 SampleSettings = Annotated[
     list[str] | None,
     typer.Option(

@@ -155,6 +155,9 @@ def _check_places(facts: dict[str, str], problems: list[str]) -> None:
     from i2i_bridge.data.index import cache_folder
 
     cache = cache_folder()
+    if cache is None:
+        facts["cache"] = "none: this user has no home (large folders are listed at each start; I2I_CACHE_DIR names one)"
+        return
     facts["cache"] = str(cache)
     there = next(parent for parent in (cache, *cache.parents) if parent.exists())
     try:

@@ -1,6 +1,6 @@
 """Evaluating runs: which protocol and pairs, then the one loop (measuring.py)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from i2i_bridge import weights
@@ -138,6 +138,8 @@ def ensure_rows(
     *,
     root: Path | None = None,
     device: str | None = None,
+    checkpoint: int | str = "last",
+    note: Callable[[str], None] | None = None,
 ) -> Evaluation:
     """The evaluation of a run folder, with rows of these NFE computed where they are missing.
 
@@ -146,6 +148,8 @@ def ensure_rows(
 
     Args:
         protocol: By default the recipe's.
+        checkpoint: As in `load_run`.
+        note: Receives the lines of `load_run`.
 
     Raises:
         UserError: The folder is neither a run nor evaluated.
@@ -162,7 +166,7 @@ def ensure_rows(
         count=None if before is None else before.protocol.settings.get("n"),
         names=read_list(kept / LIST_FILE) if before is not None and "list" in before.protocol.settings else (),
     )
-    run = load_run(run_folder, device=device)
+    run = load_run(run_folder, device=device, checkpoint=checkpoint, report=note)
     subject = RunSubject(run, nfe)
     if before is not None and before.protocol.hash == rules.hash and before.fingerprint == subject.fingerprint:
         there = {row.name for row in before.rows}

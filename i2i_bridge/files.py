@@ -251,6 +251,34 @@ def set_aside(folder: Path, name: str) -> str:
     return free
 
 
+def dead_name(name: str) -> str:
+    """What `exchange_folder` calls a folder that it removes, but for the number of its process."""
+    return extended_name(name, DEAD, limit=TEMPORARY_BYTES - 10)
+
+
+def exchange_folder(fresh: Path, out: Path) -> None:
+    """Put a whole folder in the place of another beside it; if that fails, the old one is back.
+
+    Raises:
+        OSError: As the operating system says.
+    """
+    dead = f"{dead_name(out.name)}-{os.getpid()}"
+    with _opened(out.parent, None) as above:
+        replaces = _is_there(out.name, above)
+        if replaces:
+            os.rename(out.name, dead, src_dir_fd=above, dst_dir_fd=above)
+        try:
+            os.rename(fresh.name, out.name, src_dir_fd=above, dst_dir_fd=above)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.rename(dead, out.name, src_dir_fd=above, dst_dir_fd=above)
+            raise
+        _flush(above)
+        if replaces:
+            with contextlib.suppress(OSError):
+                _remove(dead, above)
+
+
 def remove(path: Path, *, root: Path | None = None) -> None:
     """Remove a file, a link, or a folder with all that is in it; a link is not followed. Nothing there: nothing done.
 
@@ -358,7 +386,10 @@ def locked(
     except (FileExistsError, NotADirectoryError) as error:
         raise UserError(f"{folder}: is a file, or below one, not a folder; choose another --out") from error
     except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({error.strerror or error})", IO_ERROR) from error
+        # A folder that one may only read is no failure of the disk.
+        code = 2 if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP) else IO_ERROR
+        hint = "; choose another --out" if code == 2 else ""
+        raise UserError(f"{folder}: cannot be written ({error.strerror or error}){hint}", code) from error
     try:
         try:
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

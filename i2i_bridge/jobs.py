@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from i2i_bridge import console
 from i2i_bridge.errors import TRY_AGAIN, UserError
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from i2i_bridge.evaluation import Evaluation
     from i2i_bridge.progress import Progress
     from i2i_bridge.recipe import Recipe
+    from i2i_bridge.run import Run
 
 _HANG_UP = getattr(signal, "SIGHUP", None)
 RESUMES = "the same command goes on"
@@ -92,6 +93,33 @@ def _local(device: str | None) -> str | None:
     return f"cuda:{rank}" if rank is not None and device in (None, "cuda") and cuda.is_available() else device
 
 
+def open_run(folder: Path, *, checkpoint: int | str | None = None, **options: Any) -> "Run":
+    """`load_run`; what it passed over is said by the first process."""
+    from i2i_bridge.measuring import processes
+    from i2i_bridge.run import load_run
+
+    return load_run(
+        folder, checkpoint="last" if checkpoint is None else checkpoint, report=_note(processes().rank), **options
+    )
+
+
+def _note(rank: int = 0) -> Callable[[str], None]:
+    return (lambda line: None) if rank else (lambda line: console.say(f"note: {line}"))
+
+
+def _open_evaluated(folder: Path, step: int, **options: Any) -> "Run":
+    """The run at the step that was evaluated, where that checkpoint is still kept and whole; else at the last one."""
+    from i2i_bridge.errors import UserError
+    from i2i_bridge.files import IO_ERROR
+
+    try:
+        return open_run(folder, checkpoint=step, **options)
+    except UserError as error:
+        if error.code == IO_ERROR:
+            raise
+        return open_run(folder, **options)
+
+
 def evaluate_run(
     run: Path,
     *,
@@ -106,6 +134,7 @@ def evaluate_run(
     sample: list[str] | None = None,
     name: str | None = None,
     out: Path | None = None,
+    checkpoint: str | None = None,
 ) -> None:
     """Evaluate a run folder, None meaning the recipe's or protocol's setting, and print the table.
 
@@ -116,10 +145,9 @@ def evaluate_run(
     from i2i_bridge.evaluation import evaluate as measure
     from i2i_bridge.measuring import processes
     from i2i_bridge.protocols import read_list
-    from i2i_bridge.run import load_run
 
     processes(cpu=device == "cpu")
-    loaded = load_run(run, device=_local(device), sample=sample or [])
+    loaded = open_run(run, device=_local(device), sample=sample or [], checkpoint=checkpoint)
     settings = loaded.recipe.evaluate
     names = [] if list_file is None else read_list(list_file)
     rules = resolve_for(loaded.recipe, protocol, count=count, names=names)
@@ -217,15 +245,30 @@ def _show(result: "Evaluation", folder: Path) -> None:
     console.say(f"wrote {evaluation_folder(folder, result.protocol.name) / 'evaluation.json'}")
 
 
-def report_run(run: Path, *, root: Path | None = None, device: str | None = None) -> None:
-    """Write the report of an evaluated run folder."""
+def report_run(
+    run: Path, *, root: Path | None = None, device: str | None = None, checkpoint: str | None = None
+) -> None:
+    """Write the report of an evaluated run folder, drawn by the checkpoint that was evaluated."""
+    from i2i_bridge.errors import UserError
     from i2i_bridge.protocols import load_protocol
+    from i2i_bridge.recipe import load_recipe
     from i2i_bridge.report import write_report
-    from i2i_bridge.run import load_run
+    from i2i_bridge.results import read_evaluation
+    from i2i_bridge.shipped import recipe_of_run
 
-    loaded = load_run(run, device=device)
-    protocol = loaded.recipe.evaluate.protocol
-    page = write_report(loaded, _pairs(loaded.recipe, protocol, root), load_protocol(protocol).name)
+    protocol = load_recipe(recipe_of_run(run)).evaluate.protocol
+    name = load_protocol(protocol).name
+    if checkpoint is None:
+        loaded = _open_evaluated(run, read_evaluation(run, name).step, device=device)
+    else:
+        loaded = open_run(run, device=device, checkpoint=checkpoint)
+        step = read_evaluation(run, name).step
+        if step != loaded.step:
+            raise UserError(
+                f"{run}: evaluated at step {step}, not {loaded.step}; first: i2i-bridge evaluate {run} --checkpoint "
+                f"{loaded.step}"
+            )
+    page = write_report(loaded, _pairs(loaded.recipe, protocol, root), name)
     console.say(f"wrote {page}")
 
 
@@ -240,6 +283,7 @@ def compare_runs(
     root: Path | None = None,
     each_seed: bool = False,
     device: str | None = None,
+    checkpoint: str | None = None,
 ) -> None:
     """Write the page of several evaluated folders; rows of runs that are missing are measured first.
 
@@ -251,7 +295,7 @@ def compare_runs(
     from i2i_bridge.protocols import load_protocol
     from i2i_bridge.publishing import check_out
     from i2i_bridge.recipe import load_recipe
-    from i2i_bridge.run import Run, load_run
+    from i2i_bridge.run import Run
     from i2i_bridge.shipped import RECIPE_FILE
 
     check_out(out, single_file)
@@ -262,12 +306,12 @@ def compare_runs(
     chosen = protocol or next((recipe.evaluate.protocol for recipe in recipes), "held-out")
     for folder in folders:
         with _counted() as done:
-            _complete(folder, chosen, nfe, count, root, device, done)
+            _complete(folder, chosen, nfe, count, root, device, done, checkpoint or "last")
 
     def opened(entry: Entry) -> tuple[Run, PairDataset] | None:
         if entry.recipe is None:
             return None
-        run = load_run(entry.folder, device=device)
+        run = _open_evaluated(entry.folder, entry.evaluation.step, device=device)
         return run, _pairs(run.recipe, chosen, root)
 
     entries = open_entries(folders, load_protocol(chosen).name, each_seed=each_seed)
@@ -284,13 +328,14 @@ def _complete(
     root: Path | None,
     device: str | None,
     report: Callable[[int, int], None],
+    checkpoint: str,
 ) -> None:
     """Measure what is asked for and not there; outside results have what they have."""
     from i2i_bridge.evaluation import dataset_of, ensure_rows, evaluate, resolve_for
+    from i2i_bridge.measuring import processes
     from i2i_bridge.protocols import load_protocol
     from i2i_bridge.recipe import load_recipe
     from i2i_bridge.results import evaluation_folder, read_evaluation
-    from i2i_bridge.run import load_run
     from i2i_bridge.shipped import RECIPE_FILE
 
     if not (folder / RECIPE_FILE).is_file():
@@ -303,9 +348,10 @@ def _complete(
         there = [int(row.name.removeprefix("nfe ")) for row in rows if row.name.startswith("nfe ")]
     wanted = nfe or there or recipe.evaluate.nfe
     if count is None:
-        ensure_rows(folder, wanted, protocol, report, root=root, device=device)
+        note = _note(processes().rank)
+        ensure_rows(folder, wanted, protocol, report, root=root, device=device, checkpoint=checkpoint, note=note)
         return
-    run, rules = load_run(folder, device=device), resolve_for(recipe, protocol, count=count)
+    run, rules = open_run(folder, device=device, checkpoint=checkpoint), resolve_for(recipe, protocol, count=count)
     metrics = list(rules.protocol.metrics or recipe.evaluate.metrics)
     evaluate(run, dataset_of(recipe, rules, root), nfe=wanted, metrics=metrics, protocol=rules, report=report)
 

@@ -8,10 +8,12 @@ asked for more rows later. The numbers are summed up from the records alone, sor
 
 import dataclasses
 import hashlib
+import io
 import itertools
 import os
 import statistics
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -25,7 +27,7 @@ from i2i_bridge.csv_file import Writer
 from i2i_bridge.data.items import item_of
 from i2i_bridge.data.loading import PairDataset
 from i2i_bridge.errors import UserError
-from i2i_bridge.files import write_whole
+from i2i_bridge.files import locked, real_folder, refuse_links, remove, sweep, write_whole
 from i2i_bridge.images import Picture, shown, write_picture
 from i2i_bridge.metrics.base import Estimate, build_metric
 from i2i_bridge.metrics.distribution import FrechetDistance, PairedKernelDistance
@@ -62,23 +64,48 @@ def measure(
     facts: list[_Fact] = []
     problem: str | None = None
     cause: UserError | None = None
-    try:
-        loop = _Loop(subject, dataset, protocol, metrics, evaluation_folder(folder, protocol.name), batch_size)
-        facts = loop.share(among.rank, among.count, report)
-    except UserError as error:
-        problem, cause = str(error), error
-    # One process's mistake must end them all.
-    problems = [line for line in among.gather([problem]) if line is not None]
-    facts = among.gather(facts)
-    if not problems and among.rank == 0:
+    with ExitStack() as held:
         try:
-            loop.summarise(facts)
+            folder = real_folder(folder)
+            if among.rank == 0:
+                _claim(folder, evaluation_folder(folder, protocol.name), held)
+            loop = _Loop(subject, dataset, protocol, metrics, folder, batch_size)
+            facts = loop.share(among.rank, among.count, report)
         except UserError as error:
             problem, cause = str(error), error
-    problems = [line for line in among.gather([problem]) if line is not None]
+        # One process's mistake must end them all.
+        problems = [line for line in among.gather([problem]) if line is not None]
+        facts = among.gather(facts)
+        if not problems and among.rank == 0:
+            try:
+                loop.summarise(facts)
+            except UserError as error:
+                problem, cause = str(error), error
+            except OSError as error:
+                problem = f"{loop.home}: cannot be written ({error.strerror or error})"
+        problems = [line for line in among.gather([problem]) if line is not None]
     if problems:
         raise UserError(problems[0]) from cause
     return read_evaluation(folder, protocol.name)
+
+
+def _claim(folder: Path, home: Path, held: ExitStack) -> None:
+    """Hold an evaluation's folder for this process, and remove what killed ones left in it.
+
+    Raises:
+        UserError: Another process is evaluating there, a folder inside is a link, or it cannot be written.
+    """
+    refuse_links(folder, [str(place.relative_to(folder)) for place in (home.parent, home)])
+    busy = "another evaluation is being written there; wait for it, or choose another --out"
+    held.enter_context(locked(home, busy, root=folder))
+    inside = [home / name for name in ("images", "records")]
+    refuse_links(home, [place.name for place in inside])
+    for place in (home, *inside):
+        sweep(place)
+    rows = [place for parent in inside if parent.is_dir() for place in parent.iterdir() if place.is_dir()]
+    refuse_links(home, [str(place.relative_to(home)) for place in rows])
+    for place in rows:
+        sweep(place)
 
 
 @dataclass(frozen=True)
@@ -151,17 +178,19 @@ class _Loop:
     dataset: PairDataset
     protocol: Resolved
     metrics: Sequence[str]
-    home: Path
+    root: Path
+    """The folder of the run, or of outside results; below it nothing is written through a link."""
     batch_size: int
     kept_rows: set[str] = field(default_factory=set)
     """Rows of an earlier call that are taken along as long as their records are there."""
 
     def __post_init__(self) -> None:
+        self.home = evaluation_folder(self.root, self.protocol.name)
         self.indices = positions(self.dataset, self.protocol)
         if not len(self.indices):
             raise UserError("no image to evaluate")
         self.seed = int(self.protocol.settings["seed"])
-        self.records = Records(self.home / "records")
+        self.records = Records(self.home / "records", self.root)
         before = self._before()
         earlier = [] if before is None else list(before.rows[0].metrics)
         known = {name for name in earlier if name.partition(":")[0] in registry.METRICS.names()}
@@ -190,7 +219,7 @@ class _Loop:
     def _before(self) -> Evaluation | None:
         """The evaluation that this one goes on with: of the same protocol, weights and settings."""
         try:
-            before = read_evaluation(self.home.parents[1], self.home.name)
+            before = read_evaluation(self.root, self.protocol.name)
         except UserError:  # none, or a damaged one: it is made anew
             return None
         same = before.protocol.hash == self.protocol.hash and before.fingerprint == self.subject.fingerprint
@@ -296,7 +325,7 @@ class _Loop:
             pictures |= {CLEAN: one.codec.image(one.clean), INPUT: one.codec.image(one.degraded)}
             pictures |= {"mask": one.item["mask"] * 2 - 1} if "mask" in one.item else {}
         for name, picture in pictures.items():
-            write_picture(self._picture(name, one), Picture(shown(picture)))
+            write_picture(self._picture(name, one), Picture(shown(picture)), root=self.root)
 
     # Summing up
 
@@ -309,15 +338,15 @@ class _Loop:
         items = [fact for fact in facts if fact.position >= 0]
         references = facts if self._references() else items
         rows: list[Row] = []
-        partial = self.home / "per_image.csv.part"
-        with partial.open("w", encoding="utf-8", newline="") as stream:
-            writer = Writer(stream)
-            writer.writerow(["key", "row", "nfe", "seconds", *self.scorer.images])
-            for name in [*self.fixed_rows, *self.subject_rows]:
-                row = self._row(name, items, references, writer, rows[-1].name if rows else None)
-                if row is not None:
-                    rows.append(row)
-        partial.replace(self.home / "per_image.csv")
+        lines = io.StringIO(newline="")
+        writer = Writer(lines)
+        writer.writerow(["key", "row", "nfe", "seconds", *self.scorer.images])
+        for name in [*self.fixed_rows, *self.subject_rows]:
+            row = self._row(name, items, references, writer, rows[-1].name if rows else None)
+            if row is not None:
+                rows.append(row)
+        per_image = lines.getvalue().encode("utf-8", "surrogateescape")
+        write_whole(self.home / "per_image.csv", per_image, root=self.root)
         settings = dict(self.protocol.settings)
         stamp = Stamp(self.protocol.name, self.protocol.protocol.version, self.protocol.hash, settings)
         hashes = hashlib.sha256("".join(fact.pixels_hash for fact in items).encode()).hexdigest()
@@ -331,6 +360,7 @@ class _Loop:
             rows,
             self.scorer.skipped,
             [
+                *self.subject.warnings,
                 *self.protocol.protocol.warnings,
                 *warnings_of(self.scorer, len(items)),
                 *weights.warnings(self.metrics),
@@ -341,8 +371,9 @@ class _Loop:
         )
         self._tidy(items, [row.name for row in rows])
         if self.protocol.names:
-            write_whole(self.home / LIST_FILE, "".join(f"{name}\n" for name in self.protocol.names).encode())
-        write_evaluation(self.home / "evaluation.json", result)
+            names = "".join(f"{name}\n" for name in self.protocol.names)
+            write_whole(self.home / LIST_FILE, names.encode(), root=self.root)
+        write_evaluation(self.home / "evaluation.json", result, root=self.root)
 
     def _row(
         self, name: str, items: list[_Fact], references: list[_Fact], writer: Writer, earlier: str | None
@@ -399,7 +430,7 @@ class _Loop:
             partners = np.array([places[fact.key] for fact in items])
             estimate = distance.estimate_matched(restored, reference, partners, seed=self.seed)
         for file in files:
-            file.unlink(missing_ok=True)
+            remove(file, root=self.root)
         if not isinstance(estimate, Estimate):
             raise UserError(f"metric '{metric}': estimate() gave {type(estimate).__name__}; an Estimate is needed")
         return estimate
@@ -413,7 +444,7 @@ class _Loop:
         folders = {slug(row) for row in [*rows, CLEAN, "mask", INPUT]}
         for file in (self.home / "images").glob("*/*.png"):
             if file.parent.name not in folders or file.name not in names:
-                file.unlink()
+                remove(file, root=self.root)
 
 
 def _calls_in_name(row: str) -> int:

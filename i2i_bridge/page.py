@@ -1,8 +1,6 @@
 """One page from evaluated folders: collected, drawn, rendered, and published whole."""
 
-import os
 import platform
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,13 +21,13 @@ from i2i_bridge.comparing import (
 from i2i_bridge.data.loading import PairDataset
 from i2i_bridge.errors import UserError
 from i2i_bridge.figures import Panel, quality_panels, training_curves
-from i2i_bridge.files import write_whole
+from i2i_bridge.files import real_folder, write_whole
 from i2i_bridge.gallery import INSIDE, gallery, glance
 from i2i_bridge.images import Picture, write_picture
 from i2i_bridge.metrics_log import read_metrics
 from i2i_bridge.montage import montage
 from i2i_bridge.pictures import Pictures, Shown, safe_name
-from i2i_bridge.publishing import GENERATOR, check_out, publish
+from i2i_bridge.publishing import GENERATOR, check_out, fresh_folder
 from i2i_bridge.run import Run
 from i2i_bridge.sheets import Drawn, draw
 from i2i_bridge.tabulating import Table, interval_text, seconds_text, to_csv, to_latex, to_markdown
@@ -108,21 +106,14 @@ def write_page(
         UserError: `out` holds something that is not such a page, or cannot be written.
     """
     check_out(out, single_file)
+    out = real_folder(out)  # a link to another disk is the user's own choice
     if out.suffix == ".html":
         html = render(collect(entries, Pictures(out.parent, True), opened, nfe=nfe, report=report))
         write_whole(out, html.encode())
         return out
-    fresh = out.with_name(f".{out.name}.{os.getpid()}.new")
-    try:
-        shutil.rmtree(fresh, ignore_errors=True)
-        fresh.mkdir(parents=True)
+    with fresh_folder(out) as fresh:
         page = collect(entries, Pictures(fresh, single_file), opened, nfe=nfe, report=report)
         (fresh / "index.html").write_text(render(page), encoding="utf-8")
-        publish(fresh, out)
-    except OSError as error:
-        raise UserError(f"{out}: cannot be written ({error.strerror or error})") from error
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
     return out / "index.html"
 
 

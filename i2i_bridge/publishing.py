@@ -1,12 +1,22 @@
 """Putting a page where it belongs: whole, and never in place of something that is not a page of ours."""
 
 import contextlib
-import os
-import shutil
+import glob
+from collections.abc import Iterator
 from pathlib import Path
 
 from i2i_bridge.errors import UserError
 from i2i_bridge.file_reader import open_regular
+from i2i_bridge.files import (
+    LOCK_FILE,
+    TEMPORARY,
+    TEMPORARY_BYTES,
+    dead_name,
+    exchange_folder,
+    extended_name,
+    locked,
+    remove,
+)
 
 GENERATOR = "i2i-bridge"
 """What a page of ours names as its generator."""
@@ -36,15 +46,33 @@ def _is_page(out: Path) -> bool:
         return False
 
 
-def publish(fresh: Path, out: Path) -> None:
-    """Put a whole folder in another's place; if that fails, the old one is back."""
-    old = out.with_name(f".{out.name}.{os.getpid()}.old")
-    if out.exists():
-        out.rename(old)
+@contextlib.contextmanager
+def fresh_folder(out: Path) -> Iterator[Path]:
+    """A new folder beside `out` for a page to be made in, which is then put in its place; nothing is left where the
+    page is not finished, and what a killed one left is removed by the next.
+
+    Raises:
+        UserError: The same page is being written by another process, or cannot be written.
+    """
+    fresh = out.with_name(extended_name(out.name, TEMPORARY, limit=TEMPORARY_BYTES))
     try:
-        fresh.rename(out)
-    except OSError:
-        with contextlib.suppress(OSError):
-            old.rename(out)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
+        if fresh.is_symlink():
+            remove(fresh)
+        elif fresh.is_dir() and any(fresh.iterdir()) and not (fresh / LOCK_FILE).is_file():
+            raise UserError(f"{fresh}: is in the way and not a page in progress; remove it")
+        with locked(fresh, "the same page is being written by another process; wait for it"):
+            try:
+                for left in fresh.iterdir():
+                    if left.name != LOCK_FILE:
+                        remove(left)
+                for dead in out.parent.glob(f"{glob.escape(dead_name(out.name))}-*"):
+                    if not dead.is_symlink() and _is_page(dead):
+                        remove(dead)
+                yield fresh
+                exchange_folder(fresh, out)
+                remove(out / LOCK_FILE)
+            finally:
+                with contextlib.suppress(OSError):
+                    remove(fresh)
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written ({error.strerror or error})") from error

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from i2i_bridge.file_reader import open_regular, parse_json
-from i2i_bridge.files import write_whole
+from i2i_bridge.files import extended_name, remove, write_whole
 
 FORMAT = 1
 CLEAN = "clean"
@@ -45,8 +45,9 @@ class Record:
 
 
 def slug(row: str) -> str:
-    """A row's name as a folder: letters, digits, '.', '_' and '-'."""
-    return "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in row)
+    """A row's name as a folder: letters, digits, '.', '_' and '-', no dot first, and not too long."""
+    letters = "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in row)
+    return extended_name(f"-{letters[1:]}" if letters[:1] in ("", ".") else letters, limit=200)
 
 
 class Records:
@@ -54,10 +55,11 @@ class Records:
 
     Args:
         folder: `records/` of the evaluation; made when the first record is written.
+        root: No folder from here down may be a link; by default the folder of the records itself.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, root: Path | None = None) -> None:
+        self.folder, self.root = folder, root or folder
 
     def file(self, row: str, key: str) -> Path:
         """Where a record lies; keys are any text, so its name is a hash."""
@@ -107,7 +109,7 @@ class Records:
             "seconds": record.seconds,
             "calls": record.calls,
         }
-        write_whole(self.file(row, record.key), save(tensors, metadata={"record": json.dumps(table)}))
+        write_whole(self.file(row, record.key), save(tensors, metadata={"record": json.dumps(table)}), root=self.root)
 
     def matrix(self, row: str, name: str, items: Sequence[tuple[str, str]], file: Path) -> np.ndarray:
         """The features of many items as one array (n, d) mapped from a file, so that memory stays flat.
@@ -115,7 +117,7 @@ class Records:
         Args:
             name: Of the features.
             items: (key, fingerprint) of each.
-            file: The array's file, to be written.
+            file: The array's file, to be written, in a folder that is there.
         """
         mapped: np.memmap | None = None
         for i, (key, fingerprint) in enumerate(items):
@@ -124,7 +126,7 @@ class Records:
                 raise LookupError(f"{key}: the record of row {row} has gone while it was needed")
             values = record.features[name]
             if mapped is None:
-                file.parent.mkdir(parents=True, exist_ok=True)
+                remove(file, root=self.root)  # of an evaluation that was killed, or a link
                 mapped = np.lib.format.open_memmap(file, "w+", np.float32, (len(items), len(values)))
             mapped[i] = values
         assert mapped is not None

@@ -1,9 +1,11 @@
 """The report of a run: the page of a comparison, of this run alone."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from i2i_bridge.comparing import open_entries
 from i2i_bridge.data.loading import PairDataset
+from i2i_bridge.files import refuse_links
 from i2i_bridge.page import write_page
 from i2i_bridge.run import Run
 
@@ -22,4 +24,12 @@ def write_report(run: Run, dataset: PairDataset, protocol: str = "held-out") -> 
     Raises:
         UserError: The run is not evaluated yet under that protocol.
     """
-    return write_page(open_entries([run.folder], protocol), run.folder / "report", lambda entry: (run, dataset))
+    refuse_links(run.folder, ["report"])
+    (entry,) = open_entries([run.folder], protocol)
+    warnings = [*entry.evaluation.warnings, *(line for line in run.warnings if line not in entry.evaluation.warnings)]
+    if entry.evaluation.step != run.step:
+        warnings.append(
+            f"the numbers are of step {entry.evaluation.step}, the walks and samples of step {run.step}; evaluate again"
+        )
+    entry = replace(entry, evaluation=replace(entry.evaluation, warnings=warnings))
+    return write_page([entry], run.folder / "report", lambda entry: (run, dataset))

@@ -155,9 +155,9 @@ def is_outdated(evaluation: Evaluation) -> bool:
     return any(estimate.note == OUTDATED for row in evaluation.rows for estimate in row.metrics.values())
 
 
-def write_evaluation(file: Path, evaluation: Evaluation) -> None:
-    """Write an evaluation.json, whole or not at all."""
-    write_whole(file, json.dumps(_plain(asdict(evaluation)), indent=1).encode())
+def write_evaluation(file: Path, evaluation: Evaluation, *, root: Path | None = None) -> None:
+    """Write an evaluation.json, whole or not at all; `root` as in `write_whole`."""
+    write_whole(file, json.dumps(_plain(asdict(evaluation)), indent=1).encode(), root=root)
 
 
 def _plain(value: Any) -> Any:

@@ -3,7 +3,8 @@
 runs/NAME/  recipe.toml  checkpoints/  metrics.jsonl  metrics.csv  samples/  evaluation/  report/
 """
 
-from collections.abc import Iterable, Iterator
+import warnings
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from i2i_bridge import registry
-from i2i_bridge.checkpoint import latest_checkpoint
+from i2i_bridge.checkpoint import chosen_checkpoint, passed_over
 from i2i_bridge.errors import UserError
 from i2i_bridge.images import (
     Picture,
@@ -59,6 +60,8 @@ class Run:
     method: Method
     step: int
     device: torch.device
+    warnings: tuple[str, ...] = ()
+    """A line for each newer checkpoint that was passed over, damaged."""
 
     def restore(
         self,
@@ -256,6 +259,8 @@ def load_run(
     device: str | torch.device | None = None,
     sample: Iterable[str] = (),
     precision: str = "fp32",
+    checkpoint: int | str = "last",
+    report: Callable[[str], None] | None = None,
 ) -> Run:
     """Open a run folder for restoring.
 
@@ -265,10 +270,12 @@ def load_run(
         sample: Other settings of [sample] than the run's own, such as "sample.guidance.name=ddnm".
         precision: Of the network's weights and maps: fp32, bf16 (half the memory, a few per cent off), or auto: bf16
             where the device computes in it.
+        checkpoint: Which of those that were kept: a step, or "last".
+        report: Receives a line for each newer checkpoint that is damaged and passed over; by default a Python warning.
 
     Raises:
-        UserError: The folder is missing or holds no whole checkpoint, there is no such device, or a setting is wrong or
-            would need another training.
+        UserError: The folder is missing or holds no whole checkpoint, the named one is not kept or is damaged, there
+            is no such device, or a setting is wrong or would need another training.
     """
     from i2i_bridge.recipe import load_recipe
 
@@ -279,15 +286,21 @@ def load_run(
                 f"'{change}': a trained run takes other settings of [sample] only, such as sample.clip=true"
             )
     recipe = load_recipe(recipe_of_run(folder), changes)
-    checkpoint, _ = latest_checkpoint(folder / "checkpoints")
-    if checkpoint is None:
+    found, passed = chosen_checkpoint(folder / "checkpoints", checkpoint)
+    if found is None:
         raise UserError(f"{folder}: no checkpoint yet; train it first")
+    lines = tuple(f"{passed_over(line)}; step {found.step} is taken" for line in passed)
+    for line in lines:
+        if report is None:
+            warnings.warn(line, stacklevel=2)
+        else:
+            report(line)
     where = resolve_device(device)
     dtype = resolve_precision(precision, where)
     network = recipe.build_network()
-    load_weights(network, checkpoint.tensors("ema"), str(checkpoint.folder))
+    load_weights(network, found.tensors("ema"), str(found.folder))
     network = network.to(where, dtype).to(memory_format=torch.channels_last).eval().requires_grad_(False)
-    return Run(folder, recipe, build_method(recipe, network), checkpoint.step, where)
+    return Run(folder, recipe, build_method(recipe, network), found.step, where, lines)
 
 
 def load_weights(network: nn.Module, tensors: dict[str, Tensor], where: str) -> None:

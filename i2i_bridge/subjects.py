@@ -62,6 +62,9 @@ class Subject(Protocol):
     one_draw: bool
     """Whether every item has one image only, so that there is no diversity to measure."""
 
+    warnings: Sequence[str]
+    """What a reader of its numbers must know."""
+
     capped: bool
     """Whether it makes fewer calls than it is asked for; known after `rows`."""
 
@@ -96,6 +99,7 @@ class RunSubject:
         self.recipe, self.step = run.recipe.name, run.step
         self.method = name or run.recipe.method_label
         self.seed = run.recipe.evaluate.seed
+        self.warnings: Sequence[str] = run.warnings
         self.fingerprint = fingerprint_of(run)
         self.counted = CountedNetwork(run.method.network)
         self.run = dataclasses.replace(run, method=run.method.with_network(self.counted))
@@ -155,6 +159,7 @@ class FolderSubject:
     baselines = False
     one_draw = True
     capped = False
+    warnings: Sequence[str] = ()
     step = 0
 
     def __init__(self, recipe: str, name: str, files: Mapping[str, Path], channels: int, value_range: Range) -> None:
@@ -184,7 +189,10 @@ class FolderSubject:
 def picture_name(position: int, key: str) -> str:
     """An item's name in `images/`: its position, and its key in letters that every file system takes."""
     safe = "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in key.rpartition(".")[0] or key)
-    return f"{position:04d}-{safe[-80:]}"
+    safe = safe[-80:]
+    while len(safe.encode()) > 200:  # otherwise letters of several bytes make it longer than a file name may be
+        safe = safe[1:]
+    return f"{position:04d}-{safe}"
 
 
 def match_images(folder: Path, keys: Sequence[str], size: tuple[int, int]) -> tuple[dict[str, Path], list[str]]:

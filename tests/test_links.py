@@ -1,14 +1,17 @@
 """Links in a run folder lead nobody out of it: whatever a run writes, sweeps, rotates and sets aside is its own."""
 
+import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
 from killing import photos, recipe_of
 
-from i2i_bridge import files
+from i2i_bridge import files, page
 from i2i_bridge.checkpoint import latest_checkpoint
 from i2i_bridge.errors import UserError
+from i2i_bridge.jobs import evaluate_run, report_run
 from i2i_bridge.training import train
 
 FOLDERS = (
@@ -204,3 +207,92 @@ def test_below_its_root_nothing_is_written_or_removed_through_a_link(tmp_path):
     assert tree(theirs) == before
     files.write_whole(tmp_path / "way" / "deep" / "er" / "a.txt", b"new", root=tmp_path / "way")
     assert (tmp_path / "run" / "deep" / "er" / "a.txt").read_bytes() == b"new"
+
+
+EVALUATED = (
+    "evaluation", "evaluation/held-out", "evaluation/held-out/images", "evaluation/held-out/records",
+    "evaluation/held-out/images/nfe-1", "evaluation/held-out/records/nfe-1", "evaluation/held-out/.tmp-x",
+    "evaluation/held-out/images/mine", "evaluation/held-out/images/.dead-x", "report", ".tmp-report", ".dead-report-1",
+    "evaluation/other",
+)  # fmt: skip
+EVALUATED_FILES = (
+    "evaluation/held-out/per_image.csv", "evaluation/held-out/evaluation.json", "evaluation/held-out/.lock",
+    "evaluation/held-out/per_image.csv.part", "evaluation/held-out/records/features-restored.npy",
+    "evaluation/held-out/images/nfe-1/0000-00.png", "evaluation/held-out/images/nfe-1/9999-x.png",
+    "evaluation/held-out/.x.1.part", "report/index.html",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def reported(trained, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("reported") / "run"
+    shutil.copytree(trained, folder)
+    evaluate_run(folder)
+    report_run(folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", (*EVALUATED, *EVALUATED_FILES))
+@pytest.mark.parametrize("anew", [False, True])
+def test_evaluating_and_reporting_leaves_what_a_link_leads_to(reported, tmp_path, name, anew):
+    """kills: pictures-through-links"""
+    run, theirs = tmp_path / "run", outside(tmp_path / "theirs")
+    shutil.copytree(reported, run)
+    if anew:
+        shutil.rmtree(run / "evaluation")
+        shutil.rmtree(run / "report")
+    (theirs / "file").write_text("mine")
+    linked(run, name, theirs / "file" if name in EVALUATED_FILES else theirs)
+    before = tree(theirs)
+    line = attempt(lambda: evaluate_run(run, nfe=[1, 2]))
+    refused = name in EVALUATED[:6] or name in ("evaluation/held-out/images/mine", "evaluation/held-out/.lock")
+    assert bool(line) == refused, line
+    line = attempt(lambda: report_run(run))
+    assert "\n" not in line and tree(theirs) == before
+    assert (name == "report") == ("report: is a link" in line)
+    swept = [path for path in run.iterdir() if path.name.startswith((files.TEMPORARY, files.DEAD))]
+    assert swept in ([], [run / ".dead-report-1"])
+
+
+def test_a_page_that_was_killed_on_the_way_leaves_nothing_to_the_next(reported, tmp_path):
+    """kills: page-in-progress-stays"""
+    run = tmp_path / "run"
+    shutil.copytree(reported, run)
+    pid = os.fork()
+    if pid == 0:
+        page.render = lambda page: os.kill(os.getpid(), 9)
+        report_run(run)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -9
+    assert (run / ".tmp-report" / "table.csv").is_file()
+    (run / ".dead-report-7").mkdir()
+    report_run(run)
+    assert not list(run.glob(".*report*")) and (run / "report" / "index.html").is_file()
+    assert not (run / "report" / ".lock").exists()
+    (run / ".tmp-report").mkdir()
+    (run / ".tmp-report" / "letter.txt").write_text("mine")
+    with pytest.raises(UserError, match="in the way"):
+        report_run(run)
+    assert (run / ".tmp-report" / "letter.txt").read_text() == "mine"
+
+
+def test_two_evaluations_of_a_protocol_do_not_meet(reported, tmp_path):
+    """kills: evaluation-not-locked"""
+    run = tmp_path / "run"
+    shutil.copytree(reported, run)
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        with files.locked(run / "evaluation" / "held-out"):
+            os.write(writing, b"x")
+            signal.pause()
+    try:
+        os.read(reading, 1)
+        before = tree(run)
+        with pytest.raises(UserError, match="another evaluation is being written there"):
+            evaluate_run(run, nfe=[1])
+        assert tree(run) == before
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    evaluate_run(run, nfe=[1])

@@ -120,8 +120,11 @@ def _times(folder: Path, inside: Names) -> np.ndarray:
 
 def recall(what: str) -> dict[str, np.ndarray] | None:
     """The arrays that were remembered under a name; None where there are none, or they cannot be read."""
+    file = _file(what)
+    if file is None:
+        return None
     try:
-        with open_arrays(_file(what)) as stored:
+        with open_arrays(file) as stored:
             arrays = {name: stored[name] for name in stored.files}
     except (OSError, *DAMAGED_ARRAYS):
         return None
@@ -131,19 +134,26 @@ def recall(what: str) -> dict[str, np.ndarray] | None:
 
 def remember(what: str, arrays: dict[str, np.ndarray]) -> None:
     """Keep arrays under a name for later runs; silently not where the cache folder cannot be written."""
+    file = _file(what)
+    if file is None:
+        return
     data = io.BytesIO()
     np.savez(data, what=np.array(what.encode("utf-8", "backslashreplace").decode()), **arrays)  # type: ignore[arg-type]
     with contextlib.suppress(UserError):
-        write_whole(_file(what), data.getvalue())
+        write_whole(file, data.getvalue())
 
 
-def cache_folder() -> Path:
-    """Where lists are kept: `$I2I_CACHE_DIR`, else i2i-bridge in the user's cache."""
+def cache_folder() -> Path | None:
+    """Where lists are kept: `$I2I_CACHE_DIR`, else i2i-bridge in the user's cache; None for a user without a home."""
     if given := os.environ.get("I2I_CACHE_DIR"):
         return Path(given)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "i2i-bridge"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "i2i-bridge"
+    except RuntimeError:  # a container's user
+        return None
 
 
-def _file(what: str) -> Path:
+def _file(what: str) -> Path | None:
     name = hashlib.blake2b(what.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
-    return cache_folder() / "listings" / f"{name}.npz"
+    folder = cache_folder()
+    return None if folder is None else folder / "listings" / f"{name}.npz"
