@@ -116,6 +116,19 @@ class Ranks:
             return []
 
 
+def check_devices() -> None:
+    """
+    Raises:
+        UserError: A launcher started more processes on this machine than it has CUDA devices.
+    """
+    started = os.environ.get("LOCAL_WORLD_SIZE", "1")
+    if torch.cuda.is_available() and started.isdecimal() and int(started) > torch.cuda.device_count():
+        raise UserError(
+            f"{started} processes for {torch.cuda.device_count()} CUDA device(s): start one for each "
+            f"(torchrun --nproc_per_node={torch.cuda.device_count()}), or add --device cpu"
+        )
+
+
 def process_group(timeout: int) -> list[Any]:
     """For accelerate: processes that do not answer within so many seconds are given up."""
     from accelerate.utils import InitProcessGroupKwargs

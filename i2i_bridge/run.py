@@ -1,6 +1,6 @@
 """A run folder: what training leaves and restoring reads.
 
-runs/NAME/  recipe.toml  checkpoints/  metrics.jsonl  metrics.csv  samples/  evaluation/  report/
+runs/NAME/  recipe.toml  init.json  checkpoints/  metrics.jsonl  metrics.csv  samples/  evaluation/  report/
 """
 
 import warnings

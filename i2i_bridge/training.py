@@ -33,7 +33,7 @@ from i2i_bridge.precision import resolve_precision
 from i2i_bridge.progress import Progress as Progress
 from i2i_bridge.progress import Window
 from i2i_bridge.randomness import generator
-from i2i_bridge.ranks import Ranks, process_group
+from i2i_bridge.ranks import Ranks, check_devices, process_group
 from i2i_bridge.recipe import Recipe
 from i2i_bridge.resuming import essence, falling_end, is_run_of, moved_end, resolved, started_recipe
 from i2i_bridge.run import Run, network_geometry
@@ -84,6 +84,8 @@ def train(
 
     # Without an accelerator and without cpu=True, accelerate takes each process of torchrun for the only one.
     cpu = cpu or not torch.accelerator.is_available()
+    if not cpu:
+        check_devices()
     accelerator = Accelerator(cpu=cpu, kwargs_handlers=process_group(recipe.train.rank_timeout))
     ranks = Ranks(accelerator)
     ranks.check_all_here()

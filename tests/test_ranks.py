@@ -18,7 +18,7 @@ from i2i_bridge.checkpoint import latest_checkpoint
 from i2i_bridge.errors import UserError
 from i2i_bridge.evaluation import evaluate
 from i2i_bridge.files import locked
-from i2i_bridge.ranks import Ranks
+from i2i_bridge.ranks import Ranks, check_devices
 from i2i_bridge.stepping import training_step
 from i2i_bridge.train_state import TrainState
 from i2i_bridge.training import train
@@ -208,6 +208,49 @@ def test_processes_that_do_not_see_each_other_are_refused(monkeypatch):
         Ranks(Alone()).check_all_here()
     monkeypatch.delenv("WORLD_SIZE")
     Ranks(Alone()).check_all_here()
+
+
+def test_more_processes_than_devices_are_refused(monkeypatch):
+    """kills: two-processes-on-one-device"""
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    check_devices()  # none here: then they are processes of the CPU
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for devices in (2, 1):
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: devices)  # noqa: B023
+        if devices == 2:
+            check_devices()
+            continue
+        with pytest.raises(
+            UserError, match=r"2 processes for 1 CUDA device.*torchrun --nproc_per_node=1.*--device cpu"
+        ):
+            check_devices()
+
+
+def test_an_image_that_breaks_late_ends_all_processes_with_a_save(root, tmp_path):
+    """Whichever of them meets it: here the second. And what it passes over is listed by the first."""
+    own = photos(tmp_path / "own")
+    number = 10  # of step 3: the third of four samples, so the second process reads it
+    file = own / "clean" / "train" / plain(own).build_dataset("train").key_of(number)
+    whole = file.read_bytes()
+
+    def work(rank, on_error="stop"):
+        def stop():
+            if rank == 1:
+                file.write_bytes(whole[:50])
+            return False
+
+        recipe = plain(own, save_every=100)
+        data = recipe.data.model_copy(update={"on_error": on_error})
+        train(recipe.model_copy(update={"data": data}), tmp_path / "run", cpu=True, stop=stop)
+
+    first = together(2, work, tmp_path)
+    assert [process.code for process in first] == [2, 2], first
+    assert latest_checkpoint(tmp_path / "run" / "checkpoints")[0].step == 2
+    assert f"{file.name}: not a readable image" in first[1].said and "saved at step 2:" in first[1].said
+    assert "process 1: " in first[0].said
+    assert [process.code for process in together(2, lambda rank: work(rank, "skip"), tmp_path)] == [0, 0]
+    rows = [json.loads(line) for line in (tmp_path / "run" / "unusable-images.jsonl").read_text().splitlines()]
+    assert number in [row["sample"] for row in rows] and {row["key"] for row in rows} == {file.name}
 
 
 def test_other_errors_are_not_blamed_on_processes():
