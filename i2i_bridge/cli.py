@@ -61,6 +61,23 @@ USAGE_ERRORS: tuple[Any, ...] = tuple(kind for kind in typer.BadParameter.__mro_
 """Click's class, or the copy of click that newer versions of typer carry."""
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from i2i_bridge import __version__
+
+        console.say(f"i2i-bridge {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """What may stand before any verb."""
+
+
 @app.command("list")
 def list_(
     what: Annotated[
@@ -72,22 +89,30 @@ def list_(
     load_plugins(plugin)
     from i2i_bridge.catalogue import listing
 
-    console.show_table("", ["name", "what it is"], [list(row) for row in listing(what)])
+    console.show_list(["name", "what it is"], listing(what))
 
 
 @app.command()
 def show(
     name: Annotated[
-        str, typer.Argument(help="A recipe, a dataset card, a protocol, or a part such as 'jpeg' or '2m-sde'.")
+        str,
+        typer.Argument(
+            help="A recipe, a dataset card, a protocol, a part such as 'jpeg' or '2m-sde', or the settings of train, "
+            "data, sample or evaluate. Where a name has several meanings: recipe:NAME, card:NAME, part:NAME."
+        ),
     ],
+    all_settings: Annotated[
+        bool,
+        typer.Option("--all", help="Of a recipe: every setting, with its meaning, type, range and default."),
+    ] = False,
     method: MethodName = None,
     plugin: Plugins = None,
 ) -> None:
-    """Show one thing whole: a recipe or card as TOML, or a part with its options."""
+    """Show one thing whole: a recipe or card as TOML, settings with their defaults, or a part with its options."""
     load_plugins(plugin)
     from i2i_bridge.catalogue import description
 
-    console.write(description(name, method))
+    console.write(description(name, method, all_settings=all_settings))
 
 
 @app.command()
@@ -422,6 +447,9 @@ def selftest(
 def main(arguments: list[str] | None = None) -> None:
     """Entry point: runs a verb and turns a mistake into one line and exit code 2."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    # A notebook passes its own backend on to the commands started in it. Where that is not installed, the import of
+    # matplotlib would fail, in torchmetrics too; figures are drawn without any window.
+    os.environ["MPLBACKEND"] = "agg"
     debug = "--debug" in words
     if "--offline" in words or internet.is_offline():
         internet.go_offline()

@@ -3,11 +3,13 @@
 Names, labels and summaries may be a stranger's: every text goes through `errors.printable`, and none is markup.
 """
 
+import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -40,6 +42,11 @@ class _Console(Console):
 
 console = _Console(soft_wrap=True, **PLAIN)
 errors = _Console(stderr=True, soft_wrap=True, **PLAIN)
+
+
+def is_watched() -> bool:
+    """Whether somebody looks on: a terminal, a notebook, or the prompt of Python or IPython."""
+    return console.is_terminal or hasattr(sys, "ps1") or "ipykernel" in sys.modules
 
 
 def say(text: str) -> None:
@@ -168,6 +175,18 @@ def show_table(title: str, header: list[str], rows: list[list[str]], *, numbers:
         table.add_row(*map(_cell, row))
     wide = console if console.is_terminal else Console(width=200, file=sys.stdout, **PLAIN)
     wide.print(table)
+
+
+def show_list(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Names and a line about each, as wide as the terminal (or COLUMNS, else 80): the line is cut, a name never."""
+    shown = [[printable(cell) for cell in row] for row in (header, *rows)]
+    names = max(cell_len(name) for name, _ in shown)
+    room = max(shutil.get_terminal_size((80, 24)).columns - names - 2, 0)
+    for i, (name, line) in enumerate(shown):
+        if cell_len(line) > room:
+            line = set_cell_size(line, max(room - 3, 0)).rstrip() + "..."[:room]
+        text = f"{name}{' ' * (names - cell_len(name))}  {line}".rstrip()
+        console.print(Text(text, style="" if i else "bold"), soft_wrap=True)
 
 
 def _cell(text: str) -> Text:

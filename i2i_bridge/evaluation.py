@@ -1,13 +1,14 @@
 """Evaluating runs: which protocol and pairs, then the one loop (measuring.py)."""
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
-from i2i_bridge import weights
+from i2i_bridge import console, weights
 from i2i_bridge.data.items import item_of
 from i2i_bridge.data.loading import PairDataset
 from i2i_bridge.errors import UserError
-from i2i_bridge.measuring import LIST_FILE, Report, measure, positions
+from i2i_bridge.measuring import LIST_FILE, Report, measure, positions, processes
 from i2i_bridge.protocols import Resolved, load_protocol, read_list, resolve
 from i2i_bridge.recipe import Recipe, load_recipe
 from i2i_bridge.results import INPUT as INPUT
@@ -67,7 +68,7 @@ def evaluate(
     batch_size: int = 1,
     name: str | None = None,
     out: Path | None = None,
-    report: Report = lambda done, total: None,
+    report: Report | None = None,
 ) -> Evaluation:
     """Score a run under a protocol.
 
@@ -84,7 +85,8 @@ def evaluate(
         batch_size: Images that are restored together. Each keeps its own noise; seconds are then shares of a batch.
         name: What tables call it; by default the run's method.
         out: Where the result is written; by default the run folder.
-        report: Called with (images done, images in all) of this process.
+        report: Called with (images done, images in all) of this process. None: shown where somebody looks on, as a bar
+            in a terminal, as lines in a notebook or at the prompt of Python, and not at all elsewhere.
 
     Returns:
         What `read_evaluation` reads.
@@ -96,7 +98,11 @@ def evaluate(
     if out is not None:
         _check_out(out)
     subject = RunSubject(run, nfe, name)
-    return measure(subject, dataset, rules, metrics, out or run.folder, batch_size=batch_size, report=report)
+    with ExitStack() as held:
+        if report is None:
+            watched = console.is_watched() and processes().rank == 0
+            report = held.enter_context(console.counting("evaluated")) if watched else lambda done, total: None
+        return measure(subject, dataset, rules, metrics, out or run.folder, batch_size=batch_size, report=report)
 
 
 def folder_subject(

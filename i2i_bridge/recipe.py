@@ -50,16 +50,24 @@ class Recipe(Settings):
     name: Annotated[str, AfterValidator(file_name)]
     """Also the name of its run folder."""
     summary: Text
+    """One line, for lists."""
     task: Literal["restoration", "translation"]
+    """A grey image is restored to a grey one; a translation has the target's colours."""
     data: DataSettings
     degradation: Part | None = None
+    """Makes X_1 of X_0 (`list degradations`); left out where the data are pairs."""
     method: Part = Field(default={"name": "bridge"})
+    """How X_1 becomes X_0 (`list methods`)."""
     method_label: Text = ""
     """What tables and pages call the method; by default its name."""
     process: Part = Field(default={"name": "i2sb"})
+    """The bridge between X_0 and X_1 (`list processes`)."""
     target: Part = Field(default={"name": "i2sb"})
+    """What the network learns (`list targets`)."""
     proposal: Part = Field(default={"name": "posterior"})
+    """From which states it learns (`list proposals`)."""
     network: Part
+    """The network and its size (`list networks`)."""
     train: TrainSettings
     sample: SampleSettings = SampleSettings()
     evaluate: EvaluateSettings = EvaluateSettings()

@@ -29,7 +29,9 @@ Part = dict[str, Any]
 class Settings(BaseModel):
     """A table of the recipe; unknown keys are errors."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, validate_default=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", strict=True, validate_default=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 class DataSettings(Settings):
@@ -39,8 +41,11 @@ class DataSettings(Settings):
     """
 
     card: Text | None = None
+    """A dataset card: the name of a shipped or registered one (`list datasets`), or a TOML file."""
     root: Text | None = None
+    """The folder of the images, instead of the card's or the source's."""
     source: Part = {}
+    """The dataset kind and its options, such as { name = 'images', root = 'photos' }; `list dataset-kinds`."""
     size: tuple[Side, Side] | Side = 256
     """Height and width that the network trains on, in pixels."""
     validation_size: tuple[Side, Side] | Side | None = None
@@ -56,7 +61,9 @@ class DataSettings(Settings):
     factor: Annotated[int, Field(gt=0, le=64)] | None = None
     """How many times smaller the sources come; by default as the first training pair. Restoring takes such images."""
     crop: Literal["random", "center"] = "center"
+    """Which part of a training image is cut out; validation takes the centre."""
     flip: bool = True
+    """Whether training mirrors images left to right at random."""
     channels: Channels = 3
     """Of X_0 and X_1; grey images become 3 channels and the other way round, other numbers must be there."""
     value_range: tuple[float, float] | None = None
@@ -65,7 +72,9 @@ class DataSettings(Settings):
     own_condition: bool = False
     """Whether each item brings an image of its own for the network to see (network.condition_channels) beside X_t."""
     train_split: Text = "train"
+    """The split that is trained on."""
     validation_split: Text = "val"
+    """The split that samples and evaluations are of."""
     on_error: Literal["stop", "skip"] = "stop"
     """A training image that cannot be read: `stop` saves and ends the run, `skip` trains on another image in its place,
     and lists it in unusable-images.jsonl."""
@@ -90,34 +99,48 @@ class TrainSettings(Settings):
     """The optimisation."""
 
     steps: Positive
+    """Optimizer steps."""
     batch_size: Samples = 256
     """Samples per step, over all processes and micro-batches."""
     micro_batch: Samples | None = None
     """Samples per forward pass of one process; gradients are averaged over the batch. Default: all at once."""
     lr: Annotated[float, Field(gt=0, le=1000)] = 5e-5
+    """Learning rate, at its highest."""
     warmup_steps: Steps = 0
+    """Steps over which the rate rises from 0."""
     schedule: Literal["constant", "linear", "cosine", "step"] = "constant"
     """`linear` and `cosine` fall towards 0, which a step after the last one would have: of n falling steps the last
     linear one runs at lr / n. `step` multiplies by lr_gamma every lr_step steps."""
     decay_from: Steps | None = None
     """Step from which `linear` and `cosine` fall; until then the rate stays. Default: the end of the warm-up."""
     lr_gamma: Annotated[float, Field(gt=0, le=1)] = 0.99
+    """Factor of the `step` schedule."""
     lr_step: Positive = 1000
+    """Steps between two factors of the `step` schedule."""
     weight_decay: Annotated[float, Field(ge=0, le=1000)] = 0.0
+    """Of AdamW: each step shrinks the weights by lr times this."""
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
+    """Of Adam: decay of the means of the gradient and of its square."""
     clip_norm: Annotated[float, Field(gt=0, le=1e9)] | None = None
+    """Largest norm of a gradient; longer ones are scaled down. Default: no limit."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
     """Reached by (1 + n) / (10 + n) after n updates."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """What the network computes in while it trains; auto is bf16 where the device computes in it."""
     compile: bool = False
     """Translate the network's blocks by torch.compile. It takes minutes at the start; for long runs on a GPU."""
     seed: Seed = 0
+    """Of the order of the images, crops, degradations, times, noise, dropout and the first weights."""
     workers: Annotated[int, Field(ge=0, le=1024)] = 2
+    """Processes that read and degrade images; 0 reads in the training process."""
     save_every: Positive = 5000
+    """Steps between two checkpoints."""
     keep: Positive = 2
     """How many checkpoints stay."""
     sample_every: Positive = 5000
+    """Steps between two pictures of restored validation images."""
     log_every: Positive = 50
+    """Steps between two lines of progress, and rows of metrics.csv."""
     rank_timeout: Positive = 600
     """Seconds that processes (`torchrun`) wait for one another before the run ends; a save takes less."""
     init: Text | None = None
@@ -144,9 +167,13 @@ class SampleSettings(Settings):
     """How restored images are drawn."""
 
     sampler: Part = {"name": "ancestral"}
+    """How a step goes from X_s to X_t: a sampler and its options (`list samplers`)."""
     grid: Text = "uniform"
+    """At which times the network is asked (`list grids`)."""
     nfe: Calls = 10
+    """Network calls per image."""
     clip: bool = False
+    """Limit x_0_hat to [-1, 1] in every step."""
     guidance: Part | None = None
     """Moves x_0_hat towards what X_1 says of X_0; needs a linear [degradation]."""
 
@@ -157,10 +184,13 @@ class EvaluateSettings(Settings):
     protocol: Text = "held-out"
     """Under which rules: the name of a shipped protocol, or a TOML file; `i2i-bridge list protocols`."""
     nfe: Annotated[list[Calls], Field(max_length=1000)] = [1, 10, 100]
+    """Network calls per image; a row of the table for each."""
     metrics: Annotated[list[Text], Field(max_length=1000)] = ["psnr", "ssim", "lpips"]
+    """Names of metrics (`list metrics`), where the protocol names none."""
     images: Positive | None = None
     """Score only the first so many images of the validation split."""
     seed: Seed = 0
+    """Of the sampler's noise, the degradation of the images and the intervals."""
 
 
 class Reference(Settings):

@@ -71,7 +71,7 @@ class Bench:
 
     def trained(self, name: str, *, cpu: bool = True, **settings: Any) -> dict[str, Tensor]:
         """The tensors of a run of that name, trained in this process, or gone on with."""
-        train(self.recipe(**settings), self.home / name, cpu=cpu)
+        train(self.recipe(**settings), self.home / name, cpu=cpu, report=lambda event: None)
         return self.state(name)
 
     def state(self, name: str) -> dict[str, Tensor]:

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from i2i_bridge import console
 from i2i_bridge.checkpoint import Checkpoint, check_space, latest_checkpoint, passed_over, recovered_checkpoint
 from i2i_bridge.compiling import compile_blocks
 from i2i_bridge.data.loading import PairDataset, first_remarks, training_batches
@@ -63,7 +64,7 @@ def train(
     recipe: Recipe,
     folder: str | Path,
     *,
-    report: Report = lambda event: None,
+    report: Report | None = None,
     stop: Callable[[], bool] = lambda: False,
     cpu: bool = False,
 ) -> Trained:
@@ -72,7 +73,9 @@ def train(
     Args:
         recipe: What to train.
         folder: The run folder; made if missing.
-        report: Receives a Progress every `log_every` steps, and lines of text.
+        report: Receives a Progress every `log_every` steps, and lines of text. None: shown where somebody looks on, as
+            a bar in a terminal, as lines in a notebook or at the prompt of Python (`console.is_watched`), and not at
+            all elsewhere. `lambda event: None` is silent everywhere.
         stop: Asked after each step; True saves and returns.
         cpu: Stay on the CPU even where there is an accelerator.
 
@@ -89,9 +92,12 @@ def train(
     accelerator = Accelerator(cpu=cpu, kwargs_handlers=process_group(recipe.train.rank_timeout))
     ranks = Ranks(accelerator)
     ranks.check_all_here()
-    if not ranks.is_first:
-        report = _say_nothing
     with ExitStack() as held, ranks.together():
+        if not ranks.is_first:
+            report = _say_nothing
+        elif report is None:
+            watched = console.is_watched()
+            report = held.enter_context(console.training_display(recipe.train.steps)) if watched else _say_nothing
         problem = None
         try:
             here = real_folder(Path(folder))

@@ -427,7 +427,7 @@ MUTANTS = [
     Mutant("any-rate-will-do", "downloading.py", "if self.bytes < SLOWEST * seconds:", "if self.bytes < 0:", "test_downloading.py"),
     Mutant("pages-without-bound", "images.py", "while frames < MAX_FRAMES:", "while frames < 10**9:", "test_images.py"),
     Mutant("batch-without-bound", "settings.py", "Samples = Annotated[int, Field(gt=0, le=2**20)]", "Samples = Annotated[int, Field(gt=0)]", "test_bounds.py"),
-    Mutant("rate-without-bound", "settings.py", "allow_inf_nan=False)", "allow_inf_nan=True)", "test_bounds.py"),
+    Mutant("rate-without-bound", "settings.py", "allow_inf_nan=False", "allow_inf_nan=True", "test_bounds.py"),
     Mutant("network-of-any-size", "network_size.py", "if count > MAX_PARAMETERS:", "if count > 10**30:", "test_bounds.py"),
     Mutant("files-without-limit", "file_reader.py", "data = stream.read(limit + 1)", "data = stream.read()[: limit + 1]", "test_file_reader.py"),
     Mutant("evaluation-of-any-type", "results.py", "le=LARGEST)]\nName", "le=None)]\nName", "test_file_reader.py"),

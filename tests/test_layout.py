@@ -21,12 +21,12 @@ ROOMS = [
     "unpacking", "data", "downloading", "fetching", "weights",
     "metrics", "contracts", "settings", "protocols", "recipe", "methods", "checkpoint", "metrics_log", "precision",
     "run", "importing",
-    "machine", "ranks", "train_state", "compiling", "progress", "resuming", "starting", "saving", "skipping",
-    "stepping", "training",
+    "machine", "ranks", "train_state", "compiling", "progress", "console", "resuming", "starting", "saving",
+    "skipping", "stepping", "training",
     "results", "records", "scoring", "subjects", "measuring", "evaluation",
     "restoring", "degrading", "tabulating", "pooling", "comparing", "pictures", "sheets", "figures", "gallery",
     "publishing", "page", "report", "inspecting", "checking", "registering", "doctor", "toy_runs", "selftest",
-    "catalogue", "console", "jobs",
+    "setting_list", "catalogue", "jobs",
     "cli_options", "cli_compare", "cli_data", "cli_evaluate", "cli_import", "cli_weights", "cli",
 ]  # fmt: skip
 ONLY_IN = {
@@ -203,6 +203,9 @@ list degradations
 list networks
 list metrics
 show demo/deblur
+show demo/deblur --all
+show train
+--version
 show held-out
 show jpeg
 show unet
