@@ -511,6 +511,7 @@ MUTANTS = [
     Mutant("mask-of-the-small-image", "run.py", "scale = factor if degradation is None else factor * degradation.scale", "scale = factor", "test_restoring.py"),
     Mutant("first-sample-keyed-by-its-name", "data/loading.py", "keyed = draw or (name,)", "keyed = draw if any(draw) else (name,)", "test_data.py"),
     Mutant("condition-in-its-whole-range", "data/loading.py", "to_tensor(pixels, self.value_range) for part, pixels in cut.items()", "to_tensor(pixels, self.value_range if part != \"condition\" else None) for part, pixels in cut.items()", "test_data.py"),
+    Mutant("own-condition-over-the-items", "data/loading.py", "keyed, where) | out\n", "keyed, where)\n", "test_data.py"),
     Mutant("estimate-over-the-users-moments", "resuming.py", "moments | recipe.target", "recipe.target | moments", "test_resuming.py"),
     Mutant("crop-out-never-at-the-far-edge", "degradations/inpaint.py", "int(shift * (side - length + 1))", "int(shift * (side - length))", "test_degradations_inpaint.py"),
     Mutant("folder-mask-threshold", "degradations/masks.py", "to_mask(mask_of(from_pil(image))[0])[0].numpy()", "(mask_of(from_pil(image))[0][..., 0] > 128)", "test_degradations_inpaint.py"),

@@ -276,20 +276,22 @@ def test_the_condition_has_the_range_and_the_cut_of_the_images():
             return {"key": "a", "x_0": pixels, "x_1": 4095 - pixels, "condition": pixels[..., :1]}
 
     geometry = Geometry(16, resize="none", crop="random", flip=True)
-    data = PairDataset(
-        Conditioned(),
-        geometry,
-        None,
-        3,
-        0,
-        "train",
-        condition_channels=1,
-        own_condition=True,
-        value_range=(0.0, 4095.0),
-    )
+    options = {"condition_channels": 1, "own_condition": True, "value_range": (0.0, 4095.0)}
+    data = PairDataset(Conditioned(), geometry, None, 3, 0, "train", **options)
     for item in (data[0], *(data.sample(n) for n in range(8))):
         assert torch.equal(item["condition"], item["x_0"][:1]) and item["condition"].max() > 0.9
         assert torch.allclose(item["x_1"], -item["x_0"], atol=1e-6)
+
+    # kills: own-condition-over-the-items
+    class Clean(Conditioned):
+        def __getitem__(self, index):
+            item = super().__getitem__(index)
+            return {"key": "a", "x_0": item["x_0"], "condition": 4095 - item["x_1"]}
+
+    colorization = DEGRADATIONS.build({"name": "colorization"})
+    data = PairDataset(Clean(), geometry, colorization, 3, 0, "train", **options | {"condition_channels": 3})
+    item = data.sample(0)
+    assert torch.equal(item["condition"], item["x_0"]) and not torch.equal(item["x_1"], item["x_0"])
 
 
 def test_no_training_sample_is_drawn_as_a_validation_item_is(photos):

@@ -216,6 +216,7 @@ def test_a_torch_dataset_of_any_form(tmp_path):
         ({"image": 1}, "no x_0; the dataset gave image"),
         ((1, 2, 3), "a tuple of 3"),
         ({"x_0": np.zeros((4, 4, 3), np.uint8), "label": 1.5}, "a label is an integer, got 1.5"),
+        ({"x_0": np.zeros((4, 4, 3), np.uint8), "label": True}, "a label is an integer, got True"),
         (None, "gave NoneType; images are paths"),
         (np.zeros((4, 4, 3), np.float64), "gave ndarray; images are"),
         (torch.full((3, 4, 4), 255.0), r"must lie in \[-1, 1\]; from 255 to 255"),
