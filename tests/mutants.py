@@ -512,6 +512,8 @@ MUTANTS = [
     Mutant("first-sample-keyed-by-its-name", "data/loading.py", "keyed = draw or (name,)", "keyed = draw if any(draw) else (name,)", "test_data.py"),
     Mutant("condition-in-its-whole-range", "data/loading.py", "to_tensor(pixels, self.value_range) for part, pixels in cut.items()", "to_tensor(pixels, self.value_range if part != \"condition\" else None) for part, pixels in cut.items()", "test_data.py"),
     Mutant("own-condition-over-the-items", "data/loading.py", "keyed, where) | out\n", "keyed, where)\n", "test_data.py"),
+    Mutant("validation-of-the-training-size", "recipe.py", "size = self.data.size if training else self.data.validation_size or self.data.size", "size = self.data.size", "test_recipe.py"),
+    Mutant("validation-drawn-by-the-training-seed", "recipe.py", "seed = self.train.seed if training else self.evaluate.seed", "seed = self.train.seed", "test_recipe.py"),
     Mutant("estimate-over-the-users-moments", "resuming.py", "moments | recipe.target", "recipe.target | moments", "test_resuming.py"),
     Mutant("crop-out-never-at-the-far-edge", "degradations/inpaint.py", "int(shift * (side - length + 1))", "int(shift * (side - length))", "test_degradations_inpaint.py"),
     Mutant("folder-mask-threshold", "degradations/masks.py", "to_mask(mask_of(from_pil(image))[0])[0].numpy()", "(mask_of(from_pil(image))[0][..., 0] > 128)", "test_degradations_inpaint.py"),

@@ -321,6 +321,28 @@ def test_validation_takes_the_centre_and_mirrors_nothing(tmp_path):
     assert corners["validation"] == {(12, 16)} and len(corners["train"]) > 4
 
 
+def test_validation_has_a_size_and_a_seed_of_its_own(tmp_path):
+    """Its size is validation_size where given, else size; its draws are of evaluate.seed, training's of train.seed."""
+    # kills: validation-of-the-training-size, validation-drawn-by-the-training-seed
+    from PIL import Image
+
+    for i in range(3):
+        Image.new("RGB", (64, 64), (9 * i, 80, 200)).save(tmp_path / f"{i}.png")
+
+    def items(*settings):
+        changes = ["data.card=my-photos", "data.source.holdout=0", f"data.root={tmp_path}", "data.size=32", *settings]
+        recipe = load_recipe("jpeg-5", [*changes, "degradation.name=noise", "degradation.std=0.3"])
+        return [recipe.build_dataset(split)[1]["x_1"] for split in SPLITS]
+
+    train, validation = items()
+    assert train.shape == validation.shape == (3, 32, 32)
+    assert [x.shape[-1] for x in items("data.validation_size=48")] == [32, 48]
+    other, same = items("train.seed=5")
+    assert torch.equal(same, validation) and not torch.equal(other, train)
+    same, other = items("evaluate.seed=5")
+    assert torch.equal(same, train) and not torch.equal(other, validation)
+
+
 def test_load_size_reaches_the_geometry_of_training_alone(tmp_path):
     # kills: load-size-ignored
     from PIL import Image
