@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from i2i_bridge.data.cards import Download
 from i2i_bridge.errors import UserError
 from i2i_bridge.file_reader import read_bytes
-from i2i_bridge.files import free_bytes
+from i2i_bridge.files import free_bytes, no_link, remove, replace, write_whole
 from i2i_bridge.internet import require
 from i2i_bridge.unpacking import RESERVE
 
@@ -75,10 +75,10 @@ def download(source: Download, target: Path, report: Report = lambda done, total
         time.sleep(PAUSE * 2**fruitless)
     digest = _verified(source, partial)
     try:
-        partial.replace(target)
+        replace(partial, target)
     except OSError as error:
         raise UserError(f"{target}: cannot be written ({error.strerror})") from error
-    _mark(partial).unlink(missing_ok=True)
+    remove(_mark(partial))
     return digest
 
 
@@ -130,7 +130,7 @@ def _receive(response: Any, source: Download, partial: Path, start: int, report:
     try:
         if limit and limit - start > free_bytes(partial.parent) - RESERVE:
             raise UserError(f"{partial.parent}: no room for {limit - start} bytes; {RESERVE >> 20} MB stay free")
-        out = partial.open("ab" if start else "wb")
+        out = open(partial, "ab" if start else "wb", opener=no_link)  # noqa: SIM115 - closed below
     except OSError as error:
         raise UserError(f"{partial}: cannot be written ({error.strerror})") from error
     with out:
@@ -206,8 +206,8 @@ def _size(path: Path) -> int:
 
 
 def _discard(partial: Path) -> None:
-    partial.unlink(missing_ok=True)
-    _mark(partial).unlink(missing_ok=True)
+    remove(partial)
+    remove(_mark(partial))
 
 
 def _mark(partial: Path) -> Path:
@@ -228,7 +228,7 @@ def _write_mark(partial: Path, response: Any) -> None:
     tag = response.headers.get("ETag", "")
     mark = tag if tag.startswith('"') else response.headers.get("Last-Modified", "")
     if mark.isascii() and mark.isprintable() and len(mark) <= 1000:
-        _mark(partial).write_text(mark, encoding="ascii")
+        write_whole(_mark(partial), mark.encode("ascii"))
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):

@@ -5,6 +5,7 @@ finished folder is renamed into place, and a stamp in it says what it was made o
 command goes on.
 """
 
+import contextlib
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from i2i_bridge.data.card_store import Place, place_file, read_place, remember_p
 from i2i_bridge.data.cards import Card, Download, card_file, load_card
 from i2i_bridge.downloading import Report, download
 from i2i_bridge.errors import UserError
-from i2i_bridge.files import write_whole
+from i2i_bridge.files import no_link, refuse_links, remove, replace, write_whole
 from i2i_bridge.toml_file import read_toml
 from i2i_bridge.unpacking import BadArchive, unpack
 
@@ -98,8 +99,10 @@ def fetch(plan: Plan, progress: Progress) -> dict[str, str]:
     staging = plan.folder.with_name(plan.folder.name + ".part")
     if plan.there:
         remember_place(plan.name, Place(folder=plan.folder, sha256=_stamp(plan.folder)["sha256"]))
-        shutil.rmtree(staging, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            remove(staging)
         return {}
+    refuse_links(staging.parent, [f"{staging.name}{inside}" for inside in ("", "/files", "/unpacked")])
     try:
         (staging / "files").mkdir(parents=True, exist_ok=True)
         with alone(staging):
@@ -108,9 +111,10 @@ def fetch(plan: Plan, progress: Progress) -> dict[str, str]:
             table = Place(folder=plan.folder, sha256=digests)
             write_whole(made / STAMP, f'card = "{plan.name}"\n{table.to_toml()}'.encode())
             os.sync()  # the name must not reach the disk before the content
-            made.replace(plan.folder)
+            replace(made, plan.folder)
             remember_place(plan.name, table)
-            shutil.rmtree(staging, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                remove(staging)
     except OSError as error:
         raise UserError(f"{error.filename or plan.folder}: cannot be written ({error.strerror or error})") from error
     published = {source.file for source in plan.card.download if source.sha256 or source.md5}
@@ -126,8 +130,7 @@ def _get(source: Download, staging: Path, plan: Plan, progress: Progress) -> str
 def _unpacked(plan: Plan, staging: Path, progress: Progress) -> Path:
     """The folder that shall become the dataset's."""
     folder = staging / "unpacked"
-    if folder.exists():
-        shutil.rmtree(folder)  # of a fetch that was killed: who knows what is missing
+    remove(folder, root=staging.parent)  # of a fetch that was killed: who knows what is missing
     folder.mkdir()
     for source in plan.card.download:
         file = staging / "files" / source.file
@@ -138,7 +141,7 @@ def _unpacked(plan: Plan, staging: Path, progress: Progress) -> Path:
                 with progress(f"unpacking {source.file}") as report:
                     unpack(file, source.unpack, folder, report)
             except BadArchive:
-                file.unlink()  # the next fetch must not stumble over it again
+                remove(file)  # the next fetch must not stumble over it again
                 raise
     made = folder / plan.card.top
     if not made.is_dir():
@@ -170,7 +173,7 @@ def alone(folder: Path) -> Iterator[None]:
     except ImportError:  # Windows
         yield
         return
-    with (folder / ".lock").open("w") as stream:
+    with open(folder / ".lock", "w", opener=no_link) as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

@@ -60,16 +60,29 @@ def write_whole(path: Path, data: bytes, *, root: Path | None = None) -> None:
         raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
 
 
-def append(path: Path, data: bytes) -> None:
+def append(path: Path, data: bytes, *, flush: bool = False) -> None:
     """Add bytes to a file, which is made if missing; a link of this name is not followed.
+
+    Args:
+        flush: Whether to wait until the disk has them.
 
     Raises:
         OSError: As the operating system says.
     """
-    # O_NONBLOCK: otherwise a pipe of this name would wait for a reader.
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
-    with open(os.open(path, flags, 0o666), "ab") as stream:
+    with open(path, "ab", opener=no_link) as stream:
         stream.write(data)
+        if flush:
+            stream.flush()
+            os.fsync(stream.fileno())
+
+
+def no_link(path: str, flags: int) -> int:
+    """An opener for `open` that follows no link of the file's own name, and does not wait for a pipe's reader.
+
+    Raises:
+        OSError: It is a link, or as the operating system says.
+    """
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
 
 
 def extended_name(name: str, before: str = "", after: str = "", *, limit: int = NAME_BYTES) -> str:
@@ -338,7 +351,7 @@ def refuse_links(folder: Path, names: Iterable[str]) -> None:
     for name in names:
         if (folder / name).is_symlink():
             raise UserError(
-                f"{folder / name}: is a link, and a run writes and cleans up only folders of its own; to use another "
+                f"{folder / name}: is a link, and only folders of its own are written and cleaned up; to use another "
                 f"disk, move the whole of {folder} there and let a link lead to it"
             )
 

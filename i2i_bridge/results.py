@@ -135,7 +135,10 @@ def read_evaluation(folder: Path, protocol: str = "held-out") -> Evaluation:
         table = read_json(file)
         if not isinstance(table, dict):
             raise ValueError("not a JSON object")
-        return _EVALUATION.validate_python(table)
+        found = _EVALUATION.validate_python(table)
+        if found.protocol.name != protocol:  # it becomes a part of paths
+            raise ValueError("of another protocol than its folder")
+        return found
     except FileNotFoundError as error:
         there = sorted(path.parent.name for path in (folder / "evaluation").glob("*/evaluation.json"))
         others = f" under {protocol} (but under {', '.join(there)})" if there else ""

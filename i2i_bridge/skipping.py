@@ -5,7 +5,6 @@ data.on_error = "skip" (PairDataset.sample takes others in their place); here th
 """
 
 import json
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from i2i_bridge.data.loading import PairDataset
 from i2i_bridge.errors import UserError, one_line
-from i2i_bridge.files import write_whole
+from i2i_bridge.files import append, write_whole
 from i2i_bridge.ranks import Ranks
 from i2i_bridge.train_state import TrainState
 
@@ -131,10 +130,7 @@ class UnusableImages:
         self._count += len(rows)
         where = f"listed in {self._file.name}"
         try:
-            with self._file.open("ab") as stream:
-                stream.write(_lines(rows))
-                stream.flush()
-                os.fsync(stream.fileno())
+            append(self._file, _lines(rows), flush=True)
         except OSError as error:
             where = f"{self._file.name} not written: {error.strerror or error}"
         reasons = list(dict.fromkeys(row["reason"] for row in rows))

@@ -6,7 +6,6 @@ Nothing here touches the net but `fetch`, which the user asks for by name.
 import contextlib
 import hashlib
 import os
-import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from i2i_bridge.downloading import Report, download
 from i2i_bridge.errors import UserError
 from i2i_bridge.fetching import alone
 from i2i_bridge.file_reader import open_regular
+from i2i_bridge.files import refuse_links, remove, replace
 from i2i_bridge.registry import did_you_mean
 
 if TYPE_CHECKING:  # torch takes a second to import
@@ -216,23 +216,24 @@ def fetch(weights: Weights, place: Path, report: Report = lambda done, total: No
     if there != "missing":
         raise UserError(f"{place / weights.file}: {there}; delete it, then fetch again")
     staging = place / ".fetching"
+    refuse_links(place, [staging.name])
     try:
         staging.mkdir(parents=True, exist_ok=True)
         with alone(staging):
             fresh = staging / weights.file
             digest = download(Download(url=weights.url), fresh, report)
             if not digest.startswith(weights.sha256):
-                fresh.unlink()
+                remove(fresh)
                 raise UserError(
                     f"{weights.url}: the sha256 begins with {digest[:8]}, not {weights.sha256}: another or damaged"
                     " file, thrown away"
                 )
-            fresh.replace(place / weights.file)
+            replace(fresh, place / weights.file)
     except OSError as error:
         raise UserError(f"{error.filename or place}: cannot be written ({error.strerror or error})") from error
     if {path.name for path in staging.iterdir()} <= {".lock"}:  # else: parts of another file
         with contextlib.suppress(OSError):
-            shutil.rmtree(staging)
+            remove(staging)
     return True
 
 

@@ -106,6 +106,15 @@ def test_a_file_comes_whole(site, tmp_path):
     assert download(Download(url=url), tmp_path / "a") == sha256(BODY) and len(site.seen) == 1
 
 
+def test_a_part_that_is_a_link_is_not_written_through(site, tmp_path):
+    """kills: download-through-a-link"""
+    (tmp_path / "theirs").write_bytes(b"mine")
+    (tmp_path / "a.part").symlink_to("theirs")
+    with pytest.raises(UserError, match=r"a\.part: cannot be written"):
+        download(Download(url=site.put("/a.tgz", BODY)), tmp_path / "a")
+    assert (tmp_path / "theirs").read_bytes() == b"mine"
+
+
 @pytest.mark.parametrize("known", [{}, {"sha256": sha256(BODY)}], ids=["by-etag", "by-hash"])
 def test_a_broken_line_is_resumed_where_it_broke(site, tmp_path, known):
     # kills: resume-from-the-start, resume-not-appended
@@ -439,8 +448,9 @@ STEPS = [
     "i2i_bridge.fetching.write_whole",
     "i2i_bridge.fetching.remember_place",
     "os.sync",
-    "pathlib.Path.replace",
-    "shutil.rmtree",
+    "i2i_bridge.downloading.replace",
+    "i2i_bridge.fetching.replace",
+    "i2i_bridge.fetching.remove",
 ]
 
 

@@ -158,6 +158,34 @@ def test_the_search_for_dangers_finds_them(code):
     assert list(dangers(ast.parse(code), "some.py"))
 
 
+def changes(tree):
+    """What a file's code calls that deletes or renames files."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            called, name = ast.unparse(node.func), node.func.attr
+            one_word = len(node.args) == 1 and not node.keywords
+            if name in ("unlink", "rmdir", "rmtree", "removedirs", "renames") or called in ("os.remove", "shutil.move"):
+                yield called
+            # A path's, of one word; that of a text has two, that of a dataclass keywords.
+            if name in ("rename", "replace") and (one_word or called.startswith("os.")):
+                yield called
+
+
+def test_everything_is_deleted_and_renamed_in_one_place():
+    """In files.py, where no link is followed; kills: deleted-elsewhere."""
+    for file in sources():
+        found = list(changes(ast.parse(file.read_text(encoding="utf-8"))))
+        assert bool(found) == (file.name == "files.py"), f"{file}: {found}"
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["os.remove(p)", "p.unlink()", "shutil.rmtree(p)", "a.rename(b)", "a.replace(b)", "os.replace(a, b)", "p.rmdir()"],
+)
+def test_the_search_for_deletions_finds_them(code):
+    assert list(changes(ast.parse(code)))
+
+
 def test_data_folders_hold_data_only():
     for folder in ("datasets", "recipes"):
         files = [path for path in (ROOT / folder).rglob("*") if path.is_file()]

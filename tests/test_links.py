@@ -1,16 +1,19 @@
 """Links in a run folder lead nobody out of it: whatever a run writes, sweeps, rotates and sets aside is its own."""
 
+import hashlib
 import os
 import shutil
 import signal
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 from killing import photos, recipe_of
 
-from i2i_bridge import files, page
+from i2i_bridge import downloading, files, page
 from i2i_bridge.checkpoint import latest_checkpoint
 from i2i_bridge.errors import UserError
+from i2i_bridge.fetching import fetch, plan_fetch
 from i2i_bridge.jobs import evaluate_run, report_run
 from i2i_bridge.training import train
 
@@ -296,3 +299,26 @@ def test_two_evaluations_of_a_protocol_do_not_meet(reported, tmp_path):
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
     evaluate_run(run, nfe=[1])
+
+
+@pytest.mark.parametrize("name", ["", "files", "unpacked", ".lock", "files/a.bin.part", "files/a.bin.part.version"])
+def test_a_fetch_leaves_what_a_link_leads_to(tmp_path, monkeypatch, name):
+    """kills: fetch-through-links"""
+    monkeypatch.setenv("I2I_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(downloading, "PAUSE", 0.0)
+    theirs = outside(tmp_path / "theirs")
+    (theirs / "unpacked").mkdir()
+    (theirs / "unpacked" / "b.txt").write_text("mine")
+    card = tmp_path / "home" / "datasets" / "mine.toml"
+    card.parent.mkdir(parents=True)
+    card.write_text(
+        'name = "mine"\nsummary = ""\n[dataset]\nname = "images"\n'
+        f'[[download]]\nurl = "http://127.0.0.1:9/a.bin"\nsha256 = "{hashlib.sha256(b"a.txt").hexdigest()}"\n'
+    )
+    is_file = name.startswith((".lock", "files/"))
+    linked(tmp_path, f"data.part/{name}".rstrip("/"), theirs / "a.txt" if is_file else theirs)
+    before = tree(theirs)
+    plan = plan_fetch("mine", tmp_path / "data")
+    line = attempt(lambda: fetch(plan, lambda title: nullcontext(lambda *now: None)))
+    assert "\n" not in line and tree(theirs) == before
+    assert ("is a link" in line) == (name in ("", "files", "unpacked"))

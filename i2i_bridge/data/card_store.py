@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from i2i_bridge.errors import UserError
-from i2i_bridge.files import write_whole
+from i2i_bridge.files import remove, write_whole
 from i2i_bridge.toml_file import read_toml
 
 
@@ -86,7 +86,7 @@ def forget(name: str) -> list[Path]:
     for file in (own_card_file(name), place_file(name)):
         if file in file.parent.glob("*.toml"):
             try:
-                file.unlink()
+                remove(file)
             except OSError as error:
                 raise UserError(f"{file}: cannot be deleted ({error.strerror})") from error
             gone.append(file)
