@@ -35,6 +35,7 @@ import torch
 from hostile import pickled, suspicious, tensor, zipped
 from PIL import Image
 from safetensors.torch import save
+from speed import unit
 
 from i2i_bridge import checkpoint, pt_child
 from i2i_bridge.checkpoint import latest_checkpoint, save_checkpoint
@@ -58,7 +59,7 @@ SOAK = {
     "protocols": 2_000,
     "fetched": 2_000,
 }
-SECONDS, MEGABYTES, LONGEST = 2.0, 512, 300
+SECONDS, MEGABYTES, LONGEST = 100 * unit(), 512, 300
 MODULES = ("PIL", "encodings", "numpy", "cv2", "pydantic", "torch", "safetensors", "i2i_bridge", "zipfile", "_")
 
 

@@ -134,17 +134,22 @@ def die_at_call(number: int) -> None:
     training.training_step = step
 
 
-def killed_in_process(recipe, folder: Path, draw: random.Random) -> bool:
-    """Train in a fork that dies at a file operation or at a call of a function; whether it did, rather than end.
+def doom(draw: random.Random) -> None:
+    """Kill this very process at a file operation or at a call of a function, once it trains.
 
-    It dies within two steps of its start: a step makes 30 to 50 file operations and 10,000 to 30,000 calls.
+    It dies within two steps: a step of `recipe_of` makes 30 to 50 file operations and 10,000 to 30,000 calls.
     """
+    if draw.random() < 0.6:
+        files.os = DyingOS(draw.randrange(5, 60))
+    else:
+        die_at_call(draw.randrange(1, 20_000))
+
+
+def killed_in_process(recipe, folder: Path, draw: random.Random) -> bool:
+    """Train in a fork that is doomed; whether it died, rather than end."""
 
     def work():
-        if draw.random() < 0.6:
-            files.os = DyingOS(draw.randrange(5, 60))
-        else:
-            die_at_call(draw.randrange(1, 20_000))
+        doom(draw)
         train(recipe, folder, cpu=True)
 
     code = forked(work)

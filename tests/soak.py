@@ -79,8 +79,17 @@ def kills(scratch, share):
     return f"{killed} kills in {runs} runs of {len(whole)} variants, {inside} within a write: no bit differs"
 
 
+DOOM = """
+import os, random, sys
+sys.path.insert(0, os.environ["TESTS"])
+from killing import doom
+doom(random.Random(os.environ["DOOM"]))
+"""
+"""A plug-in that kills its command with SIGKILL at a file operation or a call: the same on any machine."""
+
+
 def commands(scratch, share):
-    """`kill -9` of the real command at random moments."""
+    """SIGKILL of the real command at random file operations and calls."""
     from killing import digest, photos, recipe_of
 
     root, draw = photos(scratch / "pairs"), random.Random(0)
@@ -91,29 +100,17 @@ def commands(scratch, share):
     kept = {"cwd": scratch, "env": ENVIRONMENT, "stdout": subprocess.PIPE, "text": True}
     subprocess.run([*words, "whole"], check=True, **kept)
     checkpoints = scratch / "killed" / "checkpoints"
+    (scratch / "doom.py").write_text(DOOM)
     while killed < wanted:
-        process = subprocess.Popen([*words, "killed"], start_new_session=True, **kept)
-        ahead = draw.randrange(1, 4)  # so the next kill is elsewhere
-        for line in process.stdout:
-            ahead -= line.startswith("step ")
-            if ahead <= 0:
-                break
-        if draw.random() < 0.5:  # as soon as a write has begun; else at any moment
-            limit = time.monotonic() + 10
-            while not list(checkpoints.glob(".*")) and time.monotonic() < limit and process.poll() is None:
-                pass
-        else:
-            time.sleep(draw.uniform(0, 0.15))
-        process.kill()
-        if process.wait() != -signal.SIGKILL:
-            break  # it was quicker
-        process.stdout.close()
+        kept["env"] = ENVIRONMENT | {"DOOM": str(draw.random()), "TESTS": str(Path(__file__).parent)}
+        done = subprocess.run([*words, "killed", "--plugin", "doom.py"], check=False, start_new_session=True, **kept)
+        assert done.returncode == -signal.SIGKILL, done
         killed += 1
         inside += bool(list(checkpoints.glob(".*")))
     subprocess.run([*words, "killed"], check=True, **kept)
     assert digest(scratch / "killed") == digest(scratch / "whole")
     assert inside >= wanted * 0.3, inside
-    return f"{killed} kill -9 of the command, {inside} within a write: no bit differs"
+    return f"{killed} SIGKILLs of the command, {inside} within a write: no bit differs"
 
 
 def _tests(*names):

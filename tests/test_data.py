@@ -564,7 +564,8 @@ if {moment!r} == "while it starts":
 class Stuck(CleanImages):
     def __getitem__(self, index):
         print(os.getpid(), flush=True)
-        time.sleep(1000)
+        while True:
+            time.sleep(1)
 
 data = loading.PairDataset(Stuck(Path({str(photos)!r}), "train"), Geometry(16, resize="none"), None, 3, 0, "train")
 next(loading.training_batches(data, 4, workers=1))
@@ -575,7 +576,7 @@ next(loading.training_batches(data, 4, workers=1))
     parent.kill()
     parent.wait()
     parent.stdout.close()
-    limit = time.monotonic() + 120
+    limit = time.monotonic() + 1800  # it would be stuck for ever
     while Path(f"/proc/{worker}").exists() and time.monotonic() < limit:
         time.sleep(0.05)
     alive = Path(f"/proc/{worker}").exists() and "Z" not in Path(f"/proc/{worker}/stat").read_text().split()[2]

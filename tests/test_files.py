@@ -137,9 +137,9 @@ with locked(Path(sys.argv[1])):
     print("held", flush=True)
     if len(sys.argv) > 2:
         import os
-        if os.fork() == 0:  # as a data worker, which outlives its parent
-            time.sleep(30)
-    time.sleep(30)
+        os.fork()  # as a data worker, which outlives its parent
+    while True:
+        time.sleep(1)
 """
 
 

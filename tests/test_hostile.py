@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from hostile import Call, pickled, tensor, zipped
+from speed import unit
 
 from i2i_bridge import load_run, pt_child
 from i2i_bridge.checkpoint import save_checkpoint
@@ -53,7 +54,7 @@ def test_no_hostile_file_runs_and_each_is_refused_within_a_second(tmp_path):
         assert read.refusal and "\n" not in read.refusal and len(read.refusal) < 250, (file, read)
         assert not read.refusal.startswith(("ESCAPED", "DIED")), (file, read)
         assert read.events == [], (file, read)
-        assert read.seconds < 1, (file, read)
+        assert read.seconds < 50 * unit(), (file, read)
         size = file.stat().st_size / 2**20 if file.is_file() and file.stat().st_size < 2**40 else 0
         assert read.megabytes < 2 * size + 256, (file, read)
 
@@ -166,7 +167,7 @@ def test_hostile_safetensors(name, data, tmp_path):
     start = time.process_time()
     with pytest.raises(UserError) as caught:
         read_safetensors(file)
-    assert time.process_time() - start < 1
+    assert time.process_time() - start < 50 * unit()
     assert str(caught.value).startswith(f"{file}: ") and len(str(caught.value)) <= 300 + len(str(tmp_path))
 
 

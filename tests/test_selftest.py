@@ -76,7 +76,7 @@ def test_a_folder_that_cannot_be_written(tmp_path):
 
 def test_rename_and_flush_are_looked_at(bench, monkeypatch):
     # kills: a self-test of other writes than the runs' own
-    monkeypatch.setattr(os, "replace", lambda source, target: None)
+    monkeypatch.setattr(os, "replace", lambda source, target, **folders: None)
     with pytest.raises((Failed, OSError)):
         selftest.check_flush(bench)
 
