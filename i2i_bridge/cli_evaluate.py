@@ -66,6 +66,9 @@ def evaluate(
         ),
     ] = 1,
     root: Annotated[Path | None, typer.Option(help="Where the dataset lies now, if not where it was trained.")] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Give up the evaluation that is there, where it is of other images.")
+    ] = False,
     checkpoint: Checkpoint = None,
     plugin: Plugins = None,
     device: Device = None,
@@ -98,6 +101,7 @@ def evaluate(
             name=name,
             out=out,
             checkpoint=checkpoint,
+            replace=replace,
         )
         return
     if name is None or out is None:
@@ -109,7 +113,16 @@ def evaluate(
     if nfe is not None:
         raise UserError("--nfe is for runs: of outside images (--images) nobody counts the network calls")
     problems = evaluate_images(
-        what, images, name, out, count=count, metrics=metric, protocol=protocol, list_file=list_file, root=root
+        what,
+        images,
+        name,
+        out,
+        count=count,
+        metrics=metric,
+        protocol=protocol,
+        list_file=list_file,
+        root=root,
+        replace=replace,
     )
     if problems:
         raise typer.Exit(2)

@@ -191,7 +191,9 @@ def skipped_of(entries: Sequence[Entry]) -> dict[str, str]:
 
 def differences(recipes: Sequence["Recipe | None"]) -> list[tuple[str, list[str]]]:
     """The settings in which the recipes differ: dotted key, and each one's value ('–' where it has none)."""
-    flat = [{} if recipe is None else dict(_flat(recipe.model_dump(mode="json"))) for recipe in recipes]
+    flat = [
+        {} if recipe is None else dict(_flat(recipe.without_places().model_dump(mode="json"))) for recipe in recipes
+    ]
     there = [table for table in flat if table]
     keys = dict.fromkeys(key for table in there for key in table)
     return [

@@ -68,6 +68,7 @@ def evaluate(
     batch_size: int = 1,
     name: str | None = None,
     out: Path | None = None,
+    replace: bool = False,
     report: Report | None = None,
 ) -> Evaluation:
     """Score a run under a protocol.
@@ -85,6 +86,7 @@ def evaluate(
         batch_size: Images that are restored together. Each keeps its own noise; seconds are then shares of a batch.
         name: What tables call it; by default the run's method.
         out: Where the result is written; by default the run folder.
+        replace: Give up an evaluation there that is of other images; else it is refused.
         report: Called with (images done, images in all) of this process. None: shown where somebody looks on, as a bar
             in a terminal, as lines in a notebook or at the prompt of Python, and not at all elsewhere.
 
@@ -102,7 +104,9 @@ def evaluate(
         if report is None:
             watched = console.is_watched() and processes().rank == 0
             report = held.enter_context(console.counting("evaluated")) if watched else lambda done, total: None
-        return measure(subject, dataset, rules, metrics, out or run.folder, batch_size=batch_size, report=report)
+        return measure(
+            subject, dataset, rules, metrics, out or run.folder, batch_size=batch_size, replace=replace, report=report
+        )
 
 
 def folder_subject(

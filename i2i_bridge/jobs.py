@@ -135,6 +135,7 @@ def evaluate_run(
     name: str | None = None,
     out: Path | None = None,
     checkpoint: str | None = None,
+    replace: bool = False,
 ) -> None:
     """Evaluate a run folder, None meaning the recipe's or protocol's setting, and print the table.
 
@@ -161,6 +162,7 @@ def evaluate_run(
             batch_size=batch_size,
             name=name,
             out=out,
+            replace=replace,
             report=done,
         )
     _show(result, out or run)
@@ -177,6 +179,7 @@ def evaluate_images(
     protocol: str | None = None,
     list_file: Path | None = None,
     root: Path | None = None,
+    replace: bool = False,
 ) -> list[str]:
     """Score a folder of images as a run's are scored, and print the table.
 
@@ -203,7 +206,7 @@ def evaluate_images(
     if not problems:
         wanted = metrics or list(rules.protocol.metrics or recipe.evaluate.metrics)
         with _counted() as done:
-            result = measure(subject, dataset, rules, wanted, out, report=done)
+            result = measure(subject, dataset, rules, wanted, out, replace=replace, report=done)
         _show(result, out)
     return problems
 

@@ -12,7 +12,7 @@ import io
 import itertools
 import os
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -32,14 +32,27 @@ from i2i_bridge.images import Picture, shown, write_picture
 from i2i_bridge.metrics.base import Estimate, build_metric
 from i2i_bridge.metrics.distribution import FrechetDistance, PairedKernelDistance
 from i2i_bridge.metrics.frechet import read_moments
-from i2i_bridge.protocols import Resolved, chosen, digest
+from i2i_bridge.protocols import Resolved, chosen, digest, pixels_hash
 from i2i_bridge.records import CLEAN, Record, Records, slug
-from i2i_bridge.results import INPUT, Data, Evaluation, Row, Stamp, evaluation_folder, read_evaluation, write_evaluation
-from i2i_bridge.scoring import Scored, choose, mean, scored, warnings_of
+from i2i_bridge.results import (
+    INPUT,
+    Data,
+    Evaluation,
+    Row,
+    Stamp,
+    evaluation_folder,
+    read_evaluation,
+    read_hashes,
+    write_evaluation,
+    write_hashes,
+)
+from i2i_bridge.scoring import Scored, choose, equal_pairs, mean, scored, warnings_of
 from i2i_bridge.subjects import Subject, picture_name
 
 ALL_PICTURES, SOME_PICTURES = 256, 64
 """All images are kept as PNG for people where there are no more than this; else the first few."""
+DATA_FILE = "data.json"
+"""Key and SHA-256 of the pixels of each scored pair, kept beside the numbers."""
 LIST_FILE = "list.txt"
 """The user's list of images, kept beside the numbers."""
 
@@ -57,6 +70,7 @@ def measure(
     folder: Path,
     *,
     batch_size: int = 1,
+    replace: bool = False,
     report: Report = lambda done, total: None,
 ) -> Evaluation:
     """Score what a subject makes of a protocol's images, into `folder`; see `evaluate`."""
@@ -70,6 +84,14 @@ def measure(
             if among.rank == 0:
                 _claim(folder, evaluation_folder(folder, protocol.name), held)
             loop = _Loop(subject, dataset, protocol, metrics, folder, batch_size)
+            seen = [] if replace else loop.look(among.rank, among.count)
+        except UserError as error:
+            problem, cause = str(error), error
+        problems = [line for line in among.gather([problem]) if line is not None]
+        if problems:
+            raise UserError(problems[0]) from cause
+        loop.refuse_other_images(among.gather(seen))
+        try:
             facts = loop.share(among.rank, among.count, report)
         except UserError as error:
             problem, cause = str(error), error
@@ -170,6 +192,8 @@ class _Fact:
     inputs_hash: str
     own: str
     """Fingerprint of what the subject brings for it."""
+    equal: bool
+    """Whether x_0 and x_1 have the same pixels."""
 
 
 @dataclass
@@ -183,6 +207,8 @@ class _Loop:
     batch_size: int
     kept_rows: set[str] = field(default_factory=set)
     """Rows of an earlier call that are taken along as long as their records are there."""
+    known: dict[tuple[int, int], _Fact] = field(default_factory=dict)
+    """What `look` found of items, by position and index."""
 
     def __post_init__(self) -> None:
         self.home = evaluation_folder(self.root, self.protocol.name)
@@ -191,6 +217,7 @@ class _Loop:
             raise UserError("no image to evaluate")
         self.seed = int(self.protocol.settings["seed"])
         self.records = Records(self.home / "records", self.root)
+        self.earlier = self._earlier()
         before = self._before()
         earlier = [] if before is None else list(before.rows[0].metrics)
         known = {name for name in earlier if name.partition(":")[0] in registry.METRICS.names()}
@@ -216,11 +243,17 @@ class _Loop:
         self.shown = len(self.indices) if len(self.indices) <= ALL_PICTURES else SOME_PICTURES
         self.quality = self.protocol.settings.get("jpeg_quality")
 
+    def _earlier(self) -> Evaluation | None:
+        """The evaluation that lies in the folder."""
+        try:
+            return read_evaluation(self.root, self.protocol.name)
+        except UserError:  # none, or a damaged one: it is made anew
+            return None
+
     def _before(self) -> Evaluation | None:
         """The evaluation that this one goes on with: of the same protocol, weights and settings."""
-        try:
-            before = read_evaluation(self.root, self.protocol.name)
-        except UserError:  # none, or a damaged one: it is made anew
+        before = self.earlier
+        if before is None:
             return None
         same = before.protocol.hash == self.protocol.hash and before.fingerprint == self.subject.fingerprint
         return before if same and before.rows else None
@@ -246,16 +279,18 @@ class _Loop:
 
     def share(self, rank: int, count: int, report: Report) -> list[_Fact]:
         """Bring the records of items rank, rank + count, ... up to date; what the summary must know of them."""
-        work = [(position, int(index)) for position, index in enumerate(self.indices)]
-        work += [(-1, index) for index in self._references()]
-        mine = work[rank::count]
+        mine = self._work()[rank::count]
         facts = []
         for part in _parts(mine, self.batch_size):
+            found = [self.known.get(place) for place in part]
+            finished = [fact for fact in found if fact is not None and self._is_finished(fact)]
+            if len(finished) == len(part):
+                facts += finished
+                report(len(facts), len(mine))
+                continue
             batch = []
             for position, index in part:
-                one = scored(position, self.dataset[index], self.dataset.value_range, self.quality)
-                own = self.subject.of_item(one.key) if position >= 0 else ""
-                batch.append((one, _Fact(position, one.key, one.pixels_hash, one.inputs_hash, own)))
+                batch.append(self._item(position, index))
                 facts.append(batch[-1][1])
             if self.scorer.extractors:
                 self._up_to_date(CLEAN, batch)
@@ -264,6 +299,60 @@ class _Loop:
                 self._up_to_date(row, evaluated)
             report(len(facts), len(mine))
         return facts
+
+    def _work(self) -> list[tuple[int, int]]:
+        """Position among the evaluated items, -1 for a reference, and index of each item."""
+        work = [(position, int(index)) for position, index in enumerate(self.indices)]
+        return work + [(-1, index) for index in self._references()]
+
+    def _item(self, position: int, index: int) -> tuple[Scored, _Fact]:
+        one = scored(position, self.dataset[index], self.dataset.value_range, self.quality)
+        own = self.subject.of_item(one.key) if position >= 0 else ""
+        equal = np.array_equal(one.clean, one.degraded)
+        return one, _Fact(position, one.key, one.pixels_hash, one.inputs_hash, own, equal)
+
+    def _is_finished(self, fact: _Fact) -> bool:
+        """Whether the records of an item lack nothing."""
+        rows = [CLEAN] if self.scorer.extractors else []
+        rows += [*self.fixed_rows, *self.subject_rows] if fact.position >= 0 else []
+        for row in rows:
+            record = self.records.read(row, fact.key, self._fingerprint(row, fact))
+            if record is None or self.scorer.lacks(record, row) or not self._picture_is_there(row, fact):
+                return False
+        return True
+
+    # The images of the evaluation that lies in the folder
+
+    def look(self, rank: int, count: int) -> list[_Fact]:
+        """What there is to know of the items of this share, where the folder holds an evaluation to compare them with.
+
+        Nothing is written.
+        """
+        if self.earlier is None or not _same_pixels(self.earlier.protocol.settings, self.protocol.settings):
+            return []
+        self.known = {place: self._item(*place)[1] for place in self._work()[rank::count]}
+        return list(self.known.values())
+
+    def refuse_other_images(self, facts: Sequence[_Fact]) -> None:
+        """Refuse to replace an evaluation of other images, as those of a folder of the same name are.
+
+        Raises:
+            UserError: An image has other pixels than in the evaluation in the folder, or one is missing or too many
+                under the same protocol.
+        """
+        items = {fact.key: fact.pixels_hash for fact in facts if fact.position >= 0}
+        if self.earlier is None or not items:
+            return
+        there = read_hashes(self.home / DATA_FILE)
+        differ = [f"'{key}'" for key in sorted(items) if there.get(key, items[key]) != items[key]]
+        same_protocol = self.earlier.protocol.hash == self.protocol.hash
+        if differ or (same_protocol and self.earlier.data.digest != _digest_of(items)):
+            named = f": {', '.join(differ[:3])}{' ...' if differ[3:] else ''}" if differ else ""
+            raise UserError(
+                f"{self.home}: holds an evaluation of other images ({self.earlier.data.items} then, {len(items)} now"
+                f"{f', {len(differ)} with other pixels' if differ else ''}{named}); say where its images lie"
+                " (--root FOLDER), or give it up (--replace)"
+            )
 
     def _up_to_date(self, row: str, batch: list[tuple[Scored, _Fact]]) -> None:
         """Compute what the records of a row lack, and its PNGs."""
@@ -311,10 +400,10 @@ class _Loop:
             return [one.clean]
         return [one.degraded if row == INPUT else one.codec.pixels(self._simple(one.item)[row])]
 
-    def _picture(self, row: str, one: Scored) -> Path:
+    def _picture(self, row: str, one: "Scored | _Fact") -> Path:
         return self.home / "images" / slug(row) / f"{picture_name(one.position, one.key)}.png"
 
-    def _picture_is_there(self, row: str, one: Scored) -> bool:
+    def _picture_is_there(self, row: str, one: "Scored | _Fact") -> bool:
         return row == CLEAN or not 0 <= one.position < self.shown or self._picture(row, one).is_file()
 
     def _write_pictures(self, row: str, one: Scored, pixels: np.ndarray) -> None:
@@ -349,20 +438,21 @@ class _Loop:
         write_whole(self.home / "per_image.csv", per_image, root=self.root)
         settings = dict(self.protocol.settings)
         stamp = Stamp(self.protocol.name, self.protocol.protocol.version, self.protocol.hash, settings)
-        hashes = hashlib.sha256("".join(fact.pixels_hash for fact in items).encode()).hexdigest()
+        hashes = {fact.key: fact.pixels_hash for fact in items}
         result = Evaluation(
             self.subject.recipe,
             self.subject.method,
             self.subject.step,
             self.seed,
             stamp,
-            Data(hashes, len(items)),
+            Data(_digest_of(hashes), len(items)),
             rows,
             self.scorer.skipped,
             [
                 *self.subject.warnings,
                 *self.protocol.protocol.warnings,
                 *warnings_of(self.scorer, len(items)),
+                *equal_pairs([fact.key for fact in items if fact.equal], len(items)),
                 *weights.warnings(self.metrics),
                 *self.dataset.notes(self.indices.tolist()),
             ],
@@ -373,6 +463,7 @@ class _Loop:
         if self.protocol.names:
             names = "".join(f"{name}\n" for name in self.protocol.names)
             write_whole(self.home / LIST_FILE, names.encode(), root=self.root)
+        write_hashes(self.home / DATA_FILE, hashes, root=self.root)
         write_evaluation(self.home / "evaluation.json", result, root=self.root)
 
     def _row(
@@ -395,7 +486,8 @@ class _Loop:
             shares = [record.scores[metric][0] for metric in values]
             lines.append([fact.key, name, record.calls, "" if record.seconds is None else record.seconds, *shares])
         writer.writerows(lines)
-        estimates: dict[str, Estimate] = {metric: mean(found, self.seed) for metric, found in values.items()}
+        keys = [fact.key for fact in items]
+        estimates: dict[str, Estimate] = {metric: mean(found, self.seed, keys) for metric, found in values.items()}
         for metric in self.scorer.sets:
             estimates[metric] = self._set_estimate(metric, name, items, references, earlier)
         ordered = {metric: estimates[metric] for metric in [*self.metrics, *estimates] if metric in estimates}
@@ -445,6 +537,16 @@ class _Loop:
         for file in (self.home / "images").glob("*/*.png"):
             if file.parent.name not in folders or file.name not in names:
                 remove(file, root=self.root)
+
+
+def _digest_of(hashes: Mapping[str, str]) -> str:
+    """SHA-256 over the hashes of the items' pixels, sorted by key."""
+    return hashlib.sha256("".join(hashes[key] for key in sorted(hashes)).encode()).hexdigest()
+
+
+def _same_pixels(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two protocols' settings give an image of one key the same pixels."""
+    return pixels_hash(one) == pixels_hash(other) and one.get("split") == other.get("split")
 
 
 def _calls_in_name(row: str) -> int:

@@ -158,7 +158,7 @@ def collect(
         curves=training_curves({i: _losses(entry.folder) for i, entry in enumerate(entries)}),
         differences=differences([entry.recipe for entry in entries]),
         settings=[
-            (entry.label, f"step {entry.evaluation.step}, {entry.folder.name}", entry.recipe.to_toml())
+            (entry.label, f"step {entry.evaluation.step}, {entry.folder.name}", entry.recipe.without_places().to_toml())
             for entry in entries
             if entry.recipe is not None
         ],

@@ -17,7 +17,9 @@ def same_but_seed(recipe: "Recipe", evaluation: Evaluation) -> Any:
 
     All settings but what was measured on the seed's own crops, and the step that was evaluated.
     """
-    settings = recipe.model_dump(mode="json", exclude={"train": {"seed"}, "target": {"var_0", "var_1", "cov_01"}})
+    settings = recipe.without_places().model_dump(
+        mode="json", exclude={"train": {"seed"}, "target": {"var_0", "var_1", "cov_01"}}
+    )
     return settings, evaluation.method, evaluation.step
 
 
@@ -56,7 +58,7 @@ def pool_estimates(estimates: Sequence[Estimate]) -> Estimate:
     k = len(estimates)
     mean = sum(estimate.value for estimate in estimates) / k
     if not math.isfinite(mean):
-        return Estimate(mean, note=estimates[0].note)
+        return Estimate(mean, note=_common_note(estimates))
     variance = sum((estimate.value - mean) ** 2 for estimate in estimates) / (k - 1)
     of_seeds = float(stdtrit(k - 1, 0.975)) * math.sqrt(variance / k)
     below = sum(estimate.value - estimate.low for estimate in estimates) / k
@@ -64,5 +66,11 @@ def pool_estimates(estimates: Sequence[Estimate]) -> Estimate:
     squares = sum(estimate.standard_error**2 for estimate in estimates) / k
     return Estimate(
         mean, mean - math.hypot(below, of_seeds), mean + math.hypot(above, of_seeds),
-        math.sqrt(squares + variance / k), estimates[0].note,
+        math.sqrt(squares + variance / k), _common_note(estimates),
     )  # fmt: skip
+
+
+def _common_note(estimates: Sequence[Estimate]) -> str:
+    """The note of all, or the different ones as what they are: of single trainings."""
+    notes = list(dict.fromkeys(estimate.note for estimate in estimates))
+    return notes[0] if len(notes) == 1 else f"of single trainings: {' | '.join(note or 'nothing' for note in notes)}"

@@ -92,9 +92,8 @@ class Resolved:
 
     @property
     def pixels_hash(self) -> str:
-        """SHA-256 of the settings that decide about one image's scores: which images there are does not."""
-        others = ("name", "version", "n", "list", "fid_reference", "fid_reference_sha256", "split")
-        return digest({key: value for key, value in self.settings.items() if key not in others})
+        """As the function `pixels_hash`, of the settings."""
+        return pixels_hash(self.settings)
 
     def applied(self, data: DataSettings) -> DataSettings:
         """The recipe's data settings with the protocol's split, size and resize rule."""
@@ -104,6 +103,12 @@ class Resolved:
             "resize": self.settings["resize"],
         }
         return data.model_copy(update=changes)
+
+
+def pixels_hash(settings: Mapping[str, Any]) -> str:
+    """SHA-256 of the settings that decide about one image's scores: which images there are does not."""
+    others = ("name", "version", "n", "list", "fid_reference", "fid_reference_sha256", "split")
+    return digest({key: value for key, value in settings.items() if key not in others})
 
 
 def protocol_id(name: str, version: int, full_hash: str) -> str:

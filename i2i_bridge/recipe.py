@@ -5,8 +5,9 @@ known one, and a run folder's `recipe.toml` is the resolved recipe, all that `re
 """
 
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
@@ -180,6 +181,23 @@ class Recipe(Settings):
         if "name" not in table:
             raise UserError(f"recipe '{self.name}': [data] names no images; set data.card, or data.source with a name")
         return table
+
+    def with_absolute_root(self) -> "Recipe":
+        """The recipe with the folder of its images as an absolute path, where it is a folder seen from here.
+
+        A run keeps it so: from another folder, the same relative path would mean other images.
+        """
+        root, source = _absolute(self.data.root), dict(self.data.source)
+        if "root" in source:
+            source["root"] = _absolute(source["root"])
+        return self.model_copy(update={"data": self.data.model_copy(update={"root": root, "source": source})})
+
+    def without_places(self) -> "Recipe":
+        """The recipe with only the last part of its images' folder: for pages, and to compare runs of two machines."""
+        root, source = _last_part(self.data.root), dict(self.data.source)
+        if "root" in source:
+            source["root"] = _last_part(source["root"])
+        return self.model_copy(update={"data": self.data.model_copy(update={"root": root, "source": source})})
 
     def build_dataset(self, split: Literal["train", "validation"]) -> "PairDataset":
         """The pairs of a split, degraded and cut as the recipe says.
@@ -409,6 +427,15 @@ def _override(table: dict[str, Any], text: str) -> None:
     if last == "name" and parents and table.get("name") != parsed:
         table.clear()
     table[last] = parsed
+
+
+def _absolute(root: Any) -> Any:
+    is_here = isinstance(root, str) and not root.startswith("~") and Path(root).exists()
+    return os.path.normpath(Path(root).absolute()) if is_here else root
+
+
+def _last_part(root: Any) -> Any:
+    return PurePath(root).name or root if isinstance(root, str) and PurePath(root).is_absolute() else root
 
 
 def _one_line(error: ValidationError) -> str:

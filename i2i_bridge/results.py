@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from i2i_bridge.errors import UserError, printable
-from i2i_bridge.file_reader import read_json
+from i2i_bridge.file_reader import LIST_LIMIT, read_json
 from i2i_bridge.files import write_whole
 from i2i_bridge.metrics.base import Estimate
 from i2i_bridge.protocols import protocol_id
@@ -156,6 +157,20 @@ def read_evaluation(folder: Path, protocol: str = "held-out") -> Evaluation:
 def is_outdated(evaluation: Evaluation) -> bool:
     """Whether a number of it was computed in a way that is not that name's any more."""
     return any(estimate.note == OUTDATED for row in evaluation.rows for estimate in row.metrics.values())
+
+
+def write_hashes(file: Path, hashes: Mapping[str, str], *, root: Path | None = None) -> None:
+    """Write the SHA-256 of each scored pair's pixels, by key; `root` as in `write_whole`."""
+    write_whole(file, json.dumps(dict(sorted(hashes.items())), indent=0).encode(), root=root)
+
+
+def read_hashes(file: Path) -> dict[str, str]:
+    """What `write_hashes` wrote; empty where there is no such file or it is damaged."""
+    try:
+        table = read_json(file, LIST_LIMIT)
+    except (OSError, ValueError):
+        return {}
+    return {key: str(value) for key, value in table.items()} if isinstance(table, dict) else {}
 
 
 def write_evaluation(file: Path, evaluation: Evaluation, *, root: Path | None = None) -> None:

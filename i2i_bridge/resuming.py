@@ -46,6 +46,8 @@ def resolved(
 ) -> Recipe:
     """Fill in what depends on the data (target moments); if the folder holds a run, check that its recipe is the same.
 
+    The folder of the images becomes an absolute path, so that a run is evaluated from anywhere.
+
     Args:
         there: The recipe of the run that the folder holds; None where it holds no checkpoint.
         init: The recipe of the run whose weights a new run starts from.
@@ -53,6 +55,7 @@ def resolved(
     Raises:
         UserError: The folder holds a run of another recipe or of other first weights, or the images hold no variation.
     """
+    recipe = recipe.with_absolute_root()
     if there is not None:
         recipe, difference = _compared(there, recipe)
         if difference:
@@ -105,7 +108,12 @@ def _compared(there: Recipe, recipe: Recipe) -> tuple[Recipe, str]:
         recipe = _with_factor(recipe, there.data.factor)
     if recipe.target["name"] == "preconditioned":
         recipe = recipe.model_copy(update={"target": there.target | recipe.target})
-    return recipe, _first_difference(essence(there), essence(recipe))
+    there, here = there.with_absolute_root(), recipe.with_absolute_root()
+    same = there.without_places().data == here.without_places().data
+    if same and there.data.root is not None and not Path(there.data.root).exists():
+        # Images that were moved, folder and all, as to another machine: the same run.
+        there = there.model_copy(update={"data": here.data})
+    return recipe, _first_difference(essence(there), essence(here))
 
 
 def _with_factor(recipe: Recipe, factor: int | None) -> Recipe:

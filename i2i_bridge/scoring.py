@@ -274,19 +274,45 @@ def code_of(member: Any) -> str:
     return f"{module}.{member.__qualname__} {hashlib.sha256(text).hexdigest()[:12]}"
 
 
-def mean(values: np.ndarray, seed: int) -> Estimate:
-    """Mean of per-image values with its 95 % bootstrap interval and standard error; NaN, "does not apply", is left out.
+def mean(values: np.ndarray, seed: int, keys: Sequence[str] = ()) -> Estimate:
+    """Mean of per-image values, its 95 % bootstrap interval and its standard error s / sqrt(n), s by n - 1.
 
-    The sum is exact before it is rounded, so the order of the images changes no digit.
+    NaN, "does not apply", is left out. So are infinite values, as the PSNR of a restoration that equals its clean
+    image: the note says how many and of which images. Where all are infinite, so is the mean. The sum is exact before
+    it is rounded, so the order of the images changes no digit.
+
+    Args:
+        values: One per image.
+        seed: Of the bootstrap.
+        keys: The images' keys, for the note.
     """
-    kept = [float(value) for value in values if not math.isnan(value)]
-    if not kept:
+    there = [float(value) for value in values if not math.isnan(value)]
+    if not there:
         return Estimate(math.nan, note="applies to no image")
+    notes = [] if len(there) == len(values) else [f"applies to {len(there)} of {len(values)} images"]
+    kept = [value for value in there if math.isfinite(value)]
+    if not kept:
+        return Estimate(statistics.fmean(there), note="; ".join([*notes, "infinite for every image"]))
+    if len(kept) < len(there):
+        names = [key for key, value in zip(keys, values, strict=False) if math.isinf(value)]
+        notes.append(
+            f"infinite for {len(there) - len(kept)} of {len(there)} images and the mean of the others{_of(names)}"
+        )
     low, high = bootstrap_interval(kept, seed)
-    finite = len(kept) > 1 and all(map(math.isfinite, kept))
-    error = statistics.stdev(kept) / math.sqrt(len(kept)) if finite else math.nan
-    note = "" if len(kept) == len(values) else f"applies to {len(kept)} of {len(values)} images"
-    return Estimate(statistics.fmean(kept), low, high, error, note)
+    error = statistics.stdev(kept) / math.sqrt(len(kept)) if len(kept) > 1 else math.nan
+    return Estimate(statistics.fmean(kept), low, high, error, "; ".join(notes))
+
+
+def _of(names: Sequence[str]) -> str:
+    """': a, b, c ...' for the first three names; empty for none."""
+    return f": {', '.join(names[:3])}{' ...' if names[3:] else ''}" if names else ""
+
+
+def equal_pairs(keys: Sequence[str], images: int) -> list[str]:
+    """A warning about pairs whose two sides have the same pixels: nothing is there to restore."""
+    if not keys:
+        return []
+    return [f"x_0 and x_1 are equal in {len(keys)} of {images} images{_of(keys)}"]
 
 
 def warnings_of(scorer: Scorer, images: int) -> list[str]:

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tracemalloc
@@ -337,7 +338,9 @@ def test_one_changed_image_is_the_only_one_done_again(run, photos, restored):
     before = evaluated(run, nfe=[1], metrics=["psnr"])
     photo(99).save(photos / "val" / "p3.png")
     restored.clear()
-    after = evaluated(run, nfe=[1], metrics=["psnr"])
+    with pytest.raises(UserError, match=r"other images \(5 then, 5 now, 1 with other pixels: 'p3.png'\)"):
+        evaluated(run, nfe=[1], metrics=["psnr"])
+    after = evaluated(run, nfe=[1], metrics=["psnr"], replace=True)
     assert [key for _, key, _ in restored] == ["p3.png"] and after.data.digest != before.data.digest
     shown = Image.open(run.folder / "evaluation" / "held-out" / "images" / "clean" / "0003-p3.png")
     assert np.array_equal(np.asarray(shown), np.asarray(photo(99)))
@@ -345,7 +348,7 @@ def test_one_changed_image_is_the_only_one_done_again(run, photos, restored):
     restored.clear()
     for i in (7, 8):
         photo(i).save(photos / "val" / f"q{i}.png")
-    assert evaluated(run, nfe=[1], metrics=["psnr"]).data.items == 7
+    assert evaluated(run, nfe=[1], metrics=["psnr"], replace=True).data.items == 7
     assert [key for _, key, _ in restored] == ["q7.png", "q8.png"]
 
 
@@ -461,8 +464,122 @@ def test_mean_says_what_it_leaves_out():
     estimate = mean(np.array([1.0, math.nan, 3.0]), 0)
     assert estimate.value == 2 and "2 of 3" in estimate.note and 1 <= estimate.low < 2 < estimate.high <= 3
     assert mean(np.array([math.nan]), 0).note == "applies to no image"
-    infinite = mean(np.array([math.inf, math.inf, 30.0]), 0)
-    assert infinite.value == math.inf and math.isnan(infinite.standard_error) and infinite.low == 30
+    keys = ["a.png", "b.png", "c.png", "d.png"]
+    infinite = mean(np.array([math.inf, 31.0, math.nan, 30.0]), 0, keys)
+    assert infinite.value == 30.5 and infinite.low == 30 and infinite.high == 31 and infinite.standard_error == 0.5
+    assert infinite.note == ("applies to 3 of 4 images; infinite for 1 of 3 images and the mean of the others: a.png")
+    everywhere = mean(np.full(4, math.inf), 0, keys)
+    assert everywhere.value == math.inf and everywhere.note == "infinite for every image"
+    assert mean(np.full(5, math.inf), 0).value == math.inf
+    many = mean(np.array([math.inf] * 4 + [1.0]), 0, [*keys, "e.png"])
+    assert many.note.endswith("4 of 5 images and the mean of the others: a.png, b.png, c.png ...")
+
+
+def test_standard_error_is_s_by_n_minus_1_over_root_n():
+    # kills: standard-error-by-n, standard-error-without-root
+    values = np.array([1.0, 2.0, 4.0, 9.0])
+    assert mean(values, 0).standard_error == pytest.approx(np.std(values, ddof=1) / 2, rel=1e-12)
+    assert mean(np.append(values, math.nan), 0).standard_error == mean(values, 0).standard_error
+    # Of repeated draws it is the spread of the mean.
+    draws = np.random.default_rng(0).gamma(2.0, 1.0, (2000, 5))
+    variances = [mean(row, 0).standard_error ** 2 for row in draws[:400]]
+    assert np.mean(variances) == pytest.approx(2 / 5, rel=0.15)
+
+
+def test_equal_pairs_and_perfect_restorations_are_named(run, photos):
+    """One pair without a degradation does not make the row infinite, and both are said by name."""
+    # kills: one-equal-pair-makes-the-row-infinite
+    source = {"name": "paired_folders", "x_0": "x_0", "x_1": "x_1"}
+    recipe = recipe_of(
+        photos,
+        data={"root": str(photos), "source": source, "size": 16, "resize": "none"},
+        degradation=None,
+        task="translation",
+    )
+    for split in ("train", "val"):
+        for file in sorted((photos / split).iterdir()):
+            for side in ("x_0", "x_1"):
+                (photos / split / side).mkdir(exist_ok=True)
+                Image.open(file).save(photos / split / side / file.name)
+            file.unlink()
+    for file in sorted((photos / "val" / "x_1").iterdir())[1:]:
+        pixels = np.asarray(Image.open(file)).astype(int)
+        Image.fromarray((pixels + 9).clip(0, 255).astype(np.uint8)).save(file)
+    result = evaluated(run_of(recipe, run.folder), nfe=[1], metrics=["psnr", "ssim"])
+    psnr = result.rows[0].metrics["psnr"]
+    assert 20 < psnr.value < 40 and "infinite for 1 of 5" in psnr.note and psnr.note.endswith(": p0")
+    assert "x_0 and x_1 are equal in 1 of 5 images: p0" in result.warnings
+
+
+def other_photos(folder):
+    (folder / "photos" / "val").mkdir(parents=True)
+    (folder / "photos" / "train").mkdir()
+    for i in range(5):
+        photo(50 + i).save(folder / "photos" / "val" / f"p{i}.png")
+        photo(70 + i).save(folder / "photos" / "train" / f"p{i}.png")
+    return folder
+
+
+def test_an_evaluation_is_never_replaced_by_one_of_other_images(run, photos, tmp_path, monkeypatch):
+    """A recipe with a relative root, evaluated from two folders that both have it (old runs keep relative roots)."""
+    # kills: other-images-over-it, other-number-of-other-images
+    elsewhere = other_photos(tmp_path / "elsewhere")
+    relative = run_of(recipe_of("photos"), run.folder)
+    monkeypatch.chdir(tmp_path)
+    first = evaluated(relative, nfe=[1], metrics=["psnr"])
+    there = {path: path.read_bytes() for path in sorted(run.folder.rglob("*")) if path.is_file()}
+    monkeypatch.chdir(elsewhere)
+    for options in ({}, {"protocol": resolve_for(relative.recipe, count=2)}):
+        with pytest.raises(UserError, match=r"other images .* with other pixels: 'p0.png'.*--root.*--replace"):
+            evaluated(relative, nfe=[1], metrics=["psnr"], **options)
+        with pytest.raises(UserError, match="other images"):  # of other weights too
+            evaluated(run_of(relative.recipe, run.folder, gain=0.7), nfe=[1], metrics=["psnr"], **options)
+    assert {path: path.read_bytes() for path in sorted(run.folder.rglob("*")) if path.is_file()} == there
+    assert evaluated(relative, nfe=[1], metrics=["psnr"], replace=True).data.digest != first.data.digest
+    monkeypatch.chdir(tmp_path)
+    (run.folder / "evaluation" / "held-out" / "data.json").unlink()  # as an earlier version left it
+    with pytest.raises(UserError, match="other images"):
+        evaluated(relative, nfe=[1], metrics=["psnr"])
+
+
+def test_what_is_known_is_read_once(run):
+    """Looking at the images first costs no second reading where all is there, and none where nothing is there."""
+    dataset, reads = dataset_of(run.recipe, resolve_for(run.recipe)), []
+    source = dataset.source
+
+    class Counted(Reordered):
+        def __getitem__(self, i):
+            reads.append(i)
+            return super().__getitem__(i)
+
+    dataset.source = Counted(source, range(5))
+    evaluated(run, nfe=[1], metrics=["psnr"], dataset=dataset)
+    first = sorted(reads)
+    reads.clear()
+    evaluated(run, nfe=[1], metrics=["psnr"], dataset=dataset)
+    assert len(reads) <= len(first)
+
+
+def test_a_trained_run_finds_its_images_from_anywhere(photos, tmp_path, monkeypatch):
+    # kills: relative-root-kept
+    monkeypatch.chdir(tmp_path)
+    train(recipe_of("photos"), tmp_path / "run", cpu=True)
+    assert load_run(tmp_path / "run", device="cpu").recipe.data.root == str(photos)
+    train(recipe_of("photos", train=recipe_of("photos").train.model_dump() | {"steps": 2}), tmp_path / "run", cpu=True)
+    monkeypatch.chdir(other_photos(tmp_path / "elsewhere"))
+    (result,) = {ensure_rows(tmp_path / "run", [1], device="cpu").data.digest}
+    shown = Image.open(tmp_path / "run" / "evaluation" / "held-out" / "images" / "clean" / "0000-p0.png")
+    assert np.array_equal(np.asarray(shown), np.asarray(photo(10))) and result
+    # The same words here mean other images: another run.
+    with pytest.raises(UserError, match=r"data\.root"):
+        train(recipe_of("photos", train={"steps": 3, "batch_size": 2, "workers": 0, "precision": "fp32"}),
+              tmp_path / "run", cpu=True)  # fmt: skip
+    # Moved with its folder, as to another machine, it goes on.
+    photos.rename(tmp_path / "elsewhere" / "moved")
+    shutil.rmtree(tmp_path / "elsewhere" / "photos")
+    (tmp_path / "elsewhere" / "moved").rename(tmp_path / "elsewhere" / "photos")
+    more = {"steps": 3, "batch_size": 2, "workers": 0, "precision": "fp32"}
+    assert train(recipe_of("photos", train=more), tmp_path / "run", cpu=True).step == 3
     # A sum that is rounded on the way depends on the order.
     values = np.array([1e16, 1.0, -1e16, 1.0] * 5)
     assert mean(values, 0).value == mean(values[::-1], 0).value == 0.5

@@ -3,6 +3,7 @@
 import json
 import math
 import statistics
+from dataclasses import replace
 
 import pytest
 from evaluated import write_evaluated
@@ -10,8 +11,8 @@ from evaluated import write_evaluated
 from i2i_bridge.comparing import open_entries, table_of
 from i2i_bridge.metrics.base import Estimate
 from i2i_bridge.page import write_page
-from i2i_bridge.pooling import pool_estimates
-from i2i_bridge.results import evaluation_folder
+from i2i_bridge.pooling import pool, pool_estimates
+from i2i_bridge.results import evaluation_folder, read_evaluation
 
 
 def test_the_interval_spans_the_chance_of_images_and_that_of_seeds():
@@ -39,6 +40,30 @@ def test_ninety_five_percent_of_the_intervals_hold_the_truth():
         pooled = pool_estimates([Estimate(v, v - 1.96 * 0.2, v + 1.96 * 0.2) for v in values])
         hits += pooled.low <= 0 <= pooled.high
     assert 0.945 < hits / trials < 0.995, hits / trials
+
+
+@pytest.mark.parametrize("seconds", [[1.0, 3.0], [1.0, None, 3.0], [2.0, 2.0, 2.0]])
+def test_seconds_of_pooled_runs_are_their_mean(tmp_path, seconds):
+    """1.0 and 3.0 seconds per image are 2.0; a run that nobody timed does not count. Counts stay the first run's."""
+    # kills: pooled-seconds-summed
+    evaluations = []
+    for seed, value in enumerate(seconds):
+        folder = write_evaluated(tmp_path / str(seed), images=2, nfe=(1,), quality=(0.5,), seed=seed)
+        evaluation = read_evaluation(folder)
+        rows = [replace(row, seconds_per_image=value) for row in evaluation.rows]
+        evaluations.append(replace(evaluation, rows=rows))
+    pooled = pool(evaluations)
+    assert [row.seconds_per_image for row in pooled.rows] == [2.0, 2.0]
+    assert [(row.name, row.nfe, row.images) for row in pooled.rows] == [("input", 0, 2), ("nfe 1", 1, 2)]
+
+
+def test_notes_of_single_trainings_are_called_so():
+    # kills: note-of-the-first-seed
+    estimates = [Estimate(1.0, 0.0, 2.0, 0.1, note) for note in ("a", "a", "b")]
+    assert pool_estimates(estimates[:2]).note == "a"
+    changed = [replace(estimate, value=float(i)) for i, estimate in enumerate(estimates)]
+    assert pool_estimates(changed[:2]).note == "a"
+    assert pool_estimates(changed).note == "of single trainings: a | b"
 
 
 def test_what_is_no_number_stays_so():
