@@ -322,7 +322,7 @@ MUTANTS = [
     Mutant("protocol-not-hashed", "measuring.py", "digest([self.protocol.pixels_hash, row,", "digest([row,", "test_evaluation.py"),
     Mutant("data-not-hashed", "scoring.py", "return array_hash(self.clean, self.degraded, *extra, label)", "return array_hash(label)", "test_evaluation.py"),
     Mutant("order-of-the-dataset", "measuring.py", "facts = sorted(facts, key=lambda fact: fact.key)", "facts = list(facts)", "test_evaluation.py"),
-    Mutant("images-scored-twice", "measuring.py", "mine = work[rank::count]", "mine = work[max(rank - 1, 0)::count] + work[:rank]", "test_evaluation.py"),
+    Mutant("images-scored-twice", "measuring.py", "mine = self._work()[rank::count]\n        facts", "mine = self._work()[max(rank - 1, 0)::count] + self._work()[:rank]\n        facts", "test_evaluation.py"),
     Mutant("draws-all-the-same", "subjects.py", "*([draw] if draw else [])", "", "test_evaluation.py"),
     Mutant("first-draw-renamed", "subjects.py", "*([draw] if draw else [])", "draw", "test_figures.py"),
     Mutant("reference-of-the-scored-images-only", "measuring.py", "references = facts if self._references() else items", "references = items", "test_evaluation.py"),
