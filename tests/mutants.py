@@ -525,6 +525,8 @@ MUTANTS = [
     Mutant("own-condition-over-the-items", "data/loading.py", "keyed, where) | out\n", "keyed, where)\n", "test_data.py"),
     Mutant("validation-of-the-training-size", "recipe.py", "size = self.data.size if training else self.data.validation_size or self.data.size", "size = self.data.size", "test_recipe.py"),
     Mutant("validation-drawn-by-the-training-seed", "recipe.py", "seed = self.train.seed if training else self.evaluate.seed", "seed = self.train.seed", "test_recipe.py"),
+    Mutant("alpha-cut-at-8-bits", "run.py", "clip(0, np.iinfo(alpha.dtype).max)", "clip(0, 255)", "test_restoring.py"),
+    Mutant("condition-restored-in-its-whole-range", "run.py", "batch[\"condition\"] = to_tensor(pixels, settings.value_range)[None]\n        return", "batch[\"condition\"] = to_tensor(pixels)[None]\n        return", "test_restoring.py"),
     Mutant("estimate-over-the-users-moments", "resuming.py", "moments | recipe.target", "recipe.target | moments", "test_resuming.py"),
     Mutant("crop-out-never-at-the-far-edge", "degradations/inpaint.py", "int(shift * (side - length + 1))", "int(shift * (side - length))", "test_degradations_inpaint.py"),
     Mutant("folder-mask-threshold", "degradations/masks.py", "to_mask(mask_of(from_pil(image))[0])[0].numpy()", "(mask_of(from_pil(image))[0][..., 0] > 128)", "test_degradations_inpaint.py"),

@@ -2,6 +2,7 @@
 
 import gc
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,9 +11,10 @@ from PIL import Image
 
 from i2i_bridge import UserError, load_run
 from i2i_bridge.degradations.colour import grey
-from i2i_bridge.images import to_tensor
+from i2i_bridge.images import Picture, to_tensor
 from i2i_bridge.recipe import parse_recipe
 from i2i_bridge.restoring import restore_files
+from i2i_bridge.run import Run, alpha_like
 from i2i_bridge.training import train
 
 
@@ -189,6 +191,24 @@ def test_degrade_starts_from_a_clean_photo(run_of, tmp_path, degradation, kept):
     degraded, restored = (Image.open(tmp_path / "out" / f"{name}.png") for name in ("x-degraded", "x"))
     assert degraded.size == restored.size == kept
     assert not np.array_equal(np.asarray(degraded), np.asarray(photo(5).crop((0, 0, *kept))))
+
+
+def test_deep_alpha_and_a_condition_of_a_range_keep_their_codes():
+    """16-bit opacity is enlarged in 16 bits; the condition is read by data.value_range, as in training."""
+    # kills: alpha-cut-at-8-bits, condition-restored-in-its-whole-range
+    ramp = np.linspace(0, 65535, 48).reshape(6, 8).astype(np.uint16)
+    large = alpha_like(ramp, np.zeros((24, 32, 3), np.uint16))
+    assert large.dtype == np.uint16 and large.min() < 700 and large.max() > 64800 and len(np.unique(large)) > 48
+    assert alpha_like(None, large[..., None]) is None and alpha_like(ramp, ramp[..., None]) is ramp
+    table = {
+        "name": "deep", "summary": "a condition", "task": "translation", "train": {"steps": 1},
+        "data": {"source": {"name": "images", "root": "."}, "own_condition": True, "value_range": [0.0, 4095.0]},
+        "network": {"name": "unet", "channels": 8, "channel_mult": [1, 1], "condition_channels": 1},
+    }  # fmt: skip
+    run = Run(Path(), parse_recipe(table, "deep"), None, 0, torch.device("cpu"))
+    pixels = np.random.default_rng(0).integers(0, 4096, (8, 8, 1)).astype(np.uint16)
+    batch = run.batch_of(Picture(pixels.repeat(3, 2)), torch.Generator(), condition=Picture(pixels))
+    assert torch.equal(batch["condition"], batch["x_1"][:, :1]) and batch["condition"].max() > 0.9
 
 
 @pytest.mark.parametrize("degradation", [{"name": "sr4x"}, {"name": "blur"}, {"name": "inpaint"}], ids=str)
