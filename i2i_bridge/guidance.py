@@ -31,14 +31,14 @@ def call_network(network: Network, x_t: Tensor, t: Tensor, condition: Tensor | N
     """A network's output, (B, C, H, W); every call of a network by the library is this one.
 
     A network that says `casts_inputs = True`, as the built-in ones do, is given t in float64 and casts by itself. Any
-    other is given x_t, t and condition in the dtype of its weights.
+    other is given x_t, t and condition in the dtype of its weights, or of x_t where it has none.
 
     Raises:
         UserError: The output is no tensor of x_t's shape, or the network is in a user's file and raised an exception.
     """
     if not getattr(network, "casts_inputs", False):
         weights = network.parameters() if isinstance(network, torch.nn.Module) else iter(())
-        dtype = next((weight.dtype for weight in weights if weight.is_floating_point()), torch.float32)
+        dtype = next((weight.dtype for weight in weights if weight.is_floating_point()), x_t.dtype)
         # A float64 t would meet the weights in another dtype: autocast leaves float64 as it is.
         x_t, t = x_t.to(dtype), t.to(dtype)
         condition = None if condition is None else condition.to(dtype)

@@ -144,6 +144,13 @@ def test_training_noise_does_not_depend_on_the_batch():
     assert loss([0, 1, 2, 3]) == pytest.approx((loss([0, 1]) + loss([2, 3])) / 2, rel=1e-6)
 
 
+def test_clip_limits_both_ends_and_nothing_between():
+    # kills: clipped-at-black-of-another-range
+    x = torch.tensor([[[[-0.9, -0.15, 0.0, 0.1, 0.9]]]])
+    predict_x0 = predictor(lambda x, t, condition: x * 5, I2SB(), X0Target(), x, clip=True)
+    assert torch.equal(predict_x0(x, torch.tensor([0.5])), torch.tensor([[[[-1.0, -0.75, 0.0, 0.5, 1.0]]]]))
+
+
 def test_clip_limits_x_0_hat():
     predict_x0 = predictor(lambda x, t, condition: x * 5, I2SB(), X0Target(), torch.ones(1, 1, 1, 1), clip=True)
     assert predict_x0(torch.tensor([[[[0.9]]]]), torch.tensor([0.5])).item() == 1.0

@@ -89,6 +89,19 @@ def test_sixteen_bit_grey_survives(tmp_path):
         write_picture(tmp_path / "a.jpg", Picture(values))
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_deep_pictures_are_turned_as_pillow_turns_others(orientation):
+    # kills: deep-pictures-turned-otherwise
+    from PIL import ImageOps
+
+    from i2i_bridge.images import _upright
+
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    image = Image.fromarray(pixels)
+    image.getexif()[0x0112] = orientation
+    assert np.array_equal(_upright(pixels, orientation), np.asarray(ImageOps.exif_transpose(image)))
+
+
 def test_a_mask_is_what_is_above_half_of_its_own_range():
     """The largest code decides: 255, 65535, or 1.0 of floats."""
     # kills: 16-bit-mask-by-half-of-8-bits, mask-threshold-moved

@@ -52,3 +52,16 @@ def test_states_shown_begin_at_x_1_and_end_restored(calls, columns):
     assert numbers[0] == 0 and numbers[-1] == calls and len(numbers) == columns
     assert words == ["X_1", *(f"step {n}" for n in numbers[1:])]
     assert np.ptp(np.diff(numbers)) <= max(1, calls / 10) and most < 40
+
+
+def test_a_column_is_as_wide_as_its_widest_image_and_its_word_stands_there():
+    """Of rows (40, 80) and (60, 20) wide: columns of 60 and 80, the second one and its word from 62 on."""
+    # kills: widths-of-the-first-row, words-over-other-columns, second-of-two-channels-shown
+    black, two = torch.full((3, 10, 60), -1.0), torch.stack([torch.full((10, 40), -1.0), torch.ones(10, 40)])
+    rows = [[two, torch.zeros(3, 10, 80)], [black, torch.zeros(3, 10, 20)]]
+    sheet = montage(rows, ["", "word"])
+    assert sheet.shape == (HEADER_HEIGHT + 22, 60 + 2 + 80, 3)
+    assert (sheet[HEADER_HEIGHT : HEADER_HEIGHT + 10, :40] == 0).all()  # of two channels the first is shown
+    assert (sheet[HEADER_HEIGHT + 12 :, :60] == 0).all() and (sheet[HEADER_HEIGHT + 12 :, 62:82] == 128).all()
+    dark = np.flatnonzero((sheet[:HEADER_HEIGHT] < 128).any((0, 2)))
+    assert 62 <= dark.min() < 70
