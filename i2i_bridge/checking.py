@@ -14,10 +14,11 @@ from i2i_bridge import registry
 from i2i_bridge.data.cards import Card, card_names, is_card, load_card, open_source
 from i2i_bridge.data.items import item_of
 from i2i_bridge.data.loading import Afresh, PairDataset, decode_item, worker_problem
-from i2i_bridge.data.pairs import PairSource, shared_files
+from i2i_bridge.data.pairs import PairSource, SideBySide, shared_files
 from i2i_bridge.data.splits import HOLD_OUT
 from i2i_bridge.errors import UserError
 from i2i_bridge.inspecting import Facts, exchanged_sides, facts_of, verdicts
+from i2i_bridge.readings import no_halves, readings, sizes_of
 from i2i_bridge.recipe import Recipe, is_recipe_name, load_recipe, recipe_file, recipe_names
 from i2i_bridge.settings import DataSettings
 from i2i_bridge.toml_file import read_toml, toml_value
@@ -80,11 +81,14 @@ def check_data(
         for line in lines:
             found.setdefault(line, []).append(split)
     problems += [f"{', '.join(splits)}: {line}" for line, splits in found.items()]
+    problems += _halves_problems(opened)
     card = _card(what, settings, plain)
     more, notes = verdicts(facts, card.statistics if card else None)
     problems += more
     if card and not plain:
         notes += _against_advice(card, load_recipe(what, settings).data)
+    if _is_folder(what) and not settings:
+        notes += _other_readings(what)
     notes += _of_splits({split: _known(looking, what, settings) for split, looking in opened.items()})
     shared = shared_files(opened["train"].source, opened["val"].source) if len(opened) == 2 else None
     if shared:
@@ -95,6 +99,37 @@ def check_data(
     if plain and not _is_folder(what):
         hint = f"whether a recipe resizes these images: i2i-bridge check RECIPE data.card={shlex.quote(what)}"
     return Checked(f"{what}: {counts} items; {len(problems) or 'no'} problem{plural}", problems, notes, hint)
+
+
+def _other_readings(what: str) -> list[str]:
+    """What else than clean images a folder may be, with the command that checks it so."""
+    seen = readings(Path(what))
+    return [
+        f"read as clean images; {seen.why}: as {reading.words}: {reading.check_command()}"
+        for reading in seen.found
+        if reading.table["name"] != "images"
+    ]
+
+
+def _halves_problems(opened: Mapping[str, "_Looking"]) -> list[str]:
+    """Files of two halves that are hardly pairs, by split."""
+    sizes = {
+        split: sizes_of([(str(path), path) for _, path in looking.source.files])
+        for split, looking in opened.items()
+        if isinstance(looking.source, SideBySide)
+    }
+    odd, why = no_halves({file: size for found in sizes.values() for file, size in found.items()})
+    problems = []
+    for split, found in sizes.items():
+        files = [file for file in odd if file in found]
+        shown = [f"{file} ({found[file][1]}x{found[file][0]} pixels)" for file in files]
+        if len(shown) > 10:
+            problems.append(
+                f"{split}: {len(shown)} of {len(found)} files are hardly pairs of halves, such as {shown[0]}; {why}"
+            )
+        else:
+            problems += [f"{split}: {words}: hardly a pair of halves; {why}" for words in shown]
+    return problems
 
 
 def _known(looking: "_Looking", what: str, settings: list[str]) -> list[str]:
@@ -215,16 +250,25 @@ def _lenient(table: dict[str, Any]) -> dict[str, Any]:
 
 
 def _open_table(what: str, settings: list[str], split: str) -> _Looking:
-    options: dict[str, Any] = {}
+    table: dict[str, Any] = {"name": "images", "root": what} if _is_folder(what) else dict(load_card(what).dataset)
+    given: dict[str, Any] = {}
     for setting in settings:
         key, equals, value = setting.partition("=")
         if not equals:
             raise UserError(f"'{setting}': an option reads key=value, such as kind=paired_folders")
         # A recipe's words serve as well: data.root=FOLDER is what messages about cards ask for.
-        key = key.removeprefix("data.").removeprefix("source.")
-        options["name" if key == "kind" else key] = toml_value(value)
-    table = {"name": "images", "root": what} if _is_folder(what) else dict(load_card(what).dataset)
-    return _Looking(open_source(_lenient(table | options), split))
+        key, _, inner = key.removeprefix("data.").removeprefix("source.").partition(".")
+        if key == "kind":
+            table["name"] = value
+        elif inner:
+            given.setdefault(key, {})[inner] = value
+        else:
+            given[key] = value
+    for key, option in given.items():
+        typed = registry.DATASETS.typed(str(table["name"]), key, option)
+        both = isinstance(option, dict) and isinstance(table.get(key), dict)
+        table[key] = {**table[key], **typed} if both else typed
+    return _Looking(open_source(_lenient(table), split))
 
 
 def _open_recipe(recipe: Recipe, split: str) -> _Looking:

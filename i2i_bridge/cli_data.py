@@ -2,14 +2,18 @@
 
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from i2i_bridge import console, internet
 from i2i_bridge.cli_options import MethodName, Overrides, Plugins, RecipeName, chosen_recipe, load_plugins
 from i2i_bridge.errors import UserError
+
+if TYPE_CHECKING:
+    from i2i_bridge.readings import Reading
 
 app = typer.Typer(help="Fetch datasets, and register your own.", no_args_is_help=True)
 
@@ -62,18 +66,34 @@ def add(
     kind: Annotated[
         str | None, typer.Option("--kind", help="The dataset kind (see `list dataset-kinds`). Default: guessed.")
     ] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Overwrite the card of this name.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Take the guess where the layout leaves no doubt, unasked.")
+    ] = False,
     plugin: Plugins = None,
 ) -> None:
     """Register images of your own under a name, which every recipe then knows as data.card=NAME."""
     load_plugins(plugin)
     from i2i_bridge.registering import register
 
-    settings = [word for word in words if re.match(r"\w+=", word) and not Path(word).exists()]
+    settings = [word for word in words if re.match(r"[\w.]+=", word) and not Path(word).exists()]
     paths = [Path(word) for word in words if word not in settings]
-    registered = register(name, paths, settings, kind)
+    choose = _choose if sys.stdin.isatty() and not yes else None
+    registered = register(name, paths, settings, kind, replace=replace, choose=choose)
     for line in registered.said:
         console.say(line)
     console.say(f"wrote {registered.file}; now: i2i-bridge check {name}, or train RECIPE data.card={name}")
+
+
+def _choose(seen: str, readings: "Sequence[Reading]") -> "Reading | None":
+    """Shows what a folder may be and asks which it is."""
+    console.say(seen)
+    for number, reading in enumerate(readings, 1):
+        console.say(f"  {number}  {reading.words}")
+        if reading.odd:
+            console.say(f"     {reading.odd_words()}")
+    answer = typer.prompt("Which is it (0: none)", default=1, type=int)
+    return readings[answer - 1] if 1 <= answer <= len(readings) else None
 
 
 @app.command()

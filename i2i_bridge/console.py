@@ -55,10 +55,12 @@ def say(text: str) -> None:
 
 
 def say_error(text: str | UserError) -> None:
-    """`error: ...` on standard error, one line."""
+    """`error: ...` on standard error, one line, and below it the commands that a UserError offers."""
     # A UserError is one line already, and may end with a command that must stay whole.
     line = printable(str(text)) if isinstance(text, UserError) else one_line(text)
     errors.print(f"error: {line}", style="red" if errors.is_terminal else None)
+    for way in getattr(text, "ways", ()):
+        errors.print(f"  {printable(way)}")
 
 
 def write(text: str) -> None:

@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from collections.abc import Sequence
 
 LONGEST = 300
 """Characters of a message; long paths come on top."""
@@ -19,11 +20,13 @@ class UserError(Exception):
         text: The line.
         command: A command that does what the user wants, put after the line and never shortened.
         code: Another exit code: 74 where the disk let us down, 75 where the same command may go on later.
+        ways: Commands of which one does what was meant; printed below, each on a line of its own.
     """
 
-    def __init__(self, text: str, code: int = 2, *, command: str = "") -> None:
+    def __init__(self, text: str, code: int = 2, *, command: str = "", ways: Sequence[str] = ()) -> None:
         super().__init__(one_line(str(text)) + (f": {printable(command)}" if command else ""))
         self.code = code
+        self.ways = tuple(printable(way) for way in ways)
 
 
 def printable(text: str, *, lines: bool = False) -> str:

@@ -7,13 +7,14 @@ together is told afterwards (`verdicts`).
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from i2i_bridge.alignment import Alignment, alignment_of, misalignments
 from i2i_bridge.data.cards import Statistics
 from i2i_bridge.data.loading import pictures_of, place, remarks
 from i2i_bridge.images import count_frames, opaque
@@ -46,6 +47,11 @@ class Facts:
     digest: bytes
     sides: np.ndarray
     """`looks` of x_0 and, for pairs, of x_1: (1 or 2, 4)."""
+    equal: bool = False
+    """Whether both sides of a pair are the same pixels."""
+    factor: int = 1
+    """How many times smaller x_1 is."""
+    alignment: Alignment | None = None
 
 
 def facts_of(item: Mapping[str, Any]) -> Facts:
@@ -71,7 +77,13 @@ def facts_of(item: Mapping[str, Any]) -> Facts:
     odd += tuple(remarked)
     sides = np.stack([looks(images[part]) for part in PARTS if part in images])
     height, width = images["x_0"].shape[:2]
-    return Facts(place(dict(item)), formats, f"{width}x{height}", odd, digest.digest(), sides)
+    seen = Facts(place(dict(item)), formats, f"{width}x{height}", odd, digest.digest(), sides)
+    if "x_1" not in images:
+        return seen
+    x_0, x_1 = images["x_0"], images["x_1"]
+    return replace(
+        seen, equal=np.array_equal(x_0, x_1), factor=height // x_1.shape[0], alignment=alignment_of(x_0, x_1)
+    )
 
 
 def looks(pixels: np.ndarray) -> np.ndarray:
@@ -107,6 +119,7 @@ def verdicts(splits: Mapping[str, Sequence[Facts]], expected: Statistics | None)
     everything = [fact for facts in splits.values() for fact in facts]
     unique = list({fact.where: fact for fact in everything}.values())
     problems = [*_copies(splits), *_odd_formats(unique), *_exchanged(unique, expected)]
+    problems += _equal(unique) + _misaligned(unique) + _odd_factors(unique)
     notes = []
     for name, found in _counted(unique).items():
         notes.append(f"{len(found)} {name} (first: {found[0]})")
@@ -116,6 +129,42 @@ def verdicts(splits: Mapping[str, Sequence[Facts]], expected: Statistics | None)
             "the colour profiles are mixed: one number is several colours; convert all images to one, say sRGB"
         )
     return problems, notes
+
+
+MANY = 10
+"""More lines of one kind become one."""
+
+
+def _equal(facts: Sequence[Facts]) -> list[str]:
+    """Pairs of which both sides are the same: nothing is to be learnt of them, and their PSNR is infinite."""
+    found = [fact.where for fact in facts if fact.equal]
+    if len(found) > MANY:
+        return [f"{len(found)} pairs have the same pixels on both sides (first: {found[0]})"]
+    return [f"{where}: the same pixels on both sides" for where in found]
+
+
+def _misaligned(facts: Sequence[Facts]) -> list[str]:
+    """Pairs whose partners look turned, mirrored or shifted."""
+    pairs = [fact for fact in facts if len(fact.sides) == 2]
+    found = misalignments([fact.alignment for fact in pairs])
+    if len(found) > MANY:
+        words, count = Counter(words.partition(", by")[0] for words in found.values()).most_common(1)[0]
+        first = next(i for i, own in found.items() if own.startswith(words))
+        return [f"{len(found)} pairs do not lie on each other; of {count}, {words} (first: {pairs[first].where})"]
+    return [f"{pairs[i].where}: {words}" for i, words in found.items()]
+
+
+def _odd_factors(facts: Sequence[Facts]) -> list[str]:
+    """Pairs whose sides differ in size otherwise than those of most others."""
+    pairs = [fact for fact in facts if len(fact.sides) == 2]
+    if not pairs:
+        return []
+    usual, _ = Counter(fact.factor for fact in pairs).most_common(1)[0]
+    return [
+        f"{fact.where}: x_0 is {fact.factor} times as large as x_1, and {usual} times in most others"
+        for fact in pairs
+        if fact.factor != usual
+    ]
 
 
 def _header(file: Path) -> list[str]:

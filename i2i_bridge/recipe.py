@@ -6,7 +6,7 @@ known one, and a run folder's `recipe.toml` is the resolved recipe, all that `re
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -415,6 +415,8 @@ def _turn(change: str) -> tuple[bool, int, bool]:
 def _override(table: dict[str, Any], text: str) -> None:
     (*parents, last), value = override_parts(text)
     parsed = toml_value(value)
+    if not isinstance(parsed, str) and _is_text(table, [*parents, last], value):
+        parsed = value  # a folder called 2024
     for parent in parents:
         inner = table.setdefault(parent, {})
         if not isinstance(inner, dict):
@@ -436,6 +438,28 @@ def _absolute(root: Any) -> Any:
 
 def _last_part(root: Any) -> Any:
     return PurePath(root).name or root if isinstance(root, str) and PurePath(root).is_absolute() else root
+
+
+def _is_text(table: Mapping[str, Any], key: Sequence[str], value: str) -> bool:
+    """Whether a key of a recipe takes text alone."""
+    if key[:2] == ["data", "source"]:
+        data = table.get("data", {})
+        source = data.get("source", {}) if isinstance(data, dict) else {}
+        kind = source.get("name") if isinstance(source, dict) else None
+        if kind is None and isinstance(data, dict) and data.get("card"):
+            from i2i_bridge.data.cards import load_card
+
+            kind = load_card(str(data["card"])).dataset.get("name")
+        if len(key) == 2 or not isinstance(kind, str) or kind not in registry.DATASETS.names():
+            return False
+        return registry.DATASETS.typed(kind, key[2], value) == value or key[2] in ("columns", "folders", "splits")
+    model: Any = Recipe
+    for part in key[:-1]:
+        field = getattr(model, "model_fields", {}).get(part)
+        model = None if field is None else field.annotation
+    field = getattr(model, "model_fields", {}).get(key[-1])
+    words = str(None if field is None else field.annotation).replace("'", "")
+    return "str" in words and not any(other in words for other in ("int", "float", "bool", "dict", "list"))
 
 
 def _one_line(error: ValidationError) -> str:

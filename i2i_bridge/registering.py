@@ -1,41 +1,43 @@
 """A dataset of one's own, registered from the command line: its kind is guessed where the layout leaves no doubt."""
 
 import contextlib
-import os
 import re
-from collections.abc import Sequence
+import shlex
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-from PIL import Image, UnidentifiedImageError
 
 from i2i_bridge import registry
 from i2i_bridge.data.card_store import own_card_file, own_card_names
 from i2i_bridge.data.cards import Card, Statistics, open_source, shipped_card_names
 from i2i_bridge.data.items import item_of
+from i2i_bridge.data.lists import column_names
 from i2i_bridge.data.loading import decode_item
-from i2i_bridge.data.splits import SPLITS
 from i2i_bridge.errors import UserError
 from i2i_bridge.files import write_whole
-from i2i_bridge.images import find_images
 from i2i_bridge.inspecting import facts_of, statistics_of
+from i2i_bridge.readings import (
+    SOURCES,
+    TARGETS,
+    Reading,
+    common_folder,
+    no_halves,
+    readings,
+    sizes_of,
+    split_base,
+    telling,
+)
 from i2i_bridge.recipe import is_recipe_name
-from i2i_bridge.toml_file import toml_value
-
-TARGETS = {"b", "clean", "gt", "ground_truth", "groundtruth", "high", "hq", "hr", "original", "sharp", "target"}
-TARGETS |= {"targets", "trg", "x0", "x_0"}
-SOURCES = {"a", "blur", "blurred", "blurry", "corrupted", "degraded", "input", "inputs", "low", "lq", "lr", "noisy"}
-SOURCES |= {"source", "sources", "src", "x1", "x_1"}
-"""What the folder of targets x_0 and that of sources x_1 are usually called, in small letters."""
+from i2i_bridge.toml_file import override_parts
 
 LISTS = {".csv", ".tsv", ".jsonl"}
 HOLDOUT = (0.1, 0.2, 0.3, 0.5)
 """The share held out where nothing says it: the first that gives both splits an image."""
 MEASURED = 50
 """So many pairs say how the sides look."""
-LOOKED_AT = 20
-"""So many images tell whether files are of two halves."""
+Choose = Callable[[str, Sequence[Reading]], Reading | None]
+"""(what was seen, the readings) -> the one that a person at the terminal chose; None: nothing is to be registered."""
 
 
 @dataclass
@@ -47,29 +49,44 @@ class Registered:
     said: list[str] = field(default_factory=list)
 
 
-def register(name: str, paths: Sequence[Path], settings: Sequence[str], kind: str | None = None) -> Registered:
+def register(
+    name: str,
+    paths: Sequence[Path],
+    settings: Sequence[str],
+    kind: str | None = None,
+    *,
+    replace: bool = False,
+    choose: Choose | None = None,
+) -> Registered:
     """Write a card for the user's dataset, after opening it once.
 
     Args:
         name: How recipes shall call it.
         paths: A folder, or the two folders of a pair, or the list file of a kind that has one.
-        settings: `key=value` options of the kind, TOML values.
+        settings: `key=value` options of the kind, TOML values; dotted keys reach into tables.
         kind: The dataset kind; by default guessed.
+        replace: Overwrite the card of this name, once the new one is known to be sound.
+        choose: Asked about every guess; None: nobody is there, and a doubt is refused with a command for each reading.
 
     Raises:
         UserError: The name is taken, the layout leaves a doubt, or the dataset cannot be opened. Nothing is written.
     """
-    _check_name(name)
-    options = dict(_option(text) for text in settings)
+    _check_name(name, replace)
+    options = _options(settings)
     for path in paths:
         if not path.exists():
             raise UserError(f"{path}: no such file or folder")
     said: list[str] = []
-    table = _table([path.resolve() for path in paths], options, kind, said) | options
-    if "holdout" in registry.DATASETS.options(table["name"]) and "holdout" not in table and not _has_splits(table):
+    table = _table(name, [path.resolve() for path in paths], options, kind, said, choose)
+    known = registry.DATASETS.options(table["name"])
+    table |= {key: registry.DATASETS.typed(table["name"], key, value) for key, value in options.items()}
+    if table["name"] == "side_by_side":
+        said += _check_halves(name, table, explicit=kind is not None)
+    if "holdout" in known and "holdout" not in table and not _has_splits(table):
         share = table["holdout"] = _share(table)
         said.append(f"no folders for splits: a share of {share} is held out by name (holdout={share})")
     said.append(_look(table))
+    said += _left_out(table)
     where = " and ".join(str(path) for path in paths)
     summary = f"Your own: {where} ({table['name']})"
     card = Card(name=name, summary=summary, licence="your own", dataset=table, statistics=_statistics(table))
@@ -91,34 +108,48 @@ def _statistics(table: dict[str, Any]) -> Statistics | None:
     return statistics_of(facts)
 
 
-def _check_name(name: str) -> None:
+def _check_name(name: str, replace: bool) -> None:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) or name.endswith(".toml"):
         raise UserError(f"'{name}': a dataset's name has letters, digits, '.', '_' and '-', and no .toml at its end")
     if name in shipped_card_names() or is_recipe_name(name):
         raise UserError(f"'{name}' is a shipped card or recipe; choose another name")
-    if name in own_card_names():
-        raise UserError(f"'{name}' is registered already; first: i2i-bridge data remove {name}")
+    if name in own_card_names() and not replace:
+        raise UserError(
+            f"'{name}' is registered already; add --replace to overwrite its card, or first: "
+            f"i2i-bridge data remove {name}"
+        )
 
 
-def _option(text: str) -> tuple[str, Any]:
-    key, _, value = text.partition("=")
-    if key in ("name", "kind", "split"):
-        raise UserError(f"'{text}': not an option; the kind is given as --kind {value}")
-    return key, toml_value(value)
+def _options(settings: Sequence[str]) -> dict[str, Any]:
+    """The options as they were typed; those of dotted keys in tables."""
+    options: dict[str, Any] = {}
+    for text in settings:
+        parts, value = override_parts(text)
+        if parts[0] in ("name", "kind", "split"):
+            raise UserError(f"'{text}': not an option; the kind is given as --kind {value}")
+        inner = options
+        for part in parts[:-1]:
+            inner = inner.setdefault(part, {})
+            if not isinstance(inner, dict):
+                raise UserError(f"'{text}': '{part}' is a value, not a table")
+        inner[parts[-1]] = value
+    return options
 
 
-def _table(paths: list[Path], options: dict[str, Any], kind: str | None, said: list[str]) -> dict[str, Any]:
+def _table(
+    name: str, paths: list[Path], options: dict[str, Any], kind: str | None, said: list[str], choose: Choose | None
+) -> dict[str, Any]:
     """The dataset table without the user's options: kind and place."""
     if len(paths) == 2 and kind in (None, "paired_folders"):
-        return _pair(paths[0], paths[1], options, said)
+        return _pair(name, paths[0], paths[1], options, said)
     if len(paths) != 1:
         raise UserError("one folder, or the two folders of a pair, is registered at a time")
     (path,) = paths
     sides = None
     if kind in (None, "paired_folders") and path.is_dir() and not {"x_0", "x_1"} <= options.keys():
         sides = _two_sides(path)
-    if sides and "direction" not in options:
-        return _pair(*sides, options, said, root=path)
+    if sides and "direction" not in options and {"x_0", "x_1"} & options.keys():
+        return _pair(name, *sides, options, said, root=path)
     if kind is not None:
         known = registry.DATASETS.options(kind)
         if "root" not in known:
@@ -126,42 +157,106 @@ def _table(paths: list[Path], options: dict[str, Any], kind: str | None, said: l
         place = {"root": str(path.parent), "file": path.name} if path.is_file() else {"root": str(path)}
         return {"name": kind} | place
     if path.is_file():
-        if path.suffix.lower() not in LISTS:
-            raise UserError(f"{path}: a file, not a folder; say with --kind what it is")
-        said.append("guessed from the suffix: kind list")
-        return {"name": "list", "root": str(path.parent), "file": path.name}
+        return _list(name, path, options, said)
     if "direction" in options:
         return {"name": "side_by_side", "root": str(path)}
     if {"x_0", "x_1"} & options.keys():
         return {"name": "paired_folders", "root": str(path)}
-    if _of_two_halves(path):
+    return _chosen(name, path, said, choose)
+
+
+def _chosen(name: str, path: Path, said: list[str], choose: Choose | None) -> dict[str, Any]:
+    """The table of the reading that is beyond doubt, or that somebody chose."""
+    seen = readings(path)
+    first = seen.found[0]
+    if choose is not None:
+        first = _asked(path, choose(f"{path}: {seen.why}", seen.found))
+    elif seen.doubt:
+        odd = f" ({first.odd_words()})" if first.odd else ""
+        ways = [f"{reading.add_command(name)}   # {reading.words}" for reading in seen.found]
+        raise UserError(f"{path}: {seen.why}{odd}; say what it is, by one of these commands", ways=ways)
+    said.append(f"guessed: kind {first.table['name']}, {first.words} ({seen.why})")
+    if first.odd:
+        said.append(first.odd_words())
+    return dict(first.table)
+
+
+def _asked(path: Path, reading: Reading | None) -> Reading:
+    if reading is None:
+        raise UserError(f"{path}: nothing is registered")
+    return reading
+
+
+def _list(name: str, path: Path, options: dict[str, Any], said: list[str]) -> dict[str, Any]:
+    """The table of a list file, whose columns may have telling names."""
+    if path.suffix.lower() not in LISTS:
+        raise UserError(f"{path}: a file, not a folder; say with --kind what it is")
+    said.append("guessed from the suffix: kind list")
+    table: dict[str, Any] = {"name": "list", "root": str(path.parent), "file": path.name}
+    columns = column_names(path)
+    given = options.get("columns", {})
+    if "x_0" in columns or "x_0" in given:
+        return table
+    found = {}
+    for part, words in (("x_0", TARGETS), ("x_1", SOURCES)):
+        told = [column for column in columns if column.lower() in words and column not in given.values()]
+        if len(told) == 1 and part not in columns and part not in given:
+            found[part] = told[0]
+    if "x_0" not in found:
+        command = shlex.join(["i2i-bridge", "data", "add", name, str(path), "columns.x_0=COLUMN", "columns.x_1=COLUMN"])
         raise UserError(
-            f"{path}: the files are twice as wide as high, so each may hold a pair: add direction=AtoB (left is the "
-            "source), direction=BtoA, or --kind images"
+            f"{path}: which of the columns {', '.join(columns)} is x_0, and x_1 if there is one?", ways=[command]
         )
-    said.append("guessed: kind images, clean images for a recipe's degradation (no two folders of the same names)")
-    return {"name": "images", "root": str(path)}
+    said.append("guessed from the header: " + ", ".join(f"{column} is {part}" for part, column in found.items()))
+    options["columns"] = found | given
+    return table
+
+
+def _check_halves(name: str, table: dict[str, Any], explicit: bool) -> list[str]:
+    """See that the files of every split are pairs of halves; a line for the odd ones.
+
+    Raises:
+        UserError: Most of a split's are not, and the kind was not named.
+    """
+    sizes = {}
+    for split in ("train", "val"):
+        with contextlib.suppress(UserError):  # said by the look at the end
+            files = open_source(table, split).files  # type: ignore[attr-defined]
+            sizes[split] = sizes_of([(str(path), path) for _, path in files])
+    odd, why = no_halves({file: size for found in sizes.values() for file, size in found.items()})
+    if not odd:
+        return []
+    shown = ", ".join(f"{file} ({size[1]}x{size[0]})" for found in sizes.values() for file, size in found.items()
+                      if file in odd[:5])  # fmt: skip
+    line = f"{len(odd)} files are hardly pairs of halves: {shown}{' ...' if len(odd) > 5 else ''}; {why}"
+    for split, found in sizes.items():
+        if not explicit and 2 * sum(file in set(odd) for file in found) > len(found):
+            words = [f"{key}={value}" for key, value in table.items() if key not in ("name", "root")]
+            ways = [["--kind", "side_by_side", *words], ["--kind", "images"]]
+            said = [shlex.join(["i2i-bridge", "data", "add", name, table["root"], *way]) for way in ways]
+            raise UserError(f"{table['root']}: {split}: {line}. They would be cut in the middle", ways=said)
+    return [line]
 
 
 def _pair(
-    first: Path, second: Path, options: dict[str, Any], said: list[str], root: Path | None = None
+    name: str, first: Path, second: Path, options: dict[str, Any], said: list[str], root: Path | None = None
 ) -> dict[str, Any]:
     """Two folders as targets and sources: as the options say, or else as their names do."""
     if first.is_relative_to(second) or second.is_relative_to(first):
         raise UserError(f"{first} and {second}: one is inside the other")
-    common = Path(os.path.commonpath([first, second]))
+    common = common_folder(first, second)
     # As in the options: x_0=clean names the side, wherever it lies.
     named: dict[str, str] = {key: Path(str(options.pop(key))).name for key in ("x_0", "x_1") if key in options}
-    for key, name in named.items():
-        if name not in (first.name, second.name):
-            raise UserError(f"{key}={name}: neither {first.name} nor {second.name}")
+    for key, side in named.items():
+        if side not in (first.name, second.name):
+            raise UserError(f"{key}={side}: neither {first.name} nor {second.name}")
     order = _order(first, second, named)
     if order is None:
-        way_out = ", or --kind images where they are no pairs" if root else ""
-        raise UserError(
-            f"{first.name} and {second.name} look like the sides of pairs; add x_0=FOLDER for the clean or target one"
-            f"{way_out}"
-        )
+        ways = [
+            shlex.join(["i2i-bridge", "data", "add", name, str(first), str(second), f"x_0={side.name}"])
+            for side in (first, second)
+        ]
+        raise UserError(f"{first.name} and {second.name}: which one holds the targets x_0, the clean ones?", ways=ways)
     target, source = order
     if not named:
         said.append(
@@ -180,48 +275,21 @@ def _order(first: Path, second: Path, named: dict[str, str]) -> tuple[Path, Path
         wanted = {"x_0": target.name, "x_1": source.name}
         if named and all(wanted[key] == name for key, name in named.items()) and first.name != second.name:
             return target, source
-    if named:
+    first_is_target = None if named else telling(first.name, second.name)
+    if first_is_target is None:
         return None
-    votes = [(path.name.lower() in TARGETS) - (path.name.lower() in SOURCES) for path in (first, second)]
-    if votes[0] == votes[1]:
-        return None
-    return (first, second) if votes[0] > votes[1] else (second, first)
-
-
-def _split_base(root: Path) -> Path:
-    """Where the layout of one split can be seen: the folder of a split, or the root."""
-    names = [name for aliases in SPLITS.values() for name in aliases]
-    return next((root / name for name in names if (root / name).is_dir()), root)
+    return (first, second) if first_is_target else (second, first)
 
 
 def _two_sides(root: Path) -> tuple[Path, Path] | None:
-    """The only two folders, if most of their images go by the same names."""
-    base = _split_base(root)
-    folders = sorted(path for path in base.iterdir() if path.is_dir() and not path.name.startswith("."))
-    if len(folders) != 2:
-        return None
-    names = [{path.relative_to(side).with_suffix("") for path in find_images(side)} for side in folders]
-    if 2 * len(names[0] & names[1]) <= min(map(len, names)):
-        return None
-    return folders[0], folders[1]
-
-
-def _of_two_halves(root: Path) -> bool:
-    """Whether the images, as far as looked at, are exactly twice as wide as high."""
-    files = find_images(_split_base(root))
-    seen = []
-    for path in files[:: max(len(files) // LOOKED_AT, 1)][:LOOKED_AT]:
-        try:
-            with Image.open(path) as image:
-                seen.append(image.width == 2 * image.height)
-        except (OSError, UnidentifiedImageError, Image.DecompressionBombError):
-            continue  # `check` names it
-    return bool(seen) and all(seen)
+    """The only two folders."""
+    folders = sorted(path for path in split_base(root).iterdir() if path.is_dir() and not path.name.startswith("."))
+    return (folders[0], folders[1]) if len(folders) == 2 else None
 
 
 def _has_splits(table: dict[str, Any]) -> bool:
     root = Path(table["root"])
-    return any(_split_base(folder) != folder for folder in (root, root / str(table.get("x_0", ""))))
+    return any(split_base(folder) != folder for folder in (root, root / str(table.get("x_0", ""))))
 
 
 def _share(table: dict[str, Any]) -> float:
@@ -253,3 +321,12 @@ def _look(table: dict[str, Any]) -> str:
     if not counts or ("train" in problems and not evaluation_only):
         raise problems["train"]
     return "items: " + ", ".join(counts + [f"{split} none ({error})" for split, error in problems.items()])
+
+
+def _left_out(table: dict[str, Any]) -> list[str]:
+    """A line for each kind of image-like file that is not taken."""
+    lines: list[str] = []
+    for split in ("train", "val"):
+        with contextlib.suppress(UserError):
+            lines += getattr(open_source(table, split), "left_out", [])
+    return list(dict.fromkeys(lines))

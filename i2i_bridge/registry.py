@@ -22,6 +22,7 @@ from typing import Any, ClassVar, TypeVar
 from i2i_bridge.errors import UserError
 from i2i_bridge.files import file_name
 from i2i_bridge.members import Option, SourceMember, members_of
+from i2i_bridge.toml_file import toml_value
 
 LARGEST, LONGEST_TEXT = 10**12, 4096
 """Of numbers and texts in the options of parts."""
@@ -157,6 +158,30 @@ class Registry:
     def options(self, name: str) -> dict[str, inspect.Parameter]:
         """The options of a member: the parameters of its constructor, by name."""
         return dict(inspect.signature(self.get(name)).parameters)
+
+    def typed(self, name: str, key: str, given: Any) -> Any:
+        """The value of an option that was typed as text: TOML, or the text itself where the option is a text.
+
+        A folder called 2024 is no number. Tables of texts (from dotted keys) are read entry by entry.
+        """
+        if isinstance(given, dict):
+            entries = {inner: self.typed(name, f"{key}.{inner}", value) for inner, value in given.items()}
+            return entries if self._takes(name, key, entries) else {k: str(v) for k, v in given.items()}
+        value = toml_value(given)
+        if not isinstance(value, bool | int | float | list | dict):  # a date is text here
+            return given if not isinstance(value, str) else value
+        if "." in key or self._takes(name, key, value) or not self._takes(name, key, given):
+            return value
+        return given
+
+    def _takes(self, name: str, key: str, value: Any) -> bool:
+        """Whether a value is of an option's type."""
+        parameters = {known: p for known, p in self.options(name).items() if known == key}
+        try:
+            _validated(name, parameters, {key: value}, self.get(name))
+        except UserError:
+            return False
+        return True
 
     def check(self, settings: Mapping[str, Any], **given: Any) -> tuple[Callable[..., Any], dict[str, Any]]:
         """The member that a table such as `{name = "jpeg", quality = 5}` means, and its options, checked.

@@ -191,8 +191,9 @@ def test_a_broken_copy_of_facades_has_every_kind_named_in_one_pass(facades):
     for name, says in kinds.items():
         (line,) = [line for line in said if says in line]
         assert name in line, (name, line)
+    assert any("5.jpg (32x32 pixels): hardly a pair of halves; most are 64x32" in line for line in checked.problems)
     # Grey, 16 bits and the like are counted: training takes them as they are.
-    assert len(checked.problems) == 6 and len(kinds) == 12, checked.problems
+    assert len(checked.problems) == 7 and len(kinds) == 12, checked.problems
 
 
 def test_grey_photos_among_colour_are_counted_not_refused(tmp_path):
@@ -274,3 +275,74 @@ def test_masks_are_named(tmp_path):
     with pytest.raises(UserError, match=r"all of 2 images .* marks no pixel"):
         train(parse_recipe(table, "holes"), tmp_path / "empty", cpu=True)
     assert not (tmp_path / "empty").exists()
+
+
+def photo(seed, size=(120, 96)):
+    """A picture with structure of its own in every corner: nothing that a turn or mirror brings back."""
+    rng = np.random.default_rng(seed)
+    rough = Image.fromarray(rng.integers(0, 256, (7, 9, 3), dtype=np.uint8))
+    return np.asarray(rough.resize(size, Image.Resampling.BICUBIC)).astype(np.float64)
+
+
+def spoilt(kind, x, seed):
+    rng = np.random.default_rng((9, seed))
+    if kind == "noisy":
+        x = x + rng.normal(0, 40, x.shape)
+    elif kind == "blurred":
+        x = np.stack([x[max(i - 4, 0) : i + 5].mean(0) for i in range(len(x))])
+    elif kind == "edges":
+        steps = np.hypot(*np.gradient(x.mean(2)))
+        x = np.repeat(255 * (steps < np.quantile(steps, 0.85))[..., None], 3, 2)
+    return Image.fromarray(x.round().clip(0, 255).astype(np.uint8))
+
+
+DAMAGE = {
+    "turned upside down": lambda image: image.rotate(180),
+    "mirrored left to right": lambda image: image.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
+    "mirrored top to bottom": lambda image: image.transpose(Image.Transpose.FLIP_TOP_BOTTOM),
+    "shifted": lambda image: Image.fromarray(np.roll(np.asarray(image), (0, 6), (0, 1))),
+}
+
+
+@pytest.mark.parametrize("kind", ["noisy", "blurred", "edges"])
+def test_turned_shifted_equal_and_exchanged_partners_are_named_and_sound_ones_not(tmp_path, kind):
+    # kills: turned-partner-unseen, shifted-partner-unseen, equal-sides-unseen, every-pair-misaligned
+    for side in ("clean", "bad"):
+        (tmp_path / side).mkdir()
+    for i in range(24):
+        x = photo(i)
+        Image.fromarray(x.astype(np.uint8)).save(tmp_path / "clean" / f"{i:02d}.png")
+        spoilt(kind, x, i).save(tmp_path / "bad" / f"{i:02d}.png")
+    options = ["kind=paired_folders", "x_0=clean", "x_1=bad", "holdout=0.2"]
+    assert check_data(str(tmp_path), options).problems == []
+    wanted = {}
+    for i, (says, change) in enumerate(DAMAGE.items()):
+        if says == "shifted" and kind == "edges":
+            continue  # an edge map's lines are too thin to say how far
+        file = tmp_path / "bad" / f"{i:02d}.png"
+        change(Image.open(file)).save(file)
+        wanted[f"{i:02d}.png"] = f"x_1 looks {says} against x_0"
+    (tmp_path / "bad" / "05.png").write_bytes((tmp_path / "clean" / "05.png").read_bytes())
+    wanted["05.png"] = "the same pixels on both sides"
+    if kind != "blurred":  # by looks alone, the sharper of two soft pictures is not told
+        data = [(tmp_path / side / "06.png").read_bytes() for side in ("clean", "bad")]
+        (tmp_path / "clean" / "06.png").write_bytes(data[1]), (tmp_path / "bad" / "06.png").write_bytes(data[0])
+        wanted["06.png"] = "its sides look exchanged"
+    problems = check_data(str(tmp_path), options).problems
+    assert len(problems) == len(wanted), problems
+    for name, says in wanted.items():
+        (line,) = [line for line in problems if f"clean/{name}" in line]
+        assert says in line
+        if says.endswith("shifted against x_0"):  # by 6, as far as a thumbnail tells
+            assert "about 5 pixels across and 0 down" in line or "about 6 pixels across and 0 down" in line
+
+
+def test_partners_that_are_all_turned_take_one_line(tmp_path):
+    for side in ("clean", "bad"):
+        (tmp_path / side).mkdir()
+    for i in range(24):
+        square = Image.fromarray(photo(i, (96, 96)).astype(np.uint8))
+        square.save(tmp_path / "clean" / f"{i:02d}.png")
+        square.rotate(90).save(tmp_path / "bad" / f"{i:02d}.png")
+    (line,) = check_data(str(tmp_path), ["kind=paired_folders", "x_0=clean", "x_1=bad", "holdout=0.2"]).problems
+    assert "24 pairs do not lie on each other; of 24, x_1 looks turned by 270 degrees against x_0" in line

@@ -25,8 +25,8 @@ ROOMS = [
     "skipping", "stepping", "training",
     "results", "records", "scoring", "subjects", "measuring", "evaluation",
     "restoring", "degrading", "tabulating", "pooling", "comparing", "pictures", "sheets", "figures", "gallery",
-    "publishing", "page", "report", "inspecting", "checking", "registering", "doctor", "toy_runs", "selftest",
-    "setting_list", "catalogue", "jobs",
+    "publishing", "page", "report", "alignment", "inspecting", "readings", "checking", "registering",
+    "doctor", "toy_runs", "selftest", "setting_list", "catalogue", "jobs",
     "cli_options", "cli_compare", "cli_data", "cli_evaluate", "cli_import", "cli_weights", "cli",
 ]  # fmt: skip
 ONLY_IN = {

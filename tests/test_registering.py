@@ -1,5 +1,7 @@
 """A dataset of one's own, from the command line: guessed where the layout leaves no doubt, asked for where it does."""
 
+import shlex
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +10,9 @@ from PIL import Image
 
 from i2i_bridge.cli import main
 from i2i_bridge.data.cards import load_card, open_source
+from i2i_bridge.errors import UserError
+from i2i_bridge.recipe import load_recipe
+from i2i_bridge.registering import register
 from i2i_bridge.registry import DATASETS
 
 
@@ -28,12 +33,16 @@ def workplace(tmp_path, monkeypatch):
     return tmp_path
 
 
+def red_of(folder):
+    return zlib.crc32(folder.encode()) % 251
+
+
 def images(*folders, n=20, width=12, height=10):
     for folder in folders:
         Path(folder).mkdir(parents=True, exist_ok=True)
         for i in range(n):
             # The red of a pixel tells the folder: the sides cannot be mixed up unseen.
-            pixels = np.full((height, width, 3), (len(folder) * 7 % 256, i, 0), np.uint8)
+            pixels = np.full((height, width, 3), (red_of(folder), i, 0), np.uint8)
             Image.fromarray(pixels).save(Path(folder, f"{i:02d}.png"))
 
 
@@ -98,14 +107,16 @@ def test_two_paths_are_pairs_wherever_they_lie(call, workplace):
         assert code == 0, err
         wanted = {"root": str(workplace), "x_0": "one/clean", "x_1": "other/place/noisy"}
         assert wanted.items() <= table("mine").items()
-        assert red(open_source(table("mine"), "train")[0], "x_0") == len("one/clean") * 7
+        assert red(open_source(table("mine"), "train")[0], "x_0") == red_of("one/clean")
         assert call("data", "remove", "mine")[0] == 0
 
 
-def test_sides_that_the_names_do_not_tell_are_asked_for(call):
+def test_sides_that_the_names_do_not_tell_are_asked_for(call, workplace):
     images("set/left", "set/right")
     code, _, err = call("data", "add", "mine", "set")
-    assert code == 2 and "add x_0=FOLDER" in err and "--kind images" in err
+    root = workplace / "set"
+    ways = [f"{root} x_0=left x_1=right", f"{root} x_0=right x_1=left", f"{root} --kind images"]
+    assert code == 2 and commands(err) == [f"i2i-bridge data add mine {way}" for way in ways]
     code, out, err = call("data", "add", "mine", "set", "x_0=right")
     assert code == 0 and "guessed" not in out, err
     assert (table("mine")["x_0"], table("mine")["x_1"]) == ("right", "left")
@@ -126,6 +137,227 @@ def test_two_classes_are_no_pairs(call):
         file.rename(f"set/dogs/dog-{i}.png")
     code, out, _ = call("data", "add", "mine", "set")
     assert code == 0 and "kind images" in out and table("mine")["name"] == "images"
+
+
+def commands(err):
+    """The commands that a refusal offers, each on a line of its own."""
+    return [line.strip().split("   #")[0] for line in err.splitlines()[1:]]
+
+
+def offered(call, *words):
+    """What a refusal offers, tried one after the other: the card's table, or None where that is refused too."""
+    code, out, err = call(*words)
+    assert code == 2 and out == "", (out, err)
+    tables = []
+    for command in commands(err):
+        program, *rest = shlex.split(command)
+        assert program == "i2i-bridge"
+        code, _, err = call(*rest)
+        tables.append(table(rest[2]) if code == 0 else None)
+        call("data", "remove", rest[2])
+    return tables
+
+
+def one_folder(root, endings=("_mean", "_real"), n=20, alone=()):
+    Path(root).mkdir(parents=True)
+    for i in range(n):
+        for code, ending in zip((50, 100), endings, strict=True):
+            Image.fromarray(np.full((10, 12, 3), (code, i, 0), np.uint8)).save(Path(root, f"bag{i}{ending}.png"))
+    for name in alone:
+        Image.new("RGB", (12, 10)).save(Path(root, name))
+
+
+def test_pairs_in_one_folder_are_asked_for(call, workplace):
+    # kills: endings-unseen
+    one_folder("poly", alone=("readme.png",))
+    code, _, err = call("data", "add", "mine", "poly")
+    assert code == 2 and "20 names come twice" in err and "1 files do not fit: readme.png" in err
+    first, second, images_ = offered(call, "data", "add", "mine", "poly")
+    assert first["name"] == second["name"] == "paired_folders" and images_["name"] == "images"
+    code, out, _ = call("data", "add", "mine", "poly", "x_0=.", "x_1=.", "x_0_name={}_mean", "x_1_name={}_real")
+    assert code == 0 and "readme.png: left out: neither '{}_mean' nor '{}_real'" in out
+    assert call("data", "remove", "mine")[0] == 0
+    Path("poly/readme.png").unlink()
+    first, second, images_ = offered(call, "data", "add", "mine", "poly")
+    names = {"x_0_name": "{}_mean", "x_1_name": "{}_real"}
+    assert first.items() >= names.items() and second["x_0_name"] == "{}_real"
+    assert call("data", "add", "mine", "poly", *(f"{key}={value}" for key, value in first.items() if key != "name"
+                and key != "root"))[0] == 0  # fmt: skip
+    for split in ("train", "val"):
+        for item in open_source(table("mine"), split):
+            assert (np.asarray(Image.open(item["x_0"]))[0, 0, 0], np.asarray(Image.open(item["x_1"]))[0, 0, 0]) == (
+                50,
+                100,
+            )
+    assert call("check", "mine")[0] == 0
+
+
+def test_telling_endings_leave_no_doubt(call):
+    for root, endings, target, source in (
+        ("one", ("_clean", "_noisy"), "{}_clean", "{}_noisy"),
+        ("two", ("", "-lq"), None, None),
+    ):
+        one_folder(root, endings)
+        code, out, err = call("data", "add", root, root)
+        if target:
+            assert code == 0 and "names come twice" in out, err
+            assert (table(root)["x_0_name"], table(root)["x_1_name"]) == (target, source)
+        else:
+            assert code == 0 and table(root)["x_1_name"] == "{}-lq" and "x_0_name" not in table(root), err
+    item = open_source(table("two"), "train")[0]
+    assert item["x_1"].stem == f"{item['x_0'].stem}-lq"
+
+
+def test_numbers_at_the_end_are_no_sides(call):
+    # kills: numbers-taken-for-sides
+    Path("burst").mkdir()
+    for scene in range(10):
+        for shot in (1, 2):
+            Image.new("RGB", (12, 10)).save(f"burst/scene{scene}_{shot}.png")
+    code, out, err = call("data", "add", "mine", "burst")
+    assert code == 0 and "kind images" in out, err
+
+
+def test_folders_of_telling_names_are_pairs_however_many_are_unmatched(call):
+    # kills: telling-folders-ignored
+    images("set/clean", n=20)
+    images("set/noisy", n=12)
+    for file in sorted(Path("set/noisy").iterdir())[6:]:
+        file.rename(file.with_name("q" + file.stem[::-1] + "z.png"))
+    images("set/masks", n=3)
+    code, _, err = call("data", "add", "mine", "set")
+    assert code == 2 and "20 files do not fit: clean/" in err
+    assert "--kind images" in commands(err)[-1] and "x_0=clean x_1=noisy" in commands(err)[0]
+    code, _, err = call("data", "add", "mine", "set", "x_0=clean", "x_1=noisy")
+    assert code == 2 and "do not match one to one" in err and "lenient=true" in err
+    (command,) = commands(err)
+    code, out, _ = call(*shlex.split(command)[1:])
+    assert code == 2 and out.count("no partner") == 20
+    code, _, err = call("data", "add", "mine", "set", "x_0=clean", "x_1=noisy", "lenient=true")
+    assert code == 0 and 0 < len(open_source(table("mine"), "train")) < 6, err
+
+
+def test_names_of_two_folders_that_differ_by_an_ending(call):
+    images("sr/HR", n=12)
+    images("sr/LR", n=12, width=6, height=5)
+    for file in sorted(Path("sr/LR").iterdir()):
+        file.rename(file.with_name(f"{file.stem}x2.png"))
+    (pairs, images_) = offered(call, "data", "add", "mine", "sr")
+    assert (pairs["x_0"], pairs["x_1"], pairs["x_1_name"]) == ("HR", "LR", "{}x2") and images_["name"] == "images"
+
+
+def test_folders_of_split_and_side(call):
+    for folder, n in (("trainA", 6), ("trainB", 6), ("testA", 3), ("testB", 3)):
+        images(f"maps/{folder}", n=n)
+    code, out, err = call("data", "add", "mine", "maps")
+    assert code == 0 and "train 6, val 3" in out, err
+    assert (table("mine")["x_0"], table("mine")["x_1"]) == ("{split}B", "{split}A")
+
+
+def test_sheets_with_some_of_another_size(call):
+    # kills: odd-sheets-make-it-no-sheets
+    images("wide/train", n=30, width=20)
+    images("wide/val", n=7, width=20)
+    for name in ("train/03", "train/04", "val/02"):
+        Image.new("RGB", (16, 10)).save(f"wide/{name}.png")
+    code, _, err = call("data", "add", "mine", "wide")
+    assert code == 2 and "3 files do not fit: train/03.png (16x10), train/04.png (16x10), val/02.png (16x10)" in err
+    tables = offered(call, "data", "add", "mine", "wide")
+    assert [found.get("direction") for found in tables] == ["AtoB", "BtoA", None]
+    code, out, _ = call("data", "add", "mine", "wide", "direction=AtoB")
+    assert code == 0 and "3 files are hardly pairs of halves" in out and "train/03.png (16x10)" in out
+    code, out, _ = call("check", "mine")
+    assert code == 2 and out.count("hardly a pair of halves; most are 20x10") == 3
+
+
+def test_single_pictures_are_not_cut_in_the_middle(call):
+    """A split of single pictures, in a set whose other split has sheets, or alone."""
+    # kills: singles-cut-in-the-middle
+    images("mixed/train", n=20, width=512, height=256)
+    images("mixed/val", n=12, width=256, height=255)
+    images("single", n=12, width=256, height=255)
+    for root in ("mixed", "single"):
+        code, _, err = call("data", "add", "mine", root, "direction=AtoB")
+        assert code == 2 and "12 files are hardly pairs of halves" in err and "(256x255)" in err
+        forced, plain = offered(call, "data", "add", "mine", root, "direction=AtoB")
+        assert forced["name"] == "side_by_side" and plain["name"] == "images"
+    code, out, _ = call("check", "mixed", "kind=side_by_side", "direction=AtoB")
+    assert (
+        code == 2 and "val: 12 of 12 files are hardly pairs of halves, such as mixed/val/00.png (256x255 pixels)" in out
+    )
+    images("portraits", n=12, width=400, height=300)  # halves of 2 to 3
+    assert call("data", "add", "mine", "portraits", "direction=AtoB")[0] == 0
+
+
+def test_somebody_at_the_terminal_is_shown_the_readings_and_asked(monkeypatch, workplace):
+    # kills: guess-not-asked
+    asked = []
+    images("set/left", "set/right", "photos")
+
+    def choose(seen, found):
+        asked.append((seen, [reading.words for reading in found]))
+        return found[answer] if answer is not None else None
+
+    for answer, wanted in ((0, "left"), (1, "right")):  # noqa: B007
+        registered = register("mine", [Path("set")], [], replace=True, choose=choose)
+        assert registered.card.dataset["x_0"] == wanted
+    answer = 2
+    assert register("mine", [Path("set")], [], replace=True, choose=choose).card.dataset["name"] == "images"
+    answer = 0
+    register("other", [Path("photos")], [], choose=choose)
+    assert len(asked) == 4 and "two folders, left and right" in asked[0][0] and len(asked[0][1]) == 3
+    assert asked[3][1] == ["clean images, for a recipe's degradation"]
+    answer = None
+    with pytest.raises(UserError, match="nothing is registered"):
+        register("third", [Path("photos")], [], choose=choose)
+    assert load_names() == ["mine", "other"]
+
+
+def test_replace(call):
+    images("photos", "better")
+    assert call("data", "add", "mine", "photos")[0] == 0
+    code, _, err = call("data", "add", "mine", "better")
+    assert code == 2 and "--replace" in err and table("mine")["root"].endswith("photos")
+    code, _, err = call("data", "add", "mine", "nowhere", "--replace")
+    assert code == 2 and table("mine")["root"].endswith("photos")  # nothing is lost by a mistake
+    assert call("data", "add", "mine", "better", "--replace")[0] == 0 and table("mine")["root"].endswith("better")
+    assert call("data", "add", "facades", "better", "--replace")[0] == 2  # a shipped card
+
+
+def test_columns_of_telling_names_and_semicolons(call):
+    # kills: telling-columns-ignored, semicolons-unread
+    images("rows/a", "rows/b", n=8)
+    rows = "".join(f"b/{i:02d}.png;a/{i:02d}.png\n" for i in range(8))
+    Path("rows/one.csv").write_text(f"Source;Target\n{rows}")
+    code, out, err = call("data", "add", "one", "rows/one.csv")
+    assert code == 0 and "Target is x_0, Source is x_1" in out, err
+    item = open_source(table("one"), "train")[0]
+    assert (item["x_0"].parent.name, item["x_1"].parent.name) == ("a", "b")
+    Path("rows/two.csv").write_text(f"foto,2024\n{rows.replace(';', ',')}")
+    code, _, err = call("data", "add", "two", "rows/two.csv")
+    assert code == 2 and "which of the columns foto, 2024 is x_0" in err and "columns.x_0=COLUMN" in commands(err)[0]
+    code, _, err = call("data", "add", "two", "rows/two.csv", "columns.x_0=2024", "columns.x_1=foto")
+    assert code == 0 and table("two")["columns"] == {"x_0": "2024", "x_1": "foto"}, err
+    assert call("check", "two")[0] == 0
+    assert call("check", "one", "columns.x_1=Target")[0] == 2  # as a dotted key of the card, and both sides are equal
+
+
+@pytest.mark.parametrize("name", ["2024", "0", "1", "1e3", "true", "2024-01-01", "nan", "0x10"])
+def test_folders_called_like_numbers(call, name):
+    # kills: folder-names-taken-for-numbers
+    images(f"set/{name}", "set/lq", f"years/{name}/clean", f"years/{name}/noisy")
+    code, _, err = call("data", "add", "mine", "set", f"x_0={name}", "x_1=lq")
+    assert code == 0 and table("mine")["x_0"] == name, err
+    code, _, err = call("data", "add", name, f"years/{name}")
+    assert code == 0, err
+    recipe = load_recipe("demo/pairs", [f"data.card={name}"])
+    assert len(recipe.build_dataset("train")) > 10
+    settings = ["data.root=set", f"data.source.x_0={name}", "data.source.x_1=lq"]
+    assert load_recipe("demo/pairs", settings).build_dataset("train").source[0]["x_0"].parent.name == name
+    Path(name).mkdir()
+    images(f"{name}/clean", f"{name}/noisy")
+    assert Path(load_recipe("demo/pairs", [f"data.root={name}"]).data.root).name == name
+    assert call("check", "set", "kind=paired_folders", f"x_0={name}", "x_1=lq")[0] == 0
 
 
 def test_wide_files_need_a_direction(call):
@@ -237,7 +469,7 @@ def test_every_mistake_is_one_line_and_registers_nothing(call, store, words, par
     assert call("data", "add", "taken", "photos")[0] == 0
     before = sorted(store.rglob("*"))
     code, _, err = call("data", "add", *words)
-    assert code == 2 and part in err and err.count("\n") == 1, err
+    assert code == 2 and part in err and err.count("\n") == 1 + len(commands(err)), err
     assert sorted(store.rglob("*")) == before
 
 

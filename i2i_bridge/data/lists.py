@@ -88,12 +88,7 @@ class ListFile:
         reader = readers.get(self.file.suffix.lower())
         if reader is None:
             raise UserError(f"{self.file}: not a list file; known: {', '.join(readers)}")
-        try:
-            text = "\n".join(re.split(r"\r\n?|\n", read_text(self.file, LIST_LIMIT, "utf-8-sig")))
-        except FileNotFoundError as error:
-            raise UserError(f"{self.file}: no such file") from error
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{self.file}: not a readable text file ({error})") from error
+        text = _text(self.file)
         theirs = {part: columns.get(part, part) for part in COLUMNS}
         first: dict[str, str] | None = None
         for line, given in reader(text, self.file, x_1_name):
@@ -160,6 +155,27 @@ def _spelt_as_there(path: Path) -> Path:
     return next((there for there in path.parent.iterdir() if normal_form(there.name) == name), path)
 
 
+def _text(file: Path) -> str:
+    try:
+        return "\n".join(re.split(r"\r\n?|\n", read_text(file, LIST_LIMIT, "utf-8-sig")))
+    except FileNotFoundError as error:
+        raise UserError(f"{file}: no such file") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file}: not a readable text file ({error})") from error
+
+
+def column_names(file: Path) -> list[str]:
+    """The columns that the first row of a .csv, .tsv or .jsonl has.
+
+    Raises:
+        UserError: The file cannot be read, or has no row.
+    """
+    reader = _jsonl if file.suffix.lower() == ".jsonl" else _csv
+    for _, row in reader(_text(file), file, ""):
+        return list(row)
+    raise UserError(f"{file}: an empty list")
+
+
 def refuse_unknown(table: dict[str, Any], known: tuple[str, ...], where: str) -> None:
     """Every key of an option's table is a known one.
 
@@ -172,8 +188,11 @@ def refuse_unknown(table: dict[str, Any], known: tuple[str, ...], where: str) ->
 
 
 def _csv(text: str, file: Path, _: str) -> Iterator[tuple[int, dict[str, str]]]:
+    header_line = text.partition("\n")[0]
+    # A spreadsheet writes semicolons where its language has the comma in numbers.
+    comma = ";" if ";" in header_line and "," not in header_line else ","
     reader = csv.reader(
-        io.StringIO(text, newline=""), delimiter="\t" if file.suffix.lower() == ".tsv" else ",", strict=True
+        io.StringIO(text, newline=""), delimiter="\t" if file.suffix.lower() == ".tsv" else comma, strict=True
     )
     try:
         header = [name.strip() for name in next(reader, [])]

@@ -9,6 +9,7 @@ returned. Its other constructor arguments are the options of a card or recipe.
 """
 
 import difflib
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, Protocol
@@ -147,11 +148,27 @@ class PairedFolders:
         self.left_out = [line for folder, names in found.items() for line in words_for_left_out(folder, names.left_out)]
         clean, problems = _stems(targets, found[targets], x_0_name, shared)
         degraded, more = _stems(sources, found[sources], x_1_name, shared)
+        if shared:  # 1.png beside 1_noisy.png: a file that fits both templates is of the longer one
+            general, special = (clean, degraded) if len(x_0_name) < len(x_1_name) else (degraded, clean)
+            theirs = {path for _, path in special.values()}
+            for name in [name for name, (_, path) in general.items() if path in theirs]:
+                del general[name]
+            theirs |= {path for _, path in general.values()}
+            others = [str(targets / path) for path in found[targets] if path not in theirs]
+            if others:
+                shown = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
+                self.left_out.append(f"{shown}: left out: neither '{x_0_name}' nor '{x_1_name}'")
         self.pairing_problems = [*problems, *more, *self._unmatched(clean, degraded, targets, sources)]
         if self.pairing_problems and not lenient:
             counts = f"{len(clean)} images in {targets} and {len(degraded)} in {sources} do not match one to one"
             shown = "; ".join(self.pairing_problems[:3])
-            raise UserError(f"{counts}: {shown}; `i2i-bridge check` lists all {len(self.pairing_problems)}")
+            words = {"x_0": x_0, "x_1": x_1, "x_0_name": x_0_name, "x_1_name": x_1_name}
+            given = [f"{key}={word}" for key, word in words.items() if word != "{}"]
+            command = shlex.join(["i2i-bridge", "check", str(root), "kind=paired_folders", *given])
+            count = len(self.pairing_problems)
+            raise UserError(
+                f"{counts}: {shown}; lenient=true leaves out all {count}, and this lists them", ways=[command]
+            )
         both = sorted(clean.keys() & degraded.keys(), key=lambda name: clean[name][0])
         # The key is the name as the target's file spells it: held-out shares and draws hang on it.
         keys = [clean[name][0] for name in both]
