@@ -1,6 +1,7 @@
 """The command `i2i-bridge`: verbs around the library, one line for a mistake, nothing else."""
 
 import contextlib
+import io
 import os
 import re
 import shlex
@@ -35,7 +36,7 @@ from i2i_bridge.cli_options import (
 )
 from i2i_bridge.errors import TRY_AGAIN, UserError
 from i2i_bridge.file_reader import read_bytes
-from i2i_bridge.files import write_whole
+from i2i_bridge.files import expanded, write_whole
 from i2i_bridge.jobs import evaluate_run, open_run, report_run, train_run
 from i2i_bridge.shipped import recipe_of_run
 
@@ -446,7 +447,8 @@ def selftest(
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point: runs a verb and turns a mistake into one line and exit code 2."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    _print_whatever_comes()
+    words = [_with_home(word) for word in (sys.argv[1:] if arguments is None else arguments)]
     # A notebook passes its own backend on to the commands started in it. Where that is not installed, the import of
     # matplotlib would fail, in torchmetrics too; figures are drawn without any window.
     os.environ["MPLBACKEND"] = "agg"
@@ -508,6 +510,19 @@ def _end_output() -> None:
                 nowhere = os.open(os.devnull, os.O_WRONLY)
                 os.dup2(nowhere, stream.fileno())  # type: ignore[union-attr]
                 os.close(nowhere)
+
+
+def _print_whatever_comes() -> None:
+    """Write letters that an output cannot hold as \\xe9 or \\u2500: an ASCII terminal must not end a run."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _with_home(word: str) -> str:
+    """A word with the home folder in place of ~, at its start or after an equals sign, where a shell leaves it."""
+    found = re.search(r"(?:^|(?<==)|(?<==['\"]))~(?=/|$)", word)
+    return word if found is None else f"{word[: found.start()]}{expanded('~')}{word[found.end() :]}"
 
 
 def _spread_nfe(words: list[str]) -> list[str]:

@@ -415,6 +415,14 @@ def locked(
         os.close(descriptor)
 
 
+def expanded(path: Path | str) -> Path:
+    """A path with the home folder in place of a leading ~; as it is where nobody has a home."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
 def free_bytes(folder: Path) -> int:
     """Free space for this user where a folder is, or will be."""
     there = next(place for place in (folder, *folder.absolute().parents) if place.is_dir())

@@ -61,6 +61,7 @@ class Picture:
         frames: Images in the file: an animation or many pages, of which `pixels` is the first.
         lossy: Whether the file was compressed with loss (JPEG, and WebP that is not lossless).
         metadata: Profile, density and EXIF fields that are written again, where they were asked for.
+        value_range: The values that mean black and white, where the caller said it; None: the dataset's.
         converted_from: The file's kind of colours, such as CMYK, where the pixels are not those of the file.
     """
 
@@ -69,6 +70,7 @@ class Picture:
     frames: int = 1
     lossy: bool = False
     metadata: Metadata = NO_METADATA
+    value_range: "Range" = None
     converted_from: str = ""
 
 
@@ -179,7 +181,8 @@ def read_picture(path: Path | str, data: bytes | None = None, *, metadata: bool 
             return _read_array(Path(path), data)
         layout = _layout(Path(path), data)
         if layout is not None and not pillow_is_right(layout):
-            return _read_bands(Path(path), data, layout)
+            picture = _read_bands(Path(path), data, layout)
+            return replace(picture, metadata=_tiff_metadata(path, data)) if metadata else picture
         source = path if data is None else io.BytesIO(data)
         formats = ("TGA",) if data is None and str(path)[-4:].lower() == ".tga" else FORMATS
         # Pillow only warns where a file is odd; the size is checked here instead.
@@ -210,7 +213,7 @@ def read_picture(path: Path | str, data: bytes | None = None, *, metadata: bool 
 
 
 def _layout(path: Path, data: bytes | None) -> Layout | None:
-    with path.open("rb") if data is None else io.BytesIO(data) as stream:
+    with warnings.catch_warnings(action="ignore"), path.open("rb") if data is None else io.BytesIO(data) as stream:
         layout = layout_of(stream)
     if layout is not None and layout.width * layout.height > MAX_PIXELS:
         raise _too_large(path, layout.width, layout.height)
@@ -223,6 +226,14 @@ def _read_bands(path: Path, data: bytes | None, layout: Layout) -> Picture:
     picture = from_array(np.ascontiguousarray(_upright(array, layout.orientation)))
     opacity = None if alpha is None else np.ascontiguousarray(_upright(alpha, layout.orientation))
     return replace(picture, alpha=opacity, frames=min(pages, MAX_FRAMES))
+
+
+def _tiff_metadata(path: Path | str, data: bytes | None) -> Metadata:
+    try:
+        with Image.open(path if data is None else io.BytesIO(data), formats=["TIFF"]) as image:
+            return metadata_of(image)
+    except Exception:  # not one of Pillow's kinds: none of its metadata is known
+        return NO_METADATA
 
 
 def _is_lossy(kind: str | None, path: Path | str, data: bytes | None) -> bool:
@@ -566,7 +577,10 @@ def _ends(dtype: np.dtype, value_range: Range) -> tuple[float, float]:
     if value_range is not None:
         return value_range
     if dtype.kind != "u":
-        raise UserError("float pixels have no known range; set data.value_range = [low, high]")
+        raise UserError(
+            "float pixels have no known range; set data.value_range = [low, high] in the recipe, or in Python give "
+            "value_range=(0, 1) or (-1, 1); or give uint8 or uint16"
+        )
     return 0.0, float(np.iinfo(dtype).max)
 
 

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_va
 
 from i2i_bridge import registry
 from i2i_bridge.errors import UserError
-from i2i_bridge.files import file_name
+from i2i_bridge.files import expanded, file_name
 from i2i_bridge.protocols import load_protocol
 from i2i_bridge.registry import did_you_mean, nearest
 from i2i_bridge.settings import (
@@ -327,7 +327,7 @@ def recipe_file(name: str) -> Path:
     Raises:
         UserError: There is none; the message names the nearest.
     """
-    path = Path(name)
+    path = expanded(name)
     if path.suffix == ".toml":
         if not path.is_file():
             raise UserError(f"{name}: no such recipe file")

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from i2i_bridge.errors import UserError
-from i2i_bridge.files import file_name
+from i2i_bridge.files import expanded, file_name
 from i2i_bridge.members import Option, SourceMember, members_of
 from i2i_bridge.toml_file import toml_value
 
@@ -28,6 +28,11 @@ LARGEST, LONGEST_TEXT = 10**12, 4096
 """Of numbers and texts in the options of parts."""
 
 T = TypeVar("T", bound=Callable[..., Any])
+
+
+def _with_home(value: Any) -> Any:
+    """A path out of a recipe or card with the home folder in place of ~."""
+    return str(expanded(value)) if isinstance(value, str) and value.startswith("~/") else value
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -196,7 +201,7 @@ class Registry:
             UserError: Unknown name, unknown key (with the nearest), missing key, or a value of the wrong type; one
                 line.
         """
-        options = dict(settings)
+        options = {key: _with_home(value) for key, value in settings.items()}
         name = options.pop("name", None)
         if not isinstance(name, str):
             raise UserError(f"{self.kind}: the key 'name' is missing; known: {', '.join(self.names())}")

@@ -4,7 +4,7 @@ runs/NAME/  recipe.toml  init.json  checkpoints/  metrics.jsonl  metrics.csv  sa
 """
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,20 +17,18 @@ from torch import Tensor, nn
 from i2i_bridge import registry
 from i2i_bridge.checkpoint import chosen_checkpoint, passed_over
 from i2i_bridge.errors import UserError
+from i2i_bridge.files import expanded
 from i2i_bridge.images import (
     Picture,
-    from_array,
-    from_pil,
+    Range,
     mask_of,
-    read_picture,
     to_mask,
-    to_pil,
     to_pixels,
     to_tensor,
     visible,
     with_channels,
 )
-from i2i_bridge.metadata import metadata_of
+from i2i_bridge.inputs import AnyImage, condition_pictures, mask_pictures, pictures_of
 from i2i_bridge.methods.base import Batch, Method
 from i2i_bridge.precision import resolve_precision
 from i2i_bridge.randomness import Generator, generator
@@ -39,8 +37,6 @@ from i2i_bridge.shipped import recipe_of_run
 if TYPE_CHECKING:  # pydantic: `import i2i_bridge` stays light
     from i2i_bridge.recipe import Recipe
 
-AnyImage = str | Path | Image.Image | np.ndarray
-
 
 def build_method(recipe: "Recipe", network: nn.Module) -> Method:
     """The method that a recipe describes, around a network."""
@@ -48,7 +44,7 @@ def build_method(recipe: "Recipe", network: nn.Module) -> Method:
     return method
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run:
     """A trained run, ready to restore images.
 
@@ -63,45 +59,82 @@ class Run:
     warnings: tuple[str, ...] = ()
     """A line for each newer checkpoint that was passed over, damaged."""
 
+    def __repr__(self) -> str:
+        return f"Run('{self.folder}', recipe '{self.recipe.name}', step {self.step}, {self.device})"
+
     def restore(
         self,
-        image: AnyImage,
+        image: AnyImage | Sequence[AnyImage],
         *,
         nfe: int | None = None,
         seed: int = 0,
-        mask: AnyImage | None = None,
-        condition: AnyImage | None = None,
+        samples: int | None = None,
+        mask: AnyImage | Sequence[AnyImage] | None = None,
+        condition: AnyImage | Sequence[AnyImage] | None = None,
+        value_range: Range = None,
+        report: Callable[[int, int], None] = lambda done, total: None,
     ) -> Any:
-        """Restore one degraded image of any size.
+        """Restore degraded images of any size.
 
-        The image is padded by reflection to the network's stride and cut back. Grey stays grey where the task is a
-        restoration, 16 bits stay 16 bits and floats floats, alpha is kept, and the EXIF orientation applied.
+        An image is padded by reflection to the network's stride and cut back. Grey stays grey where the task is a
+        restoration, 16 bits stay 16 bits and floats floats, alpha is kept, and the EXIF orientation applied. Each image
+        of several is restored as it would be alone.
 
         Args:
-            image: The degraded or source image: a file, a PIL image, or an array (H, W) or (H, W, C).
-            nfe: Network calls, 1 to 1000; by default the recipe's.
+            image: The degraded or source image: a file (path or bytes), a PIL image, an array (H, W), (H, W, C) or
+                (B, H, W, C), a tensor (C, H, W) or (B, C, H, W), or a list of these.
+            nfe: Network calls per image, 1 to 1000; by default the recipe's.
             seed: Of the sampler's noise; another seed gives another restoration of the same image.
-            mask: For inpainting: white where the image is unknown.
-            condition: The image that the network sees beside X_t, where the dataset brought its own.
+            samples: So many restorations, of seed, seed + 1, ..., as a list; None: one, without a list.
+            mask: For inpainting: white, or True, where the image is unknown. One for all images, or one for each.
+            condition: The image that the network sees beside X_t, where the dataset brought its own; likewise.
+            value_range: The values of float arrays and tensors that mean black and white, such as (0, 1) or (-1, 1);
+                needed unless the recipe has data.value_range.
+            report: Called with (network calls done, network calls in all).
 
         Returns:
-            The restored image, of the same size (times the factor of a super-resolution task): an array (H, W, C) of
-            the same dtype if an array was given, else a PIL image.
+            The restored image in the form of the given one, of the same size (times the factor of a super-resolution
+            task): an array (H, W, C) or (B, H, W, C), a tensor, or a list; for files a PIL image. Arrays and tensors
+            keep their dtype, tensors their device.
 
         Raises:
-            UserError: The image cannot be read or does not fit the recipe, or is not an array and too deep for PIL
-                (16-bit colour, say).
+            UserError: The image cannot be read or does not fit the recipe, or is a file too deep for PIL (16-bit
+                colour, say).
         """
-        draws = generator(seed, "restore")
-        picture = _opened(image)
-        batch = self.batch_of(
-            picture,
-            draws,
-            mask=None if mask is None else _opened(mask),
-            condition=None if condition is None else _opened(condition),
-        )
-        restored = self.picture_of(self.restore_batch(batch, nfe=nfe, generator=[draws])[0], picture)
-        return restored.pixels if isinstance(image, np.ndarray) else to_pil(restored)
+        if samples is not None and samples < 1:
+            raise UserError(f"samples={samples}: give 1 or more, or None")
+        pictures, back = pictures_of(image, value_range)
+        masks = [None] * len(pictures) if mask is None else mask_pictures(mask, len(pictures))
+        seen = [None] * len(pictures)
+        conditions = seen if condition is None else condition_pictures(condition, value_range, len(pictures))
+        total = len(pictures) * (samples or 1) * self._calls(nfe)
+        done = 0
+
+        def count(*_: Any) -> None:
+            nonlocal done
+            done += 1
+            report(min(done, total), total)
+
+        hook = self.method.network.register_forward_hook(count)
+        try:
+            results = []
+            for k in range(samples or 1):
+                restored = []
+                for picture, hole, own in zip(pictures, masks, conditions, strict=True):
+                    draws = generator(seed + k, "restore")
+                    batch = self.batch_of(picture, draws, mask=hole, condition=own)
+                    x_0_hat = self.restore_batch(batch, nfe=nfe, generator=[draws])[0]
+                    restored.append(self.picture_of(x_0_hat, picture))
+                results.append(back(restored))
+        finally:
+            hook.remove()
+        return results[0] if samples is None else results
+
+    def _calls(self, nfe: int | None) -> int:
+        calls = self.recipe.sample.nfe if nfe is None else nfe
+        if not 1 <= calls <= 1000:
+            raise UserError(f"nfe {calls}: give a number from 1 to 1000")
+        return calls
 
     def batch_of(
         self,
@@ -124,7 +157,7 @@ class Run:
             from i2i_bridge.data.transforms import enlarged
 
             pixels = enlarged(pixels, factor, settings.enlarge)
-        batch = {"x_1": to_tensor(pixels, settings.value_range)[None]}
+        batch = {"x_1": to_tensor(pixels, picture.value_range or settings.value_range)[None]}
         if mask is not None:
             _check_size("mask", mask, picture, scale)
             batch["mask"] = to_mask(mask_of(mask)[0])[None]
@@ -138,13 +171,13 @@ class Run:
         if condition is not None:
             _check_size("condition", condition, picture, scale)
             pixels = with_channels(visible(condition), self.recipe.condition_channels)
-            batch["condition"] = to_tensor(pixels, settings.value_range)[None]
+            batch["condition"] = to_tensor(pixels, condition.value_range or settings.value_range)[None]
         return batch
 
     def picture_of(self, x_0_hat: Tensor, degraded: Picture) -> Picture:
         """A restored image (C, H, W) as a picture of the degraded one's dtype, with its alpha, and grey if it was."""
         grey = self.recipe.task == "restoration" and degraded.pixels.shape[2] == 1
-        pixels = to_pixels(x_0_hat, degraded.pixels.dtype, self.recipe.data.value_range)
+        pixels = to_pixels(x_0_hat, degraded.pixels.dtype, degraded.value_range or self.recipe.data.value_range)
         pixels = with_channels(pixels, 1) if grey else pixels
         return replace(degraded, pixels=pixels, alpha=alpha_like(degraded.alpha, pixels))
 
@@ -155,9 +188,7 @@ class Run:
 
     def walk(self, batch: Batch, *, nfe: int | None, generator: Generator) -> Iterator[Tensor]:
         """The states from X_1 to x_0_hat, each cut back to the image's size and moved to the CPU."""
-        calls = self.recipe.sample.nfe if nfe is None else nfe
-        if not 1 <= calls <= 1000:
-            raise UserError(f"nfe {calls}: give a number from 1 to 1000")
+        calls = self._calls(nfe)
         height, width = batch["x_1"].shape[-2:]
         stride, smallest = network_geometry(self.method.network)
         padded: dict[str, Any] = {
@@ -208,14 +239,6 @@ def pad_to_stride(x: Tensor, stride: int, smallest: int) -> Tensor:
             index = torch.minimum(ramp, period - ramp) if side > 1 else torch.zeros_like(ramp)
             x = x.index_select(axis, index.to(x.device))
     return x
-
-
-def _opened(image: AnyImage) -> Picture:
-    if isinstance(image, np.ndarray):
-        return from_array(image)
-    if isinstance(image, Image.Image):
-        return replace(from_pil(image), metadata=metadata_of(image))
-    return read_picture(image, metadata=True)
 
 
 def _check_size(name: str, other: Picture, picture: Picture, factor: int) -> None:
@@ -279,7 +302,7 @@ def load_run(
     """
     from i2i_bridge.recipe import load_recipe
 
-    folder, changes = Path(folder), list(sample)
+    folder, changes = expanded(folder), list(sample)
     for change in changes:
         if not change.startswith("sample."):
             raise UserError(

@@ -15,7 +15,7 @@ PACKAGE = ROOT / "i2i_bridge"
 # Top of the list knows nothing of what is below it. A package stands for its files.
 ROOMS = [
     "errors", "internet", "file_reader", "csv_file", "shipped", "files", "toml_file", "pt_child", "foreign",
-    "randomness", "members", "registry", "network_size", "metadata", "tiff", "images", "outputs", "montage",
+    "randomness", "members", "registry", "network_size", "metadata", "tiff", "images", "inputs", "outputs", "montage",
     "processes", "official_grid",
     "targets", "proposals", "time_grids", "samplers", "guidance", "degradations", "guidances", "networks",
     "unpacking", "data", "downloading", "fetching", "weights",

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, 
 from i2i_bridge import registry
 from i2i_bridge.data import card_store
 from i2i_bridge.errors import UserError
-from i2i_bridge.files import NAME_LETTERS, extended_name, file_name
+from i2i_bridge.files import NAME_LETTERS, expanded, extended_name, file_name
 from i2i_bridge.shipped import shipped_folder
 from i2i_bridge.toml_file import read_toml
 
@@ -154,7 +154,7 @@ def load_card(name: str | Path) -> Card:
         UserError: There is none (the message names the nearest), or the file is wrong.
     """
     by_name = Path(name).suffix != ".toml"
-    path = card_file(str(name)) if by_name else Path(name)
+    path = card_file(str(name)) if by_name else expanded(name)
     try:
         card = Card.model_validate(read_toml(path))
     except ValidationError as error:
