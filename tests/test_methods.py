@@ -173,6 +173,19 @@ def test_regression_reads_the_target_at_t_1(process, target, read):
     assert half.item() == pytest.approx(((read(x_1, 0.3) - x_0).square() * mask).mean().item(), rel=1e-5)
 
 
+def test_regression_puts_known_pixels_back_and_learns_beyond_the_clip():
+    """The walk clips, and keeps X_1 where the mask is 0; the loss is of the unclipped answer, or it would not teach."""
+    # kills: regression-without-known-pixels, regression-taught-by-the-clipped
+    x_1 = torch.rand(1, 1, 4, 4)
+    mask = torch.zeros(1, 1, 4, 4)
+    mask[..., :2] = 1
+    method = Regression(Spy(3.0), I2SB(), X0Target(), clip=True)
+    (restored,) = method.walk({"x_1": x_1, "mask": mask}, nfe=1, generator=torch.Generator())
+    assert torch.equal(restored, torch.where(mask > 0, torch.ones(()), x_1))
+    ((_, loss),) = method.losses({"x_0": torch.ones(1, 1, 4, 4), "x_1": x_1}, torch.Generator())
+    assert loss.item() == pytest.approx(4.0)
+
+
 def test_regression_takes_the_recipes_own_read_out():
     assert build_method(preset("demo/jpeg", "regression"), Spy()).target == I2SBTarget()
     palette = preset("demo/jpeg", "palette")

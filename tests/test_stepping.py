@@ -107,6 +107,18 @@ def test_raw_weights_where_nothing_is_averaged(photos):  # noqa: F811
     assert int(raw["up.1.norm.num_batches_tracked"]) == 3
 
 
+def test_every_module_has_the_schedule_s_rate(photos):  # noqa: F811
+    """The discriminator's rate falls with the generator's: constant until step 2, then linear to the last step."""
+    # kills: companions-keep-their-first-rate
+    recipe = pix2pix(photos, steps=4)
+    state, rates = TrainState(recipe, torch.device("cpu")), []
+    for _ in range(4):
+        training_step(state, batch_of(recipe), Accelerator(cpu=True), torch.float32)
+        rates.append({name: optimizer.param_groups[0]["lr"] for name, optimizer in state.optimizers.items()})
+    for step, rate in enumerate((2e-4, 2e-4, 2e-4, 1e-4)):
+        assert rates[step] == {"network": pytest.approx(rate), "discriminator": pytest.approx(rate)}
+
+
 def test_clipping_is_per_module(photos):  # noqa: F811
     recipe = pix2pix(photos, clip_norm=0.1)
     state = TrainState(recipe, torch.device("cpu"))
