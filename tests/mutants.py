@@ -551,6 +551,8 @@ MUTANTS = [
     Mutant("regression-without-known-pixels", "methods/regression.py", "            mask=batch.get(\"mask\"),\n", "", "test_methods.py"),
     Mutant("regression-taught-by-the-clipped", "methods/regression.py", "self._answer(batch, clip=False)", "self._answer(batch, clip=self.clip)", "test_methods.py"),
     Mutant("companions-keep-their-first-rate", "train_state.py", "            group[\"lr\"] = lr\n", "            group[\"lr\"] = lr if name == NETWORK else group[\"lr\"]\n", "test_stepping.py"),
+    Mutant("one-generator-cloned", "randomness.py", "return [generator] * batch", "return [generator.clone_state() for _ in range(batch)]", "test_randomness.py"),
+    Mutant("generators-left-over", "randomness.py", "if len(generator) != x.shape[0]:", "if len(generator) < x.shape[0]:", "test_randomness.py"),
     Mutant("estimate-over-the-users-moments", "resuming.py", "moments | recipe.target", "recipe.target | moments", "test_resuming.py"),
     Mutant("crop-out-never-at-the-far-edge", "degradations/inpaint.py", "int(shift * (side - length + 1))", "int(shift * (side - length))", "test_degradations_inpaint.py"),
     Mutant("folder-mask-threshold", "degradations/masks.py", "to_mask(mask_of(from_pil(image))[0])[0].numpy()", "(mask_of(from_pil(image))[0][..., 0] > 128)", "test_degradations_inpaint.py"),

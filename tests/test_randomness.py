@@ -1,6 +1,7 @@
+import pytest
 import torch
 
-from i2i_bridge.randomness import generator, key, rand, randn_like
+from i2i_bridge.randomness import generator, key, per_sample, rand, randn_like
 
 
 def test_keys_are_stable_and_distinct():
@@ -16,3 +17,18 @@ def test_per_sample_noise_does_not_depend_on_the_batch():
     alone = randn_like(x[1:2], [generator(0, "n", 1)])
     assert torch.equal(together[1], alone[0])
     assert torch.equal(rand((3,), [generator(0, "u", i) for i in range(3)])[2:], rand((1,), [generator(0, "u", 2)]))
+
+
+def test_one_generator_serves_the_samples_in_turn():
+    """One generator for a batch: each sample draws on where the one before ended; as many as samples, or one."""
+    # kills: one-generator-cloned, generators-left-over
+    one = generator(0, "turn")
+    draws = [torch.rand(4, generator=g) for g in per_sample(one, 3)]
+    again = generator(0, "turn")
+    assert torch.equal(torch.stack(draws), torch.stack([torch.rand(4, generator=again) for _ in range(3)]))
+    assert not torch.equal(draws[0], draws[1])
+    for count in (2, 4):
+        many = [generator(0, "turn", i) for i in range(count)]
+        for draw in (lambda g: randn_like(torch.zeros(3, 2), g), lambda g: rand((3, 2), g), lambda g: per_sample(g, 3)):
+            with pytest.raises(ValueError, match=f"{count} generators for a batch of 3"):
+                draw(many)
