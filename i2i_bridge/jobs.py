@@ -81,7 +81,8 @@ def train_run(recipe: "Recipe", folder: Path, *, device: str | None = None) -> b
     where = f"{folder} at step {trained.step}"
     if lost_output and not trained.finished:
         raise UserError(f"the output cannot be written any more; saved {where}; {RESUMES}", TRY_AGAIN)
-    console.say(f"trained {folder}, step {trained.step}" if trained.finished else f"saved {where}; {RESUMES}")
+    if not lost_output:
+        console.say(f"trained {folder}, step {trained.step}" if trained.finished else f"saved {where}; {RESUMES}")
     return trained.finished
 
 

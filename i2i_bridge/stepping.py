@@ -47,7 +47,10 @@ def training_step(
         try:
             name, loss = _accumulate(state, parts, norms, accelerator, dtype, first, share)
             fits = True
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            # A CPU whose memory is limited (ulimit) reports it in words only.
+            if not isinstance(error, torch.OutOfMemoryError) and "DefaultCPUAllocator" not in str(error):
+                raise
             fits = False
         if not fits:  # only here are the failed pass and its images let go of: the exception held them
             parts = []

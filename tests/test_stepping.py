@@ -227,19 +227,32 @@ def test_a_waiting_method_holds_one_micro_batch(photos):  # noqa: F811
     assert sum(live) == 0 and len(live) == 8
 
 
-def crowded(losses, most, after=0):
+GPU_IS_FULL = torch.OutOfMemoryError("no memory left")
+CPU_IS_FULL = RuntimeError("[enforce fail at alloc_cpu.cpp:134] DefaultCPUAllocator: not enough memory: you tried ...")
+
+
+def crowded(losses, most, after=0, error=GPU_IS_FULL):
     """The losses of a method on a machine where no more than `most` images fit, from loss number `after` on."""
 
     def limited(batch, draws):
         for number, loss in enumerate(losses(batch, draws)):
             if number >= after and len(batch["x_0"]) > most:
-                raise torch.OutOfMemoryError("no memory left")
+                raise error
             yield loss
 
     return limited
 
 
-def test_out_of_memory_halves_the_micro_batch_and_keeps_the_batch(photos):  # noqa: F811
+def test_another_error_halves_nothing(photos):  # noqa: F811
+    state = TrainState(recipe_for(photos), torch.device("cpu"))
+    state.method.losses = crowded(state.method.losses, 1, error=RuntimeError("shapes differ"))
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        training_step(state, batch_of(recipe_for(photos)), Accelerator(cpu=True), torch.float32)
+    assert state.micro_batch is None
+
+
+@pytest.mark.parametrize("error", [GPU_IS_FULL, CPU_IS_FULL], ids=["GPU", "CPU"])
+def test_out_of_memory_halves_the_micro_batch_and_keeps_the_batch(photos, error):  # noqa: F811
     # kills: out-of-memory-keeps-gradients, out-of-memory-drops-samples
     results = []
     for micro in (1, None):
@@ -251,7 +264,7 @@ def test_out_of_memory_halves_the_micro_batch_and_keeps_the_batch(photos):  # no
             def late(batch, draws, inner=inner, calls=calls):
                 # The first micro-batch still fits and leaves its gradient behind, the next one does not.
                 calls.append(1)
-                return (crowded(inner, 1) if len(calls) > 1 else inner)(batch, draws)
+                return (crowded(inner, 1, error=error) if len(calls) > 1 else inner)(batch, draws)
 
             state.method.losses, state.micro_batch = late, 3
         done = [training_step(state, batch_of(recipe, 6), Accelerator(cpu=True), torch.float32) for _ in range(2)]

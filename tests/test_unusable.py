@@ -12,7 +12,7 @@ import torch
 from killing import digest, photos, recipe_of
 
 from i2i_bridge.checkpoint import latest_checkpoint
-from i2i_bridge.data.loading import LESS_MEMORY, TRIES, PairDataset, training_batches
+from i2i_bridge.data.loading import LESS_MEMORY, TRIES, PairDataset, training_batches, worker_problem
 from i2i_bridge.data.transforms import Geometry
 from i2i_bridge.errors import UserError
 from i2i_bridge.training import Progress, train
@@ -216,6 +216,28 @@ def test_a_dead_data_worker_ends_the_run_with_all_its_steps_saved(root, tmp_path
     step = latest_checkpoint(tmp_path / "run" / "checkpoints")[0].step
     assert f"saved at step {step}: run the same command again to resume" in str(caught.value) and 2 <= step < 300
     assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (
+            "DataLoader worker (pid 7) is killed by signal: Killed. ",
+            "was killed, as a system does that is out of memory; x",
+        ),
+        (
+            "DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that ...",
+            "no room in shared memory",
+        ),
+        ("unable to write to file </torch_7_1>: No space left on device (28)", "no room in shared memory"),
+        ("DataLoader worker (pid(s) 7) exited unexpectedly", "a data worker ended unexpectedly"),
+        ("Caught RuntimeError in DataLoader worker process 0. shapes differ", None),
+    ],
+)
+def test_what_torch_says_of_its_workers_is_put_into_words(text, says):
+    """For `check` too, which reads by torch's loader as well."""
+    problem = worker_problem(RuntimeError(text), [], "x")
+    assert (problem is None) if says is None else (says in str(problem) and problem.code == 75)
 
 
 @pytest.mark.parametrize("workers", [0, 1])

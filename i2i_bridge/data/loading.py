@@ -78,7 +78,7 @@ class PairDataset(Dataset[dict[str, Any]]):
         own_condition: Whether the source's items bring the condition; else it is the degradation's, or X_1.
         value_range: Pixel values that mean -1 and 1.
         enlarge: How an x_1 that is a whole number of times smaller than x_0 is brought to its size.
-        factor: That number; by default the first item's.
+        factor: That number; by default the first readable item's.
         on_error: What `sample` does with an item that cannot be used: "stop" raises, "skip" takes another item.
 
     Raises:
@@ -173,11 +173,15 @@ class PairDataset(Dataset[dict[str, Any]]):
         """How many times smaller the sources x_1 come than the targets x_0."""
         if self._factor is not None:
             return self._factor
-        try:
-            item = item_of(self.source, 0)
-            return factor_between(size_of(item["x_0"], place(item)), size_of(item["x_1"], place(item))) or 1
-        except (UserError, KeyError):  # said where the item is used; or there is no x_1
-            return 1
+        for index in range(min(len(self.source), LOOKED_AT)):
+            try:
+                item = item_of(self.source, index)
+                return factor_between(size_of(item["x_0"], place(item)), size_of(item["x_1"], place(item))) or 1
+            except KeyError:  # there is no x_1
+                break
+            except UserError:  # said where the item is used; the next one may be readable
+                continue
+        return 1
 
     def changes(self, indices: Sequence[int] | None = None) -> list[str]:
         """What becomes of the files before training or scoring sees them, a line each: resized, padded, enlarged.
