@@ -243,6 +243,13 @@ class Gaps:
     def __getitem__(self, i):
         return {"key": str(i), "x_0": [f"{self.root}/0.png"][i]}
 
+@register_guidance("off")
+@dataclass(frozen=True)
+class Off(Guidance):
+    wrong: str = "raise"
+    def __call__(self, look):
+        return None if self.wrong == "shape" else look.there_is_none
+
 @register_sampler("silent")
 def silent(process, predict_x0, x_1, times, generator, *, start=None):
     return None
@@ -338,6 +345,14 @@ def test_metrics_and_samplers_of_a_run_likewise(call, monkeypatch):
         "restore", "run", "photos/0.png", "out.png", "--set", "sample.sampler.name=late", "--device", "cpu"
     )
     assert code == 2 and f"parts.py, line {line_of('not of photos')}, in late: ValueError: not of photos" in said, said
+    assert call("train", "own.toml", "--out", "blurred", "--device", "cpu", "degradation.name=blur")[0] == 0
+    for wrong, words in (
+        ("raise", f"parts.py, line {line_of('look.there_is_none')}, in __call__: AttributeError"),
+        ("shape", "guidance Off: gave NoneType for x_0_hat of shape"),
+    ):
+        guided = ("--set", "sample.guidance.name=off", "--set", f"sample.guidance.wrong={wrong}")
+        code, said = call("restore", "blurred", "photos/0.png", "out.png", *guided, "--device", "cpu")
+        assert code == 2 and words in said and said.count("\n") == 1, said
     with pytest.raises(UserError) as raised:  # --debug: the traceback, down to the user's own exception
         main(["evaluate", "run", "--metric", "score", "--device", "cpu", "--plugin", "parts.py", "--debug"])
     assert 'raise RuntimeError("no score today")' in "".join(traceback.format_exception(raised.value))

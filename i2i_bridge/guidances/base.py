@@ -13,7 +13,7 @@ k is the weight of D in the sampler's update (`samplers.update`), whose ancestra
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -137,7 +137,14 @@ class Guided:
         here = float(t.flatten()[0])
         later = self.times[self.times < here]
         there = float(later.max()) if len(later) else 0.0
-        return self.guidance(Look(x_0_hat, x_t, here, there, self.process, self.measurement))
+        guided: Any = self.guidance(Look(x_0_hat, x_t, here, there, self.process, self.measurement))
+        if not isinstance(guided, Tensor) or guided.shape != x_0_hat.shape:
+            given = tuple(guided.shape) if isinstance(guided, Tensor) else type(guided).__name__
+            name = type(self.guidance).__name__
+            raise UserError(
+                f"guidance {name}: gave {given} for x_0_hat of shape {tuple(x_0_hat.shape)}; the shapes must agree"
+            )
+        return guided
 
 
 def error_variance(process: Process, t: float, variance: float) -> float:
