@@ -1,10 +1,12 @@
 """The report of a run: the page of a comparison, of this run alone."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
 from i2i_bridge.comparing import open_entries
 from i2i_bridge.data.loading import PairDataset
+from i2i_bridge.errors import UserError
 from i2i_bridge.files import refuse_links
 from i2i_bridge.page import write_page
 from i2i_bridge.run import Run
@@ -25,6 +27,8 @@ def write_report(run: Run, dataset: PairDataset, protocol: str = "held-out") -> 
         UserError: The run is not evaluated yet under that protocol.
     """
     refuse_links(run.folder, ["report"])
+    if not os.access(run.folder, os.W_OK):
+        raise UserError(f"{run.folder}: cannot be written; elsewhere: i2i-bridge compare {run.folder} --out DIR")
     (entry,) = open_entries([run.folder], protocol)
     warnings = [*entry.evaluation.warnings, *(line for line in run.warnings if line not in entry.evaluation.warnings)]
     if entry.evaluation.step != run.step:

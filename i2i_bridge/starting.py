@@ -5,7 +5,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from i2i_bridge.checkpoint import Checkpoint, latest_checkpoint
+from i2i_bridge.checkpoint import Checkpoint, latest_checkpoint, passed_over
 from i2i_bridge.errors import UserError
 from i2i_bridge.files import write_whole
 from i2i_bridge.recipe import Recipe, load_recipe
@@ -116,7 +116,7 @@ def open_init(recipe: Recipe) -> Init | None:
     checkpoint, damaged = latest_checkpoint(source / "checkpoints")
     if checkpoint is None:
         raise UserError(f"train.init: {source} has no checkpoint yet; train it first")
-    notes = [f"note: passed over a damaged checkpoint: {line}" for line in damaged]
+    notes = [f"note: {passed_over(line)}" for line in damaged]
     weights = checkpoint.folder / "ema.safetensors"
     try:
         with weights.open("rb") as stream:
