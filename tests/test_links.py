@@ -164,6 +164,10 @@ def test_a_run_folder_that_a_link_leads_to_goes_on(root, trained, tmp_path):
     assert done.finished and (tmp_path / "run").is_symlink()
     names = sorted(path.name for path in (tmp_path / "disk" / "run" / "checkpoints").iterdir())
     assert names == ["step-00000004"] and (tmp_path / "run" / "samples" / "step-00000004.png").is_file()
+    evaluate_run(tmp_path / "run")
+    report_run(tmp_path / "run")
+    for name in ("evaluation/held-out/evaluation.json", "report/index.html"):
+        assert (tmp_path / "disk" / "run" / name).is_file()
     (tmp_path / "new").symlink_to("disk/new")  # not there yet
     assert train(recipe_of(root, steps=1), tmp_path / "new", cpu=True).finished
     assert (tmp_path / "disk" / "new" / "recipe.toml").is_file()
