@@ -553,6 +553,7 @@ MUTANTS = [
     Mutant("companions-keep-their-first-rate", "train_state.py", "            group[\"lr\"] = lr\n", "            group[\"lr\"] = lr if name == NETWORK else group[\"lr\"]\n", "test_stepping.py"),
     Mutant("one-generator-cloned", "randomness.py", "return [generator] * batch", "return [generator.clone_state() for _ in range(batch)]", "test_randomness.py"),
     Mutant("generators-left-over", "randomness.py", "if len(generator) != x.shape[0]:", "if len(generator) < x.shape[0]:", "test_randomness.py"),
+    Mutant("consistency-of-the-last-restoration", "metrics/consistency.py", "sample.restored[:1].double()", "sample.restored[-1:].double()", "test_metrics_items.py"),
     Mutant("estimate-over-the-users-moments", "resuming.py", "moments | recipe.target", "recipe.target | moments", "test_resuming.py"),
     Mutant("crop-out-never-at-the-far-edge", "degradations/inpaint.py", "int(shift * (side - length + 1))", "int(shift * (side - length))", "test_degradations_inpaint.py"),
     Mutant("folder-mask-threshold", "degradations/masks.py", "to_mask(mask_of(from_pil(image))[0])[0].numpy()", "(mask_of(from_pil(image))[0][..., 0] > 128)", "test_degradations_inpaint.py"),

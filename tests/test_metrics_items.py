@@ -1,5 +1,6 @@
 """The metrics of one item: does the restored image explain what was measured, and how do restorations differ."""
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
@@ -63,6 +64,18 @@ def test_the_dataset_draws_from_the_same_generator():
     item = dataset[0]
     given = Sample(item["x_0"][None], item["x_0"], written(item["x_1"]), item, Speckle(), SEED)
     assert Consistency().of(given) == 0.0
+
+
+@pytest.mark.parametrize("name", ["inpaint", "jpeg"])
+def test_consistency_is_of_the_first_restoration(name):
+    """Further restorations, which a diversity needs, play no part."""
+    # kills: consistency-of-the-last-restoration
+    x_0 = image(1)
+    degradation = made(name, **({"quality": 10} if name == "jpeg" else {}))
+    one = sample(degradation, x_0, x_0)
+    more = dataclasses.replace(one, restored=torch.stack([x_0, image(2), image(3)]))
+    assert Consistency().of(more) == Consistency().of(one) == 0
+    assert Consistency().of(dataclasses.replace(one, restored=more.restored.flip(0))) > 0.01
 
 
 def test_a_linear_operator_measures_the_error_that_it_sees():
