@@ -49,6 +49,12 @@ def _escape(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")
 
 
+def brief(value: object, room: int = 100) -> str:
+    """A value as a message may quote it: the beginning of its text, since a stranger's may be of any length."""
+    text = str(value)
+    return text if len(text) <= room else f"{text[: room - 3]}..."
+
+
 def one_line(text: str) -> str:
     """Sanitise a message that may quote untrusted text: one line, control characters escaped, length capped."""
     words = [word if len(word) < 100 or "/" in word else f"{word[:60]}..." for word in text.split()]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from i2i_bridge import registry
-from i2i_bridge.errors import UserError
+from i2i_bridge.errors import UserError, brief
 from i2i_bridge.file_reader import LIST_LIMIT, open_regular, read_text
 from i2i_bridge.files import normal_form
 from i2i_bridge.registry import did_you_mean
@@ -160,7 +160,7 @@ def load_protocol(name: str | Path) -> Protocol:
         if first["type"] == "extra_forbidden":
             unknown = str(first["loc"][-1])
             raise UserError(f"{path}: unknown key '{unknown}'{did_you_mean(unknown, Protocol.model_fields)}") from error
-        got = "" if first["type"] == "missing" or not place else f", got {first['input']!r}"
+        got = "" if first["type"] == "missing" or not place else f", got {brief(repr(first['input']))}"
         said = str(first["msg"]).removeprefix("Value error, ")
         raise UserError(f"{path}: {place + ': ' if place else ''}{said.lower() if place else said}{got}") from error
     if protocol.name in protocol_names() and path.parent != FOLDER:

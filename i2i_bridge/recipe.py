@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
 
 from i2i_bridge import registry
-from i2i_bridge.errors import UserError
+from i2i_bridge.errors import UserError, brief
 from i2i_bridge.files import expanded, file_name
 from i2i_bridge.protocols import load_protocol
 from i2i_bridge.registry import did_you_mean, nearest
@@ -486,7 +486,7 @@ def _one_line(error: ValidationError) -> str:
     if first["type"] == "missing":
         return f"{dotted}: the key is missing"
     wanted = " or ".join(dict.fromkeys(_wanted(other) for other in error.errors() if other["input"] == first["input"]))
-    return f"{dotted}: {wanted}, got {first['input']!r}"
+    return f"{dotted}: {wanted}, got {brief(repr(first['input']))}"
 
 
 def _wanted(problem: Any) -> str:

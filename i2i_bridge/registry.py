@@ -19,7 +19,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-from i2i_bridge.errors import UserError
+from i2i_bridge.errors import UserError, brief
 from i2i_bridge.files import expanded, file_name
 from i2i_bridge.members import Option, SourceMember, members_of
 from i2i_bridge.toml_file import toml_value
@@ -298,7 +298,7 @@ def _validated(
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
-        got = "" if first["type"] == "missing" else f", got {options.get(str(first['loc'][0]))!r}"
+        got = "" if first["type"] == "missing" else f", got {brief(repr(options.get(str(first['loc'][0]))))}"
         raise UserError(f"{where}: {place}: {first['msg'].lower()}{got}") from error
     # Only what the user gave: default factories and defaults stay the constructor's business.
     return {key: getattr(checked, key) for key in options}
@@ -314,7 +314,7 @@ def _check_values(where: str, key: str, value: Any) -> None:
     while waiting:
         inner = waiting.pop()
         if isinstance(inner, int | float) and not -LARGEST <= inner <= LARGEST:
-            raise UserError(f"{where}: {key}: should be a finite number of at most {LARGEST:.0e}, got {inner!r}")
+            raise UserError(f"{where}: {key}: should be a finite number of at most {LARGEST:.0e}, got {brief(inner)}")
         if isinstance(inner, str) and ("\0" in inner or len(inner) > LONGEST_TEXT):
             raise UserError(f"{where}: {key}: should be a text of at most {LONGEST_TEXT} characters, none of them null")
         if isinstance(inner, dict | list | tuple):

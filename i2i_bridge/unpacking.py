@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO, Any, Literal
 
-from i2i_bridge.errors import UserError
+from i2i_bridge.errors import UserError, brief
 from i2i_bridge.file_reader import open_regular
 from i2i_bridge.files import free_bytes
 
@@ -42,8 +42,8 @@ COMPRESSIONS: dict[bytes, Callable[[IO[bytes]], Any]] = {
 """By the first bytes of a file."""
 
 BROKEN = (
-    tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError, OverflowError,
-    struct.error, MemoryError,
+    tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, RuntimeError, ValueError,
+    OverflowError, LookupError, MemoryError,
 )  # fmt: skip
 
 
@@ -67,11 +67,11 @@ def unpack(archive: Path, kind: Literal["tar", "zip"], folder: Path, report: Rep
         folder.mkdir(parents=True, exist_ok=True)
         (_tar if kind == "tar" else _zip)(archive, _Room(archive, folder), report)
     except BROKEN as error:
-        raise BadArchive(f"{archive}: damaged, or not a {kind} archive ({error})") from error
+        raise BadArchive(f"{archive}: damaged, or not a {kind} archive ({brief(error)})") from error
     except OSError as error:
         # The decompressors, too, raise OSError, yet without a number of the operating system's.
         if error.errno is None:
-            raise BadArchive(f"{archive}: damaged, or not a {kind} archive ({error})") from error
+            raise BadArchive(f"{archive}: damaged, or not a {kind} archive ({brief(error)})") from error
         raise UserError(f"{archive}: cannot be unpacked ({error.strerror})") from error
 
 
@@ -91,7 +91,7 @@ class _Room:
         return self.folder.joinpath(*parts)
 
     def refuse(self, name: str, what: str) -> BadArchive:
-        return BadArchive(f"{self.archive}: the member '{name}' is {what}; nothing was taken from it")
+        return BadArchive(f"{self.archive}: the member '{brief(name)}' is {what}; nothing was taken from it")
 
     def take(self, size: int) -> None:
         """Count what a file or folder takes of the disk."""

@@ -1,6 +1,7 @@
-"""Mutated images, checkpoints, recipes and cards: each is read, or refused by one line that names the file.
+"""Mutated images, checkpoints, recipes, results, archives: each is read, or refused by a line that names the file.
 
-    python tests/fuzz.py                      the soak run: 100,000 images, 20,000 checkpoints, 50,000 recipes and cards
+    python tests/fuzz.py                      the soak run: 120,000 images, 20,000 checkpoints, 60,000 recipes
+                                              and cards, 10,000 evaluations, 10,000 archives
     python tests/fuzz.py images=500 pt        a part of it
     python tests/fuzz.py --replay             every finding of the past (tests/corpus)
 
@@ -11,17 +12,23 @@ tests/corpus, where `make test` replays it for ever.
 """
 
 import argparse
+import bz2
 import contextlib
+import csv
 import functools
+import gzip
 import hashlib
 import io
 import json
+import lzma
 import os
 import random
 import resource
+import shutil
 import signal
 import struct
 import sys
+import tarfile
 import tempfile
 import time
 import tomllib
@@ -39,13 +46,18 @@ from speed import unit
 
 from i2i_bridge import checkpoint, pt_child
 from i2i_bridge.checkpoint import latest_checkpoint, save_checkpoint
+from i2i_bridge.cli_options import run_folder
+from i2i_bridge.comparing import single_table
 from i2i_bridge.data.card_store import read_place
 from i2i_bridge.data.cards import load_card
-from i2i_bridge.errors import UserError
+from i2i_bridge.errors import UserError, printable
 from i2i_bridge.foreign import read_safetensors
 from i2i_bridge.images import read_picture
 from i2i_bridge.protocols import load_protocol
 from i2i_bridge.recipe import load_recipe
+from i2i_bridge.results import read_evaluation
+from i2i_bridge.tabulating import to_csv, to_latex, to_markdown, to_words
+from i2i_bridge.unpacking import unpack
 
 ROOT = Path(__file__).parents[1]
 CORPUS = ROOT / "tests" / "corpus"
@@ -58,6 +70,10 @@ SOAK = {
     "cards": 16_000,
     "protocols": 2_000,
     "fetched": 2_000,
+    "names": 10_000,
+    "evaluations": 10_000,
+    "tiffs": 20_000,
+    "archives": 10_000,
 }
 SECONDS, MEGABYTES, LONGEST = 100 * unit(), 512, 300
 MODULES = ("PIL", "encodings", "numpy", "cv2", "pydantic", "torch", "safetensors", "i2i_bridge", "zipfile", "_")
@@ -113,6 +129,41 @@ def read_protocol(file):
 
 def read_fetched(file):
     read_place(file)
+
+
+def read_names(file):
+    """A recipe whose name is one folder below runs/, and whose texts are printed as lines."""
+    recipe = load_recipe(file)
+    folder = run_folder(recipe, None)
+    assert folder.parent == Path("runs") and folder.name not in ("", ".", "..") and folder.name.isprintable(), folder
+    for text in (recipe.summary, recipe.method_label, recipe.reference.source if recipe.reference else ""):
+        assert all(c.isprintable() or c.isspace() for c in printable(text)), text
+
+
+def read_results(file):
+    """An evaluation, and the tables that are made of it."""
+    home = file.parent / "evaluated"
+    stored = home / "evaluation" / "held-out" / "evaluation.json"
+    stored.parent.mkdir(parents=True, exist_ok=True)
+    stored.write_bytes(file.read_bytes())
+    try:
+        table = single_table(read_evaluation(home))
+    except UserError as error:
+        raise UserError(str(error).replace(str(stored), str(file))) from error
+    header, rows = to_words(table)
+    assert all(len(row) == len(header) for row in rows)
+    for cells in csv.reader(io.StringIO(to_csv(table))):
+        assert not any(cell[:1] in ("=", "@", "\t", "\r") for cell in cells), cells
+    assert to_markdown(table) and to_latex(table, "caption")
+
+
+def read_archive(file):
+    """An archive: whatever comes out is a plain file or folder below one folder (the audit hook sees the others)."""
+    out = file.parent / "unpacked" / "here"
+    unpack(file, "zip" if file.suffix == ".zip" else "tar", out)
+    for path in out.rglob("*"):
+        assert not path.is_symlink() and (path.is_dir() or path.is_file()), path
+    assert [path.name for path in out.parent.iterdir()] == ["here"]
 
 
 # The honest files that are mutated.
@@ -206,6 +257,51 @@ def fetched():
     return [("toml", b'folder = "x"\n[sha256]\n"a.zip" = "' + b"0" * 64 + b'"\n')]
 
 
+def names():
+    return [(suffix, data) for suffix, data in recipes() if b"[reference]" in data or len(data) < 1500]
+
+
+def results():
+    estimate = {"value": 27.25, "low": "nan", "high": "inf", "standard_error": 0.25, "note": ""}
+    row = {"name": "nfe 5", "nfe": 5, "images": 6, "metrics": {"psnr": estimate, "own": estimate}}
+    table = {
+        "recipe": "demo/deblur", "method": "bridge", "step": 750, "seed": 0,
+        "protocol": {"name": "held-out", "version": 1, "hash": "3f" * 32, "settings": {"n": 6, "size": [64, 64]}},
+        "data": {"digest": "aa" * 32, "items": 6},
+        "rows": [row | {"seconds_per_image": None, "name": "input", "nfe": 0}, row | {"seconds_per_image": 0.02}],
+        "skipped": {"lpips": "no weights"}, "warnings": ["few images"], "fingerprint": "", "capped": False,
+    }  # fmt: skip
+    return [("json", json.dumps(table, indent=1).encode())]
+
+
+def tiffs():
+    return [(suffix, data) for suffix, data in images() if suffix == "tif"]
+
+
+def archives():
+    files = {"set/train/1.png": b"one" * 300, f"set/{'n' * 120}.png": b"2", "set/é.txt": b""}
+    found = []
+    for form in (tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT):
+        stream = io.BytesIO()
+        with tarfile.open(fileobj=stream, mode="w", format=form) as archive:
+            for name, data in files.items():
+                info = tarfile.TarInfo(name if form != tarfile.USTAR_FORMAT else name[:60])
+                info.size = len(data)
+                archive.addfile(info, io.BytesIO(data))
+            folder = tarfile.TarInfo("set/empty")
+            folder.type = tarfile.DIRTYPE
+            archive.addfile(folder)
+        packs = (bytes, gzip.compress, bz2.compress, lzma.compress)
+        found += [("tar", pack(stream.getvalue())) for pack in packs]
+    for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
+        stream = io.BytesIO()
+        with zipfile.ZipFile(stream, "w", method) as archive:
+            for name, data in files.items():
+                archive.writestr(name, data)
+        found.append(("zip", stream.getvalue()))
+    return found
+
+
 KINDS = {
     "images": (images, read_image),
     "pt": (pts, read_pt),
@@ -215,6 +311,10 @@ KINDS = {
     "cards": (cards, read_card),
     "protocols": (protocols, read_protocol),
     "fetched": (fetched, read_fetched),
+    "names": (names, read_names),
+    "evaluations": (results, read_results),
+    "tiffs": (tiffs, read_image),
+    "archives": (archives, read_archive),
 }
 
 # How they are mutated.
@@ -228,6 +328,7 @@ NUMBERS = (
     2**32 - 1,
     2**63,
     -(2**63),
+    10**19,
     10**30,
     1e308,
     1e-308,
@@ -244,6 +345,17 @@ WORDS = (
     "\n",
     "\x1b[2J",
     "é" * 60,
+    "..",
+    ".",
+    "a/b",
+    "a\\b",
+    "\x00",
+    "x" * 300,
+    "[/red]",
+    "=1+1",
+    "\u202ea",
+    "nfe x",
+    "nfe 5",
     "x" * 5000,
     "{split}",
     "{}",
@@ -317,6 +429,112 @@ def mutate_png(data, draw):
     )
 
 
+def mutate_tiff(data, draw):
+    """One entry of a directory of tags changed, or the place of the next directory: so Pillow gets to see it."""
+    data = bytearray(data)
+    order = "<" if data[:2] == b"II" else ">"
+    (place,) = struct.unpack(order + "L", data[4:8])
+    places = []
+    while place and place not in places and place + 2 <= len(data):
+        places.append(place)
+        (count,) = struct.unpack(order + "H", data[place : place + 2])
+        (place,) = struct.unpack(order + "L", data[place + 2 + 12 * count :][:4])
+    chosen = draw.choice(places)
+    (count,) = struct.unpack(order + "H", data[chosen : chosen + 2])
+    for _ in range(draw.choice((1, 1, 2, 4))):
+        entry = chosen + 2 + 12 * draw.randrange(count)
+        what = draw.randrange(6)
+        number = draw.choice(
+            (0, 1, 2, 3, 8, 16, 32, 255, 65535, 2**31 - 1, 2**32 - 1, len(data), chosen, draw.randrange(2**16))
+        )
+        if what == 0:  # another tag
+            tags = (
+                254,
+                256,
+                257,
+                258,
+                259,
+                262,
+                273,
+                274,
+                277,
+                278,
+                279,
+                284,
+                317,
+                320,
+                322,
+                323,
+                338,
+                339,
+                34665,
+                34675,
+            )
+            data[entry : entry + 2] = struct.pack(order + "H", draw.choice(tags))
+        elif what == 1:  # another type
+            data[entry + 2 : entry + 4] = struct.pack(
+                order + "H", draw.choice((0, 1, 2, 3, 4, 5, 7, 9, 11, 12, 13, 16, 99))
+            )
+        elif what == 2:  # another number of values
+            data[entry + 4 : entry + 8] = struct.pack(order + "L", number)
+        elif what in (3, 4):  # another value, or place of the values
+            data[entry + 8 : entry + 12] = struct.pack(order + "L", number)
+        else:
+            after = chosen + 2 + 12 * count
+            data[after : after + 4] = struct.pack(order + "L", draw.choice((*places, number)))
+    return bytes(data)
+
+
+def mutate_tar(data, draw):
+    """Fields of a header changed, its checksum right, whatever the compression."""
+    pairs = ((b"\x1f\x8b", gzip), (b"BZh", bz2), (b"\xfd7z", lzma))
+    module = next((module for magic, module in pairs if data.startswith(magic)), None)
+    plain = bytearray(module.decompress(data) if module else data)
+    heads = [place for place in range(0, len(plain), 512) if plain[place + 257 : place + 262] == b"ustar"]
+    for _ in range(draw.choice((1, 1, 2, 4))):
+        head = draw.choice(heads)
+        sizes = (b"00000000000\0", b"77777777777\0", b"\x80" + bytes(3) + b"\x7f" * 8, b"\xff" * 11 + b"\xfe",
+                 b"00001000000\0", b"-0000000001\0", b"%011o\0" % draw.randrange(5000))  # fmt: skip
+        what = draw.randrange(6)
+        if what == 0:
+            plain[head + 124 : head + 136] = draw.choice(sizes)
+        elif what == 1:
+            plain[head + 156 : head + 157] = draw.choice(
+                (b"0", b"1", b"2", b"3", b"4", b"5", b"6", b"7", b"x", b"g", b"L", b"K", b"S", b"V", b"Z", b"\0")
+            )
+        elif what == 2:
+            names = (
+                b"../x",
+                b"/x",
+                b"a\\..\\x",
+                b"C:x",
+                b".",
+                b"",
+                b"\xff",
+                b"a/" * 40,
+                b"set/train/1.png",
+                b"\n\x1b[2J",
+            )
+            plain[head : head + 100] = draw.choice(names).ljust(100, b"\0")
+        elif what == 3 and head + 1024 <= len(plain):
+            body = (
+                b"30 size=99999999999999999999999\n",
+                b"9" * 400,
+                b"20 GNU.sparse.major=1\n",
+                b"22 path=../../../evil\n",
+                b"-1 a=b\n",
+                b"\xff" * 64,
+            )
+            plain[head + 512 : head + 1024] = draw.choice(body).ljust(512, b"\0")
+        elif what == 4:
+            plain[head + 329 : head + 337] = draw.choice((b"7777777\0", b"\xff" * 8, b"0000000\0"))
+        else:
+            plain[head:head] = plain[head : head + 512 * draw.choice((1, 2, 200))]
+        plain[head + 148 : head + 156] = b" " * 8
+        plain[head + 148 : head + 156] = b"%06o\0 " % sum(plain[head : head + 512])
+    return module.compress(bytes(plain)) if module else bytes(plain)
+
+
 def mutate_zip(data, draw, others):
     """The pickle changed, the archive around it right."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
@@ -366,6 +584,17 @@ def mutate_tree(tree, draw):
     return tree
 
 
+def mutate_names(tree, draw):
+    """The texts of a recipe, its name the most often, as a stranger might write them."""
+    texts = [key for key, value in tree.items() if isinstance(value, str)]
+    for key in draw.choices(["name", "name", "summary", "method_label", *texts], k=draw.choice((1, 1, 2))):
+        word = draw.choice((*WORDS, "a" * 200, "a" * 201, " a", "a ", "~", "CON", "a\u0301", "\ud7ff", "日本"))
+        old = str(tree.get(key, ""))
+        place = draw.randrange(len(old) + 1)
+        tree[key] = draw.choice((word, old[:place] + word + old[place:], word + old, old + word))
+    return tree
+
+
 def toml(value, top=True):
     """A tree as TOML, inline below the first level."""
     if top:
@@ -395,6 +624,10 @@ def case(kind, seeds, number, seed):
     suffix, data = draw.choice(seeds)
     if draw.random() < 0.5:
         with contextlib.suppress(ValueError, IndexError, KeyError, struct.error, UnicodeError, zipfile.BadZipFile):
+            if suffix == "tif" and kind == "tiffs":
+                return suffix, mutate_tiff(data, draw)
+            if suffix == "tar":
+                return suffix, mutate_tar(data, draw)
             if suffix == "png":
                 return suffix, mutate_png(data, draw)
             if suffix == "pt" and data[:2] == b"PK":
@@ -404,7 +637,10 @@ def case(kind, seeds, number, seed):
             if suffix == "json":
                 return suffix, json.dumps(mutate_tree(json.loads(data), draw)).encode()
             if suffix == "toml":
-                return suffix, toml(mutate_tree(tomllib.loads(data.decode()), draw)).encode("utf-8", "surrogatepass")
+                tree = tomllib.loads(data.decode())
+                return suffix, toml(mutate_names(tree, draw) if kind == "names" else mutate_tree(tree, draw)).encode(
+                    "utf-8", "surrogatepass"
+                )
     if kind == "images" and draw.random() < 0.1:
         suffix = draw.choice(("png", "jpg", "tif", "npy"))  # another kind than it says
     return suffix, mutate_bytes(data, draw, seeds)
@@ -483,6 +719,7 @@ def run(kind, numbers, seed, out):
         honest.write_bytes(data)
         with contextlib.suppress(UserError):
             read(honest)
+        shutil.rmtree(out / "unpacked", ignore_errors=True)
     resource.setrlimit(resource.RLIMIT_AS, (8 * 2**30, resource.RLIM_INFINITY))
     counts = {"read": 0, "refused": 0}
     failures, slowest, began = [], 0.0, time.process_time()
@@ -491,6 +728,7 @@ def run(kind, numbers, seed, out):
         file = out / f"case.{suffix}"
         file.write_bytes(data)
         outcome, seconds = judge(read, file, watch)
+        shutil.rmtree(out / "unpacked", ignore_errors=True)
         slowest = max(slowest, seconds)
         if outcome in counts:
             counts[outcome] += 1
@@ -525,10 +763,12 @@ def replay(out):
             honest.write_bytes(data)
             with contextlib.suppress(UserError):
                 read(honest)
+            shutil.rmtree(out / "unpacked", ignore_errors=True)
         for stored in sorted((CORPUS / kind).glob("*")):
             file = out / f"case{stored.suffix}"
             file.write_bytes(stored.read_bytes())
             outcome, _ = judge(read, file, watch)
+            shutil.rmtree(out / "unpacked", ignore_errors=True)
             if outcome not in ("read", "refused"):
                 failures.append(f"{stored.name}: {outcome}")
     return failures

@@ -28,8 +28,9 @@ def run(*words):
         ["images=2000"],
         ["pt=1000", "safetensors=600", "folders=400"],
         ["recipes=1300", "cards=500", "protocols=100", "fetched=100"],
+        ["names=500", "evaluations=1000", "tiffs=1000", "archives=600"],
     ],
-    ids=["images", "checkpoints", "recipes"],
+    ids=["images", "checkpoints", "recipes", "results and archives"],
 )
 def test_a_slice_of_mutated_files(kinds):
     # kills: exif-warnings, array-header-believed, message-plays-with-the-terminal

@@ -12,7 +12,7 @@ import numpy as np
 from i2i_bridge.data.index import SETTLED, WORTH_KEEPING, Names, recall, remember
 from i2i_bridge.data.pairs import Files
 from i2i_bridge.data.splits import keep, split_folder, split_names
-from i2i_bridge.errors import UserError
+from i2i_bridge.errors import UserError, brief
 from i2i_bridge.file_reader import open_regular
 from i2i_bridge.registry import register_dataset
 from i2i_bridge.unpacking import BROKEN, open_tar
@@ -206,7 +206,7 @@ def _listed(shard: Path) -> list[tuple[str, str, int, int]]:
                     found.append((folder + slash + stem, extension.lower(), member.offset_data, member.size))
             end = tar.offset
     except (OSError, *BROKEN) as error:
-        raise UserError(f"{shard}: not a whole, uncompressed tar file ({error})") from error
+        raise UserError(f"{shard}: not a whole, uncompressed tar file ({brief(error)})") from error
     with open_regular(shard) as stream:
         stream.seek(end)
         last = stream.read(BLOCK)
