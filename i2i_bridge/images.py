@@ -23,6 +23,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from i2i_bridge.errors import UserError
+from i2i_bridge.file_reader import open_regular
 from i2i_bridge.files import write_whole
 from i2i_bridge.metadata import ORIENTATION, Metadata, as_srgb, exif_with_density, metadata_of, profile_name
 from i2i_bridge.tiff import Layout, is_negative, layout_of, pillow_is_right, read_bands
@@ -213,7 +214,7 @@ def read_picture(path: Path | str, data: bytes | None = None, *, metadata: bool 
 
 
 def _layout(path: Path, data: bytes | None) -> Layout | None:
-    with warnings.catch_warnings(action="ignore"), path.open("rb") if data is None else io.BytesIO(data) as stream:
+    with warnings.catch_warnings(action="ignore"), open_regular(path) if data is None else io.BytesIO(data) as stream:
         layout = layout_of(stream)
     if layout is not None and layout.width * layout.height > MAX_PIXELS:
         raise _too_large(path, layout.width, layout.height)

@@ -76,7 +76,21 @@ SOAK = {
     "archives": 10_000,
 }
 SECONDS, MEGABYTES, LONGEST = 100 * unit(), 512, 300
-MODULES = ("PIL", "encodings", "numpy", "cv2", "pydantic", "torch", "safetensors", "i2i_bridge", "zipfile", "_")
+MODULES = (
+    "PIL",
+    "encodings",
+    "numpy",
+    "cv2",
+    "pydantic",
+    "torch",
+    "safetensors",
+    "i2i_bridge",
+    "zipfile",
+    "_",
+    "tifffile",
+    "imagecodecs",
+    "compression",
+)
 
 
 class Hang(BaseException):
