@@ -37,6 +37,12 @@ def compare(
     each_seed: Annotated[
         bool, typer.Option("--each-seed", help="A row for each run, also of runs that differ in train.seed alone.")
     ] = False,
+    title: Annotated[
+        str, typer.Option(help="The page's heading. Default: the name of the images.", show_default=False)
+    ] = "",
+    label: Annotated[
+        list[str] | None, typer.Option(metavar="RUN=NAME", help="What the page calls a run's method; repeatable.")
+    ] = None,
     checkpoint: Checkpoint = None,
     plugin: Plugins = None,
     device: Device = None,
@@ -45,5 +51,5 @@ def compare(
     load_plugins(plugin)
     compare_runs(
         runs, out, nfe=nfe, single_file=single_file, protocol=protocol, count=count, root=root, each_seed=each_seed,
-        device=device, checkpoint=checkpoint,
+        device=device, checkpoint=checkpoint, title=title, labels=label or [],
     )  # fmt: skip

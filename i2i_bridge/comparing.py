@@ -1,7 +1,7 @@
 """What stands side by side: evaluated folders, refused where their numbers are not comparable, and named."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,11 +34,14 @@ class Entry:
         return evaluation_folder(self.folder, self.evaluation.protocol.name) / "images"
 
 
-def open_entries(folders: Sequence[Path], protocol: str, *, each_seed: bool = False) -> list[Entry]:
+def open_entries(
+    folders: Sequence[Path], protocol: str, *, each_seed: bool = False, labels: Mapping[Path, str] | None = None
+) -> list[Entry]:
     """Read the evaluations of folders and name them; runs that differ in `train.seed` alone become one entry.
 
     Args:
         each_seed: Every run stays an entry of its own.
+        labels: What the user calls the methods, by folder; of runs that become one entry, that of the first.
 
     Raises:
         UserError: A folder is not evaluated under the protocol, stands twice, or its numbers were measured otherwise
@@ -58,8 +61,37 @@ def open_entries(folders: Sequence[Path], protocol: str, *, each_seed: bool = Fa
     ]
     if not each_seed:
         entries = pool_entries(entries)
-    labels = name_entries([(entry.label, entry.folder) for entry in entries])
-    return [replace(entry, label=label) for entry, label in zip(entries, labels, strict=True)]
+    given = labels or {}
+    own = [
+        next((given[folder] for folder in entry.seeds or (entry.folder,) if folder in given), entry.label)
+        for entry in entries
+    ]
+    names = name_entries([(label, entry.folder) for label, entry in zip(own, entries, strict=True)])
+    return [replace(entry, label=name) for entry, name in zip(entries, names, strict=True)]
+
+
+def parse_labels(texts: Sequence[str], folders: Sequence[Path]) -> dict[Path, str]:
+    """The labels that `--label RUN=NAME` gives, by folder as it stands among `folders`.
+
+    Raises:
+        UserError: A text has no name, its run is not among the folders, or a run is named twice.
+    """
+    found: dict[Path, str] = {}
+    for text in texts:
+        places = [i for i, letter in enumerate(text) if letter == "="]
+        folder = next(
+            (folder for i in places for folder in folders if Path(text[:i]).resolve() == folder.resolve()), None
+        )
+        if folder is None:
+            known = ", ".join(map(str, folders))
+            raise UserError(f"--label '{text}': reads RUN=NAME, with one of the runs that are compared: {known}")
+        name = next(text[i + 1 :] for i in places if Path(text[:i]).resolve() == folder.resolve()).strip()
+        if not name or len(name) > 100:
+            raise UserError(f"--label '{text}': a name of 1 to 100 letters is needed")
+        if folder in found:
+            raise UserError(f"--label '{text}': {folder} has a name already, '{found[folder]}'")
+        found[folder] = name
+    return found
 
 
 def pool_entries(entries: Sequence[Entry]) -> list[Entry]:

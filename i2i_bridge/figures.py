@@ -3,6 +3,7 @@
 import io
 import math
 import re
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,9 @@ INK, SOFT, GRID = "#0a0b0c", "#0a0b0d", "#0a0b0e"
 COLOURS = tuple(f"#0a0c{i:02d}" for i in range(8))
 VARIABLES = {INK: "--ink", SOFT: "--soft", GRID: "--line"} | {colour: f"--c{i}" for i, colour in enumerate(COLOURS)}
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+
+SCALES = 10
+"""Losses that are so many times larger than others are drawn on axes of their own."""
 
 SETTINGS: Any = {
     "svg.fonttype": "none",  # text stays text: it can be read aloud, found, and set in the page's own letters
@@ -133,35 +137,63 @@ def _baselines(axes: Any, table: Table, i: int, ends: Sequence[float]) -> str:
 def training_curves(curves: Mapping[int, Mapping[str, Sequence[tuple[float, float]]]]) -> str:
     """Loss against step, one line for each entry, as SVG; '' where nothing was logged.
 
+    Losses of one scale share their axes; one that is more than 10 times another's has axes of its own.
+
     Args:
         curves: For each entry that was trained here, (step, loss) of its network, under '', and of what was trained
             beside it, by name: dashed, with the name at its end.
     """
     lines = [(entry, name, points) for entry, own in curves.items() for name, points in own.items() if points]
-    values = [loss for _, _, points in lines for _, loss in points if math.isfinite(loss)]
-    if not values:
+    groups = _by_scale(lines)
+    if not groups:
         return ""
-    last = max(points[-1][0] for _, _, points in lines)
-    with _canvas(width=5.2, height=2.7) as (canvas, axes):
-        for entry, name, points in lines:
-            colour = COLOURS[entry % len(COLOURS)]
-            axes.plot(
-                [step for step, _ in points], [loss for _, loss in points],
-                color=colour, lw=0.9 if name else 1.4, ls=(0, (4, 2)) if name else "-",
-                marker="o" if len(points) == 1 else "", markersize=4,
-            )  # fmt: skip
-            if name:
-                side = "right" if points[-1][0] > last / 2 else "left"  # inside the axes
-                axes.annotate(
-                    name, points[-1], xytext=(0, 4), textcoords="offset points", ha=side, fontsize=8, color=colour
-                )
-        if min(values) > 0 and max(values) / min(values) > 10:
-            axes.set_yscale("log")
-            axes.yaxis.set_major_formatter(_plain)
-            axes.minorticks_off()
-        axes.set_xlabel("step")
-        axes.set_ylabel("loss")
+    with _canvas(5.2, 1.1 + 1.6 * len(groups), len(groups)) as (canvas, *many):
+        for axes, group in zip(many, groups, strict=True):
+            _draw_losses(axes, group, max(points[-1][0] for _, _, points in lines))
+        many[-1].set_xlabel("step")
         return _svg(canvas, "training loss")
+
+
+Losses = Sequence[tuple[int, str, Sequence[tuple[float, float]]]]
+"""Entry, name and (step, loss) of curves."""
+
+
+def _by_scale(lines: Losses) -> list[Losses]:
+    """The curves in groups, of which each spans a factor of 10 at most by the median size of a loss; largest last."""
+    sized = []
+    for i, (_, _, points) in enumerate(lines):
+        finite = [abs(loss) for _, loss in points if math.isfinite(loss)]
+        if finite:
+            sized.append((statistics.median(finite), i))
+    groups: list[list[int]] = []
+    smallest = math.nan
+    for size, i in sorted(sized):
+        if not groups or size > SCALES * smallest:
+            groups.append([])
+            smallest = size
+        groups[-1].append(i)
+    return [[lines[i] for i in sorted(group)] for group in groups]
+
+
+def _draw_losses(axes: Any, lines: Losses, last: float) -> None:
+    values = [loss for _, _, points in lines for _, loss in points if math.isfinite(loss)]
+    for entry, name, points in lines:
+        colour = COLOURS[entry % len(COLOURS)]
+        axes.plot(
+            [step for step, _ in points], [loss for _, loss in points],
+            color=colour, lw=0.9 if name else 1.4, ls=(0, (4, 2)) if name else "-",
+            marker="o" if len(points) == 1 else "", markersize=4,
+        )  # fmt: skip
+        if name:
+            side = "right" if points[-1][0] > last / 2 else "left"  # inside the axes
+            axes.annotate(
+                name, points[-1], xytext=(0, 4), textcoords="offset points", ha=side, fontsize=8, color=colour
+            )
+    if min(values) > 0 and max(values) / min(values) > 10:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(_plain)
+        axes.minorticks_off()
+    axes.set_ylabel("loss")
 
 
 def _plain(value: float, place: int) -> str:
@@ -170,18 +202,19 @@ def _plain(value: float, place: int) -> str:
 
 
 @contextmanager
-def _canvas(width: float = 4.3, height: float = 2.9) -> Iterator[tuple[Any, Any]]:
-    """A figure and its axes, with our settings in force while it is drawn."""
+def _canvas(width: float = 4.3, height: float = 2.9, count: int = 1) -> Iterator[tuple[Any, ...]]:
+    """A figure and its axes, one below the other with one x axis, with our settings in force while it is drawn."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
     with mpl.rc_context(SETTINGS):
         canvas = Figure(figsize=(width, height), layout="constrained")
-        axes = canvas.subplots()
-        axes.grid(linewidth=0.6)
-        axes.set_axisbelow(True)
-        axes.tick_params(length=0)
-        yield canvas, axes
+        many = canvas.subplots(count, squeeze=False, sharex=True)[:, 0]
+        for axes in many:
+            axes.grid(linewidth=0.6)
+            axes.set_axisbelow(True)
+            axes.tick_params(length=0)
+        yield canvas, *many
 
 
 def _svg(canvas: Any, title: str) -> str:

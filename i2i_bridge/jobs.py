@@ -4,7 +4,7 @@ import contextlib
 import errno
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -288,12 +288,14 @@ def compare_runs(
     each_seed: bool = False,
     device: str | None = None,
     checkpoint: str | None = None,
+    title: str = "",
+    labels: Sequence[str] = (),
 ) -> None:
     """Write the page of several evaluated folders; rows of runs that are missing are measured first.
 
     None means what there is: the first run's own protocol, the NFE that were evaluated, the images too.
     """
-    from i2i_bridge.comparing import Entry, open_entries
+    from i2i_bridge.comparing import Entry, open_entries, parse_labels
     from i2i_bridge.data.loading import PairDataset
     from i2i_bridge.page import write_page
     from i2i_bridge.protocols import load_protocol
@@ -306,6 +308,7 @@ def compare_runs(
     for folder in folders:
         if not folder.is_dir():
             raise UserError(f"{folder}: no such folder; give run folders, or scored folders of outside results")
+    called = parse_labels(labels, folders)
     recipes = [load_recipe(folder / RECIPE_FILE) for folder in folders if (folder / RECIPE_FILE).is_file()]
     chosen = protocol or next((recipe.evaluate.protocol for recipe in recipes), "held-out")
     for folder in folders:
@@ -318,9 +321,9 @@ def compare_runs(
         run = _open_evaluated(entry.folder, entry.evaluation.step, device=device)
         return run, _pairs(run.recipe, chosen, root)
 
-    entries = open_entries(folders, load_protocol(chosen).name, each_seed=each_seed)
+    entries = open_entries(folders, load_protocol(chosen).name, each_seed=each_seed, labels=called)
     with console.counting("drawn") as done:
-        page = write_page(entries, out, opened, nfe=nfe, single_file=single_file, report=done)
+        page = write_page(entries, out, opened, nfe=nfe, single_file=single_file, title=title, report=done)
     console.say(f"wrote {page}")
 
 

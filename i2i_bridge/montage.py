@@ -9,14 +9,18 @@ from torch import Tensor
 from i2i_bridge.images import shown
 
 HEADER_HEIGHT = 22
-"""Pixels of the band above the columns."""
+"""Pixels of the band above the columns where each head is one line."""
+FONT_SIZES = (14, 12, 10, 9)
+"""Of heads: the first at which no word is wider than its column, else the last."""
+MARGIN = 3
+"""Pixels that stay white at the right of a head, so that two heads do not run together."""
 
 
 def montage(rows: Sequence[Sequence[Tensor]], header: Sequence[str] = (), gap: int = 2) -> np.ndarray:
     """Rows of images (C, H, W) in [-1, 1] as one picture (H, W, 3) uint8, white gaps between, aligned top left.
 
     Args:
-        header: A word for each column, cut at the column's width; none leaves the band out.
+        header: A head for each column, broken into lines at the column's width; none leaves the band out.
 
     Raises:
         ValueError: There is no image.
@@ -27,12 +31,13 @@ def montage(rows: Sequence[Sequence[Tensor]], header: Sequence[str] = (), gap: i
     columns = max(len(row) for row in cells)
     heights = [max(cell.shape[0] for cell in row) for row in cells]
     widths = [max(row[i].shape[1] for row in cells if i < len(row)) for i in range(columns)]
-    band = HEADER_HEIGHT if header else 0
+    heads = [_head(text, width) for text, width in zip(header, widths, strict=False)]
+    band = max((head.shape[0] for head in heads), default=0)
     size = (band + sum(heights) + gap * (len(cells) - 1), sum(widths) + gap * (columns - 1), 3)
     sheet = np.full(size, 255, np.uint8)
     left = 0
-    for word, width in zip(header, widths, strict=False):
-        sheet[:band, left : left + width] = _word(word, width, band)
+    for head, width in zip(heads, widths, strict=False):
+        sheet[band - head.shape[0] : band, left : left + width] = head
         left += width + gap
     top = band
     for row, height in zip(cells, heights, strict=True):
@@ -67,7 +72,25 @@ def states_shown(x_1: Tensor, states: Iterable[Tensor], columns: int = 8) -> tup
     return [kept[k][1] for k in chosen], ["X_1", *(f"step {number}" for number in numbers[1:])]
 
 
-def _word(text: str, width: int, height: int) -> np.ndarray:
+def _head(text: str, width: int) -> np.ndarray:
+    """A column's head (H, width, 3): as few lines as fit; a word wider than the column is cut, with an ellipsis."""
+    for size in FONT_SIZES:
+        font = ImageFont.load_default(size)
+        if all(font.getlength(word) <= width - MARGIN for word in text.split()):
+            break
+    lines = [""]
+    for word in text.split():
+        while font.getlength(word) > width - MARGIN and len(word) > 1:
+            word = word.removesuffix("…")[:-1] + "…" if len(word) > 2 else word[0]
+        longer = f"{lines[-1]} {word}".strip()
+        if font.getlength(longer) <= width - MARGIN:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    lines = [line for line in lines if line] or [""]
+    height = HEADER_HEIGHT + (len(lines) - 1) * (size + 2)
     image = Image.new("RGB", (width, height), "white")
-    ImageDraw.Draw(image).text((1, height // 2), text, fill="black", font=ImageFont.load_default(14), anchor="lm")
+    drawing = ImageDraw.Draw(image)
+    for i, line in enumerate(lines):
+        drawing.text((1, HEADER_HEIGHT // 2 + i * (size + 2)), line, fill="black", font=font, anchor="lm")
     return np.asarray(image)

@@ -28,6 +28,7 @@ from i2i_bridge.metrics_log import read_metrics
 from i2i_bridge.montage import montage
 from i2i_bridge.pictures import Pictures, Shown, safe_name
 from i2i_bridge.publishing import GENERATOR, check_out, fresh_folder
+from i2i_bridge.results import Evaluation
 from i2i_bridge.run import Run
 from i2i_bridge.sheets import Drawn, draw
 from i2i_bridge.tabulating import Table, interval_text, seconds_text, to_csv, to_latex, to_markdown
@@ -82,6 +83,17 @@ class Page:
     environment: dict[str, str] = field(default_factory=dict)
 
 
+PROTOCOL_MEANING = (
+    "Name, version, and the first 12 digits of the SHA-256 of all rules that decide about the scored images. "
+    "Numbers of another code were measured otherwise and do not compare. In full: {}"
+)
+DATA_MEANING = (
+    "The first 12 digits of the SHA-256 of the pixels of all scored pairs. "
+    "Numbers of another code are of other images. In full: {}"
+)
+"""What the codes at the head of a page mean, for a tooltip."""
+
+
 def write_page(
     entries: Sequence[Entry],
     out: Path,
@@ -89,6 +101,7 @@ def write_page(
     *,
     nfe: Sequence[int] | None = None,
     single_file: bool = False,
+    title: str = "",
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> Path:
     """Write OUT/index.html, its pictures, comparison.png, trajectory.png, table.csv, table.md and table.tex.
@@ -100,6 +113,7 @@ def write_page(
         opened: Opens an entry's run, one at a time, to draw walks and samples.
         nfe: Only these rows of methods that have a choice.
         single_file: Everything goes into the one HTML file.
+        title: The page's heading; by default the images' name, or the run's where it is alone.
         report: Called with (entries drawn, entries in all).
 
     Raises:
@@ -108,11 +122,11 @@ def write_page(
     check_out(out, single_file)
     out = real_folder(out)  # a link to another disk is the user's own choice
     if out.suffix == ".html":
-        html = render(collect(entries, Pictures(out.parent, True), opened, nfe=nfe, report=report))
+        html = render(collect(entries, Pictures(out.parent, True), opened, nfe=nfe, title=title, report=report))
         write_whole(out, html.encode())
         return out
     with fresh_folder(out) as fresh:
-        page = collect(entries, Pictures(fresh, single_file), opened, nfe=nfe, report=report)
+        page = collect(entries, Pictures(fresh, single_file), opened, nfe=nfe, title=title, report=report)
         (fresh / "index.html").write_text(render(page), encoding="utf-8")
     return out / "index.html"
 
@@ -123,6 +137,7 @@ def collect(
     opened: Opener,
     *,
     nfe: Sequence[int] | None,
+    title: str,
     report: Callable[[int, int], None],
 ) -> Page:
     """Everything that the page shows; pictures go where `pictures` puts them."""
@@ -133,15 +148,15 @@ def collect(
     images = max((line.images for line in table.lines), default=0)
     caption = f"{first.recipe}, {images} images, protocol {first.protocol.id}, data {first.data.digest[:12]}."
     page = Page(
-        title=first.recipe,
+        title=title or (first.recipe if len(entries) == 1 else _data_name(recipe) or first.recipe),
         kicker="Report" if len(entries) == 1 else f"Comparison of {len(entries)} methods",
-        summary="" if recipe is None else recipe.summary,
+        summary=_data_summary(recipe, first, images),
         labels=labels,
         facts=[
             ("Task", "–" if recipe is None else recipe.task, ""),
             ("Images", str(images), ""),
-            ("Protocol", first.protocol.id, first.protocol.hash),
-            ("Data", first.data.digest[:12], first.data.digest),
+            ("Protocol", first.protocol.id, PROTOCOL_MEANING.format(first.protocol.hash)),
+            ("Data", first.data.digest[:12], DATA_MEANING.format(first.data.digest)),
             ("Seed", str(first.seed), ""),
         ],
         table=table,
@@ -228,6 +243,35 @@ def _take_in(page: Page, i: int, label: str, drawn: Drawn, pictures: Pictures) -
             overlap=drawn.overlap,
         )
     )
+
+
+def _data_name(recipe: Any) -> str:
+    """The dataset's name: its card, else its folder, else its kind."""
+    if recipe is None:
+        return ""
+    source = recipe.without_places().data
+    return str(source.card or source.root or source.source.get("root") or source.source.get("name", ""))
+
+
+def _data_summary(recipe: Any, evaluation: Evaluation, images: int) -> str:
+    """What was measured: how many images of which set, their size, and what was done to them."""
+    settings, name = evaluation.protocol.settings, _data_name(recipe)
+    size, split, degradation = settings.get("size"), settings.get("split"), settings.get("degradation")
+    found = f"{images} image{'' if images == 1 else 's'}"
+    if split:
+        found += f" of the split '{split}'"
+    if name:
+        found += f" of {name}"
+    if isinstance(size, list | tuple) and len(size) == 2:
+        found += f", {size[1]} x {size[0]} pixels"
+    if isinstance(degradation, dict) and "name" in degradation:
+        options = [f"{key} {value}" for key, value in degradation.items() if isinstance(value, int | float | str)]
+        shown = [option for option in options if not option.startswith("name ")][:3]
+        in_brackets = f" ({', '.join(shown)})" if shown else ""
+        found += f"; degraded by {degradation['name']}{in_brackets}"
+    elif "degradation" in settings:
+        found += "; pairs"
+    return f"{found}."
 
 
 def _reference(recipe: Any) -> dict[str, Any] | None:

@@ -8,9 +8,19 @@ from pathlib import Path
 import pytest
 from evaluated import write_evaluated
 
-from i2i_bridge.comparing import differences, name_entries, open_entries, shown_rows, table_of, unavailable, warnings_of
+from i2i_bridge.comparing import (
+    differences,
+    name_entries,
+    open_entries,
+    parse_labels,
+    shown_rows,
+    table_of,
+    unavailable,
+    warnings_of,
+)
 from i2i_bridge.errors import UserError
 from i2i_bridge.page import write_page
+from i2i_bridge.recipe import load_recipe
 from i2i_bridge.results import evaluation_folder
 
 
@@ -153,6 +163,52 @@ def test_the_page_shows_the_numbers_and_asks_nothing_of_the_network(runs, tmp_pa
     data = json.loads(re.search(r'id="gallery-data">(.*?)</script>', text, re.DOTALL)[1])
     assert all((page.parent / file).is_file() for image in data["images"] for file in image["files"] if file)
     assert [source["label"] for source in data["sources"]][:3] == ["degraded input", "clean", "bridge, NFE 1"]
+
+
+def test_title_and_labels_are_the_users_and_the_datasets(runs, tmp_path):
+    """A heading of the recipe's instructions says nothing about what was compared."""
+    # kills: label-of-another-run
+    recipe = load_recipe("demo/deblur")
+    page = page_of(runs, tmp_path / "page").read_text(encoding="utf-8")
+    heading = re.search(r"<h1>(.*?)</h1>", page)[1]
+    lead = re.search(r'<p class="lead">(.*?)</p>', page)[1]
+    assert heading == (recipe.data.card or recipe.data.source["name"])
+    assert recipe.summary not in lead and lead.startswith("6 images of the split &#39;val&#39; of ")
+    assert "64 x 64 pixels" in lead
+    named = open_entries(runs, "held-out", labels=parse_labels([f"{runs[1]}=mine = best <1>"], runs))
+    assert [entry.label for entry in named][1] == "mine = best <1>"
+    assert named[0].label == open_entries(runs, "held-out")[0].label
+    page = write_page(named, tmp_path / "page", lambda entry: None, title="What <we> found").read_text(encoding="utf-8")
+    assert "<h1>What &lt;we&gt; found</h1>" in page and "mine = best &lt;1&gt;" in page
+    both = open_entries(runs, "held-out", labels=dict.fromkeys(runs, "same"))
+    assert len({entry.label for entry in both}) == len(runs), "two methods are never called alike"
+    for text, said in (
+        (f"{runs[0]}", "reads RUN=NAME"), ("elsewhere=x", "reads RUN=NAME"), (f"{runs[0]}= ", "1 to 100 letters"),
+    ):  # fmt: skip
+        with pytest.raises(UserError, match=said):
+            parse_labels([text], runs)
+    with pytest.raises(UserError, match="has a name already, 'a'"):
+        parse_labels([f"{runs[0]}=a", f"{runs[0]}=b"], runs)
+
+
+def test_codes_are_explained_where_they_stand(runs, tmp_path):
+    page = page_of(runs, tmp_path / "page").read_text(encoding="utf-8")
+    titles = re.findall(r'<dd title="(.*?)">', page)
+    first = open_entries(runs, "held-out")[0].evaluation
+    assert first.protocol.hash in titles[0] and "do not compare" in titles[0]
+    assert first.data.digest in titles[1] and "of other images" in titles[1]
+    assert "Numbers can be compared where both codes are the same" in page
+
+
+def test_pages_do_not_say_where_images_lie(tmp_path):
+    root = str(tmp_path / "home" / "me" / "photos")
+    run = write_evaluated(tmp_path / "a", images=2, nfe=(1,), quality=(0.5,), overrides=[f"data.root={root}"])
+    other = write_evaluated(
+        tmp_path / "b", images=2, nfe=(1,), quality=(0.5,), method="palette", overrides=["data.root=/mnt/x/photos"]
+    )
+    text = page_of([run, other], tmp_path / "page").read_text(encoding="utf-8")
+    assert root not in text and "/mnt/x" not in text and "photos" in text
+    assert "data.root" not in text, "the same images at two places are no difference"
 
 
 def test_hostile_names_stay_text(tmp_path):

@@ -72,6 +72,21 @@ def test_training_curves_show_companions_dashed():
     assert {"--c0", "--c1"} <= colours(svg) and "discriminator" in svg and svg.count("stroke-dasharray: ") == 1
 
 
+def test_losses_of_another_scale_have_axes_of_their_own():
+    # kills: losses-on-one-axis
+    small = [(step, 0.01 + 0.001 * (step % 3)) for step in range(1, 50)]
+    large = [(step, 30.0 + step % 5) for step in range(1, 50)]
+
+    def axes(curves):
+        return training_curves(curves).count(">loss<")
+
+    assert axes({0: {"": small}, 1: {"": [(step, 3 * loss) for step, loss in small]}}) == 1
+    assert axes({0: {"": small}, 1: {"": large, "discriminator": small}}) == 2
+    assert axes({0: {"": small, "tiny": [(step, loss / 200) for step, loss in small]}, 1: {"": large}}) == 3
+    broken = [(1, float("nan")), (2, float("inf"))]
+    assert axes({0: {"": small}, 1: {"": broken}}) == 1 and training_curves({0: {"": broken}}) == ""
+
+
 class FakePairs:
     """Three items, each of one colour."""
 

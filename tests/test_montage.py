@@ -24,6 +24,24 @@ def test_a_word_stands_above_its_column_only():
     assert montage(ROWS, ["a very long word", "b"]).shape[1] == montage(ROWS).shape[1]
 
 
+def test_heads_of_narrow_columns_do_not_run_together():
+    """At 64 pixels: whole words on lines of their own, and white between two heads; nothing is cut at the edge."""
+    # kills: heads-cut-at-the-edge
+    words = ["degraded input", "bridge, NFE 1", "palette (other-run), NFE 20", "clean"]
+    images = [[torch.zeros(3, 64, 64)] * len(words)]
+    sheet = montage(images, words)
+    height = sheet.shape[0] - 64
+    assert HEADER_HEIGHT < height < 5 * HEADER_HEIGHT and np.array_equal(sheet[height:], montage(images))
+    for i in range(len(words)):
+        column = sheet[:height, 66 * i : 66 * i + 64]
+        assert column.min() < 80 and column[:, -2:].min() == 255
+    # Two lines, and more ink than of the first word alone: the second word is there.
+    one, two = montage([[images[0][0]]], ["degraded"]), montage([[images[0][0]]], ["degraded input"])
+    assert two.shape[0] > one.shape[0] and (two < 80).sum() > 1.2 * (one < 80).sum()
+    long = montage([[images[0][0]]], ["incomprehensibilities"])
+    assert long[:22, -2:].min() == 255 and long.shape[0] == 64 + HEADER_HEIGHT
+
+
 @pytest.mark.parametrize(("calls", "columns"), [(1, 2), (3, 4), (20, 8), (1000, 8)])
 def test_states_shown_begin_at_x_1_and_end_restored(calls, columns):
     # kills: last-state-not-shown

@@ -213,3 +213,21 @@ for (const radio of document.querySelectorAll('input[name="axis"]'))
   radio.addEventListener("change", () => {
     for (const plot of document.querySelectorAll("[data-axis]")) plot.hidden = plot.dataset.axis !== radio.value;
   });
+
+// Tables and strips that are wider than the page: they fade where there is more, and a line says so.
+for (const wide of document.querySelectorAll(".scroll, .strip")) {
+  const hint = document.createElement("p");
+  hint.className = "more";
+  hint.textContent = "scroll sideways for more ↔";
+  hint.setAttribute("aria-hidden", "true");
+  wide.after(hint);
+  const look = () => {
+    const rest = wide.scrollWidth - wide.clientWidth;
+    wide.classList.toggle("more-left", rest > 2 && wide.scrollLeft > 2);
+    wide.classList.toggle("more-right", rest > 2 && wide.scrollLeft < rest - 2);
+  };
+  wide.addEventListener("scroll", look, { passive: true });
+  new ResizeObserver(look).observe(wide);
+  for (const inner of wide.children) new ResizeObserver(look).observe(inner);
+  look();
+}
