@@ -65,7 +65,7 @@ def description(name: str, method: str | None = None, *, all_settings: bool = Fa
         return recipe_settings(loaded.model_dump(mode="json", exclude_none=True)) if all_settings else loaded.to_toml()
     if rest.endswith(".toml"):
         load_recipe(rest)
-        return recipe_file(rest).read_text(encoding="utf-8")
+        return read_text(recipe_file(rest))
     found = {at: text for at, text in _meanings(rest) if sort in ("", at) or (sort == "part" and at in KINDS)}
     if not found:
         raise UserError(f"nothing is called '{name}'{did_you_mean(rest, _all_names())}")
@@ -88,7 +88,7 @@ def _meanings(name: str) -> Iterator[tuple[str, Callable[[], str]]]:
     if name in card_names():
         yield "card", lambda: f"# dataset card {name}\n{load_card(name).to_toml()}"
     if name in protocol_names():
-        yield "protocol", lambda: f"# protocol {name}\n{protocol_file(name).read_text(encoding='utf-8')}"
+        yield "protocol", lambda: f"# protocol {name}\n{read_text(protocol_file(name))}"
     for kind, members in KINDS.items():
         if name in members.names():
             yield kind, partial(_part, kind, name)

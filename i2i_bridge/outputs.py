@@ -166,7 +166,7 @@ def _alike(suffix: str) -> str:
 
 def _is_jpeg(file: Path) -> bool:
     try:
-        with file.open("rb") as stream:
+        with open_regular(file) as stream:
             return stream.read(3) == b"\xff\xd8\xff"
     except OSError:  # said when it is read
         return True

@@ -12,6 +12,7 @@ from torch import Tensor
 from i2i_bridge import __version__
 from i2i_bridge.checkpoint import MANIFEST, SEAL
 from i2i_bridge.errors import UserError
+from i2i_bridge.file_reader import read_text
 from i2i_bridge.files import normal_form
 from i2i_bridge.images import (
     IMAGE_SUFFIXES,
@@ -151,7 +152,7 @@ def restore_files(
 def _identity(run: Run) -> list[Any]:
     """What of a run decides its results: its weights by their checkpoint's digest, its recipe and precision."""
     folder = run.folder / "checkpoints" / f"step-{run.step:08d}"
-    weights = [(folder / name).read_text() for name in (SEAL, MANIFEST) if (folder / name).is_file()][:1]
+    weights = [read_text(folder / name) for name in (SEAL, MANIFEST) if (folder / name).is_file()][:1]
     if not weights:
         weights = [str(uuid.uuid4())]  # no run folder: nothing says that the weights are the same next time
     dtypes = sorted({str(value.dtype) for value in run.method.network.state_dict().values()})

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from i2i_bridge.checkpoint import Checkpoint, latest_checkpoint, passed_over
 from i2i_bridge.errors import UserError
+from i2i_bridge.file_reader import open_regular
 from i2i_bridge.files import write_whole
 from i2i_bridge.recipe import Recipe, load_recipe
 from i2i_bridge.run import load_weights
@@ -119,7 +120,7 @@ def open_init(recipe: Recipe) -> Init | None:
     notes = [f"note: {passed_over(line)}" for line in damaged]
     weights = checkpoint.folder / "ema.safetensors"
     try:
-        with weights.open("rb") as stream:
+        with open_regular(weights) as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
         raise UserError(f"train.init: {weights}: cannot be read ({error.strerror})") from error

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from i2i_bridge.publishing import check_out
 from i2i_bridge.recipe import load_recipe
 from i2i_bridge.records import Record, Records
 from i2i_bridge.results import read_evaluation
+from i2i_bridge.skipping import UNUSABLE_FILE, read_unusable
 from i2i_bridge.toml_file import read_toml
 
 
@@ -160,13 +162,14 @@ def test_records_and_caches_that_cannot_be_read_count_as_missing(make, tmp_path,
 
 
 @pytest.mark.parametrize("make", ODD)
-def test_the_log_of_a_run(make, tmp_path):
-    make(tmp_path / "metrics.jsonl")
+@pytest.mark.parametrize(("name", "read"), [("metrics.jsonl", read_metrics), (UNUSABLE_FILE, read_unusable)])
+def test_the_logs_of_a_run(name, read, make, tmp_path):
+    make(tmp_path / name)
     if make in NOT_REGULAR:
-        with pytest.raises(UserError, match=r"metrics\.jsonl: cannot be read"):
-            read_metrics(tmp_path)
+        with pytest.raises(UserError, match=f"{re.escape(name)}: cannot be read"):
+            read(tmp_path)
     else:
-        assert read_metrics(tmp_path) == []
+        assert read(tmp_path) == []
 
 
 def test_rows_of_a_log_have_the_types_that_are_written(tmp_path):
