@@ -209,6 +209,30 @@ def test_a_phone_shows_it_without_scrolling_sideways(chromium, folder, dark):
     assert chromium.complaints() == []
 
 
+def test_wide_tables_say_that_they_scroll(chromium, folder):
+    """At a phone's width the table fades at the right, after scrolling at the left too; on a desk nothing does."""
+
+    # kills: nothing-says-that-it-scrolls
+    def classes():
+        return chromium.run(
+            "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done("
+            "document.querySelector('.results').className.split(' ').filter(c => c.startsWith('more')).join()))))"
+        )
+
+    hint = "getComputedStyle(document.querySelector('.results + .more')).display"
+    chromium.open(folder / "page" / "index.html", width=390, height=844)
+    assert classes() == "more-right" and chromium.run(hint) == "block"
+    mask = chromium.run("getComputedStyle(document.querySelector('.results')).maskImage")
+    assert "gradient" in mask
+    chromium.run("document.querySelector('.results').scrollLeft = 40")
+    assert sorted(classes().split(",")) == ["more-left", "more-right"]
+    chromium.run("document.querySelector('.results').scrollLeft = 9999")
+    assert classes() == "more-left"
+    assert chromium.run("document.querySelectorAll('.strip.more-right').length") > 0
+    chromium.open(folder / "page" / "index.html", width=1280, height=900)
+    assert classes() == "" and chromium.run(hint) == "none"
+
+
 def test_readable_without_script(chromium, folder):
     chromium.call("Emulation.setScriptExecutionDisabled", value=True)
     chromium.open(folder / "page" / "index.html")
