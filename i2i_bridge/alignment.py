@@ -22,6 +22,9 @@ QUARTERS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "mirrored along a diagonal": lambda x: x.T,
 }
 """Of square images alone."""
+WAYS = [*TURNS, *QUARTERS]
+FEW = 4
+"""So many pairs are needed before anything can be told."""
 
 
 @dataclass(frozen=True)
@@ -77,13 +80,16 @@ def misalignments(alignments: Sequence[Alignment | None]) -> dict[int, str]:
     """What is wrong with some of the pairs, in words, by position.
 
     A partner is turned where its edges agree far better after a turn: correlation above 0.4, and 0.2 more than as it
-    is. Shifts are told only among pairs whose edges agree well (a median of 0.8, once shifted), as those of clean and
+    is; among pairs most of whose edges agree somehow (a median of 0.3), else there is nothing to go by. Shifts are told only among pairs whose edges agree well (a median of 0.8, once shifted), as those of clean and
     degraded photos do and those of photos and label maps do not: by a pixel of the thumbnail or more, for a correlation
     of 0.03 more.
     """
     found: dict[int, str] = {}
     known = {i: one for i, one in enumerate(alignments) if one is not None}
-    well = len(known) >= FEW and float(np.median([one.shifted for one in known.values()])) > 0.8
+    usual = max((float(np.median([one.turns.get(way, 0.0) for one in known.values()])) for way in WAYS), default=0.0)
+    if len(known) < FEW or usual < 0.3:
+        return {}
+    well = float(np.median([one.shifted for one in known.values()])) > 0.8
     for i, one in known.items():
         turn = max(one.turns, key=lambda name: one.turns[name])
         straight = one.turns["as it is"]
@@ -95,7 +101,3 @@ def misalignments(alignments: Sequence[Alignment | None]) -> dict[int, str]:
                 f"x_1 looks shifted against x_0, by about {0 - columns:.0f} pixels across and {0 - rows:.0f} down"
             )
     return found
-
-
-FEW = 4
-"""So many pairs are needed before shifts can be told."""

@@ -147,11 +147,16 @@ def _misaligned(facts: Sequence[Facts]) -> list[str]:
     """Pairs whose partners look turned, mirrored or shifted."""
     pairs = [fact for fact in facts if len(fact.sides) == 2]
     found = misalignments([fact.alignment for fact in pairs])
-    if len(found) > MANY:
-        words, count = Counter(words.partition(", by")[0] for words in found.values()).most_common(1)[0]
-        first = next(i for i, own in found.items() if own.startswith(words))
-        return [f"{len(found)} pairs do not lie on each other; of {count}, {words} (first: {pairs[first].where})"]
-    return [f"{pairs[i].where}: {words}" for i, words in found.items()]
+    kinds: dict[str, list[int]] = {}
+    for i, words in found.items():
+        kinds.setdefault(words.partition(", by")[0], []).append(i)
+    lines = []
+    for words, those in kinds.items():
+        if len(those) > MANY:
+            lines.append(f"{len(those)} pairs: {words} (first: {pairs[those[0]].where})")
+        else:
+            lines += [f"{pairs[i].where}: {found[i]}" for i in those]
+    return lines
 
 
 def _odd_factors(facts: Sequence[Facts]) -> list[str]:
