@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console
+from rich.measure import Measurement
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -175,8 +176,11 @@ def show_table(title: str, header: list[str], rows: list[list[str]], *, numbers:
         table.add_column(_cell(name), justify="right" if numbers and i else "left", no_wrap=True, header_style="bold")
     for row in rows:
         table.add_row(*map(_cell, row))
-    wide = console if console.is_terminal else Console(width=200, file=sys.stdout, **PLAIN)
-    wide.print(table)
+    # As wide as its content, whatever the terminal's width: rich would cut names and numbers to fit.
+    file = console.file if console.is_terminal else sys.stdout
+    options = {"file": file, "force_terminal": console.is_terminal, "soft_wrap": True, **PLAIN}
+    wide = Console(width=10_000, **options)
+    Console(width=Measurement.get(wide, wide.options, table).maximum, **options).print(table)
 
 
 def show_list(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from i2i_bridge.catalogue import description, listing
 from i2i_bridge.cli import main
-from i2i_bridge.console import show_list
+from i2i_bridge.console import show_list, show_table
 from i2i_bridge.errors import UserError
 from i2i_bridge.methods.presets import method_preset
 from i2i_bridge.recipe import Recipe, load_recipe, parse_recipe, recipe_file, recipe_names
@@ -140,3 +140,12 @@ def test_lists_are_80_columns_wide_without_a_terminal(monkeypatch, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80 and lines[1].startswith("long-name  word word") and lines[1].endswith("...")
     assert lines[2] == "b          [red] text"
+
+
+def test_tables_are_as_wide_as_they_must(monkeypatch, capsys):
+    # kills: a name, hash or number cut to fit a narrow terminal
+    monkeypatch.setenv("COLUMNS", "20")
+    show_table("", ["name", "value"], [["a-name-of-some-length", "0.123456789"], ["b", "[x]"]], numbers=True)
+    assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
+        ["name", "value"], ["a-name-of-some-length", "0.123456789"], ["b", "[x]"],
+    ]  # fmt: skip
