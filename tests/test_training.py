@@ -191,7 +191,7 @@ def test_restore_files(trained, tmp_path):
     scene(2).save(tmp_path / "in" / "deep" / "b.jpg")
     (tmp_path / "in" / "broken.png").write_bytes(b"x")
     outcome = restore_files(run, tmp_path / "in", tmp_path / "out", nfe=2)
-    assert sorted(str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*.*")) == [
+    assert sorted(str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("[!.]*.*")) == [
         "a.png",
         "deep/b.jpg",
     ]
