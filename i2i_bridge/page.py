@@ -19,7 +19,7 @@ from i2i_bridge.comparing import (
     warnings_of,
 )
 from i2i_bridge.data.loading import PairDataset
-from i2i_bridge.errors import UserError
+from i2i_bridge.errors import UserError, printable
 from i2i_bridge.figures import Panel, quality_panels, training_curves
 from i2i_bridge.files import real_folder, write_whole
 from i2i_bridge.gallery import INSIDE, gallery, glance
@@ -297,8 +297,18 @@ def render(page: Page) -> str:
     from markupsafe import Markup
 
     loader = PackageLoader("i2i_bridge")
+
+    def finalize(value: Any) -> Any:
+        # A label could otherwise turn the writing direction of what follows it.
+        return printable(value, lines=True) if isinstance(value, str) and not isinstance(value, Markup) else value
+
     environment = Environment(
-        loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
+        loader=loader,
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+        finalize=finalize,
     )
     ours = {part: Markup(loader.get_source(environment, f"compare.{part}")[0]) for part in ("css", "js")}
     return environment.get_template("compare.html").render(

@@ -229,10 +229,15 @@ def test_a_strangers_evaluation_is_read_or_named_as_damaged(what, tmp_path):
 
 
 def test_hostile_names_in_an_evaluation_stay_text_on_its_page(tmp_path):
-    made = write_evaluated(tmp_path / "run", images=2, label="[/red]\x1b[2J $\\frac <script>alert(1)</script>")
+    made = write_evaluated(
+        tmp_path / "run",
+        images=2,
+        label="[/red]\x1b[2J $\\frac <script>alert(1)</script>",
+        overrides=['summary="turn \\u202e it"'],
+    )
     page = write_page(open_entries([made], "held-out"), tmp_path / "page", nothing)
     text = page.read_text(encoding="utf-8")
-    assert "<script>alert(1)" not in text and "\x1b" not in text and "[/red]" in text
+    assert "<script>alert(1)" not in text and "\x1b" not in text and "[/red]" in text and "\u202e" not in text
 
 
 @pytest.mark.parametrize("make", [pipe, device, folder, nonsense, empty])
