@@ -9,7 +9,7 @@ import signal
 
 import pytest
 import torch
-from killing import digest, photos, recipe_of
+from killing import digest, forked, photos, recipe_of
 
 from i2i_bridge.checkpoint import latest_checkpoint
 from i2i_bridge.data.loading import LESS_MEMORY, TRIES, PairDataset, training_batches, worker_problem
@@ -349,10 +349,10 @@ def test_a_closed_terminal_saves_and_nohup_goes_on(root, tmp_path, ignored, monk
         return plain(state, *rest)
 
     monkeypatch.setattr(training, "training_step", hung_up)
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
-    try:
-        finished = train_run(recipe_of(root), tmp_path, device="cpu")
-    finally:
-        signal.signal(signal.SIGHUP, before)
-    assert finished == ignored
+
+    def work():
+        signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
+        return 0 if train_run(recipe_of(root), tmp_path, device="cpu") else 75
+
+    assert forked(work) == (0 if ignored else 75)
     assert latest_checkpoint(tmp_path / "checkpoints")[0].step == (6 if ignored else 3)
