@@ -26,8 +26,8 @@ def build_checked(members: Registry, table: Mapping[str, Any], **given: Any) -> 
         with torch.device("meta"):
             trial: nn.Module = members.build(table, **given)
         count = sum(parameter.numel() for parameter in trial.parameters())
-    except (NotImplementedError, RuntimeError) as error:
-        # A plug-in may compute with its weights while it is built, which the meta device cannot: the build says more.
+    except (NotImplementedError, RuntimeError, UserError) as error:
+        # A plug-in may compute with its weights while it is built, which the meta device cannot. The build tells.
         if "overflow" in str(error).lower():
             raise UserError(f"{where}: sizes that no tensor can have; make it smaller") from error
         count = 0

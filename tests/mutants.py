@@ -488,7 +488,7 @@ MUTANTS = [
     Mutant("seeds-counted-twice", "comparing.py", " and _seed(entry) not in map(_seed, group):", ":", "test_pooling.py"),
     Mutant("seeds-of-any-step", "pooling.py", "evaluation.method, evaluation.step", "evaluation.method", "test_pooling.py"),
     Mutant("seeds-apart-by-moments", "pooling.py", ', "target": {"var_0", "var_1", "cov_01"}}', "}", "test_pooling.py"),
-    Mutant("names-are-markup", "page.py", "loader=loader, autoescape=True", "loader=loader, autoescape=False", "test_comparing.py"),
+    Mutant("names-are-markup", "page.py", "autoescape=True,", "autoescape=False,", "test_comparing.py"),
     Mutant("any-folder-replaced", "publishing.py", "if out.exists() and not _is_page(out):", "if out.exists() and not out.is_dir():", "test_comparing.py"),
     Mutant("one-seed-for-all-samples", "sheets.py", "for seed in range(2)]", "for seed in (0, 0)]", "test_figures.py"),
     # properties that a review of planted one-line mistakes found untested
