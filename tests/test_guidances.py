@@ -18,6 +18,7 @@ from i2i_bridge.guidances.base import Guidance, Guided, Look, Measurement, error
 from i2i_bridge.guidances.consistency import DDNM, BackProjection
 from i2i_bridge.guidances.gradients import DPS, PiGDM
 from i2i_bridge.images import to_pixels, to_tensor
+from i2i_bridge.methods.bridge import Bridge
 from i2i_bridge.processes import I2SB, GaussianPrior, LinearFlow, Process
 from i2i_bridge.randomness import generator, rand
 from i2i_bridge.registry import DEGRADATIONS, GUIDANCES
@@ -422,3 +423,41 @@ def test_options_out_of_range_are_refused() -> None:
             GUIDANCES.build(table)
     with pytest.raises(ValueError, match="'gaussian-prior'"):
         PiGDM().check(I2SB())
+
+
+class Raised:
+    """A guide that leaves [-1, 1]."""
+
+    through_network = False
+
+    def __call__(self, x_0_hat: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        return x_0_hat + 2
+
+
+def test_the_network_s_answer_is_clipped_and_the_guided_one_is_not() -> None:
+    # kills: guided-answer-clipped
+    x = images(1, 3, 4, 4)
+    predict_x0 = predictor(lambda x_t, t, condition: 9 * x_t, I2SB(), X0Target(), x, clip=True, guide=Raised())
+    assert torch.equal(predict_x0(x, torch.tensor([0.5], dtype=torch.float64)), (9 * x).clamp(-1, 1) + 2)
+
+
+def test_a_measurement_has_the_hole_of_the_image_and_the_condition_of_the_pair() -> None:
+    """Padded, the hole is cut as the image is; of a noisy colorization the clean grey condition is what is known."""
+    # kills: hole-of-the-padded-size, condition-left-out-of-the-measurement
+    x_0 = images(1, 3, 20, 28)
+    degraded = DEGRADATIONS.build({"name": "inpaint"})(x_0, generator(0, "test"))
+    assert degraded.mask is not None
+    pad = (0, 4, 0, 12)
+    x_1, mask = (torch.nn.functional.pad(part, pad, mode="reflect") for part in (degraded.x_1, degraded.mask))
+    y = measure(DEGRADATIONS.build({"name": "inpaint"}), Degraded(x_1, mask), (20, 28))
+    known = torch.where(degraded.mask > 0, 0.0, x_0)
+    assert torch.equal(y.operator.forward(torch.nn.functional.pad(x_0, pad)), known) and torch.equal(y.y, known)
+
+    colorization = DEGRADATIONS.build({"name": "colorization", "noise_std": 0.5})
+    noisy = colorization(x_0, generator(0, "test"))
+    bridge = Bridge(
+        lambda x_t, t, condition: torch.zeros_like(x_t), I2SB(), X0Target(), guidance=DDNM(noise_std=0),
+        degradation=colorization,
+    )  # fmt: skip
+    *_, restored = bridge.walk({"x_1": noisy.x_1, "condition": noisy.condition}, nfe=2, generator=generator(0, "walk"))
+    assert torch.allclose(colorization.linear(20, 28).forward(restored), noisy.condition, atol=1e-5)
