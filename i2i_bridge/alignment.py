@@ -80,9 +80,9 @@ def misalignments(alignments: Sequence[Alignment | None]) -> dict[int, str]:
     """What is wrong with some of the pairs, in words, by position.
 
     A partner is turned where its edges agree far better after a turn: correlation above 0.4, and 0.2 more than as it
-    is; among pairs most of whose edges agree somehow (a median of 0.3), else there is nothing to go by. Shifts are told only among pairs whose edges agree well (a median of 0.8, once shifted), as those of clean and
-    degraded photos do and those of photos and label maps do not: by a pixel of the thumbnail or more, for a correlation
-    of 0.03 more.
+    is; among pairs most of whose edges agree somehow (a median of 0.3), else there is nothing to go by. Shifts are told
+    only among pairs whose edges agree well (a median of 0.8, once shifted), as those of clean and degraded photos do
+    and those of photos and label maps do not: by a pixel of the thumbnail or more, for a correlation of 0.03 more.
     """
     found: dict[int, str] = {}
     known = {i: one for i, one in enumerate(alignments) if one is not None}
