@@ -305,7 +305,9 @@ def restore(
 
     existing = existing_results(skip_existing, overwrite)
     loaded = open_run(run, device=device, sample=setting or [], precision=precision, checkpoint=checkpoint)
-    with console.counting("restored") as done:
+    # Of one image the network's calls are counted, of many the images.
+    single = source.is_file()
+    with console.counting("network calls" if single else "restored") as done:
         outcome = restore_files(
             loaded,
             source,
@@ -320,7 +322,8 @@ def restore(
             format=format,
             quality=quality,
             existing=existing,
-            report=done,
+            say=lambda line: console.say(f"note: {line}"),
+            **{"report_calls" if single else "report": done},
         )
     for line in outcome.notes:
         console.say(f"note: {line}")

@@ -5,6 +5,7 @@ Names, labels and summaries may be a stranger's: every text goes through `errors
 
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -113,12 +114,15 @@ def training_display(steps: int) -> Iterator[Callable[["Reached | str"], None]]:
 
 @contextmanager
 def counting(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A report of (done, total): a bar on a terminal, at most ten lines elsewhere."""
+    """A report of (done, total): a bar on a terminal, at most some ten lines elsewhere, with the time left if long."""
     if not console.is_terminal:
+        begun = time.monotonic()
 
         def plain(done: int, total: int) -> None:
             if done == total or done % max(total // 10, 1) == 0:
-                _report(f"{what} {done}/{total}")
+                left = int((time.monotonic() - begun) / max(done, 1) * (total - done))
+                eta = f", about {left // 3600}:{left // 60 % 60:02d}:{left % 60:02d} left" if left >= 10 else ""
+                _report(f"{what} {done}/{total}{eta}")
 
         yield plain
         return

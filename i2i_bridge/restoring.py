@@ -1,8 +1,9 @@
 """Files in, files out: restoring folders of images, and contact sheets of training data."""
 
+import contextlib
 import hashlib
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -31,12 +32,13 @@ from i2i_bridge.images import (
     write_picture,
 )
 from i2i_bridge.montage import montage, states_shown
-from i2i_bridge.outputs import DoneJobs, Existing, keep_apart, plan_files
+from i2i_bridge.outputs import DoneJobs, Existing, Job, keep_apart, plan_files
 from i2i_bridge.randomness import generator
 from i2i_bridge.recipe import Recipe
 from i2i_bridge.registry import loaded_plugins
 from i2i_bridge.run import Run, alpha_like
 from i2i_bridge.subjects import CountedNetwork
+from i2i_bridge.workload import announcement
 
 
 @dataclass
@@ -70,6 +72,8 @@ def restore_files(
     quality: int | None = None,
     existing: Existing = "resume",
     report: Callable[[int, int], None] = lambda done, total: None,
+    report_calls: Callable[[int, int], None] = lambda done, total: None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Outcome:
     """Restore a file, or every image below a folder, keeping names.
 
@@ -85,6 +89,8 @@ def restore_files(
         quality: Of JPEG and WebP, 1 to 100 (`write_picture`).
         existing: What becomes of inputs of a folder whose results are there.
         report: Called with (images done, images in all).
+        report_calls: Called with (network calls done, network calls in all) of each image.
+        say: Called with a line on memory and time before the work, where an image is large (`workload`).
 
     Raises:
         UserError: The input is missing, the output would overwrite it, or a single file cannot be restored.
@@ -101,6 +107,11 @@ def restore_files(
         "degrade": degrade, "trajectory": trajectory, "format": format, "quality": quality, "plugins": plugin_digests(),
     }  # fmt: skip
     done = DoneJobs(target if source.is_dir() else None, existing, settings)
+    calls = run.recipe.sample.nfe if nfe is None else nfe
+    left = [job for job in jobs if done.extra(job, _others(job, mask, condition, source)) is None]
+    line = announcement(run, [job.source for job in left], nfe=calls, samples=samples) if left else None
+    if line is not None:
+        say(line)
     counted = CountedNetwork(run.method.network)
     restorer = Run(run.folder, run.recipe, run.method.with_network(counted), run.step, run.device)
     outcome = Outcome(notes=left_out(source) + [note for job in jobs for note in job.notes.values()])
@@ -123,14 +134,17 @@ def restore_files(
             seen = None if condition is None else read_picture(more[-1])
             if degrade:
                 picture, hole = _degraded(run, picture, seed, job.outputs["-degraded"])
+            made = 0
             for k, number in enumerate(numbers):
+                made += counted.calls if k else 0
                 counted.calls = 0
                 draws = generator(seed + k, "restore")
                 batch = run.batch_of(picture, draws, mask=hole, condition=seen)
                 named = job.outputs[number]
                 # Before the network's work, not after it.
                 check_format(named, run.picture_of(batch["x_1"][0], picture))
-                walk = (state[0] for state in restorer.walk(batch, nfe=nfe, generator=[draws]))
+                states = (state[0] for state in restorer.walk(batch, nfe=nfe, generator=[draws]))
+                walk = _counted(states, counted, made, calls * samples, report_calls)
                 shown, words = states_shown(batch["x_1"][0], walk)
                 lost = write_picture(named, run.picture_of(shown[-1], picture), quality=quality)
                 outcome.notes += [f"{named}: without {what}" for what in lost]
@@ -147,6 +161,24 @@ def restore_files(
             outcome.problems.append(line)
         report(i + 1, len(jobs))
     return outcome
+
+
+def _counted(
+    states: Iterator[Tensor], network: CountedNetwork, before: int, total: int, report: Callable[[int, int], None]
+) -> Iterator[Tensor]:
+    """The states of a walk, with a report of the network calls at each."""
+    for state in states:
+        report(min(before + network.calls, total), total)
+        yield state
+
+
+def _others(job: Job, mask: Path | None, condition: Path | None, source: Path) -> list[Path]:
+    """The mask and condition of an image, those that are there."""
+    found = []
+    for what, given in (("mask", mask), ("condition", condition)):
+        with contextlib.suppress(UserError):
+            found += [] if given is None else [_partner(what, given, job.source, source)]
+    return found
 
 
 def _identity(run: Run) -> list[Any]:

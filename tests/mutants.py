@@ -436,6 +436,8 @@ MUTANTS = [
     Mutant("samples-all-alike", "run.py", "draws = generator(seed + k, \"restore\")", "draws = generator(seed, \"restore\")", "test_inputs.py"),
     Mutant("range-not-heeded", "run.py", "picture.value_range or settings.value_range", "settings.value_range or picture.value_range and (0.0, 1.0)", "test_inputs.py"),
     Mutant("booleans-refused", "inputs.py", "mask.dtype == np.bool_ else", "mask.dtype == np.uint32 else", "test_inputs.py"),
+    Mutant("announced-of-the-smallest", "workload.py", "largest = max(sizes)", "largest = min(sizes)", "test_workload.py"),
+    Mutant("announced-of-one-image", "workload.py", "probe.seconds * sum(sizes)", "probe.seconds * max(sizes)", "test_workload.py"),
     Mutant("exif-warnings", "images.py", "with warnings.catch_warnings(action=\"ignore\"), Image.open(source", "with Image.open(source", "test_fuzz.py"),
     Mutant("profile-dropped", "metadata.py", "== channels else None", "== 0 else None", "test_metadata.py"),
     Mutant("place-carried-over", "metadata.py", "fields = dict(exif.get_ifd(directory) if directory else exif)", "fields = dict(exif.get_ifd(directory) if directory else exif); kept.get_ifd(0x8825).update(exif.get_ifd(0x8825))", "test_metadata.py"),

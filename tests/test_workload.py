@@ -1,0 +1,78 @@
+"""One line on size, memory and time before the work on large images, and never a failure for it."""
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_restoring import run_of  # noqa: F401  a fixture
+
+from i2i_bridge import workload
+from i2i_bridge.restoring import restore_files
+from i2i_bridge.workload import announcement
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    monkeypatch.setattr(workload, "LARGE", 60_000)
+    monkeypatch.setattr(workload, "SIDES", (32, 64))
+    for i, size in enumerate(((100, 50), (300, 250), (20, 20))):
+        Image.fromarray(np.full((size[1], size[0], 3), i, np.uint8)).save(tmp_path / f"{i}.png")
+    return [tmp_path / f"{i}.png" for i in range(3)]
+
+
+def test_the_largest_image_is_announced(run_of, files):  # noqa: F811
+    # kills: announced-of-the-smallest, nothing-announced
+    run = run_of({"name": "jpeg", "quality": 10})
+    line = announcement(run, files, nfe=3)
+    assert line is not None and str(files[1]) in line and "300x250 pixels, the largest of 3 images" in line
+    assert "3 network calls each" in line and "at least" in line and "by a probe" in line
+    assert announcement(run, [files[0], files[2]], nfe=3) is None
+    said: list[str] = []
+    calls: list[tuple[int, int]] = []
+    restore_files(
+        run, files[1], files[1].with_name("out.png"), nfe=2, samples=2, say=said.append,
+        report_calls=lambda *step: calls.append(step),
+    )  # fmt: skip
+    assert len(said) == 1 and "4 network calls" in said[0]
+    assert calls == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    # Small images and those that are done already cost no probe.
+    said.clear()
+    restore_files(run, files[0], files[1].with_name("small.png"), nfe=1, say=said.append)
+    assert said == []
+
+
+def test_seconds_and_bytes_are_those_of_the_probe(run_of, files, monkeypatch):  # noqa: F811
+    # kills: announced-of-one-image, one call taken for all
+    run = run_of({"name": "jpeg", "quality": 10})
+    monkeypatch.setattr(workload, "probed", lambda run, factor: workload.Probe(seconds=1e-3, memory=1e5))
+    monkeypatch.setattr(workload, "free_memory", lambda device: 8 * 10**9)
+    line = announcement(run, files, nfe=2, samples=3)
+    # (5000 + 75000 + 400) pixels x 6 calls x 1 ms; 75000 x 100 kB.
+    assert "at least 8 minutes in all" in line and "at least 7.5 GB of memory of 8 GB free" in line
+    assert "more than is free" not in line
+    monkeypatch.setattr(workload, "free_memory", lambda device: 7 * 10**9)
+    assert "that is more than is free" in announcement(run, files, nfe=2)
+
+
+@pytest.mark.parametrize("degradation", [{"name": "inpaint", "mask": "center"}, {"name": "sr4x", "filter": "bicubic"}])
+def test_every_kind_of_task_can_be_probed(run_of, files, degradation):  # noqa: F811
+    # kills: an estimate that is refused for want of a mask
+    run = run_of(degradation)
+    probe = workload.probed(run, 4 if degradation["name"] == "sr4x" else 1)
+    assert probe.seconds > 0 and (probe.memory is None or probe.memory > 0)
+
+
+def test_an_estimate_never_fails(run_of, files, monkeypatch):  # noqa: F811
+    # kills: a photo not restored since its probe failed
+    run = run_of({"name": "jpeg", "quality": 10})
+
+    def broken(run, factor):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(workload, "probed", broken)
+    assert announcement(run, files, nfe=1) is None
+    damaged = files[0].with_name("damaged.png")
+    damaged.write_bytes(b"nothing")
+    assert (
+        announcement(run, [damaged], nfe=1) is None
+        and announcement(run, [damaged.with_name("none.png")], nfe=1) is None
+    )
