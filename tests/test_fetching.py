@@ -276,7 +276,9 @@ def png(value=100, width=16):
     import io
 
     stream = io.BytesIO()
-    Image.new("RGB", (width, 8), (value, 0, 0)).save(stream, "png")
+    sheet = Image.new("RGB", (width, 8), (value, 0, 0))
+    sheet.paste((value, 200, 0), (0, 0, width // 2, 8))  # the sides of a pair differ
+    sheet.save(stream, "png")
     return stream.getvalue()
 
 
