@@ -78,7 +78,7 @@ def test_a_user_without_a_home_and_a_card_that_stays(tmp_path, monkeypatch):
     file.parent.mkdir(parents=True)
     file.write_text("")
     with monkeypatch.context() as patched:
-        patched.setattr(Path, "unlink", broken)
+        patched.setattr(card_store, "remove", broken)
         with refused("cannot be deleted"):
             card_store.forget("mine")
     assert card_store.forget("mine") == [file] and not file.exists()
