@@ -303,7 +303,7 @@ MUTANTS = [
     Mutant("root-not-heeded", "files.py", "(0 if folder is None else os.O_NOFOLLOW)", "0", "test_links.py"),
     Mutant("name-is-a-path", "files.py", 'r"\\w[\\w .+()-]*(?<! )"', 'r".*"', "test_names.py"),
     Mutant("downloads-collapse", "data/cards.py", "if name.casefold() not in taken)", "if name)", "test_names.py"),
-    Mutant("packaged-anywhere", "data/packaged.py", " or Path(inside).is_absolute()", "", "test_names.py"),
+    Mutant("packaged-anywhere", "data/packaged.py", " or not path.resolve().is_relative_to(home.resolve())", "", "test_names.py"),
     Mutant("checkpoint-choice-ignored", "run.py", 'chosen_checkpoint(folder / "checkpoints", checkpoint)', 'chosen_checkpoint(folder / "checkpoints")', "test_checkpoint_choice.py"),
     Mutant("fall-back-unsaid", "measuring.py", "                *self.subject.warnings,\n", "", "test_checkpoint_choice.py"),
     Mutant("pictures-through-links", "measuring.py", "Picture(shown(picture)), root=self.root)", "Picture(shown(picture)))", "test_links.py"),

@@ -99,7 +99,6 @@ def test_a_training_goes_on_and_leaves_what_a_link_leads_to(root, trained, tmp_p
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_training_goes_on_and_leaves_the_file_that_a_link_leads_to(root, trained, tmp_path, name):
-    """kills: log-follows-links"""
     run, theirs = tmp_path / "run", tmp_path / "theirs"
     shutil.copytree(trained, run)
     theirs.mkdir()
@@ -111,6 +110,15 @@ def test_a_training_goes_on_and_leaves_the_file_that_a_link_leads_to(root, train
     line = attempt(lambda: train(recipe_of(root, steps=4, sample_every=2), run, cpu=True, report=lines.append))
     assert tree(theirs) == before
     assert bool(line) == (name == ".lock"), line
+
+
+def test_a_log_is_not_appended_through_a_link(tmp_path):
+    """kills: log-follows-links"""
+    (tmp_path / "theirs").write_text("mine")
+    (tmp_path / "metrics.csv").symlink_to("theirs")
+    with pytest.raises(OSError, match=r"metrics\.csv"):
+        files.append(tmp_path / "metrics.csv", b"1\n")
+    assert (tmp_path / "theirs").read_text() == "mine"
 
 
 def test_damaged_checkpoints_are_set_aside_beside_links(root, trained, tmp_path):
