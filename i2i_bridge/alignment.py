@@ -86,8 +86,10 @@ def misalignments(alignments: Sequence[Alignment | None]) -> dict[int, str]:
     """
     found: dict[int, str] = {}
     known = {i: one for i, one in enumerate(alignments) if one is not None}
-    usual = max((float(np.median([one.turns.get(way, 0.0) for one in known.values()])) for way in WAYS), default=0.0)
-    if len(known) < FEW or usual < 0.3:
+    if len(known) < FEW:
+        return {}
+    usual = max(float(np.median([one.turns.get(way, 0.0) for one in known.values()])) for way in WAYS)
+    if usual < 0.3:
         return {}
     well = float(np.median([one.shifted for one in known.values()])) > 0.8
     for i, one in known.items():

@@ -75,13 +75,15 @@ def _arrow(column: Column) -> str:
 def _quality(table: Table, i: int, costs: Mapping[int, float], title: str) -> tuple[str, str]:
     with _canvas() as (canvas, axes):
         axes.set_xscale("log")
+        finite = [line for line in table.lines if math.isfinite(line.cells[i].estimate.value)]
+        ticks = {costs[id(line)] for line in finite if id(line) in costs and not line.is_baseline}
+        if ticks:  # before anything is drawn: of a single point the axes would have no width until then
+            axes.set_xlim(min(ticks) / 1.25, max(ticks) * 1.25)
         ends: list[float] = []
-        ticks: set[float] = set()
         for entry in dict.fromkeys(line.entry for line in table.lines if not line.is_baseline):
-            own = [line for line in table.lines if line.entry == entry and math.isfinite(line.cells[i].estimate.value)]
+            own = [line for line in finite if line.entry == entry]
             points = sorted(((costs[id(line)], line) for line in own if id(line) in costs), key=lambda point: point[0])
             if points:
-                ticks |= {cost for cost, _ in points}
                 ends += _draw(axes, points, i, entry)
             for line in own:
                 if id(line) not in costs:  # outside results: nobody knows what they cost
@@ -93,8 +95,6 @@ def _quality(table: Table, i: int, costs: Mapping[int, float], title: str) -> tu
             axes.set_xticks(sorted(ticks))
         axes.xaxis.set_major_formatter(_plain)
         axes.minorticks_off()
-        if ticks and min(ticks) < max(ticks):
-            axes.set_xlim(min(ticks) / 1.25, max(ticks) * 1.25)
         axes.set_xlabel(title)
         return _svg(canvas, table.columns[i].label), note
 

@@ -345,7 +345,9 @@ def _read_deep_colour(path: Path, image: Image.Image, data: bytes | None, larges
         array = np.rint(array * (65535 / largest)).astype(np.uint16)
     array = _upright(array, image.getexif().get(ORIENTATION, 1))
     alpha = array[..., 3].copy() if array.shape[2] == 4 else None
-    pixels = array[..., :1] if image.mode == "LA" else array[..., 2::-1]
+    # Pillow opens 16-bit grey with opacity as colour: the colour type 4 stands in the header of a PNG.
+    grey = image.mode == "LA" or (image.format == "PNG" and encoded[25] == 4)
+    pixels = array[..., :1] if grey else array[..., 2::-1]
     return Picture(np.ascontiguousarray(pixels), alpha)
 
 

@@ -18,7 +18,7 @@ from i2i_bridge.images import image_size, list_images
 TARGETS = {"b", "clean", "gt", "ground_truth", "groundtruth", "high", "hq", "hr", "original", "sharp", "target"}
 TARGETS |= {"targets", "trg", "x0", "x_0"}
 SOURCES = {"a", "blur", "blurred", "blurry", "corrupted", "degraded", "input", "inputs", "low", "lq", "lr", "noisy"}
-SOURCES |= {"source", "sources", "src", "x1", "x_1"}
+SOURCES |= {"damaged", "hazy", "rainy", "source", "sources", "src", "x1", "x_1"}
 """What the folder of targets x_0 and that of sources x_1 are usually called, in small letters."""
 
 MEASURED = 5000
@@ -139,28 +139,59 @@ def _stems(folder: Path) -> dict[str, str]:
 
 
 def _two_folders(root: Path, base: Path) -> Readings | None:
-    """Two folders of one name each for both sides, of telling names or of mostly the same images."""
+    """Two folders of one name each for both sides, of telling names or of mostly the same images.
+
+    Of more than two folders, those of telling names: clean, noisy1 and noisy2 may be two sets of pairs.
+    """
     folders = sorted(path for path in base.iterdir() if path.is_dir() and not path.name.startswith("."))
     targets = [path for path in folders if path.name.lower() in TARGETS]
     sources = [path for path in folders if path.name.lower() in SOURCES]
-    told = len(targets) == len(sources) == 1
-    if told:
-        folders = [*targets, *sources]
-    if len(folders) != 2:
+    if len(targets) == len(sources) == 1:
+        found = _sides(root, targets[0], sources[0])
+        others = sorted({path.name for path in folders} - {targets[0].name, sources[0].name})
+        if found is not None and others:
+            return Readings(found.found, f"{found.why}; not used: {', '.join(others)}", found.doubt)
+        return found
+    if len(folders) == 2:
+        return _sides(root, *folders)
+    targets = [path for path in folders if _word(path) in TARGETS]
+    sources = [path for path in folders if _word(path) in SOURCES]
+    if not targets and not sources:
         return None
+    orders = []
+    for target in targets or folders:
+        for source in sources or folders:
+            found = _sides(root, target, source) if target != source else None
+            if found is not None:
+                orders.append(found.found[0])
+    if not orders:
+        return None
+    return Readings(orders, f"{len(folders)} folders, {', '.join(path.name for path in folders)}", True)
+
+
+def _word(folder: Path) -> str:
+    """The name of a folder in small letters, without a number at its end: noisy_2 is noisy."""
+    return re.sub(r"[_. -]*\d+$", "", folder.name.lower())
+
+
+def _sides(root: Path, one: Path, two: Path) -> Readings | None:
+    """Two folders as both sides, in the order of telling names or else in both; None where they are no pair."""
+    folders = [one, two]
+    first = telling(one.name, two.name)
+    if first is None:
+        first = telling(_word(one), _word(two))
     stems = [_stems(folder) for folder in folders]
     fewest = min(map(len, stems))
     if not fewest:
         return None
     templates, matched = ["{}", "{}"], len(stems[0].keys() & stems[1].keys())
     if 2 * matched <= fewest:
-        better = _affix(set(stems[0]), set(stems[1]))
+        better = _affix(set(stems[0]), set(stems[1])) or _endings(set(stems[0]), set(stems[1]))
         if better is not None:
             *templates, matched = better
     alike = 2 * matched > fewest
-    if not alike and not told:
+    if not alike and first is None:
         return None
-    first = telling(folders[0].name, folders[1].name)
     names = [folder.name for folder in folders]
     odd = [
         f"{folder.name}/{path}"
@@ -205,6 +236,21 @@ def _affix(first: set[str], second: set[str]) -> tuple[str, str, int] | None:
             matched = sum(_partner(stem, "{}", template) in there for stem in here)
             if 2 * matched > min(len(first), len(second)):
                 return ("{}", template, matched) if order == 1 else (template, "{}", matched)
+    return None
+
+
+def _endings(first: set[str], second: set[str]) -> tuple[str, str, int] | None:
+    """Templates of two sides of which each has an ending or a beginning of its own: 1_GT and 1_hazy."""
+    for pattern, ending in ((ENDING, True), (BEGINNING, False)):
+        templates = []
+        for stems in (first, second):
+            found = (pattern.search(stem.rpartition("/")[2]) for stem in stems)
+            parts = Counter(part[0] for part in found if part and re.search(r"[^\W\d_]", part[0]))
+            part = parts.most_common(1)[0][0] if parts else ""
+            templates.append(f"{{}}{part}" if ending else f"{part}{{}}")
+        matched = sum(_partner(stem, templates[0], templates[1]) in second for stem in first)
+        if 2 * matched > min(len(first), len(second)):
+            return templates[0], templates[1], matched
     return None
 
 

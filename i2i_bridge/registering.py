@@ -12,10 +12,11 @@ from i2i_bridge import registry
 from i2i_bridge.data.card_store import own_card_file, own_card_names
 from i2i_bridge.data.cards import Card, Statistics, open_source, shipped_card_names
 from i2i_bridge.data.items import item_of
-from i2i_bridge.data.lists import column_names
+from i2i_bridge.data.lists import COLUMNS, first_row
 from i2i_bridge.data.loading import decode_item
 from i2i_bridge.errors import UserError
 from i2i_bridge.files import write_whole
+from i2i_bridge.images import IMAGE_SUFFIXES
 from i2i_bridge.inspecting import facts_of, statistics_of
 from i2i_bridge.readings import (
     SOURCES,
@@ -193,20 +194,34 @@ def _list(name: str, path: Path, options: dict[str, Any], said: list[str]) -> di
         raise UserError(f"{path}: a file, not a folder; say with --kind what it is")
     said.append("guessed from the suffix: kind list")
     table: dict[str, Any] = {"name": "list", "root": str(path.parent), "file": path.name}
-    columns = column_names(path)
+    row = first_row(path)
+    columns = list(row)
     given = options.get("columns", {})
-    if "x_0" in columns or "x_0" in given:
-        return table
     found = {}
     for part, words in (("x_0", TARGETS), ("x_1", SOURCES)):
         told = [column for column in columns if column.lower() in words and column not in given.values()]
         if len(told) == 1 and part not in columns and part not in given:
             found[part] = told[0]
-    if "x_0" not in found:
+    if "x_0" not in {*columns, *given, *found}:
         command = shlex.join(["i2i-bridge", "data", "add", name, str(path), "columns.x_0=COLUMN", "columns.x_1=COLUMN"])
         raise UserError(
             f"{path}: which of the columns {', '.join(columns)} is x_0, and x_1 if there is one?", ways=[command]
         )
+    used = {*COLUMNS, *given.values(), *found.values()}
+    others = [column for column in columns if column not in used and Path(row[column]).suffix.lower() in IMAGE_SUFFIXES]
+    if others and "x_0" not in given and "x_1" not in {*columns, *found}:
+        target = found.get("x_0", "x_0")
+        base = ["i2i-bridge", "data", "add", name, str(path), f"columns.x_0={target}"]
+        ways = [
+            f"{shlex.join([*base, f'columns.x_1={column}'])}   # pairs, {column} the sources x_1" for column in others
+        ]
+        ways.append(f"{shlex.join(base)}   # clean images, for a recipe's degradation")
+        raise UserError(
+            f"{path}: {target} is x_0, and {' and '.join(others)} may be x_1; say what it is, by one of these commands",
+            ways=ways,
+        )
+    if not found:
+        return table
     said.append("guessed from the header: " + ", ".join(f"{column} is {part}" for part, column in found.items()))
     options["columns"] = found | given
     return table

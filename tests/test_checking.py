@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from i2i_bridge.alignment import misalignments
 from i2i_bridge.checking import check_data
 
 
@@ -357,3 +358,8 @@ def test_sides_that_have_nothing_in_common_are_not_called_turned(tmp_path):
             Image.fromarray(rough).resize((50, 44)).save(tmp_path / side / f"{i:02d}.png")
     options = ["kind=paired_folders", "x_0=clean", "x_1=bad", "holdout=0.2"]
     assert check_data(str(tmp_path), options).problems == []
+
+
+@pytest.mark.filterwarnings("error")
+def test_images_too_small_to_tell_a_turn_warn_nobody():
+    assert misalignments([None, None]) == {}

@@ -55,6 +55,15 @@ def test_a_baseline_far_away_is_named_instead_of_flattening_the_plot():
     assert panel.note == "degraded input 300.0, outside the plot" and "degraded input" not in panel.by_nfe
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_single_row_of_a_single_image_is_drawn_without_a_warning():
+    nan = float("nan")
+    lines = [Row("input", 0, 1, {"psnr": Estimate(19.0, nan, nan)}, None)]
+    lines.append(Row("nfe 1", 1, 1, {"psnr": Estimate(19.0, nan, nan)}, 0.1))
+    (panel,) = quality_panels(build_table([(-1, "degraded input", lines[0]), (0, "a", lines[1])]))
+    assert "degraded input" in panel.by_nfe and panel.by_seconds
+
+
 def test_nothing_to_plot():
     assert quality_panels(build_table([(0, "a", row("nfe 1", 1, float("nan")))])) == []
     (untimed,) = quality_panels(

@@ -246,6 +246,60 @@ def test_names_of_two_folders_that_differ_by_an_ending(call):
     assert (pairs["x_0"], pairs["x_1"], pairs["x_1_name"]) == ("HR", "LR", "{}x2") and images_["name"] == "images"
 
 
+def test_both_sides_with_an_ending_of_their_own(call):
+    # kills: endings-of-both-sides-ignored
+    images("haze/gt", "haze/mist", n=12)
+    for side, ending in (("gt", "GT"), ("mist", "mist")):
+        for file in sorted(Path("haze", side).iterdir()):
+            file.rename(file.with_name(f"{file.stem}_{ending}.png"))
+    (pairs, images_) = offered(call, "data", "add", "mine", "haze")
+    assert (pairs["x_0"], pairs["x_0_name"]) == ("gt", "{}_GT") and images_["name"] == "images"
+    assert (pairs["x_1"], pairs["x_1_name"]) == ("mist", "{}_mist")
+
+
+def test_several_sources_of_one_target_are_asked_for(call):
+    # kills: folders-of-several-sources-are-clean-images
+    images("set/clean", "set/noisy1", "set/noisy_2", n=8)
+    tables = offered(call, "data", "add", "mine", "set")
+    assert [(table.get("x_0"), table.get("x_1")) for table in tables] == [
+        ("clean", "noisy1"),
+        ("clean", "noisy_2"),
+        (None, None),
+    ]
+
+
+def test_folders_beside_both_sides_are_named(call):
+    images("set/clean", "set/noisy", "set/extra", n=8)
+    code, out, err = call("data", "add", "mine", "set")
+    assert code == 0 and "not used: extra" in out, err
+
+
+def test_one_telling_folder_of_two_is_asked_about(call):
+    # kills: one-telling-folder-ignored
+    images("set/clean", "set/phone", n=8)
+    for file in Path("set/phone").iterdir():
+        file.rename(file.with_name(f"shot{int(file.stem) + 100}.png"))
+    code, _, err = call("data", "add", "mine", "set")
+    assert code == 2 and "x_0=clean x_1=phone" in commands(err)[0] and "--kind images" in commands(err)[-1]
+
+
+@pytest.mark.parametrize("header", ["sharp,soft", "x_0,soft"])
+def test_a_second_column_of_images_is_asked_about(call, header):
+    # kills: unknown-column-of-images-ignored
+    images("rows/a", "rows/b", n=8)
+    target = header.partition(",")[0]
+    Path("rows/one.csv").write_text(f"{header}\n" + "".join(f"a/{i:02d}.png,b/{i:02d}.png\n" for i in range(8)))
+    pairs, alone = offered(call, "data", "add", "one", "rows/one.csv")
+    assert pairs["columns"] == {"x_0": target, "x_1": "soft"} and alone["columns"] == {"x_0": target}
+
+
+def test_the_source_is_told_where_the_target_has_its_own_name(call):
+    images("rows/a", "rows/b", n=8)
+    Path("rows/one.csv").write_text("x_0,source\n" + "".join(f"a/{i:02d}.png,b/{i:02d}.png\n" for i in range(8)))
+    code, out, err = call("data", "add", "one", "rows/one.csv")
+    assert code == 0 and table("one")["columns"] == {"x_1": "source"} and "source is x_1" in out, err
+
+
 def test_folders_of_split_and_side(call):
     for folder, n in (("trainA", 6), ("trainB", 6), ("testA", 3), ("testB", 3)):
         images(f"maps/{folder}", n=n)

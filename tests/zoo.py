@@ -82,6 +82,9 @@ def modes():
         yield Exhibit(f"rgb16.{suffix}", deep_colour(DEEP, suffix), "the pixels, 16 bits", DEEP)
         four = np.concatenate([DEEP, DEEP[..., :1]], 2)
         yield Exhibit(f"rgba16.{suffix}", deep_colour(four, suffix), "the pixels, 16 bits; opacity kept apart", DEEP)
+    both = np.concatenate([DEEP[..., :1], DEEP[..., 1:2]], 2)
+    body = b"".join(b"\0" + row.tobytes() for row in both.astype(">u2"))
+    yield Exhibit("grey-alpha16.png", png((5, 6, 16, 4), body), "the grey, 16 bits; opacity kept apart", DEEP[..., :1])
     yield Exhibit("webp-lossless.webp", saved(rgb, "WEBP", lossless=True), "the pixels, 8 bits", COLOUR)
     for name, image in (("rgb", rgb), ("grey", grey), ("cmyk", cmyk)):
         channels = 1 if name == "grey" else 3

@@ -164,15 +164,15 @@ def _text(file: Path) -> str:
         raise UserError(f"{file}: not a readable text file ({error})") from error
 
 
-def column_names(file: Path) -> list[str]:
-    """The columns that the first row of a .csv, .tsv or .jsonl has.
+def first_row(file: Path) -> dict[str, str]:
+    """The first row of a .csv, .tsv or .jsonl: its values by column.
 
     Raises:
         UserError: The file cannot be read, or has no row.
     """
     reader = _jsonl if file.suffix.lower() == ".jsonl" else _csv
     for _, row in reader(_text(file), file, ""):
-        return list(row)
+        return row
     raise UserError(f"{file}: an empty list")
 
 
