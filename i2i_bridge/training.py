@@ -181,7 +181,7 @@ def _begin(
     here = machine(device, ranks.count) | {"images": str(len(dataset)), "compile": str(settings.compile)}
     here |= falling_end(recipe)
     facts = {
-        "settings": _digest(essence(recipe)),
+        "settings": _digest(essence(recipe.without_places())),  # two machines may keep the images in different folders
         "images": f"{len(dataset)} ({_digest([dataset.key_of(n) for n in range(min(len(dataset), 16))])})",
         "step": str(state.step),
         "init": "" if init is None else init.sha256,

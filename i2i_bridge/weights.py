@@ -82,7 +82,7 @@ KNOWN = (
         91,
         "6726825d",
         "Apache-2.0 (TensorFlow, torch-fidelity); trained on ImageNet, whose images are for research only",
-        ("fid", "kid", "fid-legacy-pytorch", "kid-legacy-pytorch"),
+        ("fid", "kid", "kid-paired", "fid-legacy-pytorch", "kid-legacy-pytorch", "kid-paired-legacy-pytorch"),
     ),
     Weights(
         "resnet50",
@@ -91,7 +91,7 @@ KNOWN = (
         98,
         "0676ba61",
         TORCHVISION,
-        ("accuracy", "fd-resnet50", "kid-resnet50"),
+        ("accuracy", "fd-resnet50", "kid-resnet50", "kid-paired-resnet50"),
     ),
 )
 

@@ -34,12 +34,12 @@ def generators(batch: int) -> list[torch.Generator]:
 
 def test_mixture_picks_by_weight_for_each_sample() -> None:
     # kills: weights ignored or normalised wrongly; one pick for the whole batch; a member of weight 0 picked
-    tables = [{"name": "noise", "std": float(std)} for std in (0, 1000, 0, 100_000)]
+    tables = [{"name": "noise", "std": float(std)} for std in (0, 1, 0, 1000)]
     mixture = Mixture(tables, weights=[0.0, 3.0, 0.0, 1.0])
     x_1 = mixture(torch.zeros(2000, 1, 8, 8), [generator(1, "m", i) for i in range(2000)]).x_1
     size = x_1.flatten(1).std(1)
     assert (size > 0).all()
-    assert (size < 10_000).float().mean().item() == pytest.approx(0.75, abs=0.04)
+    assert (size < 100).float().mean().item() == pytest.approx(0.75, abs=0.04)
 
 
 def test_mixture_never_picks_a_member_of_weight_0(monkeypatch: pytest.MonkeyPatch) -> None:
