@@ -1,6 +1,7 @@
 """The command `i2i-bridge`: verbs around the library, one line for a mistake, nothing else."""
 
 import contextlib
+import errno
 import io
 import os
 import re
@@ -35,8 +36,8 @@ from i2i_bridge.cli_options import (
     run_folder,
 )
 from i2i_bridge.errors import TRY_AGAIN, UserError
-from i2i_bridge.file_reader import read_bytes
-from i2i_bridge.files import expanded, write_whole
+from i2i_bridge.file_reader import may_pass, read_bytes
+from i2i_bridge.files import IO_ERROR, expanded, write_whole
 from i2i_bridge.jobs import evaluate_run, open_run, report_run, train_run
 from i2i_bridge.shipped import recipe_of_run
 
@@ -450,6 +451,7 @@ def selftest(
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point: runs a verb and turns a mistake into one line and exit code 2."""
+    _open_closed_streams()
     _print_whatever_comes()
     words = [_with_home(word) for word in (sys.argv[1:] if arguments is None else arguments)]
     # A notebook passes its own backend on to the commands started in it. Where that is not installed, the import of
@@ -485,6 +487,8 @@ def main(arguments: list[str] | None = None) -> None:
         if debug:
             raise
         worded = registry.in_words(error)  # a part of the user's: not our bug
+        if worded is None and isinstance(error, OSError):
+            worded = _system_error(error)
         if worded is None:
             _say_error(
                 f"unexpected {type(error).__name__}: {' '.join(str(error).split())} "
@@ -495,6 +499,16 @@ def main(arguments: list[str] | None = None) -> None:
         code = 1 if worded is None else worded.code
     _end_output()
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _system_error(error: OSError) -> UserError | None:
+    """What is said where the operating system refused a file, or the output; None for what it cannot be blamed for."""
+    if error.filename is not None:
+        lasts = not may_pass(error) or error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
+        return UserError(f"{error.filename}: {error.strerror or error}", 2 if lasts else IO_ERROR)
+    if error.errno in (errno.EBADF, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
+        return UserError(f"the output cannot be written ({error.strerror})", IO_ERROR)
+    return None
 
 
 def _say_error(text: str | UserError) -> None:
@@ -513,6 +527,18 @@ def _end_output() -> None:
                 nowhere = os.open(os.devnull, os.O_WRONLY)
                 os.dup2(nowhere, stream.fileno())  # type: ignore[union-attr]
                 os.close(nowhere)
+
+
+def _open_closed_streams() -> None:
+    """Let closed streams, as after `>&-`, lead nowhere: else the next file that is opened takes a stream's number."""
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        if getattr(sys, name) is None:
+            with contextlib.suppress(OSError):
+                nowhere = os.open(os.devnull, os.O_RDWR)
+                if nowhere != number:
+                    os.dup2(nowhere, number)
+                    os.close(nowhere)
+                setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115 - as long as the process
 
 
 def _print_whatever_comes() -> None:

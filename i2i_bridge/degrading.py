@@ -128,6 +128,7 @@ def degrade_files(
         "format": format, "quality": quality, "plugins": plugin_digests(),
     }  # fmt: skip
     before = DoneJobs(target if source.is_dir() else None, existing, settings)
+    within = target if source.is_dir() else None  # links in a folder of results are not followed
     done = Degradings(notes=left_out(source) + [job.notes[""] for job in jobs if "" in job.notes])
     for i, job in enumerate(jobs):
         file = job.source
@@ -147,11 +148,11 @@ def degrade_files(
                 degraded = _degrade(degradation, picture, seed, job.name)
                 dtype = picture.pixels.dtype.type
                 result = replace(picture, pixels=to_pixels(degraded.x_1[0], dtype), lossy=False)
-                lost = write_picture(job.outputs[""], result, quality=quality)
+                lost = write_picture(job.outputs[""], result, quality=quality, root=within)
                 done.notes += [f"{job.outputs['']}: without {what}" for what in lost]
                 if degraded.mask is not None:
                     hole = Picture(to_pixels(degraded.mask[0] * 2 - 1), None)
-                    write_picture(job.outputs["-mask"], hole)
+                    write_picture(job.outputs["-mask"], hole, root=within)
                     done.notes += [job.notes["-mask"]] if "-mask" in job.notes else []
                 parameters = {key: float(values[0]) for key, values in degraded.parameters.items()}
                 # What a sample had no use for is NaN, which JSON has not.

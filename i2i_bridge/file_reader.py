@@ -31,6 +31,17 @@ DAMAGED_ARRAYS = (
 """What reading a damaged .npz raises, beside OSError."""
 
 
+LASTING = (
+    errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL, errno.EFBIG, errno.ENXIO,
+)  # fmt: skip
+"""Errors that say that there is no such file, or something else in its place; all others may pass."""
+
+
+def may_pass(error: OSError) -> bool:
+    """Whether a file that cannot be read now may be whole: its disk or its permission failed, not the file."""
+    return error.errno is not None and error.errno not in LASTING
+
+
 class NotRegular(OSError):
     """A folder, pipe, socket or device where a file should be."""
 
@@ -65,10 +76,16 @@ def read_bytes(path: Path | str, limit: int = LIMIT) -> bytes:
         OSError: As `open_regular`; EFBIG where there are more than `limit` bytes.
     """
     with open_regular(path) as stream:
+        if os.fstat(stream.fileno()).st_size > limit:  # otherwise a gigabyte is read to be refused
+            raise _too_large(path, limit)
         data = stream.read(limit + 1)
-    if len(data) > limit:
-        raise OSError(errno.EFBIG, f"larger than {limit} bytes", str(path))
+    if len(data) > limit:  # it has grown since, or does not know its size
+        raise _too_large(path, limit)
     return data
+
+
+def _too_large(path: Path | str, limit: int) -> OSError:
+    return OSError(errno.EFBIG, f"larger than {limit} bytes", str(path))
 
 
 def read_text(path: Path | str, limit: int = LIMIT, encoding: str = "utf-8") -> str:

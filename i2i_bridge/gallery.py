@@ -12,11 +12,11 @@ from torch import Tensor
 from i2i_bridge.comparing import Entry, baseline_label, baselines, shown_rows
 from i2i_bridge.csv_file import read_rows
 from i2i_bridge.errors import UserError
-from i2i_bridge.file_reader import open_regular
+from i2i_bridge.file_reader import may_pass, open_regular
 from i2i_bridge.images import read_picture, to_tensor
 from i2i_bridge.pictures import Pictures, Shown, safe_name
 from i2i_bridge.records import CLEAN, slug
-from i2i_bridge.results import INPUT, evaluation_folder
+from i2i_bridge.results import INPUT, evaluation_folder, not_now
 from i2i_bridge.subjects import picture_name
 from i2i_bridge.tabulating import BEST, Column, Table
 
@@ -176,6 +176,8 @@ def _scores(entry: Entry, columns: Sequence[Column]) -> Scores:
             for line in read_rows(file)
         }
     except (OSError, ValueError, KeyError) as error:
+        if isinstance(error, OSError) and may_pass(error):
+            raise not_now(file, error) from error
         reason = f"no column {error}" if isinstance(error, KeyError) else str(error)
         raise UserError(f"{file}: damaged ({reason}); evaluate again") from error
 

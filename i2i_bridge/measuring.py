@@ -11,6 +11,7 @@ import hashlib
 import io
 import itertools
 import os
+import re
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -27,7 +28,7 @@ from i2i_bridge.csv_file import Writer
 from i2i_bridge.data.items import item_of
 from i2i_bridge.data.loading import PairDataset
 from i2i_bridge.errors import UserError
-from i2i_bridge.files import locked, real_folder, refuse_links, remove, sweep, write_whole
+from i2i_bridge.files import IO_ERROR, locked, real_folder, refuse_links, remove, sweep, write_whole
 from i2i_bridge.images import Picture, shown, write_picture
 from i2i_bridge.metrics.base import Estimate, build_metric
 from i2i_bridge.metrics.distribution import FrechetDistance, PairedKernelDistance
@@ -89,7 +90,7 @@ def measure(
             problem, cause = str(error), error
         problems = [line for line in among.gather([problem]) if line is not None]
         if problems:
-            raise UserError(problems[0]) from cause
+            raise UserError(problems[0], 2 if cause is None else cause.code) from cause
         loop.refuse_other_images(among.gather(seen))
         try:
             facts = loop.share(among.rank, among.count, report)
@@ -107,7 +108,7 @@ def measure(
                 problem = f"{loop.home}: cannot be written ({error.strerror or error})"
         problems = [line for line in among.gather([problem]) if line is not None]
     if problems:
-        raise UserError(problems[0]) from cause
+        raise UserError(problems[0], 2 if cause is None else cause.code) from cause
     return read_evaluation(folder, protocol.name)
 
 
@@ -247,8 +248,10 @@ class _Loop:
         """The evaluation that lies in the folder."""
         try:
             return read_evaluation(self.root, self.protocol.name)
-        except UserError:  # none, or a damaged one: it is made anew
-            return None
+        except UserError as error:
+            if error.code == IO_ERROR:
+                raise
+            return None  # none, or a damaged one: it is made anew
 
     def _before(self) -> Evaluation | None:
         """The evaluation that this one goes on with: of the same protocol, weights and settings."""
@@ -535,7 +538,8 @@ class _Loop:
         names = {f"{picture_name(fact.position, fact.key)}.png" for fact in items if fact.position < self.shown}
         folders = {slug(row) for row in [*rows, CLEAN, "mask", INPUT]}
         for file in (self.home / "images").glob("*/*.png"):
-            if file.parent.name not in folders or file.name not in names:
+            ours = re.match(r"\d{4,}-", file.name) is not None  # as `picture_name` gives them
+            if ours and (file.parent.name not in folders or file.name not in names):
                 remove(file, root=self.root)
 
 

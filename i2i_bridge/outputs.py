@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from i2i_bridge.errors import UserError
 from i2i_bridge.file_reader import LIST_LIMIT, open_regular, parse_json
+from i2i_bridge.files import append
 from i2i_bridge.images import IMAGE_SUFFIXES, JPEG_SUFFIXES, list_images, words_for_left_out
 
 FORMATS = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "tif": ".tif"}
@@ -231,12 +232,7 @@ class DoneJobs:
             return
         line = "\n" + json.dumps(self._record(job, more, extra or {})) + "\n"  # a line may have been cut off before it
         try:
-            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
-            descriptor = os.open(self.file, flags, 0o666)
-            try:
-                os.write(descriptor, line.encode())
-            finally:
-                os.close(descriptor)
+            append(self.file, line.encode())
         except OSError:  # results count, this does not: the worst is that they are made once more
             self.file = None
 

@@ -2,11 +2,13 @@
 
 import contextlib
 import glob
+import os
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 from i2i_bridge.errors import UserError
-from i2i_bridge.file_reader import open_regular
+from i2i_bridge.file_reader import LIST_LIMIT, open_regular, read_bytes
 from i2i_bridge.files import (
     LOCK_FILE,
     TEMPORARY,
@@ -20,6 +22,10 @@ from i2i_bridge.files import (
 
 GENERATOR = "i2i-bridge"
 """What a page of ours names as its generator."""
+UNNAMED = ("index.html", "comparison.png", "trajectory.png", LOCK_FILE)
+"""Files of a page that the page does not name."""
+OF_DESKTOPS = (".DS_Store", "Thumbs.db", "desktop.ini")
+"""Files that desktops leave in every folder."""
 
 
 def check_out(out: Path, single_file: bool) -> None:
@@ -32,6 +38,28 @@ def check_out(out: Path, single_file: bool) -> None:
         raise UserError(f"{out}: a page with its pictures is a folder; give one, or add --single-file")
     if out.exists() and not _is_page(out):
         raise UserError(f"{out}: exists and is not a page of ours; give --out another name")
+    _refuse_other_files(out)
+
+
+def _refuse_other_files(out: Path) -> None:
+    """
+    Raises:
+        UserError: A page's folder holds something that the page does not name: it would go with the old page.
+    """
+    if not out.is_dir() or not (out / "index.html").is_file():
+        return
+    try:
+        named = read_bytes(out / "index.html", LIST_LIMIT).decode("utf-8", "replace")
+        for folder, _, names in os.walk(out):
+            for name in names:
+                place = (Path(folder) / name).relative_to(out).as_posix()
+                if place not in UNNAMED and name not in OF_DESKTOPS and quote(place, errors="replace") not in named:
+                    raise UserError(
+                        f"{out / place}: is no part of the page in that folder, and would be lost with the old page; move "
+                        "the file elsewhere"
+                    )
+    except OSError as error:
+        raise UserError(f"{out}: cannot be read ({error.strerror or error})") from error
 
 
 def _is_page(out: Path) -> bool:
@@ -69,6 +97,7 @@ def fresh_folder(out: Path) -> Iterator[Path]:
                     if not dead.is_symlink() and _is_page(dead):
                         remove(dead)
                 yield fresh
+                _refuse_other_files(out)  # drawing takes minutes
                 exchange_folder(fresh, out)
                 remove(out / LOCK_FILE)
             finally:

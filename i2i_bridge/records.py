@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from i2i_bridge.file_reader import open_regular, parse_json
+from i2i_bridge.file_reader import may_pass, open_regular, parse_json
 from i2i_bridge.files import extended_name, remove, write_whole
+from i2i_bridge.results import not_now
 
 FORMAT = 1
 CLEAN = "clean"
@@ -71,6 +72,9 @@ class Records:
 
         Args:
             tensors: Which tensors to read too; None for all.
+
+        Raises:
+            UserError: It cannot be read now.
         """
         from safetensors import SafetensorError, safe_open
 
@@ -87,7 +91,11 @@ class Records:
                 values = {name: file.get_tensor(name) for name in wanted}
                 pixels = values.pop("pixels", None)
                 return Record(key, fingerprint, scores, table["seconds"], int(table["calls"]), pixels, values, names)
-        except (OSError, SafetensorError, ValueError, KeyError, TypeError):
+        except OSError as error:
+            if may_pass(error):  # otherwise rows that took hours would be dropped
+                raise not_now(self.file(row, key), error) from error
+            return None
+        except (SafetensorError, ValueError, KeyError, TypeError):
             return None
 
     def write(self, row: str, record: Record) -> None:

@@ -15,7 +15,7 @@ from i2i_bridge.data.items import item_of
 from i2i_bridge.data.lists import COLUMNS, first_row
 from i2i_bridge.data.loading import decode_item
 from i2i_bridge.errors import UserError
-from i2i_bridge.files import write_whole
+from i2i_bridge.files import NAME_LETTERS, write_whole
 from i2i_bridge.images import IMAGE_SUFFIXES
 from i2i_bridge.inspecting import facts_of, statistics_of
 from i2i_bridge.readings import (
@@ -110,8 +110,11 @@ def _statistics(table: dict[str, Any]) -> Statistics | None:
 
 
 def _check_name(name: str, replace: bool) -> None:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) or name.endswith(".toml"):
-        raise UserError(f"'{name}': a dataset's name has letters, digits, '.', '_' and '-', and no .toml at its end")
+    if not re.fullmatch(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{NAME_LETTERS - 1}}}", name) or name.endswith(".toml"):
+        raise UserError(
+            f"'{name}': a dataset's name has letters, digits, '.', '_' and '-', at most {NAME_LETTERS}, and no .toml "
+            "at its end"
+        )
     if name in shipped_card_names() or is_recipe_name(name):
         raise UserError(f"'{name}' is a shipped card or recipe; choose another name")
     if name in own_card_names() and not replace:

@@ -112,6 +112,7 @@ def restore_files(
     line = announcement(run, [job.source for job in left], nfe=calls, samples=samples) if left else None
     if line is not None:
         say(line)
+    within = target if source.is_dir() else None  # links in a folder of results are not followed
     counted = CountedNetwork(run.method.network)
     restorer = Run(run.folder, run.recipe, run.method.with_network(counted), run.step, run.device)
     outcome = Outcome(notes=left_out(source) + [note for job in jobs for note in job.notes.values()])
@@ -133,7 +134,7 @@ def restore_files(
             hole = None if mask is None else _read_mask(more[0], outcome.notes)
             seen = None if condition is None else read_picture(more[-1])
             if degrade:
-                picture, hole = _degraded(run, picture, seed, job.outputs["-degraded"])
+                picture, hole = _degraded(run, picture, seed, job.outputs["-degraded"], within)
             made = 0
             for k, number in enumerate(numbers):
                 made += counted.calls if k else 0
@@ -146,11 +147,11 @@ def restore_files(
                 states = (state[0] for state in restorer.walk(batch, nfe=nfe, generator=[draws]))
                 walk = _counted(states, counted, made, calls * samples, report_calls)
                 shown, words = states_shown(batch["x_1"][0], walk)
-                lost = write_picture(named, run.picture_of(shown[-1], picture), quality=quality)
+                lost = write_picture(named, run.picture_of(shown[-1], picture), quality=quality, root=within)
                 outcome.notes += [f"{named}: without {what}" for what in lost]
                 if trajectory:
                     strip = Picture(montage([shown], words))
-                    write_picture(job.outputs[f"{number}-trajectory"], strip)
+                    write_picture(job.outputs[f"{number}-trajectory"], strip, root=within)
                 outcome.written += 1
                 outcome.nfe = counted.calls
             done.add(job, more)
@@ -230,7 +231,7 @@ def _partner(what: str, given: Path, file: Path, source: Path) -> Path:
     return found[0]
 
 
-def _degraded(run: Run, picture: Picture, seed: int, result: Path) -> tuple[Picture, Picture | None]:
+def _degraded(run: Run, picture: Picture, seed: int, result: Path, root: Path | None) -> tuple[Picture, Picture | None]:
     """The picture as the recipe's degradation leaves it, as a user would bring it, and its mask."""
     degradation = run.recipe.build_degradation()
     if degradation is None:
@@ -249,7 +250,7 @@ def _degraded(run: Run, picture: Picture, seed: int, result: Path) -> tuple[Pict
         pixels = to_pixels(x[0], picture.pixels.dtype, settings.value_range)
         return replace(picture, pixels=pixels, alpha=alpha_like(alpha, pixels), lossy=False)
 
-    write_picture(result, written(degraded.x_1))
+    write_picture(result, written(degraded.x_1), root=root)
     # What the user would bring: for super-resolution the small image, for colorization the grey one without the noise.
     small = written(degradation.reduced(degradation.measurement(degraded)))
     hole = None if degraded.mask is None else Picture(to_pixels(degraded.mask[0] * 2 - 1), None)

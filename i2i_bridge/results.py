@@ -11,8 +11,8 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from i2i_bridge.errors import UserError, printable
-from i2i_bridge.file_reader import LIST_LIMIT, read_json
-from i2i_bridge.files import write_whole
+from i2i_bridge.file_reader import LIST_LIMIT, may_pass, read_json
+from i2i_bridge.files import IO_ERROR, write_whole
 from i2i_bridge.metrics.base import Estimate
 from i2i_bridge.protocols import protocol_id
 
@@ -129,7 +129,7 @@ def read_evaluation(folder: Path, protocol: str = "held-out") -> Evaluation:
     """The evaluation of a run folder, or of a folder of outside results, under a protocol.
 
     Raises:
-        UserError: There is none, or it is damaged.
+        UserError: There is none, or it is damaged; with the code IO_ERROR where it only cannot be read now.
     """
     file = evaluation_folder(folder, protocol) / "evaluation.json"
     try:
@@ -151,7 +151,15 @@ def read_evaluation(folder: Path, protocol: str = "held-out") -> Evaluation:
         raise UserError(f"{file}: damaged ({f'{place}: ' if place else ''}{said}); evaluate again") from error
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
+        if isinstance(error, OSError) and may_pass(error):
+            raise not_now(file, error) from error
         raise UserError(f"{file}: damaged ({reason}); evaluate again") from error
+
+
+def not_now(file: Path, error: OSError) -> UserError:
+    """What is said where a part of an evaluation cannot be read, but may be whole: it is not made anew."""
+    reason = error.strerror or error
+    return UserError(f"{file}: cannot be read ({reason}), which is no damage; give the same command again", IO_ERROR)
 
 
 def is_outdated(evaluation: Evaluation) -> bool:
@@ -165,10 +173,16 @@ def write_hashes(file: Path, hashes: Mapping[str, str], *, root: Path | None = N
 
 
 def read_hashes(file: Path) -> dict[str, str]:
-    """What `write_hashes` wrote; empty where there is no such file or it is damaged."""
+    """What `write_hashes` wrote; empty where there is no such file or it is damaged.
+
+    Raises:
+        UserError: It cannot be read now.
+    """
     try:
         table = read_json(file, LIST_LIMIT)
-    except (OSError, ValueError):
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and may_pass(error):
+            raise not_now(file, error) from error
         return {}
     return {key: str(value) for key, value in table.items()} if isinstance(table, dict) else {}
 

@@ -255,6 +255,29 @@ def test_the_old_page_stays_until_the_new_one_is_whole(runs, tmp_path, monkeypat
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "precious"
 
 
+def test_a_page_takes_nobody_elses_files_with_it(runs, tmp_path):
+    # kills: a folder replaced whole because a page of ours lies in it
+    page = page_of(runs[:1], tmp_path / "page")
+    for name in ("notes.txt", "images/mine/a.png", "images/input/b.png", "sub/index.html"):
+        mine, before = tmp_path / "page" / name, page.read_text()
+        mine.parent.mkdir(parents=True, exist_ok=True)
+        mine.write_text("mine")
+        with pytest.raises(UserError, match=f"{re.escape(mine.name)}: is no part of the page"):
+            page_of(runs, tmp_path / "page")
+        assert mine.read_text() == "mine" and page.read_text() == before
+        mine.unlink()
+    (tmp_path / "page" / ".DS_Store").touch()
+    page_of(runs, tmp_path / "page")
+    assert page.read_text() != before
+
+    def late(entry):
+        (tmp_path / "page" / "late.txt").write_text("mine")
+
+    with pytest.raises(UserError, match=r"late\.txt: is no part of the page"):
+        write_page(open_entries(runs[:1], "held-out"), tmp_path / "page", late)
+    assert (tmp_path / "page" / "late.txt").read_text() == "mine"
+
+
 def test_the_same_folders_give_the_same_page(runs, tmp_path):
     first, second = (page_of(runs, tmp_path / name).read_text() for name in ("a", "b"))
     assert first == second

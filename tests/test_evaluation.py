@@ -1,6 +1,7 @@
 """The evaluation loop: digits that depend on nothing but the images, work that is never done twice, honest rows."""
 
 import dataclasses
+import errno
 import hashlib
 import io
 import itertools
@@ -938,3 +939,38 @@ def test_a_mistake_in_one_process_ends_both(trained):
     words += ["-m", "i2i_bridge.cli", "evaluate", str(trained), "--nfe", "1", "--device", "cpu"]
     done = subprocess.run([sys.executable, *words], capture_output=True, text=True, env=environment, timeout=300)
     assert done.returncode != 0 and "p3.png: not a readable image" in done.stderr
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EMFILE, errno.ESTALE, errno.EACCES])
+@pytest.mark.parametrize("name", ["evaluation.json", "data.json", ".safetensors"])
+def test_an_error_that_may_pass_gives_up_no_evaluation(run, monkeypatch, number, name):
+    # kills: an evaluation called damaged and replaced, or rows dropped from it, since the disk failed once
+    evaluated(run, nfe=[1, 2], metrics=["psnr"])
+    home = run.folder / "evaluation"
+    before = {path: path.read_bytes() for path in home.rglob("*") if path.is_file()}
+    real = os.open
+
+    def opened(path, *words, **more):
+        if str(path).startswith(str(home)) and str(path).endswith(name):
+            raise OSError(number, os.strerror(number), str(path))
+        return real(path, *words, **more)
+
+    with monkeypatch.context() as failing:
+        failing.setattr(os, "open", opened)
+        with pytest.raises(UserError, match=r"cannot be read .* no damage; give the same command again") as caught:
+            evaluated(run, nfe=[1], metrics=["psnr"])
+    assert caught.value.code == 74
+    assert {path: path.read_bytes() for path in home.rglob("*") if path.is_file()} == before
+    assert [row.name for row in evaluated(run, nfe=[1], metrics=["psnr"]).rows][-2:] == ["nfe 1", "nfe 2"]
+
+
+def test_a_users_own_pictures_stay_beside_those_of_an_evaluation(run):
+    # kills: whatever ends in .png removed
+    evaluated(run, nfe=[1], metrics=["psnr"])
+    images = run.folder / "evaluation" / "held-out" / "images"
+    for name in ("mine/a.png", "nfe-1/figure.png", "nfe-1/9999-gone.png"):
+        (images / name).parent.mkdir(exist_ok=True)
+        (images / name).write_text("mine")
+    evaluated(run, nfe=[1], metrics=["psnr"])
+    there = [(images / name).exists() for name in ("mine/a.png", "nfe-1/figure.png", "nfe-1/9999-gone.png")]
+    assert there == [True, True, False]

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -275,6 +276,12 @@ def test_json_and_bytes(tmp_path):
     assert read_bytes(file, 5) == b"12345"
     with pytest.raises(OSError, match="larger than 4 bytes"):
         read_bytes(file, 4)
+    os.truncate(file, 2**40)
+    tracemalloc.start()
+    with pytest.raises(OSError, match="larger than 268435456 bytes"):
+        read_bytes(file, 2**28)
+    assert tracemalloc.get_traced_memory()[1] < 2**20, "it is not read to be refused"
+    tracemalloc.stop()
     with pytest.raises(NotRegular):
         read_bytes(tmp_path)
     with pytest.raises(FileNotFoundError):

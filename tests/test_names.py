@@ -114,3 +114,15 @@ def test_a_name_is_extended_within_the_limit(tmp_path, letter):
         stem + "b", "", "-trajectory.png"
     )
     assert files.extended_name("short", "a-", ".png") == "a-short.png"
+
+
+@pytest.mark.parametrize("words", [["train"], ["check"], ["restore", "."], ["data", "add"], ["show"], ["copy"]])
+@pytest.mark.parametrize("letter", ["x", "\u00e9"])
+def test_a_path_of_hundreds_of_letters_is_a_users_mistake(words, letter, tmp_path, monkeypatch, capsys):
+    # kills: "File name too long" called a bug of ours; a card's name longer than a file's
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("I2I_HOME", str(tmp_path / "home"))
+    with pytest.raises(SystemExit) as ended:
+        main([*words, letter * 300, str(tmp_path / "out.toml")][: 3 if words == ["data", "add"] else None])
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and said.count("\n") == 1 and "bug of ours" not in said, said

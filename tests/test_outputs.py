@@ -205,3 +205,21 @@ def test_nothing_in_the_list_of_what_is_done_is_trusted(photos: Path, tmp_path: 
     (out / DONE_FILE).write_text("\n".join(junk))
     outcome = degrade_files(NOISE, photos, out)
     assert (outcome.written, outcome.skipped) == (1, 2)
+
+
+def test_links_and_pipes_in_a_folder_of_results_lead_nowhere(photos: Path, tmp_path: Path) -> None:
+    # kills: results written through a folder that is a link; a pipe for the list of what is done, which waits for ever
+    (photos / "sub").mkdir()
+    Image.fromarray(smooth()).save(photos / "sub" / "b.png")
+    theirs, out = tmp_path / "theirs", tmp_path / "disk"
+    theirs.mkdir()
+    out.mkdir()
+    (theirs / "b.png").write_text("mine")
+    (out / "sub").symlink_to(theirs)
+    (out / "b.png").symlink_to(theirs / "b.png")
+    os.mkfifo(out / DONE_FILE)
+    (tmp_path / "out").symlink_to(out)  # the folder itself may be anywhere
+    done = degrade_files(NOISE, photos, tmp_path / "out")
+    assert done.written == 3 and len(done.problems) == 1 and "'sub' is a link" in done.problems[0]
+    assert [path.name for path in theirs.iterdir()] == ["b.png"] and (theirs / "b.png").read_text() == "mine"
+    assert not (out / "b.png").is_symlink()

@@ -364,3 +364,17 @@ def test_memory_does_not_grow_with_the_files(run_of, tmp_path):
     (tensors, early), (tensors_late, late) = held[3], held[-1]
     one = 64 * 64 * 3  # bytes of one picture, an eighth of what a float32 one and its restoration take
     assert tensors_late - tensors < one and late - early < 10 * one, held
+
+
+def test_a_link_in_a_folder_of_restorations_is_not_followed(run_of, tmp_path):
+    # kills: results, steps and degraded inputs written through a folder that is a link
+    run = run_of({"name": "noise", "std": 0.1})
+    (tmp_path / "in" / "sub").mkdir(parents=True)
+    photo(1).save(tmp_path / "in" / "sub" / "a.png")
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "sub").symlink_to(tmp_path / "theirs")
+    for degrade in (False, True):
+        done = restore_files(run, tmp_path / "in", tmp_path / "out", trajectory=True, degrade=degrade)
+        assert done.written == 0 and len(done.problems) == 1 and "'sub' is a link" in done.problems[0]
+    assert not list((tmp_path / "theirs").iterdir())

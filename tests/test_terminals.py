@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from i2i_bridge.cli import _with_home
+from i2i_bridge.cli import _open_closed_streams, _with_home
 from i2i_bridge.recipe import load_recipe
 
 
@@ -73,3 +73,29 @@ def test_home_is_found_in_options_settings_and_files(tmp_path: Path, monkeypatch
     assert load_recipe("~/mine.toml").build_dataset("train").sample(0)["x_0"].shape == (3, 32, 32)
     done = command("degrade", "~/photos", "~/out", "--op", "blur", HOME=home)
     assert done.returncode == 0 and len(list((tmp_path / "out").glob("[!.]*"))) == 4
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full here")
+def test_an_output_that_is_closed_or_full_is_no_bug(tmp_path: Path) -> None:
+    # kills: sys.stdout that is None; a full disk below the output called a bug of ours
+    whole = os.environ | {"PYTHONPATH": os.environ.get("PYTHONPATH", str(Path(__file__).parents[1]))}
+    for outputs, code in ((">&-", 0), ("2>&-", 0), (">&- 2>&-", 0), ("<&- >&- 2>&-", 0), (">/dev/full", 74)):
+        words = [*("sh", "-c", f'"$0" -m i2i_bridge.cli list {outputs}'), sys.executable]
+        done = subprocess.run(words, capture_output=True, env=whole, timeout=300)
+        assert done.returncode == code, (outputs, done.stderr)
+        assert done.stderr == (b"error: the output cannot be written (No space left on device)\n" if code else b"")
+
+
+def test_nothing_printed_goes_into_a_file_that_took_the_number_of_a_closed_output() -> None:
+    # kills: descriptor 1 left free, so that the next file opened is where messages go
+    pid = os.fork()
+    if pid == 0:
+        for number in (0, 1, 2):
+            os.close(number)
+        sys.stdin = sys.stdout = sys.stderr = None  # as Python leaves them where they are closed at its start
+        _open_closed_streams()
+        places = [Path(f"/proc/self/fd/{number}") for number in (0, 1, 2)] if Path("/proc/self").exists() else []
+        taken = {str(place.readlink()) for place in places}
+        print("lost", flush=True)
+        os._exit(0 if taken <= {os.devnull} and os.open(os.devnull, os.O_RDONLY) > 2 else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
