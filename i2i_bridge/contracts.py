@@ -141,6 +141,7 @@ def _network_faults(network: Any, channels: int, condition_channels: int, size: 
         yield "it changes its input in place"
     if not bool(output.isfinite().all()):
         yield "the output is not finite"
+        return
     trained = {name: weight for name, weight in network.named_parameters() if weight.requires_grad}
     loss = output.float().square().sum()
     gradients = torch.autograd.grad(loss, list(trained.values()), allow_unused=True)
@@ -229,13 +230,16 @@ def _image_metric_faults(metric: Metric, noisy: Tensor, clean: Tensor) -> Iterat
         given = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
         yield f"gave {given} for {len(noisy)} images; a tensor of shape ({len(noisy)},) is needed, a value per image"
         return
+    if bool(values.isnan().any()):
+        yield "gave NaN"
+        return
     if not torch.equal(values, metric(noisy.clone(), clean.clone())):
         yield "equal images get different values"
     # Not to the bit: a library may sum in another order for another batch, and `evaluate` scores one image at a time.
     if not torch.allclose(values[:1], metric(noisy[:1], clean[:1]), rtol=1e-4):
         yield "the value of an image depends on the rest of the batch"
     best = metric(clean.clone(), clean)
-    if bool(values.isnan().any()) or bool(best.isnan().any()):
+    if bool(best.isnan().any()):
         yield "gave NaN"
     elif bool(((best < values) if metric.higher_is_better else (best > values)).any()):
         yield f"noise scores better than the clean image itself, and higher_is_better is {metric.higher_is_better}"

@@ -11,6 +11,7 @@ import importlib.util
 import inspect
 import json
 import pkgutil
+import re
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -162,7 +163,10 @@ class Registry:
 
     def options(self, name: str) -> dict[str, inspect.Parameter]:
         """The options of a member: the parameters of its constructor, by name."""
-        return dict(inspect.signature(self.get(name)).parameters)
+        parameters = inspect.signature(self.get(name)).parameters
+        many = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+        # A torch.nn.Module without a constructor of its own has *args and **kwargs.
+        return {key: p for key, p in parameters.items() if p.kind not in many}
 
     def typed(self, name: str, key: str, given: Any) -> Any:
         """The value of an option that was typed as text: TOML, or the text itself where the option is a text.
@@ -423,11 +427,29 @@ def in_words(error: Exception) -> UserError | None:
         if str(Path(frame.filename).resolve()) in _user_files
     ]
     if not frames:
-        return None
+        return _of_signature(error)
     said = str(error) or "no message"
     return UserError(
         f"{frames[-1].filename}, line {frames[-1].lineno}, in {frames[-1].name}: {type(error).__name__}: {said}"
     )
+
+
+def _of_signature(error: Exception) -> UserError | None:
+    """An exception of a call that does not fit a function of a user's file: no line of it has run by then."""
+    found = re.match(r"([\w.]+)\(\) (takes|missing|got) ", str(error)) if isinstance(error, TypeError) else None
+    if found is None:
+        return None
+    for module in list(sys.modules.values()):
+        file = getattr(module, "__file__", None)
+        if not isinstance(file, str) or str(Path(file).resolve()) not in _user_files:
+            continue
+        function: Any = module
+        for part in found[1].split("."):
+            function = getattr(function, part, None)
+        code = getattr(function, "__code__", None)
+        if code is not None:
+            return UserError(f"{code.co_filename}, line {code.co_firstlineno}: {type(error).__name__}: {error}")
+    return None
 
 
 @contextmanager

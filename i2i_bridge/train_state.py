@@ -25,6 +25,8 @@ class TrainState:
         cpu, seed = torch.device("cpu"), recipe.train.seed
         with global_seed(key(seed, "initial weights"), cpu):
             self.network = recipe.build_network()
+        if next(self.network.parameters(), None) is None:
+            raise UserError(f"network {type(self.network).__name__}: has no weights to train")
         with global_seed(key(seed, "initial weights of companions"), cpu):
             self.method = build_method(recipe, self.network)
         self.modules: dict[str, nn.Module] = {NETWORK: self.network, **self.method.companions()}

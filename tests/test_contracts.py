@@ -1,5 +1,6 @@
 """Contract checks of networks and metrics, and what a user hears of an exception in a part of their own."""
 
+import re
 import traceback
 from pathlib import Path
 
@@ -98,6 +99,25 @@ def test_check_network_names_what_is_wrong(network, words):
     found = check_network(network)
     assert any(words in problem for problem in found), found
     assert not any("\n" in problem for problem in found)
+
+
+def test_nothing_more_is_said_of_what_is_not_finite():
+    class Endless(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.Conv2d(3, 3, 1)
+
+        def forward(self, x_t, t, condition=None):
+            return self.inner(x_t) * float("nan")
+
+    class Unknown(Metric):
+        label, higher_is_better = "unknown", True
+
+        def __call__(self, restored, clean):
+            return torch.full((len(clean),), float("nan"))
+
+    assert check_network(Endless()) == ["the output is not finite"]
+    assert check_metric(Unknown()) == ["gave NaN"]
 
 
 def test_networks_get_their_inputs_in_the_dtype_of_their_weights():
@@ -208,6 +228,19 @@ class Net(nn.Module):
             {}["forward"]
         return self.inner(x_t)[..., :3] if self.wrong == "shape" else self.inner(x_t)
 
+@register_network("two")
+class Two(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Conv2d(3, 3, 1)
+    def forward(self, x, time):
+        return self.inner(x)
+
+@register_network("still")
+class Still(nn.Module):
+    def forward(self, x_t, t, condition=None):
+        return x_t
+
 @register_metric("score")
 class Score(Metric):
     label, higher_is_better = "score", True
@@ -313,6 +346,8 @@ def line_of(text):
     [
         (["network.wrong=raise"], ("parts.py", '{}["forward"]', "in forward: KeyError: 'forward'")),
         (["network.wrong=shape"], ("network Net: gave (2, 3, 16, 3) for x_t of shape (2, 3, 16, 16)", None, "")),
+        (["network.name=two"], ("parts.py", "def forward(self, x, time)", "takes 3 positional arguments but 4 were given")),
+        (["network.name=still"], ("network Still: has no weights to train", None, "")),
         (["degradation.wrong=raise"], ("parts.py", "x_0.no_such_thing", "in __call__: AttributeError: 'Tensor'")),
         (["degradation.wrong=shape"], ("Spoil: x_1 is (1, 3, 16, 4)", None, "the shapes must agree")),
         (
@@ -329,7 +364,7 @@ def test_a_mistake_in_a_part_is_one_line_with_its_place(call, settings, words, w
     assert code == 2 and said.startswith("error: ") and said.count("\n") == 1 and "bug of ours" not in said, said
     assert file in said and rest in said
     if text is not None:
-        assert f"parts.py, line {line_of(text)}, " in said
+        assert re.search(rf"parts.py, line {line_of(text)}[,:] ", said)
 
 
 def test_metrics_and_samplers_of_a_run_likewise(call, monkeypatch):
