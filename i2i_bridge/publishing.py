@@ -55,8 +55,8 @@ def _refuse_other_files(out: Path) -> None:
                 place = (Path(folder) / name).relative_to(out).as_posix()
                 if place not in UNNAMED and name not in OF_DESKTOPS and quote(place, errors="replace") not in named:
                     raise UserError(
-                        f"{out / place}: is no part of the page in that folder, and would be lost with the old page; move "
-                        "the file elsewhere"
+                        f"{out / place}: is no part of the page in that folder, and would be lost with the old page; "
+                        "move the file elsewhere"
                     )
     except OSError as error:
         raise UserError(f"{out}: cannot be read ({error.strerror or error})") from error

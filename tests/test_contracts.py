@@ -346,7 +346,7 @@ def line_of(text):
     [
         (["network.wrong=raise"], ("parts.py", '{}["forward"]', "in forward: KeyError: 'forward'")),
         (["network.wrong=shape"], ("network Net: gave (2, 3, 16, 3) for x_t of shape (2, 3, 16, 16)", None, "")),
-        (["network.name=two"], ("parts.py", "def forward(self, x, time)", "takes 3 positional arguments but 4 were given")),
+        (["network.name=two"], ("parts.py", "def forward(self, x, time)", "takes 3 positional arguments but 4 were")),
         (["network.name=still"], ("network Still: has no weights to train", None, "")),
         (["degradation.wrong=raise"], ("parts.py", "x_0.no_such_thing", "in __call__: AttributeError: 'Tensor'")),
         (["degradation.wrong=shape"], ("Spoil: x_1 is (1, 3, 16, 4)", None, "the shapes must agree")),
@@ -359,6 +359,7 @@ def line_of(text):
 )  # fmt: skip
 def test_a_mistake_in_a_part_is_one_line_with_its_place(call, settings, words, workers):
     # kills: a user's exception called a bug of ours; one in a data worker; an output of another shape taken further
+    # kills: signatures-called-our-bug, network-without-weights-trained
     code, said = call("train", "own.toml", "--device", "cpu", *settings, workers=workers)
     file, text, rest = words
     assert code == 2 and said.startswith("error: ") and said.count("\n") == 1 and "bug of ours" not in said, said
