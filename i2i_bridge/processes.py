@@ -85,6 +85,11 @@ class Process(ABC):
         """
         raise ValueError(f"{type(self).__name__} has no sigma_t, because it does not diffuse")
 
+    @property
+    def starts_from_noise(self) -> bool:
+        """Whether X_1 has no share of the state at t = 1 (a_1 = 0): sampling starts from noise alone."""
+        return float(self.coefficients(1.0).a) == 0
+
     def network_time(self, t: Tensor | float) -> Tensor:
         """The time that the network is told, in [0, 1]: t itself, except for foreign checkpoints."""
         return as_times(t)
@@ -333,3 +338,31 @@ class LinearFlow(Process):
     def coefficients(self, t: Tensor | float) -> Coefficients:
         times = as_times(t)
         return Coefficients(times, 1 - times, torch.zeros_like(times))
+
+
+@register_process("source-noise")
+@dataclass(frozen=True)
+class SourceNoise(Process):
+    """Straight path from the noised source (PMRF, Ohayon et al. 2025; OFTSR; the base noise of ECSI).
+
+        X_t = t (X_1 + sigma_s z) + (1 - t) X_0:    a = t,   b = 1 - t,   c = sigma_s t
+
+    Not pinned: sampling draws z once, at the source, and the sampler 'deterministic' walks the straight line from
+    there (X_t = (t/s) X_s + (1 - t/s) x_0_hat). 'ancestral' would draw the noise anew in every step.
+
+    Args:
+        sigma_s: Standard deviation of the noise at the source, for images in [-1, 1]. PMRF takes 0.2, and 0.05 where
+            X_1 is noisy already; 'flow' is the limit 0.
+    """
+
+    sigma_s: float = 0.1
+
+    pinned = False
+
+    def __post_init__(self) -> None:
+        if not self.sigma_s > 0:
+            raise ValueError(f"sigma_s must be positive, got {self.sigma_s}; use 'flow' for a noiseless path")
+
+    def coefficients(self, t: Tensor | float) -> Coefficients:
+        times = as_times(t)
+        return Coefficients(times, 1 - times, self.sigma_s * times)

@@ -59,6 +59,11 @@ class MixtureProposal:
 
     def check(self, process: Process) -> None:
         """Raises ValueError where there is no forward SDE."""
+        try:
+            process.sigma(1.0)
+        except ValueError as error:
+            has_none = f"proposal 'mixture' draws from the forward SDE, and {type(process).__name__} has none"
+            raise ValueError(has_none) from error
         if process.deterministic:
             raise ValueError(f"proposal 'mixture' draws from the forward SDE, and {type(process).__name__} has none")
 

@@ -336,7 +336,7 @@ DATASETS = Registry("dataset kind", "i2i_bridge.data", decorator="register_datas
 NETWORKS = Registry("network", "i2i_bridge.networks", decorator="register_network")
 DISCRIMINATORS = Registry("discriminator", "i2i_bridge.networks", decorator="register_discriminator")
 METRICS = Registry("metric", "i2i_bridge.metrics", decorator="register_metric")
-EXTRACTORS = Registry("extractor", "i2i_bridge.metrics.extractors", decorator="register_extractor")
+EXTRACTORS = Registry("extractor", "i2i_bridge.metrics", decorator="register_extractor")
 METHODS = Registry("method", "i2i_bridge.methods", decorator="register_method")
 
 KINDS: dict[str, Registry] = {

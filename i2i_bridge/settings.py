@@ -125,6 +125,16 @@ class TrainSettings(Settings):
     """Largest norm of a gradient; longer ones are scaled down. Default: no limit."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
     """Reached by (1 + n) / (10 + n) after n updates."""
+    regression_share: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the steps, the first ones, that a bridge spends at t = 1: a regression from X_1, to start from."""
+    at_source: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of a bridge's samples at exactly t = 1 after that."""
+    time: Literal["uniform", "stratified", "logit-normal"] = "uniform"
+    """How a bridge draws its other times: evenly, evenly within each batch, or more of them in the middle."""
+    weight: Literal["uniform", "min-snr", "edm"] = "uniform"
+    """What an error weighs at each time, beside the target's own weight."""
+    loss: Literal["mse", "l1", "huber"] = "mse"
+    """Of a bridge's output: squared, absolute, or Huber's (squared up to 0.1)."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """What the network computes in while it trains; auto is bf16 where the device computes in it."""
     compile: bool = False

@@ -89,6 +89,7 @@ def _parts(state: TrainState, batch: Mapping[str, Any], first: int, share: int) 
     for start in range(0, share, micro):
         stop = min(start + micro, share)
         part = {name: value[start:stop] for name, value in batch.items()}
+        part["number"] = torch.arange(first + start, first + stop)
         draws = [generator(state.settings.seed, "t and noise", first + i) for i in range(start, stop)]
         parts.append(_Part(start, stop, state.method.losses(part, draws)))
     return parts

@@ -115,16 +115,20 @@ class EpsTarget(Target):
 @register_target("velocity")
 @dataclass(frozen=True)
 class VelocityTarget(Target):
-    """The pair's difference (rectified flow): F = X_1 - X_0, x_0_hat = X_t - a_t F.
+    """The difference of the path's ends (rectified flow): F = (X_t - X_0) / a_t, x_0_hat = X_t - a_t F.
 
-    Only for deterministic pinned processes: with noise in X_t the difference is not enough to recover X_0.
+    Only for straight paths, whose ends do not depend on t (b_t = 1 - a_t, c_t = sigma a_t): F is X_1 - X_0 on a
+    noiseless path and X_1 + sigma z - X_0 on 'source-noise'. The noise of a bridge that is pinned at both ends has no
+    such difference: F would grow without bound towards t = 0.
     """
 
     def check(self, process: Process) -> None:
-        if not (process.deterministic and process.pinned):
+        a, b, c = process.coefficients(torch.linspace(0.1, 1, 10, dtype=torch.float64))
+        straight = bool(((a + b - 1).abs() < 1e-9).all()) and bool(((c / a - c[-1] / a[-1]).abs() < 1e-9).all())
+        if not straight:
             raise ValueError(
-                f"target 'velocity' needs a noiseless path ('flow' or 'ot-ode'), not {type(process).__name__}; "
-                "use 'i2sb' or 'x0'"
+                "target 'velocity' needs a straight path ('flow', 'ot-ode' or 'source-noise'), not "
+                f"{type(process).__name__}; use 'i2sb' or 'x0'"
             )
 
     def weights(self, process: Process, t: Tensor | float) -> Weights:

@@ -18,11 +18,12 @@ from i2i_bridge.processes import (
     GaussianPrior,
     LinearFlow,
     Process,
+    SourceNoise,
     VEBridge,
     VPBridge,
 )
 from i2i_bridge.registry import PROCESSES
-from i2i_bridge.samplers import points, update
+from i2i_bridge.samplers import deterministic, points, update
 
 BRIDGES: list[Process] = [I2SB(0.3), I2SB(1.0), I2SB(0.05), BrownianBridge(0.7), VEBridge(2.0), VPBridge()]
 EVERY: list[Process] = [
@@ -30,6 +31,7 @@ EVERY: list[Process] = [
     OTODE(),
     LinearFlow(),
     GaussianPrior(),
+    SourceNoise(0.3),
     OfficialGrid(1000, 0.3),
     OfficialGrid(100, 1.0),
 ]
@@ -279,3 +281,24 @@ def test_check_process_names_what_is_wrong():
 
     assert any("X_0 exactly" in line for line in check_process(Reversed()))
     assert any("X_1 exactly" in line for line in check_process(Restless()))
+
+
+def test_source_noise_is_drawn_once_and_the_walk_is_a_straight_line():
+    """X_t = t (X_1 + sigma_s z) + (1 - t) X_0; with eta = 0 each step is Euler's: (t/s) X_s + (1 - t/s) x_0_hat."""
+    # kills: source-noise-as-a-bridge
+    process = SourceNoise(0.3)
+    a, b, c = (value.tolist() for value in process.coefficients(torch.tensor([0.25, 1.0])))
+    assert a == [0.25, 1.0] and b == [0.75, 0.0] and c == pytest.approx([0.075, 0.3], rel=1e-12)
+    walk = points(process, torch.tensor([1.0, 0.7, 0.2, 0.0], dtype=torch.float64))
+    for s, t in itertools.pairwise(walk):
+        step = update(s, t, eta=0.0)
+        assert (step.k_s, step.k_d) == pytest.approx((t.t / s.t, 1 - t.t / s.t), abs=1e-12)
+        assert step.k_1 == pytest.approx(0, abs=1e-12) and step.w == 0
+    x_1 = torch.full((20_000, 1, 1, 1), 0.5)
+    start, *_ = deterministic(
+        process, lambda x_t, t: x_t, x_1, torch.tensor([1.0, 0.0]).double(), torch.Generator().manual_seed(0)
+    )
+    assert start.mean().item() == pytest.approx(0.5, abs=0.01) and start.std().item() == pytest.approx(0.3, abs=0.01)
+    assert not process.starts_from_noise and GaussianPrior().starts_from_noise
+    with pytest.raises(ValueError, match="sigma_s"):
+        SourceNoise(0)

@@ -176,7 +176,7 @@ def test_pix2pix_settings_of_the_paper():
         ({"process": {"name": "i2sb", "beta": 1.0}}, "unknown key 'beta'; did you mean 'beta_m"),
         ({"process": {"name": "i2sb", "beta_max": -1.0}}, "must be positive"),
         ({"process": {"name": "flow"}}, "no sigma_t"),
-        ({"target": {"name": "velocity"}}, "noiseless path"),
+        ({"target": {"name": "velocity"}}, "straight path"),
         ({"degradation": {"name": "jpeg", "quality": 500}}, "quality = 500 is outside 1..100"),
         ({"network": {"name": "unet", "widht": 8}}, "unknown key 'widht'"),
         ({"sample": {"sampler": {"name": "ancestrl"}}}, "did you mean 'ancestral'"),

@@ -11,6 +11,8 @@ from i2i_bridge.processes import (
     GaussianPrior,
     LinearFlow,
     Process,
+    SourceNoise,
+    VEBridge,
     VPBridge,
     as_times,
 )
@@ -32,6 +34,8 @@ FITTING = [
     (EpsTarget(), GaussianPrior()),
     (VelocityTarget(), LinearFlow()),
     (VelocityTarget(), OTODE()),
+    (VelocityTarget(), SourceNoise(0.2)),
+    (PreconditionedTarget(), SourceNoise(0.2)),
     (PreconditionedTarget(), I2SB()),
     (PreconditionedTarget(), GaussianPrior()),
 ]
@@ -74,6 +78,11 @@ def test_literal_velocity_and_eps():
     t = torch.tensor([0.4], dtype=torch.float64)
     x_t = LinearFlow().marginal(x_0, x_1, t).mean
     assert VelocityTarget().of(LinearFlow(), x_0, x_1, x_t, t).item() == pytest.approx(-0.8)
+    # From a noised source: X_1 + sigma z - X_0, the same at every t.
+    # kills: velocity-of-the-mean
+    process = SourceNoise(0.2)
+    x_t = 0.4 * (x_1 + 0.2 * 1.7) + 0.6 * x_0
+    assert VelocityTarget().of(process, x_0, x_1, x_t, t).item() == pytest.approx(-0.8 + 0.2 * 1.7)
     process = GaussianPrior()
     _, b, c = process.coefficients(t)
     x_t = b * x_0 + c * 1.7
@@ -129,6 +138,9 @@ def test_moments_are_estimated_from_data():
         (EpsTarget(), I2SB()),
         (VelocityTarget(), I2SB()),
         (VelocityTarget(), GaussianPrior()),
+        (VelocityTarget(), BrownianBridge(0.1)),
+        (VelocityTarget(), VEBridge()),
+        (I2SBTarget(), SourceNoise()),
         (I2SBTarget(), LinearFlow()),
     ],
 )

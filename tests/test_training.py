@@ -287,6 +287,19 @@ def test_dropout_is_keyed_by_the_step(photos, tmp_path):
     assert not same(tensors_of(tmp_path / "whole"), tensors_of(tmp_path / "without"))
 
 
+def test_a_curriculum_resumes_with_the_same_bits(photos, tmp_path):
+    """Stopped in its first phase: the end of that phase, strata and the share at t = 1 are keyed by the step."""
+    # kills: regression-share-counted-from-the-start-of-the-call
+    settings = {"steps": 6, "regression_share": 0.5, "at_source": 0.3, "time": "stratified", "loss": "huber"}
+    process = {"name": "source-noise", "sigma_s": 0.2}
+    recipe = recipe_for(photos, train=settings, process=process, target={"name": "velocity"})
+    train(recipe, tmp_path / "whole", cpu=True)
+    asked = iter([False, True])
+    train(recipe, tmp_path / "parts", cpu=True, stop=lambda: next(asked))
+    train(recipe, tmp_path / "parts", cpu=True)
+    assert same(tensors_of(tmp_path / "whole"), tensors_of(tmp_path / "parts"))
+
+
 def test_micro_batches_and_workers_change_nothing(photos, tmp_path):
     # kills: accumulated-gradients-not-averaged
     train(recipe_for(photos), tmp_path / "one", cpu=True)

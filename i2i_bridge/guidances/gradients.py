@@ -77,7 +77,7 @@ class PiGDM(Guidance):
             raise ValueError(f"prior_std > 0 and noise_std >= 0 are needed, got {self.prior_std} and {self.noise_std}")
 
     def check(self, process: Process) -> None:
-        if process.pinned:
+        if not process.starts_from_noise:
             raise ValueError(
                 f"guidance 'pigdm' is for a diffusion from noise (process 'gaussian-prior'), not"
                 f" {type(process).__name__}; use 'ddnm' or 'back-projection'"

@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # pydantic: `import i2i_bridge` stays light
 Batch = Mapping[str, Any]
 """x_0 (B, C, H, W), x_1 of the same shape, optional mask (B, 1, H, W) and condition (B, K, H, W), key.
 
+In training also number (B,), each sample's number in the whole training: step * batch_size + position.
 For `walk` also size, (height, width) of the images before they were padded at their right and lower edge."""
 
 

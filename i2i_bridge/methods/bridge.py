@@ -8,13 +8,14 @@ from typing import Any
 from torch import Tensor, nn
 
 from i2i_bridge import registry
+from i2i_bridge.curriculum import Curriculum
 from i2i_bridge.degradations.base import Degradation, Degraded
 from i2i_bridge.guidance import call_network, predictor
 from i2i_bridge.guidances.base import Guidance, Guided, measure
 from i2i_bridge.methods.base import Batch, condition_of
-from i2i_bridge.processes import Process
+from i2i_bridge.processes import Process, expand
 from i2i_bridge.proposals import PosteriorProposal, Proposal
-from i2i_bridge.randomness import Generator, rand
+from i2i_bridge.randomness import Generator
 from i2i_bridge.recipe import Recipe
 from i2i_bridge.registry import register_method
 from i2i_bridge.samplers import Sampler, ancestral
@@ -44,6 +45,7 @@ class Bridge:
     clip: bool = False
     guidance: Guidance | None = None
     degradation: Degradation | None = None
+    curriculum: Curriculum = field(default_factory=Curriculum)
 
     def with_network(self, network: nn.Module) -> "Bridge":
         """The same bridge around another network."""
@@ -58,16 +60,18 @@ class Bridge:
 
             E || F(X_t, t[, X_1]) - (X_t - X_0) / sigma_t ||^2
 
-        The mean runs over all pixels, the known ones counting 0.
+        The mean runs over all pixels, the known ones counting 0. The curriculum has other times, weights and norms.
         """
         x_0, x_1, mask = batch["x_0"], batch["x_1"], batch.get("mask")
-        t = 1 - rand((x_0.shape[0],), generator)
+        t = self.curriculum.times(x_0.shape[0], generator, batch.get("number"))
         x_t = self.proposal.sample(self.process, x_0, x_1, t, generator)
         wanted = self.target.of(self.process, x_0, x_1, x_t, t)
         time = self.process.network_time(t).to(x_t.device)
         noisy = self.target.network_input(self.process, x_t, t)
         output = call_network(self.network, noisy, time, condition_of(batch, self.condition))
-        error = (output.float() - wanted).square()
+        error = self.curriculum.error(output.float(), wanted)
+        if self.curriculum.weight != "uniform":
+            error = error * expand(self.curriculum.weights(self.process, self.target, t), error)
         yield "network", (error if mask is None else error * mask).mean()
 
     def walk(self, batch: Batch, *, nfe: int, generator: Generator) -> Iterator[Tensor]:
@@ -109,4 +113,5 @@ def from_recipe(recipe: Recipe, network: nn.Module) -> Bridge:
         clip=recipe.sample.clip,
         guidance=recipe.build_guidance(),
         degradation=recipe.build_degradation(),
+        curriculum=Curriculum.of(recipe.train),
     )

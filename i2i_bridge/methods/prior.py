@@ -19,7 +19,8 @@ class Prior(Bridge):
 
     def losses(self, batch: Batch, generator: Generator) -> Iterator[tuple[str, Tensor]]:
         """As `Bridge.losses`, of the whole clean image: the degraded one, a mask and a condition play no part."""
-        return super().losses({"x_0": batch["x_0"], "x_1": batch["x_0"]}, generator)
+        clean = {"x_0": batch["x_0"], "x_1": batch["x_0"]}
+        return super().losses(clean | {name: batch[name] for name in ("number",) if name in batch}, generator)
 
 
 @register_method("unconditional-prior")
@@ -30,7 +31,7 @@ def prior_from_recipe(recipe: Recipe, network: nn.Module) -> Prior:
         UserError: The process starts from X_1, or the network sees it.
     """
     bridge = from_recipe(recipe, network)
-    if bridge.process.pinned:
+    if not bridge.process.starts_from_noise:
         raise UserError(
             "method 'unconditional-prior' needs a diffusion from noise: set process.name = 'gaussian-prior'"
         )

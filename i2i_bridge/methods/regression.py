@@ -66,6 +66,6 @@ def from_recipe(recipe: Recipe, network: nn.Module) -> Regression:
     """The recipe's own network in one call at t = 1, by mean squared error; no options."""
     refuse_guidance(recipe)
     process = recipe.build_process()
-    # A process that is not pinned is noise at t = 1: its targets say nothing about X_1 there.
-    target = recipe.build_target() if process.pinned else X0Target()
+    # Targets of a process that starts from noise say nothing about X_1 at t = 1.
+    target = X0Target() if process.starts_from_noise else recipe.build_target()
     return Regression(network, process, target, condition=recipe.condition_channels > 0, clip=recipe.sample.clip)
