@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, Field, ValidationError, field_validator, model_validator
 
 from i2i_bridge import registry
 from i2i_bridge.errors import UserError, brief
@@ -73,6 +73,11 @@ class Recipe(Settings):
     sample: SampleSettings = SampleSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     reference: Reference | None = None
+
+    @field_validator("method", mode="before")
+    @classmethod
+    def _is_a_bridge_by_default(cls, method: Any) -> Any:
+        return {"name": "bridge"} | method if isinstance(method, dict) else method
 
     @model_validator(mode="after")
     def _parts_fit(self) -> "Recipe":

@@ -25,7 +25,10 @@ class Method(Protocol):
     """What restores: trained, averaged and saved."""
 
     def companions(self) -> dict[str, nn.Module]:
-        """What is trained beside the network and of no use afterwards, by name; empty for most methods."""
+        """What is trained beside the network and of no use afterwards, by name; empty for most methods.
+
+        Asked for at the start of a training, so that a method may also refuse here what training lacks (UserError).
+        """
         ...
 
     def losses(self, batch: Batch, generator: Generator) -> Iterator[tuple[str, Tensor]]:

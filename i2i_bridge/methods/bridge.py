@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from i2i_bridge import registry
 from i2i_bridge.curriculum import Curriculum
 from i2i_bridge.degradations.base import Degradation, Degraded
-from i2i_bridge.guidance import call_network, predictor
+from i2i_bridge.guidance import call_network, keep_known, predictor
 from i2i_bridge.guidances.base import Guidance, Guided, measure
 from i2i_bridge.methods.base import Batch, condition_of
+from i2i_bridge.methods.losses import AdversarialLoss, PerceptualLoss
 from i2i_bridge.processes import Process, expand
 from i2i_bridge.proposals import PosteriorProposal, Proposal
 from i2i_bridge.randomness import Generator
@@ -46,21 +47,31 @@ class Bridge:
     guidance: Guidance | None = None
     degradation: Degradation | None = None
     curriculum: Curriculum = field(default_factory=Curriculum)
+    perceptual: PerceptualLoss | None = None
+    adversarial: AdversarialLoss | None = None
 
     def with_network(self, network: nn.Module) -> "Bridge":
         """The same bridge around another network."""
         return dataclasses.replace(self, network=network)
 
     def companions(self) -> dict[str, nn.Module]:
-        """None."""
-        return {}
+        """The critic of the adversarial loss, where there is one.
+
+        Raises:
+            UserError: The package with the perceptual loss's weights is not installed; training needs it, restoring
+                does not.
+        """
+        if self.perceptual is not None:
+            self.perceptual.check()
+        return {} if self.adversarial is None else {"critic": self.adversarial.critic}
 
     def losses(self, batch: Batch, generator: Generator) -> Iterator[tuple[str, Tensor]]:
         """Mean squared error to the target at t ~ U(0, 1] (Eq. 12), over unknown pixels where there is a mask.
 
             E || F(X_t, t[, X_1]) - (X_t - X_0) / sigma_t ||^2
 
-        The mean runs over all pixels, the known ones counting 0. The curriculum has other times, weights and norms.
+        The mean runs over all pixels, the known ones counting 0. The curriculum has other times, weights and norms; the
+        losses of x_0_hat come on top.
         """
         x_0, x_1, mask = batch["x_0"], batch["x_1"], batch.get("mask")
         t = self.curriculum.times(x_0.shape[0], generator, batch.get("number"))
@@ -68,11 +79,22 @@ class Bridge:
         wanted = self.target.of(self.process, x_0, x_1, x_t, t)
         time = self.process.network_time(t).to(x_t.device)
         noisy = self.target.network_input(self.process, x_t, t)
-        output = call_network(self.network, noisy, time, condition_of(batch, self.condition))
-        error = self.curriculum.error(output.float(), wanted)
+        output = call_network(self.network, noisy, time, condition_of(batch, self.condition)).float()
+        error = self.curriculum.error(output, wanted)
         if self.curriculum.weight != "uniform":
             error = error * expand(self.curriculum.weights(self.process, self.target, t), error)
-        yield "network", (error if mask is None else error * mask).mean()
+        loss = (error if mask is None else error * mask).mean()
+        if self.perceptual is None and self.adversarial is None:
+            yield "network", loss
+            return
+        x_0_hat = self.target.x_0_hat(self.process, output, x_t, x_1, t)
+        x_0_hat = x_0_hat if mask is None else keep_known(x_0_hat, x_1, mask)
+        if self.adversarial is not None:
+            yield "critic", self.adversarial.of_critic(x_1, x_0_hat, x_0)
+            adversarial = self.adversarial.of_network(x_1, x_0_hat, output, loss)
+        if self.perceptual is not None:
+            loss = loss + self.perceptual(x_0_hat, x_0, t)
+        yield "network", loss if self.adversarial is None else loss + adversarial
 
     def walk(self, batch: Batch, *, nfe: int, generator: Generator) -> Iterator[Tensor]:
         """The sampler's states; the last is the restored image. Exactly nfe network calls."""
@@ -99,8 +121,33 @@ class Bridge:
 
 
 @register_method("bridge")
-def from_recipe(recipe: Recipe, network: nn.Module) -> Bridge:
-    """Diffusion bridge from X_1 to X_0 (I2SB, and Palette, flow and OT-ODE by their [process]); no options."""
+def from_recipe(
+    recipe: Recipe,
+    network: nn.Module,
+    perceptual: float = 0.0,
+    perceptual_until: float = 1.0,
+    adversarial: float = 0.0,
+    discriminator: dict[str, Any] = {},  # noqa: B006 - read only; the registry shows it as the default
+) -> Bridge:
+    """Diffusion bridge from X_1 to X_0 (I2SB, and Palette, flow and OT-ODE by their [process]).
+
+    Args:
+        perceptual: Weight of ST-LPIPS of x_0_hat beside the squared error; needs the extra `metrics`. 0: none.
+        perceptual_until: The latest time at which it counts; 1 for all.
+        adversarial: Gradient of an adversary of (X_1, x_0_hat), as a share of the squared error's. 0: none.
+        discriminator: A table with the options of `patchgan`, or with the `name` of another discriminator.
+
+    Raises:
+        ValueError: A weight is negative, or perceptual_until lies outside (0, 1].
+    """
+    if perceptual < 0 or adversarial < 0:
+        raise ValueError(f"perceptual {perceptual}, adversarial {adversarial}: must not be negative")
+    if not 0 < perceptual_until <= 1:
+        raise ValueError(f"perceptual_until {perceptual_until}: must lie in (0, 1]")
+    critic = None
+    if adversarial:
+        channels = 2 * recipe.data.channels
+        critic = registry.DISCRIMINATORS.build({"name": "patchgan"} | discriminator, in_channels=channels)
     return Bridge(
         network,
         recipe.build_process(),
@@ -114,4 +161,6 @@ def from_recipe(recipe: Recipe, network: nn.Module) -> Bridge:
         guidance=recipe.build_guidance(),
         degradation=recipe.build_degradation(),
         curriculum=Curriculum.of(recipe.train),
+        perceptual=PerceptualLoss(perceptual, perceptual_until) if perceptual else None,
+        adversarial=None if critic is None else AdversarialLoss(critic, adversarial),
     )
