@@ -55,7 +55,8 @@ class PerceptualLoss:
         early = (t <= self.until).to(x_0.device, torch.float32)
         with torch.autocast(x_0.device.type, enabled=False):
             distances = distance(in_colour(x_0_hat.float().clamp(-1.5, 1.5)), in_colour(x_0.float()))
-        return self.weight * (distances * early).mean()
+        loss: Tensor = self.weight * (distances * early).mean()
+        return loss
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,8 @@ class AdversarialLoss:
         (steered,) = torch.autograd.grad(error, output, retain_graph=True)
         (fooled,) = torch.autograd.grad(each.mean(), output, retain_graph=True)
         weights = self.share * _norms(steered) / (_norms(fooled) + 1e-12)
-        return (weights.detach() * each).mean()
+        loss: Tensor = (weights.detach() * each).mean()
+        return loss
 
     def _logits(self, x_1: Tensor, image: Tensor) -> Tensor:
         logits: Tensor = self.critic(torch.cat([x_1, image.to(x_1.dtype)], dim=1))
