@@ -51,7 +51,7 @@ MUTANTS = [
     Mutant("min-snr-without-the-output-scale", "curriculum.py", "return (MIN_SNR * k_o2).clamp(max=1.0)", "return (MIN_SNR / k_o2).clamp(max=1.0)", "test_curriculum.py"),
     Mutant("edm-without-the-output-scale", "curriculum.py", "return k_o2 * (1 / VAR_0 + snr)", "return 1 / VAR_0 + snr", "test_curriculum.py"),
     Mutant("huber-with-another-knee", "curriculum.py", 'reduction="none", delta=HUBER)', 'reduction="none")', "test_curriculum.py"),
-    Mutant("adversary-weighted-over-the-batch", "methods/losses.py", "return gradient.float().flatten(1).norm(dim=1)", "return gradient.float().norm().expand(len(gradient))", "test_losses.py"),
+    Mutant("adversary-weighted-over-the-batch", "methods/losses.py", "norms: Tensor = gradient.float().flatten(1).norm(dim=1)", "norms: Tensor = gradient.float().norm().expand(len(gradient))", "test_losses.py"),
     Mutant("critic-sees-known-pixels-of-the-answer", "methods/bridge.py", "x_0_hat = x_0_hat if mask is None else keep_known(x_0_hat, x_1, mask)", "x_0_hat = x_0_hat", "test_losses.py"),
     Mutant("perceptual-at-late-times", "methods/losses.py", "early = (t <= self.until)", "early = (t >= self.until)", "test_losses.py"),
     # measuring networks out of packages

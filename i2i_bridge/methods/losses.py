@@ -106,4 +106,5 @@ class AdversarialLoss:
 
 
 def _norms(gradient: Tensor) -> Tensor:
-    return gradient.float().flatten(1).norm(dim=1)
+    norms: Tensor = gradient.float().flatten(1).norm(dim=1)
+    return norms
