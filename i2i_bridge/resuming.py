@@ -135,12 +135,16 @@ def _network(recipe: Recipe) -> Any:
 
 
 def falling_end(recipe: Recipe) -> dict[str, str]:
-    """`train.steps` where the learning rate falls towards the last step: one of the facts that resuming compares."""
-    return {"train.steps": str(recipe.train.steps)} if recipe.train.schedule in ("linear", "cosine") else {}
+    """`train.steps` where it decides more than the end: one of the facts that resuming compares.
+
+    The learning rate falls towards the last step, or a share of the steps is a regression.
+    """
+    decides = recipe.train.schedule in ("linear", "cosine") or recipe.train.regression_share > 0
+    return {"train.steps": str(recipe.train.steps)} if decides else {}
 
 
 def moved_end(before: int, recipe: Recipe, step: int) -> list[str]:
-    """A line where another `train.steps` changes a learning rate that falls towards the last step.
+    """A line for what another `train.steps` changes: a falling learning rate, and the end of the regression.
 
     Args:
         before: The number of steps until now.
@@ -149,10 +153,18 @@ def moved_end(before: int, recipe: Recipe, step: int) -> list[str]:
     now = recipe.train
     if before == now.steps or step >= now.steps or not falling_end(recipe):
         return []
-    rates = [train.learning_rate(step) for train in (now.model_copy(update={"steps": before}), now)]
+    changes = []
+    if now.schedule in ("linear", "cosine"):
+        rates = [train.learning_rate(step) for train in (now.model_copy(update={"steps": before}), now)]
+        changes.append(
+            f"the end of the {now.schedule} schedule: the next learning rate is {rates[1]:.3g}, not {rates[0]:.3g}"
+        )
+    if now.regression_share:
+        ends = [round(now.regression_share * steps) for steps in (before, now.steps)]
+        changes.append(f"the end of the regression share: it is step {ends[1]}, not {ends[0]}")
     return [
-        f"note: train.steps {before} -> {now.steps} moves the end of the {now.schedule} schedule: the next learning "
-        f"rate is {rates[1]:.3g}, not {rates[0]:.3g}. The result is not that of {now.steps} steps in one run"
+        f"note: train.steps {before} -> {now.steps} moves {', and '.join(changes)}. The result is not that of "
+        f"{now.steps} steps in one run"
     ]
 
 

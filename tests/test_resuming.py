@@ -189,20 +189,24 @@ def told(recipe, folder):
     return lines
 
 
-@pytest.mark.parametrize("schedule", ["cosine", "linear", "constant"])
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "constant", "regression share"])
 def test_a_moved_end_of_a_falling_schedule_is_not_called_the_same_run(root, tmp_path, schedule):
-    """Of a constant rate the same bits come out as of all steps at once.
+    """Of a constant rate the same bits come out as of all steps at once, unless a share of the steps is a regression.
 
     kills: moved-end-is-the-same-run
     """
     settings = {"schedule": schedule, "save_every": 100}
+    moved = f"moves the end of the {schedule} schedule: the next learning rate is "
+    if schedule == "regression share":
+        settings |= {"schedule": "constant", "regression_share": 0.5}
+        moved = "moves the end of the regression share: it is step 3, not 2"
     train(recipe_of(root, steps=4, **settings), tmp_path / "longer", cpu=True)
     lines = told(recipe_of(root, steps=6, **settings), tmp_path / "longer")
     train(recipe_of(root, steps=6, **settings), tmp_path / "at-once", cpu=True)
     same = digest(tmp_path / "longer") == digest(tmp_path / "at-once")
     assert same == (schedule == "constant") == ("bit for bit as if it had never stopped" in lines[1]), lines
     assert same != ("not guaranteed: train.steps 4 -> 6" in lines[1])
-    assert same != (f"moves the end of the {schedule} schedule: the next learning rate is " in lines[2])
+    assert same != (moved in lines[2])
 
 
 def test_a_moved_end_is_seen_by_the_checkpoint(root, tmp_path):

@@ -18,7 +18,7 @@ BLOCK = 1000
 """Images of a block of KID, as in the paper's subsets."""
 LARGEST = 10_000
 """Images of the larger set of a block of KID; more would add time and memory, and no precision."""
-WRITTEN_OUT = ("inception", "inception-legacy-pytorch", "resnet50")
+WRITTEN_OUT = ("inception", "inception-legacy-pytorch", "resnet50", "efficientnet-lite0")
 """Extractors whose distances are classes of this file, under names of their own: FID and KID, of Inception's."""
 
 
@@ -349,6 +349,30 @@ class KIDPairedLegacyPytorch(PairedKernelDistance):
 
     label = "KID-paired x1e3 (legacy_pytorch)"
     extractor = "inception-legacy-pytorch"
+
+
+@register_metric("fd-efficientnet-lite0")
+class FDEfficientNetLite0(FrechetDistance):
+    """Fréchet distance of the features of the extractor 'efficientnet-lite0'."""
+
+    label = "FD-efficientnet-lite0"
+    extractor = "efficientnet-lite0"
+
+
+@register_metric("kid-efficientnet-lite0")
+class KIDEfficientNetLite0(KernelDistance):
+    """Kernel distance, times 1000, of the features of the extractor 'efficientnet-lite0'."""
+
+    label = "KID-efficientnet-lite0 x1e3"
+    extractor = "efficientnet-lite0"
+
+
+@register_metric("kid-paired-efficientnet-lite0")
+class KIDPairedEfficientNetLite0(PairedKernelDistance):
+    """Kernel distance to the clean partners, times 1000, of the features of the extractor 'efficientnet-lite0'."""
+
+    label = "KID-paired-efficientnet-lite0 x1e3"
+    extractor = "efficientnet-lite0"
 
 
 def _distances_of(name: str, extractor: Any) -> None:
