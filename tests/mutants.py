@@ -75,7 +75,7 @@ MUTANTS = [
     Mutant("dead-worker-is-our-bug", "data/loading.py", "            raise problem from error\n        finally", "            raise\n        finally", "test_unusable.py"),
     Mutant("lost-output-loses-steps", "jobs.py", "stop=lambda: asked or lost_output", "stop=lambda: asked", "test_unusable.py"),
     Mutant("closed-terminal-kills", "data/loading.py", "\"SIGUSR1\", \"SIGHUP\")", "\"SIGUSR1\")", "test_unusable.py"),
-    Mutant("moved-end-is-the-same-run", "resuming.py", "if recipe.train.schedule in (\"linear\", \"cosine\") else {}", "if False else {}", "test_resuming.py"),
+    Mutant("moved-end-is-the-same-run", "resuming.py", "if decides else {}", "if not decides else {}", "test_resuming.py"),
     Mutant("each-process-alone-on-a-cpu", "training.py", "cpu = cpu or not torch.accelerator.is_available()", "cpu = bool(cpu)", "test_training.py"),
     Mutant("two-processes-on-one-device", "ranks.py", "int(started) > torch.cuda.device_count():", "int(started) > 8:", "test_ranks.py"),
     Mutant("exchanged-sides-train", "checking.py", "    if problem is not None:\n        raise UserError(f\"{problem} (first", "    if False:\n        raise UserError(f\"{problem} (first", "test_checking.py"),
