@@ -8,9 +8,11 @@ published one. The networks are written here, after their papers and the names a
 
 import hashlib
 import importlib.metadata
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +21,10 @@ from torch.nn import functional
 from i2i_bridge.errors import UserError
 from i2i_bridge.foreign import read_pt
 from i2i_bridge.metrics.base import Extractor, ItemMetric, Metric, Sample, in_colour, one_by_one
+from i2i_bridge.randomness import global_seed
 from i2i_bridge.registry import register_extractor, register_metric
+
+N = TypeVar("N", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -140,11 +145,17 @@ class EfficientNetLite0Network(nn.Module):
         return self.features(x).mean((2, 3))  # type: ignore[no-any-return]
 
 
+def _drawn(kind: Callable[[], N]) -> N:
+    """A network before its weights are loaded; its layers draw theirs, and not from the caller's generator."""
+    with global_seed(0, torch.device("cpu")):
+        return kind()
+
+
 @cache
 def _efficientnet_lite0() -> EfficientNetLite0Network:
     """The network with the package's weights, frozen."""
     stored = EFFICIENTNET_LITE0.load("efficientnet-lite0")
-    network = EfficientNetLite0Network()
+    network = _drawn(EfficientNetLite0Network)
     first, *blocks, last = network.features
     with torch.no_grad():
         _fill(first, stored, "_conv_stem", "_bn0")
@@ -321,7 +332,7 @@ def shift_tolerant_lpips() -> ShiftTolerantLPIPS:
     Raises:
         UserError: The package is not installed, or its file is not the published one.
     """
-    network = ShiftTolerantLPIPS()
+    network = _drawn(ShiftTolerantLPIPS)
     network.load_published(ST_LPIPS_ALEX.load("st-lpips"))
     return network.eval().requires_grad_(False)
 
