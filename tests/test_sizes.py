@@ -101,7 +101,7 @@ def test_what_geometry_says_is_what_it_does():
                 assert ("enlarged" in lines) == (min(done) > min(height, width))
                 assert ("padded" in lines) == (min(done) < 32)
                 assert geometry({"x_0": pixels}, 0)["x_0"].shape == (32, 32, 3)
-    assert Geometry(8).changes([(16, 20), (40, 32), (8, 8)]) == ["2 of 3 images are reduced from 16 to 32 to 8 pixels"]
+    assert Geometry(8).changes([(16, 20), (40, 32), (8, 8)]) == ["2 of 3 images are reduced from 16-32 to 8 pixels"]
 
 
 def test_padding_reflects_and_is_refused_unless_asked_for():

@@ -169,11 +169,11 @@ def _largest(pixels: np.ndarray, size: tuple[int, int], area: bool) -> np.ndarra
 
 
 def _lengths(sizes: Sequence[tuple[int, int]], both: bool) -> str:
-    """The short sides of sizes (height, width), '512' or '300 to 512'; or both sides, where they are alike."""
+    """The short sides of sizes (height, width), '512' or '300-512'; or both sides, where they are alike."""
     if both and len(set(sizes)) == 1:
         return f"{sizes[0][1]}x{sizes[0][0]}"
     least, most = (end(map(min, sizes)) for end in (min, max))
-    return str(least) if least == most else f"{least} to {most}"
+    return str(least) if least == most else f"{least}-{most}"
 
 
 Enlargement = Literal["bicubic", "nearest"]
