@@ -2,14 +2,24 @@
 
 import math
 from functools import cached_property
+from typing import Protocol
 
 import torch
+from torch import Tensor
 
 from i2i_bridge import weights
 from i2i_bridge.errors import UserError
 from i2i_bridge.metrics.base import ItemMetric, Sample, in_colour
 from i2i_bridge.metrics.extractors import ResNet50
 from i2i_bridge.registry import register_metric
+
+
+class Classifier(Protocol):
+    """A network of ImageNet's 1000 classes."""
+
+    def classes(self, images: Tensor) -> Tensor:
+        """Logits (B, 1000) of images (B, 3, H, W) in [-1, 1]."""
+        ...
 
 
 @register_metric("accuracy")
@@ -30,7 +40,7 @@ class Accuracy(ItemMetric):
         return weights.missing("resnet50", "accuracy")
 
     @cached_property
-    def _classifier(self) -> ResNet50:
+    def _classifier(self) -> Classifier:
         return ResNet50()
 
     def of(self, sample: Sample) -> float:

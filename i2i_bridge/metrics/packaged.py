@@ -20,7 +20,8 @@ from torch.nn import functional
 
 from i2i_bridge.errors import UserError
 from i2i_bridge.foreign import read_pt
-from i2i_bridge.metrics.base import Extractor, ItemMetric, Metric, Sample, in_colour, one_by_one
+from i2i_bridge.metrics.accuracy import Accuracy
+from i2i_bridge.metrics.base import Extractor, Metric, in_colour, one_by_one
 from i2i_bridge.randomness import global_seed
 from i2i_bridge.registry import register_extractor, register_metric
 
@@ -212,14 +213,13 @@ class EfficientNetLite0(Extractor):
 
 
 @register_metric("accuracy-efficientnet-lite0")
-class EfficientNetLite0Accuracy(ItemMetric):
+class EfficientNetLite0Accuracy(Accuracy):
     """Top-1 accuracy of EfficientNet-Lite0 on the restored images, in %; NaN for items without a label.
 
     The labels must be ImageNet-1k's own (the 1000 WordNet ids, sorted), as for `accuracy`.
     """
 
     label = "accuracy (EfficientNet-Lite0, %)"
-    higher_is_better = True
 
     def missing(self, channels: int = 3) -> str | None:
         """Says which package is missing, or that there are too many channels."""
@@ -230,21 +230,6 @@ class EfficientNetLite0Accuracy(ItemMetric):
     @cached_property
     def _classifier(self) -> EfficientNetLite0:
         return EfficientNetLite0()
-
-    def of(self, sample: Sample) -> float:
-        """100 or 0; NaN without a label.
-
-        Raises:
-            UserError: The label is not one of ImageNet's.
-        """
-        label = sample.item.get("label")
-        if label is None:
-            return float("nan")
-        if not 0 <= int(label) < 1000:
-            raise UserError(f"item '{sample.item.get('key')}': label {int(label)} is not one of ImageNet's 0 to 999")
-        with torch.inference_mode():
-            logits = self._classifier.classes(in_colour(sample.restored[:1]))
-        return 100.0 if int(logits.argmax()) == int(label) else 0.0
 
 
 class _Blur(nn.Module):
