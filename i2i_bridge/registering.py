@@ -173,6 +173,14 @@ def _chosen(name: str, path: Path, said: list[str], choose: Choose | None) -> di
     """The table of the reading that is beyond doubt, or that somebody chose."""
     seen = readings(path)
     first = seen.found[0]
+    listed = _list_of_pairs(path) if first.table["name"] == "images" else None
+    if listed is not None:
+        command = shlex.join(["i2i-bridge", "data", "add", name, str(listed)])
+        if choose is None:
+            ways = [f"{command}   # the pairs of the list", f"{first.add_command(name)}   # {first.words}"]
+            text = f"{path}: {listed.name} in it seems to list pairs; say what it is, by one of these commands"
+            raise UserError(text, ways=ways)
+        said.append(f"{listed.name} seems to list pairs; they are registered by: {command}")
     if choose is not None:
         first = _asked(path, choose(f"{path}: {seen.why}", seen.found))
     elif seen.doubt:
@@ -183,6 +191,20 @@ def _chosen(name: str, path: Path, said: list[str], choose: Choose | None) -> di
     if first.odd:
         said.append(first.odd_words())
     return dict(first.table)
+
+
+def _list_of_pairs(folder: Path) -> Path | None:
+    """A list file in a folder whose columns have the names of both sides of a pair."""
+    for file in sorted(folder.iterdir() if folder.is_dir() else []):
+        if file.suffix.lower() not in LISTS or not file.is_file():
+            continue
+        try:
+            columns = {column.lower() for column in first_row(file)}
+        except UserError:  # no list
+            continue
+        if columns & {"x_0", *TARGETS} and columns & {"x_1", *SOURCES}:
+            return file
+    return None
 
 
 def _asked(path: Path, reading: Reading | None) -> Reading:

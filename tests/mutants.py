@@ -295,6 +295,7 @@ MUTANTS = [
     Mutant("telling-columns-ignored", "registering.py", "if column.lower() in words and", "if column in words and", "test_registering.py"),
     Mutant("semicolons-unread", "data/lists.py", 'comma = ";" if', 'comma = "," if', "test_registering.py"),
     Mutant("folder-names-taken-for-numbers", "registry.py", "        return given\n\n    def _takes", "        return value\n\n    def _takes", "test_registering.py"),
+    Mutant("list-in-a-folder-unseen", "registering.py", 'if columns & {"x_0", *TARGETS} and', "if False and", "test_registering.py"),
     Mutant("unlike-sides-called-turned", "alignment.py", "if usual < 0.3:", "if usual < -1:", "test_checking.py"),
     Mutant("turned-partner-unseen", "alignment.py", "one.turns[turn] - straight > 0.2", "False", "test_checking.py"),
     Mutant("shifted-partner-unseen", "alignment.py", "elif well and", "elif False and", "test_checking.py"),

@@ -293,6 +293,22 @@ def test_a_second_column_of_images_is_asked_about(call, header):
     assert pairs["columns"] == {"x_0": target, "x_1": "soft"} and alone["columns"] == {"x_0": target}
 
 
+def test_a_list_of_pairs_in_a_folder_is_asked_about(call):
+    # kills: list-in-a-folder-unseen
+    images("here/all", n=40)
+    rows = "\n".join(f"all/{i:02d}.png,all/{i + 20:02d}.png" for i in range(20))
+    Path("here/pairs.csv").write_text(f"target,source\n{rows}\n")
+    code, _, err = call("data", "add", "mine", "here", "--kind", "images")  # said by the user: no question
+    assert code == 0, err
+    code, _, err = call("data", "add", "other", "here")
+    assert code == 2 and "pairs.csv in it seems to list pairs" in err
+    assert [found["name"] for found in offered(call, "data", "add", "other", "here")] == ["list", "images"]
+    # Columns that name no two sides say nothing.
+    images("photos")
+    Path("photos/index.csv").write_text("file,width\n00.png,12\n")
+    assert call("data", "add", "third", "photos")[0] == 0
+
+
 def test_the_source_is_told_where_the_target_has_its_own_name(call):
     images("rows/a", "rows/b", n=8)
     Path("rows/one.csv").write_text("x_0,source\n" + "".join(f"a/{i:02d}.png,b/{i:02d}.png\n" for i in range(8)))
