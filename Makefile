@@ -13,7 +13,7 @@ help:
 	@echo "make bench    time sampling, training and operators beside other libraries -> runs/bench (a quarter of an hour)"
 	@echo "make soak     the long reliability tests: faults, kills, flipped bits, ranks, leaks (docs/reliability.md)"
 	@echo "make coverage branch coverage of what writes, resumes, imports, reads data and joins processes; about 8 minutes"
-	@echo "make fuzz     170,000 mutated images, checkpoints, recipes and cards; about 7 minutes of one core"
+	@echo "make fuzz     220,000 mutated images, checkpoints, recipes, cards and evaluations; some minutes of one core"
 	@echo "make clean    remove .venv and runs/demo"
 
 # The set-up runs again only when a pinned version or a dependency changes.
