@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 import i2i_bridge.training as training
-from i2i_bridge import files
+from i2i_bridge import checkpoint, files
 from i2i_bridge.checkpoint import latest_checkpoint
 from i2i_bridge.recipe import parse_recipe
 from i2i_bridge.training import train
@@ -134,12 +134,29 @@ def die_at_call(number: int) -> None:
     training.training_step = step
 
 
+def die_in_a_save(number: int) -> None:
+    """Kill this very process before an operation of its next save, counted from the start of the save.
+
+    The fifth is the first with the temporary folder there; then come open, write, flush and close of five files.
+    """
+    plain = checkpoint.publish_folder
+
+    def publish(*words):
+        files.os = DyingOS(number)
+        return plain(*words)
+
+    checkpoint.publish_folder = publish
+
+
 def doom(draw: random.Random) -> None:
-    """Kill this very process at a file operation or at a call of a function, once it trains.
+    """Kill this very process within a save, at any file operation, or at a call of a function, once it trains.
 
     It dies within two steps: a step of `recipe_of` makes 30 to 50 file operations and 10,000 to 30,000 calls.
     """
-    if draw.random() < 0.6:
+    aim = draw.random()
+    if aim < 0.4:
+        die_in_a_save(draw.randrange(5, 26))
+    elif aim < 0.7:
         files.os = DyingOS(draw.randrange(5, 60))
     else:
         die_at_call(draw.randrange(1, 20_000))

@@ -109,7 +109,7 @@ def commands(scratch, share):
         inside += bool(list(checkpoints.glob(".*")))
     subprocess.run([*words, "killed"], check=True, **kept)
     assert digest(scratch / "killed") == digest(scratch / "whole")
-    assert inside >= wanted * 0.1, inside  # else nothing was tried
+    assert inside >= wanted * 0.3, inside
     return f"{killed} SIGKILLs of the command, {inside} within a write: no bit differs"
 
 
