@@ -4,6 +4,7 @@ Everything that is read back (results, logs, cards, lists, pages) goes through h
 a pipe in it would block for ever, a device never ends, and a file of 100,000 brackets exhausts the stack.
 """
 
+import contextlib
 import errno
 import json
 import os
@@ -138,3 +139,20 @@ def open_arrays(path: Path | str) -> Iterator[Any]:
             if sum(member.file_size for member in stored.zip.infolist()) > ARRAYS_LIMIT:
                 raise ValueError(f"unpacks to more than {ARRAYS_LIMIT} bytes")
             yield stored
+
+
+def read_json_lines(path: Path | str, limit: int = LIST_LIMIT) -> list[Any]:
+    """The values of a file of JSON lines, in order; a line that is no JSON, such as one cut off, is left out.
+
+    Raises:
+        OSError: As `read_bytes`, but for a file that is missing: that holds no line.
+    """
+    try:
+        data = read_bytes(path, limit)
+    except FileNotFoundError:
+        return []
+    values = []
+    for line in data.decode("utf-8", "replace").splitlines():
+        with contextlib.suppress(ValueError):
+            values.append(parse_json(line))
+    return values

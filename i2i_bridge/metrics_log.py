@@ -7,7 +7,7 @@ from typing import Any
 
 from i2i_bridge.csv_file import Writer
 from i2i_bridge.errors import UserError
-from i2i_bridge.file_reader import LIST_LIMIT, parse_json, read_bytes
+from i2i_bridge.file_reader import read_json_lines
 from i2i_bridge.files import append, write_whole
 
 
@@ -56,22 +56,11 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     Raises:
         UserError: The file cannot be read, is no regular file, or is larger than any log.
     """
-    rows = []
     file = folder / "metrics.jsonl"
     try:
-        data = read_bytes(file, LIST_LIMIT)
-    except FileNotFoundError:
-        return []
+        return [row for row in read_json_lines(file) if _is_row(row)]
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror or error})") from error
-    for line in data.decode("utf-8", "replace").splitlines():
-        try:
-            row = parse_json(line)
-        except ValueError:
-            continue
-        if _is_row(row):
-            rows.append(row)
-    return rows
 
 
 def _is_row(row: Any) -> bool:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from i2i_bridge.data.loading import PairDataset
 from i2i_bridge.errors import UserError, one_line
-from i2i_bridge.file_reader import LIST_LIMIT, parse_json, read_bytes
+from i2i_bridge.file_reader import read_json_lines
 from i2i_bridge.files import append, write_whole
 from i2i_bridge.ranks import Ranks
 from i2i_bridge.train_state import TrainState
@@ -149,21 +149,13 @@ def read_unusable(folder: Path) -> list[dict[str, Any]]:
         UserError: The file cannot be read, or is no regular file.
     """
     file = folder / UNUSABLE_FILE
-    rows: list[dict[str, Any]] = []
     try:
-        data = read_bytes(file, LIST_LIMIT)
-    except FileNotFoundError:
-        return rows
+        rows = read_json_lines(file)
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror or error})") from error
-    for line in data.decode("utf-8", "replace").splitlines():
-        try:
-            row = parse_json(line)
-        except ValueError:
-            continue
-        if isinstance(row, dict) and all(type(row.get(name)) is int for name in ("sample", "item")):
-            rows.append(row)
-    return rows
+    return [
+        row for row in rows if isinstance(row, dict) and all(type(row.get(name)) is int for name in ("sample", "item"))
+    ]
 
 
 def repaired(folder: Path, before: int, dataset: PairDataset) -> int:
