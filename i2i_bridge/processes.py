@@ -366,3 +366,36 @@ class SourceNoise(Process):
     def coefficients(self, t: Tensor | float) -> Coefficients:
         times = as_times(t)
         return Coefficients(times, 1 - times, self.sigma_s * times)
+
+
+@register_process("nadb")
+@dataclass(frozen=True)
+class NADB(Process):
+    """Bridge whose noise vanishes linearly at both ends (NADB, CVPR 2026, arXiv 2605.28962).
+
+        a = t^exponent,   b = 1 - a,   c = scale t (1 - t)
+
+    Near t = 0 the noise is far below the share of X_1, where that of 'i2sb' is above it. No linear SDE has these
+    marginals (c^2 is no multiple of a b), so there is no sigma_t, and 'ancestral' looks back at X_1. b / c falls to
+    exponent / scale as t goes to 1, and is taken as 0 at t = 1, where the state is X_1.
+
+    Args:
+        exponent: In (0, 1]. Below 1 the state leaves X_0 quickly.
+        scale: c peaks at a quarter of it, at t = 1/2.
+    """
+
+    exponent: float = 0.4
+    scale: float = 0.75
+
+    def __post_init__(self) -> None:
+        if not (0 < self.exponent <= 1 and self.scale > 0):
+            raise ValueError(
+                f"exponent must lie in (0, 1] and scale be positive, got {self.exponent} and {self.scale}; use 'flow' "
+                "for a noiseless path"
+            )
+
+    def coefficients(self, t: Tensor | float) -> Coefficients:
+        times = as_times(t)
+        # 1 - t^exponent keeps its accuracy near t = 1.
+        left = -torch.expm1(self.exponent * torch.log(times))
+        return Coefficients(times**self.exponent, left, self.scale * times * (1 - times))

@@ -136,6 +136,43 @@ class VelocityTarget(Target):
         return Weights(torch.ones_like(a), torch.zeros_like(a), -a, torch.ones_like(a))
 
 
+@register_target("nadb")
+@dataclass(frozen=True)
+class NADBTarget(Target):
+    """The distance from X_0 over a power of t (NADB, CVPR 2026): F = (X_t - X_0) / t^exponent.
+
+        x_0_hat = X_t - t^exponent F
+
+    On the process 'nadb' with the same exponent F is X_1 - X_0 + scale t^(1 - exponent) (1 - t) z, whose noise fades
+    towards t = 0; with (X_t - X_0) / sigma_t on 'i2sb' it does not. With an exponent of at most 1/2 it fits 'i2sb' and
+    'brownian', too.
+
+    Args:
+        exponent: In (0, 1].
+    """
+
+    exponent: float = 0.4
+
+    def __post_init__(self) -> None:
+        if not 0 < self.exponent <= 1:
+            raise ValueError(f"exponent must lie in (0, 1], got {self.exponent}")
+
+    def check(self, process: Process) -> None:
+        t = torch.tensor([1e-8, 1e-4], dtype=torch.float64)
+        a, _, c = process.coefficients(t)
+        nearer, near = (torch.maximum(a, c) / t**self.exponent).tolist()
+        if nearer > 1.01 * near:
+            raise ValueError(
+                f"target 'nadb' with exponent {self.exponent} grows without bound towards t = 0 of "
+                f"{type(process).__name__}; lower the exponent"
+            )
+
+    def weights(self, process: Process, t: Tensor | float) -> Weights:
+        times = as_times(t)
+        one = torch.ones_like(times)
+        return Weights(one, torch.zeros_like(one), -(times**self.exponent), one)
+
+
 @register_target("preconditioned")
 @dataclass(frozen=True)
 class PreconditionedTarget(Target):

@@ -59,7 +59,10 @@ MUTANTS = [
     Mutant("st-lpips-without-normalisation", "metrics/packaged.py", "(_unit(x) - _unit(y)).square()", "(x - y).square()", "test_metrics_packaged.py"),
     Mutant("lite0-with-symmetric-padding", "metrics/packaged.py", "((missing // 2, missing - missing // 2) for missing in total)", "((missing - missing // 2, missing // 2) for missing in total)", "test_metrics_packaged.py"),
     Mutant("lite0-norm-epsilon", "metrics/packaged.py", "nn.BatchNorm2d(outside, eps=1e-3)", "nn.BatchNorm2d(outside)", "test_metrics_packaged.py"),
+    Mutant("nadb-exponent", "processes.py", "Coefficients(times**self.exponent, left,", "Coefficients(times, 1 - times,", "test_processes.py"),
+    Mutant("nadb-scale", "processes.py", "left, self.scale * times * (1 - times))", "left, self.scale * torch.sqrt(times * (1 - times)))", "test_processes.py test_targets.py"),
     # targets and proposals
+    Mutant("nadb-target-exponent", "targets.py", "torch.zeros_like(one), -(times**self.exponent), one)", "torch.zeros_like(one), -times, one)", "test_targets.py"),
     Mutant("division-by-sigma-squared", "targets.py", "torch.zeros_like(sigma), -sigma, one)", "torch.zeros_like(sigma), -sigma.square(), one)", "test_targets.py test_bridge.py"),
     Mutant("c-skip-squared", "targets.py", "covariance = b * self.var_0 + a * self.cov_01", "covariance = b * self.var_0 + a * self.cov_01**2", "test_targets.py"),
     Mutant("c-out-without-root", "targets.py", "torch.sqrt(rest / variance), 1 / torch.sqrt(variance)", "rest / variance, 1 / torch.sqrt(variance)", "test_targets.py"),

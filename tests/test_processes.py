@@ -12,6 +12,7 @@ from i2i_bridge.contracts import check_process
 from i2i_bridge.official_grid import OfficialGrid
 from i2i_bridge.processes import (
     I2SB,
+    NADB,
     OTODE,
     BrownianBridge,
     Coefficients,
@@ -32,6 +33,9 @@ EVERY: list[Process] = [
     LinearFlow(),
     GaussianPrior(),
     SourceNoise(0.3),
+    NADB(),
+    NADB(1.0, 0.2),
+    NADB(0.1, 3.0),
     OfficialGrid(1000, 0.3),
     OfficialGrid(100, 1.0),
 ]
@@ -261,6 +265,9 @@ def test_process_and_time_mistakes():
         lambda: VPBridge(0),
         lambda: GaussianPrior(2, 1),
         lambda: OfficialGrid(999),
+        lambda: NADB(0.0),
+        lambda: NADB(1.1),
+        lambda: NADB(scale=0.0),
     ):
         with pytest.raises(ValueError):
             make()
@@ -302,3 +309,37 @@ def test_source_noise_is_drawn_once_and_the_walk_is_a_straight_line():
     assert not process.starts_from_noise and GaussianPrior().starts_from_noise
     with pytest.raises(ValueError, match="sigma_s"):
         SourceNoise(0)
+
+
+def test_nadb_is_its_published_coefficients():
+    """a = t^0.4, b = 1 - a, c = 0.75 t (1 - t), by hand at t = 1/32 (a = 1/4) and close to X_1."""
+    # kills: nadb-exponent, nadb-scale
+    a, b, c = (value.item() for value in NADB().coefficients(1 / 32))
+    assert (a, b, c) == pytest.approx((0.25, 0.75, 0.75 * 31 / 1024), rel=1e-14)
+    near = NADB(0.5, 0.2).coefficients(1 - 2**-40)
+    assert near.b.item() == pytest.approx(2**-41, rel=1e-11) and near.c.item() == pytest.approx(0.2 * 2**-40, rel=1e-11)
+
+
+def test_nadb_loses_signal_all_the_way_and_keeps_its_law_though_no_step_is_markov():
+    """b / c = (1 - t^p) / (s t (1 - t)) falls strictly, from infinity to p / s: other than in a linear SDE's bridge it
+    does not reach 0 before t = 1. The update keeps the law of X_t for every eta, by a share k_1 of X_1."""
+    # kills: nadb-exponent
+    process = NADB(0.4, 0.75)
+    t = torch.linspace(1e-4, 1 - 1e-6, 2000, dtype=torch.float64)
+    _, b, c = process.coefficients(t)
+    assert bool((b / c).diff().lt(0).all())
+    assert (b / c)[-1].item() == pytest.approx(0.4 / 0.75, rel=1e-5)
+    walk = points(process, torch.tensor([1.0, 0.8, 0.5, 0.2, 0.01], dtype=torch.float64))
+    for eta in (0.0, 0.6, 1.0):
+        mean, variance, looks_back = -0.81, 0.0, 0.0
+        for s, t in itertools.pairwise(walk):
+            step = update(s, t, eta)
+            mean = step.k_1 * -0.81 + step.k_d * 0.37 + step.k_s * mean
+            variance = step.k_s**2 * variance + step.w**2
+            looks_back = max(looks_back, abs(step.k_1)) if s.n else looks_back
+            a, b, c = (value.item() for value in process.coefficients(t.t))
+            assert mean == pytest.approx(a * -0.81 + b * 0.37, abs=1e-14)
+            assert variance == pytest.approx(c * c, abs=1e-14)
+        assert looks_back > 0.05
+    with pytest.raises(ValueError, match="no sigma_t"):
+        process.sigma(0.5)

@@ -84,8 +84,9 @@ DEFAULTS = {
         "ve-bridge": {"sigma_max": 1.0},
         "vp-bridge": {"beta_min": 0.1, "beta_d": 2.0},
         "gaussian-prior": {"beta_min": 0.1, "beta_max": 20.0},
+        "nadb": {"exponent": 0.4, "scale": 0.75},
     },
-    "targets": {"preconditioned": {"var_0": 0.25, "var_1": 0.25, "cov_01": 0.2}},
+    "targets": {"preconditioned": {"var_0": 0.25, "var_1": 0.25, "cov_01": 0.2}, "nadb": {"exponent": 0.4}},
     "proposals": {"mixture": {"forward_ratio": 0.5}},
     "samplers": {"eta": {"eta": 0.5}, "2m-sde": {"eta": 1.0}},
     "guidances": {

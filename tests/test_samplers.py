@@ -13,6 +13,7 @@ from i2i_bridge.contracts import check_sampler
 from i2i_bridge.official_grid import OfficialGrid
 from i2i_bridge.processes import (
     I2SB,
+    NADB,
     OTODE,
     BrownianBridge,
     Coefficients,
@@ -37,7 +38,7 @@ from i2i_bridge.samplers import (
 )
 from i2i_bridge.time_grids import log_snr, uniform, uniform_lambda
 
-PROCESSES = [I2SB(), OTODE(), BrownianBridge(), VEBridge(2.0), VPBridge(), GaussianPrior(), LinearFlow()]
+PROCESSES = [I2SB(), OTODE(), BrownianBridge(), VEBridge(2.0), VPBridge(), GaussianPrior(), LinearFlow(), NADB()]
 
 
 def ids(process):
@@ -208,13 +209,13 @@ def walk(sampler):
     return solve
 
 
-@pytest.mark.parametrize("process", [BrownianBridge(0.5), I2SB(1.0), VPBridge()], ids=ids)
+@pytest.mark.parametrize("process", [BrownianBridge(0.5), I2SB(1.0), VPBridge(), NADB()], ids=ids)
 def test_first_order_of_the_deterministic_sampler(process):
     for slope in solver_order(walk(deterministic), flow_map, GaussianPair(process)):
         assert slope == pytest.approx(1.0, abs=0.15)
 
 
-@pytest.mark.parametrize("process", [BrownianBridge(0.5), I2SB(1.0), VPBridge()], ids=ids)
+@pytest.mark.parametrize("process", [BrownianBridge(0.5), I2SB(1.0), VPBridge(), NADB()], ids=ids)
 @pytest.mark.parametrize("sampler", [second_order_multistep, heun], ids=["2m", "heun"])
 def test_second_order_of_2m_and_heun(process, sampler):
     # kills: heun-is-euler, 2m-slope-sign

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from i2i_bridge.processes import (
     I2SB,
+    NADB,
     OTODE,
     BrownianBridge,
     Coefficients,
@@ -19,6 +20,7 @@ from i2i_bridge.processes import (
 from i2i_bridge.targets import (
     EpsTarget,
     I2SBTarget,
+    NADBTarget,
     PreconditionedTarget,
     VelocityTarget,
     X0Target,
@@ -38,6 +40,10 @@ FITTING = [
     (PreconditionedTarget(), SourceNoise(0.2)),
     (PreconditionedTarget(), I2SB()),
     (PreconditionedTarget(), GaussianPrior()),
+    (PreconditionedTarget(), NADB()),
+    (X0Target(), NADB()),
+    (NADBTarget(), NADB()),
+    (NADBTarget(0.3), I2SB()),
 ]
 
 
@@ -132,6 +138,27 @@ def test_moments_are_estimated_from_data():
         estimate_moments([(torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 2, 2))])
 
 
+@pytest.mark.parametrize("t", [1e-6, 1 / 32, 1.0])
+def test_nadb_target_is_the_difference_of_the_ends_and_noise_that_fades(t):
+    """F = X_1 - X_0 + 0.75 t^0.6 (1 - t) z on 'nadb'; on 'i2sb' it stays bounded, too."""
+    # kills: nadb-target-exponent, nadb-scale
+    x_0, x_1, z = 0.3, -0.5, 1.7
+    time = torch.tensor([t], dtype=torch.float64)
+    process, target = NADB(), NADBTarget()
+    a, b, c = process.coefficients(time)
+    x_t = (a * x_1 + b * x_0 + c * z).reshape(1, 1, 1, 1)
+    ends = (torch.full_like(x_t, end) for end in (x_0, x_1))
+    wanted = x_1 - x_0 + 0.75 * t**0.6 * (1 - t) * z
+    target.check(process)
+    # X_t - X_0 is a difference of near-equals close to t = 0.
+    assert target.of(process, *ends, x_t, time).item() == pytest.approx(wanted, rel=1e-9)
+    for fitting in (I2SB(), BrownianBridge(), VPBridge(), VEBridge(), LinearFlow(), GaussianPrior(), SourceNoise()):
+        NADBTarget(0.5).check(fitting)
+    for exponent in (0.0, -0.4, 1.5):
+        with pytest.raises(ValueError, match="exponent"):
+            NADBTarget(exponent)
+
+
 @pytest.mark.parametrize(
     ("target", "process"),
     [
@@ -141,6 +168,11 @@ def test_moments_are_estimated_from_data():
         (VelocityTarget(), BrownianBridge(0.1)),
         (VelocityTarget(), VEBridge()),
         (I2SBTarget(), SourceNoise()),
+        (I2SBTarget(), NADB()),
+        (VelocityTarget(), NADB()),
+        (NADBTarget(0.5), NADB()),
+        (NADBTarget(0.6), I2SB()),
+        (NADBTarget(0.6), BrownianBridge()),
         (I2SBTarget(), LinearFlow()),
     ],
 )
