@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from i2i_bridge.errors import UserError
 from i2i_bridge.pooling import pool, same_but_seed
 from i2i_bridge.results import INPUT, Evaluation, Row, evaluation_folder, read_evaluation
+from i2i_bridge.scoring import kid_warnings
 from i2i_bridge.shipped import RECIPE_FILE
 from i2i_bridge.tabulating import Table, build_table
 
@@ -199,7 +200,11 @@ def shown_rows(evaluation: Evaluation, nfe: Iterable[int] | None) -> list[Row]:
 
 def warnings_of(entries: Sequence[Entry]) -> list[str]:
     """What the evaluations warn of, once each, and degraded inputs that score differently though all is the same."""
-    found = list(dict.fromkeys(text for entry in entries for text in entry.evaluation.warnings))
+    found = [text for entry in entries for text in entry.evaluation.warnings]
+    # Evaluations of earlier versions do not hold it.
+    rows = [row for entry in entries for row in entry.evaluation.rows]
+    found += [text for row in rows for text in kid_warnings(row.metrics, row.images)]
+    found = list(dict.fromkeys(found))
     given = [{r.name: r for r in entry.evaluation.rows}.get(INPUT) for entry in entries]
     there = [(entry, row) for entry, row in zip(entries, given, strict=True) if row is not None]
     for entry, row in there[1:]:

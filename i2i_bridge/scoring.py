@@ -1,5 +1,6 @@
 """Which metrics can be computed here, an item's scores, and their summary over all items."""
 
+import contextlib
 import hashlib
 import io
 import math
@@ -30,7 +31,7 @@ from i2i_bridge.metrics.base import (
     extract,
     metric_faults,
 )
-from i2i_bridge.metrics.distribution import FrechetDistance, PairedKernelDistance
+from i2i_bridge.metrics.distribution import FrechetDistance, KernelDistance, PairedKernelDistance
 from i2i_bridge.protocols import Resolved
 from i2i_bridge.records import CLEAN, Record
 
@@ -38,6 +39,8 @@ FEW = 30
 """Below so many images an interval over images is itself a guess."""
 FEW_FOR_SETS = 2048
 """Below so many images the covariance of 2048 features is singular, and the bias of FID, as 1/n, is large."""
+FEW_FOR_KID = 200
+"""Below so many images the interval of a KID is wider than the differences between most methods."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +149,7 @@ class Scorer:
 
     def feature(self, extractor: str) -> str:
         """Name of an extractor's features in a record: an edited network gets new ones."""
-        return f"{extractor} {code_of(type(self.extractors[extractor]))}"
+        return feature_name(extractor, self.extractors[extractor])
 
     def lacks(self, record: Record, row: str) -> bool:
         """Whether something of a record is still to be computed."""
@@ -266,6 +269,11 @@ def _set_problem(name: str, metric: SetMetric, images: int, protocol: Resolved) 
     return None
 
 
+def feature_name(name: str, extractor: Extractor) -> str:
+    """Name of an extractor's features in a record: an edited network gets new ones."""
+    return f"{name} {code_of(type(extractor))}"
+
+
 def code_of(member: Any) -> str:
     """A name and a hash of the file that a metric or network is written in: its edited version scores anew."""
     module = str(member.__module__)
@@ -325,4 +333,16 @@ def warnings_of(scorer: Scorer, images: int) -> list[str]:
             f"{', '.join(scorer.sets)} of {images} images, fewer than {FEW_FOR_SETS}: biased by the small number; "
             "compare them only with numbers of this very protocol and these images"
         )
-    return found
+    return found + kid_warnings(scorer.sets, images)
+
+
+def kid_warnings(metrics: Iterable[str], images: int) -> list[str]:
+    """A warning that names the kernel distances among metrics, where they are of fewer than 200 images."""
+    names = []
+    for name in metrics if images < FEW_FOR_KID else ():
+        with contextlib.suppress(UserError):  # of a plug-in that is not loaded
+            if isinstance(build_metric(name)[1], KernelDistance | PairedKernelDistance):
+                names.append(name)
+    if not names:
+        return []
+    return [f"{', '.join(names)} of {images} images, fewer than {FEW_FOR_KID}: the interval is wide"]

@@ -19,9 +19,12 @@ from i2i_bridge.comparing import (
     warnings_of,
 )
 from i2i_bridge.errors import UserError
+from i2i_bridge.metrics.base import build_metric
 from i2i_bridge.page import write_page
 from i2i_bridge.recipe import load_recipe
 from i2i_bridge.results import evaluation_folder
+from i2i_bridge.scoring import Scorer
+from i2i_bridge.scoring import warnings_of as evaluation_warnings
 
 
 def change(folder, **values):
@@ -113,6 +116,24 @@ def test_inputs_that_differ_are_told(tmp_path):
     assert "degraded inputs of bridge and palette differ in psnr" in " ".join(
         warnings_of(open_entries([a, b], "held-out"))
     )
+
+
+@pytest.mark.parametrize(("images", "told"), [(199, True), (200, False)])
+def test_a_kid_of_few_images_is_told_by_evaluate_and_by_the_page(tmp_path, images, told):
+    """A note and no error; an evaluation of an earlier version does not hold it, a page says it all the same."""
+    # kills: kid-of-few-images-untold, kid-note-of-every-number
+    names = ["psnr", "fid", "kid", "kid-paired", "kid-of-a-plug-in-that-is-gone"]
+    sets = {name: build_metric(name)[1] for name in names[1:4]}
+    text = f"kid, kid-paired of {images} images, fewer than 200: the interval is wide"
+    assert (text in evaluation_warnings(Scorer(sets=sets), images)) == told
+    folder = write_evaluated(tmp_path / "a", images=2, nfe=(1,), quality=(0.5,))
+    stored = json.loads((evaluation_folder(folder, "held-out") / "evaluation.json").read_text())
+    for row in stored["rows"]:
+        row["metrics"] = dict.fromkeys(names, row["metrics"]["psnr"])
+        row["images"] = images
+    change(folder, rows=stored["rows"])
+    found = warnings_of(open_entries([folder], "held-out"))
+    assert found.count(text) == told and len(found) == 1 + told
 
 
 def test_published_methods_without_a_row_say_why(tmp_path):

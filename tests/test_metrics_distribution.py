@@ -256,6 +256,71 @@ def test_paired_difference_of_two_rows():
         KIDPaired().difference(features(5, 3, 0), features(4, 3, 1), features(5, 3, 2), seed=0)
 
 
+@pytest.mark.parametrize("pairs", [0, 4, 7], ids=["apart", "some-partners", "all-partners"])
+def test_difference_of_means_of_kid_is_the_jackknife_over_items(pairs):
+    """Two seeds against one row, with plain loops: the difference of the means again without each item."""
+    # kills: kid-difference-unpaired, kid-difference-of-the-first-seed
+    y = features(9 if pairs < 7 else 7, 4, 1, 0.3).astype(np.float64)
+    rows = [features(7, 4, seed, 0.1 * seed).astype(np.float64) for seed in (2, 3, 4)]
+    gone = lambda a, *at: np.delete(a, at, 0)  # noqa: E731
+    strata = [[(i, i, pairs - 1) for i in range(pairs)]]
+    strata += [[(i, (), pairs) for i in range(pairs, 7)], [((), i, pairs) for i in range(pairs, len(y))]]
+
+    def change(x_out=(), y_out=(), left=pairs):
+        one, two, other = (loop(gone(x, x_out), gone(y, y_out), left) for x in rows)
+        return (one + two) / 2 - other
+
+    values = [np.array([change(*out) for out in stratum]) for stratum in strata]
+    variance = sum((len(v) - 1) / len(v) * np.square(v - v.mean()).sum() for v in values if len(v))
+    partners = np.where(np.arange(7) < pairs, np.arange(7), -1)
+    found = KID().difference_of_means(rows[:2], rows[2:], y, partners, seed=0)
+    assert found.value == pytest.approx(change(), rel=1e-9)
+    assert found.standard_error == pytest.approx(math.sqrt(variance), rel=1e-9)
+    assert found.high - found.value == pytest.approx(1.96 * found.standard_error, rel=1e-9)
+    if pairs == 7:
+        paired = KIDPaired().difference_of_means(rows[:2], rows[2:], y, partners, seed=0)
+        assert paired.value == pytest.approx(found.value, rel=1e-9)
+    assert FID().difference_of_means(rows[:1], rows[2:], y, partners, seed=0) is None
+
+
+def test_paired_kid_of_several_seeds_is_the_jackknife_over_pairs():
+    # kills: paired-kid-of-the-first-seed
+    y = features(8, 3, 9, 0.2).astype(np.float64)
+    rows = [features(6, 3, seed, 0.2 * seed).astype(np.float64) for seed in (1, 2, 3)]
+    partners = np.array([5, 1, -1, 0, 7, 2])  # row 2 has no partner and takes no part
+    pairs = [(i, partner) for i, partner in enumerate(partners) if partner >= 0]
+
+    def change(left):
+        x_at, y_at = zip(*left, strict=True)
+        one, *others = (loop(x[list(x_at)], y[list(y_at)], len(left)) for x in rows)
+        return one - np.mean(others)
+
+    values = np.array([change(pairs[:i] + pairs[i + 1 :]) for i in range(5)])
+    found = KIDPaired().difference_of_means(rows[:1], rows[1:], y, partners, seed=0)
+    assert found.value == pytest.approx(change(pairs), rel=1e-9)
+    assert found.standard_error == pytest.approx(math.sqrt(0.8 * np.square(values - values.mean()).sum()), rel=1e-9)
+
+
+def test_error_of_a_difference_of_kid_is_that_of_repeated_draws(monkeypatch):
+    """Two blocks, more clean images than restorations; each row's own error would be several times too large."""
+    # kills: kid-difference-unpaired
+    monkeypatch.setattr(distribution, "BLOCK", 100)
+    rng = np.random.default_rng(4)
+    found, own = [], []
+    for _ in range(80):
+        y = rng.normal(size=(180, 3))
+        x = y[:150] + 0.3
+        rows = x, x + 0.03 + 0.02 * rng.normal(size=x.shape)
+        partners = np.arange(150)
+        found.append(KID().difference_of_means(rows[:1], rows[1:], y, partners, seed=0))
+        own.append(KID().estimate_matched(rows[0], y, partners, seed=0).standard_error)
+    spread = np.std([one.value for one in found], ddof=1)
+    assert np.mean([one.standard_error for one in found]) == pytest.approx(spread, rel=0.35)
+    assert spread < 0.5 * np.mean(own)
+    with pytest.raises(UserError, match="rows of 4 and 5 images have no paired difference"):
+        KID().difference_of_means([features(5, 3, 0)], [features(4, 3, 1)], features(5, 3, 2), partners[:5], seed=0)
+
+
 @pytest.mark.parametrize("sizes", [(80, 80), (1100, 1100)], ids=["one-block", "two-blocks"])
 def test_kid_interval_covers(sizes):
     """The standard error is that of repeated draws, and 95 % of the intervals hold the true value."""

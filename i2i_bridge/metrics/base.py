@@ -116,6 +116,32 @@ class SetMetric(ABC):
         """
         return self.estimate(restored, reference, seed=seed)
 
+    def difference_of_means(
+        self,
+        first: Sequence[np.ndarray],
+        second: Sequence[np.ndarray],
+        reference: np.ndarray,
+        partners: np.ndarray,
+        *,
+        seed: int,
+    ) -> Estimate | None:
+        """The mean distance of some rows minus that of others, of the same items, with the error of the difference.
+
+        Args:
+            first: Features (n, d) of one row, or of several whose distances are averaged (seeds of a training).
+            second: Features (n, d) of another row, or of several; row i of every array belongs to the same item.
+            reference: Features (m, d).
+            partners: As in `estimate_matched`.
+            seed: Of what is drawn.
+
+        Returns:
+            The difference with standard error and interval; None where the metric has no paired error.
+
+        Raises:
+            UserError: The arrays differ in their number of features, or the rows in their number of images.
+        """
+        return None
+
     def missing(self, channels: int = 3) -> str | None:
         """As `Metric.missing`: here, what the extractor lacks."""
         if channels not in (1, 3):

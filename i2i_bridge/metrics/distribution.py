@@ -1,7 +1,7 @@
 """FID, KID, and the same distances on a user's own feature network."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ BLOCK = 1000
 """Images of a block of KID, as in the paper's subsets."""
 LARGEST = 10_000
 """Images of the larger set of a block of KID; more would add time and memory, and no precision."""
+TOO_FEW = "KID needs at least 2 images"
 WRITTEN_OUT = ("inception", "inception-legacy-pytorch", "resnet50", "efficientnet-lite0")
 """Extractors whose distances are classes of this file, under names of their own: FID and KID, of Inception's."""
 
@@ -101,22 +102,60 @@ class KernelDistance(SetMetric):
         """
         n = _smaller_size(restored, reference)
         if n < 2:
-            return Estimate(math.nan, note="KID needs at least 2 images")
+            return Estimate(math.nan, note=TOO_FEW)
+        return _mean_of_blocks(
+            [
+                kernel_distance(_rows(restored, x, x_alone), _rows(reference, y, y_alone), len(x))
+                for x, y, x_alone, y_alone in self._blocks([restored], reference, partners, n, seed)
+            ]
+        )
+
+    def difference_of_means(
+        self,
+        first: Sequence[np.ndarray],
+        second: Sequence[np.ndarray],
+        reference: np.ndarray,
+        partners: np.ndarray,
+        *,
+        seed: int,
+    ) -> Estimate:
+        """As `SetMetric.difference_of_means`. The standard error is the jackknife's over the items of `estimate`.
+
+        v_i of the class's text is then the difference without item i: what the two rows share, the clean images and
+        the items, cancels before it is squared.
+        """
+        n = min(_smaller_size(features, reference) for features in (*first, *second))
+        sizes = {len(features) for features in (*first, *second)}
+        if len(sizes) > 1:
+            raise UserError(f"rows of {' and '.join(map(str, sorted(sizes)))} images have no paired difference")
+        if n < 2:
+            return Estimate(math.nan, note=TOO_FEW)
+        blocks = []
+        for x, y, x_alone, y_alone in self._blocks([*first, *second], reference, partners, n, seed):
+            clean = _rows(reference, y, y_alone)
+            (value, strata), (other, others) = (
+                _mean_leave_one_out([_rows(features, x, x_alone) for features in rows], clean, len(x))
+                for rows in (first, second)
+            )
+            variance = _jackknife([a - b for a, b in zip(strata, others, strict=True)])
+            blocks.append((value - other, variance))
+        return _mean_of_blocks(blocks)
+
+    def _blocks(
+        self, restored: Sequence[np.ndarray], reference: np.ndarray, partners: np.ndarray, n: int, seed: int
+    ) -> Iterator[tuple[np.ndarray, ...]]:
+        """Rows of each block: of items with both images, by their restoration and by their clean one, and of others."""
         rng = np.random.default_rng(key(seed, "kernel distance"))
         x = np.flatnonzero(partners >= 0)
         y = partners[x]
         alone = np.flatnonzero(partners < 0), np.setdiff1d(np.arange(len(reference)), y)
-        order = canonical_order(restored, reference, rows=[x, y])[rng.permutation(len(x))]
+        order = canonical_order(*restored, reference, rows=[*[x] * len(restored), y])[rng.permutation(len(x))]
         count = math.ceil(n / BLOCK)
         strata = [x[order], y[order]]
-        for features, rows in zip((restored, reference), alone, strict=True):
-            order = canonical_order(features, rows=[rows])[rng.permutation(len(rows))]
+        for features, rows in zip((restored, [reference]), alone, strict=True):
+            order = canonical_order(*features, rows=[rows] * len(features))[rng.permutation(len(rows))]
             strata.append(rows[order][: LARGEST * count - len(x)])
-        blocks = [
-            kernel_distance(_rows(restored, x, x_alone), _rows(reference, y, y_alone), len(x))
-            for x, y, x_alone, y_alone in zip(*(np.array_split(rows, count) for rows in strata), strict=True)
-        ]
-        return _mean_of_blocks(blocks)
+        yield from zip(*(np.array_split(rows, count) for rows in strata), strict=True)
 
 
 class PairedKernelDistance(SetMetric):
@@ -145,7 +184,7 @@ class PairedKernelDistance(SetMetric):
         Raises:
             UserError: The two differ in their number of features, or of images.
         """
-        return self._over_blocks([restored], reference, seed)
+        return self._over_blocks([restored], [], reference, seed)
 
     def difference(self, first: np.ndarray, second: np.ndarray, reference: np.ndarray, *, seed: int) -> Estimate:
         """The first row's distance minus the second's, with standard error and interval of the difference.
@@ -159,22 +198,42 @@ class PairedKernelDistance(SetMetric):
         Raises:
             UserError: They differ in their number of features, or of images.
         """
-        return self._over_blocks([first, second], reference, seed)
+        return self._over_blocks([first], [second], reference, seed)
 
-    def _over_blocks(self, restored: Sequence[np.ndarray], reference: np.ndarray, seed: int) -> Estimate:
-        n = min(_smaller_size(features, reference) for features in restored)
-        sizes = {len(features) for features in (*restored, reference)}
+    def difference_of_means(
+        self,
+        first: Sequence[np.ndarray],
+        second: Sequence[np.ndarray],
+        reference: np.ndarray,
+        partners: np.ndarray,
+        *,
+        seed: int,
+    ) -> Estimate:
+        """As `SetMetric.difference_of_means`, over the items that have both images."""
+        both = np.flatnonzero(partners >= 0)
+        rows, others = ([features[both] for features in part] for part in (first, second))
+        return self._over_blocks(rows, others, reference[partners[both]], seed)
+
+    def _over_blocks(
+        self, first: Sequence[np.ndarray], second: Sequence[np.ndarray], reference: np.ndarray, seed: int
+    ) -> Estimate:
+        n = min(_smaller_size(features, reference) for features in (*first, *second))
+        sizes = {len(features) for features in (*first, *second, reference)}
         if len(sizes) > 1:
             raise UserError(f"sets of {' and '.join(map(str, sorted(sizes)))} images are no pairs")
         if n < 2:
-            return Estimate(math.nan, note="KID needs at least 2 images")
+            return Estimate(math.nan, note=TOO_FEW)
         rng = np.random.default_rng(key(seed, "kernel distance"))
-        order = canonical_order(*restored, reference)[rng.permutation(n)]
+        order = canonical_order(*first, *second, reference)[rng.permutation(n)]
         blocks = []
         for rows in np.array_split(order, math.ceil(n / BLOCK)):
             y = _rows(reference, rows)
-            first, *second = (_pair_kernel(_rows(features, rows), y) for features in restored)
-            blocks.append(_u_statistic(first - second[0] if second else first))
+            h = np.zeros((len(rows), len(rows)))
+            for features in first:
+                h += _pair_kernel(_rows(features, rows), y) / len(first)
+            for features in second:
+                h -= _pair_kernel(_rows(features, rows), y) / len(second)
+            blocks.append(_u_statistic(h))
         return _mean_of_blocks(blocks)
 
 
@@ -190,6 +249,12 @@ def kernel_distance(x: np.ndarray, y: np.ndarray, pairs: int = 0) -> tuple[float
         KID (not times 1000) and its variance, NaN where a set has only two images. The mean over the pairs of more than
         1000 images of one set is that of the pairs within groups of at most 1000: memory and time stay small.
     """
+    value, strata = _leave_one_out(x, y, pairs)
+    return value, _jackknife(strata)
+
+
+def _leave_one_out(x: np.ndarray, y: np.ndarray, pairs: int) -> tuple[float, tuple[np.ndarray, ...]]:
+    """KID as in `kernel_distance`, and its values without each item, by stratum: (pairs,), and of each set alone."""
     if len(x) > len(y):
         x, y = y, x
     n, m = len(x), len(y)
@@ -212,12 +277,22 @@ def kernel_distance(x: np.ndarray, y: np.ndarray, pairs: int = 0) -> tuple[float
             xx_without[pairs:] + yy - 2 * (total - x_sums[pairs:]) / ((n - 1) * m - pairs),
             xx + yy_without[pairs:] - 2 * (total - y_sums[pairs:]) / (n * (m - 1) - pairs),
         )  # fmt: skip
-    variance = sum(
+    return value, strata
+
+
+def _mean_leave_one_out(xs: Sequence[np.ndarray], y: np.ndarray, pairs: int) -> tuple[float, list[np.ndarray]]:
+    """The mean of `_leave_one_out` over several x."""
+    values, strata = zip(*(_leave_one_out(x, y, pairs) for x in xs), strict=True)
+    return float(np.mean(values)), [np.mean(same, axis=0) for same in zip(*strata, strict=True)]
+
+
+def _jackknife(strata: Sequence[np.ndarray]) -> float:
+    """sum_strata (N - 1) / N sum_i (v_i - mean v)^2 of the values v_i without item i."""
+    return sum(
         (len(values) - 1) / len(values) * float(np.square(values - values.mean()).sum())
         for values in strata
         if len(values)
     )
-    return value, variance
 
 
 def _own_pairs(x: np.ndarray) -> tuple[float, np.ndarray]:
