@@ -21,6 +21,7 @@ from i2i_bridge.cli_options import (
     Force,
     Format,
     Init,
+    InitStrict,
     MethodName,
     Overrides,
     Overwrite,
@@ -151,6 +152,7 @@ def train(
         typer.Option("--out", metavar="DIR", help="The run folder. Default: runs/NAME, or runs/NAME-METHOD."),
     ] = None,
     init: Init = None,
+    init_strict: InitStrict = False,
     force: Force = False,
     method: MethodName = None,
     plugin: Plugins = None,
@@ -158,19 +160,24 @@ def train(
 ) -> None:
     """Train a recipe. The same command in the same folder resumes; Ctrl-C or SIGTERM saves first (exit code 75)."""
     load_plugins(plugin)
-    loaded = _recipe_to_train(recipe, settings, method, init)
+    loaded = _recipe_to_train(recipe, settings, method, init, strict=init_strict)
     folder = out or run_folder(loaded, method)
     if not _train("train", recipe, settings, loaded, folder, method, plugin, device, force=force):
         raise typer.Exit(TRY_AGAIN)
 
 
-def _recipe_to_train(name: str, settings: list[str] | None, method: str | None, init: Path | None) -> "Recipe":
+def _recipe_to_train(
+    name: str, settings: list[str] | None, method: str | None, init: Path | None, *, strict: bool
+) -> "Recipe":
     loaded = chosen_recipe(name, settings, method)
-    if init is None:
+    source = init or loaded.train.init
+    if source is None and strict:
+        raise UserError("--init-strict: nothing to start from; give --init SOURCE")
+    if source is None or not (init or strict):
         return loaded
     from i2i_bridge.starting import with_init
 
-    return with_init(loaded, init)
+    return with_init(loaded, source, strict=strict, sha256=None if init else loaded.train.init_sha256)
 
 
 def _train(
@@ -232,6 +239,7 @@ def run_(
         typer.Option("--out", metavar="DIR", help="The run folder. Default: runs/NAME, or runs/NAME-METHOD."),
     ] = None,
     init: Init = None,
+    init_strict: InitStrict = False,
     force: Force = False,
     method: MethodName = None,
     plugin: Plugins = None,
@@ -241,7 +249,7 @@ def run_(
     load_plugins(plugin)
     from i2i_bridge.evaluation import resolve_for
 
-    loaded = _recipe_to_train(recipe, settings, method, init)
+    loaded = _recipe_to_train(recipe, settings, method, init, strict=init_strict)
     resolve_for(loaded)  # a protocol that lacks something shows before the training, not after it
     folder = out or run_folder(loaded, method)
     if not _train("run", recipe, settings, loaded, folder, method, plugin, device, force=force):

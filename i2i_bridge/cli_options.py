@@ -87,9 +87,12 @@ Init = Annotated[
     Path | None,
     typer.Option(
         "--init",
-        metavar="RUN",
-        help="Start a new run from the weights of this run folder, which has the same network; give another --out.",
+        metavar="SOURCE",
+        help="Start a new run from the weights of this run folder, .safetensors or .pt file, as far as they fit.",
     ),
+]
+InitStrict = Annotated[
+    bool, typer.Option("--init-strict", help="Refuse an --init whose tensors are not exactly the network's.")
 ]
 Force = Annotated[bool, typer.Option("--force", help="Train even where the sides of the pairs look exchanged.")]
 

@@ -21,6 +21,7 @@ FREE_TO_CHANGE = (
     "compile",
     "rank_timeout",
     "init",
+    "init_strict",
 )
 """Settings of [train] that a resumed run may change: they leave the data, times and noise of every step as they were.
 `steps` moves the end of a falling learning rate, `micro_batch` draws other dropout, and `compile` changes last bits."""
@@ -108,6 +109,9 @@ def _compared(there: Recipe, recipe: Recipe) -> tuple[Recipe, str]:
         recipe = _with_factor(recipe, there.data.factor)
     if recipe.target["name"] == "preconditioned":
         recipe = recipe.model_copy(update={"target": there.target | recipe.target})
+    if recipe.train.init_sha256 is None:  # the source is read at step 0 only, and may be gone
+        source = {"init_sha256": there.train.init_sha256}
+        recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update=source)})
     there, here = there.with_absolute_root(), recipe.with_absolute_root()
     same = there.without_places().data == here.without_places().data
     if same and there.data.root is not None and not Path(there.data.root).exists():

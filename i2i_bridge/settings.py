@@ -154,7 +154,12 @@ class TrainSettings(Settings):
     rank_timeout: Positive = 600
     """Seconds that processes (`torchrun`) wait for one another before the run ends; a save takes less."""
     init: Text | None = None
-    """A run folder whose weights (the moving average) the first step starts from; by default they are drawn."""
+    """A run folder (its moving average) or a file of weights, for the first step to start from as far as they fit; by
+    default they are drawn."""
+    init_strict: bool = False
+    """Refuse an `init` whose tensors are not exactly those of the network."""
+    init_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+    """Of the file of weights that `init` means; training fills it in, and refuses another file."""
 
     def learning_rate(self, step: int) -> float:
         """Learning rate of a step (counted from 0): a pure function, so there is no scheduler state to lose."""

@@ -172,7 +172,9 @@ class TrainState:
         """
         where = str(checkpoint.folder)
         if "imported" in checkpoint.state:
-            raise UserError(f"{where}: imported weights, without the state of a training: train into another --out")
+            raise UserError(
+                f"{where}: imported weights, without the state of a training; start a new run from them by --init"
+            )
         load_weights(self.ema, checkpoint.tensors("ema"), where)
         for name, module in self.modules.items():
             load_weights(module, checkpoint.tensors(name), where)

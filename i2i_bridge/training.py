@@ -41,7 +41,7 @@ from i2i_bridge.run import Run, network_geometry
 from i2i_bridge.saving import Saver
 from i2i_bridge.shipped import RECIPE_FILE
 from i2i_bridge.skipping import Skips, UnusableImages, repaired
-from i2i_bridge.starting import absolute_init, open_init
+from i2i_bridge.starting import absolute_init, open_init, with_init
 from i2i_bridge.stepping import training_step
 from i2i_bridge.train_state import TrainState
 
@@ -171,11 +171,13 @@ def _begin(
     there = None if checkpoint is None else started_recipe(folder)
     init = open_init(recipe) if checkpoint is None else None
     recipe = resolved(folder, recipe, dataset, there=there, init=None if init is None else init.recipe)
+    if init is not None:
+        recipe = with_init(recipe, init.source, sha256=init.sha256)
     state = TrainState(recipe, device)
     _check_size(recipe, state)
     if checkpoint is not None:
         state.load(checkpoint)
-    started = [] if init is None else init.load_into(state, recipe)
+    loaded = None if init is None else init.load_into(state, recipe)
     if settings.compile:
         compile_blocks(state.network, device)
     here = machine(device, ranks.count) | {"images": str(len(dataset)), "compile": str(settings.compile)}
@@ -207,9 +209,13 @@ def _begin(
             if (folder / "checkpoints").exists():
                 raise UserError(f"{folder}: another run has just begun there; choose another --out")
         write_whole(folder / RECIPE_FILE, recipe.to_toml().encode())
-        if init is not None:
-            init.write(folder)
-    notes = [_about(recipe, dataset, state, here["device"], ranks.count, folder), *started, *notes]
+        if loaded is not None:
+            loaded.write(folder)
+    notes = [
+        _about(recipe, dataset, state, here["device"], ranks.count, folder),
+        *([] if loaded is None else loaded.lines),
+        *notes,
+    ]
     notes += [f"note: {line}" for line in recipe.notes_on(dataset)]
     notes += [f"note: validation: {line}" for line in recipe.notes_on(validation) if f"note: {line}" not in notes]
     shared = shared_files(dataset.source, validation.source)

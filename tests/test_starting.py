@@ -8,12 +8,14 @@ import shutil
 import pytest
 import torch
 from killing import digest, photos, recipe_of
+from safetensors.torch import save_file
 
 from i2i_bridge.checkpoint import latest_checkpoint
 from i2i_bridge.cli import main
 from i2i_bridge.errors import UserError
+from i2i_bridge.networks.unet import UNet
 from i2i_bridge.recipe import load_recipe
-from i2i_bridge.starting import with_init
+from i2i_bridge.starting import Difference, fit, with_init
 from i2i_bridge.training import train
 
 
@@ -59,9 +61,11 @@ def test_the_first_state_is_the_average_of_the_source(root, source, tmp_path):
         assert same(first.tensors("discriminator"), there.tensors("discriminator"))
     sha256 = hashlib.sha256((there.folder / "ema.safetensors").read_bytes()).hexdigest()
     said = {"source": str(folder), "checkpoint": there.folder.name, "file": "ema.safetensors", "sha256": sha256}
+    said |= dict.fromkeys(("taken", "of"), len(first.tensors("ema"))) | {"differences": []}
     assert json.loads((tmp_path / "run" / "init.json").read_text()) == said
     assert any(f"{folder}, step 2" in line and sha256 in line for line in lines), lines
-    assert load_recipe(tmp_path / "run" / "recipe.toml").train.init == str(folder)
+    stored = load_recipe(tmp_path / "run" / "recipe.toml").train
+    assert (stored.init, stored.init_sha256) == (str(folder), sha256)
 
 
 def test_such_a_run_resumes_without_its_source(root, source, tmp_path):
@@ -100,7 +104,7 @@ def test_what_cannot_be_started_from_is_refused_and_claims_no_folder(root, sourc
     (tmp_path / "empty").mkdir()
     shutil.copy(folder / "recipe.toml", tmp_path / "empty")
     for start, why in (
-        (with_init(wider, folder), r"the recipe's network has .*; train.init takes a run of exactly the same network"),
+        (with_init(wider, folder, strict=True), r"tensors do not fit exactly, the first: .* there, .* here\)"),
         (with_init(recipe, tmp_path / "nowhere"), "nowhere is not a run folder"),
         (with_init(recipe, tmp_path / "empty"), "empty has no checkpoint yet"),
         (with_init(recipe, tmp_path / "run"), "a run cannot start from the weights of its own folder"),
@@ -161,3 +165,224 @@ def test_the_refusal_of_another_rate_is_a_command_that_works(root, tmp_path, cap
     # Another network does not fit these weights: no such way is shown.
     code, said = call(*words, "network.channels=16")
     assert code == 2 and "--init" not in said.err and "choose another --out" in said.err
+
+
+# What must differ: a condition, and more outputs.
+
+SMALL = {"channels": 8, "channel_mult": (1, 2), "blocks_per_level": 1}
+FIRST = "input_blocks.0.0.weight"
+
+
+def unet(seed=0, **options):
+    """A network none of whose weights is 0 at its start."""
+    torch.manual_seed(seed)
+    network = UNet(**(SMALL | options)).eval()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.normal_(0, 0.1)
+    return network
+
+
+def started(source, network, condition_channels=0):
+    fitted, differences = fit(source.state_dict(), network, 3, condition_channels)
+    network.load_state_dict(network.state_dict() | fitted)
+    return differences
+
+
+def inputs(condition_channels=0, seed=0):
+    draw = torch.Generator().manual_seed(seed)
+    x_t, t = torch.randn(2, 3, 16, 16, generator=draw), torch.rand(2, generator=draw)
+    return (x_t, t, 9 * torch.randn(2, condition_channels, 16, 16, generator=draw)) if condition_channels else (x_t, t)
+
+
+@pytest.mark.parametrize("before", [0, 2])
+def test_a_condition_added_to_the_source_changes_nothing_at_first(before):
+    """kills: added-channels-drawn, added-channels-first"""
+    source, network = unet(condition_channels=before), unet(1, condition_channels=5)
+    differences = started(source, network, 5)
+    assert differences == [Difference(FIRST, (8, 3 + before, 3, 3), (8, 8, 3, 3), "input channels added as zeros")]
+    with torch.no_grad():
+        for seed in range(3):
+            x_t, t, condition = inputs(5, seed)
+            old = source(x_t, t, condition[:, :before] if before else None)
+            assert torch.equal(network(x_t, t, condition), old)
+
+
+def test_outputs_beyond_the_networks_are_cut():
+    """ADM's six outputs are the noise and then a variance. kills: outputs-cut-at-the-front"""
+    source, network = unet(out_channels=6), unet(1)
+    cut = "output channels cut"
+    rows = [Difference("out.2.weight", (6, 8, 3, 3), (3, 8, 3, 3), cut), Difference("out.2.bias", (6,), (3,), cut)]
+    assert started(source, network) == rows
+    with torch.no_grad():
+        assert torch.equal(network(*inputs()), source(*inputs())[:, :3])
+
+
+def test_what_does_not_fit_is_left_alone_and_listed():
+    """Another shape, a missing name, a surplus one, whole numbers for real ones; and channels that are no condition.
+
+    kills: misfits-not-listed, surplus-not-listed, any-input-is-widened, whole-numbers-as-weights
+    """
+    source, network = unet(), unet(1, blocks_per_level=1)
+    stored = {name: value.clone() for name, value in source.state_dict().items()}
+    stored["time_embed.0.weight"] = torch.zeros(32, 9)
+    stored["time_embed.2.bias"] = torch.zeros(32, dtype=torch.int64)
+    stored["more.weight"] = torch.zeros(2, 2)
+    stored[FIRST] = torch.zeros(8, 2, 3, 3)  # fewer channels than a state has
+    middle = "middle_block.0.in_layers.2.weight"
+    assert stored[middle].shape == (16, 16, 3, 3)
+    stored[middle] = stored[middle][:, :12]
+    del stored["out.2.bias"]
+    fitted, differences = fit(stored, network, 3, 0)
+    fresh = "does not fit: starts fresh"
+    assert {row.tensor: row.action for row in differences} == {
+        FIRST: fresh, middle: fresh, "time_embed.0.weight": fresh, "time_embed.2.bias": fresh,
+        "out.2.bias": "missing: starts fresh", "more.weight": "not used",
+    }  # fmt: skip
+    assert fitted.keys() == network.state_dict().keys() - {row.tensor for row in differences}
+    assert all(torch.equal(fitted[name], source.state_dict()[name]) for name in fitted)
+
+
+@pytest.fixture(scope="module")
+def prior(root, tmp_path_factory):
+    """A denoiser of the same images, that never sees X_1."""
+    folder = tmp_path_factory.mktemp("runs") / "prior"
+    table = {
+        "method": {"name": "unconditional-prior"},
+        "process": {"name": "gaussian-prior"},
+        "target": {"name": "eps"},
+    }
+    train(recipe_of(root, steps=2).model_copy(update=table), folder, cpu=True)
+    return folder
+
+
+def seeing(recipe, **options):
+    return recipe.model_copy(update={"network": recipe.network | {"condition_channels": 3} | options})
+
+
+def test_a_bridge_starts_from_a_prior(root, prior, tmp_path, capsys):
+    """Its condition's weights are 0, all others the prior's; the command prints and writes down the table.
+
+    Resuming needs no source and keeps the hash; a recipe with another hash is another run.
+    kills: hash-not-in-the-recipe, hash-not-checked, other-hash-on-resume
+    """
+    recipe = seeing(recipe_of(root, steps=1, keep=9))
+    (tmp_path / "tiny.toml").write_text(recipe.to_toml())
+    words = ["train", str(tmp_path / "tiny.toml"), "--out", str(tmp_path / "run"), "--device", "cpu"]
+    with pytest.raises(SystemExit) as ended:
+        main([*words, "--init", str(prior)])
+    said = capsys.readouterr().out
+    assert ended.value.code == 0 and "input channels added as zeros" in said
+    assert "another process" in said and "another method" in said and "another target" in said
+    there, sha256 = newest(prior), load_recipe(tmp_path / "run" / "recipe.toml").train.init_sha256
+    assert sha256 == hashlib.sha256((there.folder / "ema.safetensors").read_bytes()).hexdigest()
+    written = json.loads((tmp_path / "run" / "init.json").read_text())
+    assert written["taken"] == written["of"] and written["sha256"] == sha256
+    action = "input channels added as zeros"
+    rows = [{"tensor": FIRST, "source": [8, 3, 3, 3], "network": [8, 6, 3, 3], "action": action}]
+    assert written["differences"] == rows
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-00000001")
+    first, weights = newest(tmp_path / "run"), there.tensors("ema")
+    assert first.step == 0 and first.tensors("ema").keys() == weights.keys()
+    for part in ("ema", "network"):
+        for name, value in first.tensors(part).items():
+            same_part = value[:, :3] if name == FIRST else value
+            assert torch.equal(same_part, weights[name]) and (name != FIRST or not value[:, 3:].any())
+
+    pinned = recipe.model_copy(update={"train": recipe.train.model_copy(update={"init_sha256": "0" * 64})})
+    with pytest.raises(UserError, match=r"other settings \(train.init_sha256"):
+        train(pinned, tmp_path / "run", cpu=True)
+    with pytest.raises(UserError, match=r"not train.init_sha256 0000.* has changed"):
+        train(with_init(recipe, prior, sha256="0" * 64), tmp_path / "new", cpu=True)
+    train(recipe, tmp_path / "run", cpu=True)
+    assert newest(tmp_path / "run").step == 1
+    assert load_recipe(tmp_path / "run" / "recipe.toml").train.init_sha256 == sha256
+
+
+def test_strict_refuses_what_would_be_changed(root, prior, tmp_path, capsys):
+    """kills: strict-is-not"""
+    (tmp_path / "tiny.toml").write_text(seeing(recipe_of(root, steps=1)).to_toml())
+    words = ["train", str(tmp_path / "tiny.toml"), "--out", str(tmp_path / "run"), "--device", "cpu", "--init-strict"]
+    for more, says in (
+        (["--init", str(prior)], "1 tensors do not fit exactly, the first: input_blocks.0.0.weight (8x3x3x3 there"),
+        ([f"train.init={prior}"], "do not fit exactly"),
+        ([], "nothing to start from; give --init"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main([*words, *more])
+        said = capsys.readouterr()
+        assert ended.value.code == 2 and says in said.err and said.err.count("\n") == 1
+        assert not (tmp_path / "run").exists()
+
+
+def test_files_of_weights(root, prior, tmp_path):
+    """A safetensors file, a .pt of plain tensors, narrow numbers: the same first state, but for their rounding."""
+    weights = newest(prior).tensors("ema")
+    save_file(weights, tmp_path / "a.safetensors")
+    torch.save(weights, tmp_path / "b.pt")
+    save_file({name: value.bfloat16() for name, value in weights.items()}, tmp_path / "c.safetensors")
+    recipe = seeing(recipe_of(root, steps=1, keep=9))
+    for name in ("a.safetensors", "b.pt", "c.safetensors"):
+        run = tmp_path / name[0]
+        train(with_init(recipe, tmp_path / name), run, cpu=True)
+        written = json.loads((run / "init.json").read_text())
+        assert written["file"] == name and "checkpoint" not in written and written["taken"] == written["of"]
+        assert written["sha256"] == hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()
+    train(with_init(recipe, prior), tmp_path / "run", cpu=True)
+    assert digest(tmp_path / "a") == digest(tmp_path / "b") == digest(tmp_path / "run") != digest(tmp_path / "c")
+
+
+def test_files_that_are_no_weights_are_one_line(root, prior, tmp_path):
+    """kills: nothing-fits-starts-anyway"""
+    weights = newest(prior).tensors("ema")
+    name = "middle_block.0.in_layers.2.weight"
+    save_file({f"model.{key}": value for key, value in weights.items()}, tmp_path / "names.safetensors")
+    save_file(weights | {name: weights[name] * torch.nan}, tmp_path / "nan.safetensors")
+    save_file(weights | {name: weights[name].double() + 1e300}, tmp_path / "large.safetensors")
+    whole = (newest(prior).folder / "ema.safetensors").read_bytes()
+    (tmp_path / "cut.safetensors").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "pickle.pt").write_bytes(b"\x80\x02no weights")
+    (tmp_path / "empty.safetensors").write_bytes(b"")
+    for file, says in (
+        ("names.safetensors", "none of its tensors fits the recipe's network"),
+        ("nan.safetensors", f"'{name}' holds numbers that are not finite"),
+        ("large.safetensors", f"'{name}' holds numbers that are not finite"),
+        ("cut.safetensors", "not a readable safetensors file"),
+        ("empty.safetensors", "not a readable safetensors file"),
+        ("pickle.pt", "a bare pickle"),
+        ("nowhere.safetensors", "cannot be read"),
+        ("readme.md", "not a run folder .* nor a file of weights"),
+    ):
+        with pytest.raises(UserError, match=says) as refused:
+            train(with_init(recipe_of(root), tmp_path / file), tmp_path / "run", cpu=True)
+        line = str(refused.value)
+        assert file in line and "\n" not in line and line.startswith("train.init: "), line
+        assert not (tmp_path / "run").exists()
+
+
+def test_imported_weights_are_trained_on(root, tmp_path):
+    """The average of an official checkpoint, in a run whose network sees X_1 besides."""
+    from test_hostile import official, settings
+
+    from i2i_bridge.importing import import_i2sb, released
+
+    network, stored = official()
+    torch.save(stored, tmp_path / "latest.pt")
+    recipe = load_recipe("jpeg-5", settings(), released)
+    import_i2sb(tmp_path / "latest.pt", recipe, tmp_path / "official")
+    bridge = seeing(_on(load_recipe("jpeg-5", settings()), root))
+    train(with_init(bridge, tmp_path / "official"), tmp_path / "run", cpu=True, stop=lambda: True)
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-00000001")
+    first = newest(tmp_path / "run").tensors("network")
+    for (name, _), average in zip(network.named_parameters(), stored["ema"]["shadow_params"], strict=True):
+        value = first[name]
+        assert torch.equal(value[:, :3] if name == FIRST else value, average), name
+
+
+def _on(recipe, root):
+    """A recipe on the pictures of these tests."""
+    data = recipe.data.model_copy(
+        update={"card": None, "root": str(root / "clean"), "source": {"name": "images"}, "resize": "none", "size": 16}
+    )
+    training = recipe_of(root, steps=2, keep=9).train
+    return recipe.model_copy(update={"data": data, "train": training})
