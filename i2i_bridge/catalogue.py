@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 
 from i2i_bridge.data.cards import card_names, load_card
 from i2i_bridge.errors import UserError
@@ -11,9 +12,10 @@ from i2i_bridge.protocols import load_protocol, protocol_file, protocol_names
 from i2i_bridge.recipe import load_recipe, recipe_file, recipe_names
 from i2i_bridge.registry import KINDS, Registry, did_you_mean
 from i2i_bridge.setting_list import TABLES, is_setting, recipe_settings, table_settings
+from i2i_bridge.shipped import CARD_FILE, folder_of_run, pretrained_names, recipe_of_run
 from i2i_bridge.toml_file import read_toml
 
-SORTS = ("recipe", "card", "protocol", "settings", "part")
+SORTS = ("recipe", "card", "protocol", "run", "settings", "part")
 """What may stand before a name and a colon, beside the kinds of parts; `part` is any of those."""
 
 
@@ -30,11 +32,16 @@ def listing(what: str) -> list[tuple[str, str]]:
         return [(name, _card_line(name)) for name in card_names()]
     if what == "protocols":
         return [(name, load_protocol(name).summary) for name in protocol_names()]
+    if what == "pretrained":
+        recipes = [recipe_of_run(folder_of_run(Path(name))) for name in pretrained_names()]
+        return list(zip(pretrained_names(), [str(read_toml(file).get("summary", "")) for file in recipes], strict=True))
     if what == "methods":
         return [(name, preset_summary(name)) for name in preset_names()]
     if what in KINDS:
         return [(name, _documentation(KINDS[what], name).split("\n")[0]) for name in KINDS[what].names()]
-    raise UserError(f"'{what}' cannot be listed{did_you_mean(what, ['recipes', 'datasets', 'protocols', *KINDS])}")
+    raise UserError(
+        f"'{what}' cannot be listed{did_you_mean(what, ['recipes', 'datasets', 'protocols', 'pretrained', *KINDS])}"
+    )
 
 
 def description(name: str, method: str | None = None, *, all_settings: bool = False) -> str:
@@ -89,6 +96,8 @@ def _meanings(name: str) -> Iterator[tuple[str, Callable[[], str]]]:
         yield "card", lambda: f"# dataset card {name}\n{load_card(name).to_toml()}"
     if name in protocol_names():
         yield "protocol", lambda: f"# protocol {name}\n{read_text(protocol_file(name))}"
+    if name in pretrained_names():
+        yield "run", lambda: read_text(folder_of_run(Path(name)) / CARD_FILE)
     for kind, members in KINDS.items():
         if name in members.names():
             yield kind, partial(_part, kind, name)

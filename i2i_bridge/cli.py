@@ -39,8 +39,8 @@ from i2i_bridge.cli_options import (
 from i2i_bridge.errors import TRY_AGAIN, UserError
 from i2i_bridge.file_reader import may_pass, read_bytes
 from i2i_bridge.files import IO_ERROR, expanded, write_whole
-from i2i_bridge.jobs import evaluate_run, open_run, report_run, train_run
-from i2i_bridge.shipped import recipe_of_run
+from i2i_bridge.jobs import evaluate_run, open_run, own_run, report_run, train_run
+from i2i_bridge.shipped import folder_of_run, recipe_of_run
 
 if TYPE_CHECKING:
     from i2i_bridge.recipe import Recipe
@@ -84,7 +84,10 @@ def options(
 @app.command("list")
 def list_(
     what: Annotated[
-        str, typer.Argument(help="recipes, datasets, protocols, or a kind of part: " + ", ".join(registry.KINDS) + ".")
+        str,
+        typer.Argument(
+            help="recipes, datasets, protocols, pretrained, or a kind of part: " + ", ".join(registry.KINDS) + "."
+        ),
     ] = "recipes",
     plugin: Plugins = None,
 ) -> None:
@@ -225,7 +228,7 @@ def report(
     device: Device = None,
 ) -> None:
     """Write report/index.html of an evaluated run: pictures, trajectory, curves, table."""
-    recipe_of_run(run)  # a wrong folder is refused before torch is imported
+    recipe_of_run(run := own_run(run))  # a wrong folder is refused before torch is imported
     load_plugins(plugin)
     report_run(run, root=root, device=device, checkpoint=checkpoint)
 
@@ -308,7 +311,7 @@ def restore(
     device: Device = None,
 ) -> None:
     """Restore an image or a folder of images, of any size, with a trained run."""
-    recipe_of_run(run)  # a wrong folder is refused before torch is imported
+    recipe_of_run(run := folder_of_run(run))  # a wrong folder is refused before torch is imported
     load_plugins(plugin)
     from i2i_bridge.restoring import restore_files
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from i2i_bridge.cli_options import Checkpoint, Device, Plugins, load_plugins
-from i2i_bridge.jobs import compare_runs
+from i2i_bridge.jobs import compare_runs, own_run
 
 
 def compare(
@@ -50,6 +50,6 @@ def compare(
     """Set runs side by side on one page: table, curves, gallery with a slider, walks, samples, settings."""
     load_plugins(plugin)
     compare_runs(
-        runs, out, nfe=nfe, single_file=single_file, protocol=protocol, count=count, root=root, each_seed=each_seed,
-        device=device, checkpoint=checkpoint, title=title, labels=label or [],
+        [own_run(run) for run in runs], out, nfe=nfe, single_file=single_file, protocol=protocol, count=count,
+        root=root, each_seed=each_seed, device=device, checkpoint=checkpoint, title=title, labels=label or [],
     )  # fmt: skip

@@ -7,14 +7,17 @@ import typer
 
 from i2i_bridge.cli_options import Checkpoint, Device, Plugins, SampleSettings, load_plugins
 from i2i_bridge.errors import UserError
-from i2i_bridge.jobs import evaluate_images, evaluate_run
-from i2i_bridge.shipped import recipe_of_run
+from i2i_bridge.jobs import evaluate_images, evaluate_run, own_run
+from i2i_bridge.shipped import folder_of_run, recipe_of_run
 from i2i_bridge.weights import use_folder
 
 
 def evaluate(
     what: Annotated[
-        str, typer.Argument(metavar="RUN", help="A run folder that `train` wrote; with --images also a recipe.")
+        str,
+        typer.Argument(
+            metavar="RUN", help="A run folder that `train` wrote, or a shipped run; with --images also a recipe."
+        ),
     ],
     nfe: Annotated[
         list[int] | None,
@@ -86,9 +89,10 @@ def evaluate(
         for option, given in (("--name NAME", name), ("--out FOLDER", out)):
             if given is None and setting:
                 raise UserError(f"--set {setting[0]} needs {option}: the run's own evaluation stays as it is")
-        recipe_of_run(Path(what))  # a wrong folder is refused before torch is imported
+        run = own_run(Path(what)) if out is None else folder_of_run(Path(what))
+        recipe_of_run(run)  # a wrong folder is refused before torch is imported
         evaluate_run(
-            Path(what),
+            run,
             nfe=nfe,
             count=count,
             metrics=metric,

@@ -19,7 +19,9 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change, such as train.lr=1e-4 data.root=photos."),
 ]
-RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder that `train` wrote.")]
+RunFolder = Annotated[
+    Path, typer.Argument(metavar="RUN", help="A run folder that `train` wrote, or a shipped run (`list pretrained`).")
+]
 Plugins = Annotated[
     list[Path] | None,
     typer.Option(
@@ -88,7 +90,8 @@ Init = Annotated[
     typer.Option(
         "--init",
         metavar="SOURCE",
-        help="Start a new run from the weights of this run folder, .safetensors or .pt file, as far as they fit.",
+        help="Start a new run from the weights of this run folder, shipped run, .safetensors or .pt file, as far as "
+        "they fit.",
     ),
 ]
 InitStrict = Annotated[

@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from i2i_bridge import console
 from i2i_bridge.errors import TRY_AGAIN, UserError
+from i2i_bridge.file_reader import read_bytes
+from i2i_bridge.files import write_whole
+from i2i_bridge.shipped import folder_of_run, is_shipped_run
 
 if TYPE_CHECKING:
     from i2i_bridge.data.loading import PairDataset
@@ -84,6 +87,25 @@ def train_run(recipe: "Recipe", folder: Path, *, device: str | None = None) -> b
     if not lost_output:
         console.say(f"trained {folder}, step {trained.step}" if trained.finished else f"saved {where}; {RESUMES}")
     return trained.finished
+
+
+def own_run(run: Path) -> Path:
+    """A run folder that results may be written to; of a shipped run a copy, runs/pretrained/NAME, made at first use.
+
+    Raises:
+        UserError: There is another run in the copy's place, or it cannot be written.
+    """
+    if not is_shipped_run(run):
+        return run
+    source, copy = folder_of_run(run), Path("runs") / run
+    # In order of names, so the recipe, which makes it a run folder, comes last.
+    for file in sorted(path for path in source.rglob("*") if path.is_file()):
+        own, data = copy / file.relative_to(source), read_bytes(file)
+        if not own.is_file():
+            write_whole(own, data)
+        elif read_bytes(own) != data:
+            raise UserError(f"{own}: not that of the shipped {run}, whose copy belongs there; rename {copy}")
+    return copy
 
 
 def _local(device: str | None) -> str | None:

@@ -32,7 +32,7 @@ from i2i_bridge.inputs import AnyImage, condition_pictures, mask_pictures, pictu
 from i2i_bridge.methods.base import Batch, Method
 from i2i_bridge.precision import resolve_precision
 from i2i_bridge.randomness import Generator, generator
-from i2i_bridge.shipped import recipe_of_run
+from i2i_bridge.shipped import folder_of_run, recipe_of_run
 
 if TYPE_CHECKING:  # pydantic: `import i2i_bridge` stays light
     from i2i_bridge.recipe import Recipe
@@ -288,7 +288,7 @@ def load_run(
     """Open a run folder for restoring.
 
     Args:
-        folder: The folder that `train` wrote.
+        folder: The folder that `train` wrote, or the name of a shipped run, 'pretrained/photos'.
         device: By default CUDA where there is one, else the CPU.
         sample: Other settings of [sample] than the run's own, such as "sample.guidance.name=ddnm".
         precision: Of the network's weights and maps: fp32, bf16 (half the memory, a few per cent off), or auto: bf16
@@ -302,7 +302,7 @@ def load_run(
     """
     from i2i_bridge.recipe import load_recipe
 
-    folder, changes = expanded(folder), list(sample)
+    folder, changes = folder_of_run(expanded(folder)), list(sample)
     for change in changes:
         if not change.startswith("sample."):
             raise UserError(

@@ -1,4 +1,4 @@
-"""Where recipes and dataset cards lie: shipped ones inside the wheel or beside the package, a run's in its folder."""
+"""Where recipes, dataset cards and trained runs lie: those of the package, and a run folder's recipe."""
 
 from pathlib import Path
 
@@ -6,6 +6,10 @@ from i2i_bridge.errors import UserError
 
 RECIPE_FILE = "recipe.toml"
 """The name of the resolved recipe in a run folder."""
+CARD_FILE = "README.md"
+"""The name of the card of a shipped run: photos, licences, cost, figures, limits."""
+PACKAGE = Path(__file__).parent
+"""Holds the folder `pretrained` of shipped runs."""
 
 
 def shipped_folder(kind: str) -> Path:
@@ -13,6 +17,21 @@ def shipped_folder(kind: str) -> Path:
     package = Path(__file__).parent
     inside = package / "_shipped" / kind
     return inside if inside.is_dir() else package.parent / kind
+
+
+def pretrained_names() -> list[str]:
+    """Names of the runs inside the package, such as 'pretrained/photos'."""
+    return sorted(file.parent.relative_to(PACKAGE).as_posix() for file in PACKAGE.glob(f"pretrained/*/{RECIPE_FILE}"))
+
+
+def is_shipped_run(run: Path) -> bool:
+    """Whether this names a run inside the package: `pretrained/NAME`, unless there is such a path here."""
+    return not run.exists() and run.as_posix() in pretrained_names()
+
+
+def folder_of_run(run: Path) -> Path:
+    """The folder of a run: the path itself, or the package's where it names a shipped run."""
+    return PACKAGE / run if is_shipped_run(run) else run
 
 
 def recipe_of_run(folder: Path) -> Path:
@@ -23,5 +42,6 @@ def recipe_of_run(folder: Path) -> Path:
     """
     file = folder / RECIPE_FILE
     if not file.is_file():
-        raise UserError(f"{folder}: not a run folder (it has no {RECIPE_FILE})")
+        there = f"; shipped: {', '.join(pretrained_names())}" if folder.parts[:1] == ("pretrained",) else ""
+        raise UserError(f"{folder}: not a run folder (it has no {RECIPE_FILE}){there}")
     return file

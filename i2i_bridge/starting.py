@@ -19,7 +19,7 @@ from i2i_bridge.files import write_whole
 from i2i_bridge.foreign import read_pt, read_safetensors
 from i2i_bridge.recipe import Recipe, load_recipe
 from i2i_bridge.run import load_weights
-from i2i_bridge.shipped import RECIPE_FILE
+from i2i_bridge.shipped import RECIPE_FILE, folder_of_run, is_shipped_run
 from i2i_bridge.train_state import NETWORK, TrainState
 
 INIT_FILE = "init.json"
@@ -106,6 +106,7 @@ class Init:
     """A source of first weights, read and verified."""
 
     source: Path
+    """As it was named: of a shipped run its name."""
     file: Path
     """Of the weights."""
     sha256: str
@@ -221,7 +222,8 @@ def with_init(recipe: Recipe, source: str | Path, *, strict: bool = False, sha25
 
 
 def absolute_init(recipe: Recipe, folder: Path) -> Recipe:
-    """The recipe with `train.init` as an absolute path, so that it means the same from any folder.
+    """The recipe with `train.init` as an absolute path, so that it means the same from any folder; a shipped run keeps
+    its name.
 
     Args:
         folder: Of the new run.
@@ -229,7 +231,7 @@ def absolute_init(recipe: Recipe, folder: Path) -> Recipe:
     Raises:
         UserError: It is the new run's own folder.
     """
-    if recipe.train.init is None:
+    if recipe.train.init is None or is_shipped_run(Path(recipe.train.init)):
         return recipe
     source = Path(recipe.train.init).expanduser().absolute()
     if source.resolve() == folder.resolve():
@@ -246,7 +248,8 @@ def open_init(recipe: Recipe) -> Init | None:
     """
     if recipe.train.init is None:
         return None
-    source, checkpoint, there, notes = Path(recipe.train.init), None, None, list[str]()
+    named, checkpoint, there, notes = Path(recipe.train.init), None, None, list[str]()
+    source = folder_of_run(named)
     if source.suffix in WEIGHTS and not source.is_dir():
         file = source
     elif not (source / RECIPE_FILE).is_file():
@@ -270,7 +273,7 @@ def open_init(recipe: Recipe) -> Init | None:
         tensors = read_safetensors(file) if file.suffix == ".safetensors" else read_pt(file)
     except UserError as error:
         raise UserError(f"train.init: {error}") from error
-    return Init(source, file, sha256, tensors, checkpoint, there, notes)
+    return Init(named, file, sha256, tensors, checkpoint, there, notes)
 
 
 def _sha256(file: Path) -> str:

@@ -42,6 +42,11 @@ MUTANTS = [
     Mutant("grid-index-rounds-up", "official_grid.py", "self.interval - 1e-9).ceil()", "self.interval).ceil()", "test_official_grid.py"),
     Mutant("source-noise-as-a-bridge", "processes.py", "Coefficients(times, 1 - times, self.sigma_s * times)", "Coefficients(times, 1 - times, self.sigma_s * torch.sqrt(times))", "test_processes.py"),
     Mutant("velocity-of-the-mean", "targets.py", "        return (x_0 - k_x * x_t - k_1 * x_1) / k_o", "        return x_1 - x_0 if isinstance(self, VelocityTarget) else (x_0 - k_x * x_t - k_1 * x_1) / k_o", "test_targets.py"),
+    # shipped runs
+    Mutant("shipped-run-before-a-path", "shipped.py", "return not run.exists() and run.as_posix()", "return run.as_posix()", "test_pretrained.py"),
+    Mutant("results-into-the-package", "cli_evaluate.py", "own_run(Path(what)) if out is None else", "", "test_pretrained.py"),
+    Mutant("copy-of-another-version-kept", "jobs.py", "elif read_bytes(own) != data:", "elif False:", "test_pretrained.py"),
+    Mutant("init-by-the-path-of-the-package", "starting.py", "return Init(named, file,", "return Init(source, file,", "test_pretrained.py"),
     # curriculum
     Mutant("regression-share-off-by-one", "curriculum.py", "// self.batch_size < self.source_steps", "// self.batch_size <= self.source_steps", "test_curriculum.py"),
     Mutant("regression-share-counted-from-the-start-of-the-call", "stepping.py", 'part["number"] = torch.arange(first + start, first + stop)', 'part["number"] = torch.arange(start, stop)', "test_training.py"),
@@ -212,6 +217,8 @@ MUTANTS = [
     Mutant("noise-on-the-condition", "degradations/colour.py", "return Degraded(x_1, mask, clean)", "return Degraded(x_1, mask, x_1)", "test_degradations.py"),
     Mutant("pinv-is-the-adjoint", "degradations/linear.py", "torch.where(s > 1e-10 * s[0], 1 / s, 0.0)", "s", "test_degradations_adjoint.py"),
     Mutant("bicubic-without-widening", "degradations/linear.py", "(pixels + 0.5 - centres).abs() / max(1.0, ratio)", "(pixels + 0.5 - centres).abs()", "test_degradations_operators.py"),
+    Mutant("quantised-without-a-cut", "degradations/quantise.py", ".clamp(0, 1)", "", "test_degradations_operators.py"),
+    Mutant("quantised-to-the-code-below", "degradations/quantise.py", ".round()", ".floor()", "test_degradations_operators.py"),
     Mutant("noise-without-signal", "degradations/sensor.py", "torch.poisson(rate.to(one.device)", "torch.poisson(rate.to(one.device) * 0 + 15", "test_degradations_operators.py"),
     Mutant("compose-backwards", "degradations/compose.py", "            degraded = member.stage(x, generator)\n", "            member = self.members[-1 - self.members.index(member)]\n            degraded = member.stage(x, generator)\n", "test_degradations_operators.py"),
     Mutant("keyed-by-split-forgotten", "data/loading.py", 'f"{self.purpose} degradation"', '"degradation"', "test_degradations_inpaint.py"),

@@ -15,8 +15,10 @@ from i2i_bridge.degradations.downsample import Downsample, Resize, SuperResoluti
 from i2i_bridge.degradations.inpaint import CropOut
 from i2i_bridge.degradations.kernel_blur import Defocus, GaussianBlur, MotionBlur
 from i2i_bridge.degradations.linear import Resampling, resize_matrix, resized
+from i2i_bridge.degradations.quantise import Quantise
 from i2i_bridge.degradations.sensor import LowLight, ShotNoise
 from i2i_bridge.degradations.weather import Haze, Rain
+from i2i_bridge.images import to_pixels
 from i2i_bridge.randomness import generator, rand
 from i2i_bridge.registry import DEGRADATIONS
 
@@ -205,6 +207,16 @@ def test_low_light_darkens_by_its_formula() -> None:
     assert torch.allclose((x_1 + 1) / 2, 0.3 * ((x_0 + 1) / 2) ** 2, atol=1e-6)
     noisy = LowLight(exposure=0.3, gamma=2.0, noise=0.1)(x_0, generators(2)).x_1
     assert (noisy - x_1).std().item() == pytest.approx(0.1, rel=0.03)
+
+
+def test_quantised_values_are_the_codes_of_a_file() -> None:
+    # kills: quantised-without-a-cut, quantised-to-the-code-below
+    x_0 = torch.linspace(-1.5, 1.5, 30_000).view(1, 3, 100, 100)
+    codes = (Quantise()(x_0, ANY).x_1 + 1) / 2 * 255
+    expected = torch.from_numpy(to_pixels(x_0[0])).permute(2, 0, 1)[None].float()
+    assert torch.equal(codes.round(), expected)
+    assert (codes - codes.round()).abs().max() < 1e-4
+    assert torch.equal(Quantise(bits=1)(x_0, ANY).x_1, torch.where(x_0 < 0, -1.0, 1.0))
 
 
 def test_haze_blends_towards_its_airlight() -> None:

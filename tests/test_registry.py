@@ -109,6 +109,7 @@ DEFAULTS = {
         "low-light": {"exposure": (0.1, 0.5), "gamma": (1.0, 2.5), "noise": 0.02},
         "mixture": {"weights": None},
         "motion-blur": {"length": 15.0, "angle": (0.0, 180.0), "direction": 0.0},
+        "quantise": {"bits": 8},
         "rain": {"density": (0.002, 0.01), "length": (9.0, 21.0), "angle": (70.0, 110.0), "brightness": (0.3, 0.7)},
         "resize": {"factor": (0.25, 1.0), "filter": "random"},
         "shot-noise": {"photons": 100.0, "read": 0.0},

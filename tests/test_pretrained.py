@@ -1,0 +1,103 @@
+"""Runs inside the package: found by name, read and never written to."""
+
+import hashlib
+import json
+import shutil
+
+import pytest
+from killing import photos, recipe_of
+
+from i2i_bridge import load_run, shipped
+from i2i_bridge.cli import main
+from i2i_bridge.recipe import load_recipe
+from i2i_bridge.training import train
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return photos(tmp_path_factory.mktemp("pairs"))
+
+
+@pytest.fixture(scope="module")
+def trained(root, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("package") / "pretrained" / "toy"
+    train(recipe_of(root, steps=1), folder, cpu=True)
+    (folder / shipped.CARD_FILE).write_text("# The card\n")
+    return folder
+
+
+@pytest.fixture
+def toy(trained, tmp_path, monkeypatch):
+    """The folder of a shipped run `pretrained/toy`; the working directory is another one."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(shipped, "PACKAGE", trained.parents[1])
+    return trained
+
+
+def contents(folder):
+    """Every path below a folder, with the digest of a file."""
+    paths = sorted(folder.rglob("*"))
+    return {path: hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "" for path in paths}
+
+
+def call(*words):
+    with pytest.raises(SystemExit) as ended:
+        main([str(word) for word in words])
+    return ended.value.code
+
+
+def test_a_name_is_the_run_in_the_package_unless_there_is_such_a_path(toy, root, tmp_path):
+    """kills: shipped-run-before-a-path"""
+    assert load_run("pretrained/toy").step == 1
+    assert load_run("pretrained/toy").folder == toy
+    train(recipe_of(root, steps=2), tmp_path / "pretrained" / "toy", cpu=True)
+    assert load_run("pretrained/toy").step == 2
+    assert shipped.pretrained_names() == ["pretrained/toy"]
+
+
+def test_every_verb_takes_the_name_and_writes_nothing_into_the_package(toy, root, tmp_path, capsys):
+    """kills: results-into-the-package"""
+    before = contents(toy)
+    noisy = root / "noisy" / "val"
+    assert call("restore", "pretrained/toy", noisy, "restored") == 0
+    assert sorted(path.name for path in (tmp_path / "restored").glob("*.png")) == ["00.png", "01.png", "02.png"]
+    assert call("evaluate", "pretrained/toy", "--metric", "psnr", "--out", "scores") == 0
+    assert not (tmp_path / "runs").exists()
+    assert call("evaluate", "pretrained/toy", "--metric", "psnr") == 0
+    assert call("report", "pretrained/toy") == 0
+    assert call("compare", "pretrained/toy", "scores", "--out", "page") == 0
+    copy = tmp_path / "runs" / "pretrained" / "toy"
+    assert all((copy / path.relative_to(toy)).is_file() for path in before if before[path])
+    assert contents(toy) == before
+
+
+def test_the_copy_of_another_version_is_not_mixed_with_it(toy, tmp_path, capsys):
+    """kills: copy-of-another-version-kept"""
+    copy = tmp_path / "runs" / "pretrained" / "toy"
+    shutil.copytree(toy, copy)
+    (copy / "recipe.toml").write_text((toy / "recipe.toml").read_text() + "\n")
+    assert call("evaluate", "pretrained/toy") == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "rename runs/pretrained/toy" in said
+
+
+def test_a_run_that_starts_from_it_names_it_without_a_path(toy, root, tmp_path, monkeypatch):
+    """A path into an installation would not outlive it. kills: init-by-the-path-of-the-package"""
+    (tmp_path / "tiny.toml").write_text(recipe_of(root, steps=2).to_toml())
+    words = ("train", tmp_path / "tiny.toml", "--init", "pretrained/toy", "--out", tmp_path / "run", "--device", "cpu")
+    assert call(*words) == 0
+    assert load_recipe(tmp_path / "run" / "recipe.toml").train.init == "pretrained/toy"
+    assert json.loads((tmp_path / "run" / "init.json").read_text())["source"] == "pretrained/toy"
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert call(*words) == 0  # goes on, also from another folder
+
+
+def test_what_there_is_is_listed_and_shown(toy, capsys):
+    assert call("list", "pretrained") == 0
+    assert "pretrained/toy" in capsys.readouterr().out
+    assert call("show", "pretrained/toy") == 0
+    assert "# The card" in capsys.readouterr().out
+    assert call("restore", "pretrained/other", "in.png", "out.png") == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "pretrained/toy" in said
