@@ -14,7 +14,7 @@ from i2i_bridge.recipe import Recipe, load_recipe
 from i2i_bridge.results import INPUT as INPUT
 from i2i_bridge.results import Evaluation as Evaluation
 from i2i_bridge.results import Row as Row
-from i2i_bridge.results import evaluation_folder, is_outdated
+from i2i_bridge.results import calls_in_name, evaluation_folder, is_outdated
 from i2i_bridge.results import read_evaluation as read_evaluation
 from i2i_bridge.run import Run, load_run
 from i2i_bridge.shipped import RECIPE_FILE
@@ -181,7 +181,9 @@ def ensure_rows(
     if before is not None and before.protocol.hash == rules.hash and before.fingerprint == subject.fingerprint:
         there = {row.name for row in before.rows}
         if is_outdated(before):
-            subject = RunSubject(run, sorted({*nfe, *(row.nfe for row in before.rows if row.name.startswith("nfe "))}))
+            subject = RunSubject(
+                run, sorted({*nfe, *(calls_in_name(row.name) for row in before.rows if row.name.startswith("nfe "))})
+            )
         elif before.capped or there.issuperset(f"nfe {calls}" for calls in subject.counts):
             return before
     metrics = list(rules.protocol.metrics or recipe.evaluate.metrics)

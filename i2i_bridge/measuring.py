@@ -41,6 +41,7 @@ from i2i_bridge.results import (
     Evaluation,
     Row,
     Stamp,
+    calls_in_name,
     evaluation_folder,
     read_evaluation,
     read_hashes,
@@ -240,7 +241,7 @@ class _Loop:
         if before is not None and not self.subject.capped:
             self.kept_rows = {row.name for row in before.rows} - {*self.fixed_rows, *self.subject_rows}
             if self.kept_rows:
-                self.subject_rows = sorted([*self.subject_rows, *self.kept_rows], key=_calls_in_name)
+                self.subject_rows = sorted([*self.subject_rows, *self.kept_rows], key=calls_in_name)
         self.shown = len(self.indices) if len(self.indices) <= ALL_PICTURES else SOME_PICTURES
         self.quality = self.protocol.settings.get("jpeg_quality")
 
@@ -551,10 +552,6 @@ def _digest_of(hashes: Mapping[str, str]) -> str:
 def _same_pixels(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Whether two protocols' settings give an image of one key the same pixels."""
     return pixels_hash(one) == pixels_hash(other) and one.get("split") == other.get("split")
-
-
-def _calls_in_name(row: str) -> int:
-    return int(row.removeprefix("nfe "))
 
 
 def _parts(things: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:

@@ -24,11 +24,12 @@ from i2i_bridge.figures import Panel, quality_panels, training_curves
 from i2i_bridge.files import real_folder, write_whole
 from i2i_bridge.gallery import INSIDE, gallery, glance
 from i2i_bridge.images import Picture, write_picture
+from i2i_bridge.methods.mean import mean_calls
 from i2i_bridge.metrics_log import read_metrics
 from i2i_bridge.montage import montage
 from i2i_bridge.pictures import Pictures, Shown, safe_name
 from i2i_bridge.publishing import GENERATOR, check_out, fresh_folder
-from i2i_bridge.results import Evaluation
+from i2i_bridge.results import Evaluation, calls_in_name
 from i2i_bridge.run import Run
 from i2i_bridge.sheets import Drawn, draw
 from i2i_bridge.tabulating import Table, interval_text, seconds_text, to_csv, to_latex, to_markdown
@@ -199,17 +200,17 @@ def collect(
             run = None
             page.warnings.append(f"{entry.label}: no walks and samples are drawn: {error}")
         if run is not None:
-            drawn = draw(*run, calls=[row.nfe for row in shown_rows(entry.evaluation, nfe)])
-            _take_in(page, i, entry.label, drawn, pictures)
+            drawn = draw(*run, calls=[calls_in_name(row.name) for row in shown_rows(entry.evaluation, nfe)])
+            _take_in(page, i, entry.label, drawn, pictures, mean_calls(run[0].method))
         report(i + 1, len(entries))
     return page
 
 
-def _take_in(page: Page, i: int, label: str, drawn: Drawn, pictures: Pictures) -> None:
-    """A run's own pictures."""
+def _take_in(page: Page, i: int, label: str, drawn: Drawn, pictures: Pictures, before: int) -> None:
+    """A run's own pictures, after so many network calls before its own."""
 
     def calls(nfe: int) -> str:
-        return "1 network call" if nfe == 1 else f"{nfe} network calls"
+        return "1 network call" if nfe + before == 1 else f"{nfe + before} network calls"
 
     def rows(what: str, images: Sequence[Sequence[torch.Tensor]], words: Sequence[str] = ()) -> list[list[Shown]]:
         return [

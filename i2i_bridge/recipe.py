@@ -20,6 +20,7 @@ from i2i_bridge.registry import did_you_mean, nearest
 from i2i_bridge.settings import (
     DataSettings,
     EvaluateSettings,
+    MeanSettings,
     Part,
     Reference,
     SampleSettings,
@@ -69,6 +70,8 @@ class Recipe(Settings):
     """From which states it learns (`list proposals`)."""
     network: Part
     """The network and its size (`list networks`)."""
+    mean: MeanSettings | None = None
+    """A trained run whose answer the bridge starts from, instead of X_1 (two stages)."""
     train: TrainSettings
     sample: SampleSettings = SampleSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
@@ -89,6 +92,7 @@ class Recipe(Settings):
         except ValueError as error:
             raise UserError(str(error)) from error
         registry.METHODS.check(self.method, recipe=None, network=None)
+        self._check_mean(process)
         self.method_label = self.method_label or str(self.method["name"])
         try:
             self.build_proposal().check(process)
@@ -169,6 +173,14 @@ class Recipe(Settings):
         except ValueError as error:
             raise UserError(str(error)) from error
 
+    def _check_mean(self, process: "Process") -> None:
+        if self.mean is None:
+            return
+        if self.method["name"] != "bridge":
+            raise UserError(f"[mean] is for method 'bridge', not '{self.method['name']}'; leave it out")
+        if process.starts_from_noise:
+            raise UserError(f"[mean]: process '{self.process['name']}' starts from noise, not from X_1; leave it out")
+
     def data_table(self) -> Part:
         """The dataset kind and its options: the card's, `data.source` over it, `data.root` over both.
 
@@ -198,11 +210,13 @@ class Recipe(Settings):
         return self.model_copy(update={"data": self.data.model_copy(update={"root": root, "source": source})})
 
     def without_places(self) -> "Recipe":
-        """The recipe with only the last part of its images' folder: for pages, and to compare runs of two machines."""
+        """The recipe with only the last part of its folders: for pages, and to compare runs of two machines."""
         root, source = _last_part(self.data.root), dict(self.data.source)
         if "root" in source:
             source["root"] = _last_part(source["root"])
-        return self.model_copy(update={"data": self.data.model_copy(update={"root": root, "source": source})})
+        mean = self.mean and self.mean.model_copy(update={"run": _last_part(self.mean.run)})
+        data = self.data.model_copy(update={"root": root, "source": source})
+        return self.model_copy(update={"data": data, "mean": mean})
 
     def build_dataset(self, split: Literal["train", "validation"]) -> "PairDataset":
         """The pairs of a split, degraded and cut as the recipe says.

@@ -31,13 +31,14 @@ from i2i_bridge.images import (
     words_for_left_out,
     write_picture,
 )
+from i2i_bridge.methods.mean import mean_calls
 from i2i_bridge.montage import montage, states_shown
 from i2i_bridge.outputs import DoneJobs, Existing, Job, keep_apart, plan_files
 from i2i_bridge.randomness import generator
 from i2i_bridge.recipe import Recipe
 from i2i_bridge.registry import loaded_plugins
 from i2i_bridge.run import Run, alpha_like
-from i2i_bridge.subjects import CountedNetwork
+from i2i_bridge.subjects import CountedMethod
 from i2i_bridge.workload import announcement
 
 
@@ -107,14 +108,14 @@ def restore_files(
         "degrade": degrade, "trajectory": trajectory, "format": format, "quality": quality, "plugins": plugin_digests(),
     }  # fmt: skip
     done = DoneJobs(target if source.is_dir() else None, existing, settings)
-    calls = run.recipe.sample.nfe if nfe is None else nfe
+    calls = (run.recipe.sample.nfe if nfe is None else nfe) + mean_calls(run.method)
     left = [job for job in jobs if done.extra(job, _others(job, mask, condition, source)) is None]
     line = announcement(run, [job.source for job in left], nfe=calls, samples=samples) if left else None
     if line is not None:
         say(line)
     within = target if source.is_dir() else None  # links in a folder of results are not followed
-    counted = CountedNetwork(run.method.network)
-    restorer = Run(run.folder, run.recipe, run.method.with_network(counted), run.step, run.device)
+    counted = CountedMethod(run.method)
+    restorer = Run(run.folder, run.recipe, counted.method, run.step, run.device)
     outcome = Outcome(notes=left_out(source) + [note for job in jobs for note in job.notes.values()])
     for i, job in enumerate(jobs):
         file = job.source
@@ -138,7 +139,7 @@ def restore_files(
             made = 0
             for k, number in enumerate(numbers):
                 made += counted.calls if k else 0
-                counted.calls = 0
+                counted.reset()
                 draws = generator(seed + k, "restore")
                 batch = run.batch_of(picture, draws, mask=hole, condition=seen)
                 named = job.outputs[number]
@@ -165,7 +166,7 @@ def restore_files(
 
 
 def _counted(
-    states: Iterator[Tensor], network: CountedNetwork, before: int, total: int, report: Callable[[int, int], None]
+    states: Iterator[Tensor], network: CountedMethod, before: int, total: int, report: Callable[[int, int], None]
 ) -> Iterator[Tensor]:
     """The states of a walk, with a report of the network calls at each."""
     for state in states:

@@ -56,6 +56,11 @@ MetricName = Annotated[str, Field(max_length=300)]
 Seconds = Annotated[float, Field(ge=0, le=LARGEST)]
 
 
+def calls_in_name(row: str) -> int:
+    """N of a row 'nfe N': the calls that were asked for, without those of a mean."""
+    return int(row.removeprefix("nfe "))
+
+
 @dataclass(frozen=True)
 class Row:
     """Scores of one way to restore, over all images."""

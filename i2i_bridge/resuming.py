@@ -1,12 +1,16 @@
 """Whether a run folder's run and a recipe are the same run."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from i2i_bridge.data.loading import PairDataset
 from i2i_bridge.errors import UserError
 from i2i_bridge.recipe import Recipe, load_recipe
+from i2i_bridge.run import load_run, place_of, weights_sha256
+from i2i_bridge.settings import MeanSettings
 from i2i_bridge.shipped import RECIPE_FILE
 from i2i_bridge.targets import estimate_moments
 
@@ -43,7 +47,13 @@ class OtherSettings(UserError):
 
 
 def resolved(
-    folder: Path, recipe: Recipe, dataset: PairDataset, *, there: Recipe | None, init: Recipe | None
+    folder: Path,
+    recipe: Recipe,
+    dataset: PairDataset,
+    *,
+    there: Recipe | None,
+    init: Recipe | None,
+    start: Callable[[dict[str, Any]], Tensor] = lambda item: item["x_1"],
 ) -> Recipe:
     """Fill in what depends on the data (target moments); if the folder holds a run, check that its recipe is the same.
 
@@ -52,6 +62,7 @@ def resolved(
     Args:
         there: The recipe of the run that the folder holds; None where it holds no checkpoint.
         init: The recipe of the run whose weights a new run starts from.
+        start: Of an item, what the process starts from: X_1, or a mean's answer.
 
     Raises:
         UserError: The folder holds a run of another recipe or of other first weights, or the images hold no variation.
@@ -73,7 +84,7 @@ def resolved(
             moments = {name: init.target[name] for name in MOMENTS}  # the weights were trained for these
         else:
             try:
-                moments = estimate_moments((item["x_0"], item["x_1"]) for item in _first_items(dataset))
+                moments = estimate_moments((item["x_0"], start(item)) for item in _first_items(dataset))
             except ValueError as error:
                 raise UserError(f"target: {error}") from error
         recipe = recipe.model_copy(update={"target": moments | recipe.target})
@@ -112,12 +123,28 @@ def _compared(there: Recipe, recipe: Recipe) -> tuple[Recipe, str]:
     if recipe.train.init_sha256 is None:  # the source is read at step 0 only, and may be gone
         source = {"init_sha256": there.train.init_sha256}
         recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update=source)})
+    recipe = recipe.model_copy(update={"mean": _recorded(there.mean, recipe.mean)})
     there, here = there.with_absolute_root(), recipe.with_absolute_root()
     same = there.without_places().data == here.without_places().data
     if same and there.data.root is not None and not Path(there.data.root).exists():
         # Images that were moved, folder and all, as to another machine: the same run.
         there = there.model_copy(update={"data": here.data})
     return recipe, _first_difference(essence(there), essence(here))
+
+
+def _recorded(there: MeanSettings | None, here: MeanSettings | None) -> MeanSettings | None:
+    """[mean] as a run's recipe has it, where it means the same weights; at another place they are read and compared."""
+    if there is None or here is None:
+        return here
+    sha256 = here.sha256
+    if sha256 is None and place_of(here.run) == Path(there.run):
+        sha256 = there.sha256
+    elif sha256 is None:
+        try:
+            sha256 = weights_sha256(load_run(here.run, device="cpu").method.network)
+        except UserError as error:
+            raise UserError(f"mean.run: {error}; the run started from {there.run}") from error
+    return here.model_copy(update={"sha256": sha256} | ({"run": there.run} if sha256 == there.sha256 else {}))
 
 
 def _with_factor(recipe: Recipe, factor: int | None) -> Recipe:

@@ -1,8 +1,10 @@
 """A run folder: what training leaves and restoring reads.
 
-runs/NAME/  recipe.toml  init.json  checkpoints/  metrics.jsonl  metrics.csv  samples/  evaluation/  report/
+runs/NAME/  recipe.toml  init.json  mean/  checkpoints/  metrics.jsonl  metrics.csv  samples/  evaluation/  report/
 """
 
+import hashlib
+import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +19,7 @@ from torch import Tensor, nn
 from i2i_bridge import registry
 from i2i_bridge.checkpoint import chosen_checkpoint, passed_over
 from i2i_bridge.errors import UserError
-from i2i_bridge.files import expanded
+from i2i_bridge.files import expanded, refuse_links
 from i2i_bridge.images import (
     Picture,
     Range,
@@ -30,18 +32,22 @@ from i2i_bridge.images import (
 )
 from i2i_bridge.inputs import AnyImage, condition_pictures, mask_pictures, pictures_of
 from i2i_bridge.methods.base import Batch, Method
+from i2i_bridge.methods.mean import Mean, check_mean, mean_calls, mean_of, starting_from
 from i2i_bridge.precision import resolve_precision
 from i2i_bridge.randomness import Generator, generator
-from i2i_bridge.shipped import folder_of_run, recipe_of_run
+from i2i_bridge.shipped import RECIPE_FILE, folder_of_run, is_shipped_run, recipe_of_run
 
 if TYPE_CHECKING:  # pydantic: `import i2i_bridge` stays light
     from i2i_bridge.recipe import Recipe
 
+MEAN_FOLDER = "mean"
+"""Inside a run folder: the run whose answer it starts from, as a run folder of recipe and weights."""
 
-def build_method(recipe: "Recipe", network: nn.Module) -> Method:
-    """The method that a recipe describes, around a network."""
+
+def build_method(recipe: "Recipe", network: nn.Module, mean: Mean | None = None) -> Method:
+    """The method that a recipe describes, around a network, and from what it starts where the recipe has [mean]."""
     method: Method = registry.METHODS.build(recipe.method, recipe=recipe, network=network)
-    return method
+    return starting_from(method, mean)
 
 
 @dataclass(frozen=True, repr=False)
@@ -107,7 +113,8 @@ class Run:
         masks = [None] * len(pictures) if mask is None else mask_pictures(mask, len(pictures))
         seen = [None] * len(pictures)
         conditions = seen if condition is None else condition_pictures(condition, value_range, len(pictures))
-        total = len(pictures) * (samples or 1) * self._calls(nfe)
+        mean = mean_of(self.method)
+        total = len(pictures) * (samples or 1) * (self._calls(nfe) + mean_calls(self.method))
         done = 0
 
         def count(*_: Any) -> None:
@@ -115,7 +122,8 @@ class Run:
             done += 1
             report(min(done, total), total)
 
-        hook = self.method.network.register_forward_hook(count)
+        networks = [self.method.network, *([] if mean is None else [mean.method.network])]
+        hooks = [network.register_forward_hook(count) for network in networks]
         try:
             results = []
             for k in range(samples or 1):
@@ -127,7 +135,8 @@ class Run:
                     restored.append(self.picture_of(x_0_hat, picture))
                 results.append(back(restored))
         finally:
-            hook.remove()
+            for hook in hooks:
+                hook.remove()
         return results[0] if samples is None else results
 
     def _calls(self, nfe: int | None) -> int:
@@ -190,7 +199,7 @@ class Run:
         """The states from X_1 to x_0_hat, each cut back to the image's size and moved to the CPU."""
         calls = self._calls(nfe)
         height, width = batch["x_1"].shape[-2:]
-        stride, smallest = network_geometry(self.method.network)
+        stride, smallest = method_geometry(self.method)
         padded: dict[str, Any] = {
             name: pad_to_stride(value, stride, smallest).to(self.device)
             for name, value in batch.items()
@@ -222,6 +231,16 @@ def network_geometry(network: nn.Module) -> tuple[int, int]:
     stride = int(getattr(network, "stride", 1))
     said = (getattr(part, "smallest_side", None) for part in network.modules())
     return stride, next((int(side) for side in said if side is not None), 2 * stride)
+
+
+def method_geometry(method: Method) -> tuple[int, int]:
+    """As `network_geometry`, of all networks that see the image: the method's own, and that of what it starts from."""
+    own, mean = network_geometry(method.network), mean_of(method)
+    if mean is None:
+        return own
+    other = method_geometry(mean.method)
+    stride = math.lcm(own[0], other[0])
+    return stride, -(-max(own[1], other[1]) // stride) * stride
 
 
 def pad_to_stride(x: Tensor, stride: int, smallest: int) -> Tensor:
@@ -323,7 +342,47 @@ def load_run(
     network = recipe.build_network()
     load_weights(network, found.tensors("ema"), str(found.folder))
     network = network.to(where, dtype).to(memory_format=torch.channels_last).eval().requires_grad_(False)
-    return Run(folder, recipe, build_method(recipe, network), found.step, where, lines)
+    mean = None if recipe.mean is None else load_mean(folder, recipe, device=where, precision=precision)
+    return Run(folder, recipe, build_method(recipe, network, mean), found.step, where, lines)
+
+
+def place_of(run: str) -> Path:
+    """A run's folder as an absolute path; a shipped run keeps its name."""
+    folder = expanded(run)
+    return folder if is_shipped_run(folder) else folder.absolute()
+
+
+def load_mean(folder: Path, recipe: "Recipe", *, device: torch.device, precision: str = "fp32") -> Mean:
+    """The copy in a run folder of what the run starts from; `mean.run` itself is not needed any more.
+
+    Raises:
+        UserError: It is missing, damaged, a link, or not what the run was trained with.
+    """
+    if recipe.mean is None:
+        raise UserError(f"{folder}: its recipe has no [mean]")
+    home = folder / MEAN_FOLDER
+    refuse_links(folder, [MEAN_FOLDER])
+    if not (home / RECIPE_FILE).is_file():
+        raise UserError(f"{home}: the copy of {recipe.mean.run}, which this run starts from, is missing; put it back")
+    run = load_run(home, device=device)
+    check_mean(recipe, run.recipe, str(home))
+    there = weights_sha256(run.method.network)
+    if there != recipe.mean.sha256:
+        raise UserError(
+            f"{home}: other weights than the run was trained with (SHA-256 {there[:12]} there, mean.sha256 "
+            f"{str(recipe.mean.sha256)[:12]}); put the right ones back"
+        )
+    run.method.network.to(resolve_precision(precision, device))
+    return Mean(run.method, recipe.mean.nfe)
+
+
+def weights_sha256(network: nn.Module) -> str:
+    """SHA-256 of name, type, shape and bytes of each of a network's tensors."""
+    total = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        total.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()
 
 
 def load_weights(network: nn.Module, tensors: dict[str, Tensor], where: str) -> None:

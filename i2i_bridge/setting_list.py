@@ -24,10 +24,11 @@ from i2i_bridge.registry import (
     TARGETS,
     Registry,
 )
-from i2i_bridge.settings import DataSettings, EvaluateSettings, SampleSettings, Settings, TrainSettings
+from i2i_bridge.settings import DataSettings, EvaluateSettings, MeanSettings, SampleSettings, Settings, TrainSettings
 
 TABLES: dict[str, type[Settings]] = {
     "data": DataSettings,
+    "mean": MeanSettings,
     "train": TrainSettings,
     "sample": SampleSettings,
     "evaluate": EvaluateSettings,
@@ -71,7 +72,9 @@ def recipe_settings(table: Mapping[str, Any]) -> str:
         if name == "sample":
             inner = {"sampler": {"name": "ancestral"}} | inner
         # A table inside [sample] that is not there is a line of [sample], as a comment.
-        lines += ["", f"# {_summary(model)}", f"[{name}]", *_keys(model, values, leave_out=tuple(inner))]
+        left_out = name == "mean" and name not in given  # an empty table would not be left out
+        head = f"# [{name}]" if left_out else f"[{name}]"
+        lines += ["", f"# {_summary(model)}", head, *_keys(model, values, leave_out=tuple(inner))]
         for key, part in inner.items():
             lines += ["", *_part(f"{name}.{key}", INNER[key], part)]
     for name, members in PARTS.items():

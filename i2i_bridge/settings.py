@@ -178,6 +178,20 @@ class TrainSettings(Settings):
         return self.lr
 
 
+class MeanSettings(Settings):
+    """The first of two stages: a trained run whose answer a bridge starts from, instead of X_1.
+
+    Training keeps a copy of that run in the new run's folder.
+    """
+
+    run: Text
+    """A run folder (regression, Pix2pix or a bridge without [mean] of its own); its newest checkpoint is taken."""
+    nfe: Calls = 1
+    """Its network calls per image; methods that answer in one call make one."""
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+    """Of its weights (names, types, shapes, bytes). Training writes it down; where given, only these are taken."""
+
+
 class SampleSettings(Settings):
     """How restored images are drawn."""
 

@@ -152,7 +152,7 @@ class Init:
         step = "" if self.checkpoint is None else f", step {self.checkpoint.step}"
         first = f"starting from the weights of {self.source}{step} ({self.file.name}, SHA-256 {self.sha256})"
         lines = [first, *self.notes, *_table(differences, taken, of), *lines]
-        for part in () if self.recipe is None else ("method", "process", "target"):
+        for part in () if self.recipe is None else ("method", "process", "target", "mean"):
             there, here = getattr(self.recipe, part), getattr(recipe, part)
             if there != here:
                 lines.append(f"note: the weights were trained with another {part}: {there} there, {here} here")

@@ -13,9 +13,11 @@ from torch import Tensor
 from i2i_bridge.errors import UserError
 from i2i_bridge.files import normal_form
 from i2i_bridge.images import Range, find_images, read_picture, to_tensor, with_channels
+from i2i_bridge.methods.base import Method
+from i2i_bridge.methods.mean import mean_of, starting_from
 from i2i_bridge.protocols import digest
 from i2i_bridge.randomness import generator
-from i2i_bridge.run import Run
+from i2i_bridge.run import Run, weights_sha256
 
 
 class CountedNetwork(torch.nn.Module):
@@ -35,6 +37,34 @@ class CountedNetwork(torch.nn.Module):
         self.images += len(args[0])
         output: Tensor = self.network(*args)
         return output
+
+
+class CountedMethod:
+    """A method whose network calls are counted: its own, and those of the mean that it starts from."""
+
+    def __init__(self, method: Method) -> None:
+        self._networks = [CountedNetwork(method.network)]
+        mean = mean_of(method)
+        if mean is not None:
+            self._networks.append(CountedNetwork(mean.method.network))
+            mean = dataclasses.replace(mean, method=mean.method.with_network(self._networks[1]))
+        self.method = starting_from(method.with_network(self._networks[0]), mean)
+        """The method, counting."""
+
+    @property
+    def calls(self) -> int:
+        """Of all networks."""
+        return sum(network.calls for network in self._networks)
+
+    @property
+    def images(self) -> int:
+        """In the calls of all networks."""
+        return sum(network.images for network in self._networks)
+
+    def reset(self) -> None:
+        """Count from 0 again."""
+        for network in self._networks:
+            network.calls = network.images = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,8 +131,8 @@ class RunSubject:
         self.seed = run.recipe.evaluate.seed
         self.warnings: Sequence[str] = run.warnings
         self.fingerprint = fingerprint_of(run)
-        self.counted = CountedNetwork(run.method.network)
-        self.run = dataclasses.replace(run, method=run.method.with_network(self.counted))
+        self.counted = CountedMethod(run.method)
+        self.run = dataclasses.replace(run, method=self.counted.method)
 
     def rows(self, first: Mapping[str, Any]) -> list[str]:
         """As `Subject.rows`; what makes one call whatever it is asked for has one row."""
@@ -126,7 +156,8 @@ class RunSubject:
             generator(self.seed, "evaluate", str(item["key"]), *([draw] if draw else []))
             for item, draw in zip(items, draws, strict=True)
         ]
-        self.counted.images, began = 0, time.perf_counter()
+        self.counted.reset()
+        began = time.perf_counter()
         restored = self.run.restore_batch(batch, nfe=int(row.removeprefix("nfe ")), generator=generators)
         seconds = (time.perf_counter() - began) / len(items)
         # Not the calls: a method may take the images of a batch one by one, as Pix2pix does.
@@ -135,15 +166,15 @@ class RunSubject:
 
 def fingerprint_of(run: Run) -> str:
     """SHA-256 of a run's step, weights and the settings that its restorations depend on."""
-    weights = hashlib.sha256()
-    for name, tensor in sorted(run.method.network.state_dict().items()):
-        weights.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        weights.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     # How it was trained, and on what, is in the weights; what it is applied to is the protocol's business.
     apart = {"name", "summary", "reference", "train", "evaluate", "data", "degradation"}
     settings = run.recipe.model_dump(mode="json", exclude=apart)
     settings["sample"].pop("nfe", None)
-    return digest([run.step, weights.hexdigest(), settings])
+    if run.recipe.mean is None:
+        del settings["mean"]  # otherwise evaluations from before there was [mean] would be made anew
+    else:
+        del settings["mean"]["run"]  # a place; the weights are in its SHA-256
+    return digest([run.step, weights_sha256(run.method.network), settings])
 
 
 class FolderSubject:

@@ -10,6 +10,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from i2i_bridge.checkpoint import UNSEALED, Checkpoint
 from i2i_bridge.errors import UserError
+from i2i_bridge.methods.mean import Mean
 from i2i_bridge.randomness import global_seed, key
 from i2i_bridge.recipe import Recipe
 from i2i_bridge.run import build_method, load_weights
@@ -21,14 +22,14 @@ NETWORK = "network"
 class TrainState:
     """Everything a run must not lose: network, moving average, companions, optimizer moments and the step."""
 
-    def __init__(self, recipe: Recipe, device: torch.device) -> None:
+    def __init__(self, recipe: Recipe, device: torch.device, mean: Mean | None = None) -> None:
         cpu, seed = torch.device("cpu"), recipe.train.seed
         with global_seed(key(seed, "initial weights"), cpu):
             self.network = recipe.build_network()
         if next(self.network.parameters(), None) is None:
             raise UserError(f"network {type(self.network).__name__}: has no weights to train")
         with global_seed(key(seed, "initial weights of companions"), cpu):
-            self.method = build_method(recipe, self.network)
+            self.method = build_method(recipe, self.network, mean)
         self.modules: dict[str, nn.Module] = {NETWORK: self.network, **self.method.companions()}
         for module in self.modules.values():
             module.to(device).to(memory_format=torch.channels_last)

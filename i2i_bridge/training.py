@@ -26,8 +26,10 @@ from i2i_bridge.data.pairs import shared_files
 from i2i_bridge.data.splits import HOLD_OUT
 from i2i_bridge.errors import TRY_AGAIN, UserError
 from i2i_bridge.files import locked, real_folder, refuse_links, sweep, write_whole
+from i2i_bridge.first_stage import open_mean, start_of
 from i2i_bridge.images import Picture, write_picture
 from i2i_bridge.machine import machine, promise
+from i2i_bridge.methods.mean import mean_of
 from i2i_bridge.metrics_log import MetricsLog
 from i2i_bridge.montage import montage
 from i2i_bridge.precision import resolve_precision
@@ -37,7 +39,7 @@ from i2i_bridge.randomness import generator
 from i2i_bridge.ranks import Ranks, check_devices, process_group
 from i2i_bridge.recipe import Recipe
 from i2i_bridge.resuming import essence, falling_end, is_run_of, moved_end, resolved, started_recipe
-from i2i_bridge.run import Run, network_geometry
+from i2i_bridge.run import MEAN_FOLDER, Run, load_mean, network_geometry
 from i2i_bridge.saving import Saver
 from i2i_bridge.shipped import RECIPE_FILE
 from i2i_bridge.skipping import Skips, UnusableImages, repaired
@@ -137,7 +139,7 @@ class _Begun:
 Found = tuple[Checkpoint | None, list[str]]
 
 
-OWN_FOLDERS = ("checkpoints", "samples")
+OWN_FOLDERS = ("checkpoints", "samples", MEAN_FOLDER)
 """Folders of a run that training writes and cleans."""
 
 
@@ -155,7 +157,8 @@ def _recovered(recipe: Recipe, folder: Path, held: ExitStack) -> Found | None:
         return latest_checkpoint(folder / "checkpoints")
     found = recovered_checkpoint(folder / "checkpoints")
     sweep(folder)
-    sweep(folder / "samples")
+    for inside in ("samples", MEAN_FOLDER, f"{MEAN_FOLDER}/checkpoints"):
+        sweep(folder / inside)
     return found
 
 
@@ -170,10 +173,21 @@ def _begin(
     checkpoint, damaged = found or latest_checkpoint(folder / "checkpoints")
     there = None if checkpoint is None else started_recipe(folder)
     init = open_init(recipe) if checkpoint is None else None
-    recipe = resolved(folder, recipe, dataset, there=there, init=None if init is None else init.recipe)
+    recipe, source = open_mean(recipe, device) if checkpoint is None else (recipe, None)
+    mean = None if source is None else source.mean
+    recipe = resolved(
+        folder,
+        recipe,
+        dataset,
+        there=there,
+        init=None if init is None else init.recipe,
+        start=partial(start_of, mean, recipe.train.seed),
+    )
+    if recipe.mean is not None and mean is None:
+        mean = load_mean(folder, recipe, device=device)
     if init is not None:
         recipe = with_init(recipe, init.source, sha256=init.sha256)
-    state = TrainState(recipe, device)
+    state = TrainState(recipe, device, mean)
     _check_size(recipe, state)
     if checkpoint is not None:
         state.load(checkpoint)
@@ -187,6 +201,7 @@ def _begin(
         "images": f"{len(dataset)} ({_digest([dataset.key_of(n) for n in range(min(len(dataset), 16))])})",
         "step": str(state.step),
         "init": "" if init is None else init.sha256,
+        "mean": "" if recipe.mean is None else str(recipe.mean.sha256),
         "torch": here["torch"],
         "processes": str(ranks.count),
     }
@@ -203,7 +218,8 @@ def _begin(
     first = next(batches) if state.step < settings.steps else None
     notes = first_remarks(dataset) if checkpoint is None and ranks.is_first else []
     if ranks.is_first:
-        check_space(folder / "checkpoints", state.parts())
+        copied = {} if source is None else {MEAN_FOLDER: source.run.method.network.state_dict()}
+        check_space(folder / "checkpoints", state.parts() | copied)
         if found is None:
             held.enter_context(locked(folder))
             if (folder / "checkpoints").exists():
@@ -211,9 +227,12 @@ def _begin(
         write_whole(folder / RECIPE_FILE, recipe.to_toml().encode())
         if loaded is not None:
             loaded.write(folder)
+        if source is not None:
+            source.write(folder)
     notes = [
         _about(recipe, dataset, state, here["device"], ranks.count, folder),
         *([] if loaded is None else loaded.lines),
+        *([] if source is None else source.notes),
         *notes,
     ]
     notes += [f"note: {line}" for line in recipe.notes_on(dataset)]
@@ -347,12 +366,17 @@ def _to(value: Any, device: torch.device) -> Any:
 
 
 def _check_size(recipe: Recipe, state: TrainState) -> None:
-    size, (stride, smallest) = recipe.data.size, network_geometry(state.network)
+    size, mean = recipe.data.size, mean_of(state.method)
     height, width = (size, size) if isinstance(size, int) else size
-    if height % stride or width % stride or (stride > 1 and min(height, width) < smallest):
+    networks = [("the network", state.network)]
+    networks += [] if mean is None else [("the network of mean.run", mean.method.network)]
+    for name, network in networks:
+        stride, smallest = network_geometry(network)
+        if not (height % stride or width % stride or (stride > 1 and min(height, width) < smallest)):
+            continue
         least = f", {smallest // stride} at least" if smallest > stride else ""
         raise UserError(
-            f"data.size {size}: the network halves its input {stride.bit_length() - 1} times, so both sides must be "
+            f"data.size {size}: {name} halves its input {stride.bit_length() - 1} times, so both sides must be "
             f"multiples of {stride}{least}; change data.size, or the network's levels"
         )
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from i2i_bridge.errors import UserError
 from i2i_bridge.images import Picture, image_size
+from i2i_bridge.methods.mean import mean_calls
 from i2i_bridge.randomness import generator
 from i2i_bridge.run import Run
 
@@ -73,7 +74,7 @@ def announcement(run: Run, files: Sequence[Path], *, nfe: int, samples: int = 1)
 
 
 def probed(run: Run, factor: float = 1) -> Probe:
-    """Restore two black images with one call each and measure the second.
+    """Restore two black images with one call each, beside the mean's, and measure the second.
 
     Args:
         run: What restores.
@@ -92,7 +93,7 @@ def probed(run: Run, factor: float = 1) -> Probe:
         before = _resident("VmRSS") if _reset_peak() else None
     begun = time.perf_counter()
     pixels = _restore_black(run, max(round(SIDES[1] / factor), 8))
-    seconds = time.perf_counter() - begun
+    seconds = (time.perf_counter() - begun) / (1 + mean_calls(run.method))
     peak = float(torch.cuda.max_memory_allocated(run.device)) if cuda else _resident("VmHWM")
     memory = None if before is None or peak is None or peak <= before else (peak - before) / pixels
     return Probe(seconds / pixels, memory)

@@ -10,10 +10,16 @@ from i2i_bridge.network_size import MAX_PARAMETERS, build_checked
 from i2i_bridge.protocols import load_protocol
 from i2i_bridge.recipe import load_recipe
 from i2i_bridge.registry import DISCRIMINATORS, NETWORKS, register_network
-from i2i_bridge.settings import DataSettings, EvaluateSettings, SampleSettings, Settings, TrainSettings
+from i2i_bridge.settings import DataSettings, EvaluateSettings, MeanSettings, SampleSettings, Settings, TrainSettings
 
 HUGE = (10**19, -(10**30), "1e30", "inf", "-inf", "nan")
-TABLES = {"data": DataSettings, "train": TrainSettings, "sample": SampleSettings, "evaluate": EvaluateSettings}
+TABLES = {
+    "data": DataSettings,
+    "mean": MeanSettings,
+    "train": TrainSettings,
+    "sample": SampleSettings,
+    "evaluate": EvaluateSettings,
+}
 
 
 def numbers():

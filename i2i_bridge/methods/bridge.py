@@ -14,6 +14,7 @@ from i2i_bridge.guidance import call_network, keep_known, predictor
 from i2i_bridge.guidances.base import Guidance, Guided, measure
 from i2i_bridge.methods.base import Batch, condition_of
 from i2i_bridge.methods.losses import AdversarialLoss, PerceptualLoss
+from i2i_bridge.methods.mean import Mean
 from i2i_bridge.processes import Process, expand
 from i2i_bridge.proposals import PosteriorProposal, Proposal
 from i2i_bridge.randomness import Generator
@@ -33,6 +34,7 @@ class Bridge:
         condition: Whether the network sees X_1 (or the pair's own condition): eps(X_t, t, X_1).
         sampler_options: Keyword options of the sampler.
         guidance: Moves x_0_hat towards what X_1 says of A X_0, with A of `degradation`.
+        mean: What the process starts from instead of X_1. Condition, guidance and critic go on seeing X_1 itself.
     """
 
     network: nn.Module
@@ -49,6 +51,7 @@ class Bridge:
     curriculum: Curriculum = field(default_factory=Curriculum)
     perceptual: PerceptualLoss | None = None
     adversarial: AdversarialLoss | None = None
+    mean: Mean | None = None
 
     def with_network(self, network: nn.Module) -> "Bridge":
         """The same bridge around another network."""
@@ -73,7 +76,8 @@ class Bridge:
         The mean runs over all pixels, the known ones counting 0. The curriculum has other times, weights and norms; the
         losses of x_0_hat come on top.
         """
-        x_0, x_1, mask = batch["x_0"], batch["x_1"], batch.get("mask")
+        x_0, mask = batch["x_0"], batch.get("mask")
+        x_1 = self._start(batch, generator)
         t = self.curriculum.times(x_0.shape[0], generator, batch.get("number"))
         x_t = self.proposal.sample(self.process, x_0, x_1, t, generator)
         wanted = self.target.of(self.process, x_0, x_1, x_t, t)
@@ -90,15 +94,15 @@ class Bridge:
         x_0_hat = self.target.x_0_hat(self.process, output, x_t, x_1, t)
         x_0_hat = x_0_hat if mask is None else keep_known(x_0_hat, x_1, mask)
         if self.adversarial is not None:
-            yield "critic", self.adversarial.of_critic(x_1, x_0_hat, x_0)
-            adversarial = self.adversarial.of_network(x_1, x_0_hat, output, loss)
+            yield "critic", self.adversarial.of_critic(batch["x_1"], x_0_hat, x_0)
+            adversarial = self.adversarial.of_network(batch["x_1"], x_0_hat, output, loss)
         if self.perceptual is not None:
             loss = loss + self.perceptual(x_0_hat, x_0, t)
         yield "network", loss if self.adversarial is None else loss + adversarial
 
     def walk(self, batch: Batch, *, nfe: int, generator: Generator) -> Iterator[Tensor]:
-        """The sampler's states; the last is the restored image. Exactly nfe network calls."""
-        x_1 = batch["x_1"]
+        """The sampler's states; the last is the restored image. Exactly nfe network calls, beside the mean's."""
+        x_1 = self._start(batch, generator)
         times = self.grid(self.process, nfe)
         predict_x0 = predictor(
             self.network,
@@ -112,6 +116,10 @@ class Bridge:
         )
         sample: Callable[..., Iterator[Tensor]] = self.sampler
         return sample(self.process, predict_x0, x_1, times, generator, **self.sampler_options)
+
+    def _start(self, batch: Batch, generator: Generator) -> Tensor:
+        x_1: Tensor = batch["x_1"]
+        return x_1 if self.mean is None else self.mean(batch, generator)
 
     def _guide(self, batch: Batch, times: Tensor) -> Guided | None:
         if self.guidance is None or self.degradation is None:

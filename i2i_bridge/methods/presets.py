@@ -40,6 +40,10 @@ KNOWN_OPERATOR: dict[str, Table] = {
 """The tables of `--method`: one prior serves all three, since the guidance acts in sampling only."""
 
 
+STARTS_FROM_X_1 = ("bridge", "ot-ode", "flow")
+"""Presets that keep a recipe's [mean]; the others answer in one call, or start from noise."""
+
+
 @dataclass(frozen=True)
 class _Named:
     summary: str
@@ -69,7 +73,8 @@ def method_preset(name: str) -> Preset:
     change = _PRESETS[name].change if name in _PRESETS else _registered(name)
 
     def labelled(table: Table, given: frozenset[str]) -> Table:
-        return change(table, given) | {"method_label": name}
+        kept = table if name in STARTS_FROM_X_1 else _without(table, "mean")
+        return change(kept, given) | {"method_label": name}
 
     return labelled
 

@@ -1,0 +1,89 @@
+"""A frozen run's answer as the start of a bridge: the first of two stages."""
+
+import dataclasses
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor
+
+from i2i_bridge.errors import UserError
+from i2i_bridge.guidance import keep_known
+from i2i_bridge.methods.base import Batch, Method
+from i2i_bridge.randomness import Generator
+
+if TYPE_CHECKING:  # pydantic: `import i2i_bridge` stays light
+    from i2i_bridge.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Mean:
+    """X_1 of the process is m(X_1), limited to [-1, 1] where it is unknown.
+
+        x_1 <- mask clip(m(x_1)) + (1 - mask) x_1
+
+    With a regression for m, the bridge starts from an estimate of E[X_0 | X_1] and adds what an average lacks (PMRF,
+    Ohayon et al., 2025). m never learns: its weights are a copy of another run's moving average.
+
+    Args:
+        method: m, in evaluation mode.
+        nfe: Its network calls per image.
+    """
+
+    method: Method
+    nfe: int = 1
+
+    def __call__(self, batch: Batch, generator: Generator) -> Tensor:
+        """The start of the bridge, (B, C, H, W) in [-1, 1] in the hole; without gradients."""
+        x_1, mask = batch["x_1"], batch.get("mask")
+        given = {name: batch[name] for name in ("x_1", "mask", "condition", "size") if name in batch}
+        # Without autocast: otherwise the bridge would be trained from another start than it restores from.
+        with torch.no_grad(), torch.autocast(x_1.device.type, enabled=False):
+            (answer,) = deque(self.method.walk(given, nfe=self.nfe, generator=generator), maxlen=1)
+        answer = answer.to(x_1.dtype).clamp(-1, 1)
+        return answer if mask is None else keep_known(answer, x_1, mask)
+
+
+def mean_of(method: Method) -> Mean | None:
+    """What a method starts from instead of X_1; None for X_1 itself."""
+    mean: Mean | None = getattr(method, "mean", None)
+    return mean
+
+
+def starting_from(method: Method, mean: Mean | None) -> Method:
+    """The same bridge from a mean's answer; the method itself for None."""
+    return method if mean is None else cast(Method, dataclasses.replace(cast(Any, method), mean=mean))
+
+
+def mean_calls(method: Method) -> int:
+    """Network calls per image before the method's own."""
+    mean = mean_of(method)
+    return 0 if mean is None else mean.nfe
+
+
+def check_mean(recipe: "Recipe", other: "Recipe", where: str) -> list[str]:
+    """Whether a run of the recipe `other` can answer for the images of `recipe`.
+
+    Returns:
+        Lines for the user: what the recipes do not share.
+
+    Raises:
+        UserError: It cannot, or starts from a mean itself.
+    """
+    if other.mean is not None:
+        raise UserError(f"mean.run: {where} starts from another run's answer itself; take a run without [mean]")
+    for key in ("channels", "own_condition", "value_range"):
+        there, here = getattr(other.data, key), getattr(recipe.data, key)
+        if there != here:
+            raise UserError(f"mean.run: {where} was trained with data.{key} {there}, this recipe has {here}")
+    if recipe.data.own_condition and other.condition_channels != recipe.condition_channels:
+        raise UserError(
+            f"mean.run: {where} sees a condition of {other.condition_channels} channels, this recipe has "
+            f"{recipe.condition_channels}"
+        )
+    if other.degradation != recipe.degradation:
+        return [
+            f"note: {where} was trained with another degradation: {other.degradation} there, {recipe.degradation} here"
+        ]
+    return []
