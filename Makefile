@@ -72,6 +72,7 @@ bench: $(READY)
 	$(BIN)/python tests/benchmarks/memory.py
 	$(BIN)/python tests/benchmarks/operators.py
 	$(BIN)/python tests/benchmarks/gpu.py --dry-run
+	$(BIN)/python tests/benchmarks/gpu_evidence.py --dry-run
 
 clean:
 	rm -rf .venv runs/demo
