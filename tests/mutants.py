@@ -345,6 +345,8 @@ MUTANTS = [
     Mutant("every-pair-misaligned", "alignment.py", "one.shifted - straight > 0.03", "True", "test_checking.py"),
     Mutant("names-cut-training-too", "data/splits.py", "return not (split_there and is_training(split))", "return True", "test_data.py"),
     Mutant("overlap-unseen", "data/packaged.py", "both = set(train) & set(val)", "both = set()", "test_data.py"),
+    Mutant("tiles-shifted", "data/packaged.py", "(height - rows * side) // 2, (width - columns * side) // 2", "0, 0", "test_data.py"),
+    Mutant("tiles-of-training", "data/packaged.py", "if self.whole else _tiles", "if not self.whole else _tiles", "test_data.py"),
     Mutant("shared-files-unseen", "data/pairs.py", "return len(set(theirs.names).intersection(mine.names))", "return 0 * len(theirs.names)", "test_data.py"),
     # reliability
     Mutant("rotated-before-published", "checkpoint.py", "    try:\n        publish_folder(final, _files(step, parts, state))\n", "    for old in _folders(folder)[keep - 1 :]:\n        retire_folder(old)\n    try:\n        publish_folder(final, _files(step, parts, state))\n", "test_files.py"),

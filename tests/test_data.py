@@ -486,6 +486,34 @@ def test_demo_photos_are_real_and_held_out():
     assert len(train) == load_card("demo-photos").splits["train"]
 
 
+def test_tiles_of_held_out_photos_are_disjoint_squares_of_the_photo():
+    # kills: tiles-shifted, tiles-of-training
+    from PIL import Image
+
+    pytest.importorskip("skimage")
+    table = load_card("demo-photos").dataset
+    whole, tiled = (open_source(table | more, "val") for more in ({}, {"tiles": 3}))
+    place = {item["key"]: np.asarray(Image.open(item["x_0"]).convert("RGB")) for item in whole}
+    items = [tiled[i] for i in range(len(tiled))]
+    assert len(items) >= 12 and len({item["key"] for item in items}) == len(items)
+    for name, pixels in place.items():
+        side = min(pixels.shape[:2]) // 3
+        rows, columns = pixels.shape[0] // side, pixels.shape[1] // side
+        top, left = (pixels.shape[0] - rows * side) // 2, (pixels.shape[1] - columns * side) // 2
+        inner = pixels[top : top + rows * side, left : left + columns * side]
+        tiles = [item["x_0"] for item in items if item["key"].startswith(name + "/")]
+        joined = np.concatenate(
+            [np.concatenate(tiles[row * columns : (row + 1) * columns], axis=1) for row in range(rows)]
+        )
+        assert np.array_equal(joined, inner)
+    train = open_source(table | {"tiles": 2}, "train")
+    first = open_source(table, "train")[0]
+    assert len(train) == load_card("demo-photos").splits["train"] and train[0]["key"] == first["key"]
+    assert np.array_equal(train[0]["x_0"], np.asarray(Image.open(first["x_0"]).convert("RGB")))
+    with pytest.raises(UserError, match="tiles = 0"):
+        open_source(table | {"tiles": 0}, "val")
+
+
 def test_a_photo_may_not_be_in_both_splits():
     # kills: overlap-unseen
     with pytest.raises(UserError, match="held-out images must not be trained on"):

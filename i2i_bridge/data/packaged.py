@@ -1,10 +1,14 @@
 """Photos that come inside an installed package's wheel: what `make demo` trains on, without any download."""
 
 import importlib.util
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from i2i_bridge.errors import UserError
+from i2i_bridge.images import read_picture
 from i2i_bridge.registry import register_dataset
 
 
@@ -15,22 +19,51 @@ class PackagedImages:
     Args:
         train: Images of the split 'train'.
         val: Images of every other split.
+        tiles: Cut held-out images into squares of 1 / tiles of the short side, as many as fit. All images are then
+            decoded once and kept in memory: decoding takes longer than cutting. Default: whole files.
+
+    Raises:
+        UserError: `tiles` is not 1 to 64, a split has no images, or one is in both splits or not there.
     """
 
-    def __init__(self, train: list[str], val: list[str], split: str) -> None:
+    def __init__(self, train: list[str], val: list[str], split: str, tiles: int | None = None) -> None:
+        if tiles is not None and not 1 <= tiles <= 64:
+            raise UserError(f"tiles = {tiles}: must be 1 to 64")
         both = set(train) & set(val)
         if both:
             raise UserError(f"{sorted(both)[0]}: in both train and val; held-out images must not be trained on")
-        self.files = [(name.replace(":", "/"), _locate(name)) for name in (train if split == "train" else val)]
+        self.tiles, self.whole = tiles, split == "train"
+        self.files = [(name.replace(":", "/"), _locate(name)) for name in (train if self.whole else val)]
         if not self.files:
             raise UserError(f"no images for the split '{split}'")
 
     def __len__(self) -> int:
-        return len(self.files)
+        return len(self.files) if self.tiles is None else len(self._decoded)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        name, path = self.files[index]
-        return {"key": name, "x_0": path}
+        name, x_0 = (self.files if self.tiles is None else self._decoded)[index]
+        return {"key": name, "x_0": x_0}
+
+    @cached_property
+    def _decoded(self) -> list[tuple[str, np.ndarray]]:
+        images = []
+        for name, path in self.files:
+            pixels = read_picture(path).pixels
+            images += [(name, pixels)] if self.whole else _tiles(name, pixels, self.tiles or 1)
+        return images
+
+
+def _tiles(name: str, pixels: np.ndarray, parts: int) -> list[tuple[str, np.ndarray]]:
+    """Squares of 1 / parts of the short side in reading order; what does not fit is left out evenly at both ends."""
+    height, width = pixels.shape[:2]
+    side = min(height, width) // parts
+    rows, columns = height // side, width // side
+    top, left = (height - rows * side) // 2, (width - columns * side) // 2
+    return [
+        (f"{name}/{row + 1}-{column + 1}", pixels[y : y + side, x : x + side])
+        for row, y in enumerate(range(top, top + rows * side, side))
+        for column, x in enumerate(range(left, left + columns * side, side))
+    ]
 
 
 def _locate(name: str) -> Path:
