@@ -43,6 +43,14 @@ def compare(
     label: Annotated[
         list[str] | None, typer.Option(metavar="RUN=NAME", help="What the page calls a run's method; repeatable.")
     ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ROW", show_default=False,
+            help="The row whose paired differences are shown, such as 'bridge, NFE 1'. Default: the plain regression's "
+            "where there is one, else a method's first.",
+        ),
+    ] = None,
     checkpoint: Checkpoint = None,
     plugin: Plugins = None,
     device: Device = None,
@@ -52,4 +60,5 @@ def compare(
     compare_runs(
         [own_run(run) for run in runs], out, nfe=nfe, single_file=single_file, protocol=protocol, count=count,
         root=root, each_seed=each_seed, device=device, checkpoint=checkpoint, title=title, labels=label or [],
+        against=against,
     )  # fmt: skip

@@ -10,13 +10,12 @@ from PIL import Image
 from torch import Tensor
 
 from i2i_bridge.comparing import Entry, baseline_label, baselines, shown_rows
-from i2i_bridge.csv_file import read_rows
 from i2i_bridge.errors import UserError
-from i2i_bridge.file_reader import may_pass, open_regular
+from i2i_bridge.file_reader import open_regular
 from i2i_bridge.images import read_picture, to_tensor
 from i2i_bridge.pictures import Pictures, Shown, safe_name
 from i2i_bridge.records import CLEAN, slug
-from i2i_bridge.results import INPUT, evaluation_folder, not_now
+from i2i_bridge.results import INPUT, evaluation_folder, read_item_scores
 from i2i_bridge.subjects import picture_name
 from i2i_bridge.tabulating import BEST, Column, Table
 
@@ -167,19 +166,8 @@ def _is_outermost(entries: Sequence[Entry], source: Source, nfe: Sequence[int] |
 
 
 def _scores(entry: Entry, columns: Sequence[Column]) -> Scores:
-    file = evaluation_folder(entry.folder, entry.evaluation.protocol.name) / "per_image.csv"
-    if not file.exists():
-        return {}
-    try:
-        return {
-            (line["key"], line["row"]): [_number(line.get(column.name)) for column in columns]
-            for line in read_rows(file)
-        }
-    except (OSError, ValueError, KeyError) as error:
-        if isinstance(error, OSError) and may_pass(error):
-            raise not_now(file, error) from error
-        reason = f"no column {error}" if isinstance(error, KeyError) else str(error)
-        raise UserError(f"{file}: damaged ({reason}); evaluate again") from error
+    home = evaluation_folder(entry.folder, entry.evaluation.protocol.name)
+    return read_item_scores(home / "per_image.csv", [column.name for column in columns])
 
 
 def _keys(keys: Mapping[str, None], names: Sequence[str]) -> dict[str, str]:
@@ -197,13 +185,6 @@ def _worst(
     """The two worst images of a source by a metric."""
     there = [name for name in names if not math.isnan(numbers[name][source][k])]
     return sorted(there, key=lambda name: numbers[name][source][k], reverse=not column.higher_is_better)[:2]
-
-
-def _number(text: str | None) -> float:
-    try:
-        return float(text) if text else math.nan
-    except ValueError:
-        return math.nan
 
 
 def _plain(value: float) -> float | str | None:

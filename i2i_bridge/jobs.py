@@ -312,19 +312,22 @@ def compare_runs(
     checkpoint: str | None = None,
     title: str = "",
     labels: Sequence[str] = (),
+    against: str | None = None,
 ) -> None:
-    """Write the page of several evaluated folders; rows of runs that are missing are measured first.
+    """Write the page of several evaluated folders and print its tables; rows that are missing are measured first.
 
     None means what there is: the first run's own protocol, the NFE that were evaluated, the images too.
     """
-    from i2i_bridge.comparing import Entry, open_entries, parse_labels
+    from i2i_bridge.comparing import Entry, open_entries, parse_labels, table_of, warnings_of
     from i2i_bridge.data.loading import PairDataset
     from i2i_bridge.page import write_page
+    from i2i_bridge.paired_differences import paired_differences
     from i2i_bridge.protocols import load_protocol
     from i2i_bridge.publishing import check_out
     from i2i_bridge.recipe import load_recipe
     from i2i_bridge.run import Run
     from i2i_bridge.shipped import RECIPE_FILE
+    from i2i_bridge.tabulating import differences_to_words, to_words
 
     check_out(out, single_file)
     for folder in folders:
@@ -344,8 +347,18 @@ def compare_runs(
         return run, _pairs(run.recipe, chosen, root)
 
     entries = open_entries(folders, load_protocol(chosen).name, each_seed=each_seed, labels=called)
+    table = table_of(entries, nfe)
+    paired = paired_differences(entries, table, against)
     with console.counting("drawn") as done:
-        page = write_page(entries, out, opened, nfe=nfe, single_file=single_file, title=title, report=done)
+        page = write_page(
+            entries, out, opened, nfe=nfe, single_file=single_file, title=title, paired=paired, report=done
+        )
+    console.show_table("", *to_words(table), numbers=True)
+    if paired.table.lines:
+        console.say(f"Difference to {paired.against}, on the same images; ± standard error")
+        console.show_table("", *differences_to_words(paired.table), numbers=True)
+    for note in [*paired.notes, *warnings_of(entries)]:
+        console.say(f"note: {note}")
     console.say(f"wrote {page}")
 
 

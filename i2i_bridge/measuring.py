@@ -33,8 +33,8 @@ from i2i_bridge.images import Picture, shown, write_picture
 from i2i_bridge.metrics.base import Estimate, build_metric
 from i2i_bridge.metrics.distribution import FrechetDistance, PairedKernelDistance
 from i2i_bridge.metrics.frechet import read_moments
-from i2i_bridge.protocols import Resolved, chosen, digest, pixels_hash
-from i2i_bridge.records import CLEAN, Record, Records, slug
+from i2i_bridge.protocols import Resolved, chosen, pixels_hash
+from i2i_bridge.records import CLEAN, Record, Records, record_fingerprint, slug
 from i2i_bridge.results import (
     INPUT,
     Data,
@@ -55,6 +55,9 @@ ALL_PICTURES, SOME_PICTURES = 256, 64
 """All images are kept as PNG for people where there are no more than this; else the first few."""
 DATA_FILE = "data.json"
 """Key and SHA-256 of the pixels of each scored pair, kept beside the numbers."""
+INPUTS_FILE = "inputs.json"
+"""Key, and SHA-256 of what a method and a metric see of each item, clean references too; then, after a blank, what an
+item of outside results adds to the fingerprint of its record. With it a record is known to belong to the numbers."""
 LIST_FILE = "list.txt"
 """The user's list of images, kept beside the numbers."""
 
@@ -277,7 +280,7 @@ class _Loop:
 
     def _fingerprint(self, row: str, fact: _Fact) -> str:
         mine = [self.subject.fingerprint, fact.own] if row in self.subject_rows else []
-        return digest([self.protocol.pixels_hash, row, fact.inputs_hash, *mine])
+        return record_fingerprint(self.protocol.pixels_hash, row, fact.inputs_hash, mine)
 
     # Restoring and scoring
 
@@ -468,6 +471,8 @@ class _Loop:
             names = "".join(f"{name}\n" for name in self.protocol.names)
             write_whole(self.home / LIST_FILE, names.encode(), root=self.root)
         write_hashes(self.home / DATA_FILE, hashes, root=self.root)
+        inputs = {fact.key: f"{fact.inputs_hash} {fact.own}".strip() for fact in facts}
+        write_hashes(self.home / INPUTS_FILE, inputs, root=self.root)
         write_evaluation(self.home / "evaluation.json", result, root=self.root)
 
     def _row(

@@ -27,12 +27,23 @@ from i2i_bridge.images import Picture, write_picture
 from i2i_bridge.methods.mean import mean_calls
 from i2i_bridge.metrics_log import read_metrics
 from i2i_bridge.montage import montage
+from i2i_bridge.paired_differences import Differences
 from i2i_bridge.pictures import Pictures, Shown, safe_name
 from i2i_bridge.publishing import GENERATOR, check_out, fresh_folder
 from i2i_bridge.results import Evaluation, calls_in_name
 from i2i_bridge.run import Run
 from i2i_bridge.sheets import Drawn, draw
-from i2i_bridge.tabulating import Table, interval_text, seconds_text, to_csv, to_latex, to_markdown
+from i2i_bridge.tabulating import (
+    Table,
+    differences_to_markdown,
+    error_text,
+    interval_text,
+    markdown,
+    seconds_text,
+    to_csv,
+    to_latex,
+    to_markdown,
+)
 
 Opener = Callable[[Entry], tuple[Run, PairDataset] | None]
 """A run and its validation pairs, or None for outside results."""
@@ -65,6 +76,8 @@ class Page:
     csv: str
     markdown: str
     tex: str
+    paired: Differences | None
+    paired_csv: str
     protocol: list[tuple[str, str]]
     warnings: list[str] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
@@ -103,9 +116,12 @@ def write_page(
     nfe: Sequence[int] | None = None,
     single_file: bool = False,
     title: str = "",
+    paired: Differences | None = None,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> Path:
     """Write OUT/index.html, its pictures, comparison.png, trajectory.png, table.csv, table.md and table.tex.
+
+    With paired differences also differences.csv.
 
     Args:
         entries: What stands side by side, at least one.
@@ -114,6 +130,7 @@ def write_page(
         opened: Opens an entry's run, one at a time, to draw walks and samples.
         nfe: Only these rows of methods that have a choice.
         single_file: Everything goes into the one HTML file.
+        paired: The differences of the rows from one of them, for a second table.
         title: The page's heading; by default the images' name, or the run's where it is alone.
         report: Called with (entries drawn, entries in all).
 
@@ -123,11 +140,15 @@ def write_page(
     check_out(out, single_file)
     out = real_folder(out)  # a link to another disk is the user's own choice
     if out.suffix == ".html":
-        html = render(collect(entries, Pictures(out.parent, True), opened, nfe=nfe, title=title, report=report))
+        html = render(
+            collect(entries, Pictures(out.parent, True), opened, nfe=nfe, title=title, paired=paired, report=report)
+        )
         write_whole(out, html.encode())
         return out
     with fresh_folder(out) as fresh:
-        page = collect(entries, Pictures(fresh, single_file), opened, nfe=nfe, title=title, report=report)
+        page = collect(
+            entries, Pictures(fresh, single_file), opened, nfe=nfe, title=title, paired=paired, report=report
+        )
         (fresh / "index.html").write_text(render(page), encoding="utf-8")
     return out / "index.html"
 
@@ -139,9 +160,12 @@ def collect(
     *,
     nfe: Sequence[int] | None,
     title: str,
+    paired: Differences | None,
     report: Callable[[int, int], None],
 ) -> Page:
     """Everything that the page shows; pictures go where `pictures` puts them."""
+    if paired is not None and not paired.table.lines:
+        paired = None
     first = entries[0].evaluation
     table = table_of(entries, nfe)
     recipe = next((entry.recipe for entry in entries if entry.recipe is not None), None)
@@ -162,8 +186,10 @@ def collect(
         ],
         table=table,
         csv=pictures.text("table.csv", to_csv(table), "text/csv"),
-        markdown=pictures.text("table.md", to_markdown(table), "text/markdown"),
+        markdown=pictures.text("table.md", to_markdown(table) + _paired_markdown(paired), "text/markdown"),
         tex=pictures.text("table.tex", to_latex(table, caption), "application/x-tex"),
+        paired=paired,
+        paired_csv="" if paired is None else pictures.text("differences.csv", to_csv(paired.table), "text/csv"),
         protocol=[("hash", first.protocol.hash), *((key, str(v)) for key, v in first.protocol.settings.items())],
         warnings=warnings_of(entries),
         skipped=skipped_of(entries),
@@ -204,6 +230,14 @@ def collect(
             _take_in(page, i, entry.label, drawn, pictures, mean_calls(run[0].method))
         report(i + 1, len(entries))
     return page
+
+
+def _paired_markdown(paired: Differences | None) -> str:
+    if paired is None:
+        return ""
+    text = f"\nDifference to {markdown(paired.against)}, on the same images; ± standard error, bold beyond two of them:"
+    notes = "".join(f"\n- {markdown(note)}\n" for note in paired.notes)
+    return f"{text}\n\n{differences_to_markdown(paired.table)}{notes}"
 
 
 def _take_in(page: Page, i: int, label: str, drawn: Drawn, pictures: Pictures, before: int) -> None:
@@ -313,7 +347,7 @@ def render(page: Page) -> str:
     )
     ours = {part: Markup(loader.get_source(environment, f"compare.{part}")[0]) for part in ("css", "js")}
     return environment.get_template("compare.html").render(
-        page=page, generator=GENERATOR, interval=interval_text, seconds=seconds_text, **ours
+        page=page, generator=GENERATOR, interval=interval_text, error=error_text, seconds=seconds_text, **ours
     )
 
 

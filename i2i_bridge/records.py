@@ -17,6 +17,7 @@ import numpy as np
 
 from i2i_bridge.file_reader import may_pass, open_regular, parse_json
 from i2i_bridge.files import extended_name, remove, write_whole
+from i2i_bridge.protocols import digest
 from i2i_bridge.results import not_now
 
 FORMAT = 1
@@ -43,6 +44,17 @@ class Record:
     """(d,) float32 of the first restoration, by the name of the network and the fingerprint of its code."""
     stored: frozenset[str] = frozenset()
     """The tensors that lie in the file: 'pixels' and names of features."""
+
+
+def record_fingerprint(pixels: str, row: str, inputs: str, subject: Sequence[str] = ()) -> str:
+    """The fingerprint of an item's record.
+
+    Args:
+        pixels: `protocols.pixels_hash` of the protocol's settings.
+        inputs: SHA-256 of all that a method and a metric see of the item.
+        subject: Of a row that a subject made: its fingerprint, and that of what it brings for the item.
+    """
+    return digest([pixels, row, inputs, *subject])
 
 
 def slug(row: str) -> str:

@@ -3,13 +3,14 @@
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
+from i2i_bridge.csv_file import read_rows
 from i2i_bridge.errors import UserError, printable
 from i2i_bridge.file_reader import LIST_LIMIT, may_pass, read_json
 from i2i_bridge.files import IO_ERROR, write_whole
@@ -173,12 +174,12 @@ def is_outdated(evaluation: Evaluation) -> bool:
 
 
 def write_hashes(file: Path, hashes: Mapping[str, str], *, root: Path | None = None) -> None:
-    """Write the SHA-256 of each scored pair's pixels, by key; `root` as in `write_whole`."""
+    """Write a text for each key, such as the SHA-256 of a scored pair's pixels; `root` as in `write_whole`."""
     write_whole(file, json.dumps(dict(sorted(hashes.items())), indent=0).encode(), root=root)
 
 
 def read_hashes(file: Path) -> dict[str, str]:
-    """What `write_hashes` wrote; empty where there is no such file or it is damaged.
+    """What was written by key, one text each; empty where there is no such file or it is damaged.
 
     Raises:
         UserError: It cannot be read now.
@@ -190,6 +191,32 @@ def read_hashes(file: Path) -> dict[str, str]:
             raise not_now(file, error) from error
         return {}
     return {key: str(value) for key, value in table.items()} if isinstance(table, dict) else {}
+
+
+def read_item_scores(file: Path, names: Sequence[str]) -> dict[tuple[str, str], list[float]]:
+    """The numbers of a per_image.csv: one for each name, NaN where there is none, by (item's key, row).
+
+    Empty where there is no such file.
+
+    Raises:
+        UserError: It is damaged, or cannot be read now.
+    """
+    if not file.exists():
+        return {}
+    try:
+        return {(line["key"], line["row"]): [_number(line.get(name)) for name in names] for line in read_rows(file)}
+    except (OSError, ValueError, KeyError) as error:
+        if isinstance(error, OSError) and may_pass(error):
+            raise not_now(file, error) from error
+        reason = f"no column {error}" if isinstance(error, KeyError) else str(error)
+        raise UserError(f"{file}: damaged ({reason}); evaluate again") from error
+
+
+def _number(text: str | None) -> float:
+    try:
+        return float(text) if text else math.nan
+    except ValueError:
+        return math.nan
 
 
 def write_evaluation(file: Path, evaluation: Evaluation, *, root: Path | None = None) -> None:

@@ -12,6 +12,7 @@ from i2i_bridge.metrics.base import Estimate, build_metric
 from i2i_bridge.results import Row
 
 BEST, NEAR = "best", "near"
+BETTER, WORSE, DIFFERS = "better", "worse", "differs"
 UNKNOWN = Estimate(math.nan)
 
 
@@ -32,6 +33,10 @@ class Column:
             return "–"
         return "∞" if value == math.inf else f"{value:.{self.digits}f}"
 
+    def signed(self, value: float) -> str:
+        """A difference, with its sign; a dash where there is none."""
+        return self.text(value) if math.isnan(value) else f"{value:+.{self.digits}f}"
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -39,7 +44,7 @@ class Cell:
 
     estimate: Estimate
     mark: str = ""
-    """'best'; 'near': its interval overlaps the best's; else ''."""
+    """'best'; 'near': its interval overlaps the best's; else ''. Of a difference as `mark_difference` gives it."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +131,19 @@ def mark_best(column: Column, estimates: Sequence[Estimate | None]) -> list[str]
     return ["" if e is None else BEST if e.value == best else NEAR if near(e) else "" for e in estimates]
 
 
+def mark_difference(column: Column, difference: Estimate) -> str:
+    """'better', 'worse', or 'differs' where the metric's direction is unknown; '' where it may be chance.
+
+    Marked is what is more than two standard errors from 0 with an interval that leaves 0 out, which is wider where few
+    seeds are behind it.
+    """
+    if not abs(difference.value) > 2 * difference.standard_error or difference.low <= 0 <= difference.high:
+        return ""
+    if column.higher_is_better is None:
+        return DIFFERS
+    return BETTER if (difference.value > 0) == column.higher_is_better else WORSE
+
+
 def _better(column: Column, value: float, than: float) -> bool:
     return value > than if column.higher_is_better else value < than
 
@@ -170,6 +188,37 @@ def to_words(table: Table) -> tuple[list[str], list[list[str]]]:
             cells.append(column.text(cell.estimate.value) + (f" [{between.replace(' – ', ', ')}]" if between else ""))
         rows.append([line.label, line.calls, *cells, seconds_text(line.seconds)])
     return header, rows
+
+
+def error_text(column: Column, estimate: Estimate) -> str:
+    """'± 0.12', the standard error; '' where it is not known."""
+    return "" if math.isnan(estimate.standard_error) else f"± {column.text(estimate.standard_error)}"
+
+
+def differences_to_words(table: Table) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of a table of differences as plain text, for a terminal."""
+    rows = []
+    for line in table.lines:
+        cells = [
+            " ".join(filter(None, [column.signed(cell.estimate.value), error_text(column, cell.estimate), cell.mark]))
+            for column, cell in zip(table.columns, line.cells, strict=True)
+        ]
+        rows.append([line.label, line.calls, *cells])
+    return ["", "NFE", *(column.label for column in table.columns)], rows
+
+
+def differences_to_markdown(table: Table) -> str:
+    """A table of differences for an issue or a README: those beyond two standard errors bold, with their direction."""
+    header = ["method", "NFE", *(markdown(column.label) for column in table.columns)]
+    lines = [header, ["---", *["---:"] * (len(header) - 1)]]
+    for line in table.lines:
+        cells = []
+        for column, cell in zip(table.columns, line.cells, strict=True):
+            value = column.signed(cell.estimate.value)
+            small = " ".join(filter(None, [error_text(column, cell.estimate), cell.mark]))
+            cells.append((f"**{value}**" if cell.mark else value) + (f" <sub>{small}</sub>" if small else ""))
+        lines.append([markdown(line.label), line.calls, *cells])
+    return "".join(f"| {' | '.join(words)} |\n" for words in lines)
 
 
 def to_csv(table: Table) -> str:

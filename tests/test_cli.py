@@ -99,8 +99,10 @@ def test_compare(call, workplace):
     """Kills: rows that --nfe asks for not measured; other images compared; a page written over what is not one."""
     for out, more in (("runs/a", ()), ("runs/b", ("process.name=ot-ode",))):
         assert call("train", "small.toml", *more, "--out", out, "--device", "cpu")[0] == 0
-    code, out, _ = call("compare", "runs/a", "runs/b", "--nfe", "1", "3", "-n", "2", "--device", "cpu")
-    assert code == 0 and "wrote runs/compare/index.html" in out
+    words = ["compare", "runs/a", "runs/b", "--nfe", "1", "3", "-n", "2", "--device", "cpu"]
+    code, out, _ = call(*words, "--against", "bridge (a), NFE 3")
+    assert code == 0 and "wrote runs/compare/index.html" in out and "Difference to bridge (a), NFE 3" in out
+    assert re.search(r"^bridge \(b\) +3 +[+-]\d+\.\d+ ± \d+\.\d+", out, re.MULTILINE), out
     text = Path("runs/compare/index.html").read_text(encoding="utf-8")
     assert "bridge (a), NFE 3" in text and "bridge (b), NFE 3" in text and "NFE 2" not in text
     assert "every seed gives the same image" in text and "spread at most" in text
@@ -116,6 +118,7 @@ def test_compare(call, workplace):
         (["runs/a", "runs/a"], "given twice"),
         (["runs/a", "photos"], "not evaluated yet"),
         (["runs/a", "--out", "photos"], "not a page of ours"),
+        (["runs/b", "--against", "bridge, NFE 7"], "no row of the table; give one of: degraded input; bridge, NFE 1"),
         (["runs/a", "--protocol", "held-in"], "did you mean 'held-out'"),
     ):
         code, _, err = call("compare", *words, "--device", "cpu")

@@ -25,7 +25,7 @@ ROOMS = [
     "saving", "skipping", "stepping", "training",
     "results", "records", "scoring", "subjects", "measuring", "evaluation",
     "workload", "restoring", "degrading",
-    "tabulating", "pooling", "comparing", "pictures", "sheets", "figures", "gallery",
+    "tabulating", "pooling", "comparing", "paired_differences", "pictures", "sheets", "figures", "gallery",
     "publishing", "page", "report", "alignment", "inspecting", "readings", "checking", "registering",
     "doctor", "toy_runs", "selftest", "setting_list", "catalogue", "jobs",
     "cli_options", "cli_compare", "cli_data", "cli_evaluate", "cli_import", "cli_weights", "cli",
