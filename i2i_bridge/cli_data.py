@@ -124,7 +124,10 @@ def preview(
     method: MethodName = None,
     plugin: Plugins = None,
 ) -> None:
-    """Draw what training sees, after all transforms: clean | X_1 | mask | condition."""
+    """Draw what training sees, after all transforms: clean | X_1 | mask | condition.
+
+    For a bridge, say how its noise compares with what X_1 leaves unknown.
+    """
     load_plugins(plugin)
     from i2i_bridge.degrading import preview_strengths
     from i2i_bridge.restoring import contact_sheet
@@ -133,8 +136,14 @@ def preview(
     if vary is not None:
         shown = preview_strengths(recipe, settings or [], vary, file, rows=images, split=split)
     else:
-        shown = contact_sheet(chosen_recipe(recipe, settings, method), file, rows=images, split=split)
+        chosen = chosen_recipe(recipe, settings, method)
+        shown = contact_sheet(chosen, file, rows=images, split=split)
     console.say(f"wrote {file}: {shown}")
+    if vary is None:
+        from i2i_bridge.noise_size import curve
+
+        for line in curve(chosen, chosen.build_dataset("train")):
+            console.say(line)
 
 
 @app.command()

@@ -72,6 +72,8 @@ class Process(ABC):
     """c_t = 0 for every t."""
     pinned: ClassVar[bool] = True
     """b_1 = c_1 = 0: the process starts exactly at X_1."""
+    noise_key: ClassVar[str | None] = None
+    """The option that may be "auto" in a recipe; training then sets it by `with_noise`."""
 
     @abstractmethod
     def coefficients(self, t: Tensor | float) -> Coefficients:
@@ -84,6 +86,17 @@ class Process(ABC):
             ValueError: The process has no such quantity (a flow has no diffusion).
         """
         raise ValueError(f"{type(self).__name__} has no sigma_t, because it does not diffuse")
+
+    def with_noise(self, factor: float) -> dict[str, float]:
+        """Options that give the same a and b, and `factor` times this process's c.
+
+        Args:
+            factor: Positive.
+
+        Raises:
+            ValueError: The noise cannot be scaled alone.
+        """
+        raise ValueError(f"the noise of {type(self).__name__} cannot be scaled without changing its path")
 
     @property
     def starts_from_noise(self) -> bool:
@@ -152,16 +165,22 @@ class I2SB(Process):
     interval and only its first half is used, so the peak is about 0.187 for beta_max = 0.3 and 0.433 for 1.0.
 
     Args:
-        beta_max: End of the ramp; the paper takes 0.3 (JPEG, super-resolution) and 1.0 (deblurring, inpainting).
+        beta_max: End of the ramp; the paper takes 0.3 (JPEG, super-resolution) and 1.0 (deblurring, inpainting). "auto"
+            sizes both rates, 3 to 1, to what X_1 leaves unknown.
         beta_min: Diffusion rate at both ends.
     """
 
     beta_max: float = 0.3
     beta_min: float = 0.1
 
+    noise_key: ClassVar[str | None] = "beta_max"
+
     def __post_init__(self) -> None:
         if not (self.beta_min > 0 and self.beta_max > 0):
             raise ValueError(f"beta_min and beta_max must be positive, got {self.beta_min} and {self.beta_max}")
+
+    def with_noise(self, factor: float) -> dict[str, float]:
+        return {"beta_max": factor**2 * self.beta_max, "beta_min": factor**2 * self.beta_min}
 
     def _from_end(self, t: Tensor) -> Tensor:
         # int_0^t of the ramp for t <= 1/2, as a polynomial: no division by beta_max - beta_min, so equal rates are
@@ -196,6 +215,7 @@ class OTODE(I2SB):
     beta_max: float = 1.0
 
     deterministic = True
+    noise_key = None
 
     def coefficients(self, t: Tensor | float) -> Coefficients:
         a, b, c = super().coefficients(t)
@@ -210,14 +230,20 @@ class BrownianBridge(Process):
         a = t,   b = 1 - t,   c = sigma_1 sqrt(t (1 - t)),   sigma_t = sigma_1 sqrt(t)
 
     Args:
-        sigma_1: Standard deviation that the unpinned Brownian motion gathers over [0, 1]; c peaks at half of it.
+        sigma_1: Standard deviation that the unpinned Brownian motion gathers over [0, 1]; c peaks at half of it. "auto"
+            sizes it to what X_1 leaves unknown.
     """
 
     sigma_1: float = 0.5
 
+    noise_key = "sigma_1"
+
     def __post_init__(self) -> None:
         if not self.sigma_1 > 0:
             raise ValueError(f"sigma_1 must be positive, got {self.sigma_1}; use 'flow' for a noiseless path")
+
+    def with_noise(self, factor: float) -> dict[str, float]:
+        return {"sigma_1": factor * self.sigma_1}
 
     def coefficients(self, t: Tensor | float) -> Coefficients:
         times = as_times(t)
@@ -232,14 +258,22 @@ class BrownianBridge(Process):
 class VEBridge(Process):
     """Variance-exploding bridge (DDBM, Zhou et al. 2024): the diffusion sigma_t = sigma_max t, tied to X_1.
 
-    a = t^2,   b = 1 - t^2,   c = sigma_max t sqrt(1 - t^2)
+        a = t^2,   b = 1 - t^2,   c = sigma_max t sqrt(1 - t^2)
+
+    Args:
+        sigma_max: Standard deviation of the diffusion at t = 1; "auto" sizes it to what X_1 leaves unknown.
     """
 
     sigma_max: float = 1.0
 
+    noise_key = "sigma_max"
+
     def __post_init__(self) -> None:
         if not self.sigma_max > 0:
             raise ValueError(f"sigma_max must be positive, got {self.sigma_max}")
+
+    def with_noise(self, factor: float) -> dict[str, float]:
+        return {"sigma_max": factor * self.sigma_max}
 
     def coefficients(self, t: Tensor | float) -> Coefficients:
         times = as_times(t)
@@ -352,16 +386,20 @@ class SourceNoise(Process):
 
     Args:
         sigma_s: Standard deviation of the noise at the source, for images in [-1, 1]. PMRF takes 0.2, and 0.05 where
-            X_1 is noisy already; 'flow' is the limit 0.
+            X_1 is noisy already; 'flow' is the limit 0. "auto" sizes it to what X_1 leaves unknown.
     """
 
     sigma_s: float = 0.1
 
     pinned = False
+    noise_key = "sigma_s"
 
     def __post_init__(self) -> None:
         if not self.sigma_s > 0:
             raise ValueError(f"sigma_s must be positive, got {self.sigma_s}; use 'flow' for a noiseless path")
+
+    def with_noise(self, factor: float) -> dict[str, float]:
+        return {"sigma_s": factor * self.sigma_s}
 
     def coefficients(self, t: Tensor | float) -> Coefficients:
         times = as_times(t)
@@ -381,11 +419,13 @@ class NADB(Process):
 
     Args:
         exponent: In (0, 1]. Below 1 the state leaves X_0 quickly.
-        scale: c peaks at a quarter of it, at t = 1/2.
+        scale: c peaks at a quarter of it, at t = 1/2. "auto" sizes it to what X_1 leaves unknown.
     """
 
     exponent: float = 0.4
     scale: float = 0.75
+
+    noise_key = "scale"
 
     def __post_init__(self) -> None:
         if not (0 < self.exponent <= 1 and self.scale > 0):
@@ -393,6 +433,9 @@ class NADB(Process):
                 f"exponent must lie in (0, 1] and scale be positive, got {self.exponent} and {self.scale}; use 'flow' "
                 "for a noiseless path"
             )
+
+    def with_noise(self, factor: float) -> dict[str, float]:
+        return {"scale": factor * self.scale}
 
     def coefficients(self, t: Tensor | float) -> Coefficients:
         times = as_times(t)

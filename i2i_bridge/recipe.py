@@ -86,7 +86,7 @@ class Recipe(Settings):
     def _parts_fit(self) -> "Recipe":
         # Built here once, so that a wrong name, key or combination is refused before any work starts.
         self._check_names()
-        process, target = self.build_process(), self.build_target()
+        process, target = self.any_process(), self.build_target()
         try:
             target.check(process)
         except ValueError as error:
@@ -132,10 +132,39 @@ class Recipe(Settings):
         for metric in self.evaluate.metrics:
             registry.require_metric(metric)
 
-    def build_process(self) -> "Process":
-        """The bridge of `[process]`."""
-        process: Process = registry.PROCESSES.build(self.process)
+    @property
+    def auto_noise(self) -> str | None:
+        """The key of `[process]` that is "auto" and that training sets; None where all is given."""
+        if "auto" not in self.process.values():
+            return None
+        key = getattr(registry.PROCESSES.get(str(self.process.get("name"))), "noise_key", None)
+        return key if key is not None and self.process.get(key) == "auto" else None
+
+    def any_process(self) -> "Process":
+        """The bridge of `[process]`, where its noise is "auto" with the default in its place.
+
+        Raises:
+            UserError: A key is wrong, or is given beside "auto", which sets it.
+        """
+        auto = self.auto_noise
+        process: Process = registry.PROCESSES.build({k: v for k, v in self.process.items() if k != auto})
+        for key in process.with_noise(1.0) if auto else ():
+            if key != auto and key in self.process:
+                raise UserError(f'process.{key}: leave it out where process.{auto} is "auto", which sets it, too')
         return process
+
+    def build_process(self) -> "Process":
+        """The bridge of `[process]`.
+
+        Raises:
+            UserError: Its noise is "auto" still.
+        """
+        if self.auto_noise:
+            raise UserError(
+                f"recipe '{self.name}': process.{self.auto_noise} = \"auto\" is measured when training starts, and the "
+                "number written into the run's recipe; train it, or give a number"
+            )
+        return self.any_process()
 
     def build_target(self) -> "Target":
         """The target of `[target]`."""

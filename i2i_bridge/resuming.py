@@ -115,7 +115,7 @@ def is_run_of(folder: Path, recipe: Recipe) -> bool:
 
 
 def _compared(there: Recipe, recipe: Recipe) -> tuple[Recipe, str]:
-    """The recipe with the moments and the factor that a run's recipe has, and the first setting that differs."""
+    """The recipe with what was measured for a run (moments, noise, factor), and the first setting that differs."""
     if recipe.data.factor is None:
         recipe = _with_factor(recipe, there.data.factor)
     if recipe.target["name"] == "preconditioned":
@@ -124,6 +124,9 @@ def _compared(there: Recipe, recipe: Recipe) -> tuple[Recipe, str]:
         source = {"init_sha256": there.train.init_sha256}
         recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update=source)})
     recipe = recipe.model_copy(update={"mean": _recorded(there.mean, recipe.mean)})
+    if recipe.auto_noise and there.process["name"] == recipe.process["name"]:
+        noise = {key: there.process.get(key) for key in recipe.any_process().with_noise(1.0)}
+        recipe = recipe.model_copy(update={"process": recipe.process | noise})
     there, here = there.with_absolute_root(), recipe.with_absolute_root()
     same = there.without_places().data == here.without_places().data
     if same and there.data.root is not None and not Path(there.data.root).exists():

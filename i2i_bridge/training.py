@@ -32,6 +32,7 @@ from i2i_bridge.machine import machine, promise
 from i2i_bridge.methods.mean import mean_of
 from i2i_bridge.metrics_log import MetricsLog
 from i2i_bridge.montage import montage
+from i2i_bridge.noise_size import sized
 from i2i_bridge.precision import resolve_precision
 from i2i_bridge.progress import Progress as Progress
 from i2i_bridge.progress import Window
@@ -187,6 +188,9 @@ def _begin(
         mean = load_mean(folder, recipe, device=device)
     if init is not None:
         recipe = with_init(recipe, init.source, sha256=init.sha256)
+    noise: list[str] = []
+    if checkpoint is None:
+        recipe, noise = sized(recipe, dataset, partial(start_of, mean, 0))
     state = TrainState(recipe, device, mean)
     _check_size(recipe, state)
     if checkpoint is not None:
@@ -233,6 +237,7 @@ def _begin(
         _about(recipe, dataset, state, here["device"], ranks.count, folder),
         *([] if loaded is None else loaded.lines),
         *([] if source is None else source.notes),
+        *noise,
         *notes,
     ]
     notes += [f"note: {line}" for line in recipe.notes_on(dataset)]

@@ -86,6 +86,17 @@ MUTANTS = [
     Mutant("lite0-norm-epsilon", "metrics/packaged.py", "nn.BatchNorm2d(outside, eps=1e-3)", "nn.BatchNorm2d(outside)", "test_metrics_packaged.py"),
     Mutant("nadb-exponent", "processes.py", "Coefficients(times**self.exponent, left,", "Coefficients(times, 1 - times,", "test_processes.py"),
     Mutant("nadb-scale", "processes.py", "left, self.scale * times * (1 - times))", "left, self.scale * torch.sqrt(times * (1 - times)))", "test_processes.py test_targets.py"),
+    # noise sized to the unknown
+    Mutant("unknown-from-one-pixel", "noise_size.py", "WINDOW = 5\n", "WINDOW = 1\n", "test_noise_size.py"),
+    Mutant("unknown-about-zero", "noise_size.py", "columns.new_ones(1, height * width)", "columns.new_zeros(1, height * width).fill_(1e-9)", "test_noise_size.py"),
+    Mutant("unknown-measured-where-fitted", "noise_size.py", "_error(fit, measure, data.channels), _error(measure, fit, data.channels)", "_error(fit, fit, data.channels), _error(measure, measure, data.channels)", "test_noise_size.py"),
+    Mutant("unknown-ignores-the-mask", "noise_size.py", 'if "mask" in item else', 'if "mask" in () else', "test_noise_size.py"),
+    Mutant("unknown-of-the-runs-own-crops", "noise_size.py", "    data.seed = 0\n", "", "test_noise_size.py"),
+    Mutant("noise-as-large-as-the-unknown", "noise_size.py", "SHARE = 2 / 3\n", "SHARE = 1.0\n", "test_noise_size.py"),
+    Mutant("share-below", "noise_size.py", "(noise_level(process, t) > rms)", "(noise_level(process, t) < rms)", "test_noise_size.py"),
+    Mutant("noise-note-late", "noise_size.py", "if rms < NOTHING or share <= 0.5:", "if rms < NOTHING or share <= 0.8:", "test_noise_size.py"),
+    Mutant("rates-scaled-by-the-factor", "processes.py", '"beta_min": factor**2 * self.beta_min}', '"beta_min": factor * self.beta_min}', "test_noise_size.py"),
+    Mutant("auto-measured-anew", "resuming.py", '"process": recipe.process | noise}', '"process": recipe.process}', "test_noise_size.py"),
     # targets and proposals
     Mutant("nadb-target-exponent", "targets.py", "torch.zeros_like(one), -(times**self.exponent), one)", "torch.zeros_like(one), -times, one)", "test_targets.py"),
     Mutant("division-by-sigma-squared", "targets.py", "torch.zeros_like(sigma), -sigma, one)", "torch.zeros_like(sigma), -sigma.square(), one)", "test_targets.py test_bridge.py"),

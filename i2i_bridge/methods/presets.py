@@ -118,6 +118,8 @@ _RATED = ("i2sb", "ot-ode")
 def _rate(process: Table) -> Table:
     """The rate of an I2SB bridge: it belongs to the task, so the noiseless limit has the same, not its own default."""
     beta_max = registry.PROCESSES.options(str(process["name"]))["beta_max"].default
+    # "auto" keeps the default's ratio of the two, all that the noiseless limit depends on.
+    process = {key: value for key, value in process.items() if value != "auto"}
     return {"beta_max": beta_max} | {key: process[key] for key in ("beta_max", "beta_min") if key in process}
 
 
