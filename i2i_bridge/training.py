@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from i2i_bridge import console
 from i2i_bridge.checkpoint import Checkpoint, check_space, latest_checkpoint, passed_over, recovered_checkpoint
@@ -29,7 +29,6 @@ from i2i_bridge.files import locked, real_folder, refuse_links, sweep, write_who
 from i2i_bridge.first_stage import open_mean, start_of
 from i2i_bridge.images import Picture, write_picture
 from i2i_bridge.machine import machine, promise
-from i2i_bridge.methods.mean import mean_of
 from i2i_bridge.metrics_log import MetricsLog
 from i2i_bridge.montage import montage
 from i2i_bridge.noise_size import sized
@@ -176,6 +175,8 @@ def _begin(
     init = open_init(recipe) if checkpoint is None else None
     recipe, source = open_mean(recipe, device) if checkpoint is None else (recipe, None)
     mean = None if source is None else source.mean
+    if mean is not None:  # its answers are measured before the first step
+        _check_size(recipe, "the network of mean.run", mean.method.network)
     recipe = resolved(
         folder,
         recipe,
@@ -192,7 +193,7 @@ def _begin(
     if checkpoint is None:
         recipe, noise = sized(recipe, dataset, partial(start_of, mean, 0))
     state = TrainState(recipe, device, mean)
-    _check_size(recipe, state)
+    _check_size(recipe, "the network", state.network)
     if checkpoint is not None:
         state.load(checkpoint)
     loaded = None if init is None else init.load_into(state, recipe)
@@ -370,15 +371,11 @@ def _to(value: Any, device: torch.device) -> Any:
     return value.to(device, non_blocking=True, memory_format=layout)
 
 
-def _check_size(recipe: Recipe, state: TrainState) -> None:
-    size, mean = recipe.data.size, mean_of(state.method)
+def _check_size(recipe: Recipe, name: str, network: nn.Module) -> None:
+    size = recipe.data.size
     height, width = (size, size) if isinstance(size, int) else size
-    networks = [("the network", state.network)]
-    networks += [] if mean is None else [("the network of mean.run", mean.method.network)]
-    for name, network in networks:
-        stride, smallest = network_geometry(network)
-        if not (height % stride or width % stride or (stride > 1 and min(height, width) < smallest)):
-            continue
+    stride, smallest = network_geometry(network)
+    if height % stride or width % stride or (stride > 1 and min(height, width) < smallest):
         least = f", {smallest // stride} at least" if smallest > stride else ""
         raise UserError(
             f"data.size {size}: {name} halves its input {stride.bit_length() - 1} times, so both sides must be "

@@ -300,7 +300,7 @@ MUTANTS = [
     Mutant("raw-weights-restore", "run.py", 'found.tensors("ema")', 'found.tensors("network")', "test_training.py"),
     Mutant("gradients-not-shared", "stepping.py", 'accelerator.reduce(values, reduction="mean")', "values", "test_ranks.py"),
     Mutant("last-bucket-dropped", "stepping.py", "    if bucket:\n        yield bucket", "", "test_ranks.py"),
-    Mutant("folder-claimed-too-early", "training.py", "    _check_size(recipe, state)\n", "    write_whole(folder / RECIPE_FILE, recipe.to_toml().encode())\n    _check_size(recipe, state)\n", "test_training.py"),
+    Mutant("folder-claimed-too-early", "training.py", "    _check_size(recipe, \"the network\", state.network)\n", "    write_whole(folder / RECIPE_FILE, recipe.to_toml().encode())\n    _check_size(recipe, \"the network\", state.network)\n", "test_training.py"),
     Mutant("plugins-unknown-to-workers", "data/loading.py", "        load_plugin(file)", "        pass", "test_data.py"),
     Mutant("copies-between-splits-unseen", "inspecting.py", "if there != split and where != fact.where:", "if there != split and where == fact.where:", "test_checking.py"),
     Mutant("exchanged-pair-unseen", "inspecting.py", "(mirrored < kept / 16)", "(mirrored > kept)", "test_checking.py"),
