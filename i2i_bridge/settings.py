@@ -136,7 +136,8 @@ class TrainSettings(Settings):
     loss: Literal["mse", "l1", "huber"] = "mse"
     """Of a bridge's output: squared, absolute, or Huber's (squared up to 0.1)."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """What the network computes in while it trains; auto is bf16 where the device computes in it."""
+    """What the network computes in while it trains; auto is bf16 where the device computes in it,
+    on a CPU for 32 channels and more; a resumed run keeps what it began with."""
     compile: bool = False
     """Translate the network's blocks by torch.compile. It takes minutes at the start; for long runs on a GPU."""
     seed: Seed = 0

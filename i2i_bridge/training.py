@@ -32,7 +32,7 @@ from i2i_bridge.machine import machine, promise
 from i2i_bridge.metrics_log import MetricsLog
 from i2i_bridge.montage import montage
 from i2i_bridge.noise_size import sized
-from i2i_bridge.precision import resolve_precision
+from i2i_bridge.precision import PRECISIONS, training_precision
 from i2i_bridge.progress import Progress as Progress
 from i2i_bridge.progress import Window
 from i2i_bridge.randomness import generator
@@ -133,6 +133,7 @@ class _Begun:
     first: dict[str, Any] | None
     """The first batch, taken before the folder is claimed; None where no step is left."""
     facts: dict[str, str]
+    dtype: torch.dtype
     machine: dict[str, str]
 
 
@@ -201,6 +202,10 @@ def _begin(
         compile_blocks(state.network, device)
     here = machine(device, ranks.count) | {"images": str(len(dataset)), "compile": str(settings.compile)}
     here |= falling_end(recipe)
+    earlier = None if checkpoint is None else checkpoint.state.get("machine", {})
+    dtype = training_precision(settings.precision, device, recipe.network.get("channels"), earlier)
+    if settings.precision == "auto":
+        here["precision"] = next(name for name, known in PRECISIONS.items() if known == dtype)
     facts = {
         "settings": _digest(essence(recipe.without_places())),  # two machines may keep the images in different folders
         "images": f"{len(dataset)} ({_digest([dataset.key_of(n) for n in range(min(len(dataset), 16))])})",
@@ -251,6 +256,8 @@ def _begin(
         before = checkpoint.state.get("machine", {})
         steps = str(before.get("train.steps", ""))  # older checkpoints do not say it
         steps_before = int(steps) if steps.isdecimal() else there.train.steps
+        if "precision" in here and "precision" not in before:  # an older checkpoint: it went by the device alone
+            before = before | {"precision": here["precision"]}
         if "train.steps" in here:
             before = before | {"train.steps": str(steps_before)}
         mended = repaired(folder, state.step * settings.batch_size, dataset) if ranks.is_first else 0
@@ -258,7 +265,19 @@ def _begin(
         notes.append(f"resuming {folder} at step {state.step} of {settings.steps}: {promise(before, here, also)}")
         notes += moved_end(steps_before, recipe, state.step)
     return _Begun(
-        folder, recipe, dataset, validation, state, checkpoint, init is not None, notes, batches, first, facts, here
+        folder,
+        recipe,
+        dataset,
+        validation,
+        state,
+        checkpoint,
+        init is not None,
+        notes,
+        batches,
+        first,
+        facts,
+        dtype,
+        here,
     )
 
 
@@ -278,7 +297,7 @@ def _go_on(begun: _Begun, accelerator: Any, ranks: Ranks, report: Report, stop: 
     for line in begun.notes:
         report(line)
     log = MetricsLog(folder, after_step=state.step, writes=ranks.is_first)
-    dtype = resolve_precision(settings.precision, accelerator.device)
+    dtype = begun.dtype
     done = None if begun.checkpoint is None else state.step
     saver = Saver(folder, recipe, ranks, begun.machine, report, done)
     skips = Skips(state, folder, begun.dataset, report, ranks.is_first)

@@ -86,6 +86,8 @@ MUTANTS = [
     Mutant("lite0-norm-epsilon", "metrics/packaged.py", "nn.BatchNorm2d(outside, eps=1e-3)", "nn.BatchNorm2d(outside)", "test_metrics_packaged.py"),
     Mutant("nadb-exponent", "processes.py", "Coefficients(times**self.exponent, left,", "Coefficients(times, 1 - times,", "test_processes.py"),
     Mutant("nadb-scale", "processes.py", "left, self.scale * times * (1 - times))", "left, self.scale * torch.sqrt(times * (1 - times)))", "test_processes.py test_targets.py"),
+    Mutant("bf16-for-narrow-networks", "precision.py", "channels < WIDE", "channels < 0", "test_precision.py"),
+    Mutant("precision-flips-on-resume", "precision.py", "    if before is not None:\n", "    if before is not None and not before:\n", "test_precision.py"),
     # noise sized to the unknown
     Mutant("unknown-from-one-pixel", "noise_size.py", "WINDOW = 5\n", "WINDOW = 1\n", "test_noise_size.py"),
     Mutant("unknown-about-zero", "noise_size.py", "columns.new_ones(1, height * width)", "columns.new_zeros(1, height * width).fill_(1e-9)", "test_noise_size.py"),

@@ -7,7 +7,8 @@ from test_stepping import PIX2PIX
 from test_training import photos, recipe_for  # noqa: F401 - photos is a fixture
 
 from i2i_bridge import UserError, load_run
-from i2i_bridge.precision import resolve_precision
+from i2i_bridge import precision as rules
+from i2i_bridge.precision import resolve_precision, training_precision
 from i2i_bridge.training import train
 
 
@@ -40,3 +41,31 @@ def draws():
 def test_an_unknown_precision_is_one_line():
     with pytest.raises(UserError, match="precision 'half' is unknown; give one of: auto, fp32, bf16"):
         resolve_precision("half", torch.device("cpu"))
+
+
+def test_auto_trains_narrow_networks_in_float32_and_a_resumed_run_keeps_what_it_began_with(monkeypatch):
+    # kills: bf16-for-narrow-networks, precision-flips-on-resume
+    cpu, fp32, bf16 = torch.device("cpu"), torch.float32, torch.bfloat16
+    monkeypatch.setattr(rules, "_cpu_computes_bf16", lambda: True)
+    for channels, dtype in ((16, fp32), (31, fp32), (32, bf16), (64, bf16), (None, bf16)):
+        assert training_precision("auto", cpu, channels, None) == dtype
+    assert training_precision("bf16", cpu, 16, None) == bf16 and training_precision("fp32", cpu, 64, None) == fp32
+    for name, dtype in (("fp32", fp32), ("bf16", bf16)):
+        assert {training_precision("auto", cpu, channels, {"precision": name}) for channels in (16, 64)} == {dtype}
+    assert training_precision("auto", cpu, 16, {}) == bf16  # older checkpoints went by the device alone
+    monkeypatch.setattr(rules, "_cpu_computes_bf16", lambda: False)
+    for before in (None, {}, {"precision": "bf16"}):
+        assert training_precision("auto", cpu, 64, before) == fp32
+
+
+def test_a_checkpoint_says_what_auto_became(photos, tmp_path, monkeypatch):  # noqa: F811
+    from i2i_bridge.checkpoint import latest_checkpoint
+
+    monkeypatch.setattr(rules, "_cpu_computes_bf16", lambda: True)
+    lines = []
+    for steps in (1, 2):
+        recipe = recipe_for(photos, train={"precision": "auto", "steps": steps})
+        train(recipe, tmp_path, cpu=True, report=lambda event: lines.append(str(event)))
+        checkpoint, _ = latest_checkpoint(tmp_path / "checkpoints")
+        assert checkpoint.state["machine"]["precision"] == "fp32"  # of 16 channels
+    assert any("bit for bit as if it had never stopped" in line for line in lines)
