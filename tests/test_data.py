@@ -496,6 +496,7 @@ def test_tiles_of_held_out_photos_are_disjoint_squares_of_the_photo():
     place = {item["key"]: np.asarray(Image.open(item["x_0"]).convert("RGB")) for item in whole}
     items = [tiled[i] for i in range(len(tiled))]
     assert len(items) >= 12 and len({item["key"] for item in items}) == len(items)
+    assert [item["key"].rpartition("/")[0] for item in items[: len(place)]] == list(place)
     for name, pixels in place.items():
         side = min(pixels.shape[:2]) // 3
         rows, columns = pixels.shape[0] // side, pixels.shape[1] // side

@@ -2,6 +2,7 @@
 
 import importlib.util
 from functools import cached_property
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +47,12 @@ class PackagedImages:
 
     @cached_property
     def _decoded(self) -> list[tuple[str, np.ndarray]]:
-        images = []
+        photos = []
         for name, path in self.files:
             pixels = read_picture(path).pixels
-            images += [(name, pixels)] if self.whole else _tiles(name, pixels, self.tiles or 1)
-        return images
+            photos.append([(name, pixels)] if self.whole else _tiles(name, pixels, self.tiles or 1))
+        # The first tile of each photo, then the second, ...: a page's first images are of different photos.
+        return [tile for tiles in zip_longest(*photos) for tile in tiles if tile is not None]
 
 
 def _tiles(name: str, pixels: np.ndarray, parts: int) -> list[tuple[str, np.ndarray]]:
