@@ -17,7 +17,7 @@ from rich.progress import (
     BarColumn,
     DownloadColumn,
     MofNCompleteColumn,
-    Progress,
+    Progress as Bars,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -29,7 +29,7 @@ from rich.text import Text
 from i2i_bridge.errors import UserError, one_line, printable
 
 if TYPE_CHECKING:
-    from i2i_bridge.progress import Progress as Reached
+    from i2i_bridge.progress import Progress
 
 PLAIN: Any = {"highlight": False, "markup": False, "emoji": False}
 """A text is shown as it is: no markup in brackets, no picture for `:name:`."""
@@ -76,7 +76,7 @@ def _report(text: str) -> None:
     print(printable(text), flush=True)
 
 
-def training_line(progress: "Reached") -> str:
+def training_line(progress: "Progress") -> str:
     """A progress report as text."""
     left = int(progress.seconds_left)
     companions = "".join(f"  {name} {loss:.4f}" for name, loss in progress.companions.items())
@@ -88,20 +88,20 @@ def training_line(progress: "Reached") -> str:
 
 
 @contextmanager
-def training_display(steps: int) -> Iterator[Callable[["Reached | str"], None]]:
+def training_display(steps: int) -> Iterator[Callable[["Progress | str"], None]]:
     """The `report` of `train`: a live bar on a terminal, a line per report elsewhere."""
     if not console.is_terminal:
 
-        def plain(event: "Reached | str") -> None:
+        def plain(event: "Progress | str") -> None:
             _report(event if isinstance(event, str) else training_line(event))
 
         yield plain
         return
     columns = (BarColumn(), TextColumn("{task.description}", markup=False))
-    with Progress(*columns, console=console) as bar:
+    with Bars(*columns, console=console) as bar:
         task = bar.add_task("the first steps are the slowest ...", total=steps)
 
-        def live(event: "Reached | str") -> None:
+        def live(event: "Progress | str") -> None:
             if isinstance(event, str):
                 bar.console.print(Text(printable(event)))
             else:
@@ -133,7 +133,7 @@ def counting(what: str) -> Iterator[Callable[[int, int], None]]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console) as bar:
+    with Bars(*columns, console=console) as bar:
         task = bar.add_task(printable(what), total=None)
 
         def live(done: int, total: int) -> None:
@@ -164,7 +164,7 @@ def transferring(what: str) -> Iterator[Callable[[int, int], None]]:
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console) as bar:
+    with Bars(*columns, console=console) as bar:
         task = bar.add_task(printable(what), total=None)
 
         def live(done: int, total: int) -> None:

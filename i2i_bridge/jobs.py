@@ -18,7 +18,7 @@ from i2i_bridge.shipped import folder_of_run, is_shipped_run
 
 if TYPE_CHECKING:
     from i2i_bridge.data.loading import PairDataset
-    from i2i_bridge.evaluation import Evaluation
+    from i2i_bridge.results import Evaluation
     from i2i_bridge.progress import Progress
     from i2i_bridge.recipe import Recipe
     from i2i_bridge.run import Run

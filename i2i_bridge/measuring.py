@@ -61,7 +61,7 @@ item of outside results adds to the fingerprint of its record. With it a record 
 LIST_FILE = "list.txt"
 """The user's list of images, kept beside the numbers."""
 
-PATIENCE = 1800
+LOST_AFTER = 1800
 """Seconds that processes wait for the slowest of them."""
 
 Report = Callable[[int, int], None]
@@ -167,7 +167,7 @@ def processes(*, cpu: bool = False) -> Processes:
     from accelerate import PartialState
 
     # Without a GPU and without being told, accelerate takes each process for the only one.
-    patience = timedelta(seconds=PATIENCE)
+    patience = timedelta(seconds=LOST_AFTER)
     state = PartialState(cpu=cpu or not torch.cuda.is_available(), timeout=patience)
     if int(state.num_processes) != wanted:
         raise UserError(f"{wanted} processes were started, but accelerate sees {state.num_processes}")
