@@ -47,7 +47,8 @@ soak: $(READY)
 	$(BIN)/python tests/soak.py
 
 # Of what writes, resumes, imports, reads data and joins processes: every branch.
-LIFELINES := files checkpoint ranks saving skipping machine metrics_log resuming importing foreign pt_child images toml_file unpacking
+LIFELINES := storage/files storage/tensors storage/pt_reader storage/toml storage/archive distributed device images/files images/pixels \
+	runs/checkpoint runs/imports training/checkpointer training/guard training/log training/identity
 COVERED := $(LIFELINES:%=i2i_bridge/%.py) i2i_bridge/data/*
 empty :=
 comma := ,

@@ -10,11 +10,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from i2i_bridge.contracts import check_metric, check_network, check_process, check_sampler
+    from i2i_bridge.bridge.contract import check_network, check_process, check_sampler
     from i2i_bridge.degradations.base import Degradation, Degraded
     from i2i_bridge.degradations.contract import check_degradation
     from i2i_bridge.errors import UserError
     from i2i_bridge.metrics.base import Metric
+    from i2i_bridge.metrics.contract import check_metric
     from i2i_bridge.registry import (
         register_dataset,
         register_degradation,
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
         register_target,
         register_time_grid,
     )
-    from i2i_bridge.run import load_run
+    from i2i_bridge.runs.run import load_run
 
 __all__ = [
     "Degradation",
@@ -60,11 +61,11 @@ _HOMES = {
     "Metric": "metrics.base",
     "UserError": "errors",
     "check_degradation": "degradations.contract",
-    "check_metric": "contracts",
-    "check_network": "contracts",
-    "check_process": "contracts",
-    "check_sampler": "contracts",
-    "load_run": "run",
+    "check_metric": "metrics.contract",
+    "check_network": "bridge.contract",
+    "check_process": "bridge.contract",
+    "check_sampler": "bridge.contract",
+    "load_run": "runs.run",
 } | {name: "registry" for name in __all__ if name.startswith("register_")}
 """The module of each public name, imported when the name is first used (PEP 562): torch takes a second."""
 

@@ -8,7 +8,8 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import Any
 
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console
@@ -17,19 +18,43 @@ from rich.progress import (
     BarColumn,
     DownloadColumn,
     MofNCompleteColumn,
-    Progress as Bars,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
+from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
 from i2i_bridge.errors import UserError, one_line, printable
 
-if TYPE_CHECKING:
-    from i2i_bridge.progress import Progress
+
+@dataclass(frozen=True)
+class Progress:
+    """What a logged step says; loss, rates and shares are over the steps since the last one."""
+
+    step: int
+    steps: int
+    loss: float
+    """The network's."""
+    lr: float
+    grad_norm: float
+    """The network's, before clipping."""
+    steps_per_second: float
+    data_share: float
+    """Share of the time spent waiting for data, 0 to 1."""
+    memory_gb: float
+    """Peak so far: of the device, or of this process on a CPU."""
+    seconds_left: float
+    companions: dict[str, float] = field(default_factory=dict)
+    """Losses of what is trained beside the network, by name."""
+
+    def row(self) -> dict[str, float]:
+        """All numbers by name, for a table: a companion's loss is `loss_NAME`."""
+        row = {name: value for name, value in vars(self).items() if name != "companions"}
+        return row | {f"loss_{name}": value for name, value in self.companions.items()}
+
 
 PLAIN: Any = {"highlight": False, "markup": False, "emoji": False}
 """A text is shown as it is: no markup in brackets, no picture for `:name:`."""
@@ -43,6 +68,8 @@ class _Console(Console):
 
 
 console = _Console(soft_wrap=True, **PLAIN)
+
+
 errors = _Console(stderr=True, soft_wrap=True, **PLAIN)
 
 

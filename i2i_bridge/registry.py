@@ -6,7 +6,7 @@ the same decorator, from a file named with `--plugin mine.py` or an ordinary Pyt
 """
 
 import difflib
-import importlib
+import hashlib
 import importlib.util
 import inspect
 import json
@@ -21,12 +21,13 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from i2i_bridge.errors import UserError, brief
-from i2i_bridge.files import expanded, file_name
 from i2i_bridge.members import Option, SourceMember, members_of
-from i2i_bridge.toml_file import toml_value
+from i2i_bridge.storage.files import expanded, file_name
+from i2i_bridge.storage.toml import toml_value
 
 LARGEST, LONGEST_TEXT = 10**12, 4096
 """Of numbers and texts in the options of parts."""
+
 
 T = TypeVar("T", bound=Callable[..., Any])
 
@@ -325,19 +326,48 @@ def _check_values(where: str, key: str, value: Any) -> None:
             waiting += inner.values() if isinstance(inner, dict) else inner
 
 
-PROCESSES = Registry("process", "i2i_bridge.processes", "i2i_bridge.official_grid", decorator="register_process")
-TARGETS = Registry("target", "i2i_bridge.targets", decorator="register_target")
-PROPOSALS = Registry("proposal", "i2i_bridge.proposals", decorator="register_proposal")
-SAMPLERS = Registry("sampler", "i2i_bridge.samplers", decorator="register_sampler")
-TIME_GRIDS = Registry("time grid", "i2i_bridge.time_grids", "i2i_bridge.official_grid", decorator="register_time_grid")
+PROCESSES = Registry(
+    "process", "i2i_bridge.bridge.processes", "i2i_bridge.bridge.released", decorator="register_process"
+)
+
+
+TARGETS = Registry("target", "i2i_bridge.bridge.targets", decorator="register_target")
+
+
+PROPOSALS = Registry("proposal", "i2i_bridge.bridge.proposals", decorator="register_proposal")
+
+
+SAMPLERS = Registry("sampler", "i2i_bridge.bridge.samplers", decorator="register_sampler")
+
+
+TIME_GRIDS = Registry(
+    "time grid", "i2i_bridge.bridge.time_grids", "i2i_bridge.bridge.released", decorator="register_time_grid"
+)
+
+
 DEGRADATIONS = Registry("degradation", "i2i_bridge.degradations", decorator="register_degradation")
-GUIDANCES = Registry("guidance", "i2i_bridge.guidances", decorator="register_guidance")
-DATASETS = Registry("dataset kind", "i2i_bridge.data", decorator="register_dataset")
+
+
+GUIDANCES = Registry("guidance", "i2i_bridge.guidance", decorator="register_guidance")
+
+
+DATASETS = Registry("dataset kind", "i2i_bridge.data.sources", decorator="register_dataset")
+
+
 NETWORKS = Registry("network", "i2i_bridge.networks", decorator="register_network")
+
+
 DISCRIMINATORS = Registry("discriminator", "i2i_bridge.networks", decorator="register_discriminator")
+
+
 METRICS = Registry("metric", "i2i_bridge.metrics", decorator="register_metric")
+
+
 EXTRACTORS = Registry("extractor", "i2i_bridge.metrics", decorator="register_extractor")
+
+
 METHODS = Registry("method", "i2i_bridge.methods", decorator="register_method")
+
 
 KINDS: dict[str, Registry] = {
     "processes": PROCESSES,
@@ -356,18 +386,43 @@ KINDS: dict[str, Registry] = {
 }
 """The registries by the word that lists them: `i2i-bridge list samplers`."""
 
+
 register_process = PROCESSES.register
+
+
 register_target = TARGETS.register
+
+
 register_proposal = PROPOSALS.register
+
+
 register_sampler = SAMPLERS.register
+
+
 register_time_grid = TIME_GRIDS.register
+
+
 register_degradation = DEGRADATIONS.register
+
+
 register_guidance = GUIDANCES.register
+
+
 register_dataset = DATASETS.register
+
+
 register_network = NETWORKS.register
+
+
 register_discriminator = DISCRIMINATORS.register
+
+
 register_metric = METRICS.register
+
+
 register_extractor = EXTRACTORS.register
+
+
 register_method = METHODS.register
 
 
@@ -405,6 +460,8 @@ def require_metric(name: str) -> None:
 
 
 _plugins: list[str] = []
+
+
 _user_files: set[str] = set()
 """The files, as absolute paths, that users' members come from."""
 
@@ -506,3 +563,8 @@ def load_plugin(file: Path | str) -> None:
             raise UserError(f"--plugin {path}, line {error.lineno}: {type(error).__name__}: {error.msg}") from error
         raise UserError(f"--plugin {in_words(error) or f'{path}: {type(error).__name__}: {error}'}") from error
     _plugins.append(str(path.resolve()))
+
+
+def plugin_digests() -> list[str]:
+    """A digest of each plug-in's file: what it draws or computes may decide results."""
+    return [hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in loaded_plugins()]

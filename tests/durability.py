@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from faults import MODES, FailingOS, Killed, PowerOS, disk
 
-from i2i_bridge.checkpoint import latest_checkpoint, recovered_checkpoint, save_checkpoint
 from i2i_bridge.errors import UserError
+from i2i_bridge.runs.checkpoint import latest_checkpoint, recovered_checkpoint, save_checkpoint
 
 
 def parts(step):

@@ -1,4 +1,4 @@
-"""Disks that fail on command, and whose power is cut: `os` as i2i_bridge.files sees it.
+"""Disks that fail on command, and whose power is cut: `os` as i2i_bridge.storage.files sees it.
 
 Every file effect of a save goes through `files.os`. So a kill is an exception that no later operation survives: what
 then lies in the folder is what a killed process would have left, at a hundredth of the price of a process.
@@ -190,7 +190,7 @@ class PowerOS:
 @contextlib.contextmanager
 def disk(system):
     """The package's durable writes on another disk."""
-    from i2i_bridge import files
+    from i2i_bridge.storage import files
 
     real, files.os = files.os, system
     try:

@@ -44,20 +44,21 @@ from PIL import Image
 from safetensors.torch import save
 from speed import unit
 
-from i2i_bridge import checkpoint, pt_child
-from i2i_bridge.checkpoint import latest_checkpoint, save_checkpoint
-from i2i_bridge.cli_options import run_folder
-from i2i_bridge.comparing import single_table
-from i2i_bridge.data.card_store import read_place
+from i2i_bridge.cli.options import run_folder
 from i2i_bridge.data.cards import load_card
+from i2i_bridge.data.store import read_place
 from i2i_bridge.errors import UserError, printable
-from i2i_bridge.foreign import read_safetensors
-from i2i_bridge.images import read_picture
-from i2i_bridge.protocols import load_protocol
-from i2i_bridge.recipe import load_recipe
-from i2i_bridge.results import read_evaluation
-from i2i_bridge.tabulating import to_csv, to_latex, to_markdown, to_words
-from i2i_bridge.unpacking import unpack
+from i2i_bridge.evaluation.results import read_evaluation
+from i2i_bridge.images.files import read_picture
+from i2i_bridge.recipe.protocol import load_protocol
+from i2i_bridge.recipe.recipe import load_recipe
+from i2i_bridge.report.entries import single_table
+from i2i_bridge.report.table import to_csv, to_latex, to_markdown, to_words
+from i2i_bridge.runs import checkpoint
+from i2i_bridge.runs.checkpoint import latest_checkpoint, save_checkpoint
+from i2i_bridge.storage import pt_reader
+from i2i_bridge.storage.archive import unpack
+from i2i_bridge.storage.tensors import read_safetensors
 
 ROOT = Path(__file__).parents[1]
 CORPUS = ROOT / "tests" / "corpus"
@@ -107,10 +108,10 @@ def read_image(file):
 def read_pt(file):
     try:
         with warnings.catch_warnings(action="ignore"):  # the child's are seen by nobody
-            sizes = pt_child.examine(str(file))
-            for value in pt_child.load(str(file), "state dict", sizes).values():
+            sizes = pt_reader.examine(str(file))
+            for value in pt_reader.load(str(file), "state dict", sizes).values():
                 value.sum()
-    except pt_child.Refused as refused:
+    except pt_reader.Refused as refused:
         raise UserError(f"{file}: {refused}") from refused
 
 

@@ -34,7 +34,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from i2i_bridge import pt_child
+from i2i_bridge.storage import pt_reader
 
 
 class Call:
@@ -380,7 +380,7 @@ class Read(NamedTuple):
 
 def suspicious(event, arguments, allowed):
     """Whether an audit event is a process, a connection, a library, or a file opened for writing elsewhere."""
-    if event.startswith(pt_child.FORBIDDEN) or event in (
+    if event.startswith(pt_reader.FORBIDDEN) or event in (
         "exec",
         "webbrowser.open",
         "os.kill",
@@ -406,12 +406,12 @@ def run_apart(files, out, read=None):
 
     import safetensors.torch
 
-    read = read or (lambda file: pt_child.answer(str(file), "state dict", str(out / "out.safetensors"), False))
+    read = read or (lambda file: pt_reader.answer(str(file), "state dict", str(out / "out.safetensors"), False))
     warm = out / "warm.pt"
     torch.save({"a": torch.zeros(1)}, warm)
     # Imports that come late (zipfile decodes old names).
     "".encode("cp437")
-    pt_child.load(str(warm), "state dict", pt_child.examine(str(warm)))
+    pt_reader.load(str(warm), "state dict", pt_reader.examine(str(warm)))
     safetensors.torch.save_file({"a": torch.zeros(1)}, out / "warm.safetensors")
     results = []
     for file in files:

@@ -12,11 +12,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-import i2i_bridge.training as training
-from i2i_bridge import checkpoint, files
-from i2i_bridge.checkpoint import latest_checkpoint
-from i2i_bridge.recipe import parse_recipe
-from i2i_bridge.training import train
+import i2i_bridge.training.trainer as training
+from i2i_bridge.recipe.recipe import parse_recipe
+from i2i_bridge.runs import checkpoint
+from i2i_bridge.runs.checkpoint import latest_checkpoint
+from i2i_bridge.storage import files
+from i2i_bridge.training.trainer import train
 
 VARIANTS = list(itertools.product((0, 2), (1, 4), ("degradation", "paired"), ("bridge", "pix2pix")))
 """Workers, accumulation, data, method."""

@@ -60,7 +60,7 @@ def kills(scratch, share):
     """Forks of a training that die anywhere, over all sixteen variants; then the run goes on to its end."""
     from killing import VARIANTS, digest, kill_and_resume, photos, recipe_of
 
-    from i2i_bridge.training import train
+    from i2i_bridge.training.trainer import train
 
     root, draw = photos(scratch / "pairs"), random.Random(0)
     wanted, killed, inside, runs = int(500 * share), 0, 0, 0
@@ -168,8 +168,8 @@ def leaks(scratch, share):
     from killing import photos, recipe_of
 
     from i2i_bridge import load_run
-    from i2i_bridge.evaluation import evaluate
-    from i2i_bridge.training import Progress, train
+    from i2i_bridge.evaluation.evaluate import evaluate
+    from i2i_bridge.training.trainer import Progress, train
 
     root, steps = photos(scratch / "pairs"), int(20_000 * share) // 100 * 100
     seen = []

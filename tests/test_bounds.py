@@ -4,13 +4,20 @@ import pytest
 import torch
 
 from i2i_bridge.data.cards import load_card
-from i2i_bridge.degrading import build_ops, parse_op
+from i2i_bridge.degradations.files import build_ops, parse_op
 from i2i_bridge.errors import UserError
-from i2i_bridge.network_size import MAX_PARAMETERS, build_checked
-from i2i_bridge.protocols import load_protocol
-from i2i_bridge.recipe import load_recipe
+from i2i_bridge.networks.size import MAX_PARAMETERS, build_checked
+from i2i_bridge.recipe.protocol import load_protocol
+from i2i_bridge.recipe.recipe import load_recipe
+from i2i_bridge.recipe.schema import (
+    DataSettings,
+    EvaluateSettings,
+    MeanSettings,
+    SampleSettings,
+    Settings,
+    TrainSettings,
+)
 from i2i_bridge.registry import DISCRIMINATORS, NETWORKS, register_network
-from i2i_bridge.settings import DataSettings, EvaluateSettings, MeanSettings, SampleSettings, Settings, TrainSettings
 
 HUGE = (10**19, -(10**30), "1e30", "inf", "-inf", "nan")
 TABLES = {

@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from i2i_bridge.guidance import keep_known, predictor
+from i2i_bridge.bridge.predictor import keep_known, predictor
+from i2i_bridge.bridge.processes import I2SB, OTODE, BrownianBridge
+from i2i_bridge.bridge.released import OfficialGrid
+from i2i_bridge.bridge.samplers import deterministic, eta_sampler, ot_ode
+from i2i_bridge.bridge.targets import I2SBTarget, PreconditionedTarget, X0Target
+from i2i_bridge.bridge.time_grids import quadratic
 from i2i_bridge.methods.bridge import Bridge
-from i2i_bridge.official_grid import OfficialGrid
-from i2i_bridge.processes import I2SB, OTODE, BrownianBridge
-from i2i_bridge.samplers import deterministic, eta_sampler, ot_ode
-from i2i_bridge.targets import I2SBTarget, PreconditionedTarget, X0Target
-from i2i_bridge.time_grids import quadratic
 
 
 class CrossingPairs(torch.nn.Module):

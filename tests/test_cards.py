@@ -2,10 +2,12 @@
 
 import pytest
 
-from i2i_bridge.data import card_store
-from i2i_bridge.data.cards import Download, card_names, load_card, open_source
+from i2i_bridge.data import store as card_store
+from i2i_bridge.data.cards import card_names, load_card, open_source
 from i2i_bridge.errors import UserError
-from i2i_bridge.recipe import load_recipe, recipe_names
+from i2i_bridge.recipe.recipe import load_recipe
+from i2i_bridge.storage.download import Download
+from i2i_bridge.storage.shipped import recipe_names
 
 PIX2PIX = ("cityscapes", "edges2handbags", "edges2shoes", "facades", "maps", "night2day")
 OWN = 'name = "mine"\nsummary = "my photos"\n[dataset]\nname = "images"\n'
@@ -110,7 +112,7 @@ def test_names_that_are_nobodys(tmp_path):
 
 
 def test_one_broken_card_does_not_hide_the_others(capsys):
-    from i2i_bridge.catalogue import listing
+    from i2i_bridge.cli.catalogue import listing
 
     own_card(text="name = ")
     rows = dict(listing("datasets"))

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from i2i_bridge.alignment import misalignments
-from i2i_bridge.checking import check_data
+from i2i_bridge.cli.data_check import check_data
+from i2i_bridge.data.alignment import misalignments
 
 
 def picture(seed, mode="RGB", size=(40, 32)):
@@ -108,7 +108,7 @@ def test_a_training_does_not_start_on_exchanged_sides(pairs, tmp_path, monkeypat
 
     kills: exchanged-sides-train
     """
-    from i2i_bridge.cli import main
+    from i2i_bridge.cli.command import main
 
     monkeypatch.chdir(tmp_path)
     words = "train demo/pairs data.card=mine.toml data.size=16 network.channels=8 train.batch_size=1 train.workers=0"
@@ -236,8 +236,8 @@ def test_a_recipe_that_jitters_against_the_card_s_advice_is_told(facades):
 def test_masks_are_named(tmp_path):
     # kills: masks-not-named
     from i2i_bridge.errors import UserError
-    from i2i_bridge.recipe import parse_recipe
-    from i2i_bridge.training import train
+    from i2i_bridge.recipe.recipe import parse_recipe
+    from i2i_bridge.training.trainer import train
 
     full = np.full((32, 40), 255, np.uint8)
     rows = ["x_0,x_1,mask"]

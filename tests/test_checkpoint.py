@@ -9,8 +9,8 @@ import pytest
 import torch
 from faults import FailingOS, disk
 
-from i2i_bridge.checkpoint import check_space, latest_checkpoint, recovered_checkpoint, save_checkpoint
 from i2i_bridge.errors import UserError
+from i2i_bridge.runs.checkpoint import check_space, latest_checkpoint, recovered_checkpoint, save_checkpoint
 
 
 def save(folder, step, value=1.0, keep=2):
@@ -252,10 +252,10 @@ def test_a_failed_save_keeps_the_last_good_one(tmp_path, number, said):
 def test_room_for_a_checkpoint_is_looked_for_first(tmp_path, monkeypatch):
     parts = {"network": {"w": torch.zeros(1_000_000)}}
     check_space(tmp_path / "new", parts)
-    monkeypatch.setattr("i2i_bridge.checkpoint.free_bytes", lambda folder: 3_000_000)
+    monkeypatch.setattr("i2i_bridge.runs.checkpoint.free_bytes", lambda folder: 3_000_000)
     with pytest.raises(UserError, match=r"a checkpoint needs 4 MB and 3 MB are free") as caught:
         check_space(tmp_path / "new", parts)
     assert caught.value.code == 74
-    monkeypatch.setattr("i2i_bridge.checkpoint.bytes_of", lambda parts: 8_800_000_000)
+    monkeypatch.setattr("i2i_bridge.runs.checkpoint.bytes_of", lambda parts: 8_800_000_000)
     with pytest.raises(UserError, match=r"needs 8.8 GB"):
         check_space(tmp_path / "new", parts)

@@ -6,11 +6,11 @@ import shutil
 import pytest
 from killing import photos, recipe_of
 
-from i2i_bridge.cli import main
+from i2i_bridge.cli.command import main
 from i2i_bridge.errors import UserError
-from i2i_bridge.results import read_evaluation
-from i2i_bridge.run import load_run
-from i2i_bridge.training import train
+from i2i_bridge.evaluation.results import read_evaluation
+from i2i_bridge.runs.run import load_run
+from i2i_bridge.training.trainer import train
 
 
 @pytest.fixture(scope="module")

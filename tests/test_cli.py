@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from i2i_bridge.cli import main
-from i2i_bridge.montage import HEADER_HEIGHT
+from i2i_bridge.cli.command import main
+from i2i_bridge.images.montage import HEADER_HEIGHT
 
 SMALL = """
 name = "small"
@@ -396,8 +396,8 @@ def hook(event, arguments):
     if event.startswith(("socket.", "urllib.")) and not inner and event != "socket.gethostname":
         raise SystemExit(f"network: {event} {arguments}")  # an Exception would be swallowed by whoever asks
 sys.addaudithook(hook)
-from i2i_bridge.cli import main
-from i2i_bridge.montage import HEADER_HEIGHT
+from i2i_bridge.cli.command import main
+from i2i_bridge.images.montage import HEADER_HEIGHT
 for words in (["run", "small.toml", "--out", "runs/a"], ["restore", "runs/a", "photos", "out"], ["evaluate", "runs/a"]):
     try:
         main([*words, "--device", "cpu"])

@@ -7,8 +7,8 @@ import pytest
 from chromium import Chromium, browser_file
 from evaluated import write_evaluated
 
-from i2i_bridge.comparing import open_entries
-from i2i_bridge.page import write_page
+from i2i_bridge.report.entries import open_entries
+from i2i_bridge.report.page import write_page
 
 pytestmark = pytest.mark.skipif(browser_file() is None, reason="no Chromium here (Debian's package: chromium)")
 

@@ -8,7 +8,13 @@ from pathlib import Path
 import pytest
 from evaluated import write_evaluated
 
-from i2i_bridge.comparing import (
+from i2i_bridge.errors import UserError
+from i2i_bridge.evaluation.results import evaluation_folder
+from i2i_bridge.evaluation.scores import Scorer
+from i2i_bridge.evaluation.scores import warnings_of as evaluation_warnings
+from i2i_bridge.metrics.base import build_metric
+from i2i_bridge.recipe.recipe import load_recipe
+from i2i_bridge.report.entries import (
     differences,
     name_entries,
     open_entries,
@@ -18,13 +24,7 @@ from i2i_bridge.comparing import (
     unavailable,
     warnings_of,
 )
-from i2i_bridge.errors import UserError
-from i2i_bridge.metrics.base import build_metric
-from i2i_bridge.page import write_page
-from i2i_bridge.recipe import load_recipe
-from i2i_bridge.results import evaluation_folder
-from i2i_bridge.scoring import Scorer
-from i2i_bridge.scoring import warnings_of as evaluation_warnings
+from i2i_bridge.report.page import write_page
 
 
 def change(folder, **values):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from i2i_bridge.compiling import compile_blocks
+from i2i_bridge.device import compile_blocks
 from i2i_bridge.errors import UserError
 from i2i_bridge.networks.unet import UNet
 

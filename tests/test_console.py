@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from i2i_bridge import console
-from i2i_bridge.training import Progress
+from i2i_bridge.training.trainer import Progress
 
 ROOT = Path(__file__).parents[1]
 PROGRESS = Progress(5000, 10000, 0.1234, 1e-4, 0.1, 2.5, 0.02, 78.8, 3600 * 13 + 62)
@@ -59,10 +59,10 @@ def test_elsewhere_a_report_is_a_line(shown, capsys):
 
 def test_train_and_evaluate_show_progress_to_whoever_looks_on(tmp_path, monkeypatch, capsys):
     # kills: a notebook that stays silent; a script that prints; a `report` that is not heard
-    from i2i_bridge.evaluation import dataset_of, evaluate, resolve_for
-    from i2i_bridge.recipe import load_recipe
-    from i2i_bridge.run import load_run
-    from i2i_bridge.training import train
+    from i2i_bridge.evaluation.evaluate import dataset_of, evaluate, resolve_for
+    from i2i_bridge.recipe.recipe import load_recipe
+    from i2i_bridge.runs.run import load_run
+    from i2i_bridge.training.trainer import train
 
     small = [
         "network.channels=8", "network.channel_mult=[1]", "train.batch_size=2", "train.workers=0", "train.log_every=1",
@@ -89,12 +89,12 @@ def test_train_and_evaluate_show_progress_to_whoever_looks_on(tmp_path, monkeypa
 def test_a_notebooks_backend_of_matplotlib_breaks_no_command():
     # kills: a command that imports matplotlib with the backend that a notebook set for itself
     code = """
-from i2i_bridge.cli import main
+from i2i_bridge.cli.command import main
 try:
     main(["--version"])
 except SystemExit:
     from torchmetrics.functional.image import peak_signal_noise_ratio
-    from i2i_bridge.figures import training_curves
+    from i2i_bridge.report.figures import training_curves
     print(training_curves({0: {"": [(1, 0.5), (2, 0.3)]}})[:4])
 """
     environment = {**os.environ, "MPLBACKEND": "module://a_backend_that_is_not_there"}

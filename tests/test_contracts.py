@@ -10,11 +10,12 @@ import torch
 from PIL import Image
 from torch import nn
 
-from i2i_bridge.cli import main
-from i2i_bridge.contracts import check_metric, check_network
+from i2i_bridge.bridge.contract import check_network
+from i2i_bridge.bridge.predictor import call_network
+from i2i_bridge.cli.command import main
 from i2i_bridge.errors import UserError
-from i2i_bridge.guidance import call_network
 from i2i_bridge.metrics.base import Estimate, ItemMetric, Metric, SetMetric
+from i2i_bridge.metrics.contract import check_metric
 from i2i_bridge.registry import METRICS, NETWORKS
 
 SMALL = {"unet": {"channels": 8, "channel_mult": [1, 2]}, "pix2pix-unet": {"channels": 8, "levels": 2}}
@@ -215,8 +216,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 from i2i_bridge import Degradation, Degraded, Metric, register_dataset, register_degradation, register_metric
-from i2i_bridge import register_network, register_sampler, register_guidance
-from i2i_bridge.guidances.base import Guidance
+from i2i_bridge import register_guidance, register_network, register_sampler
+from i2i_bridge.guidance.base import Guidance
 
 @register_network("net")
 class Net(nn.Module):

@@ -6,11 +6,11 @@ import pytest
 import torch
 from scipy import stats
 
-from i2i_bridge.curriculum import HUBER, Curriculum
-from i2i_bridge.processes import I2SB, BrownianBridge, GaussianPrior, LinearFlow, SourceNoise
+from i2i_bridge.bridge.processes import I2SB, BrownianBridge, GaussianPrior, LinearFlow, SourceNoise
+from i2i_bridge.bridge.targets import EpsTarget, I2SBTarget, PreconditionedTarget, X0Target
+from i2i_bridge.methods.curriculum import HUBER, Curriculum
 from i2i_bridge.randomness import generator, rand
-from i2i_bridge.settings import TrainSettings
-from i2i_bridge.targets import EpsTarget, I2SBTarget, PreconditionedTarget, X0Target
+from i2i_bridge.recipe.schema import TrainSettings
 
 
 def draws(first, count):

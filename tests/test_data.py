@@ -12,13 +12,14 @@ import torch
 from PIL import Image
 
 from i2i_bridge.data.cards import card_names, load_card, open_source
-from i2i_bridge.data.loading import PairDataset, training_batches
-from i2i_bridge.data.packaged import PackagedImages
-from i2i_bridge.data.pairs import CleanImages, PairedFolders, SideBySide, shared_files
+from i2i_bridge.data.dataset import PairDataset
+from i2i_bridge.data.loader import training_batches
+from i2i_bridge.data.sources.folders import CleanImages, PairedFolders, SideBySide, shared_files
+from i2i_bridge.data.sources.packaged import PackagedImages
 from i2i_bridge.data.splits import SPLITS, counts, keep, listed, split_name
 from i2i_bridge.data.transforms import Geometry
 from i2i_bridge.errors import UserError
-from i2i_bridge.recipe import load_recipe
+from i2i_bridge.recipe.recipe import load_recipe
 from i2i_bridge.registry import DATASETS, DEGRADATIONS
 
 
@@ -541,7 +542,7 @@ def test_spawned_workers_know_the_plugins(tmp_path, photos):
     # kills: plugins-unknown-to-workers
     (tmp_path / "mine.py").write_text(
         "from i2i_bridge import register_dataset\n"
-        "from i2i_bridge.data.pairs import CleanImages\n"
+        "from i2i_bridge.data.sources.folders import CleanImages\n"
         "@register_dataset('mine')\n"
         "class Mine(CleanImages):\n"
         "    pass\n"
@@ -549,8 +550,9 @@ def test_spawned_workers_know_the_plugins(tmp_path, photos):
     script = f"""
 import torch
 from torch.utils.data import DataLoader
-from i2i_bridge.registry import load_plugin, DATASETS
-from i2i_bridge.data.loading import Afresh, PairDataset, _Stream
+from i2i_bridge.registry import DATASETS, load_plugin
+from i2i_bridge.data.dataset import PairDataset
+from i2i_bridge.data.loader import Afresh, _Stream
 from i2i_bridge.data.transforms import Geometry
 if __name__ == "__main__":
     load_plugin({str(tmp_path / "mine.py")!r})
@@ -582,8 +584,8 @@ def test_no_worker_outlives_a_killed_run(photos, moment):
     code = f"""
 import os, sys, time
 from pathlib import Path
-from i2i_bridge.data import loading
-from i2i_bridge.data.pairs import CleanImages
+from i2i_bridge.data import dataset as loading
+from i2i_bridge.data.sources.folders import CleanImages
 from i2i_bridge.data.transforms import Geometry
 
 if {moment!r} == "while it starts":

@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
-from i2i_bridge.data.loading import PairDataset
+from i2i_bridge.data.dataset import PairDataset
 from i2i_bridge.data.transforms import Geometry
 from i2i_bridge.degradations.inpaint import CropOut, Inpaint
 from i2i_bridge.degradations.masks import _stroke, brush_mask, center_mask
 from i2i_bridge.errors import UserError
-from i2i_bridge.images import read_picture, to_mask
+from i2i_bridge.images.files import read_picture
+from i2i_bridge.images.pixels import to_mask
 from i2i_bridge.randomness import generator, rand
 from i2i_bridge.registry import DEGRADATIONS
 

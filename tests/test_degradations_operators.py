@@ -18,7 +18,7 @@ from i2i_bridge.degradations.linear import Resampling, resize_matrix, resized
 from i2i_bridge.degradations.quantise import Quantise
 from i2i_bridge.degradations.sensor import LowLight, ShotNoise
 from i2i_bridge.degradations.weather import Haze, Rain
-from i2i_bridge.images import to_pixels
+from i2i_bridge.images.pixels import to_pixels
 from i2i_bridge.randomness import generator, rand
 from i2i_bridge.registry import DEGRADATIONS
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from i2i_bridge.data.loading import PairDataset
+from i2i_bridge.data.dataset import PairDataset
 from i2i_bridge.data.transforms import Geometry
 from i2i_bridge.degradations.jpeg import Jpeg
 from i2i_bridge.degradations.kernel_blur import Defocus

@@ -9,14 +9,14 @@ import pytest
 import torch
 from PIL import Image
 
-from i2i_bridge.cli import main
-from i2i_bridge.data.loading import PairDataset
+from i2i_bridge.cli.command import main
+from i2i_bridge.data.dataset import PairDataset
 from i2i_bridge.degradations.blur import Blur
-from i2i_bridge.degrading import parse_op
+from i2i_bridge.degradations.files import parse_op
 from i2i_bridge.errors import UserError
-from i2i_bridge.images import to_pixels, to_tensor
+from i2i_bridge.images.pixels import to_pixels, to_tensor
 from i2i_bridge.randomness import generator
-from i2i_bridge.recipe import load_recipe
+from i2i_bridge.recipe.recipe import load_recipe
 
 
 def photo(height: int, width: int, channels: int = 3, seed: int = 0) -> np.ndarray:

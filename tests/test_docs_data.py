@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from i2i_bridge.cli import main
+from i2i_bridge.cli.command import main
 
 PAGE = Path(__file__).parents[1] / "docs" / "your-own-data.md"
 

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from i2i_bridge.data.cards import load_card, open_source
-from i2i_bridge.data.items import item_of
-from i2i_bridge.data.loading import decode_item
+from i2i_bridge.data.dataset import decode_item
+from i2i_bridge.data.source import item_of
 from i2i_bridge.registry import DATASETS
 
 PAGE = (Path(__file__).parents[1] / "docs" / "datasets.md").read_text(encoding="utf-8")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from i2i_bridge.cli import main
+from i2i_bridge.cli.command import main
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "your-own-degradation.md").read_text(encoding="utf-8")

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from i2i_bridge.cli import main
-from i2i_bridge.evaluation import read_evaluation
+from i2i_bridge.cli.command import main
+from i2i_bridge.evaluation.evaluate import read_evaluation
+from i2i_bridge.metrics.weights import KNOWN
 from i2i_bridge.registry import METRICS
-from i2i_bridge.weights import KNOWN
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from i2i_bridge.cli import main
+from i2i_bridge.cli.command import main
 
 ROOT = Path(__file__).parents[1]
 

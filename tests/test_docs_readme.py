@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from i2i_bridge.cli import main
-from i2i_bridge.contracts import check_sampler
+from i2i_bridge.bridge.contract import check_sampler
+from i2i_bridge.bridge.processes import I2SB
+from i2i_bridge.bridge.time_grids import uniform
+from i2i_bridge.cli.command import main
 from i2i_bridge.degradations.contract import check_degradation
-from i2i_bridge.processes import I2SB
-from i2i_bridge.recipe import load_recipe
+from i2i_bridge.evaluation.results import read_evaluation
+from i2i_bridge.recipe.recipe import load_recipe
 from i2i_bridge.registry import DEGRADATIONS, SAMPLERS, load_plugin
-from i2i_bridge.results import read_evaluation
-from i2i_bridge.time_grids import uniform
 
 ROOT = Path(__file__).parents[1]
 README, CONTRIBUTING = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "CONTRIBUTING.md"))

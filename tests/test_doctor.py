@@ -2,7 +2,7 @@
 
 import pytest
 
-from i2i_bridge import doctor
+from i2i_bridge.cli import doctor
 
 
 def test_an_ill_matched_torchvision_is_named(monkeypatch):

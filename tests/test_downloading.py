@@ -5,10 +5,9 @@ import socket
 import pytest
 from test_fetching import BODY, left, send, site  # noqa: F401
 
-from i2i_bridge import downloading
-from i2i_bridge.data.cards import Download
-from i2i_bridge.downloading import download
 from i2i_bridge.errors import UserError
+from i2i_bridge.storage import download as downloading
+from i2i_bridge.storage.download import Download, download
 
 
 def answer(status=200, **headers):

@@ -21,22 +21,32 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from i2i_bridge import load_run, measuring, subjects, weights
-from i2i_bridge.cli import main
+from i2i_bridge import load_run
+from i2i_bridge.cli.command import main
 from i2i_bridge.errors import UserError
-from i2i_bridge.evaluation import dataset_of, ensure_rows, evaluate, folder_subject, read_evaluation, resolve_for
-from i2i_bridge.images import to_pixels, to_tensor
-from i2i_bridge.measuring import measure
+from i2i_bridge.evaluation import loop as measuring
+from i2i_bridge.evaluation import subjects
+from i2i_bridge.evaluation.evaluate import (
+    dataset_of,
+    ensure_rows,
+    evaluate,
+    folder_subject,
+    read_evaluation,
+    resolve_for,
+)
+from i2i_bridge.evaluation.loop import measure
+from i2i_bridge.evaluation.records import Record, Records
+from i2i_bridge.evaluation.scores import mean
+from i2i_bridge.images.pixels import to_pixels, to_tensor
+from i2i_bridge.metrics import weights
 from i2i_bridge.metrics.base import Estimate, Extractor, SetMetric
 from i2i_bridge.metrics.distribution import KernelDistance
 from i2i_bridge.metrics.frechet import Moments, frechet_distance, moments, write_moments
 from i2i_bridge.randomness import generator
-from i2i_bridge.recipe import parse_recipe
-from i2i_bridge.records import Record, Records
+from i2i_bridge.recipe.recipe import parse_recipe
 from i2i_bridge.registry import register_extractor, register_metric
-from i2i_bridge.run import Run, build_method
-from i2i_bridge.scoring import mean
-from i2i_bridge.training import train
+from i2i_bridge.runs.run import Run, build_method
+from i2i_bridge.training.trainer import train
 
 METRICS = ["psnr", "ssim", "fd-means", "kid-means", "diversity-rms"]
 
@@ -704,7 +714,7 @@ def test_a_kid_that_was_thinned_is_measured_anew(run, tmp_path, monkeypatch):
     old = read_evaluation(run.folder, "mine").rows[1].metrics["kid-means"]
     assert math.isnan(old.value) and "evaluate again" in old.note
     (run.folder / "recipe.toml").write_text(run.recipe.to_toml())
-    monkeypatch.setattr("i2i_bridge.evaluation.load_run", lambda folder, **options: run)
+    monkeypatch.setattr("i2i_bridge.evaluation.evaluate.load_run", lambda folder, **options: run)
     assert ensure_rows(run.folder, [1], file) == wanted
 
 

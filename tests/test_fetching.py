@@ -17,12 +17,12 @@ import pytest
 from PIL import Image
 from test_unpacking import tar, zipped
 
-from i2i_bridge import downloading
-from i2i_bridge.data import card_store
-from i2i_bridge.data.cards import Download, card_names, load_card, open_source
-from i2i_bridge.downloading import download
+from i2i_bridge.data import store as card_store
+from i2i_bridge.data.cards import card_names, load_card, open_source
+from i2i_bridge.data.fetch import fetch, plan_fetch
 from i2i_bridge.errors import UserError
-from i2i_bridge.fetching import fetch, plan_fetch
+from i2i_bridge.storage import download as downloading
+from i2i_bridge.storage.download import Download, download
 
 ROOT = Path(__file__).parents[1]
 BODY = np.random.default_rng(0).integers(0, 256, 1_000_000, dtype=np.uint8).tobytes()
@@ -429,7 +429,7 @@ def test_two_at_once(site, place):
 CODE = """
 import sys
 from contextlib import contextmanager
-from i2i_bridge.fetching import fetch, plan_fetch
+from i2i_bridge.data.fetch import fetch, plan_fetch
 @contextmanager
 def quiet(title):
     yield lambda done, total: None
@@ -443,16 +443,16 @@ class Killed(BaseException):
 
 
 STEPS = [
-    "i2i_bridge.downloading._verified",
-    "i2i_bridge.downloading._write_mark",
-    "i2i_bridge.fetching.unpack",
-    "i2i_bridge.unpacking._Room.write",
-    "i2i_bridge.fetching.write_whole",
-    "i2i_bridge.fetching.remember_place",
+    "i2i_bridge.storage.download._verified",
+    "i2i_bridge.storage.download._write_mark",
+    "i2i_bridge.data.fetch.unpack",
+    "i2i_bridge.storage.archive._Room.write",
+    "i2i_bridge.data.fetch.write_whole",
+    "i2i_bridge.data.fetch.remember_place",
     "os.sync",
-    "i2i_bridge.downloading.replace",
-    "i2i_bridge.fetching.replace",
-    "i2i_bridge.fetching.remove",
+    "i2i_bridge.storage.download.replace",
+    "i2i_bridge.data.fetch.replace",
+    "i2i_bridge.data.fetch.remove",
 ]
 
 
@@ -530,7 +530,7 @@ def test_a_real_kill_in_the_middle_of_the_download(site, place, store):
 
 @pytest.fixture
 def call(capsys):
-    from i2i_bridge.cli import main
+    from i2i_bridge.cli.command import main
 
     def run(*words):
         with pytest.raises(SystemExit) as ended:
@@ -576,7 +576,7 @@ def hook(event, arguments):
         raise SystemExit(f"network: {event} {arguments}")
 sys.addaudithook(hook)
 import i2i_bridge
-from i2i_bridge.cli import main
+from i2i_bridge.cli.command import main
 codes = []
 for words in (["list"], ["list", "datasets"], ["show", "toy"], ["show", "kodak24"], ["check", "toy"],
               ["preview", "edges2shoes", "x.png", "data.card=toy", "data.size=8", "-n", "1"],

@@ -6,11 +6,11 @@ import xml.etree.ElementTree as ET
 import pytest
 import torch
 
-from i2i_bridge.figures import VARIABLES, quality_panels, training_curves
+from i2i_bridge.evaluation.results import Row
 from i2i_bridge.metrics.base import Estimate
-from i2i_bridge.results import Row
-from i2i_bridge.sheets import draw
-from i2i_bridge.tabulating import build_table
+from i2i_bridge.report.figures import VARIABLES, quality_panels, training_curves
+from i2i_bridge.report.samples import draw
+from i2i_bridge.report.table import build_table
 
 
 def row(name, nfe, value, seconds=0.1, metric="psnr"):

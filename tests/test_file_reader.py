@@ -11,28 +11,28 @@ import numpy as np
 import pytest
 from evaluated import write_evaluated
 
-from i2i_bridge import file_reader
-from i2i_bridge.comparing import open_entries, table_of
 from i2i_bridge.data.index import recall, remember
-from i2i_bridge.data.lists import ListFile
-from i2i_bridge.data.lmdb_store import Database
+from i2i_bridge.data.sources.lists import ListFile
+from i2i_bridge.data.sources.lmdb import Database
 from i2i_bridge.data.splits import listed
 from i2i_bridge.degradations.masks import packed_masks
 from i2i_bridge.errors import UserError
-from i2i_bridge.file_reader import NotRegular, open_arrays, parse_json, read_bytes
-from i2i_bridge.foreign import read_safetensors
-from i2i_bridge.gallery import gallery
+from i2i_bridge.evaluation.records import Record, Records
+from i2i_bridge.evaluation.results import read_evaluation
 from i2i_bridge.metrics.frechet import read_moments
-from i2i_bridge.metrics_log import MetricsLog, read_metrics
-from i2i_bridge.page import write_page
-from i2i_bridge.pictures import Pictures
-from i2i_bridge.protocols import load_protocol, read_list
-from i2i_bridge.publishing import check_out
-from i2i_bridge.recipe import load_recipe
-from i2i_bridge.records import Record, Records
-from i2i_bridge.results import read_evaluation
-from i2i_bridge.skipping import UNUSABLE_FILE, read_unusable
-from i2i_bridge.toml_file import read_toml
+from i2i_bridge.recipe.protocol import load_protocol, read_list
+from i2i_bridge.recipe.recipe import load_recipe
+from i2i_bridge.report.entries import open_entries, table_of
+from i2i_bridge.report.folder import check_out
+from i2i_bridge.report.gallery import gallery
+from i2i_bridge.report.page import write_page
+from i2i_bridge.report.pictures import Pictures
+from i2i_bridge.storage import reader as file_reader
+from i2i_bridge.storage.reader import NotRegular, open_arrays, parse_json, read_bytes
+from i2i_bridge.storage.tensors import read_safetensors
+from i2i_bridge.storage.toml import read_toml
+from i2i_bridge.training.guard import UNUSABLE_FILE, read_unusable
+from i2i_bridge.training.log import MetricsLog, read_metrics
 
 
 @pytest.fixture(autouse=True)

@@ -13,9 +13,9 @@ import durability
 import pytest
 from faults import FailingOS, Killed, PowerOS, disk
 
-from i2i_bridge import files
-from i2i_bridge.checkpoint import latest_checkpoint
 from i2i_bridge.errors import UserError
+from i2i_bridge.runs.checkpoint import latest_checkpoint
+from i2i_bridge.storage import files
 
 
 @pytest.fixture
@@ -132,7 +132,7 @@ def test_an_interrupted_save_leaves_nothing(tmp_path):
 HOLD = """
 import sys, time
 from pathlib import Path
-from i2i_bridge.files import locked
+from i2i_bridge.storage.files import locked
 with locked(Path(sys.argv[1])):
     print("held", flush=True)
     if len(sys.argv) > 2:

@@ -10,20 +10,20 @@ from hypothesis import strategies as st
 from test_degradations_adjoint import LINEAR, label, normal
 from torch import Tensor
 
+from i2i_bridge.bridge.predictor import predictor
+from i2i_bridge.bridge.processes import I2SB, GaussianPrior, LinearFlow, Process
+from i2i_bridge.bridge.samplers import ancestral, deterministic
+from i2i_bridge.bridge.targets import X0Target
 from i2i_bridge.degradations.base import Degraded
 from i2i_bridge.degradations.linear import LinearOperator, cropped
 from i2i_bridge.errors import UserError
-from i2i_bridge.guidance import predictor
-from i2i_bridge.guidances.base import Guidance, Guided, Look, Measurement, error_variance, measure
-from i2i_bridge.guidances.consistency import DDNM, BackProjection
-from i2i_bridge.guidances.gradients import DPS, PiGDM
-from i2i_bridge.images import to_pixels, to_tensor
+from i2i_bridge.guidance.base import Guidance, Guided, Look, Measurement, error_variance, measure
+from i2i_bridge.guidance.posterior import DPS, PiGDM
+from i2i_bridge.guidance.projection import DDNM, BackProjection
+from i2i_bridge.images.pixels import to_pixels, to_tensor
 from i2i_bridge.methods.bridge import Bridge
-from i2i_bridge.processes import I2SB, GaussianPrior, LinearFlow, Process
 from i2i_bridge.randomness import generator, rand
 from i2i_bridge.registry import DEGRADATIONS, GUIDANCES
-from i2i_bridge.samplers import ancestral, deterministic
-from i2i_bridge.targets import X0Target
 
 ALL: list[Guidance] = [DDNM(), BackProjection(), DPS(), PiGDM(), PiGDM("exact")]
 

@@ -6,19 +6,19 @@ import torch
 from PIL import Image
 
 from i2i_bridge import load_run
-from i2i_bridge.cli import main
+from i2i_bridge.bridge.processes import GaussianPrior
+from i2i_bridge.bridge.targets import EpsTarget
+from i2i_bridge.cli.command import main
 from i2i_bridge.degradations.downsample import SuperResolution4x
 from i2i_bridge.errors import UserError
-from i2i_bridge.evaluation import evaluate
-from i2i_bridge.guidances.availability import why_not
-from i2i_bridge.methods.presets import KNOWN_OPERATOR, UNCONDITIONAL, method_preset
+from i2i_bridge.evaluation.evaluate import evaluate
+from i2i_bridge.guidance.availability import why_not
 from i2i_bridge.methods.prior import Prior
-from i2i_bridge.processes import GaussianPrior
-from i2i_bridge.recipe import load_recipe, parse_recipe
+from i2i_bridge.recipe.presets import KNOWN_OPERATOR, UNCONDITIONAL, method_preset
+from i2i_bridge.recipe.recipe import load_recipe, parse_recipe
 from i2i_bridge.registry import DEGRADATIONS, GUIDANCES
-from i2i_bridge.run import build_method
-from i2i_bridge.targets import EpsTarget
-from i2i_bridge.training import train
+from i2i_bridge.runs.run import build_method
+from i2i_bridge.training.trainer import train
 
 
 @pytest.fixture

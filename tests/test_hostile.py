@@ -13,15 +13,16 @@ import torch
 from hostile import Call, pickled, tensor, zipped
 from speed import unit
 
-from i2i_bridge import load_run, pt_child
-from i2i_bridge.checkpoint import save_checkpoint
-from i2i_bridge.cli import main
+from i2i_bridge import load_run
+from i2i_bridge.cli.command import main
 from i2i_bridge.errors import UserError
-from i2i_bridge.foreign import read_pt, read_safetensors
-from i2i_bridge.importing import import_i2sb, released, released_settings
 from i2i_bridge.networks.unet import UNet
-from i2i_bridge.recipe import load_recipe, parse_recipe
-from i2i_bridge.run import load_weights
+from i2i_bridge.recipe.recipe import load_recipe, parse_recipe
+from i2i_bridge.runs.checkpoint import save_checkpoint
+from i2i_bridge.runs.imports import import_i2sb, released, released_settings
+from i2i_bridge.runs.run import load_weights
+from i2i_bridge.storage import pt_reader
+from i2i_bridge.storage.tensors import read_pt, read_safetensors
 
 ROOT = Path(__file__).parents[1]
 
@@ -78,8 +79,8 @@ def test_torch_itself_would_not_run_it_either(tmp_path):
     # kills: unsafe-load
     file, canary = tmp_path / "code.pt", tmp_path / "canary"
     file.write_bytes(zipped(pickled({"a": Call(open, str(canary), "w")})))
-    with pytest.raises(pt_child.Refused, match="made to do harm"):
-        pt_child.load(str(file), "state dict", frozenset({16}))
+    with pytest.raises(pt_reader.Refused, match="made to do harm"):
+        pt_reader.load(str(file), "state dict", frozenset({16}))
     assert not canary.exists()
     torch.load(file, weights_only=False)
     assert canary.exists()  # so the file was malicious
@@ -91,12 +92,12 @@ def test_time_and_memory_are_limited(tmp_path, monkeypatch):
     torch.save({"a": torch.zeros(2)}, honest)
     for body in ("import time; time.sleep(60)", "import os; os._exit(3)", "print('no json')"):
         (tmp_path / "child.py").write_text(body)
-        monkeypatch.setattr(pt_child, "__file__", str(tmp_path / "child.py"))
-        monkeypatch.setattr("i2i_bridge.foreign.SECONDS", 1)
+        monkeypatch.setattr(pt_reader, "__file__", str(tmp_path / "child.py"))
+        monkeypatch.setattr("i2i_bridge.storage.tensors.SECONDS", 1)
         with pytest.raises(UserError, match=r"honest.pt: (could not be read within 1 s|cannot be read)"):
             read_pt(honest)
     code = (
-        "from i2i_bridge import pt_child; pt_child.limit(2**26, final=True)\n"
+        "from i2i_bridge import pt_child; pt_reader.limit(2**26, final=True)\n"
         "try: bytearray(2**28)\nexcept MemoryError: print('limited')"
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
@@ -107,13 +108,13 @@ def test_the_child_s_own_answers(tmp_path, monkeypatch):
     """`answer` gives None or a line, also where memory or the disk run out."""
     file, out = tmp_path / "honest.pt", tmp_path / "out.safetensors"
     torch.save(OrderedDict(a=torch.arange(6.0).reshape(2, 3).t(), b=torch.ones(2, dtype=torch.bfloat16)), file)
-    monkeypatch.setattr(pt_child, "limit", lambda *a, **k: None)
+    monkeypatch.setattr(pt_reader, "limit", lambda *a, **k: None)
     monkeypatch.setattr(sys, "addaudithook", lambda hook: None)
-    assert pt_child.answer(str(file), "state dict", str(out), False) is None
+    assert pt_reader.answer(str(file), "state dict", str(out), False) is None
     tensors = read_safetensors(out)
     # A transposed tensor keeps its values.
     assert torch.equal(tensors["a"], torch.arange(6.0).reshape(2, 3).t()) and tensors["b"].dtype == torch.bfloat16
-    assert pt_child.answer(str(file), "i2sb", str(out), False).startswith("not a checkpoint of the official I2SB code")
+    assert pt_reader.answer(str(file), "i2sb", str(out), False).startswith("not a checkpoint of the official I2SB code")
     for error, says in (
         (MemoryError(), "needs more memory"),
         (OSError(28, "No space left on device"), "No space left"),
@@ -122,8 +123,8 @@ def test_the_child_s_own_answers(tmp_path, monkeypatch):
         def fails(*arguments, error=error):
             raise error
 
-        monkeypatch.setattr(pt_child, "load", fails)
-        assert says in pt_child.answer(str(file), "state dict", str(out), False)
+        monkeypatch.setattr(pt_reader, "load", fails)
+        assert says in pt_reader.answer(str(file), "state dict", str(out), False)
 
 
 def test_the_old_format_only_where_it_is_asked_for(tmp_path):
@@ -234,7 +235,7 @@ def test_an_official_checkpoint_comes_in(name, process, tmp_path):
     assert max(run.recipe.evaluate.nfe) == 999
     for (_, ours), theirs in zip(run.method.network.named_parameters(), stored["ema"]["shadow_params"], strict=True):
         assert torch.equal(ours, theirs)
-    from i2i_bridge.checkpoint import latest_checkpoint
+    from i2i_bridge.runs.checkpoint import latest_checkpoint
 
     kept = latest_checkpoint(tmp_path / "run" / "checkpoints")[0].tensors("network")
     assert all(torch.equal(kept[key], value) for key, value in network.state_dict().items())
@@ -360,6 +361,6 @@ def test_a_manifest_s_names_stay_in_their_folder(name, tmp_path):
 def test_each_is_refused_in_this_process_too(tmp_path):
     """What the child does, step by step: the scan and the loader raise nothing but `Refused`."""
     for file in hostile.attacks(tmp_path, tmp_path / "canary"):
-        with pytest.raises(pt_child.Refused):
-            pt_child.load(str(file), "state dict", pt_child.examine(str(file)))
+        with pytest.raises(pt_reader.Refused):
+            pt_reader.load(str(file), "state dict", pt_reader.examine(str(file)))
     assert not (tmp_path / "canary").exists()

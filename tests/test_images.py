@@ -6,24 +6,26 @@ import torch
 from PIL import Image
 
 from i2i_bridge.errors import UserError
-from i2i_bridge.images import (
+from i2i_bridge.images.files import (
     MAX_FRAMES,
-    Picture,
     find_images,
-    from_pil,
     image_size,
     list_images,
+    read_picture,
+    words_for_left_out,
+    write_picture,
+)
+from i2i_bridge.images.pixels import (
+    Picture,
+    from_pil,
     mask_of,
     opaque,
-    read_picture,
     to_mask,
     to_pil,
     to_pixels,
     to_tensor,
     visible,
     with_channels,
-    words_for_left_out,
-    write_picture,
 )
 
 
@@ -94,7 +96,7 @@ def test_deep_pictures_are_turned_as_pillow_turns_others(orientation):
     # kills: deep-pictures-turned-otherwise
     from PIL import ImageOps
 
-    from i2i_bridge.images import _upright
+    from i2i_bridge.images.files import _upright
 
     pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
     image = Image.fromarray(pixels)

@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from i2i_bridge.data import index
+from i2i_bridge.data.dataset import PairDataset
 from i2i_bridge.data.index import Names, image_names, recall, remember
-from i2i_bridge.data.loading import PairDataset, training_batches
+from i2i_bridge.data.loader import training_batches
 from i2i_bridge.data.order import shuffled
-from i2i_bridge.data.pairs import CleanImages
+from i2i_bridge.data.sources.folders import CleanImages
 from i2i_bridge.data.transforms import Geometry
-from i2i_bridge.images import list_images
+from i2i_bridge.images.files import list_images
 from i2i_bridge.registry import DEGRADATIONS
 
 

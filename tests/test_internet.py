@@ -10,11 +10,11 @@ import pytest
 from test_fetching import BODY, place, png, site, toy  # noqa: F401
 from test_unpacking import tar
 
-from i2i_bridge import internet
-from i2i_bridge.cli import main
-from i2i_bridge.data.cards import Download, open_source
-from i2i_bridge.downloading import download
+from i2i_bridge.cli.command import main
+from i2i_bridge.data.cards import open_source
 from i2i_bridge.errors import UserError
+from i2i_bridge.storage import internet
+from i2i_bridge.storage.download import Download, download
 
 ROOT = Path(__file__).parents[1]
 FILES = {"toy/train/1.png": b"x"}
@@ -75,7 +75,7 @@ def apart(code, **environment):
 def test_the_hugging_face_library_hears_of_it(tmp_path):
     pytest.importorskip("datasets")
     code = """
-from i2i_bridge.data.hub import HubImages
+from i2i_bridge.data.sources.huggingface import HubImages
 from i2i_bridge.errors import UserError
 try:
     HubImages("train", hub="some/name", download=True)

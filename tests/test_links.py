@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 from killing import photos, recipe_of
 
-from i2i_bridge import downloading, files, page
-from i2i_bridge.checkpoint import latest_checkpoint
+from i2i_bridge.cli.jobs import evaluate_run, report_run
+from i2i_bridge.data.fetch import fetch, plan_fetch
 from i2i_bridge.errors import UserError
-from i2i_bridge.fetching import fetch, plan_fetch
-from i2i_bridge.jobs import evaluate_run, report_run
-from i2i_bridge.training import train
+from i2i_bridge.report import page
+from i2i_bridge.runs.checkpoint import latest_checkpoint
+from i2i_bridge.storage import download as downloading
+from i2i_bridge.storage import files
+from i2i_bridge.training.trainer import train
 
 FOLDERS = (
     ".dead-x", ".tmp-x", ".tmp-recipe-1", "samples", "samples/.tmp-x", "samples/.dead-x", "checkpoints",

@@ -5,9 +5,10 @@ import pytest
 from PIL import Image
 
 from i2i_bridge.data.cards import open_source
-from i2i_bridge.data.items import item_of
-from i2i_bridge.data.lists import ListFile
-from i2i_bridge.data.loading import PairDataset, decode_item, training_batches
+from i2i_bridge.data.dataset import PairDataset, decode_item
+from i2i_bridge.data.loader import training_batches
+from i2i_bridge.data.source import item_of
+from i2i_bridge.data.sources.lists import ListFile
 from i2i_bridge.data.transforms import Geometry
 from i2i_bridge.errors import UserError
 

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from i2i_bridge.data.items import item_of
-from i2i_bridge.data.lmdb_store import LmdbImages
-from i2i_bridge.data.loading import PairDataset, decode_item, training_batches
+from i2i_bridge.data.dataset import PairDataset, decode_item
+from i2i_bridge.data.loader import training_batches
+from i2i_bridge.data.source import item_of
+from i2i_bridge.data.sources.lmdb import LmdbImages
 from i2i_bridge.data.transforms import Geometry
 from i2i_bridge.errors import UserError
 from i2i_bridge.registry import DEGRADATIONS

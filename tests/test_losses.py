@@ -5,16 +5,16 @@ import torch
 from torch import nn
 from torch.nn.functional import softplus
 
-from i2i_bridge.curriculum import Curriculum
+from i2i_bridge.bridge.processes import LinearFlow
+from i2i_bridge.bridge.targets import X0Target
 from i2i_bridge.errors import UserError
 from i2i_bridge.methods import losses
 from i2i_bridge.methods.bridge import Bridge
+from i2i_bridge.methods.curriculum import Curriculum
 from i2i_bridge.methods.losses import AdversarialLoss, PerceptualLoss
 from i2i_bridge.metrics import packaged
-from i2i_bridge.processes import LinearFlow
-from i2i_bridge.recipe import load_recipe
-from i2i_bridge.run import build_method
-from i2i_bridge.targets import X0Target
+from i2i_bridge.recipe.recipe import load_recipe
+from i2i_bridge.runs.run import build_method
 
 HAS_WEIGHTS = packaged.ST_LPIPS_ALEX.file() is not None
 

@@ -12,25 +12,26 @@ import torch
 from killing import digest, photos, recipe_of
 from torch import nn
 
-from i2i_bridge.checkpoint import latest_checkpoint
-from i2i_bridge.cli import main
-from i2i_bridge.curriculum import Curriculum
+from i2i_bridge.bridge.processes import I2SB, BrownianBridge, LinearFlow, SourceNoise
+from i2i_bridge.bridge.samplers import ancestral, deterministic
+from i2i_bridge.bridge.targets import I2SBTarget, VelocityTarget, X0Target, estimate_moments
+from i2i_bridge.cli.command import main
 from i2i_bridge.errors import UserError
-from i2i_bridge.evaluation import dataset_of, evaluate, resolve_for
+from i2i_bridge.evaluation.evaluate import dataset_of, evaluate, resolve_for
+from i2i_bridge.evaluation.subjects import fingerprint_of
 from i2i_bridge.methods import bridge as bridge_module
 from i2i_bridge.methods.bridge import Bridge
+from i2i_bridge.methods.curriculum import Curriculum
 from i2i_bridge.methods.mean import Mean
-from i2i_bridge.methods.presets import method_preset
 from i2i_bridge.methods.regression import Regression
-from i2i_bridge.processes import I2SB, BrownianBridge, LinearFlow, SourceNoise
-from i2i_bridge.recipe import load_recipe
-from i2i_bridge.restoring import restore_files
-from i2i_bridge.run import load_run, pad_to_stride
-from i2i_bridge.samplers import ancestral, deterministic
-from i2i_bridge.settings import MeanSettings
-from i2i_bridge.subjects import fingerprint_of
-from i2i_bridge.targets import I2SBTarget, VelocityTarget, X0Target, estimate_moments
-from i2i_bridge.training import train
+from i2i_bridge.recipe.presets import method_preset
+from i2i_bridge.recipe.recipe import load_recipe
+from i2i_bridge.recipe.schema import MeanSettings
+from i2i_bridge.runs.batch import pad_to_stride
+from i2i_bridge.runs.checkpoint import latest_checkpoint
+from i2i_bridge.runs.restore import restore_files
+from i2i_bridge.runs.run import load_run
+from i2i_bridge.training.trainer import train
 
 
 class Gives(nn.Module):

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from i2i_bridge.checking import check_data
-from i2i_bridge.degrading import degrade_files
-from i2i_bridge.images import from_pil, read_picture, to_pil, write_picture
-from i2i_bridge.metadata import is_srgb, metadata_of, profile_name
+from i2i_bridge.cli.data_check import check_data
+from i2i_bridge.degradations.files import degrade_files
+from i2i_bridge.images.files import read_picture, write_picture
+from i2i_bridge.images.metadata import is_srgb, metadata_of, profile_name
+from i2i_bridge.images.pixels import from_pil, to_pil
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
 SECRET = {0x8825: {1: "N", 2: (51.0, 30.0, 0.0)}, 0x927C: b"maker", 0xA431: "SERIAL-1", 0xA430: "Owner Name"}

@@ -3,15 +3,15 @@
 import pytest
 import torch
 
-from i2i_bridge.catalogue import description, listing
+from i2i_bridge.bridge.processes import I2SB, GaussianPrior, LinearFlow
+from i2i_bridge.bridge.targets import I2SBTarget, VelocityTarget, X0Target
+from i2i_bridge.cli.catalogue import description, listing
 from i2i_bridge.errors import UserError
-from i2i_bridge.methods.presets import method_preset, preset_names
+from i2i_bridge.methods.calls import CountedNetwork
 from i2i_bridge.methods.regression import Regression
-from i2i_bridge.processes import I2SB, GaussianPrior, LinearFlow
-from i2i_bridge.recipe import load_recipe, parse_recipe
-from i2i_bridge.run import Run, build_method
-from i2i_bridge.subjects import CountedNetwork
-from i2i_bridge.targets import I2SBTarget, VelocityTarget, X0Target
+from i2i_bridge.recipe.presets import method_preset, preset_names
+from i2i_bridge.recipe.recipe import load_recipe, parse_recipe
+from i2i_bridge.runs.run import Run, build_method
 
 RECIPES = [
     "demo/deblur", "demo/inpaint", "demo/colorize", "demo/pairs", "restoration/sr4x-pool", "restoration/inpaint-center",

@@ -10,7 +10,7 @@ from skimage.color import rgb2ycbcr
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from i2i_bridge.errors import UserError
-from i2i_bridge.images import to_pixels, to_tensor
+from i2i_bridge.images.pixels import to_pixels, to_tensor
 from i2i_bridge.metrics.base import build_metric
 from i2i_bridge.metrics.extractors import codes
 from i2i_bridge.metrics.fidelity import PSNR, PSNRY, SSIM, SSIMY, luma

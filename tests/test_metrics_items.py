@@ -9,7 +9,7 @@ import torch
 
 from i2i_bridge import registry
 from i2i_bridge.degradations.base import Degradation, Degraded
-from i2i_bridge.images import to_pixels, to_tensor
+from i2i_bridge.images.pixels import to_pixels, to_tensor
 from i2i_bridge.metrics.base import Sample
 from i2i_bridge.metrics.consistency import Consistency
 from i2i_bridge.metrics.diversity import DiversityRMS
@@ -50,7 +50,7 @@ class Speckle(Degradation):
 def test_the_dataset_draws_from_the_same_generator():
     """The purpose that the metric assumes is the dataset's own."""
     # kills: consistency-of-other-draws
-    from i2i_bridge.data.loading import PairDataset
+    from i2i_bridge.data.dataset import PairDataset
     from i2i_bridge.data.transforms import Geometry
 
     class One:

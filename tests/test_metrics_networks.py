@@ -12,10 +12,11 @@ from conftest import shared_folder
 from PIL import Image
 from torch.nn import functional
 
-from i2i_bridge import registry, weights
-from i2i_bridge.cli import main
+from i2i_bridge import registry
+from i2i_bridge.cli.command import main
 from i2i_bridge.errors import UserError
-from i2i_bridge.images import to_tensor
+from i2i_bridge.images.pixels import to_tensor
+from i2i_bridge.metrics import weights
 from i2i_bridge.metrics.accuracy import Accuracy
 from i2i_bridge.metrics.base import Sample, extract
 from i2i_bridge.metrics.distribution import FID

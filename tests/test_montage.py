@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from i2i_bridge.montage import HEADER_HEIGHT, montage, states_shown
+from i2i_bridge.images.montage import HEADER_HEIGHT, montage, states_shown
 
 ROWS = [[torch.full((3, 2, 2), -1.0), torch.full((1, 2, 3), 1.0)], [torch.zeros(3, 4, 2)]]
 

@@ -5,12 +5,14 @@ import os
 import pytest
 from test_recipe import small
 
-from i2i_bridge import files, registry
-from i2i_bridge.cli import main
-from i2i_bridge.data.cards import Card, Download, load_card
-from i2i_bridge.data.packaged import PackagedImages
+from i2i_bridge import registry
+from i2i_bridge.cli.command import main
+from i2i_bridge.data.cards import Card, load_card
+from i2i_bridge.data.sources.packaged import PackagedImages
 from i2i_bridge.errors import UserError
-from i2i_bridge.recipe import parse_recipe
+from i2i_bridge.recipe.recipe import parse_recipe
+from i2i_bridge.storage import files
+from i2i_bridge.storage.download import Download
 
 BAD = [
     "", ".", "..", "../../x", "/home/me", "a/b", "a\\b", ".hidden", "-x", " x", "x ", "a\nb", "a\0b", "a\x1b[31m",

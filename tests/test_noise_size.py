@@ -9,13 +9,22 @@ from torch.nn import functional
 from typer.testing import CliRunner
 
 from i2i_bridge import UserError
-from i2i_bridge.cli import app
-from i2i_bridge.methods.presets import method_preset
-from i2i_bridge.noise_size import curve, noise_level, proposed, share_above, sized, unknown_rms
-from i2i_bridge.processes import I2SB, NADB, OTODE, BrownianBridge, GaussianPrior, SourceNoise, VEBridge, VPBridge
-from i2i_bridge.recipe import load_recipe
+from i2i_bridge.bridge.processes import (
+    I2SB,
+    NADB,
+    OTODE,
+    BrownianBridge,
+    GaussianPrior,
+    SourceNoise,
+    VEBridge,
+    VPBridge,
+)
+from i2i_bridge.cli.command import app
+from i2i_bridge.recipe.presets import method_preset
+from i2i_bridge.recipe.recipe import load_recipe
 from i2i_bridge.registry import PROCESSES
-from i2i_bridge.training import train
+from i2i_bridge.training.noise_size import curve, noise_level, proposed, share_above, sized, unknown_rms
+from i2i_bridge.training.trainer import train
 
 
 class Pairs:

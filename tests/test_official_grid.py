@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from i2i_bridge.official_grid import OfficialGrid
-from i2i_bridge.samplers import points, update
+from i2i_bridge.bridge.released import OfficialGrid
+from i2i_bridge.bridge.samplers import points, update
 
 
 def test_literal_table_values():

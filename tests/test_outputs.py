@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from i2i_bridge.degrading import degrade_files
+from i2i_bridge.degradations.files import degrade_files
 from i2i_bridge.errors import UserError
-from i2i_bridge.images import Picture, read_picture, write_picture
-from i2i_bridge.outputs import DONE_FILE, plan_files
+from i2i_bridge.images.files import read_picture, write_picture
+from i2i_bridge.images.outputs import DONE_FILE, plan_files
+from i2i_bridge.images.pixels import Picture
 
 NOISE = [{"name": "noise", "std": 0.2}]
 

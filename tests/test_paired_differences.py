@@ -13,19 +13,19 @@ from evaluated import write_evaluated
 from PIL import Image
 from scipy.stats import t as student
 
-from i2i_bridge.comparing import open_entries, table_of
 from i2i_bridge.errors import UserError
-from i2i_bridge.evaluation import dataset_of, evaluate, resolve_for
-from i2i_bridge.images import to_tensor
+from i2i_bridge.evaluation.evaluate import dataset_of, evaluate, resolve_for
+from i2i_bridge.evaluation.results import evaluation_folder
+from i2i_bridge.images.pixels import to_tensor
 from i2i_bridge.metrics.base import Estimate, Extractor
-from i2i_bridge.page import write_page
-from i2i_bridge.paired_differences import choose_row, paired_differences
-from i2i_bridge.pooling import difference_estimate
-from i2i_bridge.recipe import parse_recipe
+from i2i_bridge.recipe.recipe import parse_recipe
 from i2i_bridge.registry import register_extractor
-from i2i_bridge.results import evaluation_folder
-from i2i_bridge.run import Run, build_method
-from i2i_bridge.tabulating import Column, mark_difference
+from i2i_bridge.report.differences import choose_row, paired_differences
+from i2i_bridge.report.entries import open_entries, table_of
+from i2i_bridge.report.page import write_page
+from i2i_bridge.report.seeds import difference_estimate
+from i2i_bridge.report.table import Column, mark_difference
+from i2i_bridge.runs.run import Run, build_method
 
 
 @pytest.fixture(autouse=True)

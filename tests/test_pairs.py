@@ -11,14 +11,15 @@ from PIL import Image
 
 from i2i_bridge import register_dataset
 from i2i_bridge.data.cards import open_source
-from i2i_bridge.data.class_folders import ClassFolders
-from i2i_bridge.data.items import item_of
-from i2i_bridge.data.loading import PairDataset, decode_item, training_batches
-from i2i_bridge.data.pairs import CleanImages, PairedFolders, shared_files
+from i2i_bridge.data.dataset import PairDataset, decode_item
+from i2i_bridge.data.loader import training_batches
+from i2i_bridge.data.source import item_of
+from i2i_bridge.data.sources.folders import ClassFolders, CleanImages, PairedFolders, shared_files
 from i2i_bridge.data.transforms import Geometry
 from i2i_bridge.errors import UserError
-from i2i_bridge.images import Picture, read_picture, to_tensor, write_picture
-from i2i_bridge.protocols import chosen
+from i2i_bridge.images.files import read_picture, write_picture
+from i2i_bridge.images.pixels import Picture, to_tensor
+from i2i_bridge.recipe.protocol import chosen
 from i2i_bridge.registry import DATASETS, DEGRADATIONS
 
 

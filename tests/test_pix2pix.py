@@ -7,9 +7,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from i2i_bridge.methods.calls import CountedNetwork
 from i2i_bridge.methods.pix2pix import Pix2pix
 from i2i_bridge.networks.pix2pix import PatchGAN, Pix2pixUNet, official_names, receptive_field, to_official
-from i2i_bridge.subjects import CountedNetwork
 
 
 def parameters(module):

@@ -8,11 +8,11 @@ from dataclasses import replace
 import pytest
 from evaluated import write_evaluated
 
-from i2i_bridge.comparing import open_entries, table_of
+from i2i_bridge.evaluation.results import evaluation_folder, read_evaluation
 from i2i_bridge.metrics.base import Estimate
-from i2i_bridge.page import write_page
-from i2i_bridge.pooling import pool, pool_estimates
-from i2i_bridge.results import evaluation_folder, read_evaluation
+from i2i_bridge.report.entries import open_entries, table_of
+from i2i_bridge.report.page import write_page
+from i2i_bridge.report.seeds import pool, pool_estimates
 
 
 def test_the_interval_spans_the_chance_of_images_and_that_of_seeds():

@@ -7,9 +7,9 @@ from test_stepping import PIX2PIX
 from test_training import photos, recipe_for  # noqa: F401 - photos is a fixture
 
 from i2i_bridge import UserError, load_run
-from i2i_bridge import precision as rules
-from i2i_bridge.precision import resolve_precision, training_precision
-from i2i_bridge.training import train
+from i2i_bridge import device as rules
+from i2i_bridge.device import resolve_precision, training_precision
+from i2i_bridge.training.trainer import train
 
 
 @pytest.mark.parametrize("changes", [{}, PIX2PIX])
@@ -59,7 +59,7 @@ def test_auto_trains_narrow_networks_in_float32_and_a_resumed_run_keeps_what_it_
 
 
 def test_a_checkpoint_says_what_auto_became(photos, tmp_path, monkeypatch):  # noqa: F811
-    from i2i_bridge.checkpoint import latest_checkpoint
+    from i2i_bridge.runs.checkpoint import latest_checkpoint
 
     monkeypatch.setattr(rules, "_cpu_computes_bf16", lambda: True)
     lines = []

@@ -7,10 +7,11 @@ import shutil
 import pytest
 from killing import photos, recipe_of
 
-from i2i_bridge import load_run, shipped
-from i2i_bridge.cli import main
-from i2i_bridge.recipe import load_recipe
-from i2i_bridge.training import train
+from i2i_bridge import load_run
+from i2i_bridge.cli.command import main
+from i2i_bridge.recipe.recipe import load_recipe
+from i2i_bridge.storage import shipped
+from i2i_bridge.training.trainer import train
 
 
 @pytest.fixture(scope="module")

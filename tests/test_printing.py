@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from i2i_bridge import console, csv_file
-from i2i_bridge.cli import main
+from i2i_bridge import console
+from i2i_bridge.cli.command import main
 from i2i_bridge.errors import UserError, printable
+from i2i_bridge.evaluation.results import Row
 from i2i_bridge.metrics.base import Estimate
-from i2i_bridge.results import Row
-from i2i_bridge.tabulating import build_table, latex, markdown, to_csv
+from i2i_bridge.report.table import build_table, latex, markdown, to_csv
+from i2i_bridge.storage import csv_file
 
 HOSTILE = "a[/red]\x1b[2J\x1b]0;title\x07\x9b31m\u202e\u2066\x00\x7f\udcff[link=http://x]b :smile: [bold]"
 
@@ -114,7 +115,7 @@ def test_messages_of_unexpected_errors_are_lines(monkeypatch, capsys):
     def fail():
         raise ValueError(f"odd {HOSTILE}\nsecond line")
 
-    monkeypatch.setattr("i2i_bridge.doctor.examine", fail)
+    monkeypatch.setattr("i2i_bridge.cli.doctor.examine", fail)
     with pytest.raises(SystemExit):
         main(["doctor"])
     said = capsys.readouterr().err

@@ -8,9 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from i2i_bridge.contracts import check_process
-from i2i_bridge.official_grid import OfficialGrid
-from i2i_bridge.processes import (
+from i2i_bridge.bridge.contract import check_process
+from i2i_bridge.bridge.processes import (
     I2SB,
     NADB,
     OTODE,
@@ -23,8 +22,9 @@ from i2i_bridge.processes import (
     VEBridge,
     VPBridge,
 )
+from i2i_bridge.bridge.released import OfficialGrid
+from i2i_bridge.bridge.samplers import deterministic, points, update
 from i2i_bridge.registry import PROCESSES
-from i2i_bridge.samplers import deterministic, points, update
 
 BRIDGES: list[Process] = [I2SB(0.3), I2SB(1.0), I2SB(0.05), BrownianBridge(0.7), VEBridge(2.0), VPBridge()]
 EVERY: list[Process] = [

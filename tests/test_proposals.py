@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from i2i_bridge.processes import OTODE, BrownianBridge, LinearFlow, VPBridge
-from i2i_bridge.proposals import MixtureProposal, PosteriorProposal
+from i2i_bridge.bridge.processes import OTODE, BrownianBridge, LinearFlow, VPBridge
+from i2i_bridge.bridge.proposals import MixtureProposal, PosteriorProposal
 
 
 def draw(proposal, n=40_000):

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from i2i_bridge.catalogue import description, listing
+from i2i_bridge.cli.catalogue import description, listing
 from i2i_bridge.errors import UserError
-from i2i_bridge.evaluation import resolve_for
-from i2i_bridge.protocols import chosen, load_protocol, protocol_names, read_list, resolve
-from i2i_bridge.recipe import parse_recipe
+from i2i_bridge.evaluation.evaluate import resolve_for
+from i2i_bridge.recipe.protocol import chosen, load_protocol, protocol_names, read_list, resolve
+from i2i_bridge.recipe.recipe import parse_recipe
 
 
 def recipe_of(**changes):
@@ -153,7 +153,7 @@ def test_a_protocol_of_ones_own(tmp_path):
 
 def test_the_page_shows_a_protocol_and_options_that_exist(tmp_path, capsys):
     """kills: any option of docs/evaluating.md that is renamed, and an example that is refused."""
-    from i2i_bridge.cli import main
+    from i2i_bridge.cli.command import main
 
     page = (Path(__file__).parents[1] / "docs" / "evaluating.md").read_text(encoding="utf-8")
     (text,) = re.findall(r"```toml\n(.*?)```", page, flags=re.DOTALL)

@@ -12,16 +12,17 @@ import torch
 from forking import together
 from killing import digest, photos, recipe_of
 
-import i2i_bridge.training as training
-from i2i_bridge import load_run, stepping
-from i2i_bridge.checkpoint import latest_checkpoint
+import i2i_bridge.training.trainer as training
+from i2i_bridge import load_run
+from i2i_bridge.distributed import Ranks, check_devices
 from i2i_bridge.errors import UserError
-from i2i_bridge.evaluation import evaluate
-from i2i_bridge.files import locked
-from i2i_bridge.ranks import Ranks, check_devices
-from i2i_bridge.stepping import training_step
-from i2i_bridge.train_state import TrainState
-from i2i_bridge.training import train
+from i2i_bridge.evaluation.evaluate import evaluate
+from i2i_bridge.runs.checkpoint import latest_checkpoint
+from i2i_bridge.storage.files import locked
+from i2i_bridge.training import step as stepping
+from i2i_bridge.training.state import TrainState
+from i2i_bridge.training.step import training_step
+from i2i_bridge.training.trainer import train
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 
@@ -305,7 +306,7 @@ def test_an_evaluation_has_the_same_digits_by_any_number_of_processes(tmp_path):
 
 def test_a_stream_is_the_same_for_any_number_of_processes(root):
     """The sample numbers of a step, shared out: ids, cuts and degradations are functions of these alone."""
-    from i2i_bridge.data.loading import _Batches
+    from i2i_bridge.data.loader import _Batches
 
     def numbers(counts):
         stream = []

@@ -6,8 +6,9 @@ import torch
 
 from i2i_bridge.data.cards import load_card
 from i2i_bridge.errors import UserError
-from i2i_bridge.recipe import load_recipe, parse_recipe, recipe_file, recipe_names
-from i2i_bridge.run import build_method
+from i2i_bridge.recipe.recipe import load_recipe, parse_recipe, recipe_file
+from i2i_bridge.runs.run import build_method
+from i2i_bridge.storage.shipped import recipe_names
 
 NINE = {"jpeg-5", "jpeg-10", "sr4x-pool", "sr4x-bicubic", "blur-uniform", "blur-gaussian"} | {
     f"inpaint-{mask}" for mask in ("center", "freeform-10-20", "freeform-20-30")
@@ -276,12 +277,12 @@ def test_settings_mean_the_same_in_any_order(settings):
 def test_every_choice_reaches_the_bridge(tmp_path):
     """A recipe whose every choice differs from the default, against the bridge that is built from it."""
     # kills: sampler-options-ignored, grid-ignored, proposal-ignored, clip-ignored
-    from i2i_bridge.processes import BrownianBridge
-    from i2i_bridge.proposals import MixtureProposal
-    from i2i_bridge.run import build_method
-    from i2i_bridge.samplers import eta_sampler
-    from i2i_bridge.targets import X0Target
-    from i2i_bridge.time_grids import karras
+    from i2i_bridge.bridge.processes import BrownianBridge
+    from i2i_bridge.bridge.proposals import MixtureProposal
+    from i2i_bridge.bridge.samplers import eta_sampler
+    from i2i_bridge.bridge.targets import X0Target
+    from i2i_bridge.bridge.time_grids import karras
+    from i2i_bridge.runs.run import build_method
 
     recipe = parse_recipe(
         {

@@ -17,23 +17,27 @@ import pytest
 import torch
 from PIL import Image
 
-from i2i_bridge import pt_child, registry
-from i2i_bridge.data import card_store, hub, loading
+from i2i_bridge import registry
+from i2i_bridge.data import dataset as loading
+from i2i_bridge.data import store
 from i2i_bridge.data.cards import is_card, open_source
-from i2i_bridge.data.lists import ListFile
-from i2i_bridge.data.lmdb_store import LmdbImages
-from i2i_bridge.data.loading import PairDataset
-from i2i_bridge.data.packaged import PackagedImages
-from i2i_bridge.data.pairs import CleanImages, PairedFolders, shared_files
+from i2i_bridge.data.dataset import PairDataset
+from i2i_bridge.data.sources import huggingface
+from i2i_bridge.data.sources.folders import CleanImages, PairedFolders, shared_files
+from i2i_bridge.data.sources.lists import ListFile
+from i2i_bridge.data.sources.lmdb import LmdbImages
+from i2i_bridge.data.sources.packaged import PackagedImages
+from i2i_bridge.data.sources.tar import TarShards
+from i2i_bridge.data.sources.torchvision import TorchvisionImages
 from i2i_bridge.data.splits import listed
-from i2i_bridge.data.tar_shards import TarShards
 from i2i_bridge.data.transforms import Geometry
-from i2i_bridge.data.vision import TorchvisionImages
 from i2i_bridge.errors import UserError
-from i2i_bridge.images import Picture, find_images, read_picture, to_pil, to_pixels, write_picture
-from i2i_bridge.importing import released
-from i2i_bridge.toml_file import MAX_BYTES, read_toml
-from i2i_bridge.unpacking import BadArchive, unpack
+from i2i_bridge.images.files import find_images, read_picture, write_picture
+from i2i_bridge.images.pixels import Picture, to_pil, to_pixels
+from i2i_bridge.runs.imports import released
+from i2i_bridge.storage import pt_reader
+from i2i_bridge.storage.archive import BadArchive, unpack
+from i2i_bridge.storage.toml import MAX_BYTES, read_toml
 
 
 def photo(path, size=(12, 10), mode="RGB"):
@@ -74,21 +78,21 @@ def test_tables(tmp_path):
 
 def test_a_user_without_a_home_and_a_card_that_stays(tmp_path, monkeypatch):
     monkeypatch.setenv("I2I_HOME", str(tmp_path))
-    file = card_store.own_card_file("mine")
+    file = store.own_card_file("mine")
     file.parent.mkdir(parents=True)
     file.write_text("")
     with monkeypatch.context() as patched:
-        patched.setattr(card_store, "remove", broken)
+        patched.setattr(store, "remove", broken)
         with refused("cannot be deleted"):
-            card_store.forget("mine")
-    assert card_store.forget("mine") == [file] and not file.exists()
+            store.forget("mine")
+    assert store.forget("mine") == [file] and not file.exists()
     monkeypatch.delenv("I2I_HOME")
 
     def homeless(self):
         raise RuntimeError("could not determine home directory")
 
     monkeypatch.setattr(Path, "expanduser", homeless)
-    assert card_store.store_folder() == Path(".i2i-bridge")
+    assert store.store_folder() == Path(".i2i-bridge")
 
 
 def test_splits_without_items(tmp_path, monkeypatch):
@@ -164,11 +168,11 @@ def test_a_hub_that_does_not_answer(monkeypatch):
             raise ConnectionError("no route")
         return "a dataset"
 
-    monkeypatch.setattr(hub, "_library", lambda: types.SimpleNamespace(load_dataset=load_dataset))
-    assert hub._fetched("there", "small", "abc") == "a dataset"
+    monkeypatch.setattr(huggingface, "_library", lambda: types.SimpleNamespace(load_dataset=load_dataset))
+    assert huggingface._fetched("there", "small", "abc") == "a dataset"
     assert asked == [("there", {"name": "small", "revision": "abc"})]
     with refused("hub 'gone': ConnectionError: no route"):
-        hub._fetched("gone", None, None)
+        huggingface._fetched("gone", None, None)
 
 
 def test_files_come_in_slices_and_kinds_without_files_tell_nothing(tmp_path):
@@ -370,31 +374,31 @@ def test_the_child_in_this_process(tmp_path, monkeypatch):
     """Lines of the child that only other processes run otherwise."""
 
     def says(match):
-        return pytest.raises(pt_child.Refused, match=match)
+        return pytest.raises(pt_reader.Refused, match=match)
 
     short = tmp_path / "short.pt"
     short.write_bytes(b"PK\x03\x04" + bytes(10))
     with says("cut off"):
-        pt_child.examine(str(short))
+        pt_reader.examine(str(short))
     archive = tmp_path / "archive.pt"
     with zipfile.ZipFile(archive, "w") as members:
         members.writestr("a/version", "3")
         members.writestr("a/byteorder", "little")
     with says("without data.pkl"):
-        pt_child.examine(str(archive))
+        pt_reader.examine(str(archive))
     whole = archive.read_bytes()
     archive.write_bytes(whole[:4] + whole[4:].replace(b"PK\x03\x04", b"PK\x03\x05", 1))
     with says("cannot be trusted"):
-        pt_child.examine(str(archive))
+        pt_reader.examine(str(archive))
     honest, old = tmp_path / "honest.pt", tmp_path / "old.pt"
     torch.save({"a": torch.ones(2)}, honest)
     torch.save({"a": torch.ones(2)}, old, _use_new_zipfile_serialization=False)
-    assert pt_child.examine(str(old), legacy=True) is None
-    assert torch.equal(pt_child.load(str(old), "state dict", None)["a"], torch.ones(2))
+    assert pt_reader.examine(str(old), legacy=True) is None
+    assert torch.equal(pt_reader.load(str(old), "state dict", None)["a"], torch.ones(2))
     with monkeypatch.context() as patched:
         patched.setattr(os, "open", broken)
         with says("cannot be read"):
-            pt_child.examine(str(honest))
+            pt_reader.examine(str(honest))
 
     def full(*arguments, **options):
         raise MemoryError
@@ -402,21 +406,21 @@ def test_the_child_in_this_process(tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(torch, "load", full)
         with pytest.raises(MemoryError):
-            pt_child.load(str(honest), "state dict", None)
+            pt_reader.load(str(honest), "state dict", None)
     torch.save({"a": torch.ones(2).to_sparse()}, honest)
     with monkeypatch.context() as patched:
         patched.setattr(torch, "load", lambda *a, **k: {"a": torch.ones(2).to_sparse()})
         with says("not a plain tensor"):
-            pt_child.load(str(honest), "state dict", None)
+            pt_reader.load(str(honest), "state dict", None)
     with says("beyond 80 bits"):
-        pt_child.scan(io.BytesIO(b"\x80\x02\x8a\x0b" + b"\x01" * 11 + b"."))
+        pt_reader.scan(io.BytesIO(b"\x80\x02\x8a\x0b" + b"\x01" * 11 + b"."))
 
 
 def test_the_child_s_limits(monkeypatch):
     ended = []
     monkeypatch.setattr(os, "_exit", ended.append)
     for event in ("open", "os.listdir", "subprocess.Popen", "socket.connect", "ctypes.dlopen"):
-        pt_child._watch(event, ())
+        pt_reader._watch(event, ())
     assert ended == [70, 70, 70]
     monkeypatch.setitem(sys.modules, "resource", None)
-    pt_child.limit(1, final=True)  # no such limit on this system: time remains
+    pt_reader.limit(1, final=True)  # no such limit on this system: time remains

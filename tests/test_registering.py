@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from i2i_bridge.cli import main
+from i2i_bridge.cli.command import main
 from i2i_bridge.data.cards import load_card, open_source
+from i2i_bridge.data.registration import register
 from i2i_bridge.errors import UserError
-from i2i_bridge.recipe import load_recipe
-from i2i_bridge.registering import register
+from i2i_bridge.recipe.recipe import load_recipe
 from i2i_bridge.registry import DATASETS
 
 
@@ -441,7 +441,7 @@ def test_wide_files_need_a_direction(call):
 
 
 def load_names():
-    from i2i_bridge.data.card_store import own_card_names
+    from i2i_bridge.data.store import own_card_names
 
     return own_card_names()
 

@@ -7,7 +7,7 @@ from typing import Literal
 import pytest
 import torch
 
-from i2i_bridge.catalogue import description
+from i2i_bridge.cli.catalogue import description
 from i2i_bridge.errors import UserError
 from i2i_bridge.registry import KINDS, NETWORKS, PROCESSES, SAMPLERS, Registry, load_plugin, register_network
 
@@ -66,7 +66,7 @@ except UserError as error:
     print(error)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[1])
-    assert "already registered by i2i_bridge.samplers.ancestral" in done.stdout
+    assert "already registered by i2i_bridge.bridge.samplers.ancestral" in done.stdout
 
 
 def test_every_kind_has_members():

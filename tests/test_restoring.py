@@ -11,11 +11,12 @@ from PIL import Image
 
 from i2i_bridge import UserError, load_run
 from i2i_bridge.degradations.colour import grey
-from i2i_bridge.images import Picture, to_tensor
-from i2i_bridge.recipe import parse_recipe
-from i2i_bridge.restoring import restore_files
-from i2i_bridge.run import Run, alpha_like
-from i2i_bridge.training import train
+from i2i_bridge.images.pixels import Picture, to_tensor
+from i2i_bridge.recipe.recipe import parse_recipe
+from i2i_bridge.runs.batch import alpha_like
+from i2i_bridge.runs.restore import restore_files
+from i2i_bridge.runs.run import Run
+from i2i_bridge.training.trainer import train
 
 
 @pytest.fixture
@@ -290,7 +291,7 @@ def mapped(root: str, split: str):
 def test_a_condition_of_ones_own(tmp_path):
     """cond is any image, not only X_1: trained, evaluated and restored with it, refused without."""
     # kills: own-condition-ignored
-    from i2i_bridge.evaluation import evaluate
+    from i2i_bridge.evaluation.evaluate import evaluate
     from i2i_bridge.registry import load_plugin
 
     (tmp_path / "mine.py").write_text(CONDITIONED)

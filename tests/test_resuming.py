@@ -12,14 +12,14 @@ import torch
 from accelerate import Accelerator
 from killing import VARIANTS, digest, digest_of, kill_and_resume, photos, recipe_of
 
-from i2i_bridge.checkpoint import Checkpoint, latest_checkpoint
-from i2i_bridge.data.loading import training_batches
+from i2i_bridge.data.loader import training_batches
+from i2i_bridge.device import promise
 from i2i_bridge.errors import UserError
-from i2i_bridge.machine import promise
-from i2i_bridge.resuming import resolved
-from i2i_bridge.stepping import training_step
-from i2i_bridge.train_state import TrainState
-from i2i_bridge.training import train
+from i2i_bridge.runs.checkpoint import Checkpoint, latest_checkpoint
+from i2i_bridge.training.identity import resolved
+from i2i_bridge.training.state import TrainState
+from i2i_bridge.training.step import training_step
+from i2i_bridge.training.trainer import train
 
 
 @pytest.fixture(scope="module")

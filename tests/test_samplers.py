@@ -9,9 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from i2i_bridge.contracts import check_sampler
-from i2i_bridge.official_grid import OfficialGrid
-from i2i_bridge.processes import (
+from i2i_bridge.bridge.contract import check_sampler
+from i2i_bridge.bridge.processes import (
     I2SB,
     NADB,
     OTODE,
@@ -24,8 +23,8 @@ from i2i_bridge.processes import (
     VPBridge,
     as_times,
 )
-from i2i_bridge.registry import SAMPLERS, TIME_GRIDS
-from i2i_bridge.samplers import (
+from i2i_bridge.bridge.released import OfficialGrid
+from i2i_bridge.bridge.samplers import (
     ancestral,
     deterministic,
     eta_sampler,
@@ -36,7 +35,8 @@ from i2i_bridge.samplers import (
     second_order_multistep_sde,
     update,
 )
-from i2i_bridge.time_grids import log_snr, uniform, uniform_lambda
+from i2i_bridge.bridge.time_grids import log_snr, uniform, uniform_lambda
+from i2i_bridge.registry import SAMPLERS, TIME_GRIDS
 
 PROCESSES = [I2SB(), OTODE(), BrownianBridge(), VEBridge(2.0), VPBridge(), GaussianPrior(), LinearFlow(), NADB()]
 

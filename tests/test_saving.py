@@ -12,12 +12,12 @@ import pytest
 from faults import FailingOS, disk
 from killing import digest, photos, recipe_of
 
-import i2i_bridge.training as training
-from i2i_bridge import files
-from i2i_bridge.checkpoint import latest_checkpoint
+import i2i_bridge.training.trainer as training
 from i2i_bridge.errors import UserError
-from i2i_bridge.metrics_log import MetricsLog, read_metrics
-from i2i_bridge.training import train
+from i2i_bridge.runs.checkpoint import latest_checkpoint
+from i2i_bridge.storage import files
+from i2i_bridge.training.log import MetricsLog, read_metrics
+from i2i_bridge.training.trainer import train
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ def test_what_a_training_can_do_without_does_not_end_it(root, tmp_path):
 
 
 def test_room_is_looked_for_before_anything_is_written(root, tmp_path, monkeypatch):
-    monkeypatch.setattr("i2i_bridge.checkpoint.free_bytes", lambda folder: 1000)
+    monkeypatch.setattr("i2i_bridge.runs.checkpoint.free_bytes", lambda folder: 1000)
     with pytest.raises(UserError, match=r"a checkpoint needs .* and 0.001 MB are free"):
         train(recipe_of(root), tmp_path / "run", cpu=True)
     assert not (tmp_path / "run").exists()
@@ -126,7 +126,7 @@ def started(root, folder, **settings):
         sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)  # not the one that pytest keeps
         code = 1
         try:
-            from i2i_bridge.cli import main
+            from i2i_bridge.cli.command import main
 
             main(["train", str(file), "--out", str(folder), "--device", "cpu"])
         except SystemExit as ended:
@@ -194,7 +194,7 @@ def test_the_second_signal_ends_at_once(root, tmp_path, monkeypatch):
 
 def test_a_worker_that_is_stuck_is_reaped(root):
     """Deaf to signals as workers are, and in the middle of a file that never comes."""
-    from i2i_bridge.data.loading import training_batches
+    from i2i_bridge.data.loader import training_batches
 
     data = recipe_of(root).build_dataset("train")
     plain = data._item

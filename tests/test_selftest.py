@@ -6,12 +6,12 @@ import os
 import pytest
 import torch
 
-from i2i_bridge import selftest
-from i2i_bridge import toy_runs as toys
-from i2i_bridge.cli import main
+from i2i_bridge.cli import selftest
+from i2i_bridge.cli import toy_runs as toys
+from i2i_bridge.cli.command import main
+from i2i_bridge.cli.selftest import run_checks
+from i2i_bridge.cli.toy_runs import Bench, Failed, differing, gradients_differing
 from i2i_bridge.errors import UserError
-from i2i_bridge.selftest import run_checks
-from i2i_bridge.toy_runs import Bench, Failed, differing, gradients_differing
 
 
 @pytest.fixture

@@ -8,16 +8,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from i2i_bridge.checking import check_data
+from i2i_bridge.cli.data_check import check_data
 from i2i_bridge.data.transforms import Geometry, enlarged, factor_between
 from i2i_bridge.errors import UserError
-from i2i_bridge.evaluation import dataset_of, evaluate, resolve_for
-from i2i_bridge.images import Picture, read_picture, write_picture
-from i2i_bridge.protocols import load_protocol, resolve
-from i2i_bridge.recipe import load_recipe, recipe_names
-from i2i_bridge.restoring import restore_files
-from i2i_bridge.run import load_run
-from i2i_bridge.training import train
+from i2i_bridge.evaluation.evaluate import dataset_of, evaluate, resolve_for
+from i2i_bridge.images.files import read_picture, write_picture
+from i2i_bridge.images.pixels import Picture
+from i2i_bridge.recipe.protocol import load_protocol, resolve
+from i2i_bridge.recipe.recipe import load_recipe
+from i2i_bridge.runs.restore import restore_files
+from i2i_bridge.runs.run import load_run
+from i2i_bridge.storage.shipped import recipe_names
+from i2i_bridge.training.trainer import train
 
 SMALL = ["network.channels=8", "train.batch_size=2", "train.workers=0", "train.steps=2", "data.size=16"]
 

@@ -8,12 +8,12 @@ import torch
 from accelerate import Accelerator
 from killing import digest, digest_of, photos, recipe_of
 
-import i2i_bridge.training as training
-from i2i_bridge.checkpoint import latest_checkpoint
+import i2i_bridge.training.trainer as training
 from i2i_bridge.errors import UserError
-from i2i_bridge.files import IO_ERROR
-from i2i_bridge.stepping import training_step
-from i2i_bridge.train_state import TrainState
+from i2i_bridge.runs.checkpoint import latest_checkpoint
+from i2i_bridge.storage.files import IO_ERROR
+from i2i_bridge.training.state import TrainState
+from i2i_bridge.training.step import training_step
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +171,7 @@ def test_skips_survive_a_restart_and_ten_in_a_row_end_the_run(root, tmp_path, mo
 
 def test_flags_are_read_in_time_where_they_lie_on_a_device(root, tmp_path, monkeypatch):
     """On an accelerator the host looks every ten steps, and before each report and save."""
-    from i2i_bridge.skipping import Skips
+    from i2i_bridge.training.guard import Skips
 
     class Elsewhere(torch.Tensor):
         device = torch.device("meta")

@@ -10,13 +10,13 @@ import torch
 from killing import digest, photos, recipe_of
 from safetensors.torch import save_file
 
-from i2i_bridge.checkpoint import latest_checkpoint
-from i2i_bridge.cli import main
+from i2i_bridge.cli.command import main
 from i2i_bridge.errors import UserError
 from i2i_bridge.networks.unet import UNet
-from i2i_bridge.recipe import load_recipe
-from i2i_bridge.starting import Difference, fit, with_init
-from i2i_bridge.training import train
+from i2i_bridge.recipe.recipe import load_recipe
+from i2i_bridge.runs.checkpoint import latest_checkpoint
+from i2i_bridge.training.init import Difference, fit, with_init
+from i2i_bridge.training.trainer import train
 
 
 @pytest.fixture(scope="module")
@@ -364,7 +364,7 @@ def test_imported_weights_are_trained_on(root, tmp_path):
     """The average of an official checkpoint, in a run whose network sees X_1 besides."""
     from test_hostile import official, settings
 
-    from i2i_bridge.importing import import_i2sb, released
+    from i2i_bridge.runs.imports import import_i2sb, released
 
     network, stored = official()
     torch.save(stored, tmp_path / "latest.pt")

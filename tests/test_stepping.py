@@ -12,13 +12,13 @@ from accelerate import Accelerator
 from test_training import photos, recipe_for, same, scene  # noqa: F401 - photos is a fixture
 
 from i2i_bridge import load_run
-from i2i_bridge.checkpoint import latest_checkpoint
 from i2i_bridge.errors import UserError
-from i2i_bridge.metrics_log import read_metrics
-from i2i_bridge.restoring import restore_files
-from i2i_bridge.stepping import training_step
-from i2i_bridge.train_state import TrainState
-from i2i_bridge.training import train
+from i2i_bridge.runs.checkpoint import latest_checkpoint
+from i2i_bridge.runs.restore import restore_files
+from i2i_bridge.training.log import read_metrics
+from i2i_bridge.training.state import TrainState
+from i2i_bridge.training.step import training_step
+from i2i_bridge.training.trainer import train
 
 PIX2PIX = {
     "data": {"size": 32},

@@ -7,9 +7,9 @@ import re
 
 import pytest
 
+from i2i_bridge.evaluation.results import Row
 from i2i_bridge.metrics.base import Estimate
-from i2i_bridge.results import Row
-from i2i_bridge.tabulating import (
+from i2i_bridge.report.table import (
     Column,
     build_table,
     decimals,

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from i2i_bridge.data import tar_shards
-from i2i_bridge.data.items import item_of
-from i2i_bridge.data.loading import PairDataset, decode_item, training_batches
-from i2i_bridge.data.tar_shards import TarShards
+from i2i_bridge.data.dataset import PairDataset, decode_item
+from i2i_bridge.data.loader import training_batches
+from i2i_bridge.data.source import item_of
+from i2i_bridge.data.sources import tar as tar_shards
+from i2i_bridge.data.sources.tar import TarShards
 from i2i_bridge.data.transforms import Geometry
 from i2i_bridge.errors import UserError
 

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from i2i_bridge.processes import (
+from i2i_bridge.bridge.processes import (
     I2SB,
     NADB,
     OTODE,
@@ -17,7 +17,7 @@ from i2i_bridge.processes import (
     VPBridge,
     as_times,
 )
-from i2i_bridge.targets import (
+from i2i_bridge.bridge.targets import (
     EpsTarget,
     I2SBTarget,
     NADBTarget,
@@ -184,7 +184,7 @@ def test_pairs_that_make_no_sense_are_refused(target, process):
 def test_labels_equal_the_released_ones(golden):
     import numpy as np
 
-    from i2i_bridge.official_grid import OfficialGrid
+    from i2i_bridge.bridge.released import OfficialGrid
 
     arrays = {name: torch.from_numpy(value) for name, value in np.load(golden / "q_sample_label.npz").items()}
     for beta_max in (0.3, 1.0):

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from i2i_bridge.cli import _open_closed_streams, _with_home
-from i2i_bridge.recipe import load_recipe
+from i2i_bridge.cli.command import _open_closed_streams, _with_home
+from i2i_bridge.recipe.recipe import load_recipe
 
 
 def command(*words: str, **environment: str) -> "subprocess.CompletedProcess[bytes]":

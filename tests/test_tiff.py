@@ -10,10 +10,11 @@ import pytest
 import tifffile
 from PIL import Image
 
-from i2i_bridge.data.loading import decode_item
-from i2i_bridge.degrading import degrade_files
+from i2i_bridge.data.dataset import decode_item
+from i2i_bridge.degradations.files import degrade_files
 from i2i_bridge.errors import UserError
-from i2i_bridge.images import read_picture, with_channels
+from i2i_bridge.images.files import read_picture
+from i2i_bridge.images.pixels import with_channels
 
 RNG = np.random.default_rng(0)
 DEEP = RNG.integers(0, 65536, (9, 7, 6), dtype=np.uint16)

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from i2i_bridge.processes import I2SB, NADB, OTODE, BrownianBridge, GaussianPrior, LinearFlow, VEBridge, VPBridge
+from i2i_bridge.bridge.processes import I2SB, NADB, OTODE, BrownianBridge, GaussianPrior, LinearFlow, VEBridge, VPBridge
+from i2i_bridge.bridge.time_grids import EDGE, karras, log_snr, quadratic, uniform, uniform_lambda
 from i2i_bridge.registry import TIME_GRIDS
-from i2i_bridge.time_grids import EDGE, karras, log_snr, quadratic, uniform, uniform_lambda
 
 GRIDS = [name for name in TIME_GRIDS.names() if name != "official"]  # which is for one process alone
 PROCESSES = [I2SB(), OTODE(), BrownianBridge(), VEBridge(), VPBridge(), GaussianPrior(), LinearFlow(), NADB()]

@@ -4,10 +4,10 @@ import tracemalloc
 
 import pytest
 
-from i2i_bridge.degrading import parse_op
+from i2i_bridge.degradations.files import parse_op
 from i2i_bridge.errors import UserError
-from i2i_bridge.recipe import load_recipe
-from i2i_bridge.toml_file import MAX_DEPTH, MAX_KEY, MAX_PARTS, parse_toml, read_toml, toml_value
+from i2i_bridge.recipe.recipe import load_recipe
+from i2i_bridge.storage.toml import MAX_DEPTH, MAX_KEY, MAX_PARTS, parse_toml, read_toml, toml_value
 
 LONG = ".".join(["a"] * 40_000)
 """A key of 80 kB: tomllib would take 6 GB."""

@@ -16,15 +16,16 @@ from PIL import Image, ImageDraw
 
 from i2i_bridge import load_run
 from i2i_bridge.errors import UserError
-from i2i_bridge.evaluation import evaluate, read_evaluation
-from i2i_bridge.metrics_log import read_metrics
-from i2i_bridge.recipe import parse_recipe
-from i2i_bridge.report import write_report
-from i2i_bridge.restoring import restore_files
-from i2i_bridge.run import build_method, pad_to_stride
-from i2i_bridge.stepping import training_step
-from i2i_bridge.train_state import TrainState
-from i2i_bridge.training import train
+from i2i_bridge.evaluation.evaluate import evaluate, read_evaluation
+from i2i_bridge.recipe.recipe import parse_recipe
+from i2i_bridge.report.page import write_report
+from i2i_bridge.runs.batch import pad_to_stride
+from i2i_bridge.runs.restore import restore_files
+from i2i_bridge.runs.run import build_method
+from i2i_bridge.training.log import read_metrics
+from i2i_bridge.training.state import TrainState
+from i2i_bridge.training.step import training_step
+from i2i_bridge.training.trainer import train
 
 
 def scene(seed, side=48):
@@ -74,7 +75,7 @@ def recipe_for(photos, **changes):
 
 
 def tensors_of(folder):
-    from i2i_bridge.checkpoint import latest_checkpoint
+    from i2i_bridge.runs.checkpoint import latest_checkpoint
 
     checkpoint, _ = latest_checkpoint(folder / "checkpoints")
     return {part: checkpoint.tensors(part) for part in ("network", "ema", "optimizer")}
@@ -379,7 +380,7 @@ def test_a_diverged_loss_stops_the_run(photos, tmp_path):
     with pytest.raises(UserError, match="not finite at step"):
         train(recipe, tmp_path / "a", cpu=True)
     # Saved at every step, reported at the last: nothing ruined was published between.
-    from i2i_bridge.checkpoint import latest_checkpoint
+    from i2i_bridge.runs.checkpoint import latest_checkpoint
 
     checkpoint, _ = latest_checkpoint(tmp_path / "a" / "checkpoints")
     assert checkpoint is None or all(bool(x.isfinite().all()) for x in checkpoint.tensors("network").values())
@@ -548,10 +549,10 @@ def test_images_that_are_trained_on_are_not_called_held_out(photos, tmp_path):
 
 def test_train_compile_compiles_the_network_and_may_be_changed(photos, tmp_path, monkeypatch):
     # kills: compile-ignored
-    from i2i_bridge import training
+    from i2i_bridge.training import trainer
 
     compiled = []
-    monkeypatch.setattr(training, "compile_blocks", lambda network, device: compiled.append(network))
+    monkeypatch.setattr(trainer, "compile_blocks", lambda network, device: compiled.append(network))
     train(recipe_for(photos, train={"steps": 1}), tmp_path / "plain", cpu=True)
     assert not compiled
     train(recipe_for(photos, train={"steps": 1, "compile": True}), tmp_path / "compiled", cpu=True)

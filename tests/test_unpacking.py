@@ -12,10 +12,10 @@ import zipfile
 
 import pytest
 
-from i2i_bridge import unpacking
-from i2i_bridge.data.tar_shards import TarShards
+from i2i_bridge.data.sources.tar import TarShards
 from i2i_bridge.errors import UserError
-from i2i_bridge.unpacking import BadArchive, unpack
+from i2i_bridge.storage import archive as unpacking
+from i2i_bridge.storage.archive import BadArchive, unpack
 
 FILES = {"set/train/1.png": b"one", "set/train/2.png": b"2" * 3000, "set/notes.txt": b""}
 

@@ -11,11 +11,12 @@ import pytest
 import torch
 from killing import digest, forked, photos, recipe_of
 
-from i2i_bridge.checkpoint import latest_checkpoint
-from i2i_bridge.data.loading import LESS_MEMORY, TRIES, PairDataset, training_batches, worker_problem
+from i2i_bridge.data.dataset import TRIES, PairDataset
+from i2i_bridge.data.loader import LESS_MEMORY, training_batches, worker_problem
 from i2i_bridge.data.transforms import Geometry
 from i2i_bridge.errors import UserError
-from i2i_bridge.training import Progress, train
+from i2i_bridge.runs.checkpoint import latest_checkpoint
+from i2i_bridge.training.trainer import Progress, train
 
 
 @pytest.fixture(scope="module")
@@ -253,9 +254,9 @@ def test_a_lack_of_memory_names_the_workers(workers):
 def test_another_error_of_the_data_is_raised_as_it_is_after_a_save(root, tmp_path):
     """A plug-in's, say; a traceback shows where."""
     recipe = recipe_of(root, save_every=100)
-    from i2i_bridge.data import pairs
+    from i2i_bridge.data.sources import folders
 
-    plain = pairs.CleanImages.__getitem__
+    plain = folders.CleanImages.__getitem__
     broken = []
 
     def failing(self, index):
@@ -263,12 +264,12 @@ def test_another_error_of_the_data_is_raised_as_it_is_after_a_save(root, tmp_pat
             raise ZeroDivisionError("in a plug-in")
         return plain(self, index)
 
-    pairs.CleanImages.__getitem__ = failing
+    folders.CleanImages.__getitem__ = failing
     try:
         with pytest.raises(ZeroDivisionError, match="in a plug-in"):
             train(recipe, tmp_path, cpu=True, report=at_step(2, lambda: broken.append(True)))
     finally:
-        pairs.CleanImages.__getitem__ = plain
+        folders.CleanImages.__getitem__ = plain
     assert latest_checkpoint(tmp_path / "checkpoints")[0].step == 2
 
 
@@ -291,7 +292,7 @@ def command(*words, close=()):
             sys.stdout = sys.__stdout__ = os.fdopen(1, "w", closefd=False)
             sys.stderr = sys.__stderr__ = os.fdopen(2, "w", buffering=1, closefd=False)
             from i2i_bridge import console
-            from i2i_bridge.cli import main
+            from i2i_bridge.cli.command import main
 
             console.console.file = sys.stdout
             console.errors.file = sys.stderr
@@ -338,8 +339,8 @@ def test_other_verbs_end_quietly_where_nobody_reads(words, close):
 @pytest.mark.parametrize("ignored", [True, False], ids=["nohup", "terminal"])
 def test_a_closed_terminal_saves_and_nohup_goes_on(root, tmp_path, ignored, monkeypatch):
     """kills: closed-terminal-kills"""
-    import i2i_bridge.training as training
-    from i2i_bridge.jobs import train_run
+    import i2i_bridge.training.trainer as training
+    from i2i_bridge.cli.jobs import train_run
 
     plain = training.training_step
 

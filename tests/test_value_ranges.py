@@ -5,11 +5,13 @@ import pytest
 from PIL import Image
 
 from i2i_bridge import UserError, load_run
-from i2i_bridge.evaluation import evaluate
-from i2i_bridge.images import Picture, read_picture, to_pixels, to_tensor, write_picture
-from i2i_bridge.recipe import parse_recipe
-from i2i_bridge.restoring import contact_sheet, restore_files
-from i2i_bridge.training import train
+from i2i_bridge.cli.preview import contact_sheet
+from i2i_bridge.evaluation.evaluate import evaluate
+from i2i_bridge.images.files import read_picture, write_picture
+from i2i_bridge.images.pixels import Picture, to_pixels, to_tensor
+from i2i_bridge.recipe.recipe import parse_recipe
+from i2i_bridge.runs.restore import restore_files
+from i2i_bridge.training.trainer import train
 
 KINDS = {
     "16-bit grey, 12 of them used": (np.uint16, 1, ".png", [0, 4095]),

@@ -3,11 +3,12 @@ import torch
 import torchvision
 
 from i2i_bridge.data.cards import open_source
-from i2i_bridge.data.loading import PairDataset, decode_item, training_batches
+from i2i_bridge.data.dataset import PairDataset, decode_item
+from i2i_bridge.data.loader import training_batches
+from i2i_bridge.data.sources.torchvision import TorchvisionImages
 from i2i_bridge.data.transforms import Geometry
-from i2i_bridge.data.vision import TorchvisionImages
 from i2i_bridge.errors import UserError
-from i2i_bridge.images import from_pil
+from i2i_bridge.images.pixels import from_pil
 from i2i_bridge.registry import DEGRADATIONS
 
 FAKE = {

@@ -8,11 +8,11 @@ import pytest
 import torch
 from test_fetching import BODY, left, sha256, site  # noqa: F401
 
-from i2i_bridge import weights
-from i2i_bridge.cli import main
+from i2i_bridge.cli.command import main
 from i2i_bridge.errors import UserError
+from i2i_bridge.metrics import weights
+from i2i_bridge.metrics.weights import KNOWN, Weights
 from i2i_bridge.registry import EXTRACTORS, METRICS
-from i2i_bridge.weights import KNOWN, Weights
 
 FROM_THE_FOLDER = sorted({*EXTRACTORS.names()} - {"efficientnet-lite0"})
 """Extractors whose weights lie in the user's folder; the others' come inside pip packages."""

@@ -5,9 +5,9 @@ import pytest
 from PIL import Image
 from test_restoring import run_of  # noqa: F401  a fixture
 
-from i2i_bridge import workload
-from i2i_bridge.restoring import restore_files
-from i2i_bridge.workload import announcement
+from i2i_bridge.runs import workload
+from i2i_bridge.runs.restore import restore_files
+from i2i_bridge.runs.workload import announcement
 
 
 @pytest.fixture

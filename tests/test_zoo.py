@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 import zoo
 
-from i2i_bridge.checkpoint import save_checkpoint
-from i2i_bridge.data.loading import decode_item
+from i2i_bridge.data.dataset import decode_item
 from i2i_bridge.errors import UserError
-from i2i_bridge.images import find_images, opaque, read_picture, visible, with_channels
-from i2i_bridge.recipe import load_recipe
-from i2i_bridge.restoring import restore_files
-from i2i_bridge.run import Run, load_run
+from i2i_bridge.images.files import find_images, read_picture
+from i2i_bridge.images.pixels import opaque, visible, with_channels
+from i2i_bridge.recipe.recipe import load_recipe
+from i2i_bridge.runs.checkpoint import save_checkpoint
+from i2i_bridge.runs.restore import restore_files
+from i2i_bridge.runs.run import Run, load_run
 
 DOCS = Path(__file__).parents[1] / "docs" / "images.md"
 

@@ -1,52 +1,22 @@
 """Dataset cards: what a dataset is, where it comes from, and how it lies on disk. TOML, no code."""
 
 import itertools
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from i2i_bridge import registry
-from i2i_bridge.data import card_store
+from i2i_bridge.data import store
 from i2i_bridge.errors import UserError
-from i2i_bridge.files import NAME_LETTERS, expanded, extended_name, file_name
-from i2i_bridge.shipped import shipped_folder
-from i2i_bridge.toml_file import read_toml
+from i2i_bridge.storage.download import Download, Table, _last_part
+from i2i_bridge.storage.files import expanded, file_name
+from i2i_bridge.storage.shipped import shipped_folder
+from i2i_bridge.storage.toml import read_toml
 
-if TYPE_CHECKING:  # torch takes a second to import
-    from i2i_bridge.data.pairs import PairSource
-
-
-class Table(BaseModel):
-    """A table of a card; unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
-
-
-class Download(Table):
-    """One file that `data fetch` gets."""
-
-    url: Annotated[str, Field(pattern=r"^https?://[^\s]+$")]
-    bytes: Annotated[int, Field(gt=0, le=2**53)] | None = None
-    """Exact size, where known."""
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
-    md5: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")] | None = None
-    unpack: Literal["tar", "zip", "none"] = "none"
-    _file: str = PrivateAttr("")
-
-    @property
-    def file(self) -> str:
-        """The file's name: the last part of the URL, in letters that every file system takes; see `Card`."""
-        return self._file or _last_part(self.url)
-
-
-def _last_part(url: str) -> str:
-    last = re.split(r"[?#]", url, maxsplit=1)[0].rstrip("/").rpartition("/")[2]
-    name = extended_name(re.sub(r"[^\w.%+=~@ -]", "-", last).lstrip(".") or "download", limit=NAME_LETTERS)
-    # Names of downloads in progress.
-    return f"{name}.file" if name.endswith((".part", ".version")) else name
+if TYPE_CHECKING:
+    from i2i_bridge.data.source import PairSource
 
 
 class Advice(Table):
@@ -88,9 +58,9 @@ class Card(Table):
     protocol: str = ""
     """How others score on it."""
     note: str = ""
-    splits: dict[str, int] = {}
+    splits: dict[str, int] = Field(default_factory=dict)
     """Images by split."""
-    sides: dict[str, str] = {}
+    sides: dict[str, str] = Field(default_factory=dict)
     """What A (left) and B (right) of a side-by-side file show."""
     advice: Advice | None = None
     channels: Annotated[int, Field(gt=0, le=4096)] | None = None
@@ -101,7 +71,7 @@ class Card(Table):
     """Measured by `data add`; `check` tells by them when the sides are exchanged."""
     dataset: dict[str, Any]
     """The dataset kind (`name`) and its options; `root` may be left to the user."""
-    download: list[Download] = []
+    download: list[Download] = Field(default_factory=list)
 
     @model_validator(mode="after")
     def _files_apart(self) -> "Card":
@@ -127,12 +97,12 @@ def card_file(name: str) -> Path:
     Raises:
         UserError: There is none (the message names the nearest), or there are two.
     """
-    shipped, own = name in shipped_card_names(), name in card_store.own_card_names()
+    shipped, own = name in shipped_card_names(), name in store.own_card_names()
     if shipped and own:
-        raise UserError(f"'{name}' is a shipped card and your own: rename {card_store.own_card_file(name)}")
+        raise UserError(f"'{name}' is a shipped card and your own: rename {store.own_card_file(name)}")
     if not shipped and not own:
         raise UserError(f"no dataset card '{name}'{registry.did_you_mean(name, card_names())}")
-    return card_store.own_card_file(name) if own else shipped_folder("datasets") / f"{name}.toml"
+    return store.own_card_file(name) if own else shipped_folder("datasets") / f"{name}.toml"
 
 
 def shipped_card_names() -> list[str]:
@@ -142,7 +112,7 @@ def shipped_card_names() -> list[str]:
 
 def card_names() -> list[str]:
     """Names of the shipped cards and of the user's own."""
-    return sorted({*shipped_card_names(), *card_store.own_card_names()})
+    return sorted({*shipped_card_names(), *store.own_card_names()})
 
 
 def load_card(name: str | Path) -> Card:
@@ -165,7 +135,7 @@ def load_card(name: str | Path) -> Card:
     if "root" in card.dataset and path.parent != shipped_folder("datasets"):
         # As seen from the card, wherever the command is typed; an absolute path stays itself.
         card.dataset["root"] = str(path.parent / str(card.dataset["root"]))
-    elif "root" not in card.dataset and by_name and (there := card_store.read_place(card_store.place_file(str(name)))):
+    elif "root" not in card.dataset and by_name and (there := store.read_place(store.place_file(str(name)))):
         card.dataset["root"] = str(there.folder)
     return card
 

@@ -16,9 +16,9 @@ from typing import Self
 import numpy as np
 
 from i2i_bridge.errors import UserError
-from i2i_bridge.file_reader import DAMAGED_ARRAYS, open_arrays
-from i2i_bridge.files import write_whole
-from i2i_bridge.images import IMAGE_SUFFIXES, list_images
+from i2i_bridge.images.files import IMAGE_SUFFIXES, list_images
+from i2i_bridge.storage.files import write_whole
+from i2i_bridge.storage.reader import DAMAGED_ARRAYS, open_arrays
 
 WORTH_KEEPING = 20_000
 """Shorter lists are made again each time: that is as quick as reading them."""

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from i2i_bridge.errors import UserError
-from i2i_bridge.file_reader import LIST_LIMIT, read_text
 from i2i_bridge.randomness import key
+from i2i_bridge.storage.reader import LIST_LIMIT, read_text
 
 SPLITS = {
     "train": ("train", "training", "trainset"),

@@ -12,14 +12,7 @@ from torch import Tensor
 
 from i2i_bridge.degradations.base import Degradation, Degraded, binary_mask
 from i2i_bridge.degradations.linear import LinearOperator, diagonal
-from i2i_bridge.degradations.masks import (
-    brush_mask,
-    center_mask,
-    folder_mask,
-    mask_files,
-    packed_mask,
-    packed_masks,
-)
+from i2i_bridge.degradations.masks import brush_mask, center_mask, folder_mask, mask_files, packed_mask, packed_masks
 from i2i_bridge.degradations.ranges import Draws, Range, WholeRange
 from i2i_bridge.errors import UserError
 from i2i_bridge.randomness import Generator, per_sample, rand, randn_like

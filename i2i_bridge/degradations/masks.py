@@ -13,8 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from i2i_bridge.errors import UserError
-from i2i_bridge.file_reader import DAMAGED_ARRAYS, open_arrays
-from i2i_bridge.images import from_pil, mask_of, to_mask
+from i2i_bridge.images.pixels import from_pil, mask_of, to_mask
+from i2i_bridge.storage.reader import DAMAGED_ARRAYS, open_arrays
 
 IMAGE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 

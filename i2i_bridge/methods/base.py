@@ -9,7 +9,7 @@ from i2i_bridge.errors import UserError
 from i2i_bridge.randomness import Generator
 
 if TYPE_CHECKING:  # pydantic: `import i2i_bridge` stays light
-    from i2i_bridge.recipe import Recipe
+    from i2i_bridge.recipe.recipe import Recipe
 
 Batch = Mapping[str, Any]
 """x_0 (B, C, H, W), x_1 of the same shape, optional mask (B, 1, H, W) and condition (B, K, H, W), key.

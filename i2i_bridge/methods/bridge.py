@@ -8,21 +8,21 @@ from typing import Any
 from torch import Tensor, nn
 
 from i2i_bridge import registry
-from i2i_bridge.curriculum import Curriculum
+from i2i_bridge.bridge.predictor import call_network, keep_known, predictor
+from i2i_bridge.bridge.processes import Process, expand
+from i2i_bridge.bridge.proposals import PosteriorProposal, Proposal
+from i2i_bridge.bridge.samplers import Sampler, ancestral
+from i2i_bridge.bridge.targets import Target
+from i2i_bridge.bridge.time_grids import TimeGrid, uniform
 from i2i_bridge.degradations.base import Degradation, Degraded
-from i2i_bridge.guidance import call_network, keep_known, predictor
-from i2i_bridge.guidances.base import Guidance, Guided, measure
+from i2i_bridge.guidance.base import Guidance, Guided, measure
 from i2i_bridge.methods.base import Batch, condition_of
+from i2i_bridge.methods.curriculum import Curriculum
 from i2i_bridge.methods.losses import AdversarialLoss, PerceptualLoss
 from i2i_bridge.methods.mean import Mean
-from i2i_bridge.processes import Process, expand
-from i2i_bridge.proposals import PosteriorProposal, Proposal
 from i2i_bridge.randomness import Generator
-from i2i_bridge.recipe import Recipe
+from i2i_bridge.recipe.recipe import Recipe
 from i2i_bridge.registry import register_method
-from i2i_bridge.samplers import Sampler, ancestral
-from i2i_bridge.targets import Target
-from i2i_bridge.time_grids import TimeGrid, uniform
 
 
 @dataclass

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor
 
+from i2i_bridge.bridge.predictor import keep_known
 from i2i_bridge.errors import UserError
-from i2i_bridge.guidance import keep_known
 from i2i_bridge.methods.base import Batch, Method
 from i2i_bridge.randomness import Generator
 
 if TYPE_CHECKING:  # pydantic: `import i2i_bridge` stays light
-    from i2i_bridge.recipe import Recipe
+    from i2i_bridge.recipe.recipe import Recipe
 
 
 @dataclass(frozen=True)

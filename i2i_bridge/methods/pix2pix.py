@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from i2i_bridge import registry
-from i2i_bridge.guidance import call_network, keep_known
+from i2i_bridge.bridge.predictor import call_network, keep_known
 from i2i_bridge.methods.base import Batch, condition_of, refuse_guidance
-from i2i_bridge.network_size import build_checked
+from i2i_bridge.networks.size import build_checked
 from i2i_bridge.randomness import Generator, global_seed, per_sample
-from i2i_bridge.recipe import Recipe
+from i2i_bridge.recipe.recipe import Recipe
 from i2i_bridge.registry import register_method
 
 Inference = Literal["train", "eval"]

@@ -9,7 +9,7 @@ from i2i_bridge.errors import UserError
 from i2i_bridge.methods.base import Batch
 from i2i_bridge.methods.bridge import Bridge, from_recipe
 from i2i_bridge.randomness import Generator
-from i2i_bridge.recipe import Recipe
+from i2i_bridge.recipe.recipe import Recipe
 from i2i_bridge.registry import register_method
 
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from i2i_bridge.guidance import predictor
+from i2i_bridge.bridge.predictor import predictor
+from i2i_bridge.bridge.processes import Process
+from i2i_bridge.bridge.targets import Target, X0Target
 from i2i_bridge.methods.base import Batch, condition_of, refuse_guidance
-from i2i_bridge.processes import Process
 from i2i_bridge.randomness import Generator
-from i2i_bridge.recipe import Recipe
+from i2i_bridge.recipe.recipe import Recipe
 from i2i_bridge.registry import register_method
-from i2i_bridge.targets import Target, X0Target
 
 
 @dataclass

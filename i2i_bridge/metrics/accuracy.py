@@ -7,8 +7,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from i2i_bridge import weights
 from i2i_bridge.errors import UserError
+from i2i_bridge.metrics import weights
 from i2i_bridge.metrics.base import ItemMetric, Sample, in_colour
 from i2i_bridge.metrics.extractors import ResNet50
 from i2i_bridge.registry import register_metric

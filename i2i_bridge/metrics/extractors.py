@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from i2i_bridge import weights
 from i2i_bridge.degradations.linear import precise
 from i2i_bridge.errors import UserError
+from i2i_bridge.metrics import weights
 from i2i_bridge.metrics.base import Extractor, one_by_one
 from i2i_bridge.registry import register_extractor
 

@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from i2i_bridge.errors import UserError
-from i2i_bridge.file_reader import open_arrays
-from i2i_bridge.files import write_whole
+from i2i_bridge.storage.files import write_whole
+from i2i_bridge.storage.reader import open_arrays
 
 ROWS = 1024
 """Features in memory at a time."""

@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from i2i_bridge.errors import UserError
-from i2i_bridge.foreign import read_pt
 from i2i_bridge.metrics.accuracy import Accuracy
 from i2i_bridge.metrics.base import Extractor, Metric, in_colour, one_by_one
 from i2i_bridge.randomness import global_seed
 from i2i_bridge.registry import register_extractor, register_metric
+from i2i_bridge.storage.tensors import read_pt
 
 N = TypeVar("N", bound=nn.Module)
 

@@ -7,8 +7,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from i2i_bridge import weights
 from i2i_bridge.errors import UserError
+from i2i_bridge.metrics import weights
 from i2i_bridge.metrics.base import Metric, in_colour, one_by_one
 from i2i_bridge.randomness import global_seed
 from i2i_bridge.registry import register_metric

@@ -20,7 +20,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.flop_counter import FlopCounterMode
 from twins import ADM256, TINY, Diffusers
 
-from i2i_bridge.compiling import compile_blocks
+from i2i_bridge.device import compile_blocks
 from i2i_bridge.networks.unet import UNet
 
 

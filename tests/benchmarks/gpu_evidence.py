@@ -40,21 +40,22 @@ from torch import Tensor
 from torch.nn import functional
 
 from i2i_bridge import registry
+from i2i_bridge.bridge.targets import estimate_moments
 from i2i_bridge.degradations.base import Degradation, Degraded
 from i2i_bridge.degradations.colour import grey
 from i2i_bridge.errors import UserError
-from i2i_bridge.files import write_whole
-from i2i_bridge.images import Picture, write_picture
+from i2i_bridge.images.files import write_picture
+from i2i_bridge.images.montage import montage
+from i2i_bridge.images.pixels import Picture
 from i2i_bridge.methods.base import Method
-from i2i_bridge.methods.presets import method_preset
 from i2i_bridge.metrics.distribution import PairedKernelDistance
 from i2i_bridge.metrics.packaged import EFFICIENTNET_LITE0, ST_LPIPS_ALEX, EfficientNetLite0, shift_tolerant_lpips
-from i2i_bridge.montage import montage
 from i2i_bridge.randomness import Generator, global_seed, key
-from i2i_bridge.recipe import Recipe, parse_recipe
+from i2i_bridge.recipe.presets import method_preset
+from i2i_bridge.recipe.recipe import Recipe, parse_recipe
 from i2i_bridge.registry import register_degradation
-from i2i_bridge.targets import estimate_moments
-from i2i_bridge.train_state import TrainState
+from i2i_bridge.storage.files import write_whole
+from i2i_bridge.training.state import TrainState
 
 Table = dict[str, Any]
 

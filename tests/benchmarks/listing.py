@@ -25,7 +25,7 @@ def main(folders: int) -> None:
     """Makes the files, opens them twice, and draws places."""
     from i2i_bridge.data.index import SETTLED
     from i2i_bridge.data.order import shuffled
-    from i2i_bridge.data.pairs import CleanImages
+    from i2i_bridge.data.sources.folders import CleanImages
 
     with tempfile.TemporaryDirectory() as place:
         os.environ["I2I_CACHE_DIR"] = str(Path(place) / "cache")

@@ -18,8 +18,8 @@ from torch import Tensor
 from twins import ADM256, B64
 
 from i2i_bridge.networks.unet import UNet
-from i2i_bridge.stepping import training_step
-from i2i_bridge.train_state import TrainState
+from i2i_bridge.training.state import TrainState
+from i2i_bridge.training.step import training_step
 
 
 def kept(config: dict[str, Any], side: int, batch: int, dtype: torch.dtype, checkpointing: bool) -> float:

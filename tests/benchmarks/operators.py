@@ -58,7 +58,7 @@ from torch import Tensor
 from i2i_bridge.data.transforms import Geometry
 from i2i_bridge.degradations.blur import blur_taps
 from i2i_bridge.degradations.masks import brush_mask
-from i2i_bridge.images import read_picture
+from i2i_bridge.images.files import read_picture
 from i2i_bridge.randomness import generator
 from i2i_bridge.registry import DEGRADATIONS
 

@@ -14,10 +14,10 @@ from timing import Sheet, clock, computes_bf16, interleaved, law, milliseconds, 
 from torch import Tensor, nn
 from twins import B64, TINY, ours, theirs
 
+from i2i_bridge.bridge.processes import I2SB
+from i2i_bridge.bridge.targets import I2SBTarget
 from i2i_bridge.methods.bridge import Bridge
-from i2i_bridge.processes import I2SB
 from i2i_bridge.randomness import generator
-from i2i_bridge.targets import I2SBTarget
 
 
 class Timed(nn.Module):

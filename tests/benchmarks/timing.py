@@ -85,7 +85,7 @@ def peak_mb() -> float:
 
 def computes_bf16() -> bool:
     """Whether `precision = "auto"` is bf16 on this CPU."""
-    from i2i_bridge.precision import resolve_precision
+    from i2i_bridge.device import resolve_precision
 
     return resolve_precision("auto", torch.device("cpu")) == torch.bfloat16
 

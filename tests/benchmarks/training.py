@@ -27,11 +27,11 @@ from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from twins import B64, TINY, ours, theirs
 
-from i2i_bridge.compiling import compile_blocks
+from i2i_bridge.device import compile_blocks
 from i2i_bridge.randomness import generator
-from i2i_bridge.recipe import Recipe, load_recipe
-from i2i_bridge.stepping import training_step
-from i2i_bridge.train_state import TrainState
+from i2i_bridge.recipe.recipe import Recipe, load_recipe
+from i2i_bridge.training.state import TrainState
+from i2i_bridge.training.step import training_step
 
 
 def recipe(config: dict[str, Any], batch: int) -> Recipe:
@@ -95,8 +95,8 @@ def bare_step(config: dict[str, Any], batch: int, side: int) -> Callable[[], Non
 
 def waiting() -> Row:
     """Share of its time that a shipped recipe waits for data, as its progress line says it."""
-    from i2i_bridge.metrics_log import read_metrics
-    from i2i_bridge.training import train
+    from i2i_bridge.training.log import read_metrics
+    from i2i_bridge.training.trainer import train
 
     with TemporaryDirectory() as folder:
         changes = ["train.steps=30", "train.log_every=10", "train.sample_every=1000", "train.save_every=1000"]

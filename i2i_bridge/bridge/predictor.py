@@ -1,0 +1,108 @@
+"""What is done to x_0_hat inside a sampling step, and the one place where network, clip, guide and mask meet."""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from i2i_bridge.bridge.processes import Process
+from i2i_bridge.bridge.samplers import PredictX0
+from i2i_bridge.bridge.targets import Target
+from i2i_bridge.errors import UserError
+from i2i_bridge.registry import errors_in_words
+
+Network = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+"""(x_t (B, C, H, W), t (B,) in [0, 1], condition or None) -> output (B, C, H, W)."""
+
+
+class Guide(Protocol):
+    """Moves x_0_hat towards what a measurement says (guidances/)."""
+
+    @property
+    def through_network(self) -> bool:
+        """Whether it differentiates x_0_hat with respect to x_t."""
+        ...
+
+    def __call__(self, x_0_hat: Tensor, x_t: Tensor, t: Tensor) -> Tensor: ...
+
+
+def call_network(network: Network, x_t: Tensor, t: Tensor, condition: Tensor | None) -> Tensor:
+    """A network's output, (B, C, H, W); every call of a network by the library is this one.
+
+    A network that says `casts_inputs = True`, as the built-in ones do, is given t in float64 and casts by itself. Any
+    other is given x_t, t and condition in the dtype of its weights, or of x_t where it has none.
+
+    Raises:
+        UserError: The output is no tensor of x_t's shape, or the network is in a user's file and raised an exception.
+    """
+    if not getattr(network, "casts_inputs", False):
+        weights = network.parameters() if isinstance(network, torch.nn.Module) else iter(())
+        dtype = next((weight.dtype for weight in weights if weight.is_floating_point()), x_t.dtype)
+        # A float64 t would meet the weights in another dtype: autocast leaves float64 as it is.
+        x_t, t = x_t.to(dtype), t.to(dtype)
+        condition = None if condition is None else condition.to(dtype)
+    with errors_in_words():
+        output: Any = network(x_t, t, condition)
+    if not isinstance(output, Tensor) or output.shape != x_t.shape:
+        name = getattr(network, "shown_as", type(network).__name__)
+        given = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        raise UserError(
+            f"network {name}: gave {given} for x_t of shape {tuple(x_t.shape)}; a tensor of that shape is needed"
+        )
+    return output
+
+
+def keep_known(x_0_hat: Tensor, x_1: Tensor, mask: Tensor) -> Tensor:
+    """x_0_hat in the hole (mask = 1), X_1 elsewhere, to the last bit.
+
+    x_0_hat <- mask x_0_hat + (1 - mask) X_1
+
+    Args:
+        mask: (B, 1, H, W) in {0, 1}; 1 = unknown.
+    """
+    return torch.where(mask > 0.5, x_0_hat, x_1)
+
+
+def predictor(
+    network: Network,
+    process: Process,
+    target: Target,
+    x_1: Tensor,
+    *,
+    condition: Tensor | None = None,
+    mask: Tensor | None = None,
+    clip: bool = False,
+    guide: Guide | None = None,
+) -> PredictX0:
+    """(x_t, t) -> x_0_hat of a network: clipped, then guided, then with known pixels put back.
+
+    Args:
+        network: Called as network(c_in x_t, t, condition).
+        x_1: Degraded images, (B, C, H, W).
+        condition: Further input of the network, (B, K, H, W).
+        mask: Where given, known pixels of X_1 are put back (`keep_known`).
+        clip: Limit x_0_hat to [-1, 1].
+        guide: Applied to x_0_hat (a guided one may leave [-1, 1]). Where it looks through the network, gradients are
+            on inside the call, also under `torch.inference_mode`.
+    """
+
+    def look(x_t: Tensor, t: Tensor) -> Tensor:
+        network_time = process.network_time(t).to(x_t.device)
+        output = call_network(network, target.network_input(process, x_t, t), network_time, condition)
+        x_0_hat = target.x_0_hat(process, output.to(x_t.dtype), x_t, x_1, t)
+        return x_0_hat.clamp(-1, 1) if clip else x_0_hat
+
+    def predict_x0(x_t: Tensor, t: Tensor) -> Tensor:
+        if guide is None:
+            x_0_hat = look(x_t, t)
+        elif not guide.through_network:
+            x_0_hat = guide(look(x_t, t), x_t, t)
+        else:
+            with torch.inference_mode(False), torch.enable_grad():
+                # A copy: a state made in inference mode can take no part in a gradient.
+                leaf = x_t.detach().clone().requires_grad_()
+                x_0_hat = guide(look(leaf, t), leaf, t).detach()
+        return x_0_hat if mask is None else keep_known(x_0_hat, x_1, mask)
+
+    return predict_x0

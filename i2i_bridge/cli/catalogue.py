@@ -1,0 +1,136 @@
+"""What can be named, and what each name means: recipes, dataset cards and the members of every registry."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+from i2i_bridge.data.cards import card_names, load_card
+from i2i_bridge.errors import UserError
+from i2i_bridge.recipe.listing import TABLES, is_setting, recipe_settings, table_settings
+from i2i_bridge.recipe.presets import method_preset, preset_names, preset_summary
+from i2i_bridge.recipe.protocol import load_protocol, protocol_file, protocol_names
+from i2i_bridge.recipe.recipe import load_recipe, recipe_file
+from i2i_bridge.registry import KINDS, Registry, did_you_mean
+from i2i_bridge.storage.reader import read_text
+from i2i_bridge.storage.shipped import CARD_FILE, folder_of_run, pretrained_names, recipe_names, recipe_of_run
+from i2i_bridge.storage.toml import read_toml
+
+SORTS = ("recipe", "card", "protocol", "run", "settings", "part")
+"""What may stand before a name and a colon, beside the kinds of parts; `part` is any of those."""
+
+
+def listing(what: str) -> list[tuple[str, str]]:
+    """Name and one line of each recipe, dataset card, or member of a kind.
+
+    Raises:
+        UserError: There is no such kind.
+    """
+    if what == "recipes":
+        # Not loaded whole: building its parts would import torch, and the tests load every shipped recipe.
+        return [(name, str(read_toml(recipe_file(name)).get("summary", ""))) for name in recipe_names()]
+    if what == "datasets":
+        return [(name, _card_line(name)) for name in card_names()]
+    if what == "protocols":
+        return [(name, load_protocol(name).summary) for name in protocol_names()]
+    if what == "pretrained":
+        recipes = [recipe_of_run(folder_of_run(Path(name))) for name in pretrained_names()]
+        return list(zip(pretrained_names(), [str(read_toml(file).get("summary", "")) for file in recipes], strict=True))
+    if what == "methods":
+        return [(name, preset_summary(name)) for name in preset_names()]
+    if what in KINDS:
+        return [(name, _documentation(KINDS[what], name).split("\n")[0]) for name in KINDS[what].names()]
+    raise UserError(
+        f"'{what}' cannot be listed{did_you_mean(what, ['recipes', 'datasets', 'protocols', 'pretrained', *KINDS])}"
+    )
+
+
+def description(name: str, method: str | None = None, *, all_settings: bool = False) -> str:
+    """A recipe or card as TOML, a table of settings, or a part's documentation and options.
+
+    Args:
+        name: Of anything that `listing` names; of a table of settings (`train`); or with what it is before it, such as
+            `recipe:facades`, `card:facades`, `part:jpeg`, `processes:ot-ode`.
+        method: Show the recipe of that name as this method makes it, every default written out.
+        all_settings: Show a recipe with every setting, and the type, range, default and meaning of each.
+
+    Raises:
+        UserError: Nothing has this name; the message gives the nearest.
+    """
+    sort, colon, rest = name.partition(":")
+    sort = {members.kind: kind for kind, members in KINDS.items()}.get(sort, sort)
+    if not colon or sort not in (*SORTS, *KINDS):
+        sort, rest = "", name
+    if rest in TABLES and all_settings and method is None:
+        return table_settings(rest)
+    if method is not None or all_settings:
+        if sort not in ("", "recipe"):
+            raise UserError(f"{name}: --method and --all are for recipes; give a recipe")
+        preset = None if method is None else method_preset(method)
+        if all_settings and preset is None and not rest.endswith(".toml"):
+            return recipe_settings(read_toml(recipe_file(rest)))  # shipped, so that it need not be built to be checked
+        loaded = load_recipe(rest, preset=preset)
+        return recipe_settings(loaded.model_dump(mode="json", exclude_none=True)) if all_settings else loaded.to_toml()
+    if rest.endswith(".toml"):
+        load_recipe(rest)
+        return read_text(recipe_file(rest))
+    found = {at: text for at, text in _meanings(rest) if sort in ("", at) or (sort == "part" and at in KINDS)}
+    if not found:
+        raise UserError(f"nothing is called '{name}'{did_you_mean(rest, _all_names())}")
+    texts = [text() for text in found.values()]
+    if len(found) > 1:
+        words = [f"{at}:{rest}" for at in found]
+        texts.insert(
+            0, f"# '{rest}' means {len(found)} things, all below; one alone: i2i-bridge show {' or '.join(words)}\n"
+        )
+    return "\n".join(texts)
+
+
+def _meanings(name: str) -> Iterator[tuple[str, Callable[[], str]]]:
+    """What a name means: the sort or kind, and the function that makes its description."""
+    if name in TABLES:
+        yield "settings", partial(table_settings, name)
+    for known in recipe_names():
+        if name in (known, known.split("/")[-1]):
+            yield "recipe", partial(_shipped_recipe, known)
+    if name in card_names():
+        yield "card", lambda: f"# dataset card {name}\n{load_card(name).to_toml()}"
+    if name in protocol_names():
+        yield "protocol", lambda: f"# protocol {name}\n{read_text(protocol_file(name))}"
+    if name in pretrained_names():
+        yield "run", lambda: read_text(folder_of_run(Path(name)) / CARD_FILE)
+    for kind, members in KINDS.items():
+        if name in members.names():
+            yield kind, partial(_part, kind, name)
+    if name in preset_names() and name not in KINDS["methods"].names():
+        yield "methods", lambda: f"methods: {name}\n\n{preset_summary(name)}\n"
+
+
+def _all_names() -> list[str]:
+    recipes = recipe_names()
+    members = [member for registered in KINDS.values() for member in registered.names()]
+    short = [known.split("/")[-1] for known in recipes]
+    return [*TABLES, *recipes, *short, *card_names(), *protocol_names(), *preset_names(), *members]
+
+
+def _card_line(name: str) -> str:
+    try:
+        return load_card(name).summary
+    except UserError as error:  # one broken card of the user's must not hide the others
+        return f"cannot be read: {error}"
+
+
+def _shipped_recipe(name: str) -> str:
+    return f"# recipe {name}\n{read_text(recipe_file(name))}"
+
+
+def _part(kind: str, name: str) -> str:
+    lines = [f"{kind}: {name}", "", _documentation(KINDS[kind], name)]
+    for option in KINDS[kind].option_texts(name):
+        if is_setting(KINDS[kind], option):
+            default = "" if option.default is None else f" = {option.default}"
+            lines.append(f"  {option.name}: {option.type}{default}")
+    return "\n".join(lines) + "\n"
+
+
+def _documentation(members: Registry, name: str) -> str:
+    return members.documentation(name) or "(no description)"

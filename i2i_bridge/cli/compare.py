@@ -1,0 +1,64 @@
+"""The verb `i2i-bridge compare`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from i2i_bridge.cli.jobs import compare_runs, own_run
+from i2i_bridge.cli.options import Checkpoint, Device, Plugins, load_plugins
+
+
+def compare(
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Run folders, and scored folders of outside results.")
+    ],
+    nfe: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--nfe", min=1, max=1000, metavar="N...",
+            help="Network calls per image: --nfe 1,5,20; what is missing is evaluated. Default: what there is.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="The page's folder; with --single-file also a FILE.html.")
+    ] = Path("runs/compare"),
+    single_file: Annotated[
+        bool, typer.Option("--single-file", help="Put everything into one HTML file, to send or to archive.")
+    ] = False,
+    protocol: Annotated[
+        str | None, typer.Option(metavar="NAME|FILE", help="The evaluation protocol. Default: the first run's.")
+    ] = None,
+    count: Annotated[
+        int | None,
+        typer.Option("-n", "--count", min=1, max=10**9, help="Evaluate only the first so many held-out images."),
+    ] = None,
+    root: Annotated[Path | None, typer.Option(help="Where the dataset lies now, if not where it was trained.")] = None,
+    each_seed: Annotated[
+        bool, typer.Option("--each-seed", help="A row for each run, also of runs that differ in train.seed alone.")
+    ] = False,
+    title: Annotated[
+        str, typer.Option(help="The page's heading. Default: the name of the images.", show_default=False)
+    ] = "",
+    label: Annotated[
+        list[str] | None, typer.Option(metavar="RUN=NAME", help="What the page calls a run's method; repeatable.")
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ROW", show_default=False,
+            help="The row whose paired differences are shown, such as 'bridge, NFE 1'. Default: the plain regression's "
+            "where there is one, else a method's first.",
+        ),
+    ] = None,
+    checkpoint: Checkpoint = None,
+    plugin: Plugins = None,
+    device: Device = None,
+) -> None:  # fmt: skip
+    """Set runs side by side on one page: table, curves, gallery with a slider, walks, samples, settings."""
+    load_plugins(plugin)
+    compare_runs(
+        [own_run(run) for run in runs], out, nfe=nfe, single_file=single_file, protocol=protocol, count=count,
+        root=root, each_seed=each_seed, device=device, checkpoint=checkpoint, title=title, labels=label or [],
+        against=against,
+    )  # fmt: skip

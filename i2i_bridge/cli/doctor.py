@@ -1,0 +1,179 @@
+"""What is installed, and what is wrong or risky with it."""
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "kornia",
+    "albumentations",
+    "einops",
+    "accelerate",
+    "lpips",
+    "numpy",
+    "pillow",
+    "safetensors",
+    "torchmetrics",
+    "torch-fidelity",
+)
+OPENCVS = (
+    "opencv-python",
+    "opencv-python-headless",
+    "opencv-contrib-python",
+    "opencv-contrib-python-headless",
+)
+"""All bring the folder cv2: the one installed last overwrites the others' files."""
+SAFE = {
+    "torch": ((2, 10), "loading files with weights_only can run code before it (CVE-2025-32434, CVE-2026-24747)"),
+    "pillow": ((12, 3), "13 holes in decoders were closed in it"),
+    "safetensors": ((0, 4, 5), "it is the oldest that was tried"),
+}
+"""Oldest versions without known holes, and why."""
+
+
+def examine() -> tuple[dict[str, str], list[str]]:
+    """Facts about versions, devices, weights and disk; and one line for each problem."""
+    problems: list[str] = []
+    facts = {"python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}"}
+    for package in PACKAGES:
+        try:
+            facts[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            facts[package] = "missing"
+            problems.append(f"{package} is not installed; run: pip install {package}")
+    for package, (least, why) in SAFE.items():
+        if facts.get(package, "missing") != "missing" and _numbers(facts[package]) < least:
+            wanted = ".".join(map(str, least))
+            problems.append(f"{package} {facts[package]} is older than {wanted}: {why}; run: pip install -U {package}")
+    _check_opencv(problems)
+    facts |= _devices(problems)
+    _check_torchvision(problems)
+    _check_augmentation(problems)
+    _check_places(facts, problems)
+    _check_start_method(facts, problems)
+    return facts, problems
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    found = []
+    for part in version.split("+")[0].split("."):
+        digits = "".join(c for c in part if c.isdigit())
+        if not digits:
+            break
+        found.append(int(digits))
+    return tuple(found)
+
+
+def _check_opencv(problems: list[str]) -> None:
+    there = [name for name in OPENCVS if _installed(name)]
+    if len(there) > 1:
+        problems.append(
+            f"{' and '.join(there)} are both installed and overwrite each other's files; keep one: "
+            f"pip uninstall {' '.join(there)}, then pip install {there[-1]}"
+        )
+
+
+def _installed(package: str) -> bool:
+    try:
+        importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _devices(problems: list[str]) -> dict[str, str]:
+    try:
+        import torch
+    except Exception as error:
+        problems.append(f"torch cannot be imported: {' '.join(str(error).split())}")
+        return {}
+    from i2i_bridge.device import resolve_precision
+
+    vectors = torch.backends.cpu.get_cpu_capability()
+    facts = {"cpu": f"{os.cpu_count()} cores, {torch.get_num_threads()} torch threads, vectors: {vectors}"}
+    if vectors == "DEFAULT":
+        problems.append(
+            "torch uses no vector instructions of this processor (AVX2, NEON, ...): a network call takes several times "
+            "as long; unset ATEN_CPU_CAPABILITY, or use another machine"
+        )
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    for i in range(torch.cuda.device_count()):
+        memory = torch.cuda.get_device_properties(i).total_memory / 1e9
+        facts[f"cuda:{i}"] = f"{torch.cuda.get_device_name(i)}, {memory:.0f} GB"
+    if device.type == "cpu":
+        facts["cuda"] = "none"
+    facts["precision 'auto'"] = "bf16" if resolve_precision("auto", device) == torch.bfloat16 else "fp32"
+    return facts
+
+
+def _check_torchvision(problems: list[str]) -> None:
+    # A CPU build of torch beside the ordinary torchvision imports neither; lpips needs both.
+    try:
+        import torch
+        import torchvision
+
+        torchvision.ops.nms(torch.zeros(1, 4), torch.zeros(1), 0.5)
+    except Exception as error:
+        problems.append(
+            f"torch and torchvision do not fit ({' '.join(str(error).split())[:120]}); "
+            "reinstall both together: pip install --force-reinstall torch torchvision"
+        )
+
+
+def _check_augmentation(problems: list[str]) -> None:
+    """Crops must be a function of the seed that each sample is given; albumentations' own repeat (its issue 2473)."""
+    try:
+        import numpy as np
+
+        from i2i_bridge.data.transforms import Geometry
+
+        pixels = np.arange(24 * 24, dtype=np.uint8).reshape(24, 24, 1).repeat(3, axis=2)
+        geometry = Geometry(8, resize="none", crop="random", flip=True)
+        drawn = [geometry({"x_0": pixels}, seed)["x_0"].tobytes() for seed in (1, 2, 3, 4, 1)]
+    except Exception as error:
+        problems.append(f"albumentations does not work ({' '.join(str(error).split())[:120]}); reinstall it")
+        return
+    if drawn[0] != drawn[4] or len(set(drawn)) < 3:
+        problems.append("albumentations does not heed the seed of a sample: augmentation repeats; reinstall 2.0.8")
+
+
+def _check_places(facts: dict[str, str], problems: list[str]) -> None:
+    free = shutil.disk_usage(Path.cwd()).free
+    facts["free disk here"] = f"{free / 1e9:.1f} GB"
+    if free < 2e9:
+        problems.append("less than 2 GB of free disk in this folder: checkpoints may not fit")
+    folder = os.environ.get("I2I_WEIGHTS_DIR")
+    facts["I2I_WEIGHTS_DIR"] = folder or "not set (LPIPS, FID, KID and accuracy are skipped)"
+    if folder and not Path(folder).is_dir():
+        problems.append(f"I2I_WEIGHTS_DIR={folder}: no such folder")
+    from i2i_bridge.data.index import cache_folder
+
+    cache = cache_folder()
+    if cache is None:
+        facts["cache"] = "none: this user has no home (large folders are listed at each start; I2I_CACHE_DIR names one)"
+        return
+    facts["cache"] = str(cache)
+    there = next(parent for parent in (cache, *cache.parents) if parent.exists())
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        problems.append(
+            f"{cache}: the cache cannot be written ({error.strerror}), so large folders are listed at each start; "
+            "set I2I_CACHE_DIR to a folder of yours"
+        )
+
+
+def _check_start_method(facts: dict[str, str], problems: list[str]) -> None:
+    import multiprocessing
+
+    method = multiprocessing.get_start_method(allow_none=True) or multiprocessing.get_all_start_methods()[0]
+    facts["start method"] = method
+    if method == "fork" and sys.platform == "darwin":
+        problems.append("data workers are forked, which crashes on macOS: unset what chose 'fork'")

@@ -1,0 +1,130 @@
+"""Arguments and options that several verbs share, and what they mean."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from i2i_bridge import registry
+from i2i_bridge.errors import UserError
+
+if TYPE_CHECKING:
+    from i2i_bridge.images.outputs import Existing
+    from i2i_bridge.recipe.recipe import Recipe
+
+RecipeName = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="A shipped recipe (see `list recipes`) or a TOML file.")
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change, such as train.lr=1e-4 data.root=photos."),
+]
+RunFolder = Annotated[
+    Path, typer.Argument(metavar="RUN", help="A run folder that `train` wrote, or a shipped run (`list pretrained`).")
+]
+Plugins = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--plugin",
+        metavar="FILE.py",
+        help="Import this file first; what it registers can be named. Repeatable.",
+    ),
+]
+Checkpoint = Annotated[
+    str | None,
+    typer.Option(
+        "--checkpoint",
+        metavar="STEP|last|best",
+        help="Which of the checkpoints that are kept (train.keep). Default: the last.",
+    ),
+]
+SampleSettings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="sample.KEY=VALUE",
+        help="Sample otherwise than the run says, such as sample.guidance.name=ddnm. Repeatable.",
+    ),
+]
+Format = Annotated[
+    str | None,
+    typer.Option(
+        "--format", metavar="png|jpg|webp|tif", help="Of all results. Default: the input's (see docs/images.md)."
+    ),
+]
+Quality = Annotated[
+    int | None,
+    typer.Option(
+        "--quality",
+        min=1,
+        max=100,
+        metavar="N",
+        help="Of JPEG (default 95) and WebP (default: without loss), 1 to 100.",
+    ),
+]
+SkipExisting = Annotated[
+    bool, typer.Option("--skip-existing", help="Leave every result that is there, whatever made it.")
+]
+Overwrite = Annotated[
+    bool,
+    typer.Option(
+        "--overwrite",
+        help="Make every result again. Default: of a folder, those that the same settings made already are kept.",
+    ),
+]
+MethodName = Annotated[
+    str | None,
+    typer.Option(
+        "--method",
+        metavar="NAME",
+        help="Another method on the same data: bridge, palette, flow, ot-ode, regression, pix2pix (`list methods`).",
+    ),
+]
+Device = Annotated[
+    str | None, typer.Option(metavar="cpu|cuda", help="Where to compute. Default: CUDA where there is one.")
+]
+
+
+Init = Annotated[
+    Path | None,
+    typer.Option(
+        "--init",
+        metavar="SOURCE",
+        help="Start a new run from the weights of this run folder, shipped run, .safetensors or .pt file, as far as "
+        "they fit.",
+    ),
+]
+InitStrict = Annotated[
+    bool, typer.Option("--init-strict", help="Refuse an --init whose tensors are not exactly the network's.")
+]
+Force = Annotated[bool, typer.Option("--force", help="Train even where the sides of the pairs look exchanged.")]
+
+
+def chosen_recipe(name: str, settings: list[str] | None, method: str | None) -> "Recipe":
+    """The recipe that the words on the command line mean, and the method laid over it."""
+    from i2i_bridge.recipe.presets import method_preset
+    from i2i_bridge.recipe.recipe import load_recipe
+
+    return load_recipe(name, settings or [], None if method is None else method_preset(method))
+
+
+def run_folder(recipe: "Recipe", method: str | None) -> Path:
+    """Where a run goes unless --out says otherwise."""
+    return Path("runs") / (recipe.name if method is None else f"{recipe.name}-{method}")
+
+
+def existing_results(skip: bool, overwrite: bool) -> "Existing":
+    """What --skip-existing and --overwrite mean.
+
+    Raises:
+        UserError: Both are given.
+    """
+    if skip and overwrite:
+        raise UserError("--skip-existing and --overwrite: give one of them, or neither")
+    return "skip" if skip else "overwrite" if overwrite else "resume"
+
+
+def load_plugins(plugins: list[Path] | None) -> None:
+    """Import the files of --plugin."""
+    for file in plugins or []:
+        registry.load_plugin(file)

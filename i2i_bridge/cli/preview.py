@@ -1,0 +1,101 @@
+"""Contact sheets of training data: samples as training sees them, and strengths of a degradation."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor
+
+from i2i_bridge.degradations.files import _degrade, build_ops, split_list
+from i2i_bridge.errors import UserError
+from i2i_bridge.images.files import find_images, read_picture, write_picture
+from i2i_bridge.images.montage import montage
+from i2i_bridge.images.pixels import Picture, to_tensor
+from i2i_bridge.recipe.recipe import Recipe, load_recipe
+from i2i_bridge.storage.toml import toml_value
+
+
+def strengths_sheet(
+    tables: Sequence[Mapping[str, Any]], vary: str, source: Path, file: Path, *, rows: int = 6, seed: int = 0
+) -> str:
+    """Write a PNG with a row for each image: clean | each value of one option; and say what its columns are.
+
+    Args:
+        tables: Degradations in order; the option is the last one's.
+        vary: key=value,value,...
+        source: An image, or a folder of which the first `rows` are taken.
+
+    Raises:
+        UserError: A wrong degradation, option, input or output.
+    """
+    key, words = _varied(vary)
+    varied = [[*tables[:-1], {**tables[-1], key: toml_value(word.strip())}] if tables else [] for word in words]
+    degradations = [build_ops(one) for one in varied]
+    if not source.exists():
+        raise UserError(f"{source}: no such file or folder")
+    files = [source] if source.is_file() else find_images(source)[:rows]
+    if not files:
+        raise UserError(f"{source}: no images in this folder")
+    if file.resolve() in [one.resolve() for one in files]:
+        raise UserError(f"{file}: the sheet would overwrite the input")
+    table: list[list[Tensor]] = []
+    for one in files:
+        picture = read_picture(one)
+        shown = [_degrade(degradation, picture, seed, one.name).x_1[0] for degradation in degradations]
+        table.append([to_tensor(picture.pixels), *shown])
+    header = ["clean", *(f"{key} {word}" for word in words)]
+    write_picture(file, Picture(montage(table, header), None))
+    return f"{' | '.join(header)}, {len(table)} row{'s' if len(table) > 1 else ''}"
+
+
+def preview_strengths(
+    name: str, settings: Sequence[str], vary: str, file: Path, *, rows: int, split: Literal["train", "validation"]
+) -> str:
+    """Write a PNG with a row for each item of a recipe: clean | X_1 at each value of one setting; and say its columns.
+
+    Args:
+        name: The recipe.
+        settings: As on the command line.
+        vary: key=value,value,... such as degradation.quality=5,10,20
+        rows: Of the sheet, at most.
+
+    Raises:
+        UserError: A wrong recipe, setting or value, or unusable data.
+    """
+    key, words = _varied(vary)
+    datasets = [load_recipe(name, [*settings, f"{key}={word}"]).build_dataset(split) for word in words]
+    table: list[list[Tensor]] = []
+    for i in range(min(rows, *map(len, datasets))):
+        # Cuts and draws are keyed by the item: only the setting differs along a row.
+        items = [dataset[i] for dataset in datasets]
+        table.append([items[0]["x_0"], *(item["x_1"] for item in items)])
+    header = ["clean", *(f"{key.rpartition('.')[2]} {word}" for word in words)]
+    write_picture(file, Picture(montage(table, header), None))
+    return f"{' | '.join(header)}, {len(table)} row{'s' if len(table) > 1 else ''}"
+
+
+def _varied(text: str) -> tuple[str, list[str]]:
+    key, equals, values = (part.strip() for part in text.partition("="))
+    words = [word.strip() for word in split_list(values)]
+    if not (key and equals and all(words)):
+        raise UserError(f"--vary {text}: write key=value,value,... such as quality=5,10,20,40")
+    return key, words
+
+
+def contact_sheet(recipe: Recipe, file: Path, *, rows: int, split: Literal["train", "validation"]) -> str:
+    """Write a PNG of items after all transforms, and say what its columns are.
+
+    Raises:
+        UserError: The data are unusable, or the file cannot be written.
+    """
+    dataset = recipe.build_dataset(split)
+    names = ["x_0", "x_1", "mask", "condition"]
+    table: list[list[Tensor]] = []
+    columns: list[str] = []
+    for i in range(min(rows, len(dataset))):
+        item = dataset[i]
+        columns = [name for name in names if name in item]
+        # A mask is in {0, 1}; its picture is in [-1, 1].
+        table.append([item[name] * 2 - 1 if name == "mask" else item[name] for name in columns])
+    write_picture(file, Picture(montage(table, columns)))
+    return f"{' | '.join(columns).replace('x_0', 'clean x_0')}, {len(table)} rows"

@@ -1,0 +1,294 @@
+"""The promises about runs, kept or not on this machine: its disks, its devices, its installed versions.
+
+Each check is a small real run in a folder of the user's choice: trained, killed, damaged, continued and compared bit
+for bit. It uses what users use, so what holds here holds for their runs.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from i2i_bridge.cli.toy_runs import SAVE_EVERY, STEPS, Bench, Failed, differing, gradients_differing
+from i2i_bridge.device import resolve_device
+from i2i_bridge.errors import UserError
+from i2i_bridge.randomness import generator
+from i2i_bridge.runs.checkpoint import latest_checkpoint
+from i2i_bridge.storage.files import locked, write_whole
+
+Level = Literal["quick", "full"]
+ENDLESS = 1_000_000
+"""Steps of a run that is killed long before."""
+PATIENCE = 300.0
+"""Seconds that a started process may take."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """How one check ended."""
+
+    name: str
+    passed: bool
+    seconds: float
+    detail: str
+
+    def row(self) -> dict[str, Any]:
+        """All of it, for a table or a file."""
+        return asdict(self)
+
+
+def _same(left: dict[str, Tensor], right: dict[str, Tensor], what: str) -> str:
+    difference = differing(left, right)
+    if difference:
+        raise Failed(f"{what}: tensors differ by up to {difference:.1e}")
+    return f"{what}: {len(left)} tensors equal to the bit"
+
+
+def check_flush(bench: Bench) -> str:
+    """Files are flushed, renamed over others, and their folder flushed, by what writes the runs' own."""
+    final = bench.home / "flush" / "file"
+    times = []
+    for i in range(200 if bench.full else 30):
+        data = str(i).encode() * 1000
+        start = time.perf_counter()
+        write_whole(final, data)
+        times.append(time.perf_counter() - start)
+        if final.read_bytes() != data or len(list(final.parent.iterdir())) > 1:
+            raise Failed("a rename did not put the new file in the old one's place")
+    times.sort()
+    return f"a flushed file takes {times[len(times) // 2] * 1000:.1f} ms, at most {times[-1] * 1000:.0f} ms"
+
+
+LOCKER = """
+import sys, time
+from pathlib import Path
+from i2i_bridge.files import locked
+with locked(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def check_lock(bench: Bench) -> str:
+    """The lock on a run folder keeps other processes out, and goes with its process."""
+    folder = bench.home / "lock"
+    holder = subprocess.Popen([sys.executable, "-c", LOCKER, str(folder)], stdout=subprocess.PIPE, text=True)
+    try:
+        said = holder.stdout.readline() if holder.stdout else ""
+        if said.strip() != "held":
+            raise Failed("a run folder cannot be locked here")
+        if _can_lock(folder):
+            raise Failed(
+                "two processes hold the same lock (a file system without locks): never train twice in a folder"
+            )
+        holder.kill()
+        holder.wait()
+        deadline = time.monotonic() + PATIENCE
+        while not _can_lock(folder):
+            if time.monotonic() > deadline:
+                raise Failed("a killed process keeps its lock")
+            time.sleep(0.1)
+        return "a second process is kept out; a killed one lets go"
+    finally:
+        holder.kill()
+        holder.wait()
+        if holder.stdout:
+            holder.stdout.close()
+
+
+def _can_lock(folder: Path) -> bool:
+    try:
+        with locked(folder):
+            return True
+    except UserError:
+        return False
+
+
+def check_determinism(bench: Bench) -> str:
+    """The same seed twice."""
+    return _same(bench.trained("reference"), bench.trained("again"), "trained twice")
+
+
+def check_workers(bench: Bench) -> str:
+    """Two data-loading processes bring the same samples as none."""
+    return _same(bench.state("reference"), bench.trained("workers", workers=2), "0 and 2 workers")
+
+
+def check_threads(bench: Bench) -> str:
+    """Another number of threads adds in another order: the same gradients, but for their last bits."""
+    one = bench.trained("brief", steps=SAVE_EVERY)
+    torch.set_num_threads(2)
+    try:
+        return _same_gradients(one, bench.trained("threads", steps=SAVE_EVERY), "1 and 2 threads")
+    finally:
+        torch.set_num_threads(1)
+
+
+def check_resume(bench: Bench) -> str:
+    """Killed without warning (SIGKILL) after a checkpoint, and gone on with: the same bits."""
+    rounds = 8 if bench.full else 1
+    draw = np.random.default_rng(1)
+    for i in range(rounds):
+        name = f"killed-{i}"
+        # Of a constant rate, more steps change nothing of the first ones: so however fast the machine, the run does not
+        # end before it is killed.
+        process = bench.start(name, save_every=1, keep=2, steps=ENDLESS)
+        wanted = int(draw.integers(1, STEPS - 2))
+        _until(process, lambda name=name, wanted=wanted: _step(bench.home / name) >= wanted)  # type: ignore[misc]
+        time.sleep(float(draw.random()) * 0.05)
+        os.killpg(process.pid, signal.SIGKILL) if hasattr(os, "killpg") else process.kill()
+        process.communicate()
+        stopped = _step(bench.home / name)
+        if stopped < wanted:
+            raise Failed(f"the run to be killed ended after step {stopped}")
+        steps = max(STEPS, stopped + 2)
+        whole = bench.state("reference") if steps == STEPS else bench.trained(f"reference-{i}", steps=steps)
+        resumed = bench.trained(name, save_every=1, keep=2, steps=steps)
+        said = _same(whole, resumed, f"killed after step {stopped}")
+    return said if rounds == 1 else f"killed {rounds} times at random moments, each time equal to the bit"
+
+
+def _step(folder: Path) -> int:
+    there = [path.name for path in (folder / "checkpoints").glob("step-*")] if folder.is_dir() else []
+    return max((int(name.removeprefix("step-")) for name in there), default=0)
+
+
+def _until(process: "subprocess.Popen[str]", reached: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while process.poll() is None and not reached():
+        if time.monotonic() > deadline:
+            process.kill()
+            raise Failed(f"a run did not get there in {PATIENCE:.0f} s")
+        time.sleep(0.005)
+
+
+def check_damage(bench: Bench) -> str:
+    """A flipped bit in the newest checkpoint is seen, and the one before it taken."""
+    folder = bench.home / "again" / "checkpoints"  # nothing else needs it
+    newest = max(folder.glob("step-*"))
+    file = newest / "network.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-5] ^= 16
+    file.write_bytes(data)
+    found, lines = latest_checkpoint(folder)
+    if found is None or found.step != STEPS - SAVE_EVERY or not lines:
+        raise Failed("a flipped bit went unnoticed")
+    return f"a flipped bit is seen; step {found.step} is taken instead of {STEPS}"
+
+
+def check_not_finite(bench: Bench) -> str:
+    """A loss that is no number ends the run, and no checkpoint has one."""
+    try:
+        bench.trained("diverging", lr=1e30, steps=60)
+    except UserError:
+        for part in ("network", "ema"):
+            checkpoint, _ = latest_checkpoint(bench.home / "diverging" / "checkpoints")
+            tensors = {} if checkpoint is None else checkpoint.tensors(part)
+            if not all(bool(value.isfinite().all()) for value in tensors.values()):
+                raise Failed("a checkpoint holds numbers that are not finite") from None
+        return "the run ends in one line; its checkpoints are finite"
+    raise Failed("a run of rate 1e30 ended as if nothing had happened")
+
+
+def check_ranks(bench: Bench) -> str:
+    """Two processes have the same gradients as one."""
+    launcher = ("-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=0", "--standalone")
+    process = bench.start("ranks", *launcher, steps=SAVE_EVERY)
+    try:
+        said, _ = process.communicate(timeout=PATIENCE)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL) if hasattr(os, "killpg") else process.kill()
+        raise Failed(f"two processes did not end in {PATIENCE:.0f} s") from None
+    if process.returncode:
+        raise Failed(
+            f"two processes: exit code {process.returncode}: {said.strip().splitlines()[-1][:150] if said else ''}"
+        )
+    return _same_gradients(bench.trained("brief", steps=SAVE_EVERY), bench.state("ranks"), "1 and 2 processes")
+
+
+def _same_gradients(left: dict[str, Tensor], right: dict[str, Tensor], what: str) -> str:
+    difference = gradients_differing(left, right)
+    if not difference < 1e-3:
+        raise Failed(f"{what}: gradients differ by {difference:.1e} of their norm")
+    return f"{what}: gradients of {SAVE_EVERY} steps differ by {difference:.1e} of their norm"
+
+
+def check_device(bench: Bench) -> str:
+    """The network on this machine's device gives what it gives on the processor; training goes on there."""
+    device = resolve_device(None)
+    network = bench.recipe().build_network().eval()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.copy_(
+                torch.empty_like(parameter).normal_(0, 0.1, generator=generator(0, "selftest", str(parameter.shape)))
+            )
+    x, t = torch.rand(2, 3, 32, 32, generator=generator(0, "selftest")) * 2 - 1, torch.tensor([0.3, 0.9])
+    with torch.inference_mode():
+        here = network(x, t)
+        there = network.to(device)(x.to(device), t.to(device)).cpu()
+    difference = float((here - there).abs().max() / here.abs().max())
+    if not difference < 1e-2:
+        raise Failed(f"{device} and cpu: outputs differ by {difference:.1e} of the largest")
+    if device.type == "cpu":
+        return "only a cpu is here"
+    once = bench.trained("device-half", cpu=False, steps=STEPS // 2) and bench.trained("device-half", cpu=False)
+    whole = bench.trained("device", cpu=False)
+    apart = gradients_differing(whole, once)
+    if not apart < 1e-3:
+        raise Failed(f"{device}: the gradients of a resumed run differ by {apart:.1e} of their norm")
+    exact = f"but for {apart:.1e} of its gradients" if differing(whole, once) else "to the bit"
+    return f"{device} and cpu differ by {difference:.1e}; a resumed run is as an uninterrupted one {exact}"
+
+
+CHECKS: dict[str, Callable[[Bench], str]] = {
+    "flush and rename": check_flush,
+    "lock": check_lock,
+    "same seed twice": check_determinism,
+    "kill and resume": check_resume,
+    "damaged checkpoint": check_damage,
+    "not finite": check_not_finite,
+    "device": check_device,
+    "two processes": check_ranks,
+    "threads": check_threads,
+    "workers": check_workers,
+}
+"""In their order: later ones compare with the reference that the third one trains."""
+ONLY_FULL = ("threads", "workers")
+
+
+def run_checks(level: Level, folder: Path) -> Iterator[Finding]:
+    """Every check of a level, in a new folder below the given one, which is removed afterwards.
+
+    Raises:
+        UserError: The folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        home = tempfile.TemporaryDirectory(prefix="selftest-", dir=folder, ignore_cleanup_errors=True)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error.strerror})") from error
+    threads = torch.get_num_threads()
+    # Toys are quickest on one, above all beside other work.
+    torch.set_num_threads(1)
+    with home as name:
+        bench = Bench(Path(name), full=level == "full")
+        for check, function in CHECKS.items():
+            if check in ONLY_FULL and not bench.full:
+                continue
+            start = time.perf_counter()
+            try:
+                passed, detail = True, function(bench)
+            except (Failed, UserError, OSError, RuntimeError) as error:
+                passed, detail = False, " ".join(str(error).split())[:200]
+            yield Finding(check, passed, time.perf_counter() - start, detail)
+    torch.set_num_threads(threads)

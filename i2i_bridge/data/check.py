@@ -1,0 +1,103 @@
+"""Every image of a dataset looked at: facts of each, and one line for each problem."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch.utils.data import DataLoader, Dataset
+
+from i2i_bridge.data.dataset import PairDataset, decode_item
+from i2i_bridge.data.loader import Afresh, worker_problem
+from i2i_bridge.data.readings import no_halves, readings, sizes_of
+from i2i_bridge.data.source import PairSource, item_of
+from i2i_bridge.data.sources.folders import SideBySide
+from i2i_bridge.data.statistics import Facts, facts_of
+from i2i_bridge.errors import UserError
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What `check_data` found: a line for all, one for each problem, and one for each thing only worth knowing."""
+
+    summary: str
+    problems: list[str]
+    notes: list[str]
+    hint: str = ""
+    """What this check could not know."""
+
+
+def _other_readings(what: str) -> list[str]:
+    """What else than clean images a folder may be, with the command that checks it so."""
+    seen = readings(Path(what))
+    return [
+        f"read as clean images; {seen.why}: as {reading.words}: {reading.check_command()}"
+        for reading in seen.found
+        if reading.table["name"] != "images"
+    ]
+
+
+def _halves_problems(opened: Mapping[str, "_Looking"]) -> list[str]:
+    """Files of two halves that are hardly pairs, by split."""
+    sizes = {
+        split: sizes_of([(str(path), path) for _, path in looking.source.files])
+        for split, looking in opened.items()
+        if isinstance(looking.source, SideBySide)
+    }
+    odd, why = no_halves({file: size for found in sizes.values() for file, size in found.items()})
+    problems = []
+    for split, found in sizes.items():
+        files = [file for file in odd if file in found]
+        shown = [f"{file} ({found[file][1]}x{found[file][0]} pixels)" for file in files]
+        if len(shown) > 10:
+            problems.append(
+                f"{split}: {len(shown)} of {len(found)} files are hardly pairs of halves, such as {shown[0]}; {why}"
+            )
+        else:
+            problems += [f"{split}: {words}: hardly a pair of halves; {why}" for words in shown]
+    return problems
+
+
+def _of_splits(lines: Mapping[str, Sequence[str]]) -> list[str]:
+    """Lines of each split, those of several splits once."""
+    where: dict[str, list[str]] = {}
+    for split, found in lines.items():
+        for line in found:
+            where.setdefault(line, []).append(split)
+    return [line if len(splits) == len(lines) else f"{', '.join(splits)}: {line}" for line, splits in where.items()]
+
+
+class _Looking(Dataset[Any]):
+    """The facts of item i, or one line of what is wrong with it."""
+
+    def __init__(self, source: PairSource, channels: int | None = None, dataset: PairDataset | None = None) -> None:
+        self.source, self.channels, self.dataset = source, channels, dataset
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, i: int) -> Facts | str:
+        try:
+            item = item_of(self.source, i)
+            facts = facts_of(item)
+            if self.dataset is not None:
+                self.dataset[i]
+            elif self.channels is not None:
+                decode_item(item, self.channels)
+            return facts
+        except UserError as error:
+            return str(error)
+
+
+def _looked(looking: _Looking) -> Iterator[Facts | str]:
+    # Starting workers takes as long as reading some hundred files.
+    workers = min(os.cpu_count() or 1, 8) if len(looking) > 400 else 0
+    # Wrapped like training's stream, so that spawned workers know a user's plug-ins.
+    try:
+        yield from DataLoader(Afresh(looking), batch_size=None, num_workers=workers)
+    except (RuntimeError, MemoryError) as error:
+        problem = worker_problem(error, [], "check smaller images, or give the job more memory")
+        if problem is None:
+            raise
+        raise problem from error

@@ -1,0 +1,468 @@
+"""An item of a dataset as a training sample: decode, cut, degrade; every draw keyed by (seed, purpose, sample)."""
+
+import contextlib
+import errno
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from i2i_bridge.data.order import shuffled
+from i2i_bridge.data.source import PairSource, item_of
+from i2i_bridge.data.transforms import Enlargement, Geometry, enlarged, factor_between
+from i2i_bridge.degradations.base import Degradation, Degraded
+from i2i_bridge.degradations.inpaint import Holed
+from i2i_bridge.errors import UserError
+from i2i_bridge.images.files import image_size, read_picture
+from i2i_bridge.images.pixels import (
+    Picture,
+    Range,
+    from_pil,
+    mask_of,
+    opaque,
+    to_mask,
+    to_pixels,
+    to_tensor,
+    with_channels,
+)
+from i2i_bridge.randomness import generator, key
+from i2i_bridge.registry import errors_in_words
+from i2i_bridge.storage.files import IO_ERROR
+
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+LOOKED_AT = 32
+"""So many images tell what becomes of all."""
+
+
+TRIES = 20
+"""So many images in a row that cannot be used end a run with data.on_error = "skip"."""
+
+
+LASTING = (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG)
+"""Errors of the system that say something about a file. Any other may pass, and is no reason to train on another image:
+the same run would then end with other weights."""
+
+
+class PairDataset(Dataset[dict[str, Any]]):
+    """Items as tensors: x_0, x_1 (C, H, W) in [-1, 1], key, the file's dtype, and where there are some mask (1, H, W),
+    condition and label (an integer).
+
+    What a degradation drew is in "parameters", a number for each of its names; the item has none if it draws nothing.
+
+    `dataset[i]` is item i, its draws keyed by the item's key alone: the same for every method and NFE that is compared.
+    `dataset.sample(n)` is training sample n of an endless stream: in epoch e = n // len, item permutation_e(n % len),
+    its draws keyed by n. Both are pure functions of their argument and the seed.
+
+    Args:
+        source: A dataset kind.
+        geometry: Resize, crop and flip.
+        degradation: Makes x_1 (and mask, condition) where the source has no pairs; where an item brings a mask, its
+            hole is filled.
+        channels: Of the images.
+        seed: Of every draw.
+        purpose: Keeps the draws of training and validation apart.
+        condition_channels: What the network takes as its condition; 0 for none.
+        own_condition: Whether the source's items bring the condition; else it is the degradation's, or X_1.
+        value_range: Pixel values that mean -1 and 1.
+        enlarge: How an x_1 that is a whole number of times smaller than x_0 is brought to its size.
+        factor: That number; by default the first readable item's.
+        on_error: What `sample` does with an item that cannot be used: "stop" raises, "skip" takes another item.
+
+    Raises:
+        UserError: From items: the source has neither pairs nor a degradation, or both, a file is unusable, or the
+            condition is not what the network takes.
+    """
+
+    def __init__(
+        self,
+        source: PairSource,
+        geometry: Geometry,
+        degradation: Degradation | None,
+        channels: int,
+        seed: int,
+        purpose: str,
+        condition_channels: int = 0,
+        own_condition: bool = False,
+        value_range: Range = None,
+        enlarge: Enlargement = "bicubic",
+        factor: int | None = None,
+        on_error: str = "stop",
+    ) -> None:
+        self.value_range, self.on_error = value_range, on_error
+        self.enlarge, self._factor = enlarge, factor
+        self.source, self.geometry, self.degradation = source, geometry, degradation
+        self.channels, self.seed, self.purpose = channels, seed, purpose
+        self.condition_channels, self.own_condition = condition_channels, own_condition
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self._item(item_of(self.source, index), ())
+
+    def sample(self, number: int) -> dict[str, Any]:
+        """Training sample `number` of the endless stream, counted from 0 over all epochs.
+
+        With `on_error="skip"` an item that cannot be used is replaced by the next one of an order keyed by (seed,
+        number), so the replacement is the same for any number of workers and after any interruption, as long as the
+        files are the same. The sample's "unusable" then lists (index, key, reason) of each item that was passed over.
+
+        Raises:
+            UserError: The item is unusable; with "skip", TRIES items (or all) are, or an error of the system that may
+                pass kept a file from being read.
+        """
+        unusable: list[tuple[int, str, str]] = []
+        for index in self._candidates(number):
+            try:
+                sample = self._item(item_of(self.source, index), (number,))
+            except UserError as error:
+                if self.on_error != "skip":
+                    raise
+                if _may_pass(error):
+                    raise UserError(str(error), IO_ERROR) from error
+                unusable.append((index, self._name(index), str(error)))
+                continue
+            return sample | ({"unusable": unusable} if unusable else {})
+        raise UserError(f"{len(unusable)} images in a row cannot be used; the last: {unusable[-1][2]}")
+
+    def _candidates(self, number: int) -> Iterator[int]:
+        first, length = self._index(number), len(self.source)
+        yield first
+        seed, others = key(self.seed, "replacement", number), 1
+        for turn in range(length if self.on_error == "skip" else 0):
+            index = shuffled(turn, length, seed, 0)
+            if index != first and others < TRIES:
+                others += 1
+                yield index
+
+    def is_usable(self, index: int) -> bool:
+        """Whether item `index` can be read and degraded now."""
+        try:
+            self._item(item_of(self.source, index), (0,))
+        except UserError:
+            return False
+        return True
+
+    def _name(self, index: int) -> str:
+        try:
+            return str(item_of(self.source, index)["key"])
+        except UserError:
+            return f"item {index}"
+
+    def key_of(self, number: int) -> str:
+        """The key of the item that training sample `number` is of."""
+        if self.on_error == "skip":
+            return str(self.sample(number)["key"])
+        return str(item_of(self.source, self._index(number))["key"])
+
+    @cached_property
+    def factor(self) -> int:
+        """How many times smaller the sources x_1 come than the targets x_0."""
+        if self._factor is not None:
+            return self._factor
+        for index in range(min(len(self.source), LOOKED_AT)):
+            try:
+                item = item_of(self.source, index)
+                return factor_between(size_of(item["x_0"], place(item)), size_of(item["x_1"], place(item))) or 1
+            except KeyError:  # there is no x_1
+                break
+            except UserError:  # said where the item is used; the next one may be readable
+                continue
+        return 1
+
+    def changes(self, indices: Sequence[int] | None = None) -> list[str]:
+        """What becomes of the files before training or scoring sees them, a line each: resized, padded, enlarged.
+
+        As far as the headers of some of the images tell.
+
+        Args:
+            indices: Of the items that matter; by default all.
+        """
+        known = range(len(self.source)) if indices is None else indices
+        sizes = []
+        for i in known[:: max(len(known) // LOOKED_AT, 1)][:LOOKED_AT]:
+            with contextlib.suppress(UserError):  # said where the item is used
+                item = item_of(self.source, int(i))
+                sizes.append(size_of(item["x_0"], place(item)))
+        lines = self.geometry.changes(sizes)
+        if self.factor > 1:
+            lines.append(f"x_1 is enlarged {self.factor} times ({self.enlarge})")
+        return lines
+
+    def notes(self, indices: Sequence[int] | None = None) -> list[str]:
+        """What a user should know of the images before they are used, a line each: files left out, and `changes`."""
+        return [*getattr(self.source, "left_out", ()), *self.changes(indices)]
+
+    def _index(self, number: int) -> int:
+        epoch, position = divmod(number, len(self.source))
+        return shuffled(position, len(self.source), self.seed, epoch)
+
+    def _item(self, item: dict[str, Any], draw: tuple[int, ...]) -> dict[str, Any]:
+        name = str(item["key"])
+        keyed = draw or (name,)
+        where = place(item)
+        if "x_1" in item and self.degradation is not None:
+            raise UserError(f"{where}: this dataset has pairs; leave [degradation] out of the recipe")
+        if self.own_condition != ("condition" in item):
+            brings = "no condition" if self.own_condition else "a condition of its own"
+            raise UserError(f"{where}: this item brings {brings}, but data.own_condition is {self.own_condition}")
+        if self.value_range is not None and any(
+            isinstance(item.get(part), Tensor) and item[part].is_floating_point()
+            for part in ("x_0", "x_1", "condition")
+        ):
+            raise UserError(f"{where}: float tensors are in [-1, 1] already; leave data.value_range out")
+        images = decode_item(item, self.channels, self.condition_channels, self.enlarge, self.factor)
+        try:
+            cut = self.geometry(images, key(self.seed, f"{self.purpose} geometry", *keyed), self.factor)
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from error
+        mask = cut.pop("mask", None)
+        try:
+            out: dict[str, Any] = {part: to_tensor(pixels, self.value_range) for part, pixels in cut.items()}
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from error
+        if mask is not None:
+            out["mask"] = to_mask(mask)
+        if "x_1" not in out:
+            out |= self._degraded(out["x_0"], out.get("mask"), keyed, where) | out
+        there = len(out.get("condition", out["x_1"]))
+        if self.condition_channels not in (0, there):
+            raise UserError(
+                f"{where}: the condition has {there} channels, but network.condition_channels is "
+                f"{self.condition_channels}"
+            )
+        label = {"label": item["label"]} if "label" in item else {}
+        return out | label | {"key": name, "dtype": images["x_0"].dtype.name}
+
+    def _degraded(self, x_0: Tensor, mask: Tensor | None, keyed: tuple[int | str, ...], where: Any) -> dict[str, Any]:
+        if self.degradation is None:
+            raise UserError(f"{where}: no x_1; the recipe needs a [degradation], or a dataset of pairs")
+        if mask is not None and not isinstance(self.degradation, Holed):
+            raise UserError(
+                f"{where}: this item brings a mask, and {type(self.degradation).__name__} would change what it says is "
+                "known; that takes pairs, or a [degradation] that fills holes, such as inpaint"
+            )
+        draws = [generator(self.seed, f"{self.purpose} degradation", *keyed)]
+        try:
+            with errors_in_words():
+                # The item's own hole is filled, and none is drawn beside it: x_1 must equal x_0 where its mask is 0.
+                degraded = (
+                    self.degradation(x_0[None], draws)
+                    if mask is None
+                    else self.degradation.prepare(x_0[None], draws, mask[None])
+                )
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from error
+        if not isinstance(degraded, Degraded):
+            given = type(degraded).__name__
+            raise UserError(f"{type(self.degradation).__name__}: a degradation must return Degraded(x_1), not {given}")
+        if not isinstance(degraded.x_1, Tensor) or degraded.x_1.shape != x_0[None].shape:
+            given = tuple(degraded.x_1.shape) if isinstance(degraded.x_1, Tensor) else type(degraded.x_1).__name__
+            name = type(self.degradation).__name__
+            raise UserError(f"{name}: x_1 is {given} for x_0 of shape {tuple(x_0[None].shape)}; the shapes must agree")
+        fields = {"x_1": degraded.x_1, "mask": degraded.mask, "condition": degraded.condition}
+        out: dict[str, Any] = {part: value[0] for part, value in fields.items() if value is not None}
+        parameters = {name: values[0] for name, values in degraded.parameters.items()}
+        return out | ({"parameters": parameters} if parameters else {})
+
+
+def _may_pass(error: BaseException | None) -> bool:
+    """Whether an error comes from a state of the system (a lost network drive, no descriptors), not from a file."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno not in LASTING:
+            return True
+        error = error.__cause__
+    return False
+
+
+def place(item: dict[str, Any]) -> str:
+    """Where an item comes from, for messages: its files, else its key."""
+    files = [str(item[part]) for part in ("file", "x_0", "x_1", "condition") if isinstance(item.get(part), Path | str)]
+    return " and ".join(files) or str(item["key"])
+
+
+def decode_item(
+    item: dict[str, Any],
+    channels: int,
+    condition_channels: int = 0,
+    enlarge: Enlargement = "bicubic",
+    factor: int | None = None,
+) -> dict[str, np.ndarray]:
+    """The pixels (H, W, C) of an item's x_0, x_1, mask and condition, those that are there, of one size.
+
+    Args:
+        channels: What the images are brought to.
+        condition_channels: What the condition is brought to; 0 leaves it as it is.
+        enlarge: How a smaller x_1 is brought to the size of x_0.
+        factor: How many times smaller it must be; by default any whole number.
+
+    Raises:
+        UserError: A file is unreadable, the images differ in size, or cannot have that many channels.
+    """
+    where, images = place(item), raw_pixels(item)
+    if "x_1" in images:
+        images["x_1"] = _of_one_size(images, where, enlarge, factor)
+    try:
+        wanted = {"mask": 1, "condition": condition_channels}
+        return {
+            part: with_channels(pixels, wanted.get(part, channels) or pixels.shape[2])
+            for part, pixels in images.items()
+        }
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
+
+
+def raw_pixels(item: dict[str, Any]) -> dict[str, np.ndarray]:
+    """The pixels (H, W, C) of an item's images, with the channels that they have, transparent parts over white.
+
+    Raises:
+        UserError: A file is unreadable, the images differ in size, or the mask is none (`mask_of`).
+    """
+    return {
+        part: _mask_pixels(item, picture)[0] if part == "mask" else opaque(picture)
+        for part, picture in pictures_of(item).items()
+    }
+
+
+def pictures_of(item: dict[str, Any]) -> dict[str, Picture]:
+    """An item's images x_0, x_1, mask and condition, those that are there, as they were stored.
+
+    All are of one size, but for an x_1 that is a whole number of times smaller.
+
+    Raises:
+        UserError: A file is unreadable, or the images differ in size otherwise.
+    """
+    where = place(item)
+    parts = [part for part in ("x_0", "x_1", "mask", "condition") if part in item]
+    pictures: dict[str, Picture] = {part: _picture(item[part], where, part == "mask") for part in parts}
+    sizes = {part: picture.pixels.shape[:2] for part, picture in pictures.items()}
+    others = {size for part, size in sizes.items() if part != "x_1"}
+    if len(others) > 1 or ("x_1" in sizes and not factor_between(sizes["x_0"], sizes["x_1"])):
+        shown = ", ".join(f"{part} {width}x{height}" for part, (height, width) in sizes.items())
+        raise UserError(f"{where}: the images of a pair differ in size ({shown})")
+    return pictures
+
+
+def _of_one_size(images: dict[str, np.ndarray], where: str, enlarge: Enlargement, factor: int | None) -> np.ndarray:
+    """x_1 at the size of x_0."""
+    (height, width), (low, narrow) = images["x_0"].shape[:2], images["x_1"].shape[:2]
+    times = height // low
+    if factor is not None and times != factor:
+        raise UserError(
+            f"{where}: x_0 is {width}x{height} and x_1 {narrow}x{low} pixels, {times} to 1; in this dataset or run it "
+            f"is {factor} to 1 (data.factor)"
+        )
+    return enlarged(images["x_1"], times, enlarge)
+
+
+def size_of(image: Any, where: str) -> tuple[int, int]:
+    """(height, width) of an item's image, of a file from its header alone.
+
+    Raises:
+        UserError: It is no image.
+    """
+    if isinstance(image, Path | str | bytes):
+        return image_size(where if isinstance(image, bytes) else image, image if isinstance(image, bytes) else None)
+    if isinstance(image, Image.Image):
+        return image.height, image.width
+    shape = getattr(image, "shape", ())
+    if len(shape) not in (2, 3):
+        raise UserError(f"{where}: the dataset gave {type(image).__name__}, which is no image")
+    height, width = map(int, shape[-2:] if isinstance(image, Tensor) else shape[:2])
+    return height, width
+
+
+def remarks(item: dict[str, Any], pictures: dict[str, Picture]) -> list[str]:
+    """What is worth knowing of an item's transparency and of its mask; a phrase for each, the same for all items.
+
+    Raises:
+        UserError: The mask is none (`mask_of`).
+    """
+    found = []
+    if any(opaque(picture) is not picture.pixels for part, picture in pictures.items() if part != "mask"):
+        found.append("with transparent parts, which are shown on white")
+    if "mask" in pictures:
+        pixels, remark = _mask_pixels(item, pictures["mask"])
+        mask = to_mask(pixels)
+        found += [f"with a mask {remark}"] if remark else []
+        found += [] if mask.any() else [EMPTY_MASK]
+        found += ["with a mask that marks every pixel as unknown"] if mask.all() else []
+    return found
+
+
+EMPTY_MASK = "with a mask that marks no pixel (white means unknown), which teaches nothing"
+
+
+def first_remarks(dataset: "PairDataset", count: int = 8) -> list[str]:
+    """The remarks on a few readable items of a dataset, evenly spread, one line for each.
+
+    Raises:
+        UserError: The masks of all of them are empty.
+    """
+    found: dict[str, list[str]] = {}
+    seen = 0
+    for index in sorted({len(dataset) * i // count for i in range(count)}):
+        try:
+            item = item_of(dataset.source, index)
+            said = remarks(item, pictures_of(item))
+        except UserError:  # said where training meets the item
+            continue
+        seen += 1
+        for remark in said:
+            found.setdefault(remark, []).append(place(item))
+    if seen and len(found.get(EMPTY_MASK, [])) == seen:
+        raise UserError(f"{found[EMPTY_MASK][0]}: all of {seen} images that were looked at are {EMPTY_MASK}")
+    return [
+        f"note: of {seen} images that were looked at, {len(where)} {remark} (first: {where[0]})"
+        for remark, where in found.items()
+    ]
+
+
+def _mask_pixels(item: dict[str, Any], picture: Picture) -> tuple[np.ndarray, str]:
+    try:
+        return mask_of(picture)
+    except UserError as error:
+        mask = item["mask"]
+        raise UserError(f"{mask if isinstance(mask, Path | str) else place(item)}: {error}") from error
+
+
+def _picture(
+    image: Path | str | bytes | Image.Image | np.ndarray | Tensor, where: str, is_mask: bool = False
+) -> Picture:
+    if isinstance(image, Path | str):
+        return read_picture(image)
+    if isinstance(image, bytes):
+        return read_picture(where, image)
+    if isinstance(image, Tensor):
+        if is_mask and image.dtype in (torch.bool, *FLOATS) and bool((image >= 0).all()):
+            image = image * 2.0 - 1  # a mask of 0 and 1, of which the 0 would be half of [-1, 1]
+        return Picture(_tensor_pixels(image, where))
+    if isinstance(image, Image.Image):
+        return from_pil(image)
+    if isinstance(image, np.ndarray) and image.dtype in (np.uint8, np.uint16, np.float32):
+        return Picture(image if image.ndim == 3 else image[..., None])
+    raise UserError(
+        f"{where}: the dataset gave {type(image).__name__}; images are paths, bytes of a file, PIL images, "
+        "uint8, uint16 or float32 arrays (H, W, C), or tensors (C, H, W) of uint8 or of floats in [-1, 1]"
+    )
+
+
+def _tensor_pixels(image: Tensor, where: str) -> np.ndarray:
+    if image.ndim != 3:
+        raise UserError(f"{where}: a tensor of shape {tuple(image.shape)}; an image is (C, H, W)")
+    if image.dtype == torch.uint8:
+        return np.ascontiguousarray(image.cpu().permute(1, 2, 0).numpy())
+    if not image.is_floating_point():
+        raise UserError(f"{where}: a tensor of {image.dtype}; images are uint8, or floats in [-1, 1]")
+    # Half a 16-bit code of slack for arithmetic; [0, 255] and unnormalised values are far beyond it.
+    if not (image.abs() <= 1 + 1e-5).all():
+        raise UserError(f"{where}: a float tensor must lie in [-1, 1]; from {image.min():.4g} to {image.max():.4g}")
+    return to_pixels(image, np.uint16)

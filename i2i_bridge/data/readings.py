@@ -1,0 +1,335 @@
+"""What a folder of images may be: pairs in two folders, pairs in one folder, files of two halves, or clean images."""
+
+import os
+import re
+import shlex
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from i2i_bridge.data.sources.folders import Files
+from i2i_bridge.data.splits import all_split_names
+from i2i_bridge.errors import UserError
+from i2i_bridge.images.files import image_size, list_images
+from i2i_bridge.storage.files import normal_form
+
+TARGETS = {"b", "clean", "gt", "ground_truth", "groundtruth", "high", "hq", "hr", "original", "sharp", "target"}
+TARGETS |= {"targets", "trg", "x0", "x_0"}
+SOURCES = {"a", "blur", "blurred", "blurry", "corrupted", "degraded", "input", "inputs", "low", "lq", "lr", "noisy"}
+SOURCES |= {"damaged", "hazy", "rainy", "source", "sources", "src", "x1", "x_1"}
+"""What the folder of targets x_0 and that of sources x_1 are usually called, in small letters."""
+
+MEASURED = 5000
+"""So many images say by their headers whether files are of two halves."""
+NAMED = 5
+"""So many files that do not fit are named."""
+ENDING = re.compile(r"[_. -][^_. -]*$")
+BEGINNING = re.compile(r"^[^_. -]*[_. -]")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One way to read a folder."""
+
+    table: dict[str, Any]
+    """The dataset's kind and options."""
+    words: str
+    odd: list[str] = field(default_factory=list)
+    """Files that do not fit, as far as names and sizes tell."""
+
+    def odd_words(self) -> str:
+        """How many files do not fit, and the first of them; empty where all do."""
+        if not self.odd:
+            return ""
+        more = f" and {len(self.odd) - NAMED} more" if len(self.odd) > NAMED else ""
+        return f"{len(self.odd)} files do not fit: {', '.join(self.odd[:NAMED])}{more}"
+
+    def settings(self) -> list[str]:
+        """The options without kind and place, as one types them."""
+        return [f"{key}={value}" for key, value in self.table.items() if key not in ("name", "root")]
+
+    def add_command(self, name: str) -> str:
+        """The whole command that registers the folder so."""
+        kind = [] if self.settings() else ["--kind", str(self.table["name"])]
+        return shlex.join(["i2i-bridge", "data", "add", name, str(self.table["root"]), *self.settings(), *kind])
+
+    def check_command(self) -> str:
+        """The whole command that checks the folder so."""
+        return shlex.join(
+            ["i2i-bridge", "check", str(self.table["root"]), f"kind={self.table['name']}", *self.settings()]
+        )
+
+
+@dataclass(frozen=True)
+class Readings:
+    """All ways to read a folder, the likeliest first."""
+
+    found: list[Reading]
+    why: str
+    """What was seen; a doubt needs somebody to decide."""
+    doubt: bool
+
+
+def readings(root: Path) -> Readings:
+    """What the images of a folder may be.
+
+    Raises:
+        UserError: The folder cannot be listed.
+    """
+    plain = Reading({"name": "images", "root": str(root)}, "clean images, for a recipe's degradation")
+    base = split_base(root)
+    for found in (_split_sides(root), _two_folders(root, base), _one_folder(root, base), _halves(root)):
+        if found is not None:
+            return Readings([*found.found, plain], found.why, found.doubt)
+    return Readings([plain], "no two folders or names of pairs, and no files of two halves", False)
+
+
+def split_base(root: Path) -> Path:
+    """Where the layout of one split can be seen: the folder of a split, or the root."""
+    return next((root / name for name in all_split_names() if (root / name).is_dir()), root)
+
+
+def telling(first: str, second: str) -> bool | None:
+    """Whether the first of two names means the target and the second the source; None where they do not tell."""
+    votes = [(name.lower() in TARGETS) - (name.lower() in SOURCES) for name in (first, second)]
+    return None if votes[0] == votes[1] else votes[0] > votes[1]
+
+
+def _both_orders(root: Path, sides: Sequence[str], templates: Sequence[str], odd: list[str]) -> list[Reading]:
+    """Pairs with the first side as the target, and with the second."""
+    orders = []
+    for target, source in ((0, 1), (1, 0)):
+        table: dict[str, Any] = {
+            "name": "paired_folders",
+            "root": str(root),
+            "x_0": sides[target],
+            "x_1": sides[source],
+        }
+        names = [sides[target], sides[source]]
+        if templates[0] != templates[1]:
+            names = [f"{sides[side]}/{templates[side]}".removeprefix("./") for side in (target, source)]
+        for key, template in (("x_0_name", templates[target]), ("x_1_name", templates[source])):
+            if template != "{}":
+                table[key] = template
+        orders.append(Reading(table, f"pairs, {names[0]} the targets x_0, {names[1]} the sources x_1", odd))
+    return orders
+
+
+def _split_sides(root: Path) -> Readings | None:
+    """Folders trainA and trainB, testA and testB."""
+    there = {path.name for path in root.iterdir() if path.is_dir()}
+    for split in all_split_names():
+        ends = sorted(name[len(split) :] for name in there if name.startswith(split) and name != split)
+        if len(ends) == 2 and (first := telling(*(end.strip("_- ") for end in ends))) is not None:
+            sides = [f"{{split}}{end}" for end in (ends if first else ends[::-1])]
+            stems = [set(_stems(root / side.replace("{split}", split))) for side in sides]
+            matched = len(stems[0] & stems[1])
+            why = f"folders {split}{ends[0]} and {split}{ends[1]}"
+            odd = [f"{split}*/{name}" for name in sorted(stems[0] ^ stems[1])]
+            found = _both_orders(root, sides, ["{}", "{}"], odd)
+            return Readings(found[:1], why, 2 * matched <= min(map(len, stems)))
+    return None
+
+
+def _stems(folder: Path) -> dict[str, str]:
+    """Relative paths by themselves without suffix, in one Unicode form."""
+    return {normal_form(str(PurePosixPath(name).with_suffix(""))): name for name in list_images(folder).images}
+
+
+def _two_folders(root: Path, base: Path) -> Readings | None:
+    """Two folders of one name each for both sides, of telling names or of mostly the same images.
+
+    Of more than two folders, those of telling names: clean, noisy1 and noisy2 may be two sets of pairs.
+    """
+    folders = sorted(path for path in base.iterdir() if path.is_dir() and not path.name.startswith("."))
+    targets = [path for path in folders if path.name.lower() in TARGETS]
+    sources = [path for path in folders if path.name.lower() in SOURCES]
+    if len(targets) == len(sources) == 1:
+        found = _sides(root, targets[0], sources[0])
+        others = sorted({path.name for path in folders} - {targets[0].name, sources[0].name})
+        if found is not None and others:
+            return Readings(found.found, f"{found.why}; not used: {', '.join(others)}", found.doubt)
+        return found
+    if len(folders) == 2:
+        return _sides(root, *folders)
+    targets = [path for path in folders if _word(path) in TARGETS]
+    sources = [path for path in folders if _word(path) in SOURCES]
+    if not targets and not sources:
+        return None
+    orders = []
+    for target in targets or folders:
+        for source in sources or folders:
+            found = _sides(root, target, source) if target != source else None
+            if found is not None:
+                orders.append(found.found[0])
+    if not orders:
+        return None
+    return Readings(orders, f"{len(folders)} folders, {', '.join(path.name for path in folders)}", True)
+
+
+def _word(folder: Path) -> str:
+    """The name of a folder in small letters, without a number at its end: noisy_2 is noisy."""
+    return re.sub(r"[_. -]*\d+$", "", folder.name.lower())
+
+
+def _sides(root: Path, one: Path, two: Path) -> Readings | None:
+    """Two folders as both sides, in the order of telling names or else in both; None where they are no pair."""
+    folders = [one, two]
+    first = telling(one.name, two.name)
+    if first is None:
+        first = telling(_word(one), _word(two))
+    stems = [_stems(folder) for folder in folders]
+    fewest = min(map(len, stems))
+    if not fewest:
+        return None
+    templates, matched = ["{}", "{}"], len(stems[0].keys() & stems[1].keys())
+    if 2 * matched <= fewest:
+        better = _affix(set(stems[0]), set(stems[1])) or _endings(set(stems[0]), set(stems[1]))
+        if better is not None:
+            *templates, matched = better
+    alike = 2 * matched > fewest
+    if not alike and first is None:
+        return None
+    names = [folder.name for folder in folders]
+    odd = [
+        f"{folder.name}/{path}"
+        for folder, mine, own, theirs, other in (
+            (folders[0], stems[0], templates[0], stems[1], templates[1]),
+            (folders[1], stems[1], templates[1], stems[0], templates[0]),
+        )
+        for stem, path in mine.items()
+        if _partner(stem, own, other) not in theirs
+    ]
+    orders = _both_orders(root, names, templates, odd)
+    if first is not None:
+        orders = [orders[0 if first else 1]]
+    why = f"two folders, {names[0]} and {names[1]}, in which {matched} of {fewest} images have a partner"
+    # Folders of telling names and images of the same names leave no doubt.
+    return Readings(orders, why, first is None or not alike or templates != ["{}", "{}"])
+
+
+def _partner(stem: str, own: str, other: str) -> str | None:
+    """The stem of the partner by two templates of file names."""
+    folder, slash, name = stem.rpartition("/")
+    before, after = own.split("{}")
+    if not (name.startswith(before) and name.endswith(after) and len(name) > len(before) + len(after)):
+        return None
+    return folder + slash + other.replace("{}", name[len(before) : len(name) - len(after)])
+
+
+def _affix(first: set[str], second: set[str]) -> tuple[str, str, int] | None:
+    """Templates by which most names of one side are those of the other with something before or after."""
+    for here, there, order in ((first, second, 1), (second, first, -1)):
+        found: Counter[tuple[str, str]] = Counter()
+        for stem in sorted(here)[:20]:
+            name = stem.rpartition("/")[2]
+            for other in there:
+                before, hit, after = other.rpartition("/")[2].partition(name)
+                # 1 is in 10 and 11: what is left must not be a number that goes on.
+                if hit and not (after[:1].isdigit() and name[-1:].isdigit()) and not before[-1:].isdigit():
+                    found[before, after] += 1
+        if found:
+            (before, after), _ = found.most_common(1)[0]
+            template = f"{before}{{}}{after}"
+            matched = sum(_partner(stem, "{}", template) in there for stem in here)
+            if 2 * matched > min(len(first), len(second)):
+                return ("{}", template, matched) if order == 1 else (template, "{}", matched)
+    return None
+
+
+def _endings(first: set[str], second: set[str]) -> tuple[str, str, int] | None:
+    """Templates of two sides of which each has an ending or a beginning of its own: 1_GT and 1_hazy."""
+    for pattern, ending in ((ENDING, True), (BEGINNING, False)):
+        templates = []
+        for stems in (first, second):
+            found = (pattern.search(stem.rpartition("/")[2]) for stem in stems)
+            parts = Counter(part[0] for part in found if part and re.search(r"[^\W\d_]", part[0]))
+            part = parts.most_common(1)[0][0] if parts else ""
+            templates.append(f"{{}}{part}" if ending else f"{part}{{}}")
+        matched = sum(_partner(stem, templates[0], templates[1]) in second for stem in first)
+        if 2 * matched > min(len(first), len(second)):
+            return templates[0], templates[1], matched
+    return None
+
+
+def _one_folder(root: Path, base: Path) -> Readings | None:
+    """Names of two endings, or of two beginnings, in the same folders: 1_clean.png beside 1_noisy.png."""
+    stems = _stems(base)
+    best: tuple[int, list[str]] = (0, [])
+    for pattern, after in ((ENDING, True), (BEGINNING, False)):
+        parts: Counter[str] = Counter()
+        for stem in stems:
+            found = pattern.search(stem.rpartition("/")[2])
+            # Numbers count images: 1_1, 1_2 are no two sides.
+            if found and re.search(r"[^\W\d_]", found[0]):
+                parts[found[0]] += 1
+        common = [part for part, count in parts.most_common(6) if count >= max(2, len(stems) / 5)]
+        templates = ["{}", *(f"{{}}{part}" if after else f"{part}{{}}" for part in common)]
+        for i, one in enumerate(templates):
+            for two in templates[i + 1 :]:
+                matched = sum(_partner(stem, two, one) in stems for stem in stems)
+                if matched > best[0]:
+                    best = matched, [one, two]
+    matched, pair = best
+    if matched < 2 or 4 * matched < len(stems):
+        return None
+    first = telling(*(re.sub(r"[{}_. -]", "", template) for template in pair))
+    odd = []
+    for stem, path in stems.items():
+        partners = [_partner(stem, pair[i], pair[1 - i]) for i in (0, 1)]
+        if not any(partner in stems for partner in partners if partner != stem):
+            odd.append(path)
+    orders = _both_orders(root, [".", "."], pair, odd)
+    if first is not None:
+        orders = [orders[0 if first else 1]]
+    why = f"{matched} names come twice, as {pair[0]} and as {pair[1]}"
+    return Readings(orders, why, first is None or bool(odd))
+
+
+def _halves(root: Path) -> Readings | None:
+    """Files that are twice as wide as high, nearly all of them."""
+    listing = list_images(root).images
+    sizes = sizes_of(Files(root, listing)[:: max(len(listing) // MEASURED, 1)])  # type: ignore[arg-type]
+    wide = sum(width == 2 * height for height, width in sizes.values())
+    if not wide or 5 * wide < 4 * len(sizes):
+        return None
+    odd = [f"{name} ({width}x{height})" for name, (height, width) in sizes.items() if width != 2 * height]
+    orders = [
+        Reading({"name": "side_by_side", "root": str(root), "direction": direction}, words, odd)
+        for direction, words in (
+            ("AtoB", "files of two halves, the left one the source x_1"),
+            ("BtoA", "files of two halves, the right one the source x_1"),
+        )
+    ]
+    return Readings(orders, f"{wide} of {len(sizes)} files are twice as wide as high", True)
+
+
+def sizes_of(files: Sequence[tuple[str, Path]]) -> dict[str, tuple[int, int]]:
+    """(height, width) by name of those files that can be read at all."""
+    sizes = {}
+    for name, path in files:
+        try:
+            sizes[name] = image_size(path)
+        except UserError:  # `check` names it
+            continue
+    return sizes
+
+
+def no_halves(sizes: Mapping[str, tuple[int, int]]) -> tuple[list[str], str]:
+    """Names of files of these sizes (height, width) that are hardly pairs of halves, and what most are.
+
+    Where half of the files are of one shape, the others; else those that are not wider than high by a fifth.
+    """
+    shapes = {name: round(width / height, 2) for name, (height, width) in sizes.items()}
+    shape, count = Counter(shapes.values()).most_common(1)[0] if shapes else (0.0, 0)
+    if 2 * count >= len(shapes) and shape >= 1.2:
+        height, width = next(sizes[name] for name, own in shapes.items() if own == shape)
+        return [name for name, own in shapes.items() if abs(own - shape) > 0.05], f"most are {width}x{height}"
+    return [name for name, own in shapes.items() if own < 1.2], "two halves side by side are wider than high"
+
+
+def common_folder(first: Path, second: Path) -> Path:
+    """The folder that holds both."""
+    return Path(os.path.commonpath([first, second]))

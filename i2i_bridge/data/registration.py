@@ -1,0 +1,372 @@
+"""A dataset of one's own, registered from the command line: its kind is guessed where the layout leaves no doubt."""
+
+import contextlib
+import re
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from i2i_bridge import registry
+from i2i_bridge.data.cards import Card, Statistics, open_source, shipped_card_names
+from i2i_bridge.data.dataset import decode_item
+from i2i_bridge.data.readings import (
+    SOURCES,
+    TARGETS,
+    Reading,
+    common_folder,
+    no_halves,
+    readings,
+    sizes_of,
+    split_base,
+    telling,
+)
+from i2i_bridge.data.source import item_of
+from i2i_bridge.data.sources.lists import COLUMNS, first_row
+from i2i_bridge.data.statistics import facts_of, statistics_of
+from i2i_bridge.data.store import own_card_file, own_card_names
+from i2i_bridge.errors import UserError
+from i2i_bridge.images.files import IMAGE_SUFFIXES
+from i2i_bridge.storage.files import NAME_LETTERS, write_whole
+from i2i_bridge.storage.shipped import is_recipe_name
+from i2i_bridge.storage.toml import override_parts
+
+LISTS = {".csv", ".tsv", ".jsonl"}
+HOLDOUT = (0.1, 0.2, 0.3, 0.5)
+"""The share held out where nothing says it: the first that gives both splits an image."""
+MEASURED = 50
+"""So many pairs say how the sides look."""
+Choose = Callable[[str, Sequence[Reading]], Reading | None]
+"""(what was seen, the readings) -> the one that a person at the terminal chose; None: nothing is to be registered."""
+
+
+@dataclass
+class Registered:
+    """A card that was written, and what there is to say about it."""
+
+    card: Card
+    file: Path
+    said: list[str] = field(default_factory=list)
+
+
+def register(
+    name: str,
+    paths: Sequence[Path],
+    settings: Sequence[str],
+    kind: str | None = None,
+    *,
+    replace: bool = False,
+    choose: Choose | None = None,
+) -> Registered:
+    """Write a card for the user's dataset, after opening it once.
+
+    Args:
+        name: How recipes shall call it.
+        paths: A folder, or the two folders of a pair, or the list file of a kind that has one.
+        settings: `key=value` options of the kind, TOML values; dotted keys reach into tables.
+        kind: The dataset kind; by default guessed.
+        replace: Overwrite the card of this name, once the new one is known to be sound.
+        choose: Asked about every guess; None: nobody is there, and a doubt is refused with a command for each reading.
+
+    Raises:
+        UserError: The name is taken, the layout leaves a doubt, or the dataset cannot be opened. Nothing is written.
+    """
+    _check_name(name, replace)
+    options = _options(settings)
+    for path in paths:
+        if not path.exists():
+            raise UserError(f"{path}: no such file or folder")
+    said: list[str] = []
+    table = _table(name, [path.resolve() for path in paths], options, kind, said, choose)
+    known = registry.DATASETS.options(table["name"])
+    table |= {key: registry.DATASETS.typed(table["name"], key, value) for key, value in options.items()}
+    if table["name"] == "side_by_side":
+        said += _check_halves(name, table, explicit=kind is not None)
+    if "holdout" in known and "holdout" not in table and not _has_splits(table):
+        share = table["holdout"] = _share(table)
+        said.append(f"no folders for splits: a share of {share} is held out by name (holdout={share})")
+    said.append(_look(table))
+    said += _left_out(table)
+    where = " and ".join(str(path) for path in paths)
+    summary = f"Your own: {where} ({table['name']})"
+    card = Card(name=name, summary=summary, licence="your own", dataset=table, statistics=_statistics(table))
+    file = own_card_file(name)
+    write_whole(file, card.to_toml().encode())
+    return Registered(card, file, said)
+
+
+def _statistics(table: dict[str, Any]) -> Statistics | None:
+    """How the sides of the first pairs look: by it `check` tells later when they are exchanged."""
+    try:
+        source = open_source(table, "train")
+    except UserError:  # there may be images to score on only
+        return None
+    facts = []
+    for i in range(min(len(source), MEASURED)):
+        with contextlib.suppress(UserError):  # a damaged file is for `check` to name
+            facts.append(facts_of(item_of(source, i)))
+    return statistics_of(facts)
+
+
+def _check_name(name: str, replace: bool) -> None:
+    if not re.fullmatch(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{NAME_LETTERS - 1}}}", name) or name.endswith(".toml"):
+        raise UserError(
+            f"'{name}': a dataset's name has letters, digits, '.', '_' and '-', at most {NAME_LETTERS}, and no .toml "
+            "at its end"
+        )
+    if name in shipped_card_names() or is_recipe_name(name):
+        raise UserError(f"'{name}' is a shipped card or recipe; choose another name")
+    if name in own_card_names() and not replace:
+        raise UserError(
+            f"'{name}' is registered already; add --replace to overwrite its card, or first: "
+            f"i2i-bridge data remove {name}"
+        )
+
+
+def _options(settings: Sequence[str]) -> dict[str, Any]:
+    """The options as they were typed; those of dotted keys in tables."""
+    options: dict[str, Any] = {}
+    for text in settings:
+        parts, value = override_parts(text)
+        if parts[0] in ("name", "kind", "split"):
+            raise UserError(f"'{text}': not an option; the kind is given as --kind {value}")
+        inner = options
+        for part in parts[:-1]:
+            inner = inner.setdefault(part, {})
+            if not isinstance(inner, dict):
+                raise UserError(f"'{text}': '{part}' is a value, not a table")
+        inner[parts[-1]] = value
+    return options
+
+
+def _table(
+    name: str, paths: list[Path], options: dict[str, Any], kind: str | None, said: list[str], choose: Choose | None
+) -> dict[str, Any]:
+    """The dataset table without the user's options: kind and place."""
+    if len(paths) == 2 and kind in (None, "paired_folders"):
+        return _pair(name, paths[0], paths[1], options, said)
+    if len(paths) != 1:
+        raise UserError("one folder, or the two folders of a pair, is registered at a time")
+    (path,) = paths
+    sides = None
+    if kind in (None, "paired_folders") and path.is_dir() and not {"x_0", "x_1"} <= options.keys():
+        sides = _two_sides(path)
+    if sides and "direction" not in options and {"x_0", "x_1"} & options.keys():
+        return _pair(name, *sides, options, said, root=path)
+    if kind is not None:
+        known = registry.DATASETS.options(kind)
+        if "root" not in known:
+            raise UserError(f"dataset kind '{kind}' has no root, so a folder means nothing to it; copy a card instead")
+        place = {"root": str(path.parent), "file": path.name} if path.is_file() else {"root": str(path)}
+        return {"name": kind} | place
+    if path.is_file():
+        return _list(name, path, options, said)
+    if "direction" in options:
+        return {"name": "side_by_side", "root": str(path)}
+    if {"x_0", "x_1"} & options.keys():
+        return {"name": "paired_folders", "root": str(path)}
+    return _chosen(name, path, said, choose)
+
+
+def _chosen(name: str, path: Path, said: list[str], choose: Choose | None) -> dict[str, Any]:
+    """The table of the reading that is beyond doubt, or that somebody chose."""
+    seen = readings(path)
+    first = seen.found[0]
+    listed = _list_of_pairs(path) if first.table["name"] == "images" else None
+    if listed is not None:
+        command = shlex.join(["i2i-bridge", "data", "add", name, str(listed)])
+        if choose is None:
+            ways = [f"{command}   # the pairs of the list", f"{first.add_command(name)}   # {first.words}"]
+            text = f"{path}: {listed.name} in it seems to list pairs; say what it is, by one of these commands"
+            raise UserError(text, ways=ways)
+        said.append(f"{listed.name} seems to list pairs; they are registered by: {command}")
+    if choose is not None:
+        first = _asked(path, choose(f"{path}: {seen.why}", seen.found))
+    elif seen.doubt:
+        odd = f" ({first.odd_words()})" if first.odd else ""
+        ways = [f"{reading.add_command(name)}   # {reading.words}" for reading in seen.found]
+        raise UserError(f"{path}: {seen.why}{odd}; say what it is, by one of these commands", ways=ways)
+    said.append(f"guessed: kind {first.table['name']}, {first.words} ({seen.why})")
+    if first.odd:
+        said.append(first.odd_words())
+    return dict(first.table)
+
+
+def _list_of_pairs(folder: Path) -> Path | None:
+    """A list file in a folder whose columns have the names of both sides of a pair."""
+    for file in sorted(folder.iterdir() if folder.is_dir() else []):
+        if file.suffix.lower() not in LISTS or not file.is_file():
+            continue
+        try:
+            columns = {column.lower() for column in first_row(file)}
+        except UserError:  # no list
+            continue
+        if columns & {"x_0", *TARGETS} and columns & {"x_1", *SOURCES}:
+            return file
+    return None
+
+
+def _asked(path: Path, reading: Reading | None) -> Reading:
+    if reading is None:
+        raise UserError(f"{path}: nothing is registered")
+    return reading
+
+
+def _list(name: str, path: Path, options: dict[str, Any], said: list[str]) -> dict[str, Any]:
+    """The table of a list file, whose columns may have telling names."""
+    if path.suffix.lower() not in LISTS:
+        raise UserError(f"{path}: a file, not a folder; say with --kind what it is")
+    said.append("guessed from the suffix: kind list")
+    table: dict[str, Any] = {"name": "list", "root": str(path.parent), "file": path.name}
+    row = first_row(path)
+    columns = list(row)
+    given = options.get("columns", {})
+    found = {}
+    for part, words in (("x_0", TARGETS), ("x_1", SOURCES)):
+        told = [column for column in columns if column.lower() in words and column not in given.values()]
+        if len(told) == 1 and part not in columns and part not in given:
+            found[part] = told[0]
+    if "x_0" not in {*columns, *given, *found}:
+        command = shlex.join(["i2i-bridge", "data", "add", name, str(path), "columns.x_0=COLUMN", "columns.x_1=COLUMN"])
+        raise UserError(
+            f"{path}: which of the columns {', '.join(columns)} is x_0, and x_1 if there is one?", ways=[command]
+        )
+    used = {*COLUMNS, *given.values(), *found.values()}
+    others = [column for column in columns if column not in used and Path(row[column]).suffix.lower() in IMAGE_SUFFIXES]
+    if others and "x_0" not in given and "x_1" not in {*columns, *found}:
+        target = found.get("x_0", "x_0")
+        base = ["i2i-bridge", "data", "add", name, str(path), f"columns.x_0={target}"]
+        ways = [
+            f"{shlex.join([*base, f'columns.x_1={column}'])}   # pairs, {column} the sources x_1" for column in others
+        ]
+        ways.append(f"{shlex.join(base)}   # clean images, for a recipe's degradation")
+        raise UserError(
+            f"{path}: {target} is x_0, and {' and '.join(others)} may be x_1; say what it is, by one of these commands",
+            ways=ways,
+        )
+    if not found:
+        return table
+    said.append("guessed from the header: " + ", ".join(f"{column} is {part}" for part, column in found.items()))
+    options["columns"] = found | given
+    return table
+
+
+def _check_halves(name: str, table: dict[str, Any], explicit: bool) -> list[str]:
+    """See that the files of every split are pairs of halves; a line for the odd ones.
+
+    Raises:
+        UserError: Most of a split's are not, and the kind was not named.
+    """
+    sizes = {}
+    for split in ("train", "val"):
+        with contextlib.suppress(UserError):  # said by the look at the end
+            files = open_source(table, split).files  # type: ignore[attr-defined]
+            sizes[split] = sizes_of([(str(path), path) for _, path in files])
+    odd, why = no_halves({file: size for found in sizes.values() for file, size in found.items()})
+    if not odd:
+        return []
+    shown = ", ".join(f"{file} ({size[1]}x{size[0]})" for found in sizes.values() for file, size in found.items()
+                      if file in odd[:5])  # fmt: skip
+    line = f"{len(odd)} files are hardly pairs of halves: {shown}{' ...' if len(odd) > 5 else ''}; {why}"
+    for split, found in sizes.items():
+        if not explicit and 2 * sum(file in set(odd) for file in found) > len(found):
+            words = [f"{key}={value}" for key, value in table.items() if key not in ("name", "root")]
+            ways = [["--kind", "side_by_side", *words], ["--kind", "images"]]
+            said = [shlex.join(["i2i-bridge", "data", "add", name, table["root"], *way]) for way in ways]
+            raise UserError(f"{table['root']}: {split}: {line}. They would be cut in the middle", ways=said)
+    return [line]
+
+
+def _pair(
+    name: str, first: Path, second: Path, options: dict[str, Any], said: list[str], root: Path | None = None
+) -> dict[str, Any]:
+    """Two folders as targets and sources: as the options say, or else as their names do."""
+    if first.is_relative_to(second) or second.is_relative_to(first):
+        raise UserError(f"{first} and {second}: one is inside the other")
+    common = common_folder(first, second)
+    # As in the options: x_0=clean names the side, wherever it lies.
+    named: dict[str, str] = {key: Path(str(options.pop(key))).name for key in ("x_0", "x_1") if key in options}
+    for key, side in named.items():
+        if side not in (first.name, second.name):
+            raise UserError(f"{key}={side}: neither {first.name} nor {second.name}")
+    order = _order(first, second, named)
+    if order is None:
+        ways = [
+            shlex.join(["i2i-bridge", "data", "add", name, str(first), str(second), f"x_0={side.name}"])
+            for side in (first, second)
+        ]
+        raise UserError(f"{first.name} and {second.name}: which one holds the targets x_0, the clean ones?", ways=ways)
+    target, source = order
+    if not named:
+        said.append(
+            f"guessed from the names: kind paired_folders, {target.name} the targets x_0, {source.name} the sources x_1"
+        )
+    base = root or common
+    if root is not None and first.parent != root:  # root/SPLIT/SIDE
+        return {"name": "paired_folders", "root": str(base), "x_0": target.name, "x_1": source.name}
+    sides = {"x_0": target.relative_to(base).as_posix(), "x_1": source.relative_to(base).as_posix()}
+    return {"name": "paired_folders", "root": str(base)} | sides
+
+
+def _order(first: Path, second: Path, named: dict[str, str]) -> tuple[Path, Path] | None:
+    """Target and source, or None where nothing tells them apart."""
+    for target, source in ((first, second), (second, first)):
+        wanted = {"x_0": target.name, "x_1": source.name}
+        if named and all(wanted[key] == name for key, name in named.items()) and first.name != second.name:
+            return target, source
+    first_is_target = None if named else telling(first.name, second.name)
+    if first_is_target is None:
+        return None
+    return (first, second) if first_is_target else (second, first)
+
+
+def _two_sides(root: Path) -> tuple[Path, Path] | None:
+    """The only two folders."""
+    folders = sorted(path for path in split_base(root).iterdir() if path.is_dir() and not path.name.startswith("."))
+    return (folders[0], folders[1]) if len(folders) == 2 else None
+
+
+def _has_splits(table: dict[str, Any]) -> bool:
+    root = Path(table["root"])
+    return any(split_base(folder) != folder for folder in (root, root / str(table.get("x_0", ""))))
+
+
+def _share(table: dict[str, Any]) -> float:
+    for share in HOLDOUT:
+        try:
+            for split in ("train", "val"):
+                open_source(table | {"holdout": share}, split)
+        except UserError:
+            continue  # one of few images, or something that the look at the end will say
+        return share
+    return HOLDOUT[0]
+
+
+def _look(table: dict[str, Any]) -> str:
+    """Opens both splits, decodes an item of each, and says how many there are.
+
+    Raises:
+        UserError: Neither opens, or the one for training does not although it is there.
+    """
+    counts, problems = [], {}
+    for split in ("train", "val"):
+        try:
+            source = open_source(table, split)
+            decode_item(source[0], 3)
+            counts.append(f"{split} {len(source)}")
+        except UserError as error:
+            problems[split] = error
+    evaluation_only = Path(table["root"], "val").is_dir() and not Path(table["root"], "train").is_dir()
+    if not counts or ("train" in problems and not evaluation_only):
+        raise problems["train"]
+    return "items: " + ", ".join(counts + [f"{split} none ({error})" for split, error in problems.items()])
+
+
+def _left_out(table: dict[str, Any]) -> list[str]:
+    """A line for each kind of image-like file that is not taken."""
+    lines: list[str] = []
+    for split in ("train", "val"):
+        with contextlib.suppress(UserError):
+            lines += getattr(open_source(table, split), "left_out", [])
+    return list(dict.fromkeys(lines))

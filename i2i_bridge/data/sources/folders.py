@@ -1,0 +1,329 @@
+"""Clean images in folders of their class, the layout of ImageNet."""
+
+import difflib
+import shlex
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+import numpy as np
+
+from i2i_bridge.data.index import ImageNames, Names, image_names
+from i2i_bridge.data.source import PairSource
+from i2i_bridge.data.splits import HOLD_OUT, all_split_names, counts, keep, listed, split_folder, split_name
+from i2i_bridge.errors import UserError
+from i2i_bridge.images.files import read_picture, words_for_left_out
+from i2i_bridge.registry import register_dataset
+from i2i_bridge.storage.files import normal_form
+
+
+@register_dataset("class_folders")
+class ClassFolders:
+    """Clean images below root/[SPLIT/]CLASS/, to be degraded; each item has its class as 'label'.
+
+    Labels count the classes by name, over all split folders together: a class that one split lacks moves no label.
+
+    Args:
+        root: The folder of the classes, or of the split folders.
+        holdout: Where there are no split folders: this share of the images is held out of training.
+        names: As in `images`: a list of the images that count.
+    """
+
+    def __init__(self, root: Path, split: str, holdout: float = 0.0, names: str | None = None) -> None:
+        folder = split_folder(root, split)
+        base = folder or root
+        bases = [base] if folder is None else [root / name for name in all_split_names()]
+        self.classes = sorted(
+            {path.name for there in bases if there.is_dir() for path in there.iterdir() if _is_class(path)}
+        )
+        found, self.left_out = counted_names(root, base, split, names)
+        self.files = Files(base, found.take(keep(found, split, holdout if folder is None else 0.0)))
+        if not self.files:
+            raise UserError("; ".join([f"{base}: no images for the split '{split}'", *self.left_out]))
+        self._label = {name: number for number, name in enumerate(self.classes)}
+        loose = next((name for name in found if "/" not in name), None)
+        if loose is not None:
+            raise UserError(f"{base / loose}: lies in no class folder; expected {base}/CLASS/{loose}")
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        name, path = self.files[index]
+        return {"key": name, "x_0": path, "label": self._label[name.partition("/")[0]]}
+
+
+def _is_class(path: Path) -> bool:
+    return path.is_dir() and not path.name.startswith(".")
+
+
+Stems = dict[str, tuple[str, str]]
+"""(key, relative path) of files by the name that tells their partner."""
+
+
+class Files(Sequence[tuple[str, Path]]):
+    """(key, path) of the images below a folder; the key is the relative path.
+
+    Args:
+        folder: Where they start.
+        names: Relative paths.
+    """
+
+    def __init__(self, folder: Path, names: Names) -> None:
+        self.folder, self.names = folder, names
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index):  # type: ignore[no-untyped-def]
+        if isinstance(index, slice):
+            return [(name, self.folder / name) for name in self.names[index]]
+        name = self.names[index]
+        return name, self.folder / name
+
+
+def shared_files(train: PairSource, validation: PairSource) -> int | None:
+    """How many of the validation items are the same files as training items; None for kinds that do not tell."""
+    mine, theirs = getattr(train, "files", None), getattr(validation, "files", None)
+    if mine is None or theirs is None:
+        return None
+    if isinstance(mine, Files) and isinstance(theirs, Files):
+        return len(set(theirs.names).intersection(mine.names)) if mine.folder == theirs.folder else 0
+    return len({str(file) for file in theirs}.intersection(str(file) for file in mine))
+
+
+def counted_names(root: Path, base: Path, split: str, names: str | None) -> tuple[Names, list[str]]:
+    """The images of a split, below its folder `base`; those that a list of names has, if there is one and it counts.
+
+    And a line for each kind of image-like file that is left out.
+
+    Raises:
+        UserError: As `listed`.
+    """
+    found = image_names(base)
+    left_out = words_for_left_out(base, found.left_out)
+    if names is None or not counts(split, base != root):
+        return found, left_out
+    return found.take(np.sort(listed(found, root / names, base))), left_out
+
+
+@register_dataset("images")
+class CleanImages:
+    """Clean images in any folder tree, to be degraded.
+
+    Args:
+        root: The folder; its sub-folder of the split's name (train, val, test and usual aliases) where there is one.
+        holdout: Where there are no split folders: this share of the images, by hash of the name, is held out of
+            training.
+        names: A text file, a path a line, whose last parts say which images count (ImageNet's 10k list), but for
+            training where that has a folder of its own; relative to root.
+    """
+
+    def __init__(self, root: Path, split: str, holdout: float = 0.0, names: str | None = None) -> None:
+        folder = split_folder(root, split)
+        base = folder or root
+        found, self.left_out = counted_names(root, base, split, names)
+        self.files = Files(base, found.take(keep(found, split, holdout if folder is None else 0.0)))
+        if not self.files:
+            raise UserError("; ".join([f"{base}: no images for the split '{split}'", *(self.left_out or [HOLD_OUT])]))
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        name, path = self.files[index]
+        return {"key": name, "x_0": path}
+
+
+@register_dataset("paired_folders")
+class PairedFolders:
+    """Two folders, targets x_0 and sources x_1: files of the same name but for the suffix, or of names by templates.
+
+    Layouts: root/SPLIT/x_0/..., root/x_0/SPLIT/..., root/x_0/... without splits, and with '{split}' in x_0 and x_1 any
+    other, such as root/trainB/... for '{split}B'.
+
+    Args:
+        root: The folder of both.
+        x_0: Folder of clean or target images.
+        x_1: Folder of degraded or source images; it may be the same one, where the name templates tell the sides apart.
+        holdout: Where there are no split folders: this share of the pairs is held out of training.
+        lenient: Leave unmatched files out instead of refusing them (`check` lists them).
+        x_0_name: Name of a target without suffix; {} stands for what both names of a pair share.
+        x_1_name: Name of a source, such as '{}_x4'.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        x_0: str,
+        x_1: str,
+        split: str,
+        holdout: float = 0.0,
+        lenient: bool = False,
+        x_0_name: str = "{}",
+        x_1_name: str = "{}",
+    ) -> None:
+        targets, sources, split_there = side_folders(root, x_0, x_1, split)
+        shared = targets == sources
+        if shared and x_0_name == x_1_name:
+            raise UserError(
+                f"{targets}: one folder for x_0 and x_1 needs an x_0_name and an x_1_name that tell them apart"
+            )
+        found = {folder: image_names(folder) for folder in (targets, sources)}
+        self.left_out = [line for folder, names in found.items() for line in words_for_left_out(folder, names.left_out)]
+        clean, problems = _stems(targets, found[targets], x_0_name, shared)
+        degraded, more = _stems(sources, found[sources], x_1_name, shared)
+        if shared:  # 1.png beside 1_noisy.png: a file that fits both templates is of the longer one
+            general, special = (clean, degraded) if len(x_0_name) < len(x_1_name) else (degraded, clean)
+            theirs = {path for _, path in special.values()}
+            for name in [name for name, (_, path) in general.items() if path in theirs]:
+                del general[name]
+            theirs |= {path for _, path in general.values()}
+            others = [str(targets / path) for path in found[targets] if path not in theirs]
+            if others:
+                shown = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
+                self.left_out.append(f"{shown}: left out: neither '{x_0_name}' nor '{x_1_name}'")
+        self.pairing_problems = [*problems, *more, *self._unmatched(clean, degraded, targets, sources)]
+        if self.pairing_problems and not lenient:
+            counts = f"{len(clean)} images in {targets} and {len(degraded)} in {sources} do not match one to one"
+            shown = "; ".join(self.pairing_problems[:3])
+            words = {"x_0": x_0, "x_1": x_1, "x_0_name": x_0_name, "x_1_name": x_1_name}
+            given = [f"{key}={word}" for key, word in words.items() if word != "{}"]
+            command = shlex.join(["i2i-bridge", "check", str(root), "kind=paired_folders", *given])
+            count = len(self.pairing_problems)
+            raise UserError(
+                f"{counts}: {shown}; lenient=true leaves out all {count}, and this lists them", ways=[command]
+            )
+        both = sorted(clean.keys() & degraded.keys(), key=lambda name: clean[name][0])
+        # The key is the name as the target's file spells it: held-out shares and draws hang on it.
+        keys = [clean[name][0] for name in both]
+        chosen = keep(keys, split, 0.0 if split_there else holdout)
+        kept = [both[i] for i in chosen]
+        self.keys = Names(keys[i] for i in chosen)
+        self.files = Files(targets, Names(clean[name][1] for name in kept))
+        self.sources = Files(sources, Names(degraded[name][1] for name in kept))
+        if not kept and not (lenient and self.pairing_problems):
+            why = "; ".join(self.left_out or [HOLD_OUT])
+            raise UserError(f"{targets} and {sources}: no pairs for the split '{split}'; {why}")
+
+    @staticmethod
+    def _unmatched(clean: Stems, degraded: Stems, targets: Path, sources: Path) -> Iterator[str]:
+        for here, there, home, folder in (
+            (clean, degraded, targets, sources),
+            (degraded, clean, sources, targets),
+        ):
+            alone = sorted(here.keys() - there.keys())
+            free = sorted(there.keys() - here.keys())
+            for name in alone:
+                near = _nearest(name, free) if len(free) < 2000 else None
+                hint = f"; nearest: {PurePosixPath(there[near][1]).name}" if near else ""
+                yield f"{home / here[name][1]}: no partner in {folder}{hint}"
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {"key": self.keys[index], "x_0": self.files[index][1], "x_1": self.sources[index][1]}
+
+
+def _nearest(name: str, others: Sequence[str]) -> str | None:
+    """The name that goes on where this one ends, or the other way round (102_labels); else one that is spelt alike."""
+    longer = [other for other in others if other.startswith(name) or name.startswith(other)]
+    return min(longer, key=len) if longer else next(iter(difflib.get_close_matches(name, others, n=1)), None)
+
+
+def side_folders(root: Path, x_0: str, x_1: str, split: str) -> tuple[Path, Path, bool]:
+    """The folders of targets and of sources of a split, and whether they are the split's own.
+
+    Raises:
+        UserError: One is missing, or none of their splits means this one.
+    """
+    if not root.is_dir():
+        raise UserError(f"{root}: no such folder")
+    if "{split}" in x_0 or "{split}" in x_1:
+        return _templated(root, x_0, x_1, split)
+    if (root / x_0).is_dir() and (root / x_1).is_dir():
+        targets, sources = split_folder(root / x_0, split), split_folder(root / x_1, split)
+        if (targets is None) != (sources is None):
+            with_splits, without = (x_0, x_1) if sources is None else (x_1, x_0)
+            raise UserError(f"{root}: {with_splits} has split folders, {without} has none")
+        return targets or root / x_0, sources or root / x_1, targets is not None
+    base = split_folder(root, split) or root
+    for name in (x_0, x_1):
+        if not (base / name).is_dir():
+            there = sorted(path.name for path in base.iterdir() if path.is_dir())
+            raise UserError(f"{base / name}: no such folder; {base} has {', '.join(there) or 'no folders'}")
+    return base / x_0, base / x_1, base != root
+
+
+def _templated(root: Path, x_0: str, x_1: str, split: str) -> tuple[Path, Path, bool]:
+    for side in (x_0, x_1):
+        if "{split}" not in side:
+            raise UserError(f"'{side}': where x_0 or x_1 says {{split}}, the other must too")
+    known = {*all_split_names(), split}
+    there = [name for name in known if (root / x_0.replace("{split}", name)).is_dir()]
+    name = split_name(there, split, root / x_0)
+    if name is None:
+        raise UserError(f"{root / x_0}: no such folder for any split")
+    targets, sources = root / x_0.replace("{split}", name), root / x_1.replace("{split}", name)
+    if not sources.is_dir():
+        raise UserError(f"{sources}: no such folder")
+    return targets, sources, True
+
+
+def _stems(folder: Path, names: ImageNames, template: str, shared: bool) -> tuple[Stems, list[str]]:
+    """The images by what {} stands for in their stems, and one line for each file without or of the same name.
+
+    Names are compared in one Unicode normal form: an archive made on a Mac spells "e with accent" as two characters.
+    """
+    before, hole, after = normal_form(template).partition("{}")
+    if not hole or "{}" in after or "/" in template:
+        raise UserError(f"'{template}': a name template has one {{}}, such as '{{}}_x4'; the suffix is not part of it")
+    found: Stems = {}
+    problems = []
+    for path in names:
+        inside, slash, file = path.rpartition("/")
+        spelt = file[: file.rfind(".")]
+        stem = normal_form(spelt)
+        if not (stem.startswith(before) and stem.endswith(after) and len(stem) > len(before) + len(after)):
+            if not shared:
+                problems.append(f"{folder / path}: the name is not of the form '{template}'")
+            continue
+        name = normal_form(inside) + slash + stem[len(before) : len(stem) - len(after)]
+        if name in found:
+            twin = PurePosixPath(found[name][1]).name
+            problems.append(f"{folder / path}: the same name as {twin}; a pair must be unique")
+            continue
+        own = spelt[len(before) : len(spelt) - len(after)] if template.isascii() else stem
+        found[name] = inside + slash + own, path
+    return found, problems
+
+
+@register_dataset("side_by_side")
+class SideBySide:
+    """One file per pair, A on the left and B on the right (the packing of Pix2pix).
+
+    Args:
+        root: The folder, with split folders or without.
+        direction: 'AtoB': the left half is the source x_1 and the right half the target x_0; 'BtoA': the other way
+            round.
+        holdout: Where there are no split folders: this share of the files is held out of training.
+    """
+
+    def __init__(self, root: Path, direction: Literal["AtoB", "BtoA"], split: str, holdout: float = 0.0) -> None:
+        self.images = CleanImages(root, split, holdout)
+        self.files, self.left_out = self.images.files, self.images.left_out
+        self.direction = direction
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        item = self.images[index]
+        pixels = read_picture(item["x_0"]).pixels
+        width = pixels.shape[1]
+        if width % 2:
+            raise UserError(f"{item['x_0']}: {width} pixels wide; a side-by-side pair needs an even width")
+        left, right = pixels[:, : width // 2], pixels[:, width // 2 :]
+        x_1, x_0 = (left, right) if self.direction == "AtoB" else (right, left)
+        return {"key": item["key"], "x_0": x_0, "x_1": x_1, "file": item["x_0"]}

@@ -1,0 +1,244 @@
+"""Hugging Face datasets: a local folder or file of theirs, or a name on their hub, by column names."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from i2i_bridge.data.index import Names
+from i2i_bridge.data.source import is_integer
+from i2i_bridge.data.sources.folders import Files
+from i2i_bridge.data.splits import keep, split_names
+from i2i_bridge.errors import UserError
+from i2i_bridge.registry import did_you_mean, register_dataset
+from i2i_bridge.storage import internet
+from i2i_bridge.storage.reader import MEGABYTE, read_json, read_text
+
+BUILDERS = {".parquet": "parquet", ".arrow": "arrow", ".csv": "csv", ".json": "json", ".jsonl": "json"}
+CARD, CARD_ALONE = "README.md", ".huggingface.yaml"
+"""Where a folder says which of its files are which split's."""
+
+
+@register_dataset("huggingface")
+class HubImages:
+    """Rows of a Hugging Face dataset.
+
+    Args:
+        root: What lies on this machine: a folder that save_to_disk wrote, a folder of data files, or one such file.
+        hub: In place of root: a name on the hub; needs `download = true`.
+        download: Allow the internet, for a dataset of the hub; under --offline it must be in the library's cache.
+        config: Which configuration of it.
+        revision: Which commit, tag or branch of it.
+        x_0: Column of the clean or target image: images, bytes of image files, or paths that start at root.
+        x_1: Column of the degraded or source image; none: clean images, to be degraded.
+        mask: Column of the mask.
+        condition: Column of the condition.
+        label: Column of an integer.
+        key: Column of a name; by default the row's number.
+        splits: What the dataset calls our splits: {val = "validation"}; usual names need not be said.
+        holdout: Where it has one split only: this share of the rows is held out of training.
+    """
+
+    def __init__(
+        self,
+        split: str,
+        root: Path | None = None,
+        hub: str | None = None,
+        download: bool = False,
+        config: str | None = None,
+        revision: str | None = None,
+        x_0: str = "image",
+        x_1: str | None = None,
+        mask: str | None = None,
+        condition: str | None = None,
+        label: str | None = None,
+        key: str | None = None,
+        splits: dict[str, str] | None = None,
+        holdout: float = 0.0,
+    ) -> None:
+        if (root is None) == (hub is None):
+            raise UserError("a Hugging Face dataset needs `root`, a folder or file, or `hub`, a name on the hub")
+        if hub is not None and not download:
+            raise UserError(f"'{hub}' lies on the hub: `download = true` allows to fetch it, `root` names a local copy")
+        self.where = str(root or hub)
+        parts = _local(root, config) if root is not None else _fetched(str(hub), config, revision)
+        self.root = root if root is not None and root.is_dir() else Path(self.where).parent
+        self.places = _caches() if root is None else [self.root.absolute(), self.root.resolve()]
+        name, shared = self._split(parts, split, splits or {}, holdout)
+        self.split, rows = name, parts[name]
+        wanted = {"x_0": x_0, "x_1": x_1, "mask": mask, "condition": condition, "label": label, "key": key}
+        self.columns = {part: column for part, column in wanted.items() if column is not None}
+        for column in self.columns.values():
+            if column not in rows.column_names:
+                raise UserError(f"{self.where}: no column '{column}'{did_you_mean(column, rows.column_names)}")
+        self.rows = _undecoded(rows.select_columns(sorted(set(self.columns.values()))))
+        count = len(rows)
+        self.positions = keep(Names(map(str, range(count))), split, holdout if shared else 0.0)
+        self.files = Files(Path(self.where, name), Names(map(str, self.positions)))
+
+    def _split(self, parts: Any, split: str, splits: dict[str, str], holdout: float) -> tuple[str, bool]:
+        """The dataset's name of a split, and whether all our splits share it."""
+        if split in splits:
+            if splits[split] not in parts:
+                raise UserError(f"{self.where}: no split '{splits[split]}'{did_you_mean(splits[split], parts)}")
+            return splits[split], False
+        if len(parts) == 1 and holdout:
+            return next(iter(parts)), True
+        for name in split_names(split):
+            if name in parts:
+                return name, False
+        raise UserError(
+            f"{self.where}: no split '{split}'; there is {', '.join(parts)}: set `splits`, or `holdout` where it is one"
+        )
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        position = int(self.positions[index])
+        row = self.rows[position]
+        item: dict[str, Any] = {
+            "key": f"{self.split}/{position}",
+            "file": f"{self.where}: {self.split}, row {position}",
+        }
+        for part, column in self.columns.items():
+            value = row[column]
+            if part == "key":
+                item["key"] = str(value)
+            elif part == "label":
+                if not is_integer(value):
+                    raise UserError(f"{item['file']}: the label {value!r} is no integer")
+                item["label"] = int(value)
+            else:
+                item[part] = self._image(value, column, item["file"])
+        return item
+
+    def _image(self, value: Any, column: str, where: str) -> Any:
+        if isinstance(value, dict) and value.keys() == {"bytes", "path"}:
+            value = value["path"] if value["bytes"] is None else value["bytes"]
+        if isinstance(value, str):
+            path = Path(os.path.normpath(self.root.absolute() / value))
+            if not any(path.is_relative_to(place) for place in self.places):
+                raise UserError(f"{where}: the column '{column}' leads out of {self.root}: '{value}'")
+            return path
+        if isinstance(value, bytes | Image.Image):
+            return value
+        raise UserError(f"{where}: the column '{column}' holds {type(value).__name__}, not images, bytes or paths")
+
+
+def _library() -> Any:
+    if internet.is_offline():
+        internet.go_offline()  # before the import, when the library looks
+    try:
+        import datasets
+    except ImportError as error:
+        raise UserError("Hugging Face datasets need a package: pip install 'i2i-bridge[hub]'") from error
+    return datasets
+
+
+def _local(root: Path, config: str | None) -> Any:
+    """The splits by name; nothing but local files is looked at."""
+    datasets = _library()
+    if not root.exists():
+        raise UserError(f"{root}: no such file or folder")
+    _check_card(root)
+    try:
+        with internet.closed():
+            return _loaded(datasets, root, config)
+    except (OSError, ValueError, RuntimeError, TypeError, KeyError, datasets.exceptions.DatasetsError) as error:
+        raise UserError(f"{root}: not a readable Hugging Face dataset ({type(error).__name__}: {error})") from error
+
+
+def _loaded(datasets: Any, root: Path, config: str | None) -> Any:
+    if (root / "dataset_dict.json").is_file() or (root / "state.json").is_file():
+        loaded = datasets.load_from_disk(str(root))
+        return loaded if isinstance(loaded, dict) else {str(loaded.split or "train"): loaded}
+    if root.is_dir():
+        return datasets.load_dataset(str(root.resolve()), name=config)
+    if root.suffix not in BUILDERS:
+        raise UserError(f"{root}: not a data file; known: {', '.join(BUILDERS)}")
+    return datasets.load_dataset(BUILDERS[root.suffix], data_files=str(root.resolve()))
+
+
+def _check_card(root: Path) -> None:
+    """Refuse a folder whose own files name places outside of it, which the library would read or fetch.
+
+    Raises:
+        UserError: Its README.md, dataset_dict.json or a state.json does, or cannot be read; a .huggingface.yaml.
+    """
+    from huggingface_hub import DatasetCard
+
+    if (root / CARD_ALONE).exists():
+        raise UserError(f"{root / CARD_ALONE}: is not read here; move its lines to the head of README.md")
+    if (root / CARD).exists():
+        try:
+            card: Any = DatasetCard(read_text(root / CARD, MEGABYTE), ignore_metadata_errors=True)
+            configs = card.data.to_dict().get("configs")
+        except Exception as error:  # YAML's own kinds
+            reason = getattr(error, "strerror", None) or type(error).__name__
+            raise UserError(f"{root / CARD}: not a readable dataset card ({reason})") from error
+        _check_inside(root / CARD, configs)
+    splits = (_json(root / "dataset_dict.json") or {}).get("splits")
+    splits = list(splits) if isinstance(splits, list | dict | str) else []
+    _check_inside(root / "dataset_dict.json", splits)
+    for folder in (root, *(root / str(split) for split in splits)):
+        _check_inside(folder / "state.json", (_json(folder / "state.json") or {}).get("_data_files"))
+
+
+def _json(file: Path) -> dict[str, Any] | None:
+    if not file.exists():
+        return None
+    try:
+        table = read_json(file)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
+    if not isinstance(table, dict):
+        raise UserError(f"{file}: cannot be read (not a JSON object)")
+    return table
+
+
+def _check_inside(file: Path, value: Any) -> None:
+    """Refuse a text anywhere in a value that is an address or leads out of the file's folder."""
+    waiting, seen = [value], 0
+    while waiting:
+        inner = waiting.pop()
+        seen += 1
+        if seen > 100_000:  # in YAML, lists can hold one list many times over
+            raise UserError(f"{file}: names more than 100000 places")
+        if isinstance(inner, dict | list):
+            waiting += [*inner, *inner.values()] if isinstance(inner, dict) else inner
+        elif isinstance(inner, str):
+            parts = inner.replace("\\", "/").split("/")
+            if "://" in inner or "::" in inner or ".." in parts or inner[:1] in ("/", "\\", "~") or inner[1:2] == ":":
+                raise UserError(f"{file}: names '{inner}', which is not in this folder; nothing outside of it is read")
+
+
+def _caches() -> list[Path]:
+    """Where the library keeps what it fetched."""
+    from huggingface_hub import constants
+
+    config = _library().config
+    return [
+        Path(place).absolute() for place in (config.HF_CACHE_HOME, config.HF_DATASETS_CACHE, constants.HF_HUB_CACHE)
+    ]
+
+
+def _fetched(name: str, config: str | None, revision: str | None) -> Any:
+    datasets = _library()
+    if internet.is_offline() and not datasets.config.HF_HUB_OFFLINE:
+        internet.require(f"hub '{name}'")  # the library was imported before, when it was allowed
+    try:
+        return datasets.load_dataset(name, name=config, revision=revision)
+    except Exception as error:  # the network's and the hub's own kinds, of several packages
+        hint = f" (--offline or {internet.VARIABLE}=1 forbids to fetch it)" if internet.is_offline() else ""
+        raise UserError(f"hub '{name}': {type(error).__name__}: {str(error)[:150]}{hint}") from error
+
+
+def _undecoded(rows: Any) -> Any:
+    """Image columns as bytes: our decoder knows the limits, 16 bits and EXIF."""
+    datasets = _library()
+    for column, feature in rows.features.items():
+        if isinstance(feature, datasets.Image):
+            rows = rows.cast_column(column, datasets.Image(decode=False))
+    return rows

@@ -1,0 +1,237 @@
+"""List files: each row names the files of an item. CSV, JSON lines, and BasicSR's meta_info."""
+
+import csv
+import io
+import posixpath
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from i2i_bridge.data.index import Names
+from i2i_bridge.data.sources.folders import Files
+from i2i_bridge.data.splits import keep, split_names
+from i2i_bridge.errors import UserError
+from i2i_bridge.registry import did_you_mean, register_dataset
+from i2i_bridge.storage.files import normal_form
+from i2i_bridge.storage.reader import LIST_LIMIT, parse_json, read_text
+
+IMAGES = ("x_0", "x_1", "mask", "condition")
+COLUMNS = (*IMAGES, "label", "split", "key")
+
+
+@register_dataset("list")
+class ListFile:
+    """Items named by a list file: .csv or .tsv with a header, .jsonl, or .txt of BasicSR's form 'NAME (H,W,C)'.
+
+    Columns are x_0, and where there are some x_1, mask, condition, label, split and key; others are left alone. Without
+    a key the path of x_0 is the key, numbered where rows share it. Relative paths start at root and stay below it;
+    absolute ones are taken as they are.
+
+    Args:
+        root: Where relative paths start, those of the list files too.
+        file: The list, where one serves all splits: by its column 'split', else by `holdout`.
+        train: The list of the split 'train', in place of `file`.
+        val: The list of the split 'val'.
+        test: The list of the split 'test'; by default that of 'val'.
+        columns: Other names of the columns: {x_0 = "clean", x_1 = "noisy"}. No column is required but x_0's and those
+            that are named here.
+        folders: A folder before the paths of a column: {x_0 = "gt", x_1 = "lq"}. A .txt has x_0, and those named here.
+        x_1_name: Name of the source of a .txt without suffix, '{}' for the same as the target's: '{}x4'.
+        holdout: Without a column 'split' and lists for the splits: this share of the items is held out of training.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        split: str,
+        file: str | None = None,
+        train: str | None = None,
+        val: str | None = None,
+        test: str | None = None,
+        columns: dict[str, str] | None = None,
+        folders: dict[str, str] | None = None,
+        x_1_name: str = "{}",
+        holdout: float = 0.0,
+    ) -> None:
+        self.root, self.folders = root, folders or {}
+        lists = {name: given for name, given in (("train", train), ("val", val), ("test", test)) if given is not None}
+        if (file is None) == (not lists):
+            raise UserError("a list needs `file` for all splits, or `train` and `val` for each")
+        if lists:
+            file = next((lists[name] for name in split_names(split) if name in lists), None)
+            if file is None:
+                raise UserError(f"no list for the split '{split}'; there is {', '.join(lists)}")
+        refuse_unknown(columns or {}, COLUMNS, "columns")
+        refuse_unknown(self.folders, IMAGES, "folders")
+        self.file = root / str(file)
+        rows = list(self._rows(columns or {}, x_1_name))
+        if not rows:
+            raise UserError(f"{self.file}: an empty list")
+        rows = rows if lists else _of_split(rows, split, self.file)
+        self.keys = Names(_keys(rows))
+        shared = not lists and "split" not in rows[0][1]
+        chosen = keep(self.keys, split, holdout if shared else 0.0)
+        self.keys = self.keys.take(chosen)
+        self.paths = {part: Names(rows[i][1].get(part, "") for i in chosen) for part in IMAGES if part in rows[0][1]}
+        self.files = Files(root, self.paths["x_0"])
+        self.labels = self._labels([rows[i] for i in chosen]) if "label" in rows[0][1] else None
+        if not self.keys:
+            raise UserError(f"{self.file}: no items for the split '{split}'")
+
+    def _rows(self, columns: dict[str, str], x_1_name: str) -> Iterator[tuple[int, dict[str, str]]]:
+        """(line, row) with our column names, each checked."""
+        readers = {".csv": _csv, ".tsv": _csv, ".jsonl": _jsonl, ".txt": self._meta_info}
+        reader = readers.get(self.file.suffix.lower())
+        if reader is None:
+            raise UserError(f"{self.file}: not a list file; known: {', '.join(readers)}")
+        text = _text(self.file)
+        theirs = {part: columns.get(part, part) for part in COLUMNS}
+        first: dict[str, str] | None = None
+        for line, given in reader(text, self.file, x_1_name):
+            if first is None:
+                first = {part: name for part, name in theirs.items() if name in given}
+                missing = [name for part, name in theirs.items() if part not in first and part in ("x_0", *columns)]
+                if missing:
+                    raise UserError(f"{self.file}: no column '{missing[0]}'{did_you_mean(missing[0], given)}")
+            row = {part: given[name] for part, name in first.items() if given.get(name)}
+            empty = [name for part, name in first.items() if part not in row]
+            if empty:
+                raise UserError(f"{self.file}:{line}: nothing in the column '{empty[0]}'")
+            for part in IMAGES:
+                if part in row:
+                    row[part] = self._path(row[part], part, line)
+            yield line, row
+
+    def _path(self, name: str, part: str, line: int) -> str:
+        path = posixpath.normpath(PurePosixPath(self.folders.get(part, "")) / name.replace("\\", "/"))
+        if PurePosixPath(path).parts[:1] == ("..",):
+            raise UserError(f"{self.file}:{line}: '{name}' leads out of {self.root}; write an absolute path instead")
+        return path
+
+    def _labels(self, rows: list[tuple[int, dict[str, str]]]) -> np.ndarray:
+        labels = []
+        for line, row in rows:
+            try:
+                labels.append(int(row["label"]))
+            except ValueError as error:
+                raise UserError(f"{self.file}:{line}: the label '{row['label']}' is no integer") from error
+        return np.array(labels, dtype=np.int64)
+
+    def _meta_info(self, text: str, file: Path, x_1_name: str) -> Iterator[tuple[int, dict[str, str]]]:
+        before, hole, after = x_1_name.partition("{}")
+        if not hole or "{}" in after:
+            raise UserError(f"'{x_1_name}': a name template has one {{}}, such as '{{}}x4'")
+        for line, words in enumerate(text.split("\n"), 1):
+            # 'NAME (480,480,3)', NAME alone, or with a compression level after it; names may hold blanks.
+            name = words.partition(" (")[0].strip()
+            if not name:
+                continue
+            row = {"x_0": name}
+            for part in self.folders:
+                row[part] = name
+            if "x_1" in row:
+                path = PurePosixPath(name)
+                row["x_1"] = str(path.with_name(before + path.stem + after + path.suffix))
+            yield line, row
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        item: dict[str, Any] = {"key": self.keys[index]}
+        item |= {part: _spelt_as_there(self.root / names[index]) for part, names in self.paths.items()}
+        return item if self.labels is None else item | {"label": int(self.labels[index])}
+
+
+def _spelt_as_there(path: Path) -> Path:
+    """The path, or the file of this name in the other Unicode form."""
+    if str(path).isascii() or path.exists() or not path.parent.is_dir():
+        return path
+    name = normal_form(path.name)
+    return next((there for there in path.parent.iterdir() if normal_form(there.name) == name), path)
+
+
+def _text(file: Path) -> str:
+    try:
+        return "\n".join(re.split(r"\r\n?|\n", read_text(file, LIST_LIMIT, "utf-8-sig")))
+    except FileNotFoundError as error:
+        raise UserError(f"{file}: no such file") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file}: not a readable text file ({error})") from error
+
+
+def first_row(file: Path) -> dict[str, str]:
+    """The first row of a .csv, .tsv or .jsonl: its values by column.
+
+    Raises:
+        UserError: The file cannot be read, or has no row.
+    """
+    reader = _jsonl if file.suffix.lower() == ".jsonl" else _csv
+    for _, row in reader(_text(file), file, ""):
+        return row
+    raise UserError(f"{file}: an empty list")
+
+
+def refuse_unknown(table: dict[str, Any], known: tuple[str, ...], where: str) -> None:
+    """Every key of an option's table is a known one.
+
+    Raises:
+        UserError: One is not; the message names the nearest.
+    """
+    for name in table:
+        if name not in known:
+            raise UserError(f"{where}: unknown key '{name}'{did_you_mean(name, known)}")
+
+
+def _csv(text: str, file: Path, _: str) -> Iterator[tuple[int, dict[str, str]]]:
+    header_line = text.partition("\n")[0]
+    # A spreadsheet writes semicolons where its language has the comma in numbers.
+    comma = ";" if ";" in header_line and "," not in header_line else ","
+    reader = csv.reader(
+        io.StringIO(text, newline=""), delimiter="\t" if file.suffix.lower() == ".tsv" else comma, strict=True
+    )
+    try:
+        header = [name.strip() for name in next(reader, [])]
+        for cells in reader:
+            if not any(cell.strip() for cell in cells):
+                continue
+            if len(cells) != len(header):
+                raise UserError(f"{file}:{reader.line_num}: {len(cells)} cells, but the header has {len(header)}")
+            yield reader.line_num, dict(zip(header, (cell.strip() for cell in cells), strict=True))
+    except csv.Error as error:
+        raise UserError(f"{file}:{reader.line_num}: {error}") from error
+
+
+def _jsonl(text: str, file: Path, _: str) -> Iterator[tuple[int, dict[str, str]]]:
+    for line, words in enumerate(text.split("\n"), 1):
+        if not words.strip():
+            continue
+        try:
+            row = parse_json(words)
+        except ValueError as error:
+            raise UserError(f"{file}:{line}: not JSON ({error})") from error
+        if not isinstance(row, dict):
+            raise UserError(f'{file}:{line}: a row is a JSON object, such as {{"x_0": "a.png"}}')
+        yield line, {name: str(value) for name, value in row.items() if value is not None}
+
+
+def _of_split(rows: list[tuple[int, dict[str, str]]], split: str, file: Path) -> list[tuple[int, dict[str, str]]]:
+    if "split" not in rows[0][1]:
+        return rows
+    there = {row["split"] for _, row in rows}
+    names = [name for name in split_names(split) if name in there]
+    if not names:
+        raise UserError(f"{file}: no rows of the split '{split}'; there is {', '.join(sorted(there))}")
+    return [(line, row) for line, row in rows if row["split"] == names[0]]
+
+
+def _keys(rows: list[tuple[int, dict[str, str]]]) -> Iterator[str]:
+    seen: Counter[str] = Counter()
+    for _, row in rows:
+        name = row.get("key", row["x_0"])
+        seen[name] += 1
+        yield name if seen[name] == 1 else f"{name}#{seen[name]}"

@@ -1,0 +1,193 @@
+"""LMDB databases of encoded images: the cache of the official I2SB code, and BasicSR's."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from i2i_bridge.data.index import Names
+from i2i_bridge.data.sources.folders import Files, side_folders
+from i2i_bridge.data.splits import counts, keep, listed, split_names
+from i2i_bridge.errors import UserError
+from i2i_bridge.registry import register_dataset
+from i2i_bridge.storage.reader import LIST_LIMIT, read_text
+
+
+class Database:
+    """A read-only LMDB file; nothing is written beside it.
+
+    Args:
+        path: The folder that holds data.mdb, or the file itself.
+
+    Raises:
+        UserError: It is missing, damaged, or the package lmdb is.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        file = path / "data.mdb" if path.is_dir() else path
+        if file.exists() and not file.is_file():  # a pipe would block
+            raise UserError(f"{file}: not a readable LMDB database (not a regular file)")
+        with self._opened() as environment:
+            last, page = environment.info()["last_pgno"], environment.stat()["psize"]
+        if file.stat().st_size < (last + 1) * page:
+            # Reading beyond the end of a mapped file would kill the process.
+            raise UserError(
+                f"{file}: truncated; {(last + 1) * page} bytes were written, {file.stat().st_size} are there"
+            )
+
+    @contextmanager
+    def _opened(self) -> Iterator[Any]:
+        try:
+            import lmdb
+        except ImportError as error:
+            raise UserError("LMDB databases need a package: pip install 'i2i-bridge[lmdb]'") from error
+        try:
+            # Opened anew for each read, some 0.1 ms: a file may be open once in a process, and not across a fork.
+            with lmdb.open(
+                str(self.path), subdir=self.path.is_dir(), readonly=True, create=False, lock=False, readahead=False
+            ) as environment:
+                yield environment
+        except lmdb.Error as error:
+            raise UserError(f"{self.path}: not a readable LMDB database ({error})") from error
+
+    def all_keys(self) -> list[str]:
+        """All keys, sorted by their bytes."""
+        with self._opened() as environment, environment.begin() as transaction:
+            return [
+                key.decode("utf-8", "surrogateescape") for key in transaction.cursor().iternext(keys=True, values=False)
+            ]
+
+    def read(self, key: str) -> bytes:
+        """The value of a key.
+
+        Raises:
+            UserError: There is none.
+        """
+        with self._opened() as environment, environment.begin() as transaction:
+            value = transaction.get(key.encode("utf-8", "surrogateescape"))
+        if value is None:
+            raise UserError(f"{self.path}: no key '{key}'")
+        return bytes(value)
+
+
+@register_dataset("lmdb")
+class LmdbImages:
+    """Encoded images in LMDB databases.
+
+    Layout 'i2sb', the official code's cache of ImageNet: keys are the image files' paths on the machine that built it,
+    and only their ends CLASS/NAME are looked at. Clean images, to be degraded, with the class as 'label' (the classes
+    of the database, sorted). The pickled .lmdb.pt beside it is not read. Layout 'basicsr': keys are file names without
+    suffix, and meta_info.txt, where there is one, lists which count.
+
+    Args:
+        root: The database; or the folder that holds those of the splits ('i2sb': SPLIT*.lmdb) or of both sides.
+        layout: 'i2sb' or 'basicsr'.
+        x_0: 'basicsr': name of the database of targets, as of a folder in `paired_folders`; none: root itself.
+        x_1: 'basicsr': name of the database of sources; none: clean images, to be degraded.
+        names: A text file, a path a line, whose last parts say which images count (the official 10k list), but for
+            training where that has a database of its own; relative to root's folder.
+        holdout: Where there are no databases of splits: this share of the items is held out of training.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        layout: Literal["i2sb", "basicsr"],
+        split: str,
+        x_0: str | None = None,
+        x_1: str | None = None,
+        names: str | None = None,
+        holdout: float = 0.0,
+    ) -> None:
+        if not root.exists():
+            raise UserError(f"{root}: no such folder")
+        if layout == "i2sb" and (x_0 or x_1):
+            raise UserError("layout 'i2sb' has one database of clean images; leave x_0 and x_1 out")
+        if x_1 and not x_0:
+            raise UserError("x_1 needs x_0, the name of the other database")
+        paths, split_there = _paths(root, layout, split, x_0, x_1)
+        self.databases = {part: Database(path) for part, path in paths.items()}
+        where = paths["x_0"]
+        found = _by_end(self.databases["x_0"]) if layout == "i2sb" else _listed(self.databases)
+        classes = sorted({key.rpartition("/")[0] for key in found if "/" in key}) if layout == "i2sb" else []
+        self._label = {name: number for number, name in enumerate(classes)}
+        ends = sorted(found)
+        if names is not None and counts(split, split_there):
+            ends = sorted(
+                ends[i] for i in listed(ends, root.parent / names if _is_database(root) else root / names, where)
+            )
+        kept = keep(ends, split, 0.0 if split_there else holdout)
+        self.keys = Names(ends[i] for i in kept)
+        self.stored = Names(found[ends[i]] for i in kept)
+        self.files = Files(where, self.keys)
+        if not self.keys:
+            raise UserError(f"{where}: no items for the split '{split}'")
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        key = self.keys[index]
+        item: dict[str, Any] = {"key": key, "file": f"{self.databases['x_0'].path}: {key}"}
+        item |= {part: database.read(self.stored[index]) for part, database in self.databases.items()}
+        label = self._label.get(key.rpartition("/")[0])
+        return item if label is None else item | {"label": label}
+
+
+def _is_database(path: Path) -> bool:
+    return (path / "data.mdb").is_file() or path.is_file()
+
+
+def _paths(root: Path, layout: str, split: str, x_0: str | None, x_1: str | None) -> tuple[dict[str, Path], bool]:
+    """The databases of a split, and whether they are its own."""
+    if x_0 is not None:
+        target, source, split_there = side_folders(root, x_0, x_1 or x_0, split)
+        return {"x_0": target} | ({"x_1": source} if x_1 else {}), split_there
+    if _is_database(root):
+        return {"x_0": root}, False
+    there = sorted(path for path in root.iterdir() if _is_database(path) and path.suffix in (".lmdb", ".mdb"))
+    for name in split_names(split) if layout == "i2sb" else ():
+        mine = [path for path in there if path.stem == name or path.stem.startswith(f"{name}_")]
+        if len(mine) > 1:
+            raise UserError(f"{root}: {mine[0].name} and {mine[1].name} both fit '{split}'; give one of them as root")
+        if mine:
+            return {"x_0": mine[0]}, True
+    shown = ", ".join(path.name for path in there)
+    raise UserError(f"{root}: no LMDB database for the split '{split}'; there is {shown or 'none'}")
+
+
+def _by_end(database: Database) -> dict[str, str]:
+    """Keys by their last two parts, CLASS/NAME: the folders before them are another machine's."""
+    found: dict[str, str] = {}
+    for key in database.all_keys():
+        end = "/".join(key.replace("\\", "/").split("/")[-2:])
+        if end in found:
+            raise UserError(f"{database.path}: '{key}' and '{found[end]}' end alike; these images cannot be told apart")
+        found[end] = key
+    return found
+
+
+def _listed(databases: dict[str, Database]) -> dict[str, str]:
+    """Keys that the databases' meta_info.txt list, else all; the same on both sides."""
+    sides = {}
+    for part, database in databases.items():
+        notes = database.path / "meta_info.txt"
+        if notes.is_file():
+            try:
+                lines = read_text(notes, LIST_LIMIT).splitlines()
+            except (OSError, UnicodeDecodeError) as error:
+                raise UserError(f"{notes}: not a readable text file ({error})") from error
+            names = [line.partition(" (")[0].strip() for line in lines if line.strip()]
+            sides[part] = {name.rpartition(".")[0] or name for name in names}
+        else:
+            sides[part] = set(database.all_keys())
+    for part, keys in sides.items():
+        for other, others in sides.items():
+            alone = sorted(keys - others)
+            if alone:
+                raise UserError(
+                    f"{databases[part].path}: {len(alone)} of {len(keys)} keys are not in {databases[other].path}, "
+                    f"'{alone[0]}' the first"
+                )
+    return {key: key for key in sides["x_0"]}

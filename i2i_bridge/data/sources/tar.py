@@ -1,0 +1,216 @@
+"""Tar files of the WebDataset layout, read at random places: members KEY.EXT of one KEY are one item."""
+
+import contextlib
+import itertools
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from i2i_bridge.data.index import SETTLED, WORTH_KEEPING, Names, recall, remember
+from i2i_bridge.data.sources.folders import Files
+from i2i_bridge.data.splits import keep, split_folder, split_names
+from i2i_bridge.errors import UserError, brief
+from i2i_bridge.registry import register_dataset
+from i2i_bridge.storage.archive import BROKEN, open_tar
+from i2i_bridge.storage.reader import open_regular
+
+BLOCK = 512
+"""Bytes that a tar file is counted in; one of zeros ends it."""
+
+
+@register_dataset("tar_shards")
+class TarShards:
+    """Items inside plain .tar files (WebDataset): KEY.EXT, where KEY ends at the first dot of the file name.
+
+    The members' places are listed once, so that any item is read at once and the order does not depend on the shards.
+    Only regular files count: links are left out, compressed shards refused. An item's key is SHARD/KEY.
+
+    Args:
+        root: The folder of the shards, with split folders or without.
+        shards: Their names, * for any text, {split} for the split's name: '{split}-*.tar'.
+        x_0: Extensions of the clean or target image; the first that is there counts: ["clean.png", "jpg"].
+        x_1: Extensions of the degraded or source image; none: clean images, to be degraded.
+        mask: Extensions of the mask.
+        condition: Extensions of the condition.
+        label: Extension of a text file that holds an integer, such as 'cls'.
+        holdout: Where nothing tells the splits: this share of the items is held out of training.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        split: str,
+        shards: str = "*.tar",
+        x_0: tuple[str, ...] = ("jpg", "jpeg", "png", "webp"),
+        x_1: tuple[str, ...] = (),
+        mask: tuple[str, ...] = (),
+        condition: tuple[str, ...] = (),
+        label: str | None = None,
+        holdout: float = 0.0,
+    ) -> None:
+        self.shards, split_there = _shards(root, shards, split)
+        self.members = _members(self.shards)
+        wanted = {"x_0": x_0, "x_1": x_1, "mask": mask, "condition": condition, "label": (label,) if label else ()}
+        keys, places = self._items({part: extensions for part, extensions in wanted.items() if extensions})
+        kept = keep(keys, split, 0.0 if split_there else holdout)
+        self.keys = keys.take(kept)
+        self.places = {part: place[kept] for part, place in places.items()}
+        self.files = Files(self.shards[0].parent, self.keys)
+        if not self.keys:
+            raise UserError(f"{root}: no items for the split '{split}'")
+
+    def _items(self, wanted: dict[str, tuple[str, ...]]) -> tuple[Names, dict[str, np.ndarray]]:
+        """The keys, and for each part the number of its member."""
+        members, keys = self.members, []
+        places: dict[str, list[int]] = {part: [] for part in wanted}
+        runs = itertools.groupby(range(len(members.keys)), lambda i: (int(members.shard[i]), members.keys[i]))
+        seen: set[tuple[int, str]] = set()
+        for (shard, key), run in runs:
+            there = {members.extensions[i]: i for i in run}
+            found = {part: next((there[e] for e in names if e in there), None) for part, names in wanted.items()}
+            if all(place is None for place in found.values()):
+                continue  # notes beside the items
+            where = f"{self.shards[shard]}: '{key}'"
+            if (shard, key) in seen:
+                raise UserError(f"{where}: comes twice; the files of one item must follow one another")
+            seen.add((shard, key))
+            for part, place in found.items():
+                if place is None:
+                    raise UserError(
+                        f"{where}: no {part} ({' or '.join(wanted[part])}); there is {', '.join(sorted(there))}"
+                    )
+                places[part].append(place)
+            keys.append(f"{self.shards[shard].stem}/{key}")
+        return Names(keys), {part: np.array(place, dtype=np.int64) for part, place in places.items()}
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        item: dict[str, Any] = {"key": self.keys[index]}
+        for part, places in self.places.items():
+            shard = self.shards[self.members.shard[places[index]]]
+            item["file"] = f"{shard}: {self.keys[index].partition('/')[2]}"
+            data = self.members.read(shard, int(places[index]))
+            item[part] = _integer(data, item["file"]) if part == "label" else data
+        return item
+
+
+def _integer(data: bytes, where: str) -> int:
+    try:
+        return int(data)
+    except ValueError as error:
+        raise UserError(f"{where}: the label {data[:40]!r} is no integer") from error
+
+
+def _shards(root: Path, pattern: str, split: str) -> tuple[list[Path], bool]:
+    """The shard files, and whether they are the split's own."""
+    if "/" in pattern or not pattern.replace("{split}", "").endswith(".tar"):
+        raise UserError(
+            f"'{pattern}': shards are named like '*.tar' or '{{split}}-*.tar'; compressed ones are not read"
+        )
+    folder = split_folder(root, split)
+    base = folder or root
+    for name in split_names(split) if "{split}" in pattern else ("",):
+        found = sorted(base.glob(pattern.replace("{split}", name)))
+        if found:
+            return found, folder is not None or "{split}" in pattern
+    there = ", ".join(path.name for path in sorted(base.glob("*.tar"))[:3])
+    raise UserError(f"{base}: no shards '{pattern}' for the split '{split}'; there is {there or 'no .tar file'}")
+
+
+@dataclass(frozen=True)
+class Members:
+    """Where the files of all shards lie, in the shards' order.
+
+    Args:
+        shard: Number of the shard.
+        offset: First byte.
+        size: Bytes.
+        keys: Path up to the first dot of the file name.
+        extensions: What follows that dot, in small letters.
+    """
+
+    shard: np.ndarray
+    offset: np.ndarray
+    size: np.ndarray
+    keys: Names
+    extensions: Names
+
+    def read(self, shard: Path, number: int) -> bytes:
+        """The bytes of a member.
+
+        Raises:
+            UserError: The shard is gone, or shorter than it was.
+        """
+        try:
+            with open_regular(shard) as stream:
+                stream.seek(int(self.offset[number]))
+                data = stream.read(int(self.size[number]))
+        except OSError as error:
+            raise UserError(f"{shard}: cannot be read ({error.strerror})") from error
+        if len(data) != self.size[number]:
+            raise UserError(f"{shard}: shorter than when it was opened")
+        return data
+
+
+def _members(shards: list[Path]) -> Members:
+    """Listed anew, or from the cache where no shard has another size or modification time since."""
+    began = time.time_ns()
+    stamp = np.array([(s.st_size, s.st_mtime_ns) for s in (shard.stat() for shard in shards)], dtype=np.int64)
+    what = "tar shards " + " ".join(str(shard.resolve()) for shard in shards)
+    known = recall(what)
+    with contextlib.suppress(KeyError, ValueError):  # another version's
+        if known is not None and np.array_equal(known["stamp"], stamp):
+            keys = Names.packed(known["keys"], known["key_ends"])
+            extensions = Names.packed(known["extensions"], known["extension_ends"])
+            return Members(known["shard"], known["offset"], known["size"], keys, extensions)
+    numbers: list[tuple[int, int, int]] = []
+    found_keys: list[str] = []
+    found_extensions: list[str] = []
+    for number, shard in enumerate(shards):
+        for key, extension, offset, size in _listed(shard):
+            numbers.append((number, offset, size))
+            found_keys.append(key)
+            found_extensions.append(extension)
+    columns = np.array(numbers, dtype=np.int64).reshape(-1, 3).T.copy()
+    found = Members(columns[0], columns[1], columns[2], Names(found_keys), Names(found_extensions))
+    if len(found.keys) >= WORTH_KEEPING and stamp[:, 1].max() < began - SETTLED:
+        arrays = {"stamp": stamp, "shard": found.shard, "offset": found.offset, "size": found.size}
+        arrays |= {"keys": found.keys.text, "key_ends": found.keys.ends}
+        remember(what, arrays | {"extensions": found.extensions.text, "extension_ends": found.extensions.ends})
+    return found
+
+
+def _listed(shard: Path) -> list[tuple[str, str, int, int]]:
+    """(key, extension, offset, size) of the regular files of a shard.
+
+    Raises:
+        UserError: Not a plain tar file, or it does not end as one does: a part is missing or damaged.
+    """
+    found = []
+
+    def refuse(what: str) -> UserError:
+        return UserError(f"{shard}: {what}")
+
+    try:
+        length = shard.stat().st_size
+        with open_regular(shard) as stream, open_tar(stream, length, refuse, compressed=False) as (members, tar, _):
+            for member in members:
+                folder, slash, file = member.name.removeprefix("./").rpartition("/")
+                stem, dot, extension = file.partition(".")
+                if member.isreg() and not member.issparse() and stem and dot:
+                    found.append((folder + slash + stem, extension.lower(), member.offset_data, member.size))
+            end = tar.offset
+    except (OSError, *BROKEN) as error:
+        raise UserError(f"{shard}: not a whole, uncompressed tar file ({brief(error)})") from error
+    with open_regular(shard) as stream:
+        stream.seek(end)
+        last = stream.read(BLOCK)
+    if last != bytes(BLOCK) or any(offset + size > length for _, _, offset, size in found[-1:]):
+        # tarfile takes a damaged header for the end.
+        raise UserError(f"{shard}: ends or is damaged at byte {end} of {length}; copy or download it again")
+    return found

@@ -1,0 +1,107 @@
+"""Any dataset class of torchvision.datasets, by its name."""
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from i2i_bridge.data.index import Names
+from i2i_bridge.data.source import is_integer
+from i2i_bridge.data.sources.folders import Files
+from i2i_bridge.data.splits import SPLITS, keep
+from i2i_bridge.errors import UserError
+from i2i_bridge.registry import did_you_mean, register_dataset
+from i2i_bridge.storage.internet import VARIABLE, is_offline
+
+SIDES = ("split", "image_set")
+"""What torchvision's classes call the option that names a split; others have `train`, a boolean, or none."""
+
+
+@register_dataset("torchvision")
+class TorchvisionImages:
+    """The images of a torchvision dataset as clean images, to be degraded; an integer target is the 'label'.
+
+    Args:
+        dataset: The class, such as 'CIFAR10' or 'Flowers102'.
+        root: Where its files lie, for classes that have a root.
+        options: Its other constructor options, the same for every split.
+        splits: What it calls our splits: {val = "test"}. By default a class with an option `train` is asked for its
+            training part for 'train' and else for the other; one with `split` or `image_set` is asked for our name.
+        download: Let it download what is missing under root; else, and under --offline, nothing is fetched.
+        holdout: For classes without parts: this share of the images is held out of training.
+    """
+
+    def __init__(
+        self,
+        dataset: str,
+        split: str,
+        root: Path | None = None,
+        options: dict[str, Any] | None = None,
+        splits: dict[str, str] | None = None,
+        download: bool = False,
+        holdout: float = 0.0,
+    ) -> None:
+        import torchvision
+
+        known: dict[str, Any] = {
+            name: member
+            for name, member in vars(torchvision.datasets).items()
+            if inspect.isclass(member)
+            and issubclass(member, torchvision.datasets.VisionDataset)
+            and member is not torchvision.datasets.VisionDataset
+        }
+        if dataset not in known:
+            raise UserError(f"torchvision has no image dataset '{dataset}'{did_you_mean(dataset, known)}")
+        parameters = inspect.signature(known[dataset]).parameters
+        given = dict(options or {})
+        for name in given:
+            if name not in parameters or name in ("root", "download", "transform", "target_transform", "transforms"):
+                raise UserError(f"torchvision '{dataset}': unknown option '{name}'{did_you_mean(name, parameters)}")
+        if "root" in parameters:
+            if root is None:
+                raise UserError(f"torchvision '{dataset}' needs to know where it lies: add data.root=FOLDER")
+            given["root"] = root
+        if download:
+            if "download" not in parameters:
+                raise UserError(f"torchvision '{dataset}' cannot download; leave `download` out")
+            given["download"] = not is_offline()  # what is there already is used as it is
+        part = self._part(parameters, given, split, splits or {})
+        self.name, self.split = dataset, split
+        try:
+            self.images = known[dataset](**given, **part)
+        except (RuntimeError, ValueError, OSError, TypeError, ImportError) as error:
+            hint = "" if download or "download" not in parameters else "; `download = true` would fetch it"
+            hint = f"; --offline (or {VARIABLE}=1) forbids to fetch it" if download and is_offline() else hint
+            raise UserError(f"torchvision '{dataset}': {error}{hint}") from error
+        count = len(self.images)
+        shared = holdout if not part else 0.0
+        self.positions = keep(Names(map(str, range(count))), split, shared)
+        self.files = Files(Path(dataset, *map(str, part.values())), Names(map(str, self.positions)))
+
+    @staticmethod
+    def _part(parameters: Any, given: dict[str, Any], split: str, splits: dict[str, str]) -> dict[str, Any]:
+        """The option that asks for the split; nothing where the class has none, or the user gave it."""
+        if "train" in parameters and "train" not in given:
+            wanted = splits.get(split, split)
+            return {"train": wanted in SPLITS["train"]}
+        name = next((name for name in SIDES if name in parameters and name not in given), None)
+        return {} if name is None else {name: splits.get(split, split)}
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        position = int(self.positions[index])
+        where = f"torchvision '{self.name}' {self.split} {position}"
+        try:
+            given = self.images[position]
+        except (OSError, RuntimeError, ValueError) as error:
+            raise UserError(f"{where}: {error}") from error
+        image, *rest = given if isinstance(given, tuple) else (given,)
+        if not isinstance(image, Image.Image | np.ndarray | Tensor):
+            raise UserError(f"{where}: gives {type(image).__name__}, not an image")
+        item: dict[str, Any] = {"key": f"{self.split}/{position}", "x_0": image, "file": where}
+        return item | ({"label": int(rest[0])} if rest and is_integer(rest[0]) else {})

@@ -1,0 +1,190 @@
+"""Degradations applied to files: `i2i-bridge degrade`."""
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from i2i_bridge import __version__
+from i2i_bridge.degradations.base import Degradation, Degraded
+from i2i_bridge.degradations.linear import mirrored
+from i2i_bridge.errors import UserError
+from i2i_bridge.images.files import left_out, read_picture, write_picture
+from i2i_bridge.images.outputs import DoneJobs, Existing, plan_files
+from i2i_bridge.images.pixels import Picture, to_pixels, to_tensor, visible
+from i2i_bridge.randomness import generator
+from i2i_bridge.registry import DEGRADATIONS, plugin_digests
+from i2i_bridge.storage.csv_file import Writer
+from i2i_bridge.storage.files import write_whole
+from i2i_bridge.storage.toml import toml_value
+
+PARAMETERS_FILE = "parameters.csv"
+
+
+@dataclass
+class Degradings:
+    """What `degrade_files` did."""
+
+    written: int = 0
+    parameters: dict[str, dict[str, float]] = field(default_factory=dict)
+    """What was drawn, by file (its path below the input) and name; no entry for a file for which nothing was."""
+    skipped: int = 0
+    """Images whose results were there (`existing`)."""
+    problems: list[str] = field(default_factory=list)
+    """One line for each image that could not be degraded."""
+    notes: list[str] = field(default_factory=list)
+    """One line for each file that got another name than usual, and for each kind of file that was left out."""
+
+
+def parse_op(text: str) -> dict[str, Any]:
+    """The table that `name:key=value,key=value` means; values as in TOML, strings also without quotes.
+
+        jpeg:quality=[5, 30],backend=pillow  ->  {name = "jpeg", quality = [5, 30], backend = "pillow"}
+
+    Raises:
+        UserError: The text reads otherwise, or a key comes twice.
+    """
+    name, colon, rest = text.partition(":")
+    table: dict[str, Any] = {"name": name.strip()}
+    for setting in split_list(rest) if colon else []:
+        key, equals, value = (part.strip() for part in setting.partition("="))
+        if not (key and equals and value):
+            raise UserError(f"--op {text}: '{setting}' is not key=value; write name:key=value,key=value")
+        if key in table:
+            raise UserError(f"--op {text}: '{key}' is there twice")
+        table[key] = toml_value(value)
+    return table
+
+
+def split_list(text: str) -> list[str]:
+    """The parts between commas that are outside of brackets, braces and quotes."""
+    parts, depth, quote = [""], 0, ""
+    for letter in text:
+        if quote:
+            quote = "" if letter == quote else quote
+        elif letter in "\"'":
+            quote = letter
+        else:
+            depth += (letter in "[{") - (letter in "]}")
+        if letter == "," and depth == 0 and not quote:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return parts
+
+
+def build_ops(tables: Sequence[Mapping[str, Any]]) -> Degradation:
+    """The degradation of one table, or the `compose` of several.
+
+    Raises:
+        UserError: There is none, or a table is wrong.
+    """
+    if not tables:
+        raise UserError("--op is missing; for example --op jpeg:quality=5, and `list degradations` shows all")
+    table = tables[0] if len(tables) == 1 else {"name": "compose", "degradations": [dict(table) for table in tables]}
+    degradation: Degradation = DEGRADATIONS.build(table)
+    return degradation
+
+
+def degrade_files(
+    tables: Sequence[Mapping[str, Any]],
+    source: Path,
+    target: Path,
+    *,
+    seed: int = 0,
+    format: str | None = None,
+    quality: int | None = None,
+    existing: Existing = "resume",
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> Degradings:
+    """Degrade a file, or every image below a folder, keeping names, sizes, bit depth and alpha.
+
+    Each file's draws are keyed by the seed and its name, so they do not depend on the other files. What is written is
+    data, and compressed without loss: JPEGs become PNGs, unless a file name or a format asks for JPEG. A mask is
+    written beside as NAME-mask.png, white = unknown; what was drawn for a folder goes to its parameters.csv. A bad
+    image of a folder does not stop the others.
+
+    Args:
+        tables: Degradations in order, as in a recipe.
+        format: 'png', 'jpg', 'webp' or 'tif' for all results.
+        quality: Of JPEG and WebP, 1 to 100 (`write_picture`).
+        existing: What becomes of inputs of a folder whose results are there.
+        report: Called with (images done, images in all).
+
+    Raises:
+        UserError: The degradations are wrong, the input is missing, the output would overwrite it, or a single file
+            cannot be degraded.
+    """
+    degradation = build_ops(tables)
+    jobs = plan_files(source, target, beside={"-mask": ".png"}, format=format, quality=quality, lossless=True)
+    settings = {
+        "verb": "degrade", "version": __version__, "ops": [dict(table) for table in tables], "seed": seed,
+        "format": format, "quality": quality, "plugins": plugin_digests(),
+    }  # fmt: skip
+    before = DoneJobs(target if source.is_dir() else None, existing, settings)
+    within = target if source.is_dir() else None  # links in a folder of results are not followed
+    done = Degradings(notes=left_out(source) + [job.notes[""] for job in jobs if "" in job.notes])
+    for i, job in enumerate(jobs):
+        file = job.source
+        try:
+            found = before.extra(job)
+            if found is not None:
+                done.skipped += 1
+                parameters = {
+                    key: np.nan if value is None else value
+                    for key, value in found.items()
+                    if value is None or isinstance(value, float)
+                }
+            else:
+                picture = read_picture(file, metadata=True)
+                if picture.converted_from:
+                    done.notes.append(f"{file}: converted from {picture.converted_from} to sRGB")
+                degraded = _degrade(degradation, picture, seed, job.name)
+                dtype = picture.pixels.dtype.type
+                result = replace(picture, pixels=to_pixels(degraded.x_1[0], dtype), lossy=False)
+                lost = write_picture(job.outputs[""], result, quality=quality, root=within)
+                done.notes += [f"{job.outputs['']}: without {what}" for what in lost]
+                if degraded.mask is not None:
+                    hole = Picture(to_pixels(degraded.mask[0] * 2 - 1), None)
+                    write_picture(job.outputs["-mask"], hole, root=within)
+                    done.notes += [job.notes["-mask"]] if "-mask" in job.notes else []
+                parameters = {key: float(values[0]) for key, values in degraded.parameters.items()}
+                # What a sample had no use for is NaN, which JSON has not.
+                before.add(job, extra={key: None if np.isnan(value) else value for key, value in parameters.items()})
+                done.written += 1
+            if parameters:
+                done.parameters[job.name] = parameters
+        except UserError as error:
+            if source.is_file():
+                raise
+            done.problems.append(str(error) if str(file) in str(error) else f"{file}: {error}")
+        report(i + 1, len(jobs))
+    if source.is_dir() and done.parameters:
+        write_whole(target / PARAMETERS_FILE, _table(done.parameters).encode())
+    return done
+
+
+def _degrade(degradation: Degradation, picture: Picture, seed: int, name: str) -> Degraded:
+    """One picture; sides that do not suit the degradation are continued by mirroring, and cut off again."""
+    clean = to_tensor(visible(picture))[None]
+    height, width = clean.shape[-2:]
+    rows, columns = (mirrored(side, 0, -side % degradation.multiple, "symmetric") for side in (height, width))
+    degraded = degradation(clean[..., rows, :][..., columns], [generator(seed, "degrade", name)])
+    mask = None if degraded.mask is None else degraded.mask[..., :height, :width]
+    return Degraded(degraded.x_1[..., :height, :width], mask, None, degraded.parameters)
+
+
+def _table(parameters: Mapping[str, Mapping[str, float]]) -> str:
+    names = dict.fromkeys(name for values in parameters.values() for name in values)
+    text = io.StringIO()
+    writer = Writer(text, lineterminator="\n")
+    writer.writerow(["file", *names])
+    for file, values in parameters.items():
+        # NaN is an empty cell.
+        writer.writerow(
+            [file, *("" if np.isnan(values.get(name, np.nan)) else f"{values[name]:.6g}" for name in names)]
+        )
+    return text.getvalue()

@@ -1,0 +1,155 @@
+"""What an evaluation keeps of each image: one small file per item and row, whole or not there.
+
+    records/nfe-5/3b1c....safetensors    metadata: scores, seconds, network calls; tensors: pixels, features of networks
+
+So an evaluation that was stopped goes on per image, rows of other NFE and further metrics are added without restoring
+anything again, and nothing that grows with the number of images has to stay in memory.
+"""
+
+import hashlib
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from i2i_bridge.evaluation.results import not_now
+from i2i_bridge.recipe.protocol import digest
+from i2i_bridge.storage.files import extended_name, remove, write_whole
+from i2i_bridge.storage.reader import may_pass, open_regular, parse_json
+
+FORMAT = 1
+CLEAN = "clean"
+"""The row of the references' features."""
+
+
+@dataclass
+class Record:
+    """One item's share of one row."""
+
+    key: str
+    fingerprint: str
+    """What it was made by and of; a record of another fingerprint counts as missing."""
+    scores: dict[str, tuple[float, str]] = field(default_factory=dict)
+    """Value of each per-image metric, and the fingerprint of the metric's own code."""
+    seconds: float | None = None
+    """Of one restoration."""
+    calls: int = 0
+    """Network calls of one restoration, counted."""
+    pixels: np.ndarray | None = None
+    """(K, H, W, C): the restorations as their files hold them; None where the dataset has them anyway."""
+    features: dict[str, np.ndarray] = field(default_factory=dict)
+    """(d,) float32 of the first restoration, by the name of the network and the fingerprint of its code."""
+    stored: frozenset[str] = frozenset()
+    """The tensors that lie in the file: 'pixels' and names of features."""
+
+
+def record_fingerprint(pixels: str, row: str, inputs: str, subject: Sequence[str] = ()) -> str:
+    """The fingerprint of an item's record.
+
+    Args:
+        pixels: `protocols.pixels_hash` of the protocol's settings.
+        inputs: SHA-256 of all that a method and a metric see of the item.
+        subject: Of a row that a subject made: its fingerprint, and that of what it brings for the item.
+    """
+    return digest([pixels, row, inputs, *subject])
+
+
+def slug(row: str) -> str:
+    """A row's name as a folder: letters, digits, '.', '_' and '-', no dot first, and not too long."""
+    letters = "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in row)
+    return extended_name(f"-{letters[1:]}" if letters[:1] in ("", ".") else letters, limit=200)
+
+
+class Records:
+    """The records of one evaluation.
+
+    Args:
+        folder: `records/` of the evaluation; made when the first record is written.
+        root: No folder from here down may be a link; by default the folder of the records itself.
+    """
+
+    def __init__(self, folder: Path, root: Path | None = None) -> None:
+        self.folder, self.root = folder, root or folder
+
+    def file(self, row: str, key: str) -> Path:
+        """Where a record lies; keys are any text, so its name is a hash."""
+        name = hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()[:40]
+        return self.folder / slug(row) / f"{name}.safetensors"
+
+    def read(self, row: str, key: str, fingerprint: str, tensors: Collection[str] | None = ()) -> Record | None:
+        """The record of an item; None where there is none, it is damaged, or it was made by or of something else.
+
+        Args:
+            tensors: Which tensors to read too; None for all.
+
+        Raises:
+            UserError: It cannot be read now.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            there = self.file(row, key)
+            open_regular(there).close()  # a pipe would block
+            with safe_open(there, framework="numpy") as file:
+                table = parse_json(file.metadata()["record"])
+                if table["format"] != FORMAT or table["key"] != key or table["fingerprint"] != fingerprint:
+                    return None
+                scores = {name: (float(value), str(code)) for name, (value, code) in table["scores"].items()}
+                names = frozenset(file.keys())
+                wanted = names if tensors is None else names.intersection(tensors)
+                values = {name: file.get_tensor(name) for name in wanted}
+                pixels = values.pop("pixels", None)
+                return Record(key, fingerprint, scores, table["seconds"], int(table["calls"]), pixels, values, names)
+        except OSError as error:
+            if may_pass(error):  # otherwise rows that took hours would be dropped
+                raise not_now(self.file(row, key), error) from error
+            return None
+        except (SafetensorError, ValueError, KeyError, TypeError):
+            return None
+
+    def write(self, row: str, record: Record) -> None:
+        """Publish a record in place of what was there.
+
+        Raises:
+            UserError: The folder cannot be written, or the disk is full.
+        """
+        from safetensors.numpy import save
+
+        tensors = {name: np.ascontiguousarray(value) for name, value in record.features.items()}
+        if record.pixels is not None:
+            tensors["pixels"] = np.ascontiguousarray(record.pixels)
+        table: Mapping[str, Any] = {
+            "format": FORMAT,
+            "key": record.key,
+            "fingerprint": record.fingerprint,
+            "scores": record.scores,
+            "seconds": record.seconds,
+            "calls": record.calls,
+        }
+        write_whole(self.file(row, record.key), save(tensors, metadata={"record": json.dumps(table)}), root=self.root)
+
+    def matrix(self, row: str, name: str, items: Sequence[tuple[str, str]], file: Path) -> np.ndarray:
+        """The features of many items as one array (n, d) mapped from a file, so that memory stays flat.
+
+        Args:
+            name: Of the features.
+            items: (key, fingerprint) of each.
+            file: The array's file, to be written, in a folder that is there.
+        """
+        mapped: np.memmap | None = None
+        for i, (key, fingerprint) in enumerate(items):
+            record = self.read(row, key, fingerprint, [name])
+            if record is None or name not in record.features:
+                raise LookupError(f"{key}: the record of row {row} has gone while it was needed")
+            values = record.features[name]
+            if mapped is None:
+                remove(file, root=self.root)  # of an evaluation that was killed, or a link
+                mapped = np.lib.format.open_memmap(file, "w+", np.float32, (len(items), len(values)))
+            mapped[i] = values
+        assert mapped is not None
+        mapped.flush()
+        array: np.ndarray = np.load(file, mmap_mode="r", allow_pickle=False)
+        return array

@@ -1,0 +1,348 @@
+"""Which metrics can be computed here, an item's scores, and their summary over all items."""
+
+import contextlib
+import hashlib
+import io
+import math
+import statistics
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from i2i_bridge import registry
+from i2i_bridge.degradations.base import Degradation
+from i2i_bridge.errors import UserError
+from i2i_bridge.evaluation.records import CLEAN, Record
+from i2i_bridge.images.pixels import Range, to_pixels, to_tensor
+from i2i_bridge.metrics.base import (
+    Estimate,
+    Extractor,
+    ItemMetric,
+    Metric,
+    Sample,
+    SetMetric,
+    bootstrap_interval,
+    build_metric,
+    extract,
+    metric_faults,
+)
+from i2i_bridge.metrics.distribution import FrechetDistance, KernelDistance, PairedKernelDistance
+from i2i_bridge.recipe.protocol import Resolved
+
+FEW = 30
+"""Below so many images an interval over images is itself a guess."""
+FEW_FOR_SETS = 2048
+"""Below so many images the covariance of 2048 features is singular, and the bias of FID, as 1/n, is large."""
+FEW_FOR_KID = 200
+"""Below so many images the interval of a KID is wider than the differences between most methods."""
+
+
+@dataclass(frozen=True)
+class Codec:
+    """Images as a file of some type would hold them: that is what is scored.
+
+    Args:
+        dtype: Of the file's pixels.
+        value_range: Pixel values that mean -1 and 1.
+        quality: Of JPEG compression; None for a lossless file.
+    """
+
+    dtype: np.dtype
+    value_range: Range
+    quality: int | None = None
+
+    def pixels(self, x: Tensor, *, output: bool = True) -> np.ndarray:
+        """Pixels (H, W, C) of an image (C, H, W).
+
+        Args:
+            output: Whether the image is a result, which JPEG would compress, and not a reference.
+
+        Raises:
+            UserError: JPEG cannot hold such pixels.
+        """
+        pixels = to_pixels(x, self.dtype, self.value_range)
+        return pixels if self.quality is None or not output else _jpeg(pixels, self.quality)
+
+    def image(self, pixels: np.ndarray) -> Tensor:
+        """The image (C, H, W) in [-1, 1] that pixels mean."""
+        return to_tensor(pixels, self.value_range)
+
+
+def _jpeg(pixels: np.ndarray, quality: int) -> np.ndarray:
+    from PIL import Image
+
+    from i2i_bridge.images.files import read_picture
+
+    if pixels.dtype != np.uint8 or pixels.shape[2] not in (1, 3):
+        raise UserError(f"the protocol stores outputs as JPEG, which cannot hold {pixels.dtype} x {pixels.shape[2]}")
+    encoded = io.BytesIO()
+    Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(encoded, "JPEG", quality=quality)
+    return read_picture("the protocol's JPEG", encoded.getvalue()).pixels
+
+
+@dataclass(frozen=True)
+class Scored:
+    """An item of the dataset, and what is scored of it."""
+
+    position: int
+    """Among the evaluated items; -1 for one that is only a reference."""
+    item: dict[str, Any]
+    codec: Codec
+    clean: np.ndarray
+    degraded: np.ndarray
+    """Pixels (H, W, C) of x_0 and x_1."""
+
+    @property
+    def key(self) -> str:
+        return str(self.item["key"])
+
+    @property
+    def pixels_hash(self) -> str:
+        """SHA-256 of the scored pixels of x_0 and x_1."""
+        return array_hash(self.clean, self.degraded)
+
+    @property
+    def inputs_hash(self) -> str:
+        """SHA-256 of all that a method and a metric see of the item."""
+        extra = [self.item[name].numpy() for name in ("mask", "condition") if name in self.item]
+        label = np.array(self.item.get("label", -1))
+        return array_hash(self.clean, self.degraded, *extra, label)
+
+
+def scored(position: int, item: dict[str, Any], value_range: Range, quality: int | None) -> Scored:
+    """What is scored of an item, rounded as its own files are."""
+    codec = Codec(np.dtype(item["dtype"]), value_range, quality)
+    return Scored(position, item, codec, codec.pixels(item["x_0"], output=False), codec.pixels(item["x_1"]))
+
+
+def array_hash(*arrays: np.ndarray) -> str:
+    """SHA-256 of types, shapes and bytes."""
+    total = hashlib.sha256()
+    for array in arrays:
+        total.update(f"{array.dtype.str}{array.shape}".encode())
+        total.update(np.ascontiguousarray(array).tobytes())
+    return total.hexdigest()
+
+
+@dataclass
+class Scorer:
+    """The metrics that can be computed here."""
+
+    images: dict[str, Metric | ItemMetric] = field(default_factory=dict)
+    sets: dict[str, SetMetric] = field(default_factory=dict)
+    extractors: dict[str, Extractor] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+    """The others, with the reason."""
+    codes: dict[str, str] = field(default_factory=dict)
+    """Fingerprint of the code of each per-image metric."""
+
+    @property
+    def samples(self) -> int:
+        """How many restorations of each item are needed."""
+        return max((metric.samples for metric in self.images.values() if isinstance(metric, ItemMetric)), default=1)
+
+    def feature(self, extractor: str) -> str:
+        """Name of an extractor's features in a record: an edited network gets new ones."""
+        return feature_name(extractor, self.extractors[extractor])
+
+    def lacks(self, record: Record, row: str) -> bool:
+        """Whether something of a record is still to be computed."""
+        wanted = {} if row == CLEAN else self.codes
+        return any(record.scores.get(name, (0.0, ""))[1] != code for name, code in wanted.items()) or any(
+            self.feature(name) not in record.stored for name in self.extractors
+        )
+
+    def score(
+        self, record: Record, row: str, restored: Sequence[np.ndarray], one: Scored, degradation: Degradation | None,
+        seed: int,
+    ) -> None:  # fmt: skip
+        """Compute what a record lacks.
+
+        Args:
+            restored: Pixels of the item's restorations; of the row `clean` the reference.
+            one: The item.
+            degradation: What made x_1.
+            seed: Of the evaluation.
+        """
+        images = torch.stack([one.codec.image(pixels) for pixels in restored])
+        clean = one.codec.image(one.clean)
+        if row != CLEAN:
+            sample = Sample(images, clean, one.codec.image(one.degraded), one.item, degradation, seed)
+            for name, metric in self.images.items():
+                if record.scores.get(name, (0.0, ""))[1] == self.codes[name]:
+                    continue
+                value = _value(name, metric, sample)
+                record.scores[name] = (value, self.codes[name])
+        for name, extractor in self.extractors.items():
+            if self.feature(name) not in record.features:
+                record.features[self.feature(name)] = extract(extractor, images[:1])[0]
+
+
+def _value(name: str, metric: Metric | ItemMetric, sample: Sample) -> float:
+    """The score of an item; NaN where it is too small for the metric, or has too few restorations.
+
+    Raises:
+        UserError: The metric is in a user's file and raised an exception, or gave no number.
+    """
+    if isinstance(metric, ItemMetric) and metric.samples > len(sample.restored):
+        return math.nan
+    if min(sample.x_0.shape[-2:]) < metric.smallest:
+        return math.nan
+    with registry.errors_in_words():
+        value: Any
+        value = metric(sample.restored[:1], sample.x_0[None]) if isinstance(metric, Metric) else metric.of(sample)
+    if isinstance(metric, Metric):
+        if not isinstance(value, Tensor) or tuple(value.shape) != (1,):
+            given = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise UserError(
+                f"metric '{name}': gave {given} for 1 image; a tensor of shape (1,) is needed, one per image"
+            )
+        value = value[0]
+    try:
+        return float(value)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"metric '{name}': gave {type(value).__name__} for an item; a number is needed") from error
+
+
+def choose(
+    metrics: Iterable[str], channels: int, images: int, protocol: Resolved, size: tuple[int, int] | None = None
+) -> Scorer:
+    """Sort metrics by kind; those that cannot be computed here are skipped with their reason.
+
+    Args:
+        metrics: Names, with their options, of which each is taken once.
+        channels: Of the images.
+        images: How many there are.
+        protocol: Under which they are scored.
+        size: Height and width of the images, where all have the same.
+
+    Raises:
+        UserError: A metric is unknown, or none is left.
+    """
+    scorer = Scorer()
+    for wanted in metrics:
+        name, metric = build_metric(wanted)
+        if name in {*scorer.skipped, *scorer.sets, *scorer.images}:
+            continue
+        if problems := metric_faults(metric):
+            raise UserError(f"metric '{name}': {problems[0]}")
+        with registry.errors_in_words():
+            reason = metric.missing(channels)
+        if isinstance(metric, SetMetric):
+            reason = reason or _set_problem(name, metric, images, protocol)
+        elif reason is None and size is not None and min(size) < metric.smallest:
+            side = metric.smallest
+            reason = f"{name} needs images of at least {side}x{side} pixels; these are {size[1]}x{size[0]}"
+        if reason is not None:
+            scorer.skipped[name] = str(reason)
+        elif isinstance(metric, SetMetric):
+            scorer.sets[name] = metric
+            if metric.extractor not in scorer.extractors:
+                scorer.extractors[metric.extractor] = registry.EXTRACTORS.get(metric.extractor)()
+        else:
+            scorer.images[name] = metric
+            scorer.codes[name] = code_of(type(metric))
+    if not scorer.images and not scorer.sets:
+        raise UserError(f"nothing to measure: {'; '.join(scorer.skipped.values()) or 'no metric is named'}")
+    return scorer
+
+
+def _set_problem(name: str, metric: SetMetric, images: int, protocol: Resolved) -> str | None:
+    """Why a metric of sets cannot be computed of these images; None when it can."""
+    if images < 2:
+        return f"{name} needs two images at least"
+    reference = protocol.protocol.fid_reference
+    if not reference.endswith(".npz") or isinstance(metric, PairedKernelDistance):
+        return None
+    if not isinstance(metric, FrechetDistance):
+        return f"{name} needs images to compare with, and the protocol has statistics only ({reference})"
+    if protocol.reference_file is None:
+        return (
+            f"{name}: the protocol's statistics {reference} are not in the folder of weights, nor beside the protocol"
+        )
+    return None
+
+
+def feature_name(name: str, extractor: Extractor) -> str:
+    """Name of an extractor's features in a record: an edited network gets new ones."""
+    return f"{name} {code_of(type(extractor))}"
+
+
+def code_of(member: Any) -> str:
+    """A name and a hash of the file that a metric or network is written in: its edited version scores anew."""
+    module = str(member.__module__)
+    file = getattr(sys.modules.get(module), "__file__", None)
+    text = Path(file).read_bytes() if file and Path(file).is_file() else b""
+    return f"{module}.{member.__qualname__} {hashlib.sha256(text).hexdigest()[:12]}"
+
+
+def mean(values: np.ndarray, seed: int, keys: Sequence[str] = ()) -> Estimate:
+    """Mean of per-image values, its 95 % bootstrap interval and its standard error s / sqrt(n), s by n - 1.
+
+    NaN, "does not apply", is left out. So are infinite values, as the PSNR of a restoration that equals its clean
+    image: the note says how many and of which images. Where all are infinite, so is the mean. The sum is exact before
+    it is rounded, so the order of the images changes no digit.
+
+    Args:
+        values: One per image.
+        seed: Of the bootstrap.
+        keys: The images' keys, for the note.
+    """
+    there = [float(value) for value in values if not math.isnan(value)]
+    if not there:
+        return Estimate(math.nan, note="applies to no image")
+    notes = [] if len(there) == len(values) else [f"applies to {len(there)} of {len(values)} images"]
+    kept = [value for value in there if math.isfinite(value)]
+    if not kept:
+        return Estimate(statistics.fmean(there), note="; ".join([*notes, "infinite for every image"]))
+    if len(kept) < len(there):
+        names = [key for key, value in zip(keys, values, strict=False) if math.isinf(value)]
+        notes.append(
+            f"infinite for {len(there) - len(kept)} of {len(there)} images and the mean of the others{_of(names)}"
+        )
+    low, high = bootstrap_interval(kept, seed)
+    error = statistics.stdev(kept) / math.sqrt(len(kept)) if len(kept) > 1 else math.nan
+    return Estimate(statistics.fmean(kept), low, high, error, "; ".join(notes))
+
+
+def _of(names: Sequence[str]) -> str:
+    """': a, b, c ...' for the first three names; empty for none."""
+    return f": {', '.join(names[:3])}{' ...' if names[3:] else ''}" if names else ""
+
+
+def equal_pairs(keys: Sequence[str], images: int) -> list[str]:
+    """A warning about pairs whose two sides have the same pixels: nothing is there to restore."""
+    if not keys:
+        return []
+    return [f"x_0 and x_1 are equal in {len(keys)} of {images} images{_of(keys)}"]
+
+
+def warnings_of(scorer: Scorer, images: int) -> list[str]:
+    """What a reader must know about numbers of so few images."""
+    found = []
+    if images < FEW:
+        found.append(f"only {images} image{'s' if images > 1 else ''}: means and intervals are rough")
+    if scorer.sets and images < FEW_FOR_SETS:
+        found.append(
+            f"{', '.join(scorer.sets)} of {images} images, fewer than {FEW_FOR_SETS}: biased by the small number; "
+            "compare them only with numbers of this very protocol and these images"
+        )
+    return found + kid_warnings(scorer.sets, images)
+
+
+def kid_warnings(metrics: Iterable[str], images: int) -> list[str]:
+    """A warning that names the kernel distances among metrics, where they are of fewer than 200 images."""
+    names = []
+    for name in metrics if images < FEW_FOR_KID else ():
+        with contextlib.suppress(UserError):  # of a plug-in that is not loaded
+            if isinstance(build_metric(name)[1], KernelDistance | PairedKernelDistance):
+                names.append(name)
+    if not names:
+        return []
+    return [f"{', '.join(names)} of {images} images, fewer than {FEW_FOR_KID}: the interval is wide"]

@@ -1,0 +1,232 @@
+"""What is evaluated: a trained run at several NFE, or a folder of images that something else made."""
+
+import dataclasses
+import hashlib
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from i2i_bridge.errors import UserError
+from i2i_bridge.images.files import find_images, read_picture
+from i2i_bridge.images.pixels import Range, to_tensor, with_channels
+from i2i_bridge.methods.calls import CountedMethod
+from i2i_bridge.randomness import generator
+from i2i_bridge.recipe.protocol import digest
+from i2i_bridge.runs.run import Run, weights_sha256
+from i2i_bridge.storage.files import normal_form
+
+
+@dataclasses.dataclass(frozen=True)
+class Restored:
+    """Restorations of a few items."""
+
+    images: list[Tensor]
+    """(C, H, W) each."""
+    seconds: float | None
+    """Per image."""
+    calls: int
+    """Network calls per image, counted; 0 where there was no network."""
+
+
+class Subject(Protocol):
+    """A maker of rows."""
+
+    recipe: str
+    method: str
+    step: int
+    fingerprint: str
+    """Of all that its images depend on, besides the item."""
+    baselines: bool
+    """Whether the degraded input and simple restorations are rows too."""
+    one_draw: bool
+    """Whether every item has one image only, so that there is no diversity to measure."""
+
+    warnings: Sequence[str]
+    """What a reader of its numbers must know."""
+
+    capped: bool
+    """Whether it makes fewer calls than it is asked for; known after `rows`."""
+
+    def rows(self, first: Mapping[str, Any]) -> list[str]:
+        """Names of its rows, in order; `first` is an item to try what it does."""
+        ...
+
+    def of_item(self, key: str) -> str:
+        """Fingerprint of what it brings for one item; empty where `fingerprint` says it all."""
+        ...
+
+    def restore(self, row: str, items: Sequence[Mapping[str, Any]], draws: Sequence[int]) -> Restored:
+        """Its images of items of one size; draw j of an item is the same in every batch and order."""
+        ...
+
+
+class RunSubject:
+    """A trained run at several NFE.
+
+    Args:
+        name: What tables call it; by default the method of its recipe.
+    """
+
+    baselines = True
+    one_draw = False
+    capped = False
+
+    def __init__(self, run: Run, nfe: Sequence[int], name: str | None = None) -> None:
+        self.counts = sorted(set(nfe))
+        if not self.counts or not all(1 <= count <= 1000 for count in self.counts):
+            raise UserError(f"--nfe {' '.join(map(str, nfe))}: give one or more numbers from 1 to 1000")
+        self.recipe, self.step = run.recipe.name, run.step
+        self.method = name or run.recipe.method_label
+        self.seed = run.recipe.evaluate.seed
+        self.warnings: Sequence[str] = run.warnings
+        self.fingerprint = fingerprint_of(run)
+        self.counted = CountedMethod(run.method)
+        self.run = dataclasses.replace(run, method=self.counted.method)
+
+    def rows(self, first: Mapping[str, Any]) -> list[str]:
+        """As `Subject.rows`; what makes one call whatever it is asked for has one row."""
+        if self.counts[-1] > 1:
+            self.capped = self.restore("nfe 2", [first], [0]).calls < 2
+        return ["nfe 1"] if self.capped else [f"nfe {count}" for count in self.counts]
+
+    def of_item(self, key: str) -> str:
+        """Nothing: the checkpoint and the item say it all."""
+        return ""
+
+    def restore(self, row: str, items: Sequence[Mapping[str, Any]], draws: Sequence[int]) -> Restored:
+        """As `Subject.restore`; draw j of an item is keyed by (seed, its key, j)."""
+        batch = {
+            name: torch.stack([item[name] for item in items])
+            for name in ("x_1", "mask", "condition")
+            if name in items[0]
+        }
+        generators = [
+            # Draw 0 has no number: it is the one that a single restoration gets.
+            generator(self.seed, "evaluate", str(item["key"]), *([draw] if draw else []))
+            for item, draw in zip(items, draws, strict=True)
+        ]
+        self.counted.reset()
+        began = time.perf_counter()
+        restored = self.run.restore_batch(batch, nfe=int(row.removeprefix("nfe ")), generator=generators)
+        seconds = (time.perf_counter() - began) / len(items)
+        # Not the calls: a method may take the images of a batch one by one, as Pix2pix does.
+        return Restored(list(restored), seconds, self.counted.images // len(items))
+
+
+def fingerprint_of(run: Run) -> str:
+    """SHA-256 of a run's step, weights and the settings that its restorations depend on."""
+    # How it was trained, and on what, is in the weights; what it is applied to is the protocol's business.
+    apart = {"name", "summary", "reference", "train", "evaluate", "data", "degradation"}
+    settings = run.recipe.model_dump(mode="json", exclude=apart)
+    settings["sample"].pop("nfe", None)
+    if run.recipe.mean is None:
+        del settings["mean"]  # otherwise evaluations from before there was [mean] would be made anew
+    else:
+        del settings["mean"]["run"]  # a place; the weights are in its SHA-256
+    return digest([run.step, weights_sha256(run.method.network), settings])
+
+
+class FolderSubject:
+    """A folder of images that something else made, one for each item.
+
+    Args:
+        name: The row's name.
+        files: The image of each item, by key; see `match_images`.
+        channels: Of the images.
+        value_range: Pixel values that mean -1 and 1, in files of the dataset's type.
+    """
+
+    baselines = False
+    one_draw = True
+    capped = False
+    warnings: Sequence[str] = ()
+    step = 0
+
+    def __init__(self, recipe: str, name: str, files: Mapping[str, Path], channels: int, value_range: Range) -> None:
+        self.recipe, self.method, self.files = recipe, name, files
+        self.channels, self.value_range = channels, value_range
+        self.fingerprint = digest(["images", name])
+
+    def rows(self, first: Mapping[str, Any]) -> list[str]:
+        """The one row."""
+        return [self.method]
+
+    def of_item(self, key: str) -> str:
+        """SHA-256 of the item's file."""
+        with self.files[key].open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+
+    def restore(self, row: str, items: Sequence[Mapping[str, Any]], draws: Sequence[int]) -> Restored:
+        """The files' images."""
+        images = []
+        for item in items:
+            pixels = with_channels(read_picture(self.files[str(item["key"])]).pixels, self.channels)
+            # The range is that of the dataset's own type; other codes are taken as a whole.
+            images.append(to_tensor(pixels, self.value_range if pixels.dtype.name == item["dtype"] else None))
+        return Restored(images, None, 0)
+
+
+def picture_name(position: int, key: str) -> str:
+    """An item's name in `images/`: its position, and its key in letters that every file system takes."""
+    safe = "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in key.rpartition(".")[0] or key)
+    safe = safe[-80:]
+    while len(safe.encode()) > 200:  # otherwise letters of several bytes make it longer than a file name may be
+        safe = safe[1:]
+    return f"{position:04d}-{safe}"
+
+
+def match_images(folder: Path, keys: Sequence[str], size: tuple[int, int]) -> tuple[dict[str, Path], list[str]]:
+    """The image of each item in a folder, and a line for each that is missing, too many, unreadable or mis-sized.
+
+    A file belongs to an item whose key is its path below the folder, with or without suffix, else its name alone; or
+    has the name that `evaluate` gave it in `images/`.
+
+    Args:
+        keys: Of the items, in their order.
+        size: (height, width) that is scored.
+
+    Raises:
+        UserError: The folder is missing, or has no image.
+    """
+    if not folder.is_dir():
+        raise UserError(f"--images {folder}: no such folder")
+    files = find_images(folder)
+    if not files:
+        raise UserError(f"--images {folder}: no images in this folder")
+    words: dict[str, set[int]] = {}
+    for position, key in enumerate(keys):
+        name = normal_form(key)
+        path = PurePosixPath(name.replace("\\", "/"))
+        for word in {name, str(path.with_suffix("")) if path.name else name, path.stem, picture_name(position, key)}:
+            words.setdefault(word, set()).add(position)
+    found: dict[int, Path] = {}
+    problems: list[str] = []
+    for file in files:
+        path = PurePosixPath(normal_form(file.relative_to(folder).as_posix()))
+        there = next((words[word] for word in (str(path), str(path.with_suffix("")), path.stem) if word in words), None)
+        if there is None:
+            problems.append(f"{file}: belongs to no image of the protocol")
+            continue
+        if len(there) > 1:
+            problems.append(
+                f"{file}: the name means {len(there)} images; put it in sub-folders as the dataset has them"
+            )
+            continue
+        (position,) = there
+        if position in found:
+            problems.append(f"{file}: a second image of '{keys[position]}', beside {found[position].name}")
+            continue
+        found[position] = file
+        try:
+            height, width = read_picture(file).pixels.shape[:2]
+        except UserError as error:
+            problems.append(str(error))
+            continue
+        if (height, width) != size:
+            problems.append(f"{file}: {width}x{height} pixels, but {size[1]}x{size[0]} are scored")
+    problems += [f"{folder}: no image of '{key}'" for position, key in enumerate(keys) if position not in found]
+    return {keys[position]: file for position, file in found.items()}, problems

@@ -1,0 +1,498 @@
+"""Image files: which there are, reading and writing them. Pillow decodes; OpenCV only 16-bit colour."""
+
+import contextlib
+import io
+import math
+import os
+import stat
+import struct
+import warnings
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from i2i_bridge.errors import UserError
+from i2i_bridge.images.metadata import ORIENTATION, Metadata, as_srgb, metadata_of, profile_name
+from i2i_bridge.images.pixels import (
+    NO_METADATA,
+    Picture,
+    _check_array,
+    _saved_metadata,
+    from_array,
+    from_pil,
+    opaque,
+    to_pil,
+    with_channels,
+)
+from i2i_bridge.images.tiff import Layout, is_negative, layout_of, pillow_is_right, read_bands
+from i2i_bridge.storage.files import write_whole
+from i2i_bridge.storage.reader import open_regular
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM", "JPEG2000")
+"""What is told by its first bytes. A TGA has none that tell it: only a file named .tga is taken for one."""
+
+
+JPEG_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif"})
+
+
+PNM_SUFFIXES = frozenset({".ppm", ".pgm", ".pbm", ".pnm"})
+
+
+IMAGE_SUFFIXES = frozenset({".png", ".apng", ".webp", ".bmp", ".tif", ".tiff", ".tga", ".jp2", ".j2k", ".npy"})
+
+
+IMAGE_SUFFIXES |= JPEG_SUFFIXES | PNM_SUFFIXES
+"""Files of these endings are read as images."""
+
+
+OTHER_IMAGES = frozenset({".gif", ".heic", ".heif", ".avif", ".jxl", ".psd", ".exr", ".hdr", ".pfm", ".svg", ".ico"})
+
+
+OTHER_IMAGES |= {".raw", ".dng", ".cr2", ".cr3", ".nef", ".nrw", ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw", ".x3f"}
+
+
+OTHER_IMAGES |= {".dib", ".pcx", ".dds", ".sgi", ".xbm", ".xpm", ".icns", ".mpo", ".jpx", ".j2c", ".jxr", ".bpg"}
+
+
+OTHER_IMAGES |= {".fits", ".dcm", ".npz"}
+"""Files of these endings look like images and are not read: whoever lists a folder names them."""
+
+
+DEEP_SUFFIXES = frozenset({".png", ".tif", ".tiff"}) | PNM_SUFFIXES
+"""Formats that hold 16 bits, in grey and in colour."""
+
+
+WITH_METADATA = frozenset({"PNG", "JPEG", "WEBP", "TIFF"})
+
+
+WITHOUT_ALPHA = JPEG_SUFFIXES | PNM_SUFFIXES | {".bmp"}
+
+
+NPY = b"\x93NUMPY"
+
+
+MAX_FRAMES = 1000
+"""More pages of a TIFF are not counted."""
+
+
+MAX_PIXELS = 64_000_000
+"""Larger images are refused from their header, before they are decoded."""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What `list_images` found below a folder; all paths are relative to it."""
+
+    images: list[str]
+    """Sorted."""
+    folders: list[str]
+    """That were looked into, each with a slash at its end."""
+    left_out: list[str]
+    """Sorted: image-like files that are not read, and links that are not followed, to folders with a slash."""
+
+
+def list_images(folder: Path) -> Listing:
+    """All images below a folder, those too that are links to files, wherever they lie.
+
+    Links to folders are not followed: they may lead in a circle, or back to images that are there already. Hidden files
+    and what is no plain file are left out without a word.
+
+    Raises:
+        UserError: A folder cannot be listed.
+    """
+    found, folders, left_out, waiting = [], [], [], [""]
+    while waiting:
+        inside = waiting.pop()
+        folders.append(inside)
+        try:
+            with os.scandir(folder / inside) as entries:
+                for entry in entries:
+                    name = entry.name
+                    if name.startswith("."):
+                        continue
+                    suffix = name[name.rfind(".") :].lower()
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(f"{inside}{name}/")
+                    elif entry.is_symlink() and _is_folder(entry):
+                        left_out.append(f"{inside}{name}/")
+                    elif suffix in IMAGE_SUFFIXES and _is_file(entry):
+                        found.append(inside + name)
+                    elif suffix in OTHER_IMAGES or (suffix in IMAGE_SUFFIXES and entry.is_symlink()):
+                        left_out.append(inside + name)
+        except OSError as error:
+            raise UserError(f"{folder / inside}: cannot be listed ({error.strerror})") from error
+    return Listing(sorted(found), folders, sorted(left_out))
+
+
+def _is_file(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_file()
+    except OSError:  # a loop of links
+        return False
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+NAMED = 10
+"""So many files of a kind are named where they are left out."""
+
+
+def words_for_left_out(folder: Path, names: Sequence[str]) -> list[str]:
+    """A line for each kind of file that a listing left out, naming the first ones."""
+    kinds: dict[str, list[str]] = {}
+    for name in names:
+        suffix = "/" if name.endswith("/") else name[name.rfind(".") :].lower()
+        kinds.setdefault(suffix, []).append(name.rstrip("/"))
+    lines = []
+    for suffix, files in kinds.items():
+        shown = ", ".join(str(folder / name) for name in files[:NAMED])
+        more = f" and {len(files) - NAMED} more" if len(files) > NAMED else ""
+        if suffix == "/":
+            why = "left out: links to folders are not followed; name that folder itself, or copy it"
+        elif suffix in IMAGE_SUFFIXES:
+            why = "left out: links that lead to no file"
+        else:
+            why = f"left out: {suffix} is not read here; convert to .png or .jpg"
+        lines.append(f"{shown}{more}: {why}")
+    return lines
+
+
+def find_images(folder: Path) -> list[Path]:
+    """All images below a folder, sorted by path; see `list_images`."""
+    return sorted(folder / name for name in list_images(folder).images)
+
+
+def read_picture(path: Path | str, data: bytes | None = None, *, metadata: bool = False) -> Picture:
+    """Decode an image file, upright (EXIF orientation applied).
+
+    Args:
+        path: The file; where `data` holds its bytes already, only its name in messages.
+        data: The bytes of an image file.
+        metadata: Also read what a result of this file keeps of it.
+
+    Raises:
+        UserError: The file is missing, not one of PNG, JPEG, WebP, BMP, TIFF, PPM, JPEG 2000, TGA, NPY, damaged, too
+            large, or of a mode without a documented meaning here (`from_pil`).
+    """
+    try:
+        if data is None and not stat.S_ISREG(Path(path).stat().st_mode):
+            raise UserError(f"{path}: is not a file" if Path(path).exists() else f"{path}: no such file")
+        if str(path)[-4:].lower() == ".npy" if data is None else data.startswith(NPY):
+            return _read_array(Path(path), data)
+        layout = _layout(Path(path), data)
+        if layout is not None and not pillow_is_right(layout):
+            picture = _read_bands(Path(path), data, layout)
+            return replace(picture, metadata=_tiff_metadata(path, data)) if metadata else picture
+        source = path if data is None else io.BytesIO(data)
+        formats = ("TGA",) if data is None and str(path)[-4:].lower() == ".tga" else FORMATS
+        # Pillow only warns where a file is odd; the size is checked here instead.
+        with warnings.catch_warnings(action="ignore"), Image.open(source, formats=formats) as image:
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                raise _too_large(Path(path), width, height)
+            largest = _largest_code(image)
+            deep = largest > 255
+            _check_jpeg_2000(Path(path), image, data)
+            frames = 1 if deep else count_frames(image)
+            orientation = getattr(image, "tag_v2", {}).get(ORIENTATION)
+            image.load()
+            picture = _read_deep_colour(Path(path), image, data, largest) if deep else from_pil(image)
+            if layout is not None and is_negative(layout):
+                picture = replace(picture, pixels=65535 - picture.pixels)
+            kept = metadata_of(image, orientation) if metadata else NO_METADATA
+            return replace(picture, frames=frames, lossy=_is_lossy(image.format, path, data), metadata=kept)
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file") from error
+    except UserError as error:
+        raise UserError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
+    except Image.DecompressionBombError as error:
+        raise UserError(f"{path}: too many pixels to be read") from error
+    except Exception as error:  # decoders raise a dozen types for damaged files, and each library others
+        reason = " ".join(str(error).split())[:100]
+        raise UserError(f"{path}: not a readable image ({type(error).__name__}: {reason})") from error
+
+
+def _layout(path: Path, data: bytes | None) -> Layout | None:
+    with warnings.catch_warnings(action="ignore"), open_regular(path) if data is None else io.BytesIO(data) as stream:
+        layout = layout_of(stream)
+    if layout is not None and layout.width * layout.height > MAX_PIXELS:
+        raise _too_large(path, layout.width, layout.height)
+    return layout
+
+
+def _read_bands(path: Path, data: bytes | None, layout: Layout) -> Picture:
+    with path.open("rb") if data is None else io.BytesIO(data) as stream:
+        array, alpha, pages = read_bands(stream, layout, stream.seek(0, os.SEEK_END))
+    picture = from_array(np.ascontiguousarray(_upright(array, layout.orientation)))
+    opacity = None if alpha is None else np.ascontiguousarray(_upright(alpha, layout.orientation))
+    return replace(picture, alpha=opacity, frames=min(pages, MAX_FRAMES))
+
+
+def _tiff_metadata(path: Path | str, data: bytes | None) -> Metadata:
+    try:
+        with Image.open(path if data is None else io.BytesIO(data), formats=["TIFF"]) as image:
+            return metadata_of(image)
+    except Exception:  # not one of Pillow's kinds: none of its metadata is known
+        return NO_METADATA
+
+
+def _is_lossy(kind: str | None, path: Path | str, data: bytes | None) -> bool:
+    if kind != "WEBP":
+        return kind == "JPEG"
+    # RIFF, its size, WEBP, then chunks: a name of four bytes, a size, and that many bytes, made even.
+    with Path(path).open("rb") if data is None else io.BytesIO(data) as stream:
+        stream.seek(12)
+        while len(head := stream.read(8)) == 8:
+            name, size = head[:4], int.from_bytes(head[4:], "little")
+            if name in (b"VP8 ", b"VP8L"):
+                return name == b"VP8 "
+            # The frames of an animation hold chunks of their own, after 16 bytes.
+            stream.seek(16 if name == b"ANMF" else size + size % 2, os.SEEK_CUR)
+    return True
+
+
+def count_frames(image: Image.Image) -> int:
+    """Images in an open file, its first at the end; of a TIFF at most MAX_FRAMES are counted."""
+    if image.format != "TIFF":
+        return int(getattr(image, "n_frames", 1))  # out of the header
+    # Pillow's own count looks each page up among all those before it.
+    frames = 1
+    with contextlib.suppress(EOFError):
+        while frames < MAX_FRAMES:
+            image.seek(frames)
+            frames += 1
+    image.seek(0)
+    return frames
+
+
+def image_size(path: Path | str, data: bytes | None = None) -> tuple[int, int]:
+    """(height, width) of an image file, upright, from its header where that tells; arguments as in `read_picture`.
+
+    Raises:
+        UserError: As `read_picture`.
+    """
+    try:
+        with warnings.catch_warnings(action="ignore"), Image.open(path if data is None else io.BytesIO(data)) as image:
+            turned = image.getexif().get(ORIENTATION, 1) >= 5
+            return (image.width, image.height) if turned else (image.height, image.width)
+    except Exception:  # no format of Pillow's, or damaged: whoever reads it all says what is wrong
+        height, width = read_picture(path, data).pixels.shape[:2]
+        return height, width
+
+
+def _too_large(path: Path, width: int, height: int) -> UserError:
+    return UserError(f"{path}: {width}x{height} pixels; at most {MAX_PIXELS // 10**6} million can be read")
+
+
+def _read_array(path: Path, data: bytes | None) -> Picture:
+    # Not np.load: that also opens archives and pickles, and believes the header.
+    with warnings.catch_warnings(action="ignore"), path.open("rb") if data is None else io.BytesIO(data) as stream:
+        version = np.lib.format.read_magic(stream)
+        readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        if version not in readers:
+            raise UserError(f"an array of version {version}; 1.0 and 2.0 are read")
+        shape, by_columns, dtype = readers[version](stream)
+        if len(shape) in (2, 3) and shape[0] * shape[1] > MAX_PIXELS:
+            raise _too_large(path, shape[1], shape[0])
+        _check_array(shape, dtype)
+        size = math.prod(shape) * dtype.itemsize
+        begin = stream.tell()
+        there = stream.seek(0, os.SEEK_END) - begin
+        if there != size:
+            raise UserError(f"holds {there} bytes of pixels, and its header says {size}")
+        stream.seek(begin)
+        array = np.frombuffer(stream.read(size), dtype).reshape(shape, order="F" if by_columns else "C")
+    return from_array(array)
+
+
+def _largest_code(image: Image.Image) -> int:
+    """The largest code of a colour image that is not decoded yet; of others 255, since Pillow reads them whole."""
+    if image.mode not in ("RGB", "RGBA", "LA"):
+        return 255
+    for tile in getattr(image, "tile", ()):
+        if image.format == "PPM" and isinstance(tile[3], tuple):
+            return int(tile[3][1])
+        if ";16" in str(tile[3]):  # Pillow drops the low byte of these without a word
+            return 65535
+    return 255
+
+
+def _check_jpeg_2000(path: Path, image: Image.Image, data: bytes | None) -> None:
+    # Pillow drops what is beyond 8 bits of colour without a word, and OpenCV does not say what 10 or 12 bits mean.
+    if image.format != "JPEG2000" or image.mode in ("L", "I;16"):
+        return
+    if data is None:
+        with path.open("rb") as stream:
+            data = stream.read(65536)
+    size = data.find(b"\xff\x4f\xff\x51")  # the codestream's first two markers; the depth stands 42 bytes on
+    depth = (data[size + 42] & 0x7F) + 1 if 0 <= size < len(data) - 42 else 8
+    if depth > 8:
+        raise UserError(
+            f"{path}: JPEG 2000 in colour of {depth} bits is not read here; convert to a 16-bit .png or .tif"
+        )
+
+
+def _read_deep_colour(path: Path, image: Image.Image, data: bytes | None, largest: int) -> Picture:
+    """All bits of an image that Pillow has decoded already: OpenCV would fill what is missing from a damaged one."""
+    import cv2
+
+    encoded = np.fromfile(path, np.uint8) if data is None else np.frombuffer(data, np.uint8)
+    array = cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED)
+    if array is None or array.dtype != np.uint16 or array.ndim != 3 or array.shape[1::-1] != image.size:
+        raise UserError(f"{path}: not a readable 16-bit image")
+    if largest != 65535:  # of a PPM; OpenCV leaves the codes as they are
+        array = np.rint(array * (65535 / largest)).astype(np.uint16)
+    array = _upright(array, image.getexif().get(ORIENTATION, 1))
+    alpha = array[..., 3].copy() if array.shape[2] == 4 else None
+    # Pillow opens 16-bit grey with opacity as colour: the colour type 4 stands in the header of a PNG.
+    grey = image.mode == "LA" or (image.format == "PNG" and encoded[25] == 4)
+    pixels = array[..., :1] if grey else array[..., 2::-1]
+    return Picture(np.ascontiguousarray(pixels), alpha)
+
+
+def _upright(array: np.ndarray, orientation: int) -> np.ndarray:
+    """What the EXIF orientation asks for: 5 to 8 exchange the sides, then left-right and upside-down mirrors."""
+    if orientation >= 5:
+        array = array.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        array = array[::-1]
+    return array[:, ::-1] if orientation in (2, 3, 6, 7) else array
+
+
+def write_picture(
+    path: Path | str, picture: Picture, *, quality: int | None = None, root: Path | None = None
+) -> list[str]:
+    """Write an image with its metadata; the suffix says the format. Nothing is left half-written.
+
+    Args:
+        path: The file.
+        picture: What is written.
+        quality: Of JPEG and WebP, 1 to 100. By default JPEG is written with 95, and WebP without loss, or with 95
+            where the picture came out of a lossy file. JPEG keeps the colour of every pixel (4:4:4).
+        root: No folder from here down to the file may be a link; None: the folders are the user's own choice.
+
+    Returns:
+        What the format could not hold, in words: the picture is then over white, or in sRGB.
+
+    Raises:
+        UserError: An unknown suffix, a format that cannot hold the picture, or a folder that cannot be written.
+    """
+    path = Path(path)
+    check_format(path, picture)
+    suffix, pixels = path.suffix.lower(), picture.pixels
+    encoded, lost = io.BytesIO(), []
+    if suffix == ".npy":
+        np.save(encoded, pixels, allow_pickle=False)
+        lost += [] if picture.alpha is None else ["opacity"]
+        lost += [] if picture.metadata == NO_METADATA else ["profile, density and EXIF"]
+    elif pixels.dtype == np.uint16 and (pixels.shape[2] == 3 or picture.alpha is not None):
+        encoded.write(_deep_colour(picture, suffix, lost))
+    else:
+        kind = Image.registered_extensions()[suffix]
+        if picture.alpha is not None and suffix in WITHOUT_ALPHA:
+            lost += [] if opaque(picture) is pixels else ["opacity (it is shown on white)"]
+            picture = replace(picture, pixels=opaque(picture), alpha=None)
+        options = _saved_metadata(picture, kind)
+        if picture.metadata.profile is not None and "icc_profile" not in options:
+            lost.append(f"the colour profile '{profile_name(picture.metadata.profile)}', which is of other channels")
+        if kind == "JPEG":
+            options |= {"quality": quality or 95, "subsampling": 0}
+        elif kind == "WEBP":
+            # Without `exact`, colours below transparency are given up even without loss.
+            lossy = picture.lossy or quality is not None
+            options |= {"quality": quality or 95} if lossy else {"lossless": True, "exact": True}
+        try:
+            image = to_pil(picture)
+            if kind not in WITH_METADATA and "icc_profile" in options:
+                profile = options.pop("icc_profile")
+                image = as_srgb(image, profile) or image
+                lost.append(f"the colour profile '{profile_name(profile)}' (its colours are converted to sRGB)")
+            if kind not in WITH_METADATA:
+                lost += ["EXIF"] if options.pop("exif", None) else []
+            image.save(encoded, format=kind, **options)
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from error
+        except (OSError, ValueError) as error:  # more pixels than the format can hold
+            raise UserError(f"{path}: cannot be encoded ({error})") from error
+    write_whole(path, encoded.getvalue(), root=root)
+    return lost
+
+
+LONGEST_SIDE = {"JPEG": 65500, "WEBP": 16383}
+
+
+def check_format(path: Path, picture: Picture) -> None:
+    """See, before any work, that the format of a file name can hold a picture.
+
+    Raises:
+        UserError: An unknown suffix, or a format without room for its depth, number of channels or size.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in IMAGE_SUFFIXES:
+        raise UserError(f"{path}: not an image suffix; use one of {', '.join(sorted(IMAGE_SUFFIXES))}")
+    pixels = picture.pixels
+    if suffix == ".npy":
+        return
+    if pixels.dtype == np.uint16 and suffix not in DEEP_SUFFIXES:
+        raise UserError(f"{path}: this image has 16 bits; write it as .png or .tif")
+    if pixels.dtype == np.float32 and (suffix not in (".tif", ".tiff") or pixels.shape[2] != 1):
+        raise UserError(f"{path}: this image holds floats; write it as .npy, or grey as .tif")
+    if pixels.shape[2] not in (1, 3):
+        raise UserError(f"{path}: a PIL image holds 1 or 3 channels, not {pixels.shape[2]}; use .npy files or arrays")
+    kind = Image.registered_extensions()[suffix]
+    if max(pixels.shape[:2]) > LONGEST_SIDE.get(kind, math.inf):
+        height, width = pixels.shape[:2]
+        raise UserError(
+            f"{path}: cannot be encoded ({width}x{height} pixels; a {kind} has at most {LONGEST_SIDE[kind]} on a side)"
+        )
+
+
+def _deep_colour(picture: Picture, suffix: str, lost: list[str]) -> bytes:
+    # Formats and OpenCV know no 16-bit grey with alpha: it is written as colour.
+    import cv2
+
+    red_green_blue = with_channels(picture.pixels, 3)
+    picture = replace(picture, pixels=red_green_blue)
+    if picture.alpha is not None and suffix in WITHOUT_ALPHA:
+        lost += [] if opaque(picture) is picture.pixels else ["opacity (it is shown on white)"]
+        picture = replace(picture, pixels=opaque(picture), alpha=None)
+    kept = _saved_metadata(picture, "")
+    layers = [picture.pixels[..., ::-1], *([] if picture.alpha is None else [picture.alpha[..., None]])]
+    kind = ".ppm" if suffix in PNM_SUFFIXES else suffix
+    _, data = cv2.imencode(kind, np.ascontiguousarray(np.concatenate(layers, axis=2)))
+    if suffix == ".png":
+        return _with_chunks(bytes(data), kept)
+    if kept:
+        lost.append("profile, density and EXIF, which 16-bit colour keeps in .png only")
+    return bytes(data)
+
+
+def _with_chunks(data: bytes, kept: dict[str, Any]) -> bytes:
+    """A PNG with the metadata in chunks behind its header."""
+    chunks = []
+    if "icc_profile" in kept:
+        chunks.append((b"iCCP", b"ICC Profile\0\0" + zlib.compress(kept["icc_profile"])))
+    if "dpi" in kept:  # pixels a metre
+        chunks.append((b"pHYs", struct.pack(">IIB", *(round(value / 0.0254) for value in kept["dpi"]), 1)))
+    if "exif" in kept:
+        chunks.append((b"eXIf", kept["exif"].removeprefix(b"Exif\0\0")))
+    end = 8 + 12 + 13  # signature, and the frame and contents of IHDR
+    packed = [
+        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body)) for name, body in chunks
+    ]
+    return data[:end] + b"".join(packed) + data[end:]
+
+
+def left_out(source: Path) -> list[str]:
+    """A line for each kind of image-like file in a folder of inputs that is not taken."""
+    return words_for_left_out(source, list_images(source).left_out) if source.is_dir() else []

@@ -1,0 +1,132 @@
+"""Images as a Python caller has them: files, bytes, PIL images, arrays, tensors, lists; results in the same form."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from i2i_bridge.errors import UserError
+from i2i_bridge.images.files import read_picture
+from i2i_bridge.images.metadata import metadata_of
+from i2i_bridge.images.pixels import Picture, Range, from_array, from_pil, to_pil
+from i2i_bridge.storage.files import expanded
+
+AnyImage = str | Path | bytes | Image.Image | np.ndarray | Tensor
+KINDS = (
+    "a file (path or bytes), a PIL image, an array (H, W), (H, W, C) or (B, H, W, C), a tensor (C, H, W) or "
+    "(B, C, H, W), or a list of these"
+)
+MARGIN = 0.1
+"""Of its range, by which a float may lie beyond: a filter overshoots so far, another range is far beyond it."""
+Back = Callable[[list[Picture]], Any]
+
+
+def pictures_of(image: AnyImage | Sequence[AnyImage], value_range: Range = None) -> tuple[list[Picture], Back]:
+    """The pictures of what a caller gave, and a function that gives as many pictures the same form.
+
+    Args:
+        image: One of `KINDS`. Arrays and tensors are uint8, uint16 or floats.
+        value_range: The values that mean black and white, for floats; None: the recipe says it.
+
+    Raises:
+        UserError: It is something else, is empty, or lies beyond its range.
+    """
+    if isinstance(image, list | tuple):
+        return _listed(image, value_range)
+    if isinstance(image, Tensor):
+        return _of_tensor(image, value_range)
+    if isinstance(image, np.ndarray):
+        if image.ndim != 4:
+            return [_array_picture(image, value_range)], lambda results: results[0].pixels
+        if not len(image):
+            raise UserError("an array of no images")
+        return [_array_picture(one, value_range) for one in image], lambda results: np.stack(
+            [p.pixels for p in results]
+        )
+    if isinstance(image, Image.Image):
+        return [replace(from_pil(image), metadata=metadata_of(image))], lambda results: to_pil(results[0])
+    if isinstance(image, bytes | bytearray):
+        picture = read_picture("the bytes given", bytes(image), metadata=True)
+    elif isinstance(image, str | Path):
+        picture = read_picture(expanded(image), metadata=True)
+    else:
+        raise UserError(f"not an image: {type(image).__name__}; give {KINDS}")
+    return [picture], lambda results: to_pil(results[0])
+
+
+def mask_pictures(mask: AnyImage | Sequence[AnyImage], count: int) -> list[Picture]:
+    """A mask for each of `count` images: one for all, or one each; arrays and tensors may be boolean."""
+    return _for_each("mask", pictures_of(_without_booleans(mask))[0], count)
+
+
+def condition_pictures(condition: AnyImage | Sequence[AnyImage], value_range: Range, count: int) -> list[Picture]:
+    """A condition for each of `count` images: one for all, or one each."""
+    return _for_each("condition", pictures_of(condition, value_range)[0], count)
+
+
+def _for_each(what: str, pictures: list[Picture], count: int) -> list[Picture]:
+    if len(pictures) not in (1, count):
+        raise UserError(f"{len(pictures)} images as {what} for {count}; give one, or one for each")
+    return pictures * count if len(pictures) == 1 else pictures
+
+
+def _without_booleans(mask: Any) -> Any:
+    if isinstance(mask, list | tuple):
+        return [_without_booleans(one) for one in mask]
+    if isinstance(mask, Tensor):
+        array = mask.detach().cpu().float().numpy() if mask.is_floating_point() else mask.detach().cpu().numpy()
+        mask = np.moveaxis(array, -3, -1) if array.ndim >= 3 else array
+    return mask.astype(np.uint8) * 255 if isinstance(mask, np.ndarray) and mask.dtype == np.bool_ else mask
+
+
+def _listed(images: Sequence[AnyImage], value_range: Range) -> tuple[list[Picture], Back]:
+    if not images:
+        raise UserError("a list of no images")
+    parts = [pictures_of(one, value_range) for one in images]
+
+    def back(results: list[Picture]) -> list[Any]:
+        waiting = iter(results)
+        return [each([next(waiting) for _ in pictures]) for pictures, each in parts]
+
+    return [picture for pictures, _ in parts for picture in pictures], back
+
+
+def _array_picture(array: np.ndarray, value_range: Range) -> Picture:
+    picture = from_array(array)
+    return _ranged(picture, value_range) if picture.pixels.dtype.kind == "f" else picture
+
+
+def _ranged(picture: Picture, value_range: Range) -> Picture:
+    if value_range is None:
+        return picture
+    low, high = value_range
+    if not low < high:
+        raise UserError(f"value_range={value_range}: give (low, high), such as (0, 1) or (-1, 1)")
+    least, most = float(picture.pixels.min()), float(picture.pixels.max())
+    room = MARGIN * (high - low)
+    if least < low - room or most > high + room:
+        raise UserError(f"values from {least:.4g} to {most:.4g} are beyond value_range={value_range}")
+    return replace(picture, value_range=(low, high))
+
+
+def _of_tensor(tensor: Tensor, value_range: Range) -> tuple[list[Picture], Back]:
+    if tensor.ndim not in (3, 4) or not tensor.numel():
+        raise UserError(f"a tensor of shape {tuple(tensor.shape)}; an image is (C, H, W), a batch (B, C, H, W)")
+    if not (tensor.is_floating_point() or tensor.dtype in (torch.uint8, torch.uint16)):
+        raise UserError(f"a tensor of {tensor.dtype}; give uint8, uint16 or floats with value_range=(0, 1) or (-1, 1)")
+    values = tensor.detach().cpu()
+    array = (values.float() if tensor.is_floating_point() else values).numpy()
+    batch = np.moveaxis(array if tensor.ndim == 4 else array[None], 1, 3)
+    pictures = [_array_picture(one, value_range) for one in batch]
+
+    def back(results: list[Picture]) -> Tensor:
+        stacked = torch.from_numpy(np.ascontiguousarray(np.stack([np.moveaxis(p.pixels, 2, 0) for p in results])))
+        moved = stacked.to(tensor.device, tensor.dtype)
+        return moved if tensor.ndim == 4 else moved[0]
+
+    return pictures, back

@@ -1,0 +1,96 @@
+"""Images side by side in one picture, with a word above each column."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from i2i_bridge.images.pixels import shown
+
+HEADER_HEIGHT = 22
+"""Pixels of the band above the columns where each head is one line."""
+FONT_SIZES = (14, 12, 10, 9)
+"""Of heads: the first at which no word is wider than its column, else the last."""
+MARGIN = 3
+"""Pixels that stay white at the right of a head, so that two heads do not run together."""
+
+
+def montage(rows: Sequence[Sequence[Tensor]], header: Sequence[str] = (), gap: int = 2) -> np.ndarray:
+    """Rows of images (C, H, W) in [-1, 1] as one picture (H, W, 3) uint8, white gaps between, aligned top left.
+
+    Args:
+        header: A head for each column, broken into lines at the column's width; none leaves the band out.
+
+    Raises:
+        ValueError: There is no image.
+    """
+    cells = [[shown(x) for x in row] for row in rows]
+    if not any(cells):
+        raise ValueError("no images to lay out")
+    columns = max(len(row) for row in cells)
+    heights = [max(cell.shape[0] for cell in row) for row in cells]
+    widths = [max(row[i].shape[1] for row in cells if i < len(row)) for i in range(columns)]
+    heads = [_head(text, width) for text, width in zip(header, widths, strict=False)]
+    band = max((head.shape[0] for head in heads), default=0)
+    size = (band + sum(heights) + gap * (len(cells) - 1), sum(widths) + gap * (columns - 1), 3)
+    sheet = np.full(size, 255, np.uint8)
+    left = 0
+    for head, width in zip(heads, widths, strict=False):
+        sheet[band - head.shape[0] : band, left : left + width] = head
+        left += width + gap
+    top = band
+    for row, height in zip(cells, heights, strict=True):
+        left = 0
+        for cell, width in zip(row, widths, strict=False):
+            sheet[top : top + cell.shape[0], left : left + cell.shape[1]] = cell
+            left += width + gap
+        top += height + gap
+    return sheet
+
+
+def states_shown(x_1: Tensor, states: Iterable[Tensor], columns: int = 8) -> tuple[list[Tensor], list[str]]:
+    """At most `columns` states of a walk, evenly spread from X_1 to the last, and a word for each.
+
+    Memory does not grow with the number of states: while they come, every second one is let go when there are many.
+
+    Args:
+        x_1: Where the walk starts, (C, H, W).
+        states: What a sampler yields, the last one restored; at least one.
+    """
+    kept, spacing, last = [(0, x_1)], 1, (0, x_1)
+    for i, state in enumerate(states, 1):
+        last = (i, state)
+        if i % spacing == 0:
+            kept.append(last)
+        if len(kept) > 4 * columns:
+            kept, spacing = kept[::2], 2 * spacing
+    if kept[-1][0] != last[0]:
+        kept.append(last)
+    chosen = np.linspace(0, len(kept) - 1, min(columns, len(kept))).round().astype(int)
+    numbers = [kept[k][0] for k in chosen]
+    return [kept[k][1] for k in chosen], ["X_1", *(f"step {number}" for number in numbers[1:])]
+
+
+def _head(text: str, width: int) -> np.ndarray:
+    """A column's head (H, width, 3): as few lines as fit; a word wider than the column is cut, with an ellipsis."""
+    for size in FONT_SIZES:
+        font = ImageFont.load_default(size)
+        if all(font.getlength(word) <= width - MARGIN for word in text.split()):
+            break
+    lines = [""]
+    for word in text.split():
+        while font.getlength(word) > width - MARGIN and len(word) > 1:
+            word = word.removesuffix("…")[:-1] + "…" if len(word) > 2 else word[0]
+        longer = f"{lines[-1]} {word}".strip()
+        if font.getlength(longer) <= width - MARGIN:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    lines = [line for line in lines if line] or [""]
+    height = HEADER_HEIGHT + (len(lines) - 1) * (size + 2)
+    image = Image.new("RGB", (width, height), "white")
+    drawing = ImageDraw.Draw(image)
+    for i, line in enumerate(lines):
+        drawing.text((1, HEADER_HEIGHT // 2 + i * (size + 2)), line, fill="black", font=font, anchor="lm")
+    return np.asarray(image)

@@ -1,0 +1,253 @@
+"""The weight files of the networks that measure: where they come from, whether they are here, and what is in them.
+
+Nothing here touches the net but `fetch`, which the user asks for by name.
+"""
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from i2i_bridge.data.fetch import alone
+from i2i_bridge.errors import UserError
+from i2i_bridge.registry import did_you_mean
+from i2i_bridge.storage.download import Download, Report, download
+from i2i_bridge.storage.files import refuse_links, remove, replace
+from i2i_bridge.storage.reader import open_regular
+
+if TYPE_CHECKING:  # torch takes a second to import
+    from torch import Tensor
+
+VARIABLE = "I2I_WEIGHTS_DIR"
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A published weights file."""
+
+    name: str
+    what: str
+    url: str
+    megabytes: int
+    """About; as published."""
+    sha256: str
+    """How the SHA-256 begins: the publishers write the first eight digits into the file's name."""
+    licence: str
+    metrics: tuple[str, ...]
+    """Names of the metrics that need it."""
+
+    @property
+    def file(self) -> str:
+        """The file's name in the folder: as published."""
+        return self.url.rsplit("/", 1)[-1]
+
+    def lines(self) -> list[str]:
+        """What a user should know before it is fetched."""
+        return [
+            f"{self.name}: {self.what}, for {', '.join(self.metrics)}",
+            f"  licence: {self.licence}",
+            f"  about {self.megabytes} MB from {self.url}",
+        ]
+
+
+TORCHVISION = "BSD-3-Clause (torchvision); trained on ImageNet, whose images are for research only"
+
+KNOWN = (
+    Weights(
+        "alexnet",
+        "AlexNet of torchvision",
+        "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
+        233,
+        "7be5be79",
+        TORCHVISION,
+        ("lpips", "diversity"),
+    ),
+    Weights(
+        "vgg16",
+        "VGG-16 of torchvision",
+        "https://download.pytorch.org/models/vgg16-397923af.pth",
+        528,
+        "397923af",
+        TORCHVISION,
+        ("lpips-vgg",),
+    ),
+    Weights(
+        "inception",
+        "Inception of the FID, converted from TensorFlow's by torch-fidelity",
+        "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth",
+        91,
+        "6726825d",
+        "Apache-2.0 (TensorFlow, torch-fidelity); trained on ImageNet, whose images are for research only",
+        ("fid", "kid", "kid-paired", "fid-legacy-pytorch", "kid-legacy-pytorch", "kid-paired-legacy-pytorch"),
+    ),
+    Weights(
+        "resnet50",
+        "ResNet-50 of torchvision (IMAGENET1K_V1)",
+        "https://download.pytorch.org/models/resnet50-0676ba61.pth",
+        98,
+        "0676ba61",
+        TORCHVISION,
+        ("accuracy", "fd-resnet50", "kid-resnet50", "kid-paired-resnet50"),
+    ),
+)
+
+
+def folder() -> Path | None:
+    """Where the files lie: what the environment variable I2I_WEIGHTS_DIR names, or None."""
+    named = os.environ.get(VARIABLE)
+    return Path(named).expanduser() if named else None
+
+
+def use_folder(path: Path) -> None:
+    """Makes `folder` that of the user's option, here and in the processes that this one starts.
+
+    Raises:
+        UserError: There is no such folder.
+    """
+    if not path.expanduser().is_dir():
+        raise UserError(f"{path}: no such folder of weights")
+    os.environ[VARIABLE] = str(path)
+
+
+def known(names: Iterable[str]) -> list[Weights]:
+    """The files of these names, which may also be metrics' names; all files if there are none.
+
+    Raises:
+        UserError: A name is neither; the message gives the nearest.
+    """
+    chosen: list[Weights] = []
+    for name in names:
+        found = [weights for weights in KNOWN if name == weights.name or name in weights.metrics]
+        if not found:
+            words = {word for weights in KNOWN for word in (weights.name, *weights.metrics)}
+            raise UserError(f"no weights are known for '{name}'{did_you_mean(name, words)}")
+        chosen += [weights for weights in found if weights not in chosen]
+    return chosen or list(KNOWN)
+
+
+def missing(name: str, metric: str) -> str | None:
+    """Why a file cannot be used, in one line; None if it lies in the folder."""
+    (weights,) = known([name])
+    place = folder()
+    if place is None:
+        return (
+            f"{metric} needs the file {weights.file}; set {VARIABLE} to its folder"
+            f" (i2i-bridge weights fetch {name} gets it)"
+        )
+    if not (place / weights.file).is_file():
+        return f"{metric}: {place / weights.file} does not exist (i2i-bridge weights fetch {name} gets it)"
+    return None
+
+
+def load(name: str, metric: str) -> tuple[Path, dict[str, "Tensor"]]:
+    """A file and its tensors by name, on the CPU. It is read like a stranger's; see `foreign`.
+
+    Raises:
+        UserError: The file is missing, or holds anything else.
+    """
+    from i2i_bridge.storage.tensors import read_pt
+
+    problem = missing(name, metric)
+    if problem:
+        raise UserError(problem)
+    (weights,) = known([name])
+    place = folder() or Path()
+    file = place / weights.file
+    # Some published files are older than today's format, which is read only if the file is known.
+    return file, read_pt(file.resolve(), legacy=_is_old(file) and state(weights, place) == "ok")
+
+
+def _is_old(file: Path) -> bool:
+    try:
+        with open_regular(file) as stream:
+            return stream.read(4) != b"PK\x03\x04"
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror})") from error
+
+
+def state(weights: Weights, place: Path) -> str:
+    """'ok', 'missing', or 'wrong: ...' by the file's hash.
+
+    Raises:
+        UserError: The file cannot be read.
+    """
+    file = place / weights.file
+    if not file.is_file():
+        return "missing"
+    digest = _sha256(file)
+    if digest.startswith(weights.sha256):
+        return "ok"
+    return f"wrong: its sha256 begins with {digest[:8]}, not {weights.sha256}: another or damaged file"
+
+
+def warnings(metrics: Iterable[str]) -> list[str]:
+    """One line for each file that these metrics use and whose content is not the published one."""
+    place = folder()
+    if place is None:
+        return []
+    found = []
+    for weights in KNOWN:
+        users = [metric for metric in metrics if metric in weights.metrics]
+        if users and state(weights, place).startswith("wrong"):
+            found.append(
+                f"{', '.join(users)}: {weights.file} is not the published file (see i2i-bridge weights verify);"
+                " the numbers are not comparable with anybody's"
+            )
+    return found
+
+
+def fetch(weights: Weights, place: Path, report: Report = lambda done, total: None) -> bool:
+    """Download a file into a folder, which is made; the same call goes on where the last one broke off.
+
+    Returns:
+        Whether it had to be downloaded; False if it was there.
+
+    Raises:
+        UserError: Another file of this name is there, no connection, an error of the server's, a wrong hash (the file
+            is thrown away), or a disk that cannot be written.
+    """
+    there = state(weights, place)
+    if there == "ok":
+        return False
+    if there != "missing":
+        raise UserError(f"{place / weights.file}: {there}; delete it, then fetch again")
+    staging = place / ".fetching"
+    refuse_links(place, [staging.name])
+    try:
+        staging.mkdir(parents=True, exist_ok=True)
+        with alone(staging):
+            fresh = staging / weights.file
+            digest = download(Download(url=weights.url), fresh, report)
+            if not digest.startswith(weights.sha256):
+                remove(fresh)
+                raise UserError(
+                    f"{weights.url}: the sha256 begins with {digest[:8]}, not {weights.sha256}: another or damaged"
+                    " file, thrown away"
+                )
+            replace(fresh, place / weights.file)
+    except OSError as error:
+        raise UserError(f"{error.filename or place}: cannot be written ({error.strerror or error})") from error
+    if {path.name for path in staging.iterdir()} <= {".lock"}:  # else: parts of another file
+        with contextlib.suppress(OSError):
+            remove(staging)
+    return True
+
+
+def fetch_all(
+    chosen: Iterable[Weights], place: Path, progress: Callable[[str], contextlib.AbstractContextManager[Report]]
+) -> None:
+    """`fetch` for several files, each under a progress report of its own."""
+    for weights in chosen:
+        with progress(weights.file) as report:
+            fetch(weights, place, report)
+
+
+def _sha256(file: Path) -> str:
+    try:
+        with open_regular(file) as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror})") from error

@@ -1,0 +1,224 @@
+"""Named methods over any recipe: the same data, degradation and evaluation, another way to learn X_1 -> X_0.
+
+A preset takes a recipe's table and gives it another [method], [process], [target], [network] or [train] where the
+method needs one. [data], [degradation] and [evaluate] are never touched, so what is compared is the method alone.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from i2i_bridge import registry
+from i2i_bridge.errors import UserError
+from i2i_bridge.recipe.recipe import Preset
+from i2i_bridge.registry import did_you_mean
+
+Table = dict[str, Any]
+Change = Callable[[Table, frozenset[str]], Table]
+
+BATCH = 4
+"""Largest batch of the Pix2pix preset; the paper trains with 1, 4 or 10."""
+
+UNCONDITIONAL: Table = {
+    "method": {"name": "unconditional-prior"},
+    "process": {"name": "gaussian-prior"},
+    "target": {"name": "eps"},
+    "proposal": {"name": "posterior"},
+    "network": {"condition_channels": 0},
+    # x_0_hat of a noise-predicting network is (X_t - c eps) / b: at t = 1 its error counts 150-fold.
+    "sample": {"clip": True},
+}
+"""What makes any recipe an unconditional prior of its clean images; [network] is merged, the other tables replace."""
+
+KNOWN_OPERATOR: dict[str, Table] = {
+    "unconditional-prior": UNCONDITIONAL,
+    **{
+        name: UNCONDITIONAL | {"sample": {"clip": True, "guidance": {"name": name}}}
+        for name in ("ddnm", "dps", "pigdm")
+    },
+}
+"""The tables of `--method`: one prior serves all three, since the guidance acts in sampling only."""
+
+
+STARTS_FROM_X_1 = ("bridge", "ot-ode", "flow")
+"""Presets that keep a recipe's [mean]; the others answer in one call, or start from noise."""
+
+
+@dataclass(frozen=True)
+class _Named:
+    summary: str
+    change: Change
+
+
+def preset_names() -> list[str]:
+    """The names that `--method` takes: the presets, and registered methods that need none."""
+    return sorted({*_PRESETS, *registry.METHODS.names()})
+
+
+def preset_summary(name: str) -> str:
+    """One line about it."""
+    if name in _PRESETS:
+        return _PRESETS[name].summary
+    return (registry.METHODS.documentation(name) or "(no description)").split("\n")[0]
+
+
+def method_preset(name: str) -> Preset:
+    """The change that `--method NAME` makes to a recipe's table, as `load_recipe` takes it.
+
+    Raises:
+        UserError: There is no such method; the message names the nearest.
+    """
+    if name not in preset_names():
+        raise UserError(f"--method {name}: no such method{did_you_mean(name, preset_names())}")
+    change = _PRESETS[name].change if name in _PRESETS else _registered(name)
+
+    def labelled(table: Table, given: frozenset[str]) -> Table:
+        kept = table if name in STARTS_FROM_X_1 else _without(table, "mean")
+        return change(kept, given) | {"method_label": name}
+
+    return labelled
+
+
+def _registered(name: str) -> Change:
+    return lambda table, given: _without(table, "method") | {"method": {"name": name}}
+
+
+def _without(table: Table, *keys: str) -> Table:
+    return {key: value for key, value in table.items() if key not in keys}
+
+
+def _inner(table: Table, key: str) -> Table:
+    """A copy of an inner table; a value that is none is left for the recipe's own check."""
+    value = table.get(key)
+    return dict(value) if isinstance(value, dict) else {}
+
+
+def _walking(process: Table, target: Table, clip: bool = False) -> Change:
+    """A bridge with another process: the same network and training, drawn by the one sampler that fits all."""
+
+    def change(table: Table, given: frozenset[str]) -> Table:
+        there, method = _inner(table, "process"), _inner(table, "method")
+        if there.get("name", "i2sb") == process["name"] and method.get("name", "bridge") == "bridge":
+            return table
+        rated = all(name in _RATED for name in (there.get("name"), process["name"]))
+        kept = {key: value for key, value in _inner(table, "sample").items() if key not in ("sampler", "grid")}
+        return _without(table, "method", "proposal") | {
+            "process": process | (_rate(there) if rated else {}),
+            "target": target,
+            "network": _bridging(table),
+            "sample": kept | ({"clip": True} if clip else {}),
+        }
+
+    return change
+
+
+_RATED = ("i2sb", "ot-ode")
+
+
+def _rate(process: Table) -> Table:
+    """The rate of an I2SB bridge: it belongs to the task, so the noiseless limit has the same, not its own default."""
+    beta_max = registry.PROCESSES.options(str(process["name"]))["beta_max"].default
+    # "auto" keeps the default's ratio of the two, all that the noiseless limit depends on.
+    process = {key: value for key, value in process.items() if value != "auto"}
+    return {"beta_max": beta_max} | {key: process[key] for key in ("beta_max", "beta_min") if key in process}
+
+
+def _bridging(table: Table) -> Table:
+    """The recipe's network, or where that is a Pix2pix generator, a U-Net that sees X_1 and is told t."""
+    network = _inner(table, "network")
+    if network.get("name") != "pix2pix-unet":
+        return network
+    return {"name": "unet", "condition_channels": network.get("condition_channels") or _channels(table)}
+
+
+def _channels(table: Table) -> int:
+    return int(_inner(table, "data").get("channels", 3))
+
+
+def _palette(table: Table, given: frozenset[str]) -> Table:
+    # Small errors of eps grow by 1/b near t = 1, so Palette and DDPM clip x_0_hat in each step.
+    changed = _walking({"name": "gaussian-prior"}, {"name": "eps"}, clip=True)(table, given)
+    network = changed["network"]
+    return changed | {
+        "network": network | {"condition_channels": network.get("condition_channels") or _channels(table)}
+    }
+
+
+def _regression(table: Table, given: frozenset[str]) -> Table:
+    return _without(table, "proposal") | {
+        "method": {"name": "regression"},
+        "network": _bridging(table),
+        "sample": _without(_inner(table, "sample"), "guidance") | {"nfe": 1},
+    }
+
+
+def _pix2pix(table: Table, given: frozenset[str]) -> Table:
+    """The paper's settings (appendix 6.2), sized to the recipe's images; as many images are seen as by the recipe."""
+    from i2i_bridge.networks.pix2pix import receptive_field
+
+    data, train, there = (_inner(table, key) for key in ("data", "train", "network"))
+    size = data.get("size", 256)
+    sides = size if isinstance(size, list | tuple) else [size]
+    levels = 8
+    while levels > 2 and any(int(side) % 2**levels for side in sides):
+        levels -= 1
+    # As wide as the recipe's own network, which tells a small recipe from a large one; 64, the paper's, at most.
+    width = min(64, int(there.get("channels", 64)))
+    layers = max(n for n in (1, 2, 3) if n == 1 or receptive_field(n) <= min(map(int, sides)))
+    network = {"name": "pix2pix-unet", "levels": levels, "channels": width}
+    if _own_condition(table):
+        network["condition_channels"] = int(there.get("condition_channels", 0))
+
+    batch, steps = int(train.get("batch_size", 256)), int(train.get("steps", 1))
+    small = batch if "train.batch_size" in given else min(batch, BATCH)
+    if "train.steps" not in given:
+        steps = -(-steps * batch // small)
+    training = _without(train, "micro_batch", "clip_norm", "weight_decay", "warmup_steps", "lr_gamma", "lr_step") | {
+        "steps": steps,
+        "batch_size": small,
+        "lr": 2e-4,
+        "betas": [0.5, 0.999],
+        "schedule": "linear",
+        "decay_from": steps // 2,
+        "ema_decay": 0.0,
+    }
+    return _without(table, "process", "target", "proposal") | {
+        "method": {"name": "pix2pix", "discriminator": {"name": "patchgan", "n_layers": layers, "channels": width}},
+        "network": network,
+        "train": training,
+        "sample": {"nfe": 1},
+    }
+
+
+def _known_operator(name: str) -> Change:
+    """An unconditional prior of the recipe's clean images, led to X_1 by a guidance."""
+
+    def change(table: Table, given: frozenset[str]) -> Table:
+        new = KNOWN_OPERATOR[name]
+        kept = _without(_inner(table, "sample"), "sampler", "grid", "guidance")
+        return table | new | {"network": _bridging(table) | new["network"], "sample": kept | new["sample"]}
+
+    return change
+
+
+def _own_condition(table: Table) -> bool:
+    """Whether the data bring something to see beside X_1 (the clean grey image of a noisy X_1, say)."""
+    degradation = _inner(table, "degradation")
+    brings = bool(degradation) and registry.DEGRADATIONS.build(degradation).condition_channels > 0
+    return brings or bool(_inner(table, "data").get("own_condition"))
+
+
+_PRESETS: dict[str, _Named] = {
+    "bridge": _Named("I2SB: the diffusion bridge from X_1 to X_0", _walking({"name": "i2sb"}, {"name": "i2sb"})),
+    "ot-ode": _Named("The noiseless limit of the I2SB bridge", _walking({"name": "ot-ode"}, {"name": "i2sb"})),
+    "flow": _Named("Straight path from X_1 to X_0, by its velocity", _walking({"name": "flow"}, {"name": "velocity"})),
+    "palette": _Named("Conditional diffusion from noise; X_1 is only seen by the network", _palette),
+    "regression": _Named("The recipe's own network in one call, by mean squared error", _regression),
+    "pix2pix": _Named("Conditional GAN with an L1 loss, in one call", _pix2pix),
+    "unconditional-prior": _Named(
+        "Diffusion of clean images that never sees X_1", _known_operator("unconditional-prior")
+    ),
+    "ddnm": _Named("Unconditional prior, projected to A x_0_hat = y in each step", _known_operator("ddnm")),
+    "dps": _Named("Unconditional prior, led by the gradient of ||y - A x_0_hat||", _known_operator("dps")),
+    "pigdm": _Named("Unconditional prior, led by A^+ through the network's Jacobian", _known_operator("pigdm")),
+}

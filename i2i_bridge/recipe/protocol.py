@@ -1,0 +1,314 @@
+"""Protocols: the named rules under which numbers are measured, and their fingerprint.
+
+A number means nothing without the images, their size and the way they were scored. A protocol says all of that in one
+TOML file, `resolve` fills in what it leaves to the recipe, and the SHA-256 of the result stands on every number:
+`held-out@1 3f9c0a1b2c3d`. Numbers of different fingerprints are not compared.
+"""
+
+import hashlib
+import inspect
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from i2i_bridge import registry
+from i2i_bridge.errors import UserError, brief
+from i2i_bridge.recipe.schema import DataSettings, EvaluateSettings, Part, Positive, Settings, Side
+from i2i_bridge.registry import did_you_mean
+from i2i_bridge.storage.files import normal_form
+from i2i_bridge.storage.reader import LIST_LIMIT, open_regular, read_text
+from i2i_bridge.storage.toml import read_toml
+
+if TYPE_CHECKING:
+    import numpy as np
+
+FOLDER = Path(__file__).parent / "protocols"
+
+Words = list[str]
+
+
+class Protocol(Settings):
+    """One TOML file. What is left out is the recipe's."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=100)]
+    version: Positive
+    summary: str
+    source: str = ""
+    """Where the rules come from."""
+    split: str | None = None
+    size: tuple[Side, Side] | Side | None = None
+    """Height and width of the scored images."""
+    resize: Literal["short_side", "stretch", "none"] | None = None
+    n: Positive | None = None
+    """The first so many images; by default `evaluate.images` of the recipe, else all."""
+    list: str | None = None
+    """The name of a list of images that the user brings: `--list FILE`, a path a line."""
+    file_format: Literal["png", "jpeg"] = "png"
+    """How outputs are stored before they are scored: `png` rounds to the file's codes, `jpeg` compresses them too."""
+    jpeg_quality: Annotated[int, Field(ge=1, le=100)] | None = None
+    metrics: Words | None = None
+    """A metric's name says all about it, how its network resizes images too: `fid` is not `fid-legacy-pytorch`."""
+    fid_reference: Annotated[str, Field(pattern=r"^(paired|split|.+\.npz)$")] = "paired"
+    """What sets are compared with: the clean partners (`paired`), all clean images of the split (`split`), or
+    statistics in an .npz file, looked for beside the protocol and in the folder of weights."""
+    warnings: Words = Field(default=[])
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Protocol":
+        if (self.file_format == "jpeg") != (self.jpeg_quality is not None):
+            raise ValueError("file_format = 'jpeg' and jpeg_quality go together")
+        return self
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A protocol with every default filled in."""
+
+    protocol: Protocol
+    settings: Mapping[str, Any]
+    """All that decides about the scored images and their numbers, as JSON; no metrics, no paths of this machine."""
+    names: tuple[str, ...] = ()
+    """The list's entries; empty for no list."""
+    reference_file: Path | None = field(default=None, compare=False)
+    """The statistics file, where the protocol names one and it was found."""
+
+    @property
+    def name(self) -> str:
+        return self.protocol.name
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of the settings as canonical JSON."""
+        return digest(self.settings)
+
+    @property
+    def id(self) -> str:
+        """What stands beside numbers, such as 'held-out@1 3f9c0a1b2c3d'."""
+        return protocol_id(self.name, self.protocol.version, self.hash)
+
+    @property
+    def pixels_hash(self) -> str:
+        """As the function `pixels_hash`, of the settings."""
+        return pixels_hash(self.settings)
+
+    def applied(self, data: DataSettings) -> DataSettings:
+        """The recipe's data settings with the protocol's split, size and resize rule."""
+        changes = {
+            "validation_split": self.settings["split"],
+            "validation_size": tuple(self.settings["size"]),
+            "resize": self.settings["resize"],
+        }
+        return data.model_copy(update=changes)
+
+
+def pixels_hash(settings: Mapping[str, Any]) -> str:
+    """SHA-256 of the settings that decide about one image's scores: which images there are does not."""
+    others = ("name", "version", "n", "list", "fid_reference", "fid_reference_sha256", "split")
+    return digest({key: value for key, value in settings.items() if key not in others})
+
+
+def protocol_id(name: str, version: int, full_hash: str) -> str:
+    """Name, version and the first 12 hexadecimal digits of the fingerprint."""
+    return f"{name}@{version} {full_hash[:12]}"
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of a value as canonical JSON: sorted keys, no blanks."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def protocol_names() -> list[str]:
+    """The shipped protocols."""
+    return sorted(path.stem for path in FOLDER.glob("*.toml"))
+
+
+def protocol_file(name: str | Path) -> Path:
+    """The file of a shipped protocol, or of a user's own: a path that ends in .toml.
+
+    Raises:
+        UserError: There is none; the message names the nearest.
+    """
+    path = Path(name)
+    if path.suffix == ".toml":
+        if not path.is_file():
+            raise UserError(f"{name}: no such protocol file")
+        return path
+    if str(name) not in protocol_names():
+        raise UserError(
+            f"no protocol '{name}'{did_you_mean(str(name), protocol_names())}; one of your own is a path: mine.toml"
+        )
+    return FOLDER / f"{name}.toml"
+
+
+def load_protocol(name: str | Path) -> Protocol:
+    """Read and check a protocol, by its shipped name or from a TOML file.
+
+    Raises:
+        UserError: No such protocol, or a wrong key or value; one line.
+    """
+    path = protocol_file(name)
+    table = read_toml(path)
+    try:
+        protocol = Protocol.model_validate_json(json.dumps(table, default=str))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"] if isinstance(part, str) and part in Protocol.model_fields)
+        if first["type"] == "extra_forbidden":
+            unknown = str(first["loc"][-1])
+            raise UserError(f"{path}: unknown key '{unknown}'{did_you_mean(unknown, Protocol.model_fields)}") from error
+        got = "" if first["type"] == "missing" or not place else f", got {brief(repr(first['input']))}"
+        said = str(first["msg"]).removeprefix("Value error, ")
+        raise UserError(f"{path}: {place + ': ' if place else ''}{said.lower() if place else said}{got}") from error
+    if protocol.name in protocol_names() and path.parent != FOLDER:
+        raise UserError(f"{path}: name = '{protocol.name}' is a shipped protocol's; give yours a name of its own")
+    for metric in protocol.metrics or ():
+        try:
+            registry.require_metric(metric)
+        except UserError as error:
+            raise UserError(f"{path}: metrics: {error}") from error
+    return protocol
+
+
+def resolve(
+    protocol: Protocol,
+    data: DataSettings,
+    degradation: Part | None,
+    settings: EvaluateSettings,
+    *,
+    count: int | None = None,
+    names: Sequence[str] = (),
+    folders: Sequence[Path] = (),
+) -> Resolved:
+    """Fill in from a recipe what a protocol leaves open.
+
+    Args:
+        protocol: The rules.
+        data: `[data]` of the recipe.
+        degradation: `[degradation]` of the recipe.
+        settings: `[evaluate]` of the recipe.
+        count: The first so many images, over the protocol's own number.
+        names: Entries of the user's list of images.
+        folders: Where a statistics file may lie.
+
+    Raises:
+        UserError: The protocol goes by a list, and none is given.
+    """
+    if protocol.list is not None and not names:
+        raise UserError(f"protocol {protocol.name} scores the images of {protocol.list}; give it with --list FILE")
+    size = protocol.size or data.validation_size or data.size
+    filled: dict[str, Any] = {
+        "name": protocol.name,
+        "version": protocol.version,
+        "split": protocol.split or data.validation_split,
+        "size": [size, size] if isinstance(size, int) else list(size),
+        "resize": protocol.resize or data.resize,
+        "n": count or protocol.n or settings.images,
+        "file_format": protocol.file_format,
+        "fid_reference": protocol.fid_reference,
+        "seed": settings.seed,
+        "degradation": None if degradation is None else with_defaults(degradation),
+        "channels": data.channels,
+        "value_range": None if data.value_range is None else list(data.value_range),
+    }
+    # What most recipes leave at its default stays out: their fingerprints are older than these settings.
+    if data.pad != "none":
+        filled["pad"] = data.pad
+    if data.factor not in (None, 1):
+        filled["enlarge"] = {"factor": data.factor, "kernel": data.enlarge}
+    if protocol.jpeg_quality is not None:
+        filled["jpeg_quality"] = protocol.jpeg_quality
+    if names:
+        filled["list"] = {"items": len(names), "sha256": digest(sorted(short_names(names)))}
+    file = None
+    if protocol.fid_reference.endswith(".npz"):
+        file = next((there for folder in folders if (there := folder / protocol.fid_reference).is_file()), None)
+        if file is not None:
+            with open_regular(file) as stream:
+                filled["fid_reference_sha256"] = hashlib.file_digest(stream, "sha256").hexdigest()
+    return Resolved(protocol, filled, tuple(names), file)
+
+
+def with_defaults(table: Part) -> Part:
+    """A degradation's table with the options written out that it leaves at their defaults; of a path its last part."""
+    options = registry.DEGRADATIONS.options(str(table["name"]))
+    filled: Part = {"name": table["name"]}
+    for key, parameter in options.items():
+        value = table.get(key, parameter.default)
+        if isinstance(value, list | tuple):
+            tables = [isinstance(part, dict) and "name" in part for part in value]
+            value = [with_defaults(part) if is_table else part for part, is_table in zip(value, tables, strict=True)]
+        if value is not None and "Path" in str(parameter.annotation):
+            value = PurePosixPath(str(value)).name
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)  # 1 and 1.0 are the same setting
+        filled[key] = None if value is inspect.Parameter.empty else value
+    plain: Part = json.loads(json.dumps(filled, default=str))
+    return plain
+
+
+def short_names(names: Sequence[str]) -> list[str]:
+    """The file names of paths, or the paths where two files share a name: a list may come from another machine."""
+    paths = [name.replace("\\", "/").strip("/") for name in names]
+    last = [PurePosixPath(path).name for path in paths]
+    return last if len(set(last)) == len(last) else paths
+
+
+def read_list(file: Path) -> list[str]:
+    """The lines of a list of images, each a path, relative or of another machine; empty lines are left out.
+
+    Raises:
+        UserError: The file cannot be read, has no line, or an image comes twice.
+    """
+    try:
+        lines = [line.strip() for line in read_text(file, LIST_LIMIT).splitlines()]
+    except FileNotFoundError as error:
+        raise UserError(f"--list {file}: no such file") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--list {file}: not a readable text file ({error})") from error
+    names = [line for line in lines if line]
+    if not names:
+        raise UserError(f"--list {file}: it names no image")
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise UserError(f"--list {file}: '{name}' is there twice")
+        seen.add(name)
+    return names
+
+
+def chosen(keys: Sequence[str], names: Sequence[str]) -> "np.ndarray":
+    """Positions among the items' keys of the images that a list names, in the list's order.
+
+    A name means the item whose key is the same, else ends in the same file name, with or without its suffix.
+
+    Raises:
+        UserError: Some name means no item, or more than one.
+    """
+    import numpy as np
+
+    places: dict[str, list[int]] = {}
+    for position, key in enumerate(keys):
+        key = normal_form(key)
+        path = PurePosixPath(key.replace("\\", "/"))
+        for word in {key, path.name, str(path.with_suffix("")) if path.name else key, path.stem}:
+            places.setdefault(word, []).append(position)
+    found: list[int] = []
+    missing: list[str] = []
+    for name in names:
+        path = PurePosixPath(normal_form(name).replace("\\", "/"))
+        there = next((places[word] for word in (normal_form(name), path.name, path.stem) if word in places), [])
+        if len(there) != 1:
+            missing.append(name)
+        else:
+            found.append(there[0])
+    if missing:
+        shown = ", ".join(missing[:3])
+        raise UserError(
+            f"--list: {len(missing)} of {len(names)} images are not (or not once) among the {len(keys)} items of the"
+            f" split: {shown}{' ...' if len(missing) > 3 else ''}"
+        )
+    return np.array(found, dtype=np.int64)

@@ -1,0 +1,535 @@
+"""Recipes: one TOML file holds every choice of a task, for training, restoring and evaluating.
+
+A recipe is data. It is checked whole before anything is built, an unknown key is an error that names the nearest
+known one, and a run folder's `recipe.toml` is the resolved recipe, all that `restore` and `evaluate` need.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, Field, ValidationError, field_validator, model_validator
+
+from i2i_bridge import registry
+from i2i_bridge.errors import UserError, brief
+from i2i_bridge.recipe.protocol import load_protocol
+from i2i_bridge.recipe.schema import (
+    DataSettings,
+    EvaluateSettings,
+    MeanSettings,
+    Part,
+    Reference,
+    SampleSettings,
+    Settings,
+    Text,
+    TrainSettings,
+)
+from i2i_bridge.registry import did_you_mean, nearest
+from i2i_bridge.storage.files import expanded, file_name
+from i2i_bridge.storage.shipped import recipe_names, shipped_folder
+from i2i_bridge.storage.toml import override_parts, read_toml, toml_value
+
+if TYPE_CHECKING:
+    import torch
+
+    from i2i_bridge.bridge.processes import Process
+    from i2i_bridge.bridge.proposals import Proposal
+    from i2i_bridge.bridge.targets import Target
+    from i2i_bridge.data.dataset import PairDataset
+    from i2i_bridge.degradations.base import Degradation
+    from i2i_bridge.guidance.base import Guidance
+
+
+Preset = Callable[[dict[str, Any], frozenset[str]], dict[str, Any]]
+"""(a recipe's table, the keys that the user set) -> another table."""
+
+
+class Recipe(Settings):
+    """Every setting of one task. See `i2i-bridge show NAME` for an example."""
+
+    name: Annotated[str, AfterValidator(file_name)]
+    """Also the name of its run folder."""
+    summary: Text
+    """One line, for lists."""
+    task: Literal["restoration", "translation"]
+    """A grey image is restored to a grey one; a translation has the target's colours."""
+    data: DataSettings
+    degradation: Part | None = None
+    """Makes X_1 of X_0 (`list degradations`); left out where the data are pairs."""
+    method: Part = Field(default={"name": "bridge"})
+    """How X_1 becomes X_0 (`list methods`)."""
+    method_label: Text = ""
+    """What tables and pages call the method; by default its name."""
+    process: Part = Field(default={"name": "i2sb"})
+    """The bridge between X_0 and X_1 (`list processes`)."""
+    target: Part = Field(default={"name": "i2sb"})
+    """What the network learns (`list targets`)."""
+    proposal: Part = Field(default={"name": "posterior"})
+    """From which states it learns (`list proposals`)."""
+    network: Part
+    """The network and its size (`list networks`)."""
+    mean: MeanSettings | None = None
+    """A trained run whose answer the bridge starts from, instead of X_1 (two stages)."""
+    train: TrainSettings
+    sample: SampleSettings = SampleSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
+    reference: Reference | None = None
+
+    @field_validator("method", mode="before")
+    @classmethod
+    def _is_a_bridge_by_default(cls, method: Any) -> Any:
+        return {"name": "bridge"} | method if isinstance(method, dict) else method
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> "Recipe":
+        # Built here once, so that a wrong name, key or combination is refused before any work starts.
+        self._check_names()
+        process, target = self.any_process(), self.build_target()
+        try:
+            target.check(process)
+        except ValueError as error:
+            raise UserError(str(error)) from error
+        registry.METHODS.check(self.method, recipe=None, network=None)
+        self._check_mean(process)
+        self.method_label = self.method_label or str(self.method["name"])
+        try:
+            self.build_proposal().check(process)
+            self._try_sampler(process)
+        except ValueError as error:
+            raise UserError(str(error)) from error
+        self._check_guidance(process)
+        if not self.evaluate.protocol.endswith(".toml"):  # a file is read when it is used: it may lie elsewhere by then
+            load_protocol(self.evaluate.protocol)
+        if self.degradation is not None:
+            self.build_degradation()
+        table = self._network_table()
+        registry.NETWORKS.check(table)
+        for key in ("in_channels", "out_channels"):
+            if table.get(key, self.data.channels) != self.data.channels:
+                raise UserError(f"network.{key} is {table[key]}, but data.channels is {self.data.channels}")
+        if self.data.own_condition and not self.condition_channels:
+            raise UserError("data.own_condition is set, but network.condition_channels is 0: nothing would see it")
+        return self
+
+    def _check_names(self) -> None:
+        """Refuse unknown parts, and unknown keys of them, before torch is imported to build what is known."""
+        tables = (
+            (registry.PROCESSES, self.process),
+            (registry.TARGETS, self.target),
+            (registry.PROPOSALS, self.proposal),
+            (registry.NETWORKS, self.network),
+            (registry.DEGRADATIONS, self.degradation or {}),
+            (registry.GUIDANCES, self.sample.guidance or {}),
+        )
+        for members, table in tables:
+            members.check_keys(table)
+        registry.TIME_GRIDS.require(self.sample.grid)
+        for members, table in ((registry.METHODS, self.method), (registry.SAMPLERS, self.sample.sampler)):
+            if isinstance(table.get("name"), str):
+                members.require(table["name"])
+        for metric in self.evaluate.metrics:
+            registry.require_metric(metric)
+
+    @property
+    def auto_noise(self) -> str | None:
+        """The key of `[process]` that is "auto" and that training sets; None where all is given."""
+        if "auto" not in self.process.values():
+            return None
+        key = getattr(registry.PROCESSES.get(str(self.process.get("name"))), "noise_key", None)
+        return key if key is not None and self.process.get(key) == "auto" else None
+
+    def any_process(self) -> "Process":
+        """The bridge of `[process]`, where its noise is "auto" with the default in its place.
+
+        Raises:
+            UserError: A key is wrong, or is given beside "auto", which sets it.
+        """
+        auto = self.auto_noise
+        process: Process = registry.PROCESSES.build({k: v for k, v in self.process.items() if k != auto})
+        for key in process.with_noise(1.0) if auto else ():
+            if key != auto and key in self.process:
+                raise UserError(f'process.{key}: leave it out where process.{auto} is "auto", which sets it, too')
+        return process
+
+    def build_process(self) -> "Process":
+        """The bridge of `[process]`.
+
+        Raises:
+            UserError: Its noise is "auto" still.
+        """
+        if self.auto_noise:
+            raise UserError(
+                f"recipe '{self.name}': process.{self.auto_noise} = \"auto\" is measured when training starts, and the "
+                "number written into the run's recipe; train it, or give a number"
+            )
+        return self.any_process()
+
+    def build_target(self) -> "Target":
+        """The target of `[target]`."""
+        target: Target = registry.TARGETS.build(self.target)
+        return target
+
+    def build_proposal(self) -> "Proposal":
+        """The sampling proposal of `[proposal]`."""
+        proposal: Proposal = registry.PROPOSALS.build(self.proposal)
+        return proposal
+
+    def build_degradation(self) -> "Degradation | None":
+        """The operator of `[degradation]`, or None where the data come as pairs."""
+        if self.degradation is None:
+            return None
+        degradation: Degradation = registry.DEGRADATIONS.build(self.degradation)
+        return degradation
+
+    def build_guidance(self) -> "Guidance | None":
+        """The guidance of `[sample]`, or None."""
+        if self.sample.guidance is None:
+            return None
+        guidance: Guidance = registry.GUIDANCES.build(self.sample.guidance)
+        return guidance
+
+    def _check_guidance(self, process: "Process") -> None:
+        guidance = self.build_guidance()
+        if guidance is None or self.sample.guidance is None:
+            return
+        from i2i_bridge.guidance.availability import check_known
+
+        check_known(str(self.sample.guidance["name"]), self.build_degradation())
+        try:
+            guidance.check(process)
+        except ValueError as error:
+            raise UserError(str(error)) from error
+
+    def _check_mean(self, process: "Process") -> None:
+        if self.mean is None:
+            return
+        if self.method["name"] != "bridge":
+            raise UserError(f"[mean] is for method 'bridge', not '{self.method['name']}'; leave it out")
+        if process.starts_from_noise:
+            raise UserError(f"[mean]: process '{self.process['name']}' starts from noise, not from X_1; leave it out")
+
+    def data_table(self) -> Part:
+        """The dataset kind and its options: the card's, `data.source` over it, `data.root` over both.
+
+        Raises:
+            UserError: There is none of them, or the card is unknown.
+        """
+        from i2i_bridge.data.cards import load_card
+
+        table = dict(load_card(self.data.card).dataset) if self.data.card else {}
+        if self.data.source.get("name", table.get("name")) != table.get("name"):
+            table = {}  # another kind: the card's options would not fit it
+        table |= self.data.source
+        if self.data.root is not None:
+            table["root"] = self.data.root
+        if "name" not in table:
+            raise UserError(f"recipe '{self.name}': [data] names no images; set data.card, or data.source with a name")
+        return table
+
+    def with_absolute_root(self) -> "Recipe":
+        """The recipe with the folder of its images as an absolute path, where it is a folder seen from here.
+
+        A run keeps it so: from another folder, the same relative path would mean other images.
+        """
+        root, source = _absolute(self.data.root), dict(self.data.source)
+        if "root" in source:
+            source["root"] = _absolute(source["root"])
+        return self.model_copy(update={"data": self.data.model_copy(update={"root": root, "source": source})})
+
+    def without_places(self) -> "Recipe":
+        """The recipe with only the last part of its folders: for pages, and to compare runs of two machines."""
+        root, source = _last_part(self.data.root), dict(self.data.source)
+        if "root" in source:
+            source["root"] = _last_part(source["root"])
+        mean = self.mean and self.mean.model_copy(update={"run": _last_part(self.mean.run)})
+        data = self.data.model_copy(update={"root": root, "source": source})
+        return self.model_copy(update={"data": data, "mean": mean})
+
+    def build_dataset(self, split: Literal["train", "validation"]) -> "PairDataset":
+        """The pairs of a split, degraded and cut as the recipe says.
+
+        Training cuts and flips at random; validation takes the centre, and depends on each item's key alone.
+
+        Raises:
+            UserError: The images cannot be found, or the data are neither pairs nor have a degradation.
+        """
+        from i2i_bridge.data.cards import open_source
+        from i2i_bridge.data.dataset import PairDataset
+        from i2i_bridge.data.transforms import Geometry
+
+        training = split == "train"
+        source = open_source(self.data_table(), self.data.train_split if training else self.data.validation_split)
+        size = self.data.size if training else self.data.validation_size or self.data.size
+        geometry = Geometry(
+            size,
+            resize=self.data.resize,
+            load_size=self.data.load_size if training else None,
+            crop=self.data.crop if training else "center",
+            flip=self.data.flip and training,
+            pad=self.data.pad,
+        )
+        seed = self.train.seed if training else self.evaluate.seed
+        return PairDataset(
+            source,
+            geometry,
+            self.build_degradation(),
+            self.data.channels,
+            seed,
+            split,
+            condition_channels=self.condition_channels,
+            own_condition=self.data.own_condition,
+            value_range=self.data.value_range,
+            enlarge=self.data.enlarge,
+            factor=self.data.factor,
+            on_error=self.data.on_error if training else "stop",
+        )
+
+    def notes_on(self, dataset: "PairDataset") -> list[str]:
+        """What a user should know before a dataset of this recipe is used, a line each."""
+        lines = []
+        for line in dataset.notes():
+            if "images are reduced" in line:
+                pairs = ": noise and fine detail of the pairs are averaged away"
+                line += f"{pairs if self.degradation is None else ' before they are degraded'}; {self._resize_rule()}"
+            lines.append(line)
+        return lines
+
+    def _resize_rule(self) -> str:
+        """Whose choice the resizing is, or how to do without."""
+        from i2i_bridge.data.cards import load_card
+
+        if self.reference is not None:
+            return f"data.resize is that of {self.reference.source.partition(',')[0]}"
+        advice = load_card(self.data.card).advice if self.data.card else None
+        if advice is not None and (advice.resize, advice.load_size) == (self.data.resize, self.data.load_size):
+            return f"data.resize is that of the card {self.data.card}"
+        return "data.resize=none data.load_size=none keeps their pixels"
+
+    @property
+    def condition_channels(self) -> int:
+        """Channels of what the network sees beside X_t: X_1 or another image; 0 for nothing."""
+        return int(self.network.get("condition_channels", 0))
+
+    def build_network(self) -> "torch.nn.Module":
+        """The network of `[network]`, freshly initialised; its channels default to the data's."""
+        from i2i_bridge.networks.size import build_checked
+
+        return build_checked(registry.NETWORKS, self._network_table())
+
+    def _network_table(self) -> Part:
+        known = registry.NETWORKS.options(str(self.network.get("name")))
+        channels = {"in_channels": self.data.channels, "out_channels": self.data.channels}
+        return {key: value for key, value in channels.items() if key in known} | self.network
+
+    def sampler_options(self) -> dict[str, Any]:
+        """The keyword options of `[sample.sampler]`, checked.
+
+        Raises:
+            UserError: Unknown sampler or option.
+        """
+        known = registry.SAMPLERS.options(str(self.sample.sampler.get("name")))
+        plumbing = {key: None for key, p in known.items() if p.kind is not p.KEYWORD_ONLY or key == "start"}
+        _, options = registry.SAMPLERS.check(self.sample.sampler, **plumbing)
+        return options
+
+    def _try_sampler(self, process: "Process") -> None:
+        """Two steps over one black pixel: wrong options, or a process that does not fit, show before training."""
+        import torch
+
+        from i2i_bridge.randomness import generator
+
+        sampler = registry.SAMPLERS.get(str(self.sample.sampler.get("name")))
+        times = registry.TIME_GRIDS.get(self.sample.grid)(process, 2)
+        pixel, draws = torch.zeros(1, 1, 1, 1), generator(0, "recipe")
+        with registry.errors_in_words():
+            states = sampler(process, lambda x_t, t: x_t, pixel, times, draws, **self.sampler_options())
+            last = list(states)[-1:] if isinstance(states, Iterator) else []
+        if not last or not isinstance(last[0], torch.Tensor) or last[0].shape != pixel.shape:
+            raise UserError(
+                f"sampler '{self.sample.sampler['name']}': it must yield tensors of x_1's shape, the result last"
+            )
+
+    def to_toml(self) -> str:
+        """The recipe as TOML, every default written out."""
+        import tomlkit
+
+        return tomlkit.dumps(self.model_dump(mode="json", exclude_none=True))
+
+
+def recipe_file(name: str) -> Path:
+    """The file of a recipe: an existing path, a shipped name, or its last part where that is unambiguous.
+
+    Raises:
+        UserError: There is none; the message names the nearest.
+    """
+    path = expanded(name)
+    if path.suffix == ".toml":
+        if not path.is_file():
+            raise UserError(f"{name}: no such recipe file")
+        return path
+    names = recipe_names()
+    found = [known for known in names if name in (known, known.split("/")[-1])]
+    if len(found) != 1:
+        from i2i_bridge.data.cards import card_names
+
+        if found:
+            raise UserError(f"'{name}' could be {' or '.join(found)}; give the whole name")
+        if name in card_names():
+            raise UserError(f"'{name}' is a dataset card, not a recipe; name a recipe and give it data.card={name}")
+        if path.exists():
+            raise UserError(f"{name}: not a recipe; a recipe is a TOML file, or one of `i2i-bridge list recipes`")
+        hint = nearest(name, names + [known.split("/")[-1] for known in names])
+        raise UserError(f"no recipe '{name}'{hint}; `i2i-bridge list recipes` shows all")
+    return shipped_folder("recipes") / f"{found[0]}.toml"
+
+
+def load_recipe(name: str | Path, overrides: Iterable[str] = (), preset: Preset | None = None) -> Recipe:
+    """Read and check a recipe.
+
+    Args:
+        name: A TOML file, or the name of a shipped recipe.
+        overrides: `key.key=value` settings with TOML values, as on the command line: `train.lr=1e-4`.
+        preset: Changes the table, overrides and card included, before the overrides are laid over it once more.
+
+    Raises:
+        UserError: The file or a setting is wrong; one line with file, key and value.
+    """
+    path = recipe_file(str(name))
+    table = read_toml(path)
+    changes = sorted(overrides, key=_turn)
+    for change in changes:
+        _override(table, change)
+    _take_in_card(table, path)
+    if preset is not None:
+        table = preset(table, frozenset(change.partition("=")[0] for change in changes))
+        for change in changes:
+            _override(table, change)
+        _take_in_card(table, path)
+    return parse_recipe(table, f"{name} with {' '.join(changes)}" if changes else str(path))
+
+
+def parse_recipe(table: Mapping[str, Any], where: str) -> Recipe:
+    """A checked recipe from a table; `where` names it in errors."""
+    try:
+        # JSON mode is strict about types, yet lets a TOML array become a tuple.
+        return Recipe.model_validate_json(json.dumps(table, default=str))
+    except ValidationError as error:
+        raise UserError(f"{where}: {_one_line(error)}") from error
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
+
+
+def _take_in_card(table: dict[str, Any], path: Path) -> None:
+    """A user's own card becomes part of the recipe: a run folder must not depend on a file elsewhere."""
+    from i2i_bridge.data.cards import load_card
+    from i2i_bridge.data.store import own_card_names
+
+    data = table.get("data")
+    name = str(data.get("card", "")) if isinstance(data, dict) else ""
+    if not isinstance(data, dict) or not name:
+        return
+    try:
+        card = load_card(name)
+    except UserError as error:
+        raise UserError(f"{path}: data.card: {error}") from error
+    if card.channels is not None:
+        data.setdefault("channels", card.channels)
+    if card.value_range is not None:
+        data.setdefault("value_range", list(card.value_range))
+    if name.endswith(".toml") or name in own_card_names():
+        del data["card"]
+        data["source"] = card.dataset | data.get("source", {})
+
+
+def _turn(change: str) -> tuple[bool, int, bool]:
+    """Where an override stands in the order of all: whatever clears a table comes before what is set in it."""
+    key = change.partition("=")[0]
+    return key != "data.card", key.count("."), key.rpartition(".")[2] != "name"
+
+
+def _override(table: dict[str, Any], text: str) -> None:
+    (*parents, last), value = override_parts(text)
+    parsed = toml_value(value)
+    if not isinstance(parsed, str) and _is_text(table, [*parents, last], value):
+        parsed = value  # a folder called 2024
+    for parent in parents:
+        inner = table.setdefault(parent, {})
+        if not isinstance(inner, dict):
+            raise UserError(f"'{text}': '{parent}' is a value, not a table")
+        table = inner
+    # Another dataset, or another member of that name: its predecessor's options would not fit it.
+    if [*parents, last] == ["data", "card"]:
+        table.pop("source", None)
+        table.pop("root", None)
+    if last == "name" and parents and table.get("name") != parsed:
+        table.clear()
+    table[last] = parsed
+
+
+def _absolute(root: Any) -> Any:
+    is_here = isinstance(root, str) and not root.startswith("~") and Path(root).exists()
+    return os.path.normpath(Path(root).absolute()) if is_here else root
+
+
+def _last_part(root: Any) -> Any:
+    return PurePath(root).name or root if isinstance(root, str) and PurePath(root).is_absolute() else root
+
+
+def _is_text(table: Mapping[str, Any], key: Sequence[str], value: str) -> bool:
+    """Whether a key of a recipe takes text alone."""
+    if key[:2] == ["data", "source"]:
+        data = table.get("data", {})
+        source = data.get("source", {}) if isinstance(data, dict) else {}
+        kind = source.get("name") if isinstance(source, dict) else None
+        if kind is None and isinstance(data, dict) and data.get("card"):
+            from i2i_bridge.data.cards import load_card
+
+            kind = load_card(str(data["card"])).dataset.get("name")
+        if len(key) == 2 or not isinstance(kind, str) or kind not in registry.DATASETS.names():
+            return False
+        return registry.DATASETS.typed(kind, key[2], value) == value or key[2] in ("columns", "folders", "splits")
+    model: Any = Recipe
+    for part in key[:-1]:
+        field = getattr(model, "model_fields", {}).get(part)
+        model = None if field is None else field.annotation
+    field = getattr(model, "model_fields", {}).get(key[-1])
+    words = str(None if field is None else field.annotation).replace("'", "")
+    return "str" in words and not any(other in words for other in ("int", "float", "bool", "dict", "list"))
+
+
+def _one_line(error: ValidationError) -> str:
+    first = error.errors()[0]
+    place = [
+        part
+        for part in first["loc"]
+        if isinstance(part, int) or part not in ("constrained-int", "tuple[constrained-int, constrained-int]")
+    ]
+    dotted = ".".join(str(part) for part in place)
+    if first["type"] == "extra_forbidden":
+        model: Any = Recipe
+        for part in place[:-1]:
+            annotation = model.model_fields[part].annotation
+            model = next(
+                (
+                    m
+                    for m in (annotation, *getattr(annotation, "__args__", ()))
+                    if isinstance(m, type) and issubclass(m, BaseModel)
+                ),
+                None,
+            )
+        return f"unknown key '{dotted}'{did_you_mean(str(place[-1]), model.model_fields if model else ())}"
+    if first["type"] == "missing":
+        return f"{dotted}: the key is missing"
+    wanted = " or ".join(dict.fromkeys(_wanted(other) for other in error.errors() if other["input"] == first["input"]))
+    return f"{dotted}: {wanted}, got {brief(repr(first['input']))}"
+
+
+def _wanted(problem: Any) -> str:
+    kind = problem["type"]
+    if kind in ("dict_type", "model_type"):
+        return 'should be a table, such as { name = "..." }'
+    if kind in ("tuple_type", "list_type"):
+        return "should be an array, such as [256, 256]"
+    return str(problem["msg"]).lower().removeprefix("input ").removeprefix("value error, ")

@@ -1,0 +1,395 @@
+"""One page from evaluated folders: collected, drawn, rendered, and published whole."""
+
+import os
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from i2i_bridge import __version__
+from i2i_bridge.data.dataset import PairDataset
+from i2i_bridge.errors import UserError, printable
+from i2i_bridge.evaluation.results import Evaluation, calls_in_name
+from i2i_bridge.images.files import write_picture
+from i2i_bridge.images.montage import montage
+from i2i_bridge.images.pixels import Picture
+from i2i_bridge.methods.mean import mean_calls
+from i2i_bridge.report.differences import Differences
+from i2i_bridge.report.entries import (
+    Entry,
+    differences,
+    open_entries,
+    shown_rows,
+    skipped_of,
+    table_of,
+    unavailable,
+    warnings_of,
+)
+from i2i_bridge.report.figures import Panel, quality_panels, training_curves
+from i2i_bridge.report.folder import GENERATOR, check_out, fresh_folder
+from i2i_bridge.report.gallery import INSIDE, gallery, glance
+from i2i_bridge.report.pictures import Pictures, Shown, safe_name
+from i2i_bridge.report.samples import Drawn, draw
+from i2i_bridge.report.table import (
+    Table,
+    differences_to_markdown,
+    error_text,
+    interval_text,
+    markdown,
+    seconds_text,
+    to_csv,
+    to_latex,
+    to_markdown,
+)
+from i2i_bridge.runs.run import Run
+from i2i_bridge.storage.files import real_folder, refuse_links, write_whole
+from i2i_bridge.training.log import read_metrics
+
+Opener = Callable[[Entry], tuple[Run, PairDataset] | None]
+"""A run and its validation pairs, or None for outside results."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Pictures of one method."""
+
+    entry: int
+    label: str
+    note: str
+    rows: list[list[Shown]] = field(default_factory=list)
+    trained_on: list[list[Shown]] = field(default_factory=list)
+    held_out: list[list[Shown]] = field(default_factory=list)
+    overlap: str = ""
+
+
+@dataclass
+class Page:
+    """What the template shows."""
+
+    title: str
+    kicker: str
+    summary: str
+    labels: list[str]
+    facts: list[tuple[str, str, str]]
+    """Name, value, and the whole value where that is cut."""
+    table: Table
+    csv: str
+    markdown: str
+    tex: str
+    paired: Differences | None
+    paired_csv: str
+    protocol: list[tuple[str, str]]
+    warnings: list[str] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
+    unavailable: list[tuple[str, str]] = field(default_factory=list)
+    reference: dict[str, Any] | None = None
+    panels: list[Panel] = field(default_factory=list)
+    glance: list[list[Shown]] = field(default_factory=list)
+    gallery: dict[str, Any] = field(default_factory=dict)
+    gallery_note: str = ""
+    seeds_note: str = ""
+    walks: list[Group] = field(default_factory=list)
+    samples: list[Group] = field(default_factory=list)
+    strips: list[Group] = field(default_factory=list)
+    curves: str = ""
+    differences: list[tuple[str, list[str]]] = field(default_factory=list)
+    settings: list[tuple[str, str, str]] = field(default_factory=list)
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+PROTOCOL_MEANING = (
+    "Name, version, and the first 12 digits of the SHA-256 of all rules that decide about the scored images. "
+    "Numbers of another code were measured otherwise and do not compare. In full: {}"
+)
+
+
+DATA_MEANING = (
+    "The first 12 digits of the SHA-256 of the pixels of all scored pairs. "
+    "Numbers of another code are of other images. In full: {}"
+)
+"""What the codes at the head of a page mean, for a tooltip."""
+
+
+def write_page(
+    entries: Sequence[Entry],
+    out: Path,
+    opened: Opener,
+    *,
+    nfe: Sequence[int] | None = None,
+    single_file: bool = False,
+    title: str = "",
+    paired: Differences | None = None,
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> Path:
+    """Write OUT/index.html, its pictures, comparison.png, trajectory.png, table.csv, table.md and table.tex.
+
+    With paired differences also differences.csv.
+
+    Args:
+        entries: What stands side by side, at least one.
+        out: The page's folder, or the .html file of a single-file page; an older page there stays until the new one is
+            whole, and is then replaced.
+        opened: Opens an entry's run, one at a time, to draw walks and samples.
+        nfe: Only these rows of methods that have a choice.
+        single_file: Everything goes into the one HTML file.
+        paired: The differences of the rows from one of them, for a second table.
+        title: The page's heading; by default the images' name, or the run's where it is alone.
+        report: Called with (entries drawn, entries in all).
+
+    Raises:
+        UserError: `out` holds something that is not such a page, or cannot be written.
+    """
+    check_out(out, single_file)
+    out = real_folder(out)  # a link to another disk is the user's own choice
+    if out.suffix == ".html":
+        html = render(
+            collect(entries, Pictures(out.parent, True), opened, nfe=nfe, title=title, paired=paired, report=report)
+        )
+        write_whole(out, html.encode())
+        return out
+    with fresh_folder(out) as fresh:
+        page = collect(
+            entries, Pictures(fresh, single_file), opened, nfe=nfe, title=title, paired=paired, report=report
+        )
+        (fresh / "index.html").write_text(render(page), encoding="utf-8")
+    return out / "index.html"
+
+
+def collect(
+    entries: Sequence[Entry],
+    pictures: Pictures,
+    opened: Opener,
+    *,
+    nfe: Sequence[int] | None,
+    title: str,
+    paired: Differences | None,
+    report: Callable[[int, int], None],
+) -> Page:
+    """Everything that the page shows; pictures go where `pictures` puts them."""
+    if paired is not None and not paired.table.lines:
+        paired = None
+    first = entries[0].evaluation
+    table = table_of(entries, nfe)
+    recipe = next((entry.recipe for entry in entries if entry.recipe is not None), None)
+    labels = [entry.label for entry in entries]
+    images = max((line.images for line in table.lines), default=0)
+    caption = f"{first.recipe}, {images} images, protocol {first.protocol.id}, data {first.data.digest[:12]}."
+    page = Page(
+        title=title or (first.recipe if len(entries) == 1 else _data_name(recipe) or first.recipe),
+        kicker="Report" if len(entries) == 1 else f"Comparison of {len(entries)} methods",
+        summary=_data_summary(recipe, first, images),
+        labels=labels,
+        facts=[
+            ("Task", "–" if recipe is None else recipe.task, ""),
+            ("Images", str(images), ""),
+            ("Protocol", first.protocol.id, PROTOCOL_MEANING.format(first.protocol.hash)),
+            ("Data", first.data.digest[:12], DATA_MEANING.format(first.data.digest)),
+            ("Seed", str(first.seed), ""),
+        ],
+        table=table,
+        csv=pictures.text("table.csv", to_csv(table), "text/csv"),
+        markdown=pictures.text("table.md", to_markdown(table) + _paired_markdown(paired), "text/markdown"),
+        tex=pictures.text("table.tex", to_latex(table, caption), "application/x-tex"),
+        paired=paired,
+        paired_csv="" if paired is None else pictures.text("differences.csv", to_csv(paired.table), "text/csv"),
+        protocol=[("hash", first.protocol.hash), *((key, str(v)) for key, v in first.protocol.settings.items())],
+        warnings=warnings_of(entries),
+        skipped=skipped_of(entries),
+        unavailable=unavailable(entries),
+        reference=_reference(recipe),
+        panels=quality_panels(table),
+        gallery=gallery(entries, table, pictures, nfe),
+        curves=training_curves({i: _losses(entry.folder) for i, entry in enumerate(entries)}),
+        differences=differences([entry.recipe for entry in entries]),
+        settings=[
+            (entry.label, f"step {entry.evaluation.step}, {entry.folder.name}", entry.recipe.without_places().to_toml())
+            for entry in entries
+            if entry.recipe is not None
+        ],
+        environment=environment_facts(),
+    )
+    page.glance, tensors, words = glance(entries, pictures, nfe)
+    if tensors and not pictures.inside:
+        write_picture(pictures.folder / "comparison.png", Picture(montage(tensors, words)))
+    held = len(page.gallery.get("images", ()))
+    page.gallery_note = f"{held} of {images} images were saved" + (
+        f"; a single file holds {INSIDE} at most, the worst of each row among them." if pictures.inside else "."
+    )
+    page.seeds_note = " ".join(
+        f"{entry.label}: the mean of {', '.join(folder.name for folder in entry.seeds)}, which differ in train.seed "
+        f"alone; the intervals span both images and seeds, the pictures and curves are those of {entry.folder.name}."
+        for entry in entries
+        if entry.seeds
+    )
+    for i, entry in enumerate(entries):
+        try:
+            run = opened(entry)
+        except UserError as error:
+            run = None
+            page.warnings.append(f"{entry.label}: no walks and samples are drawn: {error}")
+        if run is not None:
+            drawn = draw(*run, calls=[calls_in_name(row.name) for row in shown_rows(entry.evaluation, nfe)])
+            _take_in(page, i, entry.label, drawn, pictures, mean_calls(run[0].method))
+        report(i + 1, len(entries))
+    return page
+
+
+def _paired_markdown(paired: Differences | None) -> str:
+    if paired is None:
+        return ""
+    text = f"\nDifference to {markdown(paired.against)}, on the same images; ± standard error, bold beyond two of them:"
+    notes = "".join(f"\n- {markdown(note)}\n" for note in paired.notes)
+    return f"{text}\n\n{differences_to_markdown(paired.table)}{notes}"
+
+
+def _take_in(page: Page, i: int, label: str, drawn: Drawn, pictures: Pictures, before: int) -> None:
+    """A run's own pictures, after so many network calls before its own."""
+
+    def calls(nfe: int) -> str:
+        return "1 network call" if nfe + before == 1 else f"{nfe + before} network calls"
+
+    def rows(what: str, images: Sequence[Sequence[torch.Tensor]], words: Sequence[str] = ()) -> list[list[Shown]]:
+        return [
+            [
+                pictures.tensor(safe_name("images", f"{i}-{what}", f"{r}-{c}.png"), image, words[c] if words else "")
+                for c, image in enumerate(row)
+            ]
+            for r, row in enumerate(images)
+        ]
+
+    if drawn.walk:
+        page.walks.append(Group(i, label, calls(drawn.nfe), rows("walk", drawn.walk, drawn.words)))
+        if not pictures.inside and not (pictures.folder / "trajectory.png").exists():
+            write_picture(pictures.folder / "trajectory.png", Picture(montage(drawn.walk, drawn.words)))
+    found = drawn.samples
+    if found is not None and found.largest:
+        words = ["degraded", *(f"seed {seed}" for seed in range(len(found.restored))), "spread", "clean"]
+        grid = rows("samples", [[found.x_1, *found.restored, found.spread, found.x_0]], words)
+        note = f"{calls(drawn.nfe_of_samples)}; spread at most {found.largest:.1f} of 255"
+        page.samples.append(Group(i, label, note, grid))
+    elif found is not None:
+        note = f"{calls(drawn.nfe_of_samples)}; every seed gives the same image"
+        page.samples.append(Group(i, label, note))
+    page.strips.append(
+        Group(
+            i,
+            label,
+            calls(drawn.nfe_of_strips),
+            trained_on=rows("trained-on", drawn.trained_on),
+            held_out=rows("held-out", drawn.held_out),
+            overlap=drawn.overlap,
+        )
+    )
+
+
+def _data_name(recipe: Any) -> str:
+    """The dataset's name: its card, else its folder, else its kind."""
+    if recipe is None:
+        return ""
+    source = recipe.without_places().data
+    return str(source.card or source.root or source.source.get("root") or source.source.get("name", ""))
+
+
+def _data_summary(recipe: Any, evaluation: Evaluation, images: int) -> str:
+    """What was measured: how many images of which set, their size, and what was done to them."""
+    settings, name = evaluation.protocol.settings, _data_name(recipe)
+    size, split, degradation = settings.get("size"), settings.get("split"), settings.get("degradation")
+    found = f"{images} image{'' if images == 1 else 's'}"
+    if split:
+        found += f" of the split '{split}'"
+    if name:
+        found += f" of {name}"
+    if isinstance(size, list | tuple) and len(size) == 2:
+        found += f", {size[1]} x {size[0]} pixels"
+    if isinstance(degradation, dict) and "name" in degradation:
+        options = [f"{key} {value}" for key, value in degradation.items() if isinstance(value, int | float | str)]
+        shown = [option for option in options if not option.startswith("name ")][:3]
+        in_brackets = f" ({', '.join(shown)})" if shown else ""
+        found += f"; degraded by {degradation['name']}{in_brackets}"
+    elif "degradation" in settings:
+        found += "; pairs"
+    return f"{found}."
+
+
+def _reference(recipe: Any) -> dict[str, Any] | None:
+    if recipe is None or recipe.reference is None:
+        return None
+    table: dict[str, Any] = recipe.reference.model_dump()
+    return table | {"columns": list(dict.fromkeys(key for row in table["rows"] for key in row))}
+
+
+def _losses(folder: Path) -> dict[str, list[tuple[float, float]]]:
+    """(step, loss) of the network, under '', and of what was trained beside it, by name."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for row in read_metrics(folder):
+        for name, value in row.items():
+            if name.startswith("loss") and isinstance(value, int | float):
+                found.setdefault(name.removeprefix("loss").removeprefix("_"), []).append((row["step"], value))
+    return found
+
+
+def render(page: Page) -> str:
+    """The page as HTML; whatever a run is called, its name stays text."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+
+    loader = PackageLoader("i2i_bridge.report")
+
+    def finalize(value: Any) -> Any:
+        # A label could otherwise turn the writing direction of what follows it.
+        return printable(value, lines=True) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+    environment = Environment(
+        loader=loader,
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+        finalize=finalize,
+    )
+    ours = {part: Markup(loader.get_source(environment, f"compare.{part}")[0]) for part in ("css", "js")}
+    return environment.get_template("compare.html").render(
+        page=page, generator=GENERATOR, interval=interval_text, error=error_text, seconds=seconds_text, **ours
+    )
+
+
+def environment_facts() -> dict[str, str]:
+    """Versions and machine that the page was made with."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
+    return {
+        "i2i-bridge": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "system": platform.system(),
+        "device": f"{device}, {torch.get_num_threads()} threads",
+    }
+
+
+def write_report(run: Run, dataset: PairDataset, protocol: str = "held-out") -> Path:
+    """Write `report/index.html` and its pictures from an evaluated run; see `write_page`.
+
+    Args:
+        run: The trained run; `evaluate` must have been called.
+        dataset: Its validation pairs, for the walks and samples.
+        protocol: The evaluation to report.
+
+    Returns:
+        The page.
+
+    Raises:
+        UserError: The run is not evaluated yet under that protocol.
+    """
+    refuse_links(run.folder, ["report"])
+    if not os.access(run.folder, os.W_OK):
+        raise UserError(f"{run.folder}: cannot be written; elsewhere: i2i-bridge compare {run.folder} --out DIR")
+    (entry,) = open_entries([run.folder], protocol)
+    warnings = [*entry.evaluation.warnings, *(line for line in run.warnings if line not in entry.evaluation.warnings)]
+    if entry.evaluation.step != run.step:
+        warnings.append(
+            f"the numbers are of step {entry.evaluation.step}, the walks and samples of step {run.step}; evaluate again"
+        )
+    entry = replace(entry, evaluation=replace(entry.evaluation, warnings=warnings))
+    return write_page([entry], run.folder / "report", lambda entry: (run, dataset))

@@ -1,0 +1,93 @@
+"""Where a page's pictures go: into its folder, or into the page itself."""
+
+import base64
+import io
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from i2i_bridge.errors import UserError
+from i2i_bridge.evaluation.records import slug
+from i2i_bridge.images.pixels import shown
+from i2i_bridge.storage.reader import open_regular
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A picture as the page names it."""
+
+    src: str
+    """An address relative to the page, or a data URI."""
+    caption: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Takes pictures and other files in and answers with their addresses.
+
+    Args:
+        folder: Of the page.
+        inside: Whether everything goes into the page as data URIs.
+    """
+
+    folder: Path
+    inside: bool
+
+    def text(self, name: str, text: str, kind: str) -> str:
+        """A text file of a media type such as 'text/csv'."""
+        if self.inside:
+            return _data(text.encode(), kind)
+        self._place(name).write_text(text, encoding="utf-8")
+        return quote(name)
+
+    def tensor(self, name: str, image: Tensor, caption: str = "") -> Shown:
+        """An image (C, H, W) in [-1, 1], as 8-bit PNG."""
+        return self.pixels(name, shown(image), caption)
+
+    def pixels(self, name: str, pixels: np.ndarray, caption: str = "") -> Shown:
+        """Pixels (H, W, 3) uint8, as PNG."""
+        stream = io.BytesIO()
+        Image.fromarray(pixels).save(stream, "PNG")
+        if self.inside:
+            src = _data(stream.getvalue(), "image/png")
+        else:
+            self._place(name).write_bytes(stream.getvalue())
+            src = quote(name)
+        return Shown(src, caption, pixels.shape[1], pixels.shape[0])
+
+    def copy(self, file: Path, name: str) -> str:
+        """A PNG that lies elsewhere.
+
+        Raises:
+            UserError: It cannot be read, or is no regular file.
+        """
+        try:
+            with open_regular(file) as stream:
+                if self.inside:
+                    return _data(stream.read(), "image/png")
+                with self._place(name).open("wb") as out:
+                    shutil.copyfileobj(stream, out)
+        except OSError as error:
+            raise UserError(f"{file}: cannot be copied into the page ({error.strerror or error})") from error
+        return quote(name)
+
+    def _place(self, name: str) -> Path:
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+
+def safe_name(*parts: object) -> str:
+    """A relative path of parts that may hold anything."""
+    return "/".join(slug(str(part)) for part in parts)
+
+
+def _data(content: bytes, kind: str) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"

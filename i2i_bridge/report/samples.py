@@ -1,0 +1,141 @@
+"""Pictures that a run draws for its page: walks from X_1 to X_0, samples of one image, and what it was trained on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+
+import torch
+from torch import Tensor
+
+from i2i_bridge.data.dataset import PairDataset
+from i2i_bridge.data.sources.folders import shared_files
+from i2i_bridge.errors import UserError
+from i2i_bridge.images.montage import states_shown
+from i2i_bridge.randomness import generator
+from i2i_bridge.runs.run import Run
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Several restorations of one image, by seed."""
+
+    x_1: Tensor
+    x_0: Tensor
+    restored: list[Tensor]
+    spread: Tensor
+    """Standard deviation over the samples, mean over channels, (1, H, W) in [-1, 1]: 1 is the largest."""
+    largest: float
+    """That largest standard deviation, in 8-bit codes; 0 where every seed gives the same."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Everything that one run drew."""
+
+    nfe: int
+    """Of the walk; samples and strips take fewer where the evaluation has a row of fewer."""
+    nfe_of_samples: int
+    nfe_of_strips: int
+    words: list[str] = field(default_factory=list)
+    """Above the columns of the walk."""
+    walk: list[list[Tensor]] = field(default_factory=list)
+    """A row of states for each image, X_1 first; none where the method answers in one step."""
+    samples: Samples | None = None
+    trained_on: list[tuple[Tensor, Tensor, Tensor]] = field(default_factory=list)
+    """(x_1, restored, x_0) of training images; none where they are not here."""
+    held_out: list[tuple[Tensor, Tensor, Tensor]] = field(default_factory=list)
+    overlap: str = ""
+    """Whether validation images were trained on, in words."""
+
+
+WALK, SAMPLES = 20, 10
+"""Network calls at most, where there is a choice: a page must not take longer than the evaluation."""
+
+
+def draw(
+    run: Run, dataset: PairDataset, *, calls: Sequence[int], images: int = 2, samples: int = 5, columns: int = 8
+) -> Drawn:
+    """Restore a few images of a run in every way that its page shows.
+
+    Args:
+        dataset: Its validation pairs.
+        calls: Network calls to choose from, those of the evaluation's rows.
+        images: Training and validation images; the walk shows two at most.
+        samples: Restorations of the first image; fewer than two leaves them out.
+    """
+    nfe, few = (max((n for n in calls if n <= most), default=min(calls)) for most in (WALK, SAMPLES))
+    walks, words = walk_rows(run, dataset, nfe=nfe, images=min(images, 2), columns=columns)
+    several = any(len(row) > 2 for row in walks)
+    return Drawn(
+        nfe,
+        few,
+        min(calls),
+        words if several else [],
+        walks if several else [],
+        _samples(run, dataset, few, samples) if samples > 1 and len(dataset) else None,
+        _strip(run, _training_pairs(run), min(calls), images),
+        _strip(run, dataset, min(calls), images),
+        overlap(run, dataset),
+    )
+
+
+def walk_rows(
+    run: Run, dataset: PairDataset, *, nfe: int, images: int, columns: int
+) -> tuple[list[list[Tensor]], list[str]]:
+    """The states of the first images' sampling, at most `columns` of each, and a word for each column."""
+    rows: list[list[Tensor]] = []
+    words: list[str] = []
+    for i in range(min(images, len(dataset))):
+        item = dataset[i]
+        states = run.walk(
+            _batch(item), nfe=nfe, generator=[generator(run.recipe.evaluate.seed, "evaluate", item["key"])]
+        )
+        row, words = states_shown(item["x_1"], (state[0] for state in states), columns)
+        rows.append(row)
+    return rows, words
+
+
+def overlap(run: Run, dataset: PairDataset) -> str:
+    """Whether the images were trained on, where the training data are here to tell; else ''."""
+    trained_on = _training_pairs(run)
+    shared = None if trained_on is None else shared_files(trained_on.source, dataset.source)
+    if shared is None:
+        return ""
+    return "None was trained on." if shared == 0 else f"{shared} of {len(dataset)} were TRAINED ON: not held out."
+
+
+def _training_pairs(run: Run) -> PairDataset | None:
+    try:
+        return run.recipe.build_dataset("train")
+    except UserError:
+        return None
+
+
+def _strip(run: Run, dataset: PairDataset | None, nfe: int, images: int) -> list[tuple[Tensor, Tensor, Tensor]]:
+    if dataset is None:
+        return []
+    rows = []
+    for item in islice((dataset[i] for i in range(len(dataset))), images):
+        rows.append((item["x_1"], _restored(run, item, nfe, run.recipe.evaluate.seed), item["x_0"]))
+    return rows
+
+
+def _samples(run: Run, dataset: PairDataset, nfe: int, count: int) -> Samples:
+    item = dataset[0]
+    restored = [_restored(run, item, nfe, seed) for seed in range(2)]
+    if not torch.equal(*restored):  # else it is deterministic, and more would be the same
+        restored += [_restored(run, item, nfe, seed) for seed in range(2, count)]
+    spread = torch.stack(restored).std(dim=0).mean(dim=0, keepdim=True)
+    largest = float(spread.max())
+    return Samples(
+        item["x_1"], item["x_0"], restored, 2 * spread / largest - 1 if largest else spread - 1, 127.5 * largest
+    )
+
+
+def _restored(run: Run, item: dict[str, Tensor], nfe: int, seed: int) -> Tensor:
+    draws: Sequence[torch.Generator] = [generator(seed, "evaluate", str(item["key"]))]
+    return run.restore_batch(_batch(item), nfe=nfe, generator=draws)[0]
+
+
+def _batch(item: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value[None] for name, value in item.items() if isinstance(value, Tensor)}

@@ -1,0 +1,101 @@
+"""Runs of one recipe that differ in their training's seed, as one method: the mean, and how far seeds are apart."""
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from i2i_bridge.evaluation.results import Evaluation, Row
+from i2i_bridge.metrics.base import Estimate
+
+if TYPE_CHECKING:  # pydantic
+    from i2i_bridge.recipe.recipe import Recipe
+
+
+def same_but_seed(recipe: "Recipe", evaluation: Evaluation) -> Any:
+    """What runs have in common that differ in `train.seed` alone: equal for two of them, and only then.
+
+    All settings but what was measured on the seed's own crops, and the step that was evaluated.
+    """
+    settings = recipe.without_places().model_dump(
+        mode="json", exclude={"train": {"seed"}, "target": {"var_0", "var_1", "cov_01"}}
+    )
+    return settings, evaluation.method, evaluation.step
+
+
+def pool(evaluations: Sequence[Evaluation]) -> Evaluation:
+    """One evaluation of k >= 2 that differ in the training's seed: each number is the mean of theirs.
+
+    It has the rows and metrics that all have. Its time is the mean too; what is not a number is the first one's.
+    """
+    first = evaluations[0]
+    warnings = list(dict.fromkeys(text for evaluation in evaluations for text in evaluation.warnings))
+    named = [{row.name: row for row in evaluation.rows} for evaluation in evaluations]
+    common = [name for name in named[0] if all(name in rows for rows in named)]
+    rows = [_pool_rows([rows[name] for rows in named]) for name in common]
+    return replace(first, rows=rows, warnings=warnings)
+
+
+def _pool_rows(rows: Sequence[Row]) -> Row:
+    common = [name for name in rows[0].metrics if all(name in row.metrics for row in rows)]
+    metrics = {name: pool_estimates([row.metrics[name] for row in rows]) for name in common}
+    seconds = [row.seconds_per_image for row in rows if row.seconds_per_image is not None]
+    return replace(rows[0], metrics=metrics, seconds_per_image=sum(seconds) / len(seconds) if seconds else None)
+
+
+def pool_estimates(estimates: Sequence[Estimate]) -> Estimate:
+    """The mean m of k estimates on the same images, with a 95 % interval for both chances: of images and of training.
+
+    high = m + sqrt(h^2 + (t_{k-1} s / sqrt(k))^2), and low likewise: h is the mean half-width of the estimates' own
+    intervals, which more seeds do not shrink, as all see the same images; s their standard deviation; t_{k-1} the
+    97.5 % quantile of Student's t (4.30 for three seeds, 12.7 for two). standard_error^2 is the mean of the squares
+    + s^2 / k. Where all are equal (what no training touched) it is the first one.
+    """
+    from scipy.special import stdtrit
+
+    if len(set(map(repr, estimates))) == 1:  # not ==: unknown ends are NaN
+        return estimates[0]
+    k = len(estimates)
+    mean = sum(estimate.value for estimate in estimates) / k
+    if not math.isfinite(mean):
+        return Estimate(mean, note=_common_note(estimates))
+    variance = sum((estimate.value - mean) ** 2 for estimate in estimates) / (k - 1)
+    of_seeds = float(stdtrit(k - 1, 0.975)) * math.sqrt(variance / k)
+    below = sum(estimate.value - estimate.low for estimate in estimates) / k
+    above = sum(estimate.high - estimate.value for estimate in estimates) / k
+    squares = sum(estimate.standard_error**2 for estimate in estimates) / k
+    return Estimate(
+        mean, mean - math.hypot(below, of_seeds), mean + math.hypot(above, of_seeds),
+        math.sqrt(squares + variance / k), _common_note(estimates),
+    )  # fmt: skip
+
+
+def difference_estimate(image: Estimate, first: Sequence[float], second: Sequence[float]) -> Estimate:
+    """A paired difference d of means over seeds, with a 95 % interval for both chances: of images and of training.
+
+    standard_error^2 = e^2 + s_1^2 / k_1 + s_2^2 / k_2 with e the paired error over images and s the standard deviation
+    of the k seeds' values; what has one seed adds nothing. The interval is d -+ sqrt((1.96 e)^2 + t^2 (s_1^2 / k_1 +
+    s_2^2 / k_2)), t the 97.5 % quantile of Student's t with Welch's (1947) degrees of freedom.
+
+    Args:
+        image: d and e.
+        first: The values of each seed of the first row.
+        second: Of the second row.
+    """
+    from scipy.special import stdtrit
+
+    shares = [(statistics.variance(values) / len(values), len(values) - 1) for values in (first, second) if values[1:]]
+    of_seeds = sum(share for share, _ in shares)
+    half = 1.96 * image.standard_error
+    if of_seeds > 0:
+        freedom = of_seeds**2 / sum(share**2 / k for share, k in shares)
+        half = math.hypot(half, float(stdtrit(freedom, 0.975)) * math.sqrt(of_seeds))
+    error = math.sqrt(image.standard_error**2 + of_seeds)
+    return Estimate(image.value, image.value - half, image.value + half, error, image.note)
+
+
+def _common_note(estimates: Sequence[Estimate]) -> str:
+    """The note of all, or the different ones as what they are: of single trainings."""
+    notes = list(dict.fromkeys(estimate.note for estimate in estimates))
+    return notes[0] if len(notes) == 1 else f"of single trainings: {' | '.join(note or 'nothing' for note in notes)}"

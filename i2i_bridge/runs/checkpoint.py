@@ -1,0 +1,337 @@
+"""Checkpoints: folders that are either whole or not there.
+
+    checkpoints/step-00001000/  network.safetensors  ema.safetensors  optimizer.safetensors  manifest.json
+                                manifest.sha256
+
+The manifest holds step, counters, and size and SHA-256 of every file; its own sum comes last (`sha256sum --check
+manifest.sha256`). A checkpoint is published by a rename (files.py), and older ones are removed only afterwards. Loading
+verifies every byte and falls back, saying so, to the newest checkpoint that is whole. No file here can hold code.
+
+Damage is a missing file, or one of another size, hash or content. That a file cannot be read just now is no damage: it
+ends the command with exit code 74, and nothing is changed. Links are not followed.
+"""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import re
+import stat
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from io import BufferedReader
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from i2i_bridge.errors import UserError
+from i2i_bridge.storage.files import IO_ERROR, free_bytes, publish_folder, retire_folder, set_aside, sweep
+from i2i_bridge.storage.tensors import read_safetensors
+
+FORMAT = 2
+UNSEALED = 1
+"""Format of manifests without a sum of their own; read, no longer written."""
+MANIFEST, SEAL = "manifest.json", "manifest.sha256"
+MANIFEST_BYTES = 16 << 20
+"""No manifest is larger."""
+DAMAGED = "damaged-"
+"""Damaged checkpoints are set aside under this name."""
+MISSING = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
+"""Errors of the system that say that there is no such file; all others may pass."""
+
+
+class DamagedCheckpoint(UserError):
+    """A checkpoint is not whole; one line with its file."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A verified checkpoint folder: its step and its counters."""
+
+    folder: Path
+    step: int
+    state: dict[str, Any]
+    format: int = FORMAT
+
+    def tensors(self, part: str) -> dict[str, Tensor]:
+        """The tensors of one part ('network', 'ema' or 'optimizer'), on the CPU.
+
+        Raises:
+            UserError: The checkpoint has no such part, or it is no safetensors file of finite numbers.
+        """
+        file = self.folder / f"{part}.safetensors"
+        if not file.is_file():
+            raise UserError(f"{self.folder}: the checkpoint has no {part}.safetensors")
+        return read_safetensors(file)
+
+
+def save_checkpoint(
+    folder: Path, step: int, parts: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any], keep: int
+) -> Path:
+    """Publish a checkpoint and remove all but the newest `keep`.
+
+    Args:
+        folder: The run's `checkpoints` folder; made if missing.
+        step: Steps done so far.
+        parts: Tensors by part and name.
+        state: Counters, as JSON.
+
+    Raises:
+        UserError: A tensor is not finite, the step is there already, or the disk is full or not writable. Earlier
+            checkpoints are untouched.
+    """
+    final = folder / f"step-{step:08d}"
+    for part, tensors in parts.items():
+        check_finite(part, tensors, f"checkpoint not saved: {final}")
+    try:
+        publish_folder(final, _files(step, parts, state))
+    except OSError as error:
+        space = ""
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            with contextlib.suppress(OSError):
+                space = f" (need {_megabytes(bytes_of(parts))}, {_megabytes(free_bytes(folder))} free)"
+        raise UserError(f"checkpoint not saved: {final}: {error.strerror or error}{space}", IO_ERROR) from error
+    for old in _folders(folder)[keep:]:
+        with contextlib.suppress(OSError):  # the next save tries it again
+            retire_folder(old)
+    return final
+
+
+def check_finite(part: str, tensors: Mapping[str, Tensor], where: str) -> None:
+    """
+    Raises:
+        UserError: A tensor holds NaN or infinity; the message names it.
+    """
+    floats = {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point()}
+    if floats:
+        finite = torch.stack([tensor.isfinite().all() for tensor in floats.values()]).tolist()
+        bad = [name for name, good in zip(floats, finite, strict=True) if not good]
+        if bad:
+            raise UserError(f"{where}: {part}'s '{bad[0]}' is not finite")
+
+
+def bytes_of(parts: Mapping[str, Mapping[str, Tensor]]) -> int:
+    """What a checkpoint of these tensors takes on the disk, but for some kB."""
+    return sum(tensor.nbytes for tensors in parts.values() for tensor in tensors.values())
+
+
+def check_space(folder: Path, parts: Mapping[str, Mapping[str, Tensor]]) -> None:
+    """
+    Raises:
+        UserError: There is no room for one checkpoint.
+    """
+    need, free = bytes_of(parts), free_bytes(folder)
+    if free < need + MANIFEST_BYTES:
+        raise UserError(
+            f"{folder}: a checkpoint needs {_megabytes(need)} and {_megabytes(free)} are free; make room, or choose "
+            "another --out",
+            IO_ERROR,
+        )
+
+
+def latest_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
+    """The newest whole checkpoint, and one line for each newer one that was passed over: damaged, or a link.
+
+    Raises:
+        UserError: There are checkpoints, but none is whole; or one cannot be read now, or is of a newer version.
+    """
+    found, passed = _latest(folder)
+    return found, list(passed.values())
+
+
+def recovered_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
+    """As `latest_checkpoint`, for a run that goes on: leftovers of a killed save are removed, and what is damaged is
+    set aside as `damaged-step-N`, out of the way of the same step and of the count of those to keep.
+
+    Raises:
+        UserError: As `latest_checkpoint`; nothing is removed or set aside then.
+    """
+    found, passed = _latest(folder)
+    for old in passed:
+        if not old.is_symlink():
+            with contextlib.suppress(OSError):  # it stays where it is, and is passed over again
+                passed[old] += f", kept as {set_aside(old, f'{DAMAGED}{old.name}')}"
+    sweep(folder)
+    return found, list(passed.values())
+
+
+def chosen_checkpoint(folder: Path, which: int | str = "last") -> tuple[Checkpoint | None, list[str]]:
+    """The checkpoint that a user names, verified; `last` as `latest_checkpoint`.
+
+    Args:
+        which: A step, `last` or `best`.
+
+    Raises:
+        UserError: It is not kept or not whole, or the word means no checkpoint; the message names those that are kept.
+    """
+    if which == "last":
+        return latest_checkpoint(folder)
+    kept = ", ".join(str(int(path.name.removeprefix("step-"))) for path in reversed(_folders(folder))) or "none"
+    if which == "best":
+        raise UserError(f"{folder}: no best checkpoint is kept; give a step ({kept}) or last")
+    match = re.fullmatch(r"(?:step-)?([0-9]{1,15})", str(which))
+    if match is None:
+        raise UserError(f"--checkpoint {which}: give a step ({kept}) or last")
+    step = int(match[1])
+    there = next((path for path in _folders(folder) if int(path.name.removeprefix("step-")) == step), None)
+    if there is None:
+        raise UserError(f"{folder}: no checkpoint of step {step}; kept: {kept}")
+    return _verified(there), []
+
+
+LINK = "is a link, which is not followed"
+
+
+def passed_over(line: str) -> str:
+    """What a user reads of a newer checkpoint that was not taken; `line` is of `latest_checkpoint`."""
+    return f"passed over a {'checkpoint' if line.endswith(LINK) else 'damaged checkpoint'}: {line}"
+
+
+def _latest(folder: Path) -> tuple[Checkpoint | None, dict[Path, str]]:
+    passed: dict[Path, str] = {}
+    for candidate in _folders(folder, links=True):
+        if candidate.is_symlink():
+            passed[candidate] = f"{candidate}: {LINK}"
+            continue
+        try:
+            return _verified(candidate), passed
+        except DamagedCheckpoint as error:
+            passed[candidate] = str(error)
+    if passed:
+        first = next(iter(passed.values()))
+        raise UserError(f"{first}; no other is there: restore its files from a copy, or train into a new folder")
+    return None, passed
+
+
+def _files(
+    step: int, parts: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]
+) -> Iterator[tuple[str, bytes]]:
+    from safetensors.torch import save
+
+    files = {}
+    for part, tensors in parts.items():
+        data = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+        files[f"{part}.safetensors"] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        yield f"{part}.safetensors", data
+    manifest = {"format": FORMAT, "step": step, "state": dict(state), "files": files}
+    text = json.dumps(manifest, indent=1).encode()
+    yield MANIFEST, text
+    yield SEAL, _seal(text)
+
+
+def _seal(manifest: bytes) -> bytes:
+    return f"{hashlib.sha256(manifest).hexdigest()}  {MANIFEST}\n".encode()
+
+
+def _folders(folder: Path, *, links: bool = False) -> list[Path]:
+    """Checkpoint folders, the newest first.
+
+    Args:
+        links: Whether links of such names are listed too.
+
+    Raises:
+        UserError: The folder is there and cannot be listed.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            found = [
+                Path(entry.path)
+                for entry in entries
+                if re.fullmatch(r"step-\d{8,15}", entry.name)
+                and (entry.is_dir(follow_symlinks=False) or (links and entry.is_symlink()))
+            ]
+    except OSError as error:
+        if error.errno in MISSING:
+            return []
+        raise _not_now(folder, error) from error
+    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")), reverse=True)
+
+
+def _verified(folder: Path) -> Checkpoint:
+    """A checkpoint whose every byte is as its manifest says.
+
+    Raises:
+        DamagedCheckpoint: It is not whole.
+        UserError: It cannot be read now, or is of a newer version.
+    """
+    try:
+        text = _bytes(folder / MANIFEST)
+        manifest = json.loads(text)
+        version = manifest["format"]
+        if version != UNSEALED and _bytes(folder / SEAL) != _seal(text):
+            raise DamagedCheckpoint(f"{folder / MANIFEST}: damaged (its SHA-256 differs from {SEAL})")
+        if version not in (UNSEALED, FORMAT):
+            raise UserError(
+                f"{folder}: checkpoint format {version!r:.20} is not known to this version; take a newer one"
+            )
+        step, state, files = manifest["step"], manifest["state"], manifest["files"]
+        if type(step) is not int or step != int(folder.name.removeprefix("step-")) or not isinstance(state, dict):
+            raise DamagedCheckpoint(f"{folder / MANIFEST}: damaged (it is of another step)")
+        for name, facts in files.items():
+            if not re.fullmatch(r"[A-Za-z0-9_-]+\.safetensors", name):
+                raise DamagedCheckpoint(
+                    f"{folder / MANIFEST}: damaged (it names '{name[:80]}', not a file of a checkpoint)"
+                )
+            _verify(folder / name, facts["bytes"], facts["sha256"])
+        return Checkpoint(folder, step, state, version)
+    except (OSError, MemoryError) as error:
+        raise _not_now(folder, error) from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DamagedCheckpoint(
+            f"{folder}: not a whole checkpoint ({type(error).__name__}: {str(error)[:120]})"
+        ) from error
+
+
+def _not_now(folder: Path, error: OSError | MemoryError) -> UserError:
+    reason = (error.strerror or str(error)) if isinstance(error, OSError) else "out of memory"
+    file = getattr(error, "filename", None) or folder
+    return UserError(
+        f"{file}: cannot be read ({reason}), which is no damage; nothing was changed: give the same command again, or "
+        f"rename {folder.name} to go on without it",
+        IO_ERROR,
+    )
+
+
+@contextlib.contextmanager
+def _opened(file: Path) -> Iterator[BufferedReader]:
+    """A regular file of a checkpoint, open for reading.
+
+    Raises:
+        DamagedCheckpoint: There is none.
+        OSError: It cannot be opened now.
+    """
+    try:
+        # A link could lead out of the folder, and to open a pipe would wait for ever.
+        descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno in MISSING:
+            raise DamagedCheckpoint(f"{file}: damaged (no such file)") from error
+        raise
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise DamagedCheckpoint(f"{file}: damaged (no such file)")
+        with open(descriptor, "rb", closefd=False) as stream:
+            yield stream
+    finally:
+        os.close(descriptor)
+
+
+def _bytes(file: Path) -> bytes:
+    with _opened(file) as stream:
+        return stream.read(MANIFEST_BYTES)
+
+
+def _verify(file: Path, size: int, digest: str) -> None:
+    with _opened(file) as stream:
+        there = os.fstat(stream.fileno()).st_size
+        if there != size:
+            raise DamagedCheckpoint(f"{file}: damaged ({there} bytes, the manifest says {size})")
+        if hashlib.file_digest(stream, "sha256").hexdigest() != digest:
+            raise DamagedCheckpoint(f"{file}: damaged (its SHA-256 differs from the manifest)")
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.3g} MB" if size < 1e9 else f"{size / 1e9:.3g} GB"

@@ -1,0 +1,127 @@
+"""Weights that others trained, taken into a run folder."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from i2i_bridge.bridge.processes import I2SB
+from i2i_bridge.errors import UserError
+from i2i_bridge.networks.pix2pix import Pix2pixUNet, from_official
+from i2i_bridge.recipe.recipe import Recipe
+from i2i_bridge.runs.checkpoint import save_checkpoint
+from i2i_bridge.runs.run import load_weights
+from i2i_bridge.storage.files import write_whole
+from i2i_bridge.storage.shipped import RECIPE_FILE
+from i2i_bridge.storage.tensors import read_pt
+from i2i_bridge.storage.toml import toml_value
+
+PREFIX = "diffusion_model."
+"""Of the network's names in the official I2SB code's checkpoints."""
+RELEASED = {"i2sb": "official-grid", "ot-ode": "official-grid-ode"}
+"""Our process -> the released code's own tables of it."""
+
+
+def import_pix2pix(file: Path, recipe: Recipe, folder: Path) -> None:
+    """Make a run folder of a Pix2pix generator from the authors' PyTorch code (`*_net_G.pth`).
+
+    The folder restores and is evaluated like a trained one (step 0); it cannot be trained on, since the file holds
+    neither discriminator nor optimizer.
+
+    Args:
+        recipe: Whose network has the file's levels, width and channels, for 3 channels at 256 pixels the defaults.
+
+    Raises:
+        UserError: The file is no such generator, holds code, or the recipe's network is another; or the folder holds a
+            run already.
+    """
+    _check_free(folder)
+    network = recipe.build_network()
+    if not isinstance(network, Pix2pixUNet):
+        raise UserError(f"recipe '{recipe.name}': its network is '{recipe.network['name']}', not 'pix2pix-unet'")
+    stored = read_pt(file)
+    try:
+        load_weights(network, from_official(network, stored), str(file))
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from error
+    weights = network.state_dict()
+    _write(folder, recipe, {"network": weights, "ema": weights}, file)
+
+
+def import_i2sb(file: Path, recipe: Recipe, folder: Path) -> None:
+    """Make a run folder of a checkpoint of the official I2SB code (`latest.pt`), which names no settings itself.
+
+    Its moving average, which the official code samples with, becomes the run's. The `options.pkl` beside it is never
+    opened: it is a pickle of arbitrary objects.
+
+    Args:
+        recipe: With the released code's process ('official-grid', or '-ode') and its time grid; see `released`.
+
+    Raises:
+        UserError: The file is no such checkpoint, holds code, or has another network; or the recipe is not fit; or the
+            folder holds a run already.
+    """
+    _check_free(folder)
+    if recipe.process["name"] not in RELEASED.values() or recipe.target["name"] != "i2sb":
+        raise UserError(
+            f"recipe '{recipe.name}': process '{recipe.process['name']}' with target '{recipe.target['name']}' is not "
+            "how the official checkpoints were trained; take one with the process i2sb or ot-ode and the target i2sb"
+        )
+    network = recipe.build_network()
+    stored = read_pt(file, "i2sb")
+    parts: dict[str, dict[str, Tensor]] = {}
+    for part, theirs in (("network", "net/"), ("ema", "ema/")):
+        tensors = {name.removeprefix(theirs): value for name, value in stored.items() if name.startswith(theirs)}
+        if not all(name.startswith(PREFIX) for name in tensors):
+            raise UserError(f"{file}: its network's names do not begin with '{PREFIX}': not of the official I2SB code")
+        parts[part] = {name.removeprefix(PREFIX): value for name, value in tensors.items()}
+        load_weights(network, parts[part], str(file))
+    _write(folder, recipe, parts, file)
+
+
+def released(table: dict[str, Any], given: frozenset[str]) -> dict[str, Any]:
+    """A recipe's table as the released checkpoints were trained: the official code's grid of 1000 indices.
+
+    A preset for `load_recipe`, with the settings of `released_settings`. A process that is neither i2sb nor ot-ode
+    stays, for `import_i2sb` to refuse; so does an option that the released code has at one value only.
+    """
+    process = table.get("process", {"name": "i2sb"})
+    name = process.get("name") if isinstance(process, dict) else None
+    if name not in (*RELEASED, *RELEASED.values()):
+        return table
+    if name in RELEASED:
+        process = {"beta_max": 0.3 if name == "i2sb" else 1.0} | process | {"name": RELEASED[name]}
+        if process.get("beta_min") == I2SB.beta_min:
+            del process["beta_min"]
+    sample, evaluate = ({**table[key]} if isinstance(table.get(key), dict) else {} for key in ("sample", "evaluate"))
+    if isinstance(evaluate.get("nfe"), list):  # their sampler has 999 steps
+        evaluate["nfe"] = [min(nfe, 999) if isinstance(nfe, int) else nfe for nfe in evaluate["nfe"]]
+    return table | {
+        "process": process,
+        "sample": sample | {"grid": "official"},
+        "evaluate": evaluate,
+    }
+
+
+def released_settings(settings: Iterable[str]) -> list[str]:
+    """Settings `key=value` for `load_recipe` beside `released`: our name of a process becomes the released code's.
+
+    Settings are laid over the preset's table once more, and `process.name=ot-ode` would bring our own process back.
+    """
+    exchanged = []
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        theirs = RELEASED.get(str(toml_value(value))) if key == "process.name" else None
+        exchanged.append(setting if theirs is None else f"{key}{equals}{theirs}")
+    return exchanged
+
+
+def _check_free(folder: Path) -> None:
+    if (folder / RECIPE_FILE).exists() or (folder / "checkpoints").exists():
+        raise UserError(f"{folder} holds a run already; choose another --out")
+
+
+def _write(folder: Path, recipe: Recipe, parts: dict[str, dict[str, Tensor]], file: Path) -> None:
+    save_checkpoint(folder / "checkpoints", 0, parts, {"imported": file.name}, recipe.train.keep)
+    write_whole(folder / RECIPE_FILE, recipe.to_toml().encode())

@@ -1,0 +1,340 @@
+"""A run folder: what training leaves and restoring reads.
+
+runs/NAME/  recipe.toml  init.json  mean/  checkpoints/  metrics.jsonl  metrics.csv  samples/  evaluation/  report/
+"""
+
+import hashlib
+import math
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from i2i_bridge import registry
+from i2i_bridge.device import resolve_device, resolve_precision
+from i2i_bridge.errors import UserError
+from i2i_bridge.images.inputs import AnyImage, condition_pictures, mask_pictures, pictures_of
+from i2i_bridge.images.pixels import Picture, Range, mask_of, to_mask, to_pixels, to_tensor, visible, with_channels
+from i2i_bridge.methods.base import Batch, Method
+from i2i_bridge.methods.mean import Mean, check_mean, mean_calls, mean_of, starting_from
+from i2i_bridge.randomness import Generator, generator
+from i2i_bridge.runs.batch import _check_size, alpha_like, degraded_batch, pad_to_stride
+from i2i_bridge.runs.checkpoint import chosen_checkpoint, passed_over
+from i2i_bridge.storage.files import expanded, refuse_links
+from i2i_bridge.storage.shipped import RECIPE_FILE, folder_of_run, is_shipped_run, recipe_of_run
+
+if TYPE_CHECKING:
+    from i2i_bridge.recipe.recipe import Recipe
+
+
+MEAN_FOLDER = "mean"
+"""Inside a run folder: the run whose answer it starts from, as a run folder of recipe and weights."""
+
+
+def build_method(recipe: "Recipe", network: nn.Module, mean: Mean | None = None) -> Method:
+    """The method that a recipe describes, around a network, and from what it starts where the recipe has [mean]."""
+    method: Method = registry.METHODS.build(recipe.method, recipe=recipe, network=network)
+    return starting_from(method, mean)
+
+
+@dataclass(frozen=True, repr=False)
+class Run:
+    """A trained run, ready to restore images.
+
+    `method` holds the moving average of the weights (EMA), in evaluation mode, on `device`.
+    """
+
+    folder: Path
+    recipe: "Recipe"
+    method: Method
+    step: int
+    device: torch.device
+    warnings: tuple[str, ...] = ()
+    """A line for each newer checkpoint that was passed over, damaged."""
+
+    def __repr__(self) -> str:
+        return f"Run('{self.folder}', recipe '{self.recipe.name}', step {self.step}, {self.device})"
+
+    def restore(
+        self,
+        image: AnyImage | Sequence[AnyImage],
+        *,
+        nfe: int | None = None,
+        seed: int = 0,
+        samples: int | None = None,
+        mask: AnyImage | Sequence[AnyImage] | None = None,
+        condition: AnyImage | Sequence[AnyImage] | None = None,
+        value_range: Range = None,
+        report: Callable[[int, int], None] = lambda done, total: None,
+    ) -> Any:
+        """Restore degraded images of any size.
+
+        An image is padded by reflection to the network's stride and cut back. Grey stays grey where the task is a
+        restoration, 16 bits stay 16 bits and floats floats, alpha is kept, and the EXIF orientation applied. Each image
+        of several is restored as it would be alone.
+
+        Args:
+            image: The degraded or source image: a file (path or bytes), a PIL image, an array (H, W), (H, W, C) or
+                (B, H, W, C), a tensor (C, H, W) or (B, C, H, W), or a list of these.
+            nfe: Network calls per image, 1 to 1000; by default the recipe's.
+            seed: Of the sampler's noise; another seed gives another restoration of the same image.
+            samples: So many restorations, of seed, seed + 1, ..., as a list; None: one, without a list.
+            mask: For inpainting: white, or True, where the image is unknown. One for all images, or one for each.
+            condition: The image that the network sees beside X_t, where the dataset brought its own; likewise.
+            value_range: The values of float arrays and tensors that mean black and white, such as (0, 1) or (-1, 1);
+                needed unless the recipe has data.value_range.
+            report: Called with (network calls done, network calls in all).
+
+        Returns:
+            The restored image in the form of the given one, of the same size (times the factor of a super-resolution
+            task): an array (H, W, C) or (B, H, W, C), a tensor, or a list; for files a PIL image. Arrays and tensors
+            keep their dtype, tensors their device.
+
+        Raises:
+            UserError: The image cannot be read or does not fit the recipe, or is a file too deep for PIL (16-bit
+                colour, say).
+        """
+        if samples is not None and samples < 1:
+            raise UserError(f"samples={samples}: give 1 or more, or None")
+        pictures, back = pictures_of(image, value_range)
+        masks = [None] * len(pictures) if mask is None else mask_pictures(mask, len(pictures))
+        seen = [None] * len(pictures)
+        conditions = seen if condition is None else condition_pictures(condition, value_range, len(pictures))
+        mean = mean_of(self.method)
+        total = len(pictures) * (samples or 1) * (self._calls(nfe) + mean_calls(self.method))
+        done = 0
+
+        def count(*_: Any) -> None:
+            nonlocal done
+            done += 1
+            report(min(done, total), total)
+
+        networks = [self.method.network, *([] if mean is None else [mean.method.network])]
+        hooks = [network.register_forward_hook(count) for network in networks]
+        try:
+            results = []
+            for k in range(samples or 1):
+                restored = []
+                for picture, hole, own in zip(pictures, masks, conditions, strict=True):
+                    draws = generator(seed + k, "restore")
+                    batch = self.batch_of(picture, draws, mask=hole, condition=own)
+                    x_0_hat = self.restore_batch(batch, nfe=nfe, generator=[draws])[0]
+                    restored.append(self.picture_of(x_0_hat, picture))
+                results.append(back(restored))
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return results[0] if samples is None else results
+
+    def _calls(self, nfe: int | None) -> int:
+        calls = self.recipe.sample.nfe if nfe is None else nfe
+        if not 1 <= calls <= 1000:
+            raise UserError(f"nfe {calls}: give a number from 1 to 1000")
+        return calls
+
+    def batch_of(
+        self,
+        picture: Picture,
+        generator: torch.Generator,
+        *,
+        mask: Picture | None = None,
+        condition: Picture | None = None,
+    ) -> dict[str, Tensor]:
+        """The batch of one picture that is degraded already: X_1, and mask and condition where the task has them.
+
+        Raises:
+            UserError: Mask or condition are missing, not asked for, or of another size than the picture.
+        """
+        settings, degradation = self.recipe.data, self.recipe.build_degradation()
+        pixels, factor = with_channels(visible(picture), settings.channels), settings.factor or 1
+        # A mask or condition is of the restored image's size: learnt from pairs of two sizes, or a super-resolution.
+        scale = factor if degradation is None else factor * degradation.scale
+        if factor > 1:
+            from i2i_bridge.data.transforms import enlarged
+
+            pixels = enlarged(pixels, factor, settings.enlarge)
+        batch = {"x_1": to_tensor(pixels, picture.value_range or settings.value_range)[None]}
+        if mask is not None:
+            _check_size("mask", mask, picture, scale)
+            batch["mask"] = to_mask(mask_of(mask)[0])[None]
+            if not batch["mask"].any():
+                raise UserError("the mask marks no pixel: white (above half) means unknown, to be restored")
+        if degradation is not None:
+            batch = degraded_batch(degradation.prepare(batch["x_1"], [generator], batch.get("mask")))
+        if (condition is not None) != settings.own_condition:
+            needs = "needs a" if condition is None else "takes no"
+            raise UserError(f"recipe '{self.recipe.name}' {needs} condition image (data.own_condition)")
+        if condition is not None:
+            _check_size("condition", condition, picture, scale)
+            pixels = with_channels(visible(condition), self.recipe.condition_channels)
+            batch["condition"] = to_tensor(pixels, condition.value_range or settings.value_range)[None]
+        return batch
+
+    def picture_of(self, x_0_hat: Tensor, degraded: Picture) -> Picture:
+        """A restored image (C, H, W) as a picture of the degraded one's dtype, with its alpha, and grey if it was."""
+        grey = self.recipe.task == "restoration" and degraded.pixels.shape[2] == 1
+        pixels = to_pixels(x_0_hat, degraded.pixels.dtype, degraded.value_range or self.recipe.data.value_range)
+        pixels = with_channels(pixels, 1) if grey else pixels
+        return replace(degraded, pixels=pixels, alpha=alpha_like(degraded.alpha, pixels))
+
+    def restore_batch(self, batch: Batch, *, nfe: int | None, generator: Generator) -> Tensor:
+        """x_0_hat of a batch of any size (H, W), in [-1, 1], on the CPU."""
+        *_, last = self.walk(batch, nfe=nfe, generator=generator)
+        return last
+
+    def walk(self, batch: Batch, *, nfe: int | None, generator: Generator) -> Iterator[Tensor]:
+        """The states from X_1 to x_0_hat, each cut back to the image's size and moved to the CPU."""
+        calls = self._calls(nfe)
+        height, width = batch["x_1"].shape[-2:]
+        stride, smallest = method_geometry(self.method)
+        padded: dict[str, Any] = {
+            name: pad_to_stride(value, stride, smallest).to(self.device)
+            for name, value in batch.items()
+            if name in ("x_1", "mask", "condition")
+        }
+        padded["size"] = (height, width)
+        # Not a `with` around the yields: a generator must not leave inference mode on for its caller.
+        states = self.method.walk(padded, nfe=calls, generator=generator)
+        while True:
+            with torch.inference_mode(), registry.errors_in_words():
+                state = next(states, None)
+            if state is None:
+                return
+            yield state[..., :height, :width].float().cpu()
+
+
+def network_geometry(network: nn.Module) -> tuple[int, int]:
+    """What a network asks of both sides of an image: multiples of the first number, not below the second.
+
+    By default two multiples: one would leave a single value per channel in the lowest level, too few to normalise. A
+    network that can do with less says so by `smallest_side`.
+    """
+    stride = int(getattr(network, "stride", 1))
+    said = (getattr(part, "smallest_side", None) for part in network.modules())
+    return stride, next((int(side) for side in said if side is not None), 2 * stride)
+
+
+def method_geometry(method: Method) -> tuple[int, int]:
+    """As `network_geometry`, of all networks that see the image: the method's own, and that of what it starts from."""
+    own, mean = network_geometry(method.network), mean_of(method)
+    if mean is None:
+        return own
+    other = method_geometry(mean.method)
+    stride = math.lcm(own[0], other[0])
+    return stride, -(-max(own[1], other[1]) // stride) * stride
+
+
+def load_run(
+    folder: str | Path,
+    *,
+    device: str | torch.device | None = None,
+    sample: Iterable[str] = (),
+    precision: str = "fp32",
+    checkpoint: int | str = "last",
+    report: Callable[[str], None] | None = None,
+) -> Run:
+    """Open a run folder for restoring.
+
+    Args:
+        folder: The folder that `train` wrote, or the name of a shipped run, 'pretrained/photos'.
+        device: By default CUDA where there is one, else the CPU.
+        sample: Other settings of [sample] than the run's own, such as "sample.guidance.name=ddnm".
+        precision: Of the network's weights and maps: fp32, bf16 (half the memory, a few per cent off), or auto: bf16
+            where the device computes in it.
+        checkpoint: Which of those that were kept: a step, or "last".
+        report: Receives a line for each newer checkpoint that is damaged and passed over; by default a Python warning.
+
+    Raises:
+        UserError: The folder is missing or holds no whole checkpoint, the named one is not kept or is damaged, there
+            is no such device, or a setting is wrong or would need another training.
+    """
+    from i2i_bridge.recipe.recipe import load_recipe
+
+    folder, changes = folder_of_run(expanded(folder)), list(sample)
+    for change in changes:
+        if not change.startswith("sample."):
+            raise UserError(
+                f"'{change}': a trained run takes other settings of [sample] only, such as sample.clip=true"
+            )
+    recipe = load_recipe(recipe_of_run(folder), changes)
+    found, passed = chosen_checkpoint(folder / "checkpoints", checkpoint)
+    if found is None:
+        raise UserError(f"{folder}: no checkpoint yet; train it first")
+    lines = tuple(f"{passed_over(line)}; step {found.step} is taken" for line in passed)
+    for line in lines:
+        if report is None:
+            warnings.warn(line, stacklevel=2)
+        else:
+            report(line)
+    where = resolve_device(device)
+    dtype = resolve_precision(precision, where)
+    network = recipe.build_network()
+    load_weights(network, found.tensors("ema"), str(found.folder))
+    network = network.to(where, dtype).to(memory_format=torch.channels_last).eval().requires_grad_(False)
+    mean = None if recipe.mean is None else load_mean(folder, recipe, device=where, precision=precision)
+    return Run(folder, recipe, build_method(recipe, network, mean), found.step, where, lines)
+
+
+def place_of(run: str) -> Path:
+    """A run's folder as an absolute path; a shipped run keeps its name."""
+    folder = expanded(run)
+    return folder if is_shipped_run(folder) else folder.absolute()
+
+
+def load_mean(folder: Path, recipe: "Recipe", *, device: torch.device, precision: str = "fp32") -> Mean:
+    """The copy in a run folder of what the run starts from; `mean.run` itself is not needed any more.
+
+    Raises:
+        UserError: It is missing, damaged, a link, or not what the run was trained with.
+    """
+    if recipe.mean is None:
+        raise UserError(f"{folder}: its recipe has no [mean]")
+    home = folder / MEAN_FOLDER
+    refuse_links(folder, [MEAN_FOLDER])
+    if not (home / RECIPE_FILE).is_file():
+        raise UserError(f"{home}: the copy of {recipe.mean.run}, which this run starts from, is missing; put it back")
+    run = load_run(home, device=device)
+    check_mean(recipe, run.recipe, str(home))
+    there = weights_sha256(run.method.network)
+    if there != recipe.mean.sha256:
+        raise UserError(
+            f"{home}: other weights than the run was trained with (SHA-256 {there[:12]} there, mean.sha256 "
+            f"{str(recipe.mean.sha256)[:12]}); put the right ones back"
+        )
+    run.method.network.to(resolve_precision(precision, device))
+    return Mean(run.method, recipe.mean.nfe)
+
+
+def weights_sha256(network: nn.Module) -> str:
+    """SHA-256 of name, type, shape and bytes of each of a network's tensors."""
+    total = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        total.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()
+
+
+def load_weights(network: nn.Module, tensors: dict[str, Tensor], where: str) -> None:
+    """Copy weights into a network of exactly the same names and shapes.
+
+    Raises:
+        UserError: A tensor is missing, unexpected, of another shape or not finite; the message names it.
+    """
+    wanted = network.state_dict()
+    for name, value in wanted.items():
+        if name not in tensors:
+            raise UserError(f"{where}: the tensor '{name}' is missing")
+        if tensors[name].shape != value.shape:
+            raise UserError(
+                f"{where}: '{name}' is {tuple(tensors[name].shape)}, the recipe's network has {tuple(value.shape)}"
+            )
+        if not bool(tensors[name].isfinite().all()):
+            raise UserError(f"{where}: '{name}' holds numbers that are not finite")
+    for name in tensors:
+        if name not in wanted:
+            raise UserError(f"{where}: the recipe's network has no tensor '{name}'")
+    network.load_state_dict(tensors)

@@ -1,0 +1,303 @@
+"""One file over HTTP: resumed where it broke off, verified, and whole or not there."""
+
+import contextlib
+import hashlib
+import http.client
+import re
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+
+from i2i_bridge.errors import UserError
+from i2i_bridge.storage.archive import RESERVE
+from i2i_bridge.storage.files import NAME_LETTERS, extended_name, free_bytes, no_link, remove, replace, write_whole
+from i2i_bridge.storage.internet import require
+from i2i_bridge.storage.reader import read_bytes
+
+
+class Table(BaseModel):
+    """A table of a card; unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class Download(Table):
+    """One file that `data fetch` gets."""
+
+    url: Annotated[str, Field(pattern=r"^https?://[^\s]+$")]
+    bytes: Annotated[int, Field(gt=0, le=2**53)] | None = None
+    """Exact size, where known."""
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    md5: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")] | None = None
+    unpack: Literal["tar", "zip", "none"] = "none"
+    _file: str = PrivateAttr("")
+
+    @property
+    def file(self) -> str:
+        """The file's name: the last part of the URL, in letters that every file system takes; see `Card`."""
+        return self._file or _last_part(self.url)
+
+
+def _last_part(url: str) -> str:
+    last = re.split(r"[?#]", url, maxsplit=1)[0].rstrip("/").rpartition("/")[2]
+    name = extended_name(re.sub(r"[^\w.%+=~@ -]", "-", last).lstrip(".") or "download", limit=NAME_LETTERS)
+    # Names of downloads in progress.
+    return f"{name}.file" if name.endswith((".part", ".version")) else name
+
+
+Report = Callable[[int, int], None]
+"""Called with (bytes done, bytes in all; 0 where unknown)."""
+
+
+TIMEOUT = 30.0
+"""Seconds without a byte."""
+
+
+ATTEMPTS = 3
+"""Tries in a row that bring no new byte."""
+
+
+PAUSE = 1.0
+"""Seconds before the next try, doubled each time."""
+
+
+LARGEST = 2**40
+"""Bytes of a file of which neither the card nor the server tells the size."""
+
+
+SLOWEST, WINDOW = 1000, 60.0
+"""Fewer bytes per second, over so many seconds, are no download."""
+
+
+NUMBER = re.compile(r"[0-9]{1,18}")
+
+
+RANGE = re.compile(rf"bytes ({NUMBER.pattern})-{NUMBER.pattern}/({NUMBER.pattern})")
+"""What a length may look like in a header."""
+
+
+TRY_AGAIN = {408, 425, 429, 500, 502, 503, 504}
+
+
+def download(source: Download, target: Path, report: Report = lambda done, total: None) -> str:
+    """Get a file, or what is missing of it, and check its size and hash.
+
+    The bytes gather in `target.part`; what a kill or a broken line left there is resumed, if the server can and if a
+    hash or the server's own version mark (ETag, date) makes sure that both parts are of one file.
+
+    Args:
+        target: The file; if it is there it is only checked.
+
+    Returns:
+        Its SHA-256.
+
+    Raises:
+        UserError: The internet is forbidden, no connection, an error of the server's, a web page instead of the file,
+            a size or hash other than the card's, a size or rate beyond the limits, or a disk that cannot be written or
+            has no room. A file of wrong content is deleted, a part of one is kept.
+    """
+    if target.exists():
+        return _verified(source, target)
+    require(f"fetching {source.url}")
+    partial = target.with_name(target.name + ".part")
+    best = fruitless = 0
+    while True:
+        problem = "the server broke off"
+        try:
+            if _attempt(source, partial, report):
+                break
+        except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as error:
+            problem = str(getattr(error, "reason", None) or error) or type(error).__name__
+        there = _size(partial)
+        fruitless = 0 if there > best else fruitless + 1
+        best = max(best, there)
+        if fruitless == ATTEMPTS:
+            raise UserError(f"{source.url}: {problem} (after {there} bytes); the same command goes on from there")
+        time.sleep(PAUSE * 2**fruitless)
+    digest = _verified(source, partial)
+    try:
+        replace(partial, target)
+    except OSError as error:
+        raise UserError(f"{target}: cannot be written ({error.strerror})") from error
+    remove(_mark(partial))
+    return digest
+
+
+def _attempt(source: Download, partial: Path, report: Report) -> bool:
+    """One request; whether the file is complete now. What came is in `partial` even if the line breaks."""
+    start = _size(partial)
+    mark = _read_mark(partial)
+    if not (mark or source.sha256 or source.md5) or (source.bytes and start > source.bytes):
+        start = 0  # nobody could tell whether the two parts are of one file
+    if source.bytes and start == source.bytes:
+        return True
+    headers = {"User-Agent": "i2i-bridge", "Accept-Encoding": "identity"}
+    if start:
+        headers |= {"Range": f"bytes={start}-"} | ({"If-Range": mark} if mark else {})
+    try:
+        response = _opener().open(urllib.request.Request(source.url, headers=headers), timeout=TIMEOUT)
+    except ValueError as error:  # an address that is none, perhaps of a redirect
+        raise UserError(f"{source.url}: leads to an address that cannot be read ({error})") from error
+    except urllib.error.HTTPError as error:
+        error.close()
+        if error.code == 416 and start:  # nothing after what we have: it is all, or of another file
+            if error.headers.get("Content-Range") == f"bytes */{start}":
+                return True
+            _discard(partial)
+            return False
+        if error.code in TRY_AGAIN:
+            raise
+        raise UserError(f"{source.url}: the server says {error.code} {error.reason}") from error
+    with response:
+        return _receive(response, source, partial, start, report)
+
+
+def _receive(response: Any, source: Download, partial: Path, start: int, report: Report) -> bool:
+    length = response.headers.get("Content-Length")
+    total = int(length) if length and NUMBER.fullmatch(length.strip()) else None
+    if response.status == 206:
+        span = RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
+        if span is None or int(span[1]) != start:
+            _discard(partial)  # not what was asked for; from the beginning, then
+            return False
+        total = int(span[2])
+    else:
+        start = 0
+    if response.headers.get_content_type() == "text/html":
+        raise UserError(f"{source.url}: the server sent a web page instead of the file")
+    if source.bytes and total is not None and total != source.bytes:
+        raise UserError(f"{source.url}: the server has {total} bytes, the card says {source.bytes}: another file")
+    limit = source.bytes or total
+    try:
+        if limit and limit - start > free_bytes(partial.parent) - RESERVE:
+            raise UserError(f"{partial.parent}: no room for {limit - start} bytes; {RESERVE >> 20} MB stay free")
+        out = open(partial, "ab" if start else "wb", opener=no_link)  # noqa: SIM115 - closed below
+    except OSError as error:
+        raise UserError(f"{partial}: cannot be written ({error.strerror})") from error
+    with out:
+        done = start
+        pace = Pace(source.url)
+        if not start:
+            _write_mark(partial, response)
+        while chunk := response.read1(2**18):
+            if not done and chunk.lstrip()[:9].lower().startswith((b"<!doctype", b"<html")):
+                raise UserError(f"{source.url}: the server sent a web page instead of the file")
+            done += len(chunk)
+            if done > (limit or LARGEST):
+                _discard(partial)
+                raise UserError(f"{source.url}: more than the {limit or LARGEST} bytes that it may have; thrown away")
+            if free_bytes(partial.parent) < len(chunk) + RESERVE:
+                raise UserError(f"{partial.parent}: no room for more; {RESERVE >> 20} MB of the disk stay free")
+            pace.add(len(chunk))
+            try:
+                out.write(chunk)
+            except OSError as error:
+                raise UserError(f"{partial}: cannot be written ({error.strerror})") from error
+            report(done, limit or 0)
+    return limit is None or done == limit
+
+
+class Pace:
+    """Ends a download that a server lets trickle for ever."""
+
+    def __init__(self, url: str) -> None:
+        self.url, self.bytes, self.since = url, 0, time.monotonic()
+
+    def add(self, count: int) -> None:
+        """Count bytes that came.
+
+        Raises:
+            UserError: Fewer than SLOWEST a second came over WINDOW seconds.
+        """
+        self.bytes += count
+        seconds = time.monotonic() - self.since
+        if seconds >= WINDOW:
+            if self.bytes < SLOWEST * seconds:
+                raise UserError(f"{self.url}: less than {SLOWEST} bytes a second; the same command goes on from there")
+            self.bytes, self.since = 0, time.monotonic()
+
+
+def _verified(source: Download, path: Path) -> str:
+    """The SHA-256 of a file, which is as the card says; any other is deleted."""
+    sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
+    try:
+        with path.open("rb") as stream:
+            while chunk := stream.read(2**20):
+                sha256.update(chunk)
+                if source.md5:
+                    md5.update(chunk)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    facts: list[tuple[str, int | str | None, int | str]] = [
+        ("size in bytes", source.bytes, _size(path)),
+        ("sha256", source.sha256, sha256.hexdigest()),
+        ("md5", source.md5, md5.hexdigest()),
+    ]
+    for what, wanted, got in facts:
+        if wanted and wanted != got:
+            _discard(path)
+            raise UserError(f"{source.url}: the {what} is {got}, not {wanted}: another or damaged file, thrown away")
+    return sha256.hexdigest()
+
+
+def _size(path: Path) -> int:
+    with contextlib.suppress(OSError):
+        return path.stat().st_size
+    return 0
+
+
+def _discard(partial: Path) -> None:
+    remove(partial)
+    remove(_mark(partial))
+
+
+def _mark(partial: Path) -> Path:
+    return partial.with_name(partial.name + ".version")
+
+
+def _read_mark(partial: Path) -> str:
+    """What `_write_mark` kept, fit for a header; '' where there is none."""
+    try:
+        mark = read_bytes(_mark(partial), 1000).decode("ascii")
+    except (OSError, ValueError):
+        return ""
+    return mark if mark.isprintable() else ""
+
+
+def _write_mark(partial: Path, response: Any) -> None:
+    """Keeps what tells this version of the file from another one: a strong ETag, or the date."""
+    tag = response.headers.get("ETag", "")
+    mark = tag if tag.startswith('"') else response.headers.get("Last-Modified", "")
+    if mark.isascii() and mark.isprintable() and len(mark) <= 1000:
+        write_whole(_mark(partial), mark.encode("ascii"))
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows redirects to http and https only, and never from https to http."""
+
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        scheme = urlsplit(newurl).scheme  # ValueError where it is no address: see _attempt
+        if scheme not in ("http", "https") or (scheme == "http" and req.type == "https"):
+            raise UserError(f"{req.full_url}: refused to be sent on to {newurl}")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _opener() -> urllib.request.OpenerDirector:
+    # Put together by hand: the usual opener also reads file:, ftp: and data: addresses.
+    opener = urllib.request.OpenerDirector()
+    for handler in (
+        urllib.request.ProxyHandler,
+        urllib.request.HTTPHandler,
+        urllib.request.HTTPSHandler,
+        _Redirects,
+        urllib.request.HTTPDefaultErrorHandler,
+        urllib.request.HTTPErrorProcessor,
+        urllib.request.UnknownHandler,
+    ):
+        opener.add_handler(handler())
+    return opener

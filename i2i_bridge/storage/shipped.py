@@ -1,0 +1,63 @@
+"""Where recipes, dataset cards and trained runs lie: those of the package, and a run folder's recipe."""
+
+from pathlib import Path
+
+from i2i_bridge.errors import UserError
+
+
+def recipe_names() -> list[str]:
+    """Names of the shipped recipes, such as 'restoration/jpeg-5'."""
+    folder = shipped_folder("recipes")
+    return sorted(str(path.relative_to(folder).with_suffix("")).replace("\\", "/") for path in folder.rglob("*.toml"))
+
+
+def is_recipe_name(name: str) -> bool:
+    """Whether a shipped recipe has this name, or its last part."""
+    return any(name in (known, known.split("/")[-1]) for known in recipe_names())
+
+
+RECIPE_FILE = "recipe.toml"
+"""The name of the resolved recipe in a run folder."""
+
+
+CARD_FILE = "README.md"
+"""The name of the card of a shipped run: photos, licences, cost, figures, limits."""
+
+
+PACKAGE = Path(__file__).parents[1]
+"""Holds the folder `pretrained` of shipped runs."""
+
+
+def shipped_folder(kind: str) -> Path:
+    """The folder of shipped TOML files; kind is 'datasets' or 'recipes'."""
+    package = Path(__file__).parents[1]
+    inside = package / "_shipped" / kind
+    return inside if inside.is_dir() else package.parent / kind
+
+
+def pretrained_names() -> list[str]:
+    """Names of the runs inside the package, such as 'pretrained/photos'."""
+    return sorted(file.parent.relative_to(PACKAGE).as_posix() for file in PACKAGE.glob(f"pretrained/*/{RECIPE_FILE}"))
+
+
+def is_shipped_run(run: Path) -> bool:
+    """Whether this names a run inside the package: `pretrained/NAME`, unless there is such a path here."""
+    return not run.exists() and run.as_posix() in pretrained_names()
+
+
+def folder_of_run(run: Path) -> Path:
+    """The folder of a run: the path itself, or the package's where it names a shipped run."""
+    return PACKAGE / run if is_shipped_run(run) else run
+
+
+def recipe_of_run(folder: Path) -> Path:
+    """The recipe's file in a run folder.
+
+    Raises:
+        UserError: The folder has none.
+    """
+    file = folder / RECIPE_FILE
+    if not file.is_file():
+        there = f"; shipped: {', '.join(pretrained_names())}" if folder.parts[:1] == ("pretrained",) else ""
+        raise UserError(f"{folder}: not a run folder (it has no {RECIPE_FILE}){there}")
+    return file

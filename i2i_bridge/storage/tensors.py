@@ -1,0 +1,110 @@
+"""Files of strangers: tensors come in, nothing else does, and nothing in them is ever run.
+
+A `.pt` is read in a child process (`pt_reader.py`) with limited memory and time, which hands over safetensors; the
+program itself never unpickles. A `.safetensors` holds no code; its header is checked before the library sees it.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from i2i_bridge.errors import UserError
+from i2i_bridge.storage import pt_reader
+from i2i_bridge.storage.reader import open_regular
+
+SECONDS, BYTES_PER_SECOND = 60, 20_000_000
+"""How long a file may take: so many seconds, and one more for each so many bytes."""
+MAX_HEADER, MAX_TENSORS = 16 * 2**20, 50_000
+"""Of a safetensors file."""
+
+
+def read_pt(file: Path, layout: Literal["state dict", "i2sb"] = "state dict", *, legacy: bool = False) -> Any:
+    """The tensors of a PyTorch file by name, on the CPU: finite, each with its own bytes in the file.
+
+    Args:
+        layout: "state dict": tensors by name. "i2sb": a checkpoint of the official I2SB code; gives 'net/NAME' and
+            'ema/NAME', its optimizer is left alone.
+        legacy: Also the format of PyTorch before 1.6; for files whose hash is known.
+
+    Raises:
+        UserError: It is anything else; one line that names the file.
+    """
+    with tempfile.TemporaryDirectory(prefix="i2i-bridge-", ignore_cleanup_errors=True) as folder:
+        out = Path(folder, "tensors.safetensors")
+        # -P: the folder of the script would shadow other packages.
+        command = [sys.executable, "-P", pt_reader.__file__, os.fspath(file.absolute()), layout, str(out)]
+        try:
+            seconds = SECONDS + file.lstat().st_size / BYTES_PER_SECOND
+            said = subprocess.run(
+                [*command, "legacy" if legacy else "zip"],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=seconds,
+                check=False,
+            )
+            refusal = json.loads(said.stdout) if said.returncode == 0 else _harm(seconds)
+        except subprocess.TimeoutExpired:
+            refusal = _harm(seconds)
+        except FileNotFoundError as error:
+            raise UserError(f"{file}: no such file") from error
+        except (OSError, ValueError) as error:
+            raise UserError(f"{file}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
+        if refusal is not None:
+            raise UserError(f"{file}: {refusal}")
+        return read_safetensors(out)
+
+
+def _harm(seconds: float) -> str:
+    return f"could not be read within {seconds:.0f} s and the memory of its size: damaged, or made to do harm"
+
+
+def read_safetensors(file: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file by name, on the CPU, all finite.
+
+    Raises:
+        UserError: It is damaged, has a name twice or more tensors than any network, or numbers that are not finite.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        _check_header(file)
+        tensors = load_file(file)
+    except (SafetensorError, ValueError, RecursionError, MemoryError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise UserError(f"{file}: not a readable safetensors file ({reason})") from error
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror or error})") from error
+    for name, value in tensors.items():
+        if value.is_floating_point() and not _finite(value):
+            raise UserError(f"{file}: '{name[:80]}' holds numbers that are not finite")
+    return tensors
+
+
+def _finite(value: Tensor) -> bool:
+    # The narrow formats (float8) know no isfinite.
+    return bool((value if value.element_size() > 1 else value.to(torch.float32)).isfinite().all())
+
+
+def _check_header(file: Path) -> None:
+    with open_regular(file) as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        if length > MAX_HEADER:
+            raise ValueError(f"a header of {length} bytes; at most {MAX_HEADER} are read")
+        header = json.loads(stream.read(length), object_pairs_hook=_unique)
+    if not isinstance(header, dict) or len(header) > MAX_TENSORS:
+        raise ValueError(f"more than {MAX_TENSORS} tensors")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    table = dict(pairs)
+    if len(table) < len(pairs):
+        raise ValueError("a name comes twice")
+    return table

@@ -1,0 +1,115 @@
+"""TOML from anybody: the one way to read it, and every way that it can be wrong is one line."""
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from i2i_bridge.errors import UserError
+from i2i_bridge.storage.reader import NotRegular, read_bytes
+
+MAX_BYTES = 2**20
+MAX_PARTS, MAX_KEY, MAX_DEPTH = 20, 200, 32
+"""Parts of a dotted key, characters of a part, and tables or arrays inside one another."""
+
+# Strings and comments, closed or not: each alternative takes all it has begun, so that the scan stays linear.
+_STRING = (
+    r'"""(?:\\.|(?!""")[^\\])*+(?:"{3,5})?|\'\'\'(?:(?!\'\'\').)*+(?:\'{3,5})?|"(?:\\[^\n]|[^"\\\n])*+"?|\'[^\'\n]*+\'?'
+)
+_OPAQUE = re.compile(rf"#[^\n]*+|{_STRING}", re.DOTALL)
+_LONG_KEY = re.compile(rf"(?<![\w-])[\w-]++(?:[ \t]*+\.[ \t]*+[\w-]++){{{MAX_PARTS}}}", re.ASCII)
+
+
+class TooManyParts(ValueError):
+    """A dotted key of more than MAX_PARTS parts."""
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """The table of a TOML text.
+
+    Raises:
+        ValueError: Not TOML (tomllib.TOMLDecodeError); a key of more than 20 parts or 200 characters; tables inside
+            tables, too deep; a number of thousands of digits.
+    """
+    # tomllib keeps every beginning of a dotted key: a key of 80 kB would take gigabytes.
+    if _LONG_KEY.search(_OPAQUE.sub(lambda found: "" if found[0][0] == "#" else "s", text)):
+        raise TooManyParts(f"a dotted key of more than {MAX_PARTS} parts")
+    try:
+        table = tomllib.loads(text)
+    except RecursionError as error:
+        raise ValueError("tables inside tables, too deep to be read") from error
+    waiting: list[tuple[Any, int]] = [(table, 0)]
+    while waiting:
+        value, depth = waiting.pop()
+        if depth > MAX_DEPTH:
+            raise ValueError("tables inside tables, too deep to be read")
+        if isinstance(value, dict):
+            check_key(value)
+        if isinstance(value, dict | list):
+            waiting += [(inner, depth + 1) for inner in (value.values() if isinstance(value, dict) else value)]
+    return table
+
+
+def check_key(parts: Any) -> None:
+    """Refuse a key, or one of a table's keys, that is longer than any key here.
+
+    Raises:
+        ValueError: A part has more than 200 characters.
+    """
+    longest = max(parts, key=len, default="")
+    if len(longest) > MAX_KEY:
+        raise ValueError(f"the key '{longest[:20]}...' has more than {MAX_KEY} characters")
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The table of a TOML file.
+
+    Raises:
+        UserError: It is missing, no regular file, of more than 1 MB, not UTF-8, or not TOML; see `parse_toml`.
+    """
+    try:
+        return parse_toml(read_bytes(path, MAX_BYTES).decode("utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file") from error
+    except NotRegular as error:  # a pipe would block, and /dev/zero never ends
+        raise UserError(f"{path}: is not a file") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValueError as error:  # bad TOML, bad UTF-8, a number of 5000 digits, a NUL in the path
+        raise UserError(f"{path}: {error}") from error
+
+
+def toml_value(text: str) -> Any:
+    """A value as TOML writes it; what is none is a string without quotes.
+
+    Raises:
+        UserError: It is TOML beyond the limits of `parse_toml`.
+    """
+    try:
+        table = parse_toml(f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        return text
+    except ValueError as error:
+        if isinstance(error, TooManyParts) and not {"{", "\n"} & set(text):
+            return text  # keys stand in inline tables only: a word of many dots
+        raise UserError(f"'{text}': {error}") from error
+    return table["value"] if table.keys() == {"value"} else text  # a line end within would begin another key
+
+
+def override_parts(text: str) -> tuple[list[str], str]:
+    """The key's parts and the value of a `key.key=value` setting.
+
+    Raises:
+        UserError: There is no key or no '=', or the key is longer than any key here.
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise UserError(f"'{text}': an override reads key.key=value, for example train.lr=1e-4")
+    parts = key.split(".")
+    try:
+        check_key(parts)
+    except ValueError as error:
+        raise UserError(f"'{text}': {error}") from error
+    if len(parts) > MAX_PARTS:
+        raise UserError(f"'{text}': a dotted key of more than {MAX_PARTS} parts")
+    return parts, value

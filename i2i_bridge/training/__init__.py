@@ -1,0 +1,13 @@
+"""Training: the only optimisation loop and what it keeps."""
+
+import importlib
+from typing import Any
+
+_HOMES = {"train": "trainer"}
+"""Where the names live that were documented under this path before it became a package; imported at first use."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,0 +1,70 @@
+"""When to save, and what to do when the disk lets us down."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from i2i_bridge.distributed import Ranks
+from i2i_bridge.errors import UserError
+from i2i_bridge.recipe.recipe import Recipe
+from i2i_bridge.runs.checkpoint import save_checkpoint
+from i2i_bridge.storage.files import IO_ERROR, write_whole
+from i2i_bridge.storage.shipped import RECIPE_FILE
+from i2i_bridge.training.state import TrainState
+
+PATIENCE = 3
+"""So many failed saves in a row end the run."""
+
+
+class Saver:
+    """Saves a run's state from its first process; the others hear how it went.
+
+    Args:
+        folder: The run folder.
+        recipe: Of the run.
+        machine: Goes into the manifest.
+        report: Receives a line where a save failed.
+        saved_at: The step of the checkpoint that the run goes on from.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        recipe: Recipe,
+        ranks: Ranks,
+        machine: Mapping[str, str],
+        report: Callable[[str], None],
+        saved_at: int | None,
+    ) -> None:
+        self._folder, self._recipe, self._ranks = folder, recipe, ranks
+        self._machine, self._report = dict(machine), report
+        self.saved_at = saved_at
+        self._failures = 0
+
+    def save(self, state: TrainState, *, last: bool) -> None:
+        """Save, or say why not.
+
+        Args:
+            last: Whether the run ends here; then a failure is not forgiven.
+
+        Raises:
+            UserError: It failed at the end, or for the third time in a row.
+        """
+        problem = ""
+        if self._ranks.is_first:
+            try:
+                counters = state.counters() | {"machine": self._machine}
+                if not (self._folder / RECIPE_FILE).is_file():  # somebody removed the folder
+                    write_whole(self._folder / RECIPE_FILE, self._recipe.to_toml().encode())
+                save_checkpoint(self._folder / "checkpoints", state.step, state.parts(), counters, state.settings.keep)
+            except UserError as error:
+                problem = str(error)
+        if not self._ranks.any(bool(problem)):
+            self.saved_at, self._failures = state.step, 0
+            return
+        self._failures += 1
+        good = "there is no checkpoint yet" if self.saved_at is None else f"last good step {self.saved_at}"
+        line = problem or "checkpoint not saved (see process 0)"
+        if last or self._failures == PATIENCE:
+            times = "" if last else f"{self._failures} times in a row; "
+            raise UserError(f"{line}; {times}{good}", IO_ERROR)
+        self._report(f"{line}; training continues, {good}")

@@ -1,0 +1,78 @@
+"""The first of two stages: a run whose answer a new run starts from (`[mean]`), and its copy in the new folder."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from i2i_bridge.errors import UserError
+from i2i_bridge.methods.mean import Mean, check_mean
+from i2i_bridge.randomness import generator
+from i2i_bridge.recipe.recipe import Recipe
+from i2i_bridge.runs.checkpoint import latest_checkpoint, save_checkpoint
+from i2i_bridge.runs.run import MEAN_FOLDER, Run, load_run, place_of, weights_sha256
+from i2i_bridge.storage.files import refuse_links, write_whole
+from i2i_bridge.storage.shipped import RECIPE_FILE
+
+
+@dataclass(frozen=True)
+class MeanSource:
+    """A run folder whose answer a new bridge starts from."""
+
+    run: Run
+    mean: Mean
+    sha256: str
+    notes: list[str]
+
+    def write(self, folder: Path) -> None:
+        """Copy recipe and weights into a run folder, which then needs no other.
+
+        Raises:
+            UserError: There is another copy already, or it cannot be written.
+        """
+        home = folder / MEAN_FOLDER
+        refuse_links(folder, [MEAN_FOLDER])
+        if latest_checkpoint(home / "checkpoints")[0] is None:
+            parts = {"ema": self.run.method.network.state_dict()}
+            save_checkpoint(home / "checkpoints", self.run.step, parts, {"imported": self.run.folder.name}, keep=1)
+        if not (home / RECIPE_FILE).exists():
+            write_whole(home / RECIPE_FILE, self.run.recipe.to_toml().encode(), root=folder)
+        copy = load_run(home, device="cpu")
+        if weights_sha256(copy.method.network) != self.sha256 or copy.recipe != self.run.recipe:
+            raise UserError(f"{home}: holds another run than {self.run.folder}; remove it, or choose another --out")
+
+
+def start_of(mean: Mean | None, seed: int, item: dict[str, Any]) -> Tensor:
+    """What the process starts from for an item of a dataset: X_1, or the mean's answer; (C, H, W), on the CPU."""
+    if mean is None:
+        x_1: Tensor = item["x_1"]
+        return x_1
+    device = next(mean.method.network.parameters()).device
+    batch = {name: value[None].to(device) for name, value in item.items() if isinstance(value, Tensor)}
+    return mean(batch, [generator(seed, "moments", str(item["key"]))])[0].cpu()
+
+
+def open_mean(recipe: Recipe, device: torch.device) -> tuple[Recipe, MeanSource | None]:
+    """The run that `mean.run` names, and the recipe with its place and SHA-256; None where there is no [mean].
+
+    Raises:
+        UserError: There is no such run, it has no whole checkpoint, cannot answer for the recipe's images, or is not
+            the one of `mean.sha256`.
+    """
+    if recipe.mean is None:
+        return recipe, None
+    place, notes = place_of(recipe.mean.run), list[str]()
+    try:
+        run = load_run(place, device=device, report=lambda line: notes.append(f"note: {line}"))
+    except UserError as error:
+        raise UserError(f"mean.run: {error}", error.code) from error
+    notes += check_mean(recipe, run.recipe, str(place))
+    sha256 = weights_sha256(run.method.network)
+    if recipe.mean.sha256 not in (None, sha256):
+        raise UserError(f"mean.run: {place} holds other weights (SHA-256 {sha256}) than mean.sha256 says")
+    notes.insert(0, f"starting from the answer of {place}, step {run.step} (SHA-256 of its weights {sha256})")
+    settings = recipe.mean.model_copy(update={"run": str(place), "sha256": sha256})
+    source = MeanSource(run, Mean(run.method, recipe.mean.nfe), sha256, notes)
+    return recipe.model_copy(update={"mean": settings}), source

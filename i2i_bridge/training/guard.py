@@ -1,0 +1,172 @@
+"""What a training passes over: steps whose numbers are not finite, and images that cannot be used.
+
+Such steps change nothing, are reported and written down, and too many in a row end the run. Images are passed over with
+data.on_error = "skip" (PairDataset.sample takes others in their place); here they are counted, named and listed.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from i2i_bridge.data.dataset import PairDataset
+from i2i_bridge.distributed import Ranks
+from i2i_bridge.errors import UserError, one_line
+from i2i_bridge.storage.files import append, write_whole
+from i2i_bridge.storage.reader import read_json_lines
+from i2i_bridge.training.state import TrainState
+
+LIMIT = 10
+"""So many in a row end the run."""
+NOT_FINITE = 65
+"""Exit code of a run that ended so (EX_DATAERR)."""
+UNUSABLE_FILE = "unusable-images.jsonl"
+LOOKED_AT = 100
+"""So many of the images that were passed over are looked at again when a run resumes."""
+
+
+class Skips:
+    """Keeps count of the skipped steps.
+
+    The step itself is skipped on the device, without waiting for it (TrainState); here the flags are read, on a CPU
+    after each step, on an accelerator after every LIMIT steps and before each report and checkpoint.
+
+    Args:
+        folder: The run folder.
+        dataset: Names the samples of a step.
+        report: Receives a line for each skipped step.
+        writes: Whether this process writes the files.
+    """
+
+    def __init__(
+        self, state: TrainState, folder: Path, dataset: PairDataset, report: Callable[[str], None], writes: bool
+    ) -> None:
+        self._state, self._folder, self._dataset = state, folder, dataset
+        self._report, self._writes = report, writes
+        self._flags: list[Tensor] = []
+
+    def add(self, flag: Tensor) -> None:
+        """Take the flag of the step that was just counted: 1 where it was skipped, on every process the same.
+
+        Raises:
+            UserError: It was one too many in a row.
+        """
+        self._flags.append(flag)
+        if flag.device.type == "cpu" or len(self._flags) == LIMIT:
+            self.read()
+
+    def read(self) -> None:
+        """Wait for the device, and count.
+
+        Raises:
+            UserError: There were too many in a row.
+        """
+        flags = torch.stack(self._flags).tolist() if self._flags else []
+        first = self._state.step - len(flags)
+        self._flags = []
+        for step, skipped in enumerate(flags, first + 1):
+            self._state.in_a_row = self._state.in_a_row + 1 if skipped else 0
+            if skipped:
+                self._state.skipped += 1
+                self._note(step)
+            if self._state.in_a_row >= LIMIT:
+                raise UserError(
+                    f"the loss or its gradient is not finite at step {step}, the {LIMIT}th in a row; the last "
+                    "checkpoint is kept. Lower train.lr, set train.clip_norm, or use train.precision=fp32",
+                    NOT_FINITE,
+                )
+
+    def _note(self, step: int) -> None:
+        if not self._writes:
+            return
+        size = self._state.settings.batch_size
+        numbers = range((step - 1) * size, step * size)
+        samples: list[dict[str, Any]] = [{"number": n, "key": self._dataset.key_of(n)} for n in numbers]
+        file = self._folder / f"nonfinite-step-{step}.json"
+        where = f"listed in {file.name}"
+        try:
+            write_whole(file, json.dumps({"step": step, "samples": samples}, indent=1).encode())
+        except UserError as error:
+            where = str(error)
+        self._report(f"step {step} skipped: its loss or gradient is not finite ({size} samples, {where})")
+
+
+class UnusableImages:
+    """Lists the images that were passed over in `unusable-images.jsonl`: a row for each sample that got another image.
+
+    Args:
+        folder: The run folder.
+        after: Rows of this sample number and later ones are dropped: a resumed run writes them again.
+        report: Receives a line for the images since the last one.
+    """
+
+    def __init__(self, folder: Path, after: int, report: Callable[[str], None], ranks: Ranks) -> None:
+        self._file, self._report, self._ranks = folder / UNUSABLE_FILE, report, ranks
+        self._new: list[dict[str, Any]] = []
+        self._count = 0
+        if ranks.is_first and self._file.is_file():
+            rows = [row for row in read_unusable(folder) if row["sample"] < after]
+            write_whole(self._file, _lines(rows))
+            self._count = len(rows)
+
+    def add(self, step: int, batch_size: int, batch: Mapping[str, Any]) -> None:
+        """Take what was passed over for a batch of this process: "unusable" and "key", of each sample."""
+        first = step * batch_size + self._ranks.index * len(batch["unusable"])
+        for number, (passed_over, instead) in enumerate(zip(batch["unusable"], batch["key"], strict=True), first):
+            self._new += [
+                {"sample": number, "step": step + 1, "item": index, "key": key, "reason": reason, "instead": instead}
+                for index, key, reason in passed_over
+            ]
+
+    def tell(self) -> None:
+        """Report and write down what is new, in all processes; all wait for all."""
+        rows = [row for rows in self._ranks.gathered(self._new) for row in rows]
+        self._new = []
+        if not rows or not self._ranks.is_first:
+            return
+        rows.sort(key=lambda row: row["sample"])
+        self._count += len(rows)
+        where = f"listed in {self._file.name}"
+        try:
+            append(self._file, _lines(rows), flush=True)
+        except OSError as error:
+            where = f"{self._file.name} not written: {error.strerror or error}"
+        reasons = list(dict.fromkeys(row["reason"] for row in rows))
+        more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
+        self._report(
+            f"unusable images: {len(rows)} samples got another image, {self._count} in all, {where}: "
+            f"{one_line(reasons[0])}{more}"
+        )
+
+
+def read_unusable(folder: Path) -> list[dict[str, Any]]:
+    """The rows of a run folder's `unusable-images.jsonl`, in order; what is no such row is left out.
+
+    Raises:
+        UserError: The file cannot be read, or is no regular file.
+    """
+    file = folder / UNUSABLE_FILE
+    try:
+        rows = read_json_lines(file)
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror or error})") from error
+    return [
+        row for row in rows if isinstance(row, dict) and all(type(row.get(name)) is int for name in ("sample", "item"))
+    ]
+
+
+def repaired(folder: Path, before: int, dataset: PairDataset) -> int:
+    """How many of the images that were passed over for samples before this one can be used now.
+
+    Of the last LOOKED_AT. The samples to come that they are of are then not those of a run that was never stopped.
+    """
+    items = dict.fromkeys(row["item"] for row in reversed(read_unusable(folder)) if row["sample"] < before)
+    there = [item for item in list(items)[:LOOKED_AT] if 0 <= item < len(dataset)]
+    return sum(dataset.is_usable(item) for item in there)
+
+
+def _lines(rows: list[dict[str, Any]]) -> bytes:
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()

@@ -1,0 +1,219 @@
+"""Whether a run folder's run and a recipe are the same run."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from i2i_bridge.bridge.targets import estimate_moments
+from i2i_bridge.data.dataset import PairDataset
+from i2i_bridge.errors import UserError
+from i2i_bridge.recipe.recipe import Recipe, load_recipe
+from i2i_bridge.recipe.schema import MeanSettings
+from i2i_bridge.runs.run import load_run, place_of, weights_sha256
+from i2i_bridge.storage.shipped import RECIPE_FILE
+
+FREE_TO_CHANGE = (
+    "steps",
+    "workers",
+    "save_every",
+    "keep",
+    "sample_every",
+    "log_every",
+    "micro_batch",
+    "compile",
+    "rank_timeout",
+    "init",
+    "init_strict",
+)
+"""Settings of [train] that a resumed run may change: they leave the data, times and noise of every step as they were.
+`steps` moves the end of a falling learning rate, `micro_batch` draws other dropout, and `compile` changes last bits."""
+MOMENTS = ("var_0", "var_1", "cov_01")
+_OTHER_OUT = "choose another --out"
+
+
+class OtherSettings(UserError):
+    """A run folder holds a run of other settings than the ones given.
+
+    Args:
+        text: The line.
+        fits: Whether a new run with the settings given could start from that run's weights.
+    """
+
+    def __init__(self, text: str, *, fits: bool) -> None:
+        super().__init__(text)
+        self.fits = fits
+
+
+def resolved(
+    folder: Path,
+    recipe: Recipe,
+    dataset: PairDataset,
+    *,
+    there: Recipe | None,
+    init: Recipe | None,
+    start: Callable[[dict[str, Any]], Tensor] = lambda item: item["x_1"],
+) -> Recipe:
+    """Fill in what depends on the data (target moments); if the folder holds a run, check that its recipe is the same.
+
+    The folder of the images becomes an absolute path, so that a run is evaluated from anywhere.
+
+    Args:
+        there: The recipe of the run that the folder holds; None where it holds no checkpoint.
+        init: The recipe of the run whose weights a new run starts from.
+        start: Of an item, what the process starts from: X_1, or a mean's answer.
+
+    Raises:
+        UserError: The folder holds a run of another recipe or of other first weights, or the images hold no variation.
+    """
+    recipe = recipe.with_absolute_root()
+    if there is not None:
+        recipe, difference = _compared(there, recipe)
+        if difference:
+            fits = _network(there) == _network(recipe)
+            then = f"choose another --out, with --init {folder} to start from its weights" if fits else _OTHER_OUT
+            raise OtherSettings(f"{folder} holds a run of other settings ({difference}); {then}", fits=fits)
+        source = there.train.init
+        if recipe.train.init not in (None, source):
+            began = "from no other weights" if source is None else f"from {source}"
+            raise UserError(f"{folder} holds a run that started {began}; leave --init out, or {_OTHER_OUT}")
+        recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"init": source})})
+    elif recipe.target["name"] == "preconditioned" and not all(name in recipe.target for name in MOMENTS):
+        if init is not None and init.target["name"] == "preconditioned":
+            moments = {name: init.target[name] for name in MOMENTS}  # the weights were trained for these
+        else:
+            try:
+                moments = estimate_moments((item["x_0"], start(item)) for item in _first_items(dataset))
+            except ValueError as error:
+                raise UserError(f"target: {error}") from error
+        recipe = recipe.model_copy(update={"target": moments | recipe.target})
+    if there is None and dataset.factor > 1:
+        recipe = _with_factor(recipe, dataset.factor)
+    return recipe
+
+
+def started_recipe(folder: Path) -> Recipe:
+    """The recipe of the run whose checkpoints a folder holds.
+
+    Raises:
+        UserError: It is missing or cannot be read.
+    """
+    if not (folder / RECIPE_FILE).is_file():
+        raise UserError(
+            f"{folder} holds checkpoints and no {RECIPE_FILE}: nobody knows of which run; choose another --out"
+        )
+    return load_recipe(folder / RECIPE_FILE)
+
+
+def is_run_of(folder: Path, recipe: Recipe) -> bool:
+    """Whether a folder is known to be a run of this recipe, so that its leftovers may be removed."""
+    try:
+        return not _compared(load_recipe(folder / RECIPE_FILE), recipe)[1]
+    except UserError:  # there is none, or it cannot be read
+        return False
+
+
+def _compared(there: Recipe, recipe: Recipe) -> tuple[Recipe, str]:
+    """The recipe with what was measured for a run (moments, noise, factor), and the first setting that differs."""
+    if recipe.data.factor is None:
+        recipe = _with_factor(recipe, there.data.factor)
+    if recipe.target["name"] == "preconditioned":
+        recipe = recipe.model_copy(update={"target": there.target | recipe.target})
+    if recipe.train.init_sha256 is None:  # the source is read at step 0 only, and may be gone
+        source = {"init_sha256": there.train.init_sha256}
+        recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update=source)})
+    recipe = recipe.model_copy(update={"mean": _recorded(there.mean, recipe.mean)})
+    if recipe.auto_noise and there.process["name"] == recipe.process["name"]:
+        noise = {key: there.process.get(key) for key in recipe.any_process().with_noise(1.0)}
+        recipe = recipe.model_copy(update={"process": recipe.process | noise})
+    there, here = there.with_absolute_root(), recipe.with_absolute_root()
+    same = there.without_places().data == here.without_places().data
+    if same and there.data.root is not None and not Path(there.data.root).exists():
+        # Images that were moved, folder and all, as to another machine: the same run.
+        there = there.model_copy(update={"data": here.data})
+    return recipe, _first_difference(essence(there), essence(here))
+
+
+def _recorded(there: MeanSettings | None, here: MeanSettings | None) -> MeanSettings | None:
+    """[mean] as a run's recipe has it, where it means the same weights; at another place they are read and compared."""
+    if there is None or here is None:
+        return here
+    sha256 = here.sha256
+    if sha256 is None and place_of(here.run) == Path(there.run):
+        sha256 = there.sha256
+    elif sha256 is None:
+        try:
+            sha256 = weights_sha256(load_run(here.run, device="cpu").method.network)
+        except UserError as error:
+            raise UserError(f"mean.run: {error}; the run started from {there.run}") from error
+    return here.model_copy(update={"sha256": sha256} | ({"run": there.run} if sha256 == there.sha256 else {}))
+
+
+def _with_factor(recipe: Recipe, factor: int | None) -> Recipe:
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update={"factor": factor})})
+
+
+def _first_items(dataset: PairDataset, count: int = 256) -> Iterator[dict[str, Any]]:
+    for i in range(min(len(dataset), count)):
+        try:
+            yield dataset[i]
+        except UserError:
+            if dataset.on_error != "skip":
+                raise
+
+
+def _network(recipe: Recipe) -> Any:
+    """What decides the names and shapes of a run's weights."""
+    return recipe.network, recipe.data.channels
+
+
+def falling_end(recipe: Recipe) -> dict[str, str]:
+    """`train.steps` where it decides more than the end: one of the facts that resuming compares.
+
+    The learning rate falls towards the last step, or a share of the steps is a regression.
+    """
+    decides = recipe.train.schedule in ("linear", "cosine") or recipe.train.regression_share > 0
+    return {"train.steps": str(recipe.train.steps)} if decides else {}
+
+
+def moved_end(before: int, recipe: Recipe, step: int) -> list[str]:
+    """A line for what another `train.steps` changes: a falling learning rate, and the end of the regression.
+
+    Args:
+        before: The number of steps until now.
+        step: Where the run resumes.
+    """
+    now = recipe.train
+    if before == now.steps or step >= now.steps or not falling_end(recipe):
+        return []
+    changes = []
+    if now.schedule in ("linear", "cosine"):
+        rates = [train.learning_rate(step) for train in (now.model_copy(update={"steps": before}), now)]
+        changes.append(
+            f"the end of the {now.schedule} schedule: the next learning rate is {rates[1]:.3g}, not {rates[0]:.3g}"
+        )
+    if now.regression_share:
+        ends = [round(now.regression_share * steps) for steps in (before, now.steps)]
+        changes.append(f"the end of the regression share: it is step {ends[1]}, not {ends[0]}")
+    return [
+        f"note: train.steps {before} -> {now.steps} moves {', and '.join(changes)}. The result is not that of "
+        f"{now.steps} steps in one run"
+    ]
+
+
+def essence(recipe: Recipe) -> dict[str, Any]:
+    table = recipe.model_dump(mode="json", exclude={"summary", "reference", "sample", "evaluate", "method_label"})
+    del table["data"]["on_error"]  # else a run that met a damaged image could not go on without it
+    table["train"] = {key: value for key, value in table["train"].items() if key not in FREE_TO_CHANGE}
+    return table
+
+
+def _first_difference(there: Any, here: Any, path: str = "") -> str:
+    if isinstance(there, dict) and isinstance(here, dict):
+        for key in [*there, *(key for key in here if key not in there)]:
+            found = _first_difference(there.get(key), here.get(key), f"{path}.{key}".lstrip("."))
+            if found:
+                return found
+        return ""
+    return "" if there == here else f"{path}: {there!r} there, {here!r} here"

@@ -1,0 +1,148 @@
+"""What a training logs: metrics.jsonl and metrics.csv, rates, and the time left."""
+
+import io
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from i2i_bridge.console import Progress
+from i2i_bridge.errors import UserError
+from i2i_bridge.storage.csv_file import Writer
+from i2i_bridge.storage.files import append, write_whole
+from i2i_bridge.storage.reader import read_json_lines
+from i2i_bridge.training.state import NETWORK
+
+
+class MetricsLog:
+    """Appends rows to both files of a run folder.
+
+    Args:
+        folder: The run folder.
+        after_step: Rows of later steps are dropped: a resumed run writes them again.
+        writes: False makes every call do nothing (processes other than the first).
+
+    Raises:
+        UserError: The files cannot be written.
+    """
+
+    def __init__(self, folder: Path, *, after_step: int, writes: bool = True) -> None:
+        self._jsonl, self._csv = folder / "metrics.jsonl", folder / "metrics.csv"
+        self._writes = writes
+        if writes and self._jsonl.is_file():
+            rows = [row for row in read_metrics(folder) if row["step"] <= after_step]
+            # Whole, so that a crash here loses no row, and a line cut off by an earlier one is gone.
+            write_whole(self._csv, (_csv(list(rows[0])) + "".join(map(_csv, rows)) if rows else "").encode())
+            write_whole(self._jsonl, "".join(json.dumps(row) + "\n" for row in rows).encode())
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Append a row, of the same names each time.
+
+        Raises:
+            OSError: As the operating system says.
+        """
+        if self._writes:
+            new = not self._csv.exists() or not self._csv.stat().st_size
+            append(self._csv, ((_csv(list(row)) if new else "") + _csv(row)).encode())
+            append(self._jsonl, (json.dumps(row) + "\n").encode())
+
+
+def _csv(row: dict[str, Any] | list[str]) -> str:
+    line = io.StringIO(newline="")
+    Writer(line).writerow(row if isinstance(row, list) else row.values())
+    return line.getvalue()
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The logged rows of a run folder, oldest first; a line cut off by a crash, or of a stranger's, is left out.
+
+    Raises:
+        UserError: The file cannot be read, is no regular file, or is larger than any log.
+    """
+    file = folder / "metrics.jsonl"
+    try:
+        return [row for row in read_json_lines(file) if _is_row(row)]
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror or error})") from error
+
+
+def _is_row(row: Any) -> bool:
+    if not isinstance(row, dict) or type(row.get("step")) is not int or row["step"] < 0:
+        return False
+    integers = [value for value in row.values() if isinstance(value, int)]
+    return all(isinstance(value, int | float | str | None) for value in row.values()) and all(
+        abs(value) < 2**63 for value in integers
+    )
+
+
+class Window:
+    """Sums since the last report; nothing here waits for the device."""
+
+    def __init__(self) -> None:
+        self.restart()
+
+    def restart(self) -> None:
+        self.steps, self.wait, self.busy = 0, 0.0, 0.0
+        self.losses: list[dict[str, Tensor]] = []
+        self.norms: list[dict[str, Tensor]] = []
+        self.skipped: list[Tensor] = []
+        self.mark = time.perf_counter()
+
+    def waiting(self) -> None:
+        now = time.perf_counter()
+        self.busy += now - self.mark
+        self.mark = now
+
+    def working(self) -> None:
+        now = time.perf_counter()
+        self.wait += now - self.mark
+        self.mark = now
+
+    def add(self, losses: dict[str, Tensor], norms: dict[str, Tensor], skipped: Tensor) -> None:
+        self.steps += 1
+        self.losses.append(losses)
+        self.norms.append(norms)
+        self.skipped.append(skipped)
+
+    def _mean(self, table: list[dict[str, Tensor]], name: str) -> Tensor:
+        """Over the steps that were not skipped; NaN where all were."""
+        values = torch.stack([step[name] for step in table])
+        return values.where(torch.stack(self.skipped) == 0, math.nan).nanmean()
+
+    def progress(self, step: int, steps: int, lr: float, accelerator: Any) -> Progress:
+        losses = {
+            name: accelerator.reduce(self._mean(self.losses, name), reduction="mean").item() for name in self.losses[0]
+        }
+        loss = losses.pop(NETWORK)
+        norm = self._mean(self.norms, NETWORK).item()
+        self.waiting()
+        seconds = max(self.busy + self.wait, 1e-9)
+        rate = self.steps / seconds
+        shown = Progress(
+            step,
+            steps,
+            loss,
+            lr,
+            norm,
+            rate,
+            self.wait / seconds,
+            _peak_memory(accelerator.device),
+            (steps - step) / rate,
+            losses,
+        )
+        self.restart()
+        return shown
+
+
+def _peak_memory(device: torch.device) -> float:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e9
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return math.nan
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9

@@ -1,0 +1,178 @@
+"""One training step: each loss of a method trains its own module, averaged over micro-batches and processes.
+
+A method's losses are taken phase by phase: the first loss of every micro-batch, then an optimizer step of the module
+that it trains, then the second loss of every micro-batch, which sees the new weights, and so on.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from i2i_bridge.errors import UserError
+from i2i_bridge.randomness import generator, global_seed, key
+from i2i_bridge.registry import errors_in_words
+from i2i_bridge.training.state import TrainState
+
+BUCKET = 2**22
+"""Values of gradients that processes exchange at a time (16 MB): each exchange costs a round trip, and a copy."""
+
+
+def training_step(
+    state: TrainState, batch: Mapping[str, Any], accelerator: Any, dtype: torch.dtype
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """One step of every module; the losses and the gradients' norms by the modules' names.
+
+    It is skipped, on every process, where a loss or gradient of any process is not finite; `state.was_skipped` says so.
+
+    All draws are keyed by (seed, purpose, global sample index): neither micro-batch nor process count changes t or
+    noise. (Dropout, and BatchNorm's statistics, are those of a micro-batch.) Where memory does not suffice, the
+    micro-batch (`state.micro_batch`) is halved and the pass repeated: the batch stays what it was.
+
+    Args:
+        batch: This process's share of the samples, on the device.
+        accelerator: Of accelerate; shares gradients between processes.
+        dtype: What the networks compute in, by autocast.
+    """
+    settings = state.settings
+    share = settings.batch_size // accelerator.num_processes
+    first = state.step * settings.batch_size + accelerator.process_index * share
+    state.begin_step()
+    parts = _parts(state, batch, first, share)
+    losses: dict[str, Tensor] = {}
+    norms: dict[str, Tensor] = {}
+    while len(norms) < len(state.modules):
+        try:
+            name, loss = _accumulate(state, parts, norms, accelerator, dtype, first, share)
+            fits = True
+        except RuntimeError as error:
+            # A CPU whose memory is limited (ulimit) reports it in words only.
+            if not isinstance(error, torch.OutOfMemoryError) and "DefaultCPUAllocator" not in str(error):
+                raise
+            fits = False
+        if not fits:  # only here are the failed pass and its images let go of: the exception held them
+            parts = []
+            _halve(state, share)
+            parts = _parts(state, batch, first, share)
+            continue
+        losses[name] = loss
+        _show(loss, state.modules[name])
+        _share_gradients(accelerator, state.modules[name])
+        norms[name] = state.update(settings.learning_rate(state.step), name)
+    state.end_step()
+    return losses, norms
+
+
+def _show(loss: Tensor, module: nn.Module) -> None:
+    """A loss that is not finite can have a finite gradient; made to show in it, all processes hear of it at once."""
+    for parameter in module.parameters():
+        if parameter.grad is not None:
+            parameter.grad.add_(0 * loss)
+            return
+
+
+@dataclass
+class _Part:
+    """A micro-batch: samples start to stop, the losses of its method and how many of them were taken."""
+
+    start: int
+    stop: int
+    losses: Iterator[tuple[str, Tensor]]
+    taken: int = 0
+
+
+def _parts(state: TrainState, batch: Mapping[str, Any], first: int, share: int) -> list[_Part]:
+    micro = state.micro_batch or share
+    parts = []
+    for start in range(0, share, micro):
+        stop = min(start + micro, share)
+        part = {name: value[start:stop] for name, value in batch.items()}
+        part["number"] = torch.arange(first + start, first + stop)
+        draws = [generator(state.settings.seed, "t and noise", first + i) for i in range(start, stop)]
+        parts.append(_Part(start, stop, state.method.losses(part, draws)))
+    return parts
+
+
+def _accumulate(
+    state: TrainState,
+    parts: Sequence[_Part],
+    done: Mapping[str, Tensor],
+    accelerator: Any,
+    dtype: torch.dtype,
+    first: int,
+    share: int,
+) -> tuple[str, Tensor]:
+    """The gradients of the next module after those done, from all parts; its name and the loss."""
+    phase, last = len(done), len(done) == len(state.modules) - 1
+    wrong = f"{type(state.method).__name__}.losses must yield one loss for each of {list(state.modules)}"
+    name, total = "", torch.zeros((), device=accelerator.device)
+    for part in parts:
+        # More than one loss to take: the parts were made anew in the midst of a step, and the first are trained on.
+        while part.taken <= phase:
+            # Dropout draws from torch's global generator.
+            dropout = key(state.settings.seed, "dropout", first + part.start, *([part.taken] if part.taken else []))
+            with (
+                global_seed(dropout, accelerator.device),
+                torch.autocast(accelerator.device.type, dtype, enabled=dtype != torch.float32),
+                errors_in_words(),
+            ):
+                name, loss = next(part.losses, ("", torch.zeros(())))
+            part.taken += 1
+        if name not in state.modules or name in done:
+            raise UserError(wrong)
+        weighted = loss * ((part.stop - part.start) / share)
+        # Into that module alone: a discriminator must not learn from the generator's loss.
+        weighted.backward(inputs=list(state.modules[name].parameters()))  # type: ignore[no-untyped-call]
+        total = total + weighted.detach()
+        # Ended before the next micro-batch begins: a method in wait holds its images and activations.
+        if last and next(part.losses, None) is not None:
+            raise UserError(wrong)
+    return name, total
+
+
+def _halve(state: TrainState, share: int) -> None:
+    """Smaller micro-batches from now on, after a pass that did not fit; what it left behind is undone.
+
+    Raises:
+        UserError: One image at a time is too much already.
+    """
+    micro = state.micro_batch or share
+    if micro == 1:
+        raise UserError(
+            "out of memory with one image at a time; set network.checkpointing=true or a smaller data.size or network"
+        )
+    state.micro_batch = (micro + 1) // 2
+    state.undo_pass()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _share_gradients(accelerator: Any, module: nn.Module) -> None:
+    """The mean of the gradients over all processes.
+
+    Not by DistributedDataParallel: it counts on one backward pass after each forward pass of a module, and with
+    micro-batches in phases the passes interleave.
+    """
+    if accelerator.num_processes == 1:
+        return
+    for bucket in _buckets([parameter.grad for parameter in module.parameters() if parameter.grad is not None]):
+        values = torch.cat([gradient.flatten() for gradient in bucket])
+        means = accelerator.reduce(values, reduction="mean").split([gradient.numel() for gradient in bucket])
+        for gradient, mean in zip(bucket, means, strict=True):
+            gradient.copy_(mean.view_as(gradient))
+
+
+def _buckets(gradients: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+    """The gradients in turn, together of BUCKET values or fewer; a larger one alone."""
+    bucket: list[Tensor] = []
+    values = 0
+    for gradient in gradients:
+        values += gradient.numel()
+        if bucket and values > BUCKET:
+            yield bucket
+            bucket, values = [], gradient.numel()
+        bucket.append(gradient)
+    if bucket:
+        yield bucket
