@@ -1,15 +1,24 @@
 """Runs inside the package: found by name, read and never written to."""
 
 import hashlib
+import importlib.util
 import json
 import shutil
+from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from killing import photos, recipe_of
+from PIL import Image
 
 from i2i_bridge import load_run
 from i2i_bridge.cli.command import main
+from i2i_bridge.images.pixels import to_pixels, to_tensor
+from i2i_bridge.randomness import generator
 from i2i_bridge.recipe.recipe import load_recipe
+from i2i_bridge.registry import DEGRADATIONS
+from i2i_bridge.runs.checkpoint import MANIFEST, SEAL, latest_checkpoint
 from i2i_bridge.storage import shipped
 from i2i_bridge.training.trainer import train
 
@@ -102,3 +111,53 @@ def test_what_there_is_is_listed_and_shown(toy, capsys):
     assert call("restore", "pretrained/other", "in.png", "out.png") == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and "pretrained/toy" in said
+
+
+def test_the_photos_run_is_small_and_whole_and_of_its_recipe():
+    """Weights of 5 MB at most, in bfloat16, trained by the recipe that is shipped beside them."""
+    folder = shipped.folder_of_run(Path("pretrained/photos"))
+    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    assert sum(path.stat().st_size for path in files.values()) <= 5e6
+    checkpoint = latest_checkpoint(folder / "checkpoints")[0]  # verifies the hashes
+    assert {value.dtype for value in checkpoint.tensors("ema").values()} == {torch.bfloat16}
+    inside = {f"checkpoints/{checkpoint.folder.name}/{part}" for part in ("ema.safetensors", MANIFEST, SEAL)}
+    assert set(files) == inside | {"recipe.toml", shipped.CARD_FILE}
+    digest = hashlib.sha256((checkpoint.folder / "ema.safetensors").read_bytes()).hexdigest()
+    assert digest in files[shipped.CARD_FILE].read_text(encoding="utf-8")
+    trained, recipe = load_recipe(files["recipe.toml"]), load_recipe("pretrained/blind-photos")
+    assert checkpoint.step == recipe.train.steps
+    for part in ("data", "degradation", "process", "target", "network", "method", "train", "sample"):
+        assert getattr(trained, part) == getattr(recipe, part)
+
+
+@pytest.mark.parametrize(
+    ("op", "gain"),
+    [
+        ({"name": "noise", "std": 15 / 127.5}, 4.5),
+        ({"name": "noise", "std": 50 / 127.5}, 7.5),
+        ({"name": "jpeg", "quality": 10, "backend": "pillow"}, -0.1),
+    ],
+)
+def test_the_photos_run_restores_a_photo_that_it_never_saw(op, gain):
+    """Two thirds of the gain that was measured on this photo, in dB; JPEG gained 0.07 only, and must not lose."""
+    clean = _cat()
+    bad = to_pixels(DEGRADATIONS.build(op)(to_tensor(clean)[None], [generator(0, "test")]).x_1[0])
+    restored = load_run("pretrained/photos", device="cpu").restore(bad)
+    assert restored.shape == bad.shape and restored.dtype == np.uint8
+    assert _psnr(restored, clean) > _psnr(bad, clean) + gain
+
+
+def test_the_photos_run_leaves_a_clean_photo_alone():
+    clean = _cat()
+    assert _psnr(load_run("pretrained/photos", device="cpu").restore(clean), clean) > 38
+
+
+def _cat():
+    spec = importlib.util.find_spec("skimage")
+    if spec is None:
+        pytest.skip("scikit-image is not installed")
+    return np.asarray(Image.open(Path(spec.origin).parent / "data" / "chelsea.png").convert("RGB"))[:256, 64:320]
+
+
+def _psnr(image, clean):
+    return 10 * np.log10(255**2 / np.square(image.astype(float) - clean).mean())
