@@ -1,26 +1,26 @@
-"""The one error class that a user sees."""
+"""`UserError`, the exception for errors that the user can correct, and functions that sanitise printed text."""
 
 import re
 import unicodedata
 from collections.abc import Sequence
 
 LONGEST = 300
-"""Characters of a message; long paths come on top."""
+"""Maximum length of a message in characters, not counting long paths."""
 TRY_AGAIN = 75
-"""Exit code where the same command may go on later (EX_TEMPFAIL)."""
+"""Exit code for a temporary failure: running the same command again later may resume (EX_TEMPFAIL)."""
 
 
 class UserError(Exception):
-    """Something the user can mend, said in one line: which file, key or value, and what to do.
+    """An error that the user can correct, in one line: which file, key or value, and what to do.
 
-    The command line prints the text after `error:` and leaves with exit code 2; a traceback appears only
-    with `--debug`. Anything else that escapes is a bug of ours.
+    The command line prints the text after `error:` and exits with code 2, without a traceback (unless `--debug` is
+    given). Any other exception that reaches the command line is a bug of the package.
 
     Args:
-        text: The line.
-        command: A command that does what the user wants, put after the line and never shortened.
-        code: Another exit code: 74 where the disk let us down, 75 where the same command may go on later.
-        ways: Commands of which one does what was meant; printed below, each on a line of its own.
+        text: The message; shortened to one line.
+        command: A command that solves the problem, appended to the message and never shortened.
+        code: Exit code: 74 for a disk error, 75 if running the same command again later may resume.
+        ways: Alternative commands, printed below the message, one per line.
     """
 
     def __init__(self, text: str, code: int = 2, *, command: str = "", ways: Sequence[str] = ()) -> None:
@@ -30,12 +30,13 @@ class UserError(Exception):
 
 
 def printable(text: str, *, lines: bool = False) -> str:
-    """Text that cannot steer a terminal: whatever is not a printable character or a blank is written as its escape.
+    """Escape every character that is neither printable nor a space.
 
-    All text that is printed goes through here, since names, labels and messages may be a stranger's.
+    All printed text passes through this function, since names, labels and messages may come from untrusted files;
+    otherwise control characters in them would reach the terminal.
 
     Args:
-        lines: Keep line ends and tabs, for a text of several lines; else they become blanks.
+        lines: Keep line ends and expand tabs, for a text of several lines; otherwise both become spaces.
     """
     if lines:
         return "\n".join(printable(line.replace("\t", "    ")) for line in re.split(r"\r\n|\n", text))
@@ -50,7 +51,7 @@ def _escape(character: str) -> str:
 
 
 def brief(value: object, room: int = 100) -> str:
-    """A value as a message may quote it: the beginning of its text, since a stranger's may be of any length."""
+    """The text of a value, cut to `room` characters: a value from an untrusted file may be of any length."""
     text = str(value)
     return text if len(text) <= room else f"{text[: room - 3]}..."
 

@@ -1,6 +1,6 @@
-"""What the source of the package says of its registered members, read as text: nothing is imported.
+"""Names, docstrings and options of the built-in registered members, read from source text without importing anything.
 
-A list of names with one line each needs no torch, whose import alone takes a second.
+So commands that only list names need no torch, whose import takes a second.
 """
 
 import ast
@@ -16,18 +16,18 @@ Definition = ast.ClassDef | ast.FunctionDef
 
 @dataclass(frozen=True)
 class Option:
-    """A parameter of a member's constructor, as text."""
+    """A parameter of a member's constructor, in source form."""
 
     name: str
     type: str
     default: str | None
-    """As Python writes it; None where the option must be given."""
+    """The `repr` of the default; None for a required option."""
     keyword_only: bool = False
 
 
 @dataclass(frozen=True)
 class SourceMember:
-    """A registered class or function, as it stands in its file."""
+    """A registered class or function in the source text of its module."""
 
     module: str
     name: str
@@ -35,17 +35,17 @@ class SourceMember:
 
     @property
     def definition(self) -> Definition:
-        """The class or function that the decorator stands on."""
+        """The syntax tree of the decorated class or function."""
         found = (node for node in _tree(self.module).body if isinstance(node, Definition))
         return next(node for node in found if self.name in _names(node, self.decorator))
 
     @property
     def documentation(self) -> str:
-        """Its docstring without the indentation; empty where there is none."""
+        """The docstring without indentation; empty if there is none."""
         return ast.get_docstring(self.definition) or ""
 
     def options(self) -> list[Option] | None:
-        """The parameters of the constructor; None where they show only when the code runs."""
+        """The parameters of the constructor; None if they cannot be read from the source text."""
         try:
             return list(_options(self.module, self.definition))
         except _NotPlainError:
@@ -53,12 +53,12 @@ class SourceMember:
 
 
 class _NotPlainError(Exception):
-    """An annotation or default that is not plain enough to be read as text."""
+    """An annotation or default that is not a literal or a name of the package."""
 
 
 def members_of(home: str, decorator: str) -> dict[str, SourceMember]:
-    """The members that a module of this package, or each module of a package, registers by `@decorator("NAME")`."""
-    # The names by a search in the text: parsing every file would take longer than all the rest of a command.
+    """The members registered by `@decorator("NAME")` in a module of this package, or in all modules of a subpackage."""
+    # A text search: parsing every file would take longer than the rest of a command.
     line = re.compile(rf'^@{decorator}\("([^"]+)"\)', re.MULTILINE)
     return {
         name: SourceMember(module, name, decorator)
@@ -128,7 +128,7 @@ def _parameters(module: str, function: ast.FunctionDef) -> Iterator[Option]:
 
 
 def _type(module: str, annotation: ast.expr | None) -> str:
-    """An annotation with the names of aliases replaced by what they stand for."""
+    """An annotation in source form, with type aliases of this package expanded."""
     if annotation is None:
         return "Any"
 
@@ -152,7 +152,7 @@ def _default(module: str, value: ast.expr | None) -> str | None:
 
 
 def _defined(module: str, name: str) -> tuple[str, ast.expr | Definition] | None:
-    """What a name means in a module: (module, value or definition) inside this package, else None."""
+    """The module and the value or definition that a name refers to; None for a name from outside this package."""
     for node in _tree(module).body:
         if isinstance(node, Definition) and node.name == name:
             return module, node

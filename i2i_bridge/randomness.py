@@ -1,7 +1,7 @@
-"""Randomness as an argument: every draw has a generator, and every generator a key.
+"""Random numbers from generators that are passed as arguments and keyed by (seed, purpose, index).
 
-A generator is keyed by (seed, purpose, index), for example `(0, "degradation", "photo_17")`. So a draw does
-not depend on batch size, worker, process count or order, and nothing reads or writes a global generator.
+An example of a key is `(0, "degradation", "photo_17")`. A draw therefore does not depend on batch size, worker, number
+of processes or order, and no function reads or changes a global generator.
 """
 
 import hashlib
@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 Generator = torch.Generator | Sequence[torch.Generator]
-"""One generator for a whole batch, or one for each sample of it."""
+"""One generator for a whole batch, or one for each sample of the batch."""
 
 
 def key(seed: int, purpose: str, *index: int | str) -> int:
-    """64-bit seed of a named draw: BLAKE2b of the parts, the same on every machine and Python run."""
+    """64-bit seed for (seed, purpose, index): a BLAKE2b hash, the same on every machine and in every Python process."""
     text = "\x1f".join([str(seed), purpose, *(f"{type(part).__name__}:{part}" for part in index)])
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8).digest())
 
@@ -28,9 +28,9 @@ def generator(seed: int, purpose: str, *index: int | str) -> torch.Generator:
 
 @contextmanager
 def global_seed(seed: int, device: torch.device) -> Iterator[None]:
-    """torch's global generators seeded inside the block and as before after it.
+    """Seed torch's global generators inside the block and restore their state afterwards.
 
-    For what draws from nowhere else: the initial weights of layers, and dropout.
+    For the initial weights of layers and for dropout, which accept no generator.
     """
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.default_generator.manual_seed(seed)
@@ -43,8 +43,8 @@ def global_seed(seed: int, device: torch.device) -> Iterator[None]:
 def randn_like(x: Tensor, generator: Generator) -> Tensor:
     """Standard normal noise of x's shape (B, ...), dtype and device.
 
-    With a sequence of B generators, sample i comes from generator i alone, so its noise is the same in any
-    batch. Drawn where the generator lives (CPU as a rule), then moved.
+    With a sequence of B generators, sample i is drawn from generator i alone, so its noise is the same in any batch.
+    The noise is drawn on the generator's device (usually the CPU), then moved.
 
     Raises:
         ValueError: The number of generators is not the batch size.
@@ -59,7 +59,7 @@ def randn_like(x: Tensor, generator: Generator) -> Tensor:
 
 
 def rand(shape: Sequence[int], generator: Generator) -> Tensor:
-    """Uniform numbers in [0, 1), float64, of a shape (B, ...); per-sample generators as in `randn_like`."""
+    """Uniform numbers in [0, 1) of shape (B, ...), float64, on the CPU; per-sample generators as in `randn_like`."""
     if isinstance(generator, torch.Generator):
         return torch.rand(tuple(shape), generator=generator, device=generator.device, dtype=torch.float64).cpu()
     if len(generator) != shape[0]:
@@ -70,7 +70,11 @@ def rand(shape: Sequence[int], generator: Generator) -> Tensor:
 
 
 def per_sample(generator: Generator, batch: int) -> list[torch.Generator]:
-    """One generator for each of `batch` samples: the given ones, or the same single one for all, in order."""
+    """A list of `batch` generators: those given, or the single given generator repeated.
+
+    Raises:
+        ValueError: The number of generators is not `batch`.
+    """
     if isinstance(generator, torch.Generator):
         return [generator] * batch
     if len(generator) != batch:

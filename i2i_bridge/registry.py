@@ -1,8 +1,9 @@
-"""Names for things: a recipe says `name = "jpeg"` and this is where the name is looked up.
+"""Registries: the classes and functions that a recipe selects by name, such as `name = "jpeg"`.
 
-Each kind of part has one registry. It knows its built-in members from their source text (`members`) and imports the
-module of one when that one is asked for, so that lists and refusals need no torch. A user's own part comes in through
-the same decorator, from a file named with `--plugin mine.py` or an ordinary Python import; never from a recipe.
+There is one registry for each kind of part. The names of built-in members are read from their source text (`members`)
+and the module of a member is imported when that member is first used, so that listing names and rejecting unknown ones
+need no torch. A user's class or function is registered by the same decorators, in a file given by `--plugin mine.py`
+or in an imported module; a recipe cannot import code.
 """
 
 import difflib
@@ -26,40 +27,41 @@ from i2i_bridge.storage.files import expanded, file_name
 from i2i_bridge.storage.toml import toml_value
 
 LARGEST, LONGEST_TEXT = 10**12, 4096
-"""Of numbers and texts in the options of parts."""
+"""The largest magnitude of a number and the most characters of a text in the options of a part."""
 
 
 T = TypeVar("T", bound=Callable[..., Any])
 
 
 def _with_home(value: Any) -> Any:
-    """A path out of a recipe or card with the home folder in place of ~."""
+    """A value of a recipe or card; in a text that begins with `~/`, the home folder replaces `~`."""
     return str(expanded(value)) if isinstance(value, str) and value.startswith("~/") else value
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """'; did you mean ...?' for a near miss, else the known words."""
+    """The hint '; did you mean ...?' for a near miss, else a list of the known words."""
     known = sorted(known)
     return nearest(word, known) or (f"; known: {', '.join(known)}" if known else "")
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """'; did you mean ...?' for a near miss, else nothing: where the known words are too many to name."""
+    """The hint '; did you mean ...?' for a near miss, else an empty string: for words too many to be listed."""
     near = difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.6)
     return f"; did you mean '{near[0]}'?" if near else ""
 
 
 class Registry:
-    """Name -> class or function, of one kind of part.
+    """Mapping from names to classes or functions of one kind of part.
 
     Args:
-        kind: What the members are, in words, for error messages.
+        kind: Name of the kind in error messages, such as 'network'.
         homes: Modules or packages whose import registers the built-in members.
-        decorator: The name of the function that registers them there. Empty: they are not known before the import.
+        decorator: Name of the decorator used in `homes`, by which member names are found without an import. Empty: the
+            names are found by importing `homes`.
     """
 
     _has_user_members: ClassVar[bool] = False
-    """Whether any registry holds a member from outside the package, which may have brought others with it."""
+    """Whether any registry holds a member from outside the package; its import may have registered more members."""
 
     def __init__(self, kind: str, *homes: str, decorator: str = "") -> None:
         self.kind = kind
@@ -70,10 +72,10 @@ class Registry:
         self._loaded = False
 
     def register(self, name: str) -> Callable[[T], T]:
-        """Decorator that enters a class or function under a name.
+        """Decorator that registers a class or function under a name.
 
         Raises:
-            UserError: The name is taken by another member, or unfit: it becomes a part of file names.
+            UserError: The name is taken by another member, or is not valid as a part of a file name.
         """
         try:
             file_name(name)
@@ -81,7 +83,7 @@ class Registry:
             raise UserError(f"{self.kind} '{name}': the name {error}") from error
 
         def enter(member: T) -> T:
-            # A user's member may not shadow a built-in one, so the built-in one must be here first.
+            # Import the built-in member of this name first; otherwise a user's member could replace it.
             if not member.__module__.startswith("i2i_bridge."):
                 Registry._has_user_members = True
                 _user_files.add(_file_of(member))
@@ -103,7 +105,7 @@ class Registry:
         return enter
 
     def follow(self, follower: Callable[[str, Callable[..., Any]], None]) -> None:
-        """Calls `follower(name, member)` for every member: those that are there, and those that come later."""
+        """Call `follower(name, member)` for every registered member, and for each one registered later."""
         self._load()
         self._followers.append(follower)
         for name, member in list(self._members.items()):
@@ -116,7 +118,7 @@ class Registry:
         return sorted({*self._members, *self._source})
 
     def require(self, name: str) -> None:
-        """Refuse a name that no member has; a built-in member is not imported for that.
+        """Reject a name that no member has, without importing a built-in member.
 
         Raises:
             UserError: No member has the name; the message names the nearest one.
@@ -136,7 +138,7 @@ class Registry:
         return self._members[name]
 
     def documentation(self, name: str) -> str:
-        """The docstring of a member, without indentation; empty where the member has none of its own.
+        """The docstring of a member, without indentation; empty if there is none, or only an inherited one.
 
         Raises:
             UserError: As `require`.
@@ -145,7 +147,7 @@ class Registry:
         member = self._members.get(name)
         if member is None:
             return self._source[name].documentation
-        # Not inspect.getdoc, which goes on to a base class: of a network, torch's own text about nn.Module.
+        # Not inspect.getdoc, which falls back to the base class: a network would show torch's text about nn.Module.
         text = inspect.cleandoc(member.__doc__ or "")
         generated = inspect.isclass(member) and text.startswith(
             f"{member.__name__}("
@@ -153,7 +155,7 @@ class Registry:
         return "" if generated else text
 
     def option_texts(self, name: str) -> list[Option]:
-        """The options of a member as text; a built-in member is imported only where its source is not plain enough.
+        """The options of a member as text; a built-in member is imported only if its source cannot be parsed for them.
 
         Raises:
             UserError: As `require`.
@@ -163,16 +165,16 @@ class Registry:
         return found if found is not None else [_option(key, p) for key, p in self.options(name).items()]
 
     def options(self, name: str) -> dict[str, inspect.Parameter]:
-        """The options of a member: the parameters of its constructor, by name."""
+        """The parameters of a member's constructor, by name."""
         parameters = inspect.signature(self.get(name)).parameters
         many = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-        # A torch.nn.Module without a constructor of its own has *args and **kwargs.
+        # A torch.nn.Module that defines no constructor has *args and **kwargs.
         return {key: p for key, p in parameters.items() if p.kind not in many}
 
     def typed(self, name: str, key: str, given: Any) -> Any:
-        """The value of an option that was typed as text: TOML, or the text itself where the option is a text.
+        """Parse the value of an option given on the command line: as TOML, or as text if the option's type is text.
 
-        A folder called 2024 is no number. Tables of texts (from dotted keys) are read entry by entry.
+        So the folder name `2024` stays text. The entries of a table (from dotted keys) are parsed one by one.
         """
         if isinstance(given, dict):
             entries = {inner: self.typed(name, f"{key}.{inner}", value) for inner, value in given.items()}
@@ -194,17 +196,17 @@ class Registry:
         return True
 
     def check(self, settings: Mapping[str, Any], **given: Any) -> tuple[Callable[..., Any], dict[str, Any]]:
-        """The member that a table such as `{name = "jpeg", quality = 5}` means, and its options, checked.
+        """Look up the member of a table such as `{name = "jpeg", quality = 5}` and validate its options.
 
-        The other keys are the constructor's parameters, held against their annotations.
+        The keys other than `name` are parameters of the constructor, validated by its annotations.
 
         Args:
             settings: The table, as read from TOML.
-            given: Constructor arguments that do not come from the user; a table may not set them.
+            given: Constructor arguments that the caller supplies; the table must not set them.
 
         Raises:
-            UserError: Unknown name, unknown key (with the nearest), missing key, or a value of the wrong type; one
-                line.
+            UserError: Unknown name, unknown key (the message names the nearest), missing key, or a value of the wrong
+                type.
         """
         options = {key: _with_home(value) for key, value in settings.items()}
         name = options.pop("name", None)
@@ -215,10 +217,10 @@ class Registry:
         return member, _validated(f"{self.kind} '{name}'", parameters, options, member)
 
     def check_keys(self, settings: Mapping[str, Any]) -> None:
-        """Refuse a table whose name or keys no member has; values are not looked at, and built-in members not imported.
+        """Reject a table with an unknown name or key. Values are not checked and built-in members are not imported.
 
         Raises:
-            UserError: Unknown name, or unknown key, with the nearest; a table without a name is left to `check`.
+            UserError: Unknown name or key (the message names the nearest). A missing name is reported by `check`.
         """
         name = settings.get("name")
         if isinstance(name, str):
@@ -226,13 +228,13 @@ class Registry:
             _refuse_unknown(f"{self.kind} '{name}'", [key for key in settings if key != "name"], known)
 
     def build(self, settings: Mapping[str, Any], **given: Any) -> Any:
-        """Construct the member that a table means; see `check`.
+        """Construct the member that a table describes; see `check`.
 
         Raises:
-            UserError: As `check`, or the constructor refuses a value's range (its ValueError).
+            UserError: As `check`, or the constructor raises a ValueError, such as for a value out of range.
         """
         member, values = self.check(settings, **given)
-        # A class of the user's that lacks a method cannot be made at all: a TypeError.
+        # A user's class that lacks an abstract method raises a TypeError when it is constructed.
         refusals = ValueError if member.__module__.startswith("i2i_bridge.") else (ValueError, TypeError)
         with errors_in_words():
             try:
@@ -242,7 +244,7 @@ class Registry:
 
     @cached_property
     def _source(self) -> dict[str, SourceMember]:
-        """The built-in members by name, as their source tells."""
+        """The built-in members by name, found in their source text."""
         homes = self._homes if self._decorator else ()
         return {name: member for home in homes for name, member in members_of(home, self._decorator).items()}
 
@@ -254,7 +256,7 @@ class Registry:
     def _load(self) -> None:
         if self._loaded:
             return
-        # Set first: the home modules register into this very registry while they load.
+        # Set before the imports: the home modules call this registry's methods while they are imported.
         self._loaded = True
         for home in self._homes:
             module = importlib.import_module(home)
@@ -305,15 +307,16 @@ def _validated(
         place = ".".join(str(part) for part in first["loc"])
         got = "" if first["type"] == "missing" else f", got {brief(repr(options.get(str(first['loc'][0]))))}"
         raise UserError(f"{where}: {place}: {first['msg'].lower()}{got}") from error
-    # Only what the user gave: default factories and defaults stay the constructor's business.
+    # Only the keys that the user gave; the constructor fills in its own defaults.
     return {key: getattr(checked, key) for key in options}
 
 
 def _check_values(where: str, key: str, value: Any) -> None:
-    """Refuse what no option of any part can mean, here and inside arrays and tables.
+    """Reject values that are valid for no option, also inside arrays and tables.
 
     Raises:
-        UserError: A number not finite or beyond 10^12; a text with a null character, or of more than 4096.
+        UserError: A number that is not finite or above 10^12 in magnitude; a text with a null character, or longer than
+            4096 characters.
     """
     waiting = [value]
     while waiting:
@@ -384,7 +387,7 @@ KINDS: dict[str, Registry] = {
     "extractors": EXTRACTORS,
     "methods": METHODS,
 }
-"""The registries by the word that lists them: `i2i-bridge list samplers`."""
+"""The registries by their names in `i2i-bridge list`, such as `list samplers`."""
 
 
 register_process = PROCESSES.register
@@ -427,12 +430,12 @@ register_method = METHODS.register
 
 
 def metric_table(name: str) -> dict[str, Any]:
-    """The name and options of a metric such as `psnr-y:border=4`, as a table: name = "psnr-y", border = 4.
+    """Parse a metric with options, such as `psnr-y:border=4`, into a table: name = "psnr-y", border = 4.
 
-    Options stand after a colon, as KEY=VALUE with commas between them.
+    The options follow a colon, as KEY=VALUE separated by commas.
 
     Raises:
-        UserError: They do not read so, or a key comes twice.
+        UserError: The text has another form, or a key occurs twice.
     """
     base, _, text = name.partition(":")
     table: dict[str, Any] = {"name": base.strip()}
@@ -448,10 +451,10 @@ def metric_table(name: str) -> dict[str, Any]:
 
 
 def require_metric(name: str) -> None:
-    """Refuse a metric's name, with its options, that cannot be built; without options nothing is imported.
+    """Reject a metric, given as for `metric_table`, that cannot be built; without options nothing is imported.
 
     Raises:
-        UserError: There is no such metric or option, or a value is wrong.
+        UserError: Unknown metric or option, or an invalid value.
     """
     table = metric_table(name)
     METRICS.require(table["name"])
@@ -463,7 +466,7 @@ _plugins: list[str] = []
 
 
 _user_files: set[str] = set()
-"""The files, as absolute paths, that users' members come from."""
+"""Absolute paths of the files that define users' members."""
 
 
 def _file_of(member: Callable[..., Any]) -> str:
@@ -471,10 +474,9 @@ def _file_of(member: Callable[..., Any]) -> str:
 
 
 def in_words(error: Exception) -> UserError | None:
-    """An exception that came out of a user's file, as one line that names the file, the line and the function.
+    """Convert an exception raised in a user's file to a `UserError` that names the file, line and function.
 
-    None where no line of a user's file was being run, for a `UserError`, which is in words already, and where memory
-    ran out.
+    Returns None if the traceback contains no line of a user's file, and for a `UserError` or an out-of-memory error.
     """
     if isinstance(error, UserError | MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return None
@@ -492,7 +494,7 @@ def in_words(error: Exception) -> UserError | None:
 
 
 def _of_signature(error: Exception) -> UserError | None:
-    """An exception of a call that does not fit a function of a user's file: no line of it has run by then."""
+    """Convert the TypeError of a call with wrong arguments; the traceback then has no line of the called function."""
     found = re.match(r"([\w.]+)\(\) (takes|missing|got) ", str(error)) if isinstance(error, TypeError) else None
     if found is None:
         return None
@@ -511,10 +513,10 @@ def _of_signature(error: Exception) -> UserError | None:
 
 @contextmanager
 def errors_in_words() -> Iterator[None]:
-    """Stands around every call of a member: an exception from a user's file becomes a `UserError` (`in_words`).
+    """Context for calling a member: converts an exception raised in a user's file to a `UserError` (see `in_words`).
 
     Raises:
-        UserError: A user's file raised something else.
+        UserError: A user's file raised any exception.
     """
     try:
         yield
@@ -526,14 +528,14 @@ def errors_in_words() -> Iterator[None]:
 
 
 def loaded_plugins() -> list[str]:
-    """The files that `load_plugin` imported, for processes that start afresh."""
+    """The files that `load_plugin` imported; a spawned process must import them again."""
     return list(_plugins)
 
 
 def load_plugin(file: Path | str) -> None:
-    """Import a user's Python file, so that what it registers can be named in a recipe.
+    """Import a user's Python file; the members that it registers can then be named in a recipe.
 
-    Only ever called with a file that the user typed (`--plugin FILE.py`).
+    The file is one given by the user (`--plugin FILE.py`), never a path read from a recipe or run folder.
 
     Raises:
         UserError: The file is missing, is not a .py file, or fails while it is imported.
@@ -548,7 +550,7 @@ def load_plugin(file: Path | str) -> None:
     if spec is None or spec.loader is None:
         raise UserError(f"--plugin {path}: cannot be imported")
     module = importlib.util.module_from_spec(spec)
-    # Registered before it runs, as an import would: data-loader workers look classes up by module name.
+    # Added before execution, as an import does; otherwise data-loader workers cannot unpickle the module's classes.
     sys.modules[name] = module
     _user_files.add(str(path.resolve()))
     try:
@@ -558,7 +560,7 @@ def load_plugin(file: Path | str) -> None:
         raise UserError(f"--plugin {path}: {error}") from error
     except Exception as error:
         del sys.modules[name]
-        # A file that is no Python has not run: its error knows the line.
+        # A syntax error leaves no frame of the file in the traceback; the line number is in the error itself.
         if isinstance(error, SyntaxError) and error.filename == str(path):
             raise UserError(f"--plugin {path}, line {error.lineno}: {type(error).__name__}: {error.msg}") from error
         raise UserError(f"--plugin {in_words(error) or f'{path}: {type(error).__name__}: {error}'}") from error
@@ -566,5 +568,5 @@ def load_plugin(file: Path | str) -> None:
 
 
 def plugin_digests() -> list[str]:
-    """A digest of each plug-in's file: what it draws or computes may decide results."""
+    """SHA-256 of each plug-in file: part of the identity of a result, which the plug-in's code may affect."""
     return [hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in loaded_plugins()]
