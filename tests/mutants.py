@@ -45,7 +45,7 @@ MUTANTS = [
     # shipped runs
     Mutant("shipped-run-before-a-path", "storage/shipped.py", "return not run.exists() and run.as_posix()", "return run.as_posix()", "test_pretrained.py"),
     Mutant("results-into-the-package", "cli/evaluate.py", "own_run(Path(what)) if out is None else", "", "test_pretrained.py"),
-    Mutant("copy-of-another-version-kept", "cli/jobs.py", "elif read_bytes(own) != data:", "elif False:", "test_pretrained.py"),
+    Mutant("copy-of-another-version-kept", "cli/options.py", "elif read_bytes(own) != data:", "elif False:", "test_pretrained.py"),
     Mutant("init-by-the-path-of-the-package", "training/init.py", "return Init(named, file,", "return Init(source, file,", "test_pretrained.py"),
     # curriculum
     Mutant("regression-share-off-by-one", "methods/curriculum.py", "// self.batch_size < self.source_steps", "// self.batch_size <= self.source_steps", "test_curriculum.py"),
@@ -114,7 +114,7 @@ MUTANTS = [
     Mutant("repair-not-reported", "training/trainer.py", "mended = repaired(folder, state.step * settings.batch_size, dataset) if ranks.is_first else 0", "mended = 0", "test_unusable.py"),
     Mutant("passing-errors-skipped", "data/dataset.py", "if _may_pass(error):", "if False:", "test_unusable.py"),
     Mutant("dead-worker-is-our-bug", "data/loader.py", "            raise problem from error\n        finally", "            raise\n        finally", "test_unusable.py"),
-    Mutant("lost-output-loses-steps", "cli/jobs.py", "stop=lambda: asked or lost_output", "stop=lambda: asked", "test_unusable.py"),
+    Mutant("lost-output-loses-steps", "cli/train.py", "stop=lambda: asked or lost_output", "stop=lambda: asked", "test_unusable.py"),
     Mutant("closed-terminal-kills", "data/loader.py", "\"SIGUSR1\", \"SIGHUP\")", "\"SIGUSR1\")", "test_unusable.py"),
     Mutant("moved-end-is-the-same-run", "training/identity.py", "if decides else {}", "if not decides else {}", "test_resuming.py"),
     Mutant("each-process-alone-on-a-cpu", "training/trainer.py", "cpu = cpu or not torch.accelerator.is_available()", "cpu = bool(cpu)", "test_training.py"),
@@ -136,7 +136,7 @@ MUTANTS = [
     Mutant("nothing-fits-starts-anyway", "training/init.py", "        if not fitted:\n", "        if False:\n", "test_starting.py"),
     Mutant("init-of-its-own-folder", "training/init.py", "if source.resolve() == folder.resolve():", "if False:", "test_starting.py"),
     Mutant("other-init-on-resume", "training/identity.py", "if recipe.train.init not in (None, source):", "if False:", "test_starting.py"),
-    Mutant("refusal-is-a-dead-end", "cli/command.py", "raise UserError(str(error), command=shlex.join(words)) from error", "raise", "test_starting.py"),
+    Mutant("refusal-is-a-dead-end", "cli/train.py", "raise UserError(str(error), command=shlex.join(words)) from error", "raise", "test_starting.py"),
     # samplers
     Mutant("off-by-one-grid", "bridge/time_grids.py", "    return torch.linspace(1, 0, _checked(nfe) + 1, dtype=torch.float64)\n", "    return torch.linspace(1, 0, _checked(nfe) + 2, dtype=torch.float64)\n", "test_time_grids.py test_samplers.py"),
     Mutant("noiseless-level-squared", "bridge/time_grids.py", "torch.log(a if process.deterministic else c)", "torch.log(a**2 if process.deterministic else c)", "test_samplers.py"),
@@ -409,7 +409,7 @@ MUTANTS = [
     Mutant("failures-forgiven-for-ever", "training/checkpointer.py", "if last or self._failures == PATIENCE:", "if last:", "test_saving.py"),
     Mutant("last-failure-forgiven", "training/checkpointer.py", "if last or self._failures == PATIENCE:", "if self._failures == PATIENCE:", "test_saving.py"),
     Mutant("workers-heed-signals", "data/loader.py", "signal.signal(getattr(signal, name), signal.SIG_IGN)", "signal.signal(getattr(signal, name), signal.SIG_DFL)", "test_saving.py test_cli.py"),
-    Mutant("second-signal-waits", "cli/jobs.py", "            os._exit(128 + number)", "            pass", "test_saving.py"),
+    Mutant("second-signal-waits", "cli/train.py", "            os._exit(128 + number)", "            pass", "test_saving.py"),
     Mutant("ranks-not-compared", "distributed.py", "if other[name] != value:", "if False:", "test_ranks.py"),
     Mutant("lost-rank-not-named", "distributed.py", 'if not store.check([f"lost-others/{index}"])]', "if False]", "test_ranks.py"),
     # evaluation
@@ -426,7 +426,7 @@ MUTANTS = [
     Mutant("statistics-ignored", "evaluation/loop.py", "if self.statistics is not None and isinstance(", "if self.statistics is None and isinstance(", "test_evaluation.py"),
     Mutant("bicubic-of-the-blocks", "degradations/downsample.py", 'kept in place."""\n        return {"bicubic": resized(self.reduced(x_1), ', 'kept in place."""\n        return {"bicubic": resized(x_1, ', "test_evaluation.py"),
     Mutant("calls-of-a-batch", "evaluation/subjects.py", "self.counted.images // len(items)", "self.counted.images", "test_evaluation.py"),
-    Mutant("settings-not-handed-on", "cli/jobs.py", "sample=sample or []", "sample=[]", "test_evaluation.py"),
+    Mutant("settings-not-handed-on", "cli/evaluate.py", "sample=sample or []", "sample=[]", "test_evaluation.py"),
     Mutant("markdown-best-unmarked", "report/table.py", 'value = f"**{value}**" if cell.mark == BEST', 'value = f"**{value}**" if cell.mark == NEAR', "test_tabulating.py"),
     Mutant("outside-truncated", "evaluation/subjects.py", "images.append(to_tensor(pixels,", "images.append(0.99 * to_tensor(pixels,", "test_evaluation.py"),
     Mutant("seed-not-in-the-hash", "recipe/protocol.py", '        "seed": settings.seed,\n', '        "seed": 0,\n', "test_protocols.py"),

@@ -21,8 +21,12 @@ ROOMS = [
 ONLY_IN = {
     "rich": {"console.py"},
     "typer": {
+        "cli/catalogue.py",
         "cli/command.py",
+        "cli/doctor.py",
         "cli/options.py",
+        "cli/restore.py",
+        "cli/train.py",
         "cli/compare.py",
         "cli/data.py",
         "cli/evaluate.py",

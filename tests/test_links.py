@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from killing import photos, recipe_of
 
-from i2i_bridge.cli.jobs import evaluate_run, report_run
+from i2i_bridge.cli.evaluate import evaluate_run, report_run
 from i2i_bridge.data.fetch import fetch, plan_fetch
 from i2i_bridge.errors import UserError
 from i2i_bridge.report import page

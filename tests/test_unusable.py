@@ -340,7 +340,7 @@ def test_other_verbs_end_quietly_where_nobody_reads(words, close):
 def test_a_closed_terminal_saves_and_nohup_goes_on(root, tmp_path, ignored, monkeypatch):
     """kills: closed-terminal-kills"""
     import i2i_bridge.training.trainer as training
-    from i2i_bridge.cli.jobs import train_run
+    from i2i_bridge.cli.train import train_run
 
     plain = training.training_step
 

@@ -5,61 +5,18 @@ import errno
 import io
 import os
 import re
-import shlex
 import signal
 import sys
-from itertools import count
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
 from i2i_bridge import console, registry
-from i2i_bridge.cli import (
-    compare as cli_compare,
-)
-from i2i_bridge.cli import (
-    data as cli_data,
-)
-from i2i_bridge.cli import (
-    evaluate as cli_evaluate,
-)
-from i2i_bridge.cli import (
-    imports as cli_import,
-)
-from i2i_bridge.cli import (
-    weights as cli_weights,
-)
-from i2i_bridge.cli.jobs import evaluate_run, open_run, own_run, report_run, train_run
-from i2i_bridge.cli.options import (
-    Checkpoint,
-    Device,
-    Force,
-    Format,
-    Init,
-    InitStrict,
-    MethodName,
-    Overrides,
-    Overwrite,
-    Plugins,
-    Quality,
-    RecipeName,
-    RunFolder,
-    SampleSettings,
-    SkipExisting,
-    chosen_recipe,
-    existing_results,
-    load_plugins,
-    run_folder,
-)
-from i2i_bridge.errors import TRY_AGAIN, UserError
+from i2i_bridge.cli import catalogue, compare, data, doctor, evaluate, imports, restore, train, weights
+from i2i_bridge.errors import UserError
 from i2i_bridge.storage import internet
-from i2i_bridge.storage.files import IO_ERROR, expanded, write_whole
-from i2i_bridge.storage.reader import may_pass, read_bytes
-from i2i_bridge.storage.shipped import folder_of_run, recipe_of_run
-
-if TYPE_CHECKING:
-    from i2i_bridge.recipe.recipe import Recipe
+from i2i_bridge.storage.files import IO_ERROR, expanded
+from i2i_bridge.storage.reader import may_pass
 
 app = typer.Typer(
     name="i2i-bridge",
@@ -70,11 +27,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-app.add_typer(cli_data.app, name="data")
-app.add_typer(cli_import.app, name="import")
-app.add_typer(cli_weights.app, name="weights")
-
 
 USAGE_ERRORS: tuple[Any, ...] = tuple(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "UsageError")
 """Click's class, or the copy of click that newer versions of typer carry."""
@@ -97,385 +49,25 @@ def options(
     """What may stand before any verb."""
 
 
-@app.command("list")
-def list_(
-    what: Annotated[
-        str,
-        typer.Argument(
-            help="recipes, datasets, protocols, pretrained, or a kind of part: " + ", ".join(registry.KINDS) + "."
-        ),
-    ] = "recipes",
-    plugin: Plugins = None,
-) -> None:
-    """List recipes, dataset cards, or the parts that a recipe can name."""
-    load_plugins(plugin)
-    from i2i_bridge.cli.catalogue import listing
-
-    console.show_list(["name", "what it is"], listing(what))
-
-
-@app.command()
-def show(
-    name: Annotated[
-        str,
-        typer.Argument(
-            help="A recipe, a dataset card, a protocol, a part such as 'jpeg' or '2m-sde', or the settings of train, "
-            "data, sample or evaluate. Where a name has several meanings: recipe:NAME, card:NAME, part:NAME."
-        ),
-    ],
-    all_settings: Annotated[
-        bool,
-        typer.Option("--all", help="Of a recipe: every setting, with its meaning, type, range and default."),
-    ] = False,
-    method: MethodName = None,
-    plugin: Plugins = None,
-) -> None:
-    """Show one thing whole: a recipe or card as TOML, settings with their defaults, or a part with its options."""
-    load_plugins(plugin)
-    from i2i_bridge.cli.catalogue import description
-
-    console.write(description(name, method, all_settings=all_settings))
-
-
-@app.command()
-def copy(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A recipe, or a dataset card such as my-pairs.")],
-    file: Annotated[Path, typer.Argument(help="The new TOML file.")],
-) -> None:
-    """Copy a recipe or a dataset card into a file of your own, to edit and use."""
-    from i2i_bridge.data.cards import card_file, card_names
-    from i2i_bridge.recipe.recipe import recipe_file
-    from i2i_bridge.storage.shipped import is_recipe_name, recipe_names
-
-    is_card = name in card_names() and not is_recipe_name(name)
-    if not is_card and not is_recipe_name(name) and not name.endswith(".toml"):
-        hint = registry.nearest(name, [*recipe_names(), *card_names()])
-        raise UserError(
-            f"no recipe or dataset card '{name}'{hint}; see `i2i-bridge list` and `i2i-bridge list datasets`"
-        )
-    source = card_file(name) if is_card else recipe_file(name)
-    if file.suffix != ".toml":
-        raise UserError(f"{file}: a recipe or card ends in .toml")
-    if file.exists():
-        raise UserError(f"{file} exists already; choose another name")
-    write_whole(file, read_bytes(source))
-    then = f"name it in a recipe: data.card={file}" if is_card else f"train it with: i2i-bridge train {file}"
-    console.say(f"wrote {file}; {then}")
-
-
-@app.command()
-def train(
-    recipe: RecipeName,
-    settings: Overrides = None,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", metavar="DIR", help="The run folder. Default: runs/NAME, or runs/NAME-METHOD."),
-    ] = None,
-    init: Init = None,
-    init_strict: InitStrict = False,
-    force: Force = False,
-    method: MethodName = None,
-    plugin: Plugins = None,
-    device: Device = None,
-) -> None:
-    """Train a recipe. The same command in the same folder resumes; Ctrl-C or SIGTERM saves first (exit code 75)."""
-    load_plugins(plugin)
-    loaded = _recipe_to_train(recipe, settings, method, init, strict=init_strict)
-    folder = out or run_folder(loaded, method)
-    if not _train("train", recipe, settings, loaded, folder, method, plugin, device, force=force):
-        raise typer.Exit(TRY_AGAIN)
-
-
-def _recipe_to_train(
-    name: str, settings: list[str] | None, method: str | None, init: Path | None, *, strict: bool
-) -> "Recipe":
-    loaded = chosen_recipe(name, settings, method)
-    source = init or loaded.train.init
-    if source is None and strict:
-        raise UserError("--init-strict: nothing to start from; give --init SOURCE")
-    if source is None or not (init or strict):
-        return loaded
-    from i2i_bridge.training.init import with_init
-
-    return with_init(loaded, source, strict=strict, sha256=None if init else loaded.train.init_sha256)
-
-
-def _train(
-    verb: str,
-    name: str,
-    settings: list[str] | None,
-    recipe: "Recipe",
-    folder: Path,
-    method: str | None,
-    plugin: list[Path] | None,
-    device: str | None,
-    *,
-    force: bool,
-) -> bool:
-    """`train_run`, with the checks and the full commands in refusals that need the words of the command line."""
-    from i2i_bridge.cli.data_check import check_sides
-    from i2i_bridge.training.identity import OtherSettings
-
-    if not force:
-        check_sides(name, settings or [], recipe, folder)
-    try:
-        return train_run(recipe, folder, device=device)
-    except OtherSettings as error:
-        if not error.fits:
-            raise
-        other = next(path for n in count(2) if not (path := folder.with_name(f"{folder.name}-{n}")).exists())
-        words = ["i2i-bridge", verb, name, *(text for text in settings or [] if not text.startswith("train.init="))]
-        words += ["--init", str(folder), "--out", str(other)]
-        words += [] if method is None else ["--method", method]
-        words += [word for file in plugin or [] for word in ("--plugin", str(file))]
-        words += [] if device is None else ["--device", device]
-        raise UserError(str(error), command=shlex.join(words)) from error
-
-
-app.command()(cli_evaluate.evaluate)
-app.command()(cli_compare.compare)
-
-
-@app.command()
-def report(
-    run: RunFolder,
-    root: Annotated[Path | None, typer.Option(help="Where the dataset lies now.")] = None,
-    checkpoint: Checkpoint = None,
-    plugin: Plugins = None,
-    device: Device = None,
-) -> None:
-    """Write report/index.html of an evaluated run: pictures, trajectory, curves, table."""
-    recipe_of_run(run := own_run(run))  # a wrong folder is refused before torch is imported
-    load_plugins(plugin)
-    report_run(run, root=root, device=device, checkpoint=checkpoint)
-
-
-@app.command("run")
-def run_(
-    recipe: RecipeName,
-    settings: Overrides = None,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", metavar="DIR", help="The run folder. Default: runs/NAME, or runs/NAME-METHOD."),
-    ] = None,
-    init: Init = None,
-    init_strict: InitStrict = False,
-    force: Force = False,
-    method: MethodName = None,
-    plugin: Plugins = None,
-    device: Device = None,
-) -> None:
-    """Train, evaluate and report in one go."""
-    load_plugins(plugin)
-    from i2i_bridge.evaluation.evaluate import resolve_for
-
-    loaded = _recipe_to_train(recipe, settings, method, init, strict=init_strict)
-    resolve_for(loaded)  # a protocol that lacks something shows before the training, not after it
-    folder = out or run_folder(loaded, method)
-    if not _train("run", recipe, settings, loaded, folder, method, plugin, device, force=force):
-        raise typer.Exit(TRY_AGAIN)
-    evaluate_run(folder, device=device)
-    report_run(folder, device=device)
-
-
-@app.command()
-def restore(
-    run: RunFolder,
-    source: Annotated[Path, typer.Argument(metavar="IN", help="A degraded image, or a folder of them.")],
-    target: Annotated[Path, typer.Argument(metavar="OUT", help="The restored file, or folder; names stay the same.")],
-    nfe: Annotated[
-        int | None,
-        typer.Option(min=1, max=1000, metavar="N", help="Network calls per image, 1 to 1000. Default: the recipe's."),
-    ] = None,
-    samples: Annotated[
-        int,
-        typer.Option(
-            min=1, max=10_000, metavar="K", help="Restorations per image; files get -1, -2, ... after their name."
-        ),
-    ] = 1,
-    seed: Annotated[int, typer.Option(help="Seed of the first sample; sample k uses seed + k - 1.")] = 0,
-    mask: Annotated[
-        Path | None,
-        typer.Option(
-            help="White = unknown: only there is restored. An image, or a folder of images of the same names. "
-            "Inpainting needs it; other tasks take it."
-        ),
-    ] = None,
-    condition: Annotated[
-        Path | None,
-        typer.Option(help="The network's own condition, where the dataset brought one: an image, or folder likewise."),
-    ] = None,
-    trajectory: Annotated[
-        bool, typer.Option("--trajectory", help="Also write the walk from X_1 to X_0, as NAME-trajectory.png.")
-    ] = False,
-    degrade: Annotated[
-        bool,
-        typer.Option(
-            "--degrade",
-            help="IN is clean: apply the recipe's degradation first (and save it beside, as NAME-degraded).",
-        ),
-    ] = False,
-    format: Format = None,
-    quality: Quality = None,
-    skip_existing: SkipExisting = False,
-    overwrite: Overwrite = False,
-    setting: SampleSettings = None,
-    precision: Annotated[
-        str, typer.Option(metavar="fp32|bf16|auto", help="Of the network; bf16 is quicker where the device has it.")
-    ] = "fp32",
-    checkpoint: Checkpoint = None,
-    plugin: Plugins = None,
-    device: Device = None,
-) -> None:
-    """Restore an image or a folder of images, of any size, with a trained run."""
-    recipe_of_run(run := folder_of_run(run))  # a wrong folder is refused before torch is imported
-    load_plugins(plugin)
-    from i2i_bridge.runs.restore import restore_files
-
-    existing = existing_results(skip_existing, overwrite)
-    loaded = open_run(run, device=device, sample=setting or [], precision=precision, checkpoint=checkpoint)
-    # Of one image the network's calls are counted, of many the images.
-    single = source.is_file()
-    with console.counting("network calls" if single else "restored") as done:
-        outcome = restore_files(
-            loaded,
-            source,
-            target,
-            nfe=nfe,
-            samples=samples,
-            seed=seed,
-            mask=mask,
-            condition=condition,
-            degrade=degrade,
-            trajectory=trajectory,
-            format=format,
-            quality=quality,
-            existing=existing,
-            say=lambda line: console.say(f"note: {line}"),
-            **{"report_calls" if single else "report": done},
-        )
-    for line in outcome.notes:
-        console.say(f"note: {line}")
-    for line in outcome.problems:
-        console.say_error(line)
-    calls = f" ({outcome.nfe} network calls each)" if outcome.written else ""
-    console.say(f"wrote {_images(outcome.written)} to {target}{calls}{_skipped(outcome.skipped, skip_existing)}")
-    if outcome.problems:
-        raise typer.Exit(2)
-
-
-@app.command()
-def degrade(
-    source: Annotated[Path, typer.Argument(metavar="IN", help="A clean image, or a folder of them.")],
-    target: Annotated[Path, typer.Argument(metavar="OUT", help="The degraded file, or folder; names stay the same.")],
-    op: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME:KEY=VALUE,...",
-            help="A degradation, such as jpeg:quality=5 or jpeg:quality=[5,30]. Repeatable: one after the other.",
-        ),
-    ] = None,
-    vary: Annotated[
-        str | None,
-        typer.Option(
-            metavar="KEY=V,V,...",
-            help="Draw OUT.png instead: clean beside the last --op at each value, such as quality=5,10,20.",
-        ),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Of all draws; each file has its own.")] = 0,
-    format: Format = None,
-    quality: Quality = None,
-    skip_existing: SkipExisting = False,
-    overwrite: Overwrite = False,
-    plugin: Plugins = None,
-) -> None:
-    """Apply any degradation to an image or a folder; masks come beside as NAME-mask.png, draws as parameters.csv."""
-    load_plugins(plugin)
-    from i2i_bridge.cli.preview import strengths_sheet
-    from i2i_bridge.degradations.files import degrade_files, parse_op
-
-    tables = [parse_op(text) for text in op or []]
-    if vary is not None:
-        console.say(f"wrote {target}: {strengths_sheet(tables, vary, source, target, seed=seed)}")
-        return
-    existing = existing_results(skip_existing, overwrite)
-    with console.counting("degraded") as done:
-        outcome = degrade_files(
-            tables, source, target, seed=seed, format=format, quality=quality, existing=existing, report=done
-        )
-    for line in outcome.notes:
-        console.say(f"note: {line}")
-    for line in outcome.problems:
-        console.say_error(line)
-    if source.is_file():
-        for name, value in next(iter(outcome.parameters.values()), {}).items():
-            console.say(f"{name} = {value:.6g}")
-    console.say(f"wrote {_images(outcome.written)} to {target}{_skipped(outcome.skipped, skip_existing)}")
-    if outcome.problems:
-        raise typer.Exit(2)
-
-
-def _images(count: int) -> str:
-    return "1 image" if count == 1 else f"{count} images"
-
-
-def _skipped(count: int, all_there: bool) -> str:
-    why = "that were there" if all_there else "that the same settings had made already; --overwrite makes them again"
-    return f"; skipped {_images(count)} {why}" if count else ""
-
-
-# The same verbs stand where one looks for them, and where one looks for what concerns data.
-app.command("preview")(cli_data.preview)
-app.command("check")(cli_data.check)
-
-
-@app.command()
-def doctor() -> None:
-    """Show versions, devices, weights and disk, and name what is wrong with the installation."""
-    from i2i_bridge.cli.doctor import examine
-
-    facts, problems = examine()
-    console.show_table("", ["", ""], [[name, value] for name, value in facts.items()])
-    for problem in problems:
-        console.say_error(problem)
-    if problems:
-        raise typer.Exit(2)
-    console.say("no problem found")
-
-
-@app.command()
-def selftest(
-    level: Annotated[
-        Literal["quick", "full"],
-        typer.Option("--level", help="quick: under a minute. full: more kills, a few minutes."),
-    ] = "quick",
-    folder: Annotated[
-        Path, typer.Option("--dir", metavar="PATH", help="Where runs would lie: that disk is tested.")
-    ] = Path(),
-    file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the findings here, too.")] = None,
-) -> None:
-    """Try the promises on this machine: resume after a kill, flush and lock on this disk, same bits, two processes."""
-    import json
-
-    from i2i_bridge.cli.doctor import examine
-    from i2i_bridge.cli.selftest import run_checks
-
-    findings = []
-    for finding in run_checks(level, folder):
-        findings.append(finding)
-        console.say(
-            f"{'ok' if finding.passed else 'FAILED':7}{finding.name:20}{finding.seconds:6.1f} s  {finding.detail}"
-        )
-    failed = [finding.name for finding in findings if not finding.passed]
-    if file is not None:
-        facts, problems = examine()
-        said = {"level": level, "passed": not failed, "checks": [finding.row() for finding in findings]}
-        write_whole(file, (json.dumps(said | {"machine": facts, "problems": problems}, indent=1) + "\n").encode())
-    console.say(
-        f"{len(findings) - len(failed)} of {len(findings)} hold" + (f"; not: {', '.join(failed)}" if failed else "")
-    )
-    if failed:
-        raise typer.Exit(1)
+# In the order of --help.
+app.command("list")(catalogue.list_)
+app.command()(catalogue.show)
+app.command()(catalogue.copy)
+app.command()(train.train)
+app.command()(evaluate.evaluate)
+app.command()(compare.compare)
+app.command()(evaluate.report)
+app.command()(train.run)
+app.command()(restore.restore)
+app.command()(restore.degrade)
+# Also verbs of `data`, where users look for what concerns data.
+app.command()(data.preview)
+app.command()(data.check)
+app.command()(doctor.doctor)
+app.command()(doctor.selftest)
+app.add_typer(data.app, name="data")
+app.add_typer(imports.app, name="import")
+app.add_typer(weights.app, name="weights")
 
 
 def main(arguments: list[str] | None = None) -> None:

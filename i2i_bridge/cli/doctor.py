@@ -1,12 +1,19 @@
-"""What is installed, and what is wrong or risky with it."""
+"""The verbs `i2i-bridge doctor` and `i2i-bridge selftest`: the installation, and what this machine does."""
 
 import importlib.metadata
+import json
 import os
 import platform
 import shutil
 import sys
 import tempfile
 from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from i2i_bridge import console
+from i2i_bridge.storage.files import write_whole
 
 PACKAGES = (
     "torch",
@@ -35,6 +42,48 @@ SAFE = {
     "safetensors": ((0, 4, 5), "it is the oldest that was tried"),
 }
 """Oldest versions without known holes, and why."""
+
+
+def doctor() -> None:
+    """Show versions, devices, weights and disk, and name what is wrong with the installation."""
+    facts, problems = examine()
+    console.show_table("", ["", ""], [[name, value] for name, value in facts.items()])
+    for problem in problems:
+        console.say_error(problem)
+    if problems:
+        raise typer.Exit(2)
+    console.say("no problem found")
+
+
+def selftest(
+    level: Annotated[
+        Literal["quick", "full"],
+        typer.Option("--level", help="quick: under a minute. full: more kills, a few minutes."),
+    ] = "quick",
+    folder: Annotated[
+        Path, typer.Option("--dir", metavar="PATH", help="Where runs would lie: that disk is tested.")
+    ] = Path(),
+    file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the findings here, too.")] = None,
+) -> None:
+    """Try the promises on this machine: resume after a kill, flush and lock on this disk, same bits, two processes."""
+    from i2i_bridge.cli.selftest import run_checks
+
+    findings = []
+    for finding in run_checks(level, folder):
+        findings.append(finding)
+        console.say(
+            f"{'ok' if finding.passed else 'FAILED':7}{finding.name:20}{finding.seconds:6.1f} s  {finding.detail}"
+        )
+    failed = [finding.name for finding in findings if not finding.passed]
+    if file is not None:
+        facts, problems = examine()
+        said = {"level": level, "passed": not failed, "checks": [finding.row() for finding in findings]}
+        write_whole(file, (json.dumps(said | {"machine": facts, "problems": problems}, indent=1) + "\n").encode())
+    console.say(
+        f"{len(findings) - len(failed)} of {len(findings)} hold" + (f"; not: {', '.join(failed)}" if failed else "")
+    )
+    if failed:
+        raise typer.Exit(1)
 
 
 def examine() -> tuple[dict[str, str], list[str]]:

@@ -1,15 +1,33 @@
-"""The verb `i2i-bridge evaluate`."""
+"""The verbs `i2i-bridge evaluate` and `i2i-bridge report`."""
 
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from i2i_bridge.cli.jobs import evaluate_images, evaluate_run, own_run
-from i2i_bridge.cli.options import Checkpoint, Device, Plugins, SampleSettings, load_plugins
+from i2i_bridge import console
+from i2i_bridge.cli.options import (
+    Checkpoint,
+    Device,
+    Plugins,
+    RunFolder,
+    SampleSettings,
+    load_plugins,
+    open_run,
+    own_run,
+)
 from i2i_bridge.errors import UserError
 from i2i_bridge.metrics.weights import use_folder
 from i2i_bridge.storage.shipped import folder_of_run, recipe_of_run
+
+if TYPE_CHECKING:
+    from i2i_bridge.data.dataset import PairDataset
+    from i2i_bridge.evaluation.results import Evaluation
+    from i2i_bridge.recipe.recipe import Recipe
+    from i2i_bridge.runs.run import Run
 
 
 def evaluate(
@@ -130,3 +148,198 @@ def evaluate(
     )
     if problems:
         raise typer.Exit(2)
+
+
+def report(
+    run: RunFolder,
+    root: Annotated[Path | None, typer.Option(help="Where the dataset lies now.")] = None,
+    checkpoint: Checkpoint = None,
+    plugin: Plugins = None,
+    device: Device = None,
+) -> None:
+    """Write report/index.html of an evaluated run: pictures, trajectory, curves, table."""
+    recipe_of_run(run := own_run(run))  # a wrong folder is refused before torch is imported
+    load_plugins(plugin)
+    report_run(run, root=root, device=device, checkpoint=checkpoint)
+
+
+def evaluate_run(
+    run: Path,
+    *,
+    nfe: list[int] | None = None,
+    count: int | None = None,
+    metrics: list[str] | None = None,
+    protocol: str | None = None,
+    list_file: Path | None = None,
+    batch_size: int = 1,
+    root: Path | None = None,
+    device: str | None = None,
+    sample: list[str] | None = None,
+    name: str | None = None,
+    out: Path | None = None,
+    checkpoint: str | None = None,
+    replace: bool = False,
+) -> None:
+    """Evaluate a run folder, None meaning the recipe's or protocol's setting, and print the table.
+
+    Args:
+        sample: Other settings of [sample] than the run's own; the result then needs a name and a folder.
+    """
+    from i2i_bridge.distributed import processes
+    from i2i_bridge.evaluation.evaluate import dataset_of, resolve_for
+    from i2i_bridge.evaluation.evaluate import evaluate as measure
+    from i2i_bridge.recipe.protocol import read_list
+
+    processes(cpu=device == "cpu")
+    loaded = open_run(run, device=_local(device), sample=sample or [], checkpoint=checkpoint)
+    settings = loaded.recipe.evaluate
+    names = [] if list_file is None else read_list(list_file)
+    rules = resolve_for(loaded.recipe, protocol, count=count, names=names)
+    with counted() as done:
+        result = measure(
+            loaded,
+            dataset_of(loaded.recipe, rules, root),
+            nfe=nfe or settings.nfe,
+            metrics=metrics or list(rules.protocol.metrics or settings.metrics),
+            protocol=rules,
+            batch_size=batch_size,
+            name=name,
+            out=out,
+            replace=replace,
+            report=done,
+        )
+    _show(result, out or run)
+
+
+def evaluate_images(
+    what: str,
+    images: Path,
+    name: str,
+    out: Path,
+    *,
+    count: int | None = None,
+    metrics: list[str] | None = None,
+    protocol: str | None = None,
+    list_file: Path | None = None,
+    root: Path | None = None,
+    replace: bool = False,
+) -> list[str]:
+    """Score a folder of images as a run's are scored, and print the table.
+
+    Args:
+        what: A run folder, or a recipe.
+
+    Returns:
+        What is wrong with the images, all in one pass; nothing is scored then.
+    """
+    from i2i_bridge.evaluation.evaluate import dataset_of, folder_subject, resolve_for
+    from i2i_bridge.evaluation.loop import measure
+    from i2i_bridge.recipe.protocol import read_list
+    from i2i_bridge.recipe.recipe import load_recipe
+    from i2i_bridge.storage.shipped import RECIPE_FILE
+
+    own = Path(what) / RECIPE_FILE
+    recipe = load_recipe(own if own.is_file() else what)
+    names = [] if list_file is None else read_list(list_file)
+    rules = resolve_for(recipe, protocol, count=count, names=names)
+    dataset = dataset_of(recipe, rules, root)
+    subject, problems = folder_subject(recipe, dataset, rules, images, name, out)
+    for problem in problems:
+        console.say_error(problem)
+    if not problems:
+        wanted = metrics or list(rules.protocol.metrics or recipe.evaluate.metrics)
+        with counted() as done:
+            result = measure(subject, dataset, rules, wanted, out, replace=replace, report=done)
+        _show(result, out)
+    return problems
+
+
+def report_run(
+    run: Path, *, root: Path | None = None, device: str | None = None, checkpoint: str | None = None
+) -> None:
+    """Write the report of an evaluated run folder, drawn by the checkpoint that was evaluated."""
+    from i2i_bridge.evaluation.results import read_evaluation
+    from i2i_bridge.recipe.protocol import load_protocol
+    from i2i_bridge.recipe.recipe import load_recipe
+    from i2i_bridge.report.page import write_report
+    from i2i_bridge.storage.shipped import recipe_of_run
+
+    protocol = load_recipe(recipe_of_run(run)).evaluate.protocol
+    name = load_protocol(protocol).name
+    if checkpoint is None:
+        loaded = open_evaluated(run, read_evaluation(run, name).step, device=device)
+    else:
+        loaded = open_run(run, device=device, checkpoint=checkpoint)
+        step = read_evaluation(run, name).step
+        if step != loaded.step:
+            raise UserError(
+                f"{run}: evaluated at step {step}, not {loaded.step}; first: i2i-bridge evaluate {run} --checkpoint "
+                f"{loaded.step}"
+            )
+    page = write_report(loaded, evaluated_pairs(loaded.recipe, protocol, root), name)
+    console.say(f"wrote {page}")
+
+
+def _show(result: "Evaluation", folder: Path) -> None:
+    from i2i_bridge.distributed import processes
+    from i2i_bridge.evaluation.results import evaluation_folder
+    from i2i_bridge.report.entries import single_table
+    from i2i_bridge.report.table import to_words
+
+    if processes().rank:
+        return
+    header, rows = to_words(single_table(result))
+    step = f", step {result.step}" if result.step else ""
+    # Not the table's title, which would be broken at the table's width.
+    console.say(f"{result.recipe}, {result.method}{step}, {result.data.items} images, protocol {result.protocol.id}")
+    console.show_table("", header, rows, numbers=True)
+    for reason in result.skipped.values():
+        console.say(f"not measured: {reason}")
+    for warning in result.warnings:
+        console.say(f"note: {warning}")
+    notes = {
+        f"{name} {estimate.note}" for row in result.rows for name, estimate in row.metrics.items() if estimate.note
+    }
+    for note in sorted(notes):
+        console.say(f"note: {note}")
+    console.say(f"wrote {evaluation_folder(folder, result.protocol.name) / 'evaluation.json'}")
+
+
+@contextmanager
+def counted() -> Iterator[Callable[[int, int], None]]:
+    """The progress of the first process; the others keep silent."""
+    from i2i_bridge.distributed import processes
+
+    if processes().rank:
+        yield lambda done, total: None
+    else:
+        with console.counting("evaluated") as done:
+            yield done
+
+
+def _local(device: str | None) -> str | None:
+    """The device of this process, where `accelerate launch` started one for each."""
+    from torch import cuda
+
+    rank = os.environ.get("LOCAL_RANK")
+    return f"cuda:{rank}" if rank is not None and device in (None, "cuda") and cuda.is_available() else device
+
+
+def open_evaluated(folder: Path, step: int, **options: Any) -> "Run":
+    """The run at the step that was evaluated, where that checkpoint is still kept and whole; else at the last one."""
+    from i2i_bridge.storage.files import IO_ERROR
+
+    try:
+        return open_run(folder, checkpoint=step, **options)
+    except UserError as error:
+        if error.code == IO_ERROR:
+            raise
+        return open_run(folder, **options)
+
+
+def evaluated_pairs(recipe: "Recipe", protocol: str, root: Path | None) -> "PairDataset":
+    """The pairs that a page draws from."""
+    from i2i_bridge.evaluation.evaluate import dataset_of, resolve_for
+
+    # A list of images makes no difference to the pictures of the page.
+    return dataset_of(recipe, resolve_for(recipe, protocol, names=["any"]), root)

@@ -1,16 +1,21 @@
 """Arguments and options that several verbs share, and what they mean."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from i2i_bridge import registry
+from i2i_bridge import console, registry
 from i2i_bridge.errors import UserError
+from i2i_bridge.storage.files import write_whole
+from i2i_bridge.storage.reader import read_bytes
+from i2i_bridge.storage.shipped import folder_of_run, is_shipped_run
 
 if TYPE_CHECKING:
     from i2i_bridge.images.outputs import Existing
     from i2i_bridge.recipe.recipe import Recipe
+    from i2i_bridge.runs.run import Run
 
 RecipeName = Annotated[
     str, typer.Argument(metavar="RECIPE", help="A shipped recipe (see `list recipes`) or a TOML file.")
@@ -128,3 +133,36 @@ def load_plugins(plugins: list[Path] | None) -> None:
     """Import the files of --plugin."""
     for file in plugins or []:
         registry.load_plugin(file)
+
+
+def own_run(run: Path) -> Path:
+    """A run folder that results may be written to; of a shipped run a copy, runs/pretrained/NAME, made at first use.
+
+    Raises:
+        UserError: There is another run in the copy's place, or it cannot be written.
+    """
+    if not is_shipped_run(run):
+        return run
+    source, copy = folder_of_run(run), Path("runs") / run
+    # In order of names, so the recipe, which makes it a run folder, comes last.
+    for file in sorted(path for path in source.rglob("*") if path.is_file()):
+        own, data = copy / file.relative_to(source), read_bytes(file)
+        if not own.is_file():
+            write_whole(own, data)
+        elif read_bytes(own) != data:
+            raise UserError(f"{own}: not that of the shipped {run}, whose copy belongs there; rename {copy}")
+    return copy
+
+
+def open_run(folder: Path, *, checkpoint: int | str | None = None, **options: Any) -> "Run":
+    """`load_run`; what it passed over is said by the first process."""
+    from i2i_bridge.distributed import processes
+    from i2i_bridge.runs.run import load_run
+
+    return load_run(
+        folder, checkpoint="last" if checkpoint is None else checkpoint, report=note_on(processes().rank), **options
+    )
+
+
+def note_on(rank: int = 0) -> Callable[[str], None]:
+    return (lambda line: None) if rank else (lambda line: console.say(f"note: {line}"))

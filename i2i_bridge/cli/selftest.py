@@ -72,7 +72,7 @@ def check_flush(bench: Bench) -> str:
 LOCKER = """
 import sys, time
 from pathlib import Path
-from i2i_bridge.files import locked
+from i2i_bridge.storage.files import locked
 with locked(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)

@@ -1,0 +1,167 @@
+"""The verbs `i2i-bridge restore` and `i2i-bridge degrade`: image files in, image files out."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from i2i_bridge import console
+from i2i_bridge.cli.options import (
+    Checkpoint,
+    Device,
+    Format,
+    Overwrite,
+    Plugins,
+    Quality,
+    RunFolder,
+    SampleSettings,
+    SkipExisting,
+    existing_results,
+    load_plugins,
+    open_run,
+)
+from i2i_bridge.storage.shipped import folder_of_run, recipe_of_run
+
+
+def restore(
+    run: RunFolder,
+    source: Annotated[Path, typer.Argument(metavar="IN", help="A degraded image, or a folder of them.")],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="The restored file, or folder; names stay the same.")],
+    nfe: Annotated[
+        int | None,
+        typer.Option(min=1, max=1000, metavar="N", help="Network calls per image, 1 to 1000. Default: the recipe's."),
+    ] = None,
+    samples: Annotated[
+        int,
+        typer.Option(
+            min=1, max=10_000, metavar="K", help="Restorations per image; files get -1, -2, ... after their name."
+        ),
+    ] = 1,
+    seed: Annotated[int, typer.Option(help="Seed of the first sample; sample k uses seed + k - 1.")] = 0,
+    mask: Annotated[
+        Path | None,
+        typer.Option(
+            help="White = unknown: only there is restored. An image, or a folder of images of the same names. "
+            "Inpainting needs it; other tasks take it."
+        ),
+    ] = None,
+    condition: Annotated[
+        Path | None,
+        typer.Option(help="The network's own condition, where the dataset brought one: an image, or folder likewise."),
+    ] = None,
+    trajectory: Annotated[
+        bool, typer.Option("--trajectory", help="Also write the walk from X_1 to X_0, as NAME-trajectory.png.")
+    ] = False,
+    degrade: Annotated[
+        bool,
+        typer.Option(
+            "--degrade",
+            help="IN is clean: apply the recipe's degradation first (and save it beside, as NAME-degraded).",
+        ),
+    ] = False,
+    format: Format = None,
+    quality: Quality = None,
+    skip_existing: SkipExisting = False,
+    overwrite: Overwrite = False,
+    setting: SampleSettings = None,
+    precision: Annotated[
+        str, typer.Option(metavar="fp32|bf16|auto", help="Of the network; bf16 is quicker where the device has it.")
+    ] = "fp32",
+    checkpoint: Checkpoint = None,
+    plugin: Plugins = None,
+    device: Device = None,
+) -> None:
+    """Restore an image or a folder of images, of any size, with a trained run."""
+    recipe_of_run(run := folder_of_run(run))  # a wrong folder is refused before torch is imported
+    load_plugins(plugin)
+    from i2i_bridge.runs.restore import restore_files
+
+    existing = existing_results(skip_existing, overwrite)
+    loaded = open_run(run, device=device, sample=setting or [], precision=precision, checkpoint=checkpoint)
+    # Of one image the network's calls are counted, of many the images.
+    single = source.is_file()
+    with console.counting("network calls" if single else "restored") as done:
+        outcome = restore_files(
+            loaded,
+            source,
+            target,
+            nfe=nfe,
+            samples=samples,
+            seed=seed,
+            mask=mask,
+            condition=condition,
+            degrade=degrade,
+            trajectory=trajectory,
+            format=format,
+            quality=quality,
+            existing=existing,
+            say=lambda line: console.say(f"note: {line}"),
+            **{"report_calls" if single else "report": done},
+        )
+    for line in outcome.notes:
+        console.say(f"note: {line}")
+    for line in outcome.problems:
+        console.say_error(line)
+    calls = f" ({outcome.nfe} network calls each)" if outcome.written else ""
+    console.say(f"wrote {_images(outcome.written)} to {target}{calls}{_skipped(outcome.skipped, skip_existing)}")
+    if outcome.problems:
+        raise typer.Exit(2)
+
+
+def degrade(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="A clean image, or a folder of them.")],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="The degraded file, or folder; names stay the same.")],
+    op: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME:KEY=VALUE,...",
+            help="A degradation, such as jpeg:quality=5 or jpeg:quality=[5,30]. Repeatable: one after the other.",
+        ),
+    ] = None,
+    vary: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KEY=V,V,...",
+            help="Draw OUT.png instead: clean beside the last --op at each value, such as quality=5,10,20.",
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of all draws; each file has its own.")] = 0,
+    format: Format = None,
+    quality: Quality = None,
+    skip_existing: SkipExisting = False,
+    overwrite: Overwrite = False,
+    plugin: Plugins = None,
+) -> None:
+    """Apply any degradation to an image or a folder; masks come beside as NAME-mask.png, draws as parameters.csv."""
+    load_plugins(plugin)
+    from i2i_bridge.cli.preview import strengths_sheet
+    from i2i_bridge.degradations.files import degrade_files, parse_op
+
+    tables = [parse_op(text) for text in op or []]
+    if vary is not None:
+        console.say(f"wrote {target}: {strengths_sheet(tables, vary, source, target, seed=seed)}")
+        return
+    existing = existing_results(skip_existing, overwrite)
+    with console.counting("degraded") as done:
+        outcome = degrade_files(
+            tables, source, target, seed=seed, format=format, quality=quality, existing=existing, report=done
+        )
+    for line in outcome.notes:
+        console.say(f"note: {line}")
+    for line in outcome.problems:
+        console.say_error(line)
+    if source.is_file():
+        for name, value in next(iter(outcome.parameters.values()), {}).items():
+            console.say(f"{name} = {value:.6g}")
+    console.say(f"wrote {_images(outcome.written)} to {target}{_skipped(outcome.skipped, skip_existing)}")
+    if outcome.problems:
+        raise typer.Exit(2)
+
+
+def _images(count: int) -> str:
+    return "1 image" if count == 1 else f"{count} images"
+
+
+def _skipped(count: int, all_there: bool) -> str:
+    why = "that were there" if all_there else "that the same settings had made already; --overwrite makes them again"
+    return f"; skipped {_images(count)} {why}" if count else ""
