@@ -1,4 +1,4 @@
-"""The device: which one, its precision, compiled blocks, and what of a machine decides the bits of a result."""
+"""The device: choice, precision, compiled blocks, and the machine facts that the last bits of a result depend on."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -11,18 +11,19 @@ from i2i_bridge.errors import UserError
 
 
 def compile_blocks(network: nn.Module, device: torch.device, backend: str | Callable[..., Any] = "inductor") -> None:
-    """Have torch.compile translate, at their first call, the blocks that a network is built of.
+    """Compile a network's repeated blocks in place by torch.compile; each compiles at its first call.
 
-    These are the modules of the classes in its attribute `repeated`; without one it is translated as a whole. Blocks of
-    the same sizes share their code, and torch keeps it on disk for the next run. Names of weights stay as they are.
+    The blocks are the modules of the classes in the network's attribute `repeated`; without that attribute the whole
+    network is compiled. Blocks of equal sizes share their code, and torch caches it on disk for the next run. Names of
+    weights do not change.
 
     Args:
         network: Changed in place.
-        device: Where it is.
-        backend: Of torch.compile.
+        device: The network's device.
+        backend: Backend of torch.compile.
 
     Raises:
-        UserError: torch cannot compile for the device (a CPU needs a C++ compiler, say).
+        UserError: torch cannot compile for the device (a CPU needs a C++ compiler, for example).
     """
     try:
         torch.compile(lambda x: x.sin() + 1, backend=backend)(torch.zeros(8, device=device))
@@ -30,8 +31,8 @@ def compile_blocks(network: nn.Module, device: torch.device, backend: str | Call
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"train.compile: torch cannot compile for {device} here ({reason}); set it to false") from error
     blocks = [module for module in network.modules() if isinstance(module, getattr(network, "repeated", ()))]
-    # The code of a class counts once for all its blocks; beyond the limit the rest would stay as they are, without a
-    # word. Each size has code with and without gradients.
+    # The recompile limit counts per class, over all its blocks: beyond it torch silently runs the rest eagerly. Each
+    # size compiles twice, with and without gradients.
     dynamo: Any = torch._dynamo.config
     dynamo.recompile_limit = max(dynamo.recompile_limit, 4 * len(blocks))
     dynamo.accumulated_recompile_limit = max(dynamo.accumulated_recompile_limit, 4 * len(blocks))
@@ -40,7 +41,7 @@ def compile_blocks(network: nn.Module, device: torch.device, backend: str | Call
 
 
 def machine(device: torch.device, processes: int) -> dict[str, str]:
-    """Versions and counts of which each can change the last bits of a sum."""
+    """Versions and counts, each of which can change the last bits of a sum."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     return {
         "torch": str(torch.__version__),
@@ -51,13 +52,13 @@ def machine(device: torch.device, processes: int) -> dict[str, str]:
     }
 
 
-def promise(before: Mapping[str, str], now: Mapping[str, str], also: Sequence[str] = ()) -> str:
-    """What holds of a run that goes on here: bits, or tolerances (docs/reliability.md).
+def resume_guarantee(before: Mapping[str, str], now: Mapping[str, str], also: Sequence[str] = ()) -> str:
+    """Whether a resumed run is bitwise the same as one that never stopped, as text (docs/reliability.md).
 
     Args:
-        before: The facts that the checkpoint was written with.
-        now: The facts of this start.
-        also: Whatever else has changed, in words.
+        before: The machine facts stored in the checkpoint.
+        now: The machine facts of this process.
+        also: Further changes, as text.
     """
     changed = [
         f"{name} {before.get(name, 'unknown')} -> {value}" for name, value in now.items() if before.get(name) != value
@@ -74,14 +75,16 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 WIDE = 32
-"""Channels from which on bfloat16 pays on a CPU: with AMX, 16 channels lost 7 % a step and 32 won."""
+"""Fewest channels with which bf16 is faster on a CPU: with AMX a step was 7 % slower at 16 channels, faster at 32."""
 
 
 def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
-    """'auto' is bfloat16 where the device computes in it (CUDA, or a CPU with avx512_bf16 or AMX), else float32.
+    """The dtype of a precision name: auto is bfloat16 if the device supports it natively, else float32.
+
+    CUDA devices with bfloat16 units and CPUs with avx512_bf16 or AMX do.
 
     Raises:
-        UserError: It is none of auto, fp32, bf16.
+        UserError: The name is none of auto, fp32, bf16.
     """
     if precision == "auto":
         if device.type == "cuda":
@@ -97,14 +100,14 @@ def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
 def training_precision(
     precision: str, device: torch.device, channels: object, before: Mapping[str, str] | None
 ) -> torch.dtype:
-    """What a training computes in. A resumed run keeps what it began with, where the device computes in it.
+    """The autocast dtype of a training. A resumed run keeps its dtype if the device supports it.
 
-    'auto' of a new run is `resolve_precision`'s, but float32 for a network of fewer than WIDE channels on a CPU.
+    'auto' of a new run is as in `resolve_precision`, but float32 for a network of fewer than WIDE channels on a CPU.
 
     Args:
         channels: The network's `channels`; anything but a number counts as wide.
-        before: The facts that the checkpoint was written with; None of a new run. Those of older checkpoints do not say
-            the precision: it went by the device alone.
+        before: The machine facts stored in the checkpoint; None for a new run. Older checkpoints do not store the
+            precision: it depended on the device only.
 
     Raises:
         UserError: As `resolve_precision`.
@@ -127,18 +130,22 @@ def _cpu_computes_bf16() -> bool:
 
 
 def resolve_device(name: str | torch.device | None) -> torch.device:
-    """The device to compute on; None is CUDA where there is one, else the CPU.
+    """The device of a name; None means CUDA if available, else the CPU.
 
     Raises:
-        UserError: There is no such device here.
+        UserError: This machine has no such device.
     """
-    there = ["cpu", *(["cuda"] if torch.cuda.is_available() else []), *(["mps"] if torch.mps.is_available() else [])]
+    available = [
+        "cpu",
+        *(["cuda"] if torch.cuda.is_available() else []),
+        *(["mps"] if torch.mps.is_available() else []),
+    ]
     if name is None:
-        return torch.device("cuda" if "cuda" in there else "cpu")
+        return torch.device("cuda" if "cuda" in available else "cpu")
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise UserError(f"device '{name}' is unknown; here are: {', '.join(there)}") from error
-    if device.type not in there or (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()):
-        raise UserError(f"device '{name}' is not here; here are: {', '.join(there)}")
+        raise UserError(f"device '{name}' is unknown; here are: {', '.join(available)}") from error
+    if device.type not in available or (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()):
+        raise UserError(f"device '{name}' is not here; here are: {', '.join(available)}")
     return device

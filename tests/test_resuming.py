@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from killing import VARIANTS, digest, digest_of, kill_and_resume, photos, recipe_of
 
 from i2i_bridge.data.loader import training_batches
-from i2i_bridge.device import promise
+from i2i_bridge.device import resume_guarantee
 from i2i_bridge.errors import UserError
 from i2i_bridge.runs.checkpoint import Checkpoint, latest_checkpoint
 from i2i_bridge.training.identity import resolved
@@ -166,11 +166,15 @@ def test_a_damaged_newest_checkpoint_is_passed_over_and_said(root, tmp_path):
 
 def test_what_is_promised_depends_on_the_machine():
     here = {"torch": "2", "threads": "1", "device": "cpu"}
-    assert promise(here, here) == "bit for bit as if it had never stopped"
-    assert promise(here | {"threads": "2"}, here) == "bitwise resume not guaranteed: threads 2 -> 1"
-    assert promise({}, here).startswith("bitwise resume not guaranteed: torch unknown -> 2, threads unknown -> 1")
+    assert resume_guarantee(here, here) == "bit for bit as if it had never stopped"
+    assert resume_guarantee(here | {"threads": "2"}, here) == "bitwise resume not guaranteed: threads 2 -> 1"
+    assert resume_guarantee({}, here).startswith(
+        "bitwise resume not guaranteed: torch unknown -> 2, threads unknown -> 1"
+    )
     there = here | {"device": "a GPU"}
-    assert promise(there, there) == "same samples, times and noise; sums on a GPU may differ in their last bits"
+    assert (
+        resume_guarantee(there, there) == "same samples, times and noise; sums on a GPU may differ in their last bits"
+    )
 
 
 def test_changed_data_are_said(root, tmp_path):
@@ -225,6 +229,6 @@ def test_moments_that_the_user_gave_are_not_estimated(root, tmp_path, given):
     bare, partial = (
         recipe.model_copy(update={"target": {"name": "preconditioned"} | moments}) for moments in ({}, given)
     )
-    estimated = resolved(tmp_path, bare, data, there=None, init=None).target
+    estimated = resolved(tmp_path, bare, data, started=None, init=None).target
     assert set(estimated) == {"name", "var_0", "var_1", "cov_01"} and estimated["var_1"] > estimated["var_0"]
-    assert resolved(tmp_path, partial, data, there=None, init=None).target == estimated | given
+    assert resolved(tmp_path, partial, data, started=None, init=None).target == estimated | given

@@ -171,25 +171,25 @@ def test_skips_survive_a_restart_and_ten_in_a_row_end_the_run(root, tmp_path, mo
 
 def test_flags_are_read_in_time_where_they_lie_on_a_device(root, tmp_path, monkeypatch):
     """On an accelerator the host looks every ten steps, and before each report and save."""
-    from i2i_bridge.training.guard import Skips
+    from i2i_bridge.training.guard import NonFiniteGuard
 
     class Elsewhere(torch.Tensor):
         device = torch.device("meta")
 
     state, lines = TrainState(recipe_of(root), torch.device("cpu")), []
-    skips = Skips(state, tmp_path, recipe_of(root).build_dataset("train"), lines.append, True)
+    guard = NonFiniteGuard(state, tmp_path, recipe_of(root).build_dataset("train"), lines.append, True)
     for step in range(1, 10):
         state.step = step
-        skips.add(torch.tensor(float(step == 4)).as_subclass(Elsewhere))
+        guard.add(torch.tensor(float(step == 4)).as_subclass(Elsewhere))
     assert lines == [] and state.skipped == 0
     state.step = 10
-    skips.add(torch.tensor(0.0).as_subclass(Elsewhere))
+    guard.add(torch.tensor(0.0).as_subclass(Elsewhere))
     assert len(lines) == 1 and lines[0].startswith("step 4 skipped") and (state.skipped, state.in_a_row) == (1, 0)
     (tmp_path / "other").write_text("")
-    silent = Skips(state, tmp_path / "other", recipe_of(root).build_dataset("train"), lines.append, True)
+    silent = NonFiniteGuard(state, tmp_path / "other", recipe_of(root).build_dataset("train"), lines.append, True)
     silent.add(torch.tensor(1.0))
     assert "other" in lines[1] and "cannot be written" in lines[1]
-    Skips(state, tmp_path, recipe_of(root).build_dataset("train"), lines.append, False).add(torch.tensor(1.0))
+    NonFiniteGuard(state, tmp_path, recipe_of(root).build_dataset("train"), lines.append, False).add(torch.tensor(1.0))
     assert len(lines) == 2 and state.skipped == 3
 
 

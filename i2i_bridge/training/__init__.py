@@ -1,10 +1,10 @@
-"""Training: the only optimisation loop and what it keeps."""
+"""Training: the one optimisation loop, its state, checkpoints and logs."""
 
 import importlib
 from typing import Any
 
 _HOMES = {"train": "trainer"}
-"""Where the names live that were documented under this path before it became a package; imported at first use."""
+"""Names that were documented under this path before it became a package, and their modules; imported at first use."""
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""When to save, and what to do when the disk lets us down."""
+"""Saving checkpoints during training, with a limit on failed saves in a row."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,18 +12,18 @@ from i2i_bridge.storage.shipped import RECIPE_FILE
 from i2i_bridge.training.state import TrainState
 
 PATIENCE = 3
-"""So many failed saves in a row end the run."""
+"""Number of failed saves in a row that ends the run."""
 
 
-class Saver:
-    """Saves a run's state from its first process; the others hear how it went.
+class Checkpointer:
+    """Save the run's state on rank 0 and share the outcome with all ranks.
 
     Args:
         folder: The run folder.
-        recipe: Of the run.
-        machine: Goes into the manifest.
-        report: Receives a line where a save failed.
-        saved_at: The step of the checkpoint that the run goes on from.
+        recipe: The run's recipe.
+        machine: Facts about the machine, written into the manifest.
+        report: Receives a line for each failed save.
+        saved_at: The step of the checkpoint that the run resumes from; None for a new run.
     """
 
     def __init__(
@@ -41,19 +41,19 @@ class Saver:
         self._failures = 0
 
     def save(self, state: TrainState, *, last: bool) -> None:
-        """Save, or say why not.
+        """Save a checkpoint; report a failure and let training continue.
 
         Args:
-            last: Whether the run ends here; then a failure is not forgiven.
+            last: Whether the run ends here; a failure then raises.
 
         Raises:
-            UserError: It failed at the end, or for the third time in a row.
+            UserError: The save failed at the end of the run, or for the PATIENCE-th time in a row.
         """
         problem = ""
         if self._ranks.is_first:
             try:
                 counters = state.counters() | {"machine": self._machine}
-                if not (self._folder / RECIPE_FILE).is_file():  # somebody removed the folder
+                if not (self._folder / RECIPE_FILE).is_file():  # the folder was removed during the run
                     write_whole(self._folder / RECIPE_FILE, self._recipe.to_toml().encode())
                 save_checkpoint(self._folder / "checkpoints", state.step, state.parts(), counters, state.settings.keep)
             except UserError as error:

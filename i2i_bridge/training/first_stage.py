@@ -1,4 +1,4 @@
-"""The first of two stages: a run whose answer a new run starts from (`[mean]`), and its copy in the new folder."""
+"""The first of two stages (`[mean]`): a trained run whose output a new run starts from, and its copy in that run."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from i2i_bridge.storage.shipped import RECIPE_FILE
 
 @dataclass(frozen=True)
 class MeanSource:
-    """A run folder whose answer a new bridge starts from."""
+    """A trained run whose output is the start of a new run's process."""
 
     run: Run
     mean: Mean
@@ -27,10 +27,10 @@ class MeanSource:
     notes: list[str]
 
     def write(self, folder: Path) -> None:
-        """Copy recipe and weights into a run folder, which then needs no other.
+        """Copy recipe and weights into a run folder, so that it does not depend on the folder of `mean.run`.
 
         Raises:
-            UserError: There is another copy already, or it cannot be written.
+            UserError: The folder holds a copy of another run, or the copy cannot be written.
         """
         home = folder / MEAN_FOLDER
         refuse_links(folder, [MEAN_FOLDER])
@@ -45,7 +45,7 @@ class MeanSource:
 
 
 def start_of(mean: Mean | None, seed: int, item: dict[str, Any]) -> Tensor:
-    """What the process starts from for an item of a dataset: X_1, or the mean's answer; (C, H, W), on the CPU."""
+    """The start of the process for an item of a dataset: X_1, or the mean's output; (C, H, W), on the CPU."""
     if mean is None:
         x_1: Tensor = item["x_1"]
         return x_1
@@ -55,11 +55,11 @@ def start_of(mean: Mean | None, seed: int, item: dict[str, Any]) -> Tensor:
 
 
 def open_mean(recipe: Recipe, device: torch.device) -> tuple[Recipe, MeanSource | None]:
-    """The run that `mean.run` names, and the recipe with its place and SHA-256; None where there is no [mean].
+    """Open the run of `mean.run`; return the recipe with its path and SHA-256, and the run (None without [mean]).
 
     Raises:
-        UserError: There is no such run, it has no whole checkpoint, cannot answer for the recipe's images, or is not
-            the one of `mean.sha256`.
+        UserError: There is no such run, it has no whole checkpoint, does not fit the recipe's images, or its weights
+            have another SHA-256 than `mean.sha256`.
     """
     if recipe.mean is None:
         return recipe, None

@@ -1,7 +1,7 @@
-"""What a training passes over: steps whose numbers are not finite, and images that cannot be used.
+"""Skipped steps and skipped images: count, report and log them.
 
-Such steps change nothing, are reported and written down, and too many in a row end the run. Images are passed over with
-data.on_error = "skip" (PairDataset.sample takes others in their place); here they are counted, named and listed.
+A step with a non-finite loss or gradient leaves the state unchanged, and LIMIT of them in a row end the run. With
+data.on_error = "skip", PairDataset.sample replaces an unusable image by another; the replacements are listed in a file.
 """
 
 import json
@@ -20,23 +20,23 @@ from i2i_bridge.storage.reader import read_json_lines
 from i2i_bridge.training.state import TrainState
 
 LIMIT = 10
-"""So many in a row end the run."""
+"""Number of skipped steps in a row that ends the run."""
 NOT_FINITE = 65
-"""Exit code of a run that ended so (EX_DATAERR)."""
+"""Exit code of a run that ended after LIMIT skipped steps (EX_DATAERR)."""
 UNUSABLE_FILE = "unusable-images.jsonl"
-LOOKED_AT = 100
-"""So many of the images that were passed over are looked at again when a run resumes."""
+RECHECKED = 100
+"""Number of the most recently replaced images that are checked again when a run resumes."""
 
 
-class Skips:
-    """Keeps count of the skipped steps.
+class NonFiniteGuard:
+    """Count steps with a non-finite loss or gradient, log their samples, and abort after LIMIT in a row.
 
-    The step itself is skipped on the device, without waiting for it (TrainState); here the flags are read, on a CPU
-    after each step, on an accelerator after every LIMIT steps and before each report and checkpoint.
+    TrainState skips the step on the device, without a sync. The flags are read here: on a CPU after each step, on an
+    accelerator after every LIMIT steps and before each report and checkpoint.
 
     Args:
         folder: The run folder.
-        dataset: Names the samples of a step.
+        dataset: The training data, for the keys of a step's samples.
         report: Receives a line for each skipped step.
         writes: Whether this process writes the files.
     """
@@ -49,20 +49,20 @@ class Skips:
         self._flags: list[Tensor] = []
 
     def add(self, flag: Tensor) -> None:
-        """Take the flag of the step that was just counted: 1 where it was skipped, on every process the same.
+        """Add the flag of the last step: 1 if it was skipped, else 0; the same on every rank.
 
         Raises:
-            UserError: It was one too many in a row.
+            UserError: LIMIT steps in a row were skipped.
         """
         self._flags.append(flag)
         if flag.device.type == "cpu" or len(self._flags) == LIMIT:
             self.read()
 
     def read(self) -> None:
-        """Wait for the device, and count.
+        """Read the flags, which waits for the device, and count the skipped steps.
 
         Raises:
-            UserError: There were too many in a row.
+            UserError: LIMIT steps in a row were skipped.
         """
         flags = torch.stack(self._flags).tolist() if self._flags else []
         first = self._state.step - len(flags)
@@ -95,12 +95,12 @@ class Skips:
 
 
 class UnusableImages:
-    """Lists the images that were passed over in `unusable-images.jsonl`: a row for each sample that got another image.
+    """List unusable images in `unusable-images.jsonl`: a row for each sample that got another image.
 
     Args:
         folder: The run folder.
         after: Rows of this sample number and later ones are dropped: a resumed run writes them again.
-        report: Receives a line for the images since the last one.
+        report: Receives one line for all images since the previous report.
     """
 
     def __init__(self, folder: Path, after: int, report: Callable[[str], None], ranks: Ranks) -> None:
@@ -113,7 +113,7 @@ class UnusableImages:
             self._count = len(rows)
 
     def add(self, step: int, batch_size: int, batch: Mapping[str, Any]) -> None:
-        """Take what was passed over for a batch of this process: "unusable" and "key", of each sample."""
+        """Add the replaced images of a batch of this process, from its fields "unusable" and "key"."""
         first = step * batch_size + self._ranks.index * len(batch["unusable"])
         for number, (passed_over, instead) in enumerate(zip(batch["unusable"], batch["key"], strict=True), first):
             self._new += [
@@ -121,8 +121,8 @@ class UnusableImages:
                 for index, key, reason in passed_over
             ]
 
-    def tell(self) -> None:
-        """Report and write down what is new, in all processes; all wait for all."""
+    def write(self) -> None:
+        """Gather the new rows of all ranks, and report and write them on rank 0. Collective: every rank calls it."""
         rows = [row for rows in self._ranks.gathered(self._new) for row in rows]
         self._new = []
         if not rows or not self._ranks.is_first:
@@ -143,7 +143,7 @@ class UnusableImages:
 
 
 def read_unusable(folder: Path) -> list[dict[str, Any]]:
-    """The rows of a run folder's `unusable-images.jsonl`, in order; what is no such row is left out.
+    """Read the rows of a run folder's `unusable-images.jsonl`, in order; malformed rows are left out.
 
     Raises:
         UserError: The file cannot be read, or is no regular file.
@@ -159,13 +159,14 @@ def read_unusable(folder: Path) -> list[dict[str, Any]]:
 
 
 def repaired(folder: Path, before: int, dataset: PairDataset) -> int:
-    """How many of the images that were passed over for samples before this one can be used now.
+    """Count the images that were unusable before sample number `before` and can be read now.
 
-    Of the last LOOKED_AT. The samples to come that they are of are then not those of a run that was never stopped.
+    Only the last RECHECKED of them are checked. Where the count is not 0, later samples differ from those of a run that
+    was never stopped.
     """
     items = dict.fromkeys(row["item"] for row in reversed(read_unusable(folder)) if row["sample"] < before)
-    there = [item for item in list(items)[:LOOKED_AT] if 0 <= item < len(dataset)]
-    return sum(dataset.is_usable(item) for item in there)
+    candidates = [item for item in list(items)[:RECHECKED] if 0 <= item < len(dataset)]
+    return sum(dataset.is_usable(item) for item in candidates)
 
 
 def _lines(rows: list[dict[str, Any]]) -> bytes:

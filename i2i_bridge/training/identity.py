@@ -1,4 +1,4 @@
-"""Whether a run folder's run and a recipe are the same run."""
+"""Run identity: check that a recipe and the run in a folder are the same run, and fill in data-dependent settings."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,7 +27,7 @@ FREE_TO_CHANGE = (
     "init",
     "init_strict",
 )
-"""Settings of [train] that a resumed run may change: they leave the data, times and noise of every step as they were.
+"""Settings of [train] that may change on resume, since data, times and noise of every step do not depend on them.
 `steps` moves the end of a falling learning rate, `micro_batch` draws other dropout, and `compile` changes last bits."""
 MOMENTS = ("var_0", "var_1", "cov_01")
 _OTHER_OUT = "choose another --out"
@@ -37,7 +37,7 @@ class OtherSettings(UserError):
     """A run folder holds a run of other settings than the ones given.
 
     Args:
-        text: The line.
+        text: The message.
         fits: Whether a new run with the settings given could start from that run's weights.
     """
 
@@ -51,30 +51,30 @@ def resolved(
     recipe: Recipe,
     dataset: PairDataset,
     *,
-    there: Recipe | None,
+    started: Recipe | None,
     init: Recipe | None,
     start: Callable[[dict[str, Any]], Tensor] = lambda item: item["x_1"],
 ) -> Recipe:
-    """Fill in what depends on the data (target moments); if the folder holds a run, check that its recipe is the same.
+    """Fill in data-dependent settings (target moments); if the folder holds a run, check that its recipe is the same.
 
-    The folder of the images becomes an absolute path, so that a run is evaluated from anywhere.
+    The image folder becomes an absolute path, so that the run can be evaluated from any working directory.
 
     Args:
-        there: The recipe of the run that the folder holds; None where it holds no checkpoint.
+        started: The recipe of the run that the folder holds; None where it holds no checkpoint.
         init: The recipe of the run whose weights a new run starts from.
-        start: Of an item, what the process starts from: X_1, or a mean's answer.
+        start: Maps an item to the start of the process: X_1, or a mean's output.
 
     Raises:
         UserError: The folder holds a run of another recipe or of other first weights, or the images hold no variation.
     """
     recipe = recipe.with_absolute_root()
-    if there is not None:
-        recipe, difference = _compared(there, recipe)
+    if started is not None:
+        recipe, difference = _compared(started, recipe)
         if difference:
-            fits = _network(there) == _network(recipe)
+            fits = _network(started) == _network(recipe)
             then = f"choose another --out, with --init {folder} to start from its weights" if fits else _OTHER_OUT
             raise OtherSettings(f"{folder} holds a run of other settings ({difference}); {then}", fits=fits)
-        source = there.train.init
+        source = started.train.init
         if recipe.train.init not in (None, source):
             began = "from no other weights" if source is None else f"from {source}"
             raise UserError(f"{folder} holds a run that started {began}; leave --init out, or {_OTHER_OUT}")
@@ -88,66 +88,66 @@ def resolved(
             except ValueError as error:
                 raise UserError(f"target: {error}") from error
         recipe = recipe.model_copy(update={"target": moments | recipe.target})
-    if there is None and dataset.factor > 1:
+    if started is None and dataset.factor > 1:
         recipe = _with_factor(recipe, dataset.factor)
     return recipe
 
 
 def started_recipe(folder: Path) -> Recipe:
-    """The recipe of the run whose checkpoints a folder holds.
+    """Load the recipe of the run that a folder holds.
 
     Raises:
-        UserError: It is missing or cannot be read.
+        UserError: The recipe is missing or cannot be read.
     """
     if not (folder / RECIPE_FILE).is_file():
         raise UserError(
-            f"{folder} holds checkpoints and no {RECIPE_FILE}: nobody knows of which run; choose another --out"
+            f"{folder} holds checkpoints but no {RECIPE_FILE}, so their run is unknown; choose another --out"
         )
     return load_recipe(folder / RECIPE_FILE)
 
 
 def is_run_of(folder: Path, recipe: Recipe) -> bool:
-    """Whether a folder is known to be a run of this recipe, so that its leftovers may be removed."""
+    """Whether a folder holds a run of this recipe, so that leftovers of an interrupted save may be removed."""
     try:
         return not _compared(load_recipe(folder / RECIPE_FILE), recipe)[1]
-    except UserError:  # there is none, or it cannot be read
+    except UserError:  # the recipe is missing or cannot be read
         return False
 
 
-def _compared(there: Recipe, recipe: Recipe) -> tuple[Recipe, str]:
-    """The recipe with what was measured for a run (moments, noise, factor), and the first setting that differs."""
+def _compared(started: Recipe, recipe: Recipe) -> tuple[Recipe, str]:
+    """The recipe with the values measured for the started run (moments, noise, factor), and the first difference."""
     if recipe.data.factor is None:
-        recipe = _with_factor(recipe, there.data.factor)
+        recipe = _with_factor(recipe, started.data.factor)
     if recipe.target["name"] == "preconditioned":
-        recipe = recipe.model_copy(update={"target": there.target | recipe.target})
-    if recipe.train.init_sha256 is None:  # the source is read at step 0 only, and may be gone
-        source = {"init_sha256": there.train.init_sha256}
+        recipe = recipe.model_copy(update={"target": started.target | recipe.target})
+    if recipe.train.init_sha256 is None:  # the source is read at step 0 only and may have been deleted since
+        source = {"init_sha256": started.train.init_sha256}
         recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update=source)})
-    recipe = recipe.model_copy(update={"mean": _recorded(there.mean, recipe.mean)})
-    if recipe.auto_noise and there.process["name"] == recipe.process["name"]:
-        noise = {key: there.process.get(key) for key in recipe.any_process().with_noise(1.0)}
+    recipe = recipe.model_copy(update={"mean": _recorded(started.mean, recipe.mean)})
+    if recipe.auto_noise and started.process["name"] == recipe.process["name"]:
+        noise = {key: started.process.get(key) for key in recipe.any_process().with_noise(1.0)}
         recipe = recipe.model_copy(update={"process": recipe.process | noise})
-    there, here = there.with_absolute_root(), recipe.with_absolute_root()
-    same = there.without_places().data == here.without_places().data
-    if same and there.data.root is not None and not Path(there.data.root).exists():
-        # Images that were moved, folder and all, as to another machine: the same run.
-        there = there.model_copy(update={"data": here.data})
-    return recipe, _first_difference(essence(there), essence(here))
+    started, current = started.with_absolute_root(), recipe.with_absolute_root()
+    same = started.without_places().data == current.without_places().data
+    if same and started.data.root is not None and not Path(started.data.root).exists():
+        # The image folder was moved, for example to another machine: still the same run.
+        started = started.model_copy(update={"data": current.data})
+    return recipe, _first_difference(run_identity(started), run_identity(current))
 
 
-def _recorded(there: MeanSettings | None, here: MeanSettings | None) -> MeanSettings | None:
-    """[mean] as a run's recipe has it, where it means the same weights; at another place they are read and compared."""
-    if there is None or here is None:
-        return here
-    sha256 = here.sha256
-    if sha256 is None and place_of(here.run) == Path(there.run):
-        sha256 = there.sha256
+def _recorded(started: MeanSettings | None, current: MeanSettings | None) -> MeanSettings | None:
+    """The [mean] of the started run if both name the same weights; weights at another path are read and compared."""
+    if started is None or current is None:
+        return current
+    sha256 = current.sha256
+    if sha256 is None and place_of(current.run) == Path(started.run):
+        sha256 = started.sha256
     elif sha256 is None:
         try:
-            sha256 = weights_sha256(load_run(here.run, device="cpu").method.network)
+            sha256 = weights_sha256(load_run(current.run, device="cpu").method.network)
         except UserError as error:
-            raise UserError(f"mean.run: {error}; the run started from {there.run}") from error
-    return here.model_copy(update={"sha256": sha256} | ({"run": there.run} if sha256 == there.sha256 else {}))
+            raise UserError(f"mean.run: {error}; the run started from {started.run}") from error
+    return current.model_copy(update={"sha256": sha256} | ({"run": started.run} if sha256 == started.sha256 else {}))
 
 
 def _with_factor(recipe: Recipe, factor: int | None) -> Recipe:
@@ -164,25 +164,25 @@ def _first_items(dataset: PairDataset, count: int = 256) -> Iterator[dict[str, A
 
 
 def _network(recipe: Recipe) -> Any:
-    """What decides the names and shapes of a run's weights."""
+    """The settings that decide the names and shapes of a run's weights."""
     return recipe.network, recipe.data.channels
 
 
 def falling_end(recipe: Recipe) -> dict[str, str]:
-    """`train.steps` where it decides more than the end: one of the facts that resuming compares.
+    """`train.steps` if any step's update depends on it (for the comparison on resume), else an empty dict.
 
-    The learning rate falls towards the last step, or a share of the steps is a regression.
+    It does where the learning rate falls towards the last step, or a share of the steps is a regression.
     """
     decides = recipe.train.schedule in ("linear", "cosine") or recipe.train.regression_share > 0
     return {"train.steps": str(recipe.train.steps)} if decides else {}
 
 
 def moved_end(before: int, recipe: Recipe, step: int) -> list[str]:
-    """A line for what another `train.steps` changes: a falling learning rate, and the end of the regression.
+    """A note on what a changed `train.steps` moves: the falling learning rate, and the end of the regression share.
 
     Args:
-        before: The number of steps until now.
-        step: Where the run resumes.
+        before: `train.steps` before the change.
+        step: The step that the run resumes at.
     """
     now = recipe.train
     if before == now.steps or step >= now.steps or not falling_end(recipe):
@@ -202,18 +202,19 @@ def moved_end(before: int, recipe: Recipe, step: int) -> list[str]:
     ]
 
 
-def essence(recipe: Recipe) -> dict[str, Any]:
+def run_identity(recipe: Recipe) -> dict[str, Any]:
+    """The settings that must not change on resume."""
     table = recipe.model_dump(mode="json", exclude={"summary", "reference", "sample", "evaluate", "method_label"})
-    del table["data"]["on_error"]  # else a run that met a damaged image could not go on without it
+    del table["data"]["on_error"]  # otherwise a run stopped by a damaged image could not resume with on_error=skip
     table["train"] = {key: value for key, value in table["train"].items() if key not in FREE_TO_CHANGE}
     return table
 
 
-def _first_difference(there: Any, here: Any, path: str = "") -> str:
-    if isinstance(there, dict) and isinstance(here, dict):
-        for key in [*there, *(key for key in here if key not in there)]:
-            found = _first_difference(there.get(key), here.get(key), f"{path}.{key}".lstrip("."))
+def _first_difference(started: Any, current: Any, path: str = "") -> str:
+    if isinstance(started, dict) and isinstance(current, dict):
+        for key in [*started, *(key for key in current if key not in started)]:
+            found = _first_difference(started.get(key), current.get(key), f"{path}.{key}".lstrip("."))
             if found:
                 return found
         return ""
-    return "" if there == here else f"{path}: {there!r} there, {here!r} here"
+    return "" if started == current else f"{path}: {started!r} there, {current!r} here"

@@ -1,6 +1,6 @@
-"""The weights that a new run starts from: another run's, or a file's (`train.init`, `train --init SOURCE`).
+"""Initial weights of a new run, from another run or a file (`train.init`, `train --init SOURCE`).
 
-They are read at step 0 only. A resumed run loads its own checkpoint and does not open the source.
+The source is read at step 0 only. A resumed run loads its own checkpoint and does not open the source.
 """
 
 import hashlib
@@ -23,22 +23,22 @@ from i2i_bridge.storage.tensors import read_pt, read_safetensors
 from i2i_bridge.training.state import NETWORK, TrainState
 
 INIT_FILE = "init.json"
-"""Where a run folder says what its first weights were."""
+"""File of a run folder that describes its initial weights."""
 WEIGHTS = (".safetensors", ".pt", ".pth")
-"""Files of weights by name, beside run folders."""
+"""Suffixes of weight files that `train.init` accepts."""
 ROWS = 12
-"""Of the table of differences that are printed; init.json has all."""
+"""Number of differences that are printed; init.json has all of them."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A tensor that the source and the network do not have alike.
+    """A tensor that differs in shape or presence between the source and the network.
 
     Args:
-        tensor: Its name.
-        source: Shape in the source; None where it is missing there.
-        network: Shape in the network; None where it is missing there.
-        action: What became of it.
+        tensor: Name of the tensor.
+        source: Shape in the source; None if the source has no such tensor.
+        network: Shape in the network; None if the network has no such tensor.
+        action: How the tensor was handled.
     """
 
     tensor: str
@@ -50,43 +50,44 @@ class Difference:
 def fit(
     stored: Mapping[str, Tensor], network: nn.Module, channels: int, condition_channels: int
 ) -> tuple[dict[str, Tensor], list[Difference]]:
-    r"""The tensors of a source as those of a network, as far as they fit.
+    r"""Adapt the tensors of a source to a network, as far as they fit.
 
         W'[:, :k] = W,  W'[:, k:] = 0      input channels added for a condition
         W' = W[:C],     b' = b[:C]         more output channels than the network's C
 
-    The first network so computes what the source computes, whatever its condition is. Everything else that has
-    another shape or kind of number is left out, and starts as the network draws it.
+    At step 0 the network then computes what the source computes, for every condition. Any other tensor of another
+    shape or kind of number is left out and keeps the network's random initial values.
 
     Args:
-        stored: Of the source, by name.
-        network: Which tensors are wanted.
-        channels: C, of the network's state and output.
-        condition_channels: Of what the network sees beside its state.
+        stored: Tensors of the source, by name.
+        network: The network to initialise.
+        channels: C, the channels of the network's state and output.
+        condition_channels: Channels of the network's further input.
 
     Returns:
-        The tensors that fit, and what is different: in the network's order, then the source's surplus.
+        The tensors that fit, and the differences: first in the network's order, then the source's unused tensors.
     """
     fitted: dict[str, Tensor] = {}
     differences = []
     wanted = network.state_dict()
     for name, value in wanted.items():
-        there, shape = stored.get(name), tuple(value.shape)
-        if there is None:
+        source, shape = stored.get(name), tuple(value.shape)
+        if source is None:
             differences.append(Difference(name, None, shape, "missing: starts fresh"))
             continue
-        new, action = _fitted(there, value, channels, channels + condition_channels)
+        new, action = _fitted(source, value, channels, channels + condition_channels)
         if new is not None:
-            fitted[name] = new.to(value.dtype)  # else a narrow format could not be checked, nor one that overflows
+            # Converted before the check for finite values: float8 has no isfinite, and a conversion may overflow.
+            fitted[name] = new.to(value.dtype)
         if action:
-            differences.append(Difference(name, tuple(there.shape), shape, action))
+            differences.append(Difference(name, tuple(source.shape), shape, action))
     surplus = [name for name in stored if name not in wanted]
     differences += [Difference(brief(name, 200), tuple(stored[name].shape), None, "not used") for name in surplus]
     return fitted, differences
 
 
 def _fitted(stored: Tensor, wanted: Tensor, outputs: int, inputs: int) -> tuple[Tensor | None, str]:
-    """A stored tensor in the wanted shape, None where it does not fit; and what was done, "" for nothing."""
+    """The stored tensor in the wanted shape (None if it does not fit), and the change made to it ("" for none)."""
     fresh = "does not fit: starts fresh"
     if stored.is_floating_point() != wanted.is_floating_point() or stored.ndim != wanted.ndim:
         return None, fresh
@@ -103,26 +104,26 @@ def _fitted(stored: Tensor, wanted: Tensor, outputs: int, inputs: int) -> tuple[
 
 @dataclass(frozen=True)
 class Init:
-    """A source of first weights, read and verified."""
+    """Initial weights, read from a run folder or a file and verified."""
 
     source: Path
-    """As it was named: of a shipped run its name."""
+    """Path as the user gave it, or the name of a shipped run."""
     file: Path
-    """Of the weights."""
+    """The file of the weights."""
     sha256: str
-    """Of that file."""
+    """SHA-256 of `file`."""
     tensors: dict[str, Tensor]
     checkpoint: Checkpoint | None
-    """Of a run folder; None for a file."""
+    """The checkpoint of a run folder; None for a file."""
     recipe: Recipe | None
-    """Of a run folder; None for a file."""
+    """The recipe of a run folder; None for a file."""
     notes: list[str]
 
     def load_into(self, state: TrainState, recipe: Recipe) -> "Loaded":
-        """Copy the weights into the network and its average, and companions' weights where both runs have them.
+        """Copy the weights into the network, its EMA, and those companions that both runs have.
 
-        The optimizer starts anew, at step 0. What was restored by the source is restored by the new run's step 0, but
-        for the tensors that did not fit.
+        The optimizer starts anew, at step 0. At step 0 the new run restores images as the source does, except for the
+        tensors that did not fit.
 
         Raises:
             UserError: No tensor fits; with train.init_strict, one does not fit exactly.
@@ -153,9 +154,11 @@ class Init:
         first = f"starting from the weights of {self.source}{step} ({self.file.name}, SHA-256 {self.sha256})"
         lines = [first, *self.notes, *_table(differences, taken, of), *lines]
         for part in () if self.recipe is None else ("method", "process", "target", "mean"):
-            there, here = getattr(self.recipe, part), getattr(recipe, part)
-            if there != here:
-                lines.append(f"note: the weights were trained with another {part}: {there} there, {here} here")
+            source_part, new_part = getattr(self.recipe, part), getattr(recipe, part)
+            if source_part != new_part:
+                lines.append(
+                    f"note: the weights were trained with another {part}: {source_part} there, {new_part} here"
+                )
         return Loaded(self, taken, of, differences, lines)
 
     def _take(self, fitted: dict[str, Tensor], module: nn.Module) -> None:
@@ -167,24 +170,23 @@ class Init:
 
 @dataclass(frozen=True)
 class Loaded:
-    """What a new run took over."""
+    """The result of `Init.load_into`: `taken` of the network's `of` tensors came from the source."""
 
     init: Init
     taken: int
     of: int
-    """Tensors of the network, and how many of them came from the source."""
     differences: list[Difference]
     lines: list[str]
-    """For the user: what the weights are, and what does not fit."""
+    """Lines for the user: the source of the weights, and the differences."""
 
     def write(self, folder: Path) -> None:
-        """Write down in a run folder where its first weights came from, and what did not fit.
+        """Write INIT_FILE into a run folder: the source of the initial weights, and the differences.
 
         Raises:
             UserError: The file cannot be written.
         """
         checkpoint = self.init.checkpoint
-        said = {
+        record = {
             "source": str(self.init.source),
             **({} if checkpoint is None else {"checkpoint": checkpoint.folder.name}),
             "file": self.init.file.name,
@@ -193,7 +195,7 @@ class Loaded:
             "of": self.of,
             "differences": [asdict(row) for row in self.differences],
         }
-        write_whole(folder / INIT_FILE, (json.dumps(said, indent=1) + "\n").encode())
+        write_whole(folder / INIT_FILE, (json.dumps(record, indent=1) + "\n").encode())
 
 
 def _row(row: Difference) -> str:
@@ -210,11 +212,11 @@ def _table(differences: list[Difference], taken: int, of: int) -> list[str]:
 
 
 def with_init(recipe: Recipe, source: str | Path, *, strict: bool = False, sha256: str | None = None) -> Recipe:
-    """The recipe, to start from the weights of a run folder or file.
+    """A copy of the recipe that starts from the weights of a run folder or file.
 
     Args:
-        strict: Refuse a source whose tensors are not exactly the network's; also where the recipe says so itself.
-        sha256: That the file of weights must have; None for any.
+        strict: Refuse a source whose tensors are not exactly the network's; a recipe with init_strict stays strict.
+        sha256: SHA-256 that the weight file must have; None for any.
     """
     strict = strict or recipe.train.init_strict
     changes = {"init": str(source), "init_strict": strict, "init_sha256": sha256}
@@ -222,14 +224,15 @@ def with_init(recipe: Recipe, source: str | Path, *, strict: bool = False, sha25
 
 
 def absolute_init(recipe: Recipe, folder: Path) -> Recipe:
-    """The recipe with `train.init` as an absolute path, so that it means the same from any folder; a shipped run keeps
-    its name.
+    """A copy of the recipe with `train.init` as an absolute path, valid from any working directory.
+
+    The name of a shipped run stays as it is.
 
     Args:
-        folder: Of the new run.
+        folder: Folder of the new run.
 
     Raises:
-        UserError: It is the new run's own folder.
+        UserError: `train.init` is `folder`.
     """
     if recipe.train.init is None or is_shipped_run(Path(recipe.train.init)):
         return recipe
@@ -240,7 +243,7 @@ def absolute_init(recipe: Recipe, folder: Path) -> Recipe:
 
 
 def open_init(recipe: Recipe) -> Init | None:
-    """The source that `train.init` names, read and verified; None where it names none.
+    """Read and verify the source of `train.init`; None if the recipe has none.
 
     Raises:
         UserError: There is no such run or file, it has no whole checkpoint, its numbers are not finite, or its SHA-256
@@ -248,7 +251,7 @@ def open_init(recipe: Recipe) -> Init | None:
     """
     if recipe.train.init is None:
         return None
-    named, checkpoint, there, notes = Path(recipe.train.init), None, None, list[str]()
+    named, checkpoint, source_recipe, notes = Path(recipe.train.init), None, None, list[str]()
     source = folder_of_run(named)
     if source.suffix in WEIGHTS and not source.is_dir():
         file = source
@@ -262,7 +265,7 @@ def open_init(recipe: Recipe) -> Init | None:
         if checkpoint is None:
             raise UserError(f"train.init: {source} has no checkpoint yet; train it first")
         notes = [f"note: {passed_over(line)}" for line in damaged]
-        file, there = checkpoint.folder / "ema.safetensors", load_recipe(source / RECIPE_FILE)
+        file, source_recipe = checkpoint.folder / "ema.safetensors", load_recipe(source / RECIPE_FILE)
     sha256 = _sha256(file)
     if recipe.train.init_sha256 not in (None, sha256):
         raise UserError(
@@ -273,7 +276,7 @@ def open_init(recipe: Recipe) -> Init | None:
         tensors = read_safetensors(file) if file.suffix == ".safetensors" else read_pt(file)
     except UserError as error:
         raise UserError(f"train.init: {error}") from error
-    return Init(named, file, sha256, tensors, checkpoint, there, notes)
+    return Init(named, file, sha256, tensors, checkpoint, source_recipe, notes)
 
 
 def _sha256(file: Path) -> str:

@@ -1,4 +1,4 @@
-"""What a training logs: metrics.jsonl and metrics.csv, rates, and the time left."""
+"""Training logs: metrics.jsonl and metrics.csv, rates, and the time left."""
 
 import io
 import json
@@ -19,7 +19,7 @@ from i2i_bridge.training.state import NETWORK
 
 
 class MetricsLog:
-    """Appends rows to both files of a run folder.
+    """Append rows to metrics.jsonl and metrics.csv of a run folder.
 
     Args:
         folder: The run folder.
@@ -35,15 +35,15 @@ class MetricsLog:
         self._writes = writes
         if writes and self._jsonl.is_file():
             rows = [row for row in read_metrics(folder) if row["step"] <= after_step]
-            # Whole, so that a crash here loses no row, and a line cut off by an earlier one is gone.
+            # Rewritten atomically: otherwise a crash here loses rows. A line cut off by an earlier crash is dropped.
             write_whole(self._csv, (_csv(list(rows[0])) + "".join(map(_csv, rows)) if rows else "").encode())
             write_whole(self._jsonl, "".join(json.dumps(row) + "\n" for row in rows).encode())
 
     def write(self, row: dict[str, Any]) -> None:
-        """Append a row, of the same names each time.
+        """Append a row; every row has the same names.
 
         Raises:
-            OSError: As the operating system says.
+            OSError: A file cannot be written.
         """
         if self._writes:
             new = not self._csv.exists() or not self._csv.stat().st_size
@@ -58,7 +58,7 @@ def _csv(row: dict[str, Any] | list[str]) -> str:
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The logged rows of a run folder, oldest first; a line cut off by a crash, or of a stranger's, is left out.
+    """Read the logged rows of a run folder, oldest first; lines that are cut off or no rows are left out.
 
     Raises:
         UserError: The file cannot be read, is no regular file, or is larger than any log.
@@ -80,7 +80,7 @@ def _is_row(row: Any) -> bool:
 
 
 class Window:
-    """Sums since the last report; nothing here waits for the device."""
+    """Losses, gradient norms and times since the last report; only `progress` waits for the device."""
 
     def __init__(self) -> None:
         self.restart()
@@ -109,7 +109,7 @@ class Window:
         self.skipped.append(skipped)
 
     def _mean(self, table: list[dict[str, Tensor]], name: str) -> Tensor:
-        """Over the steps that were not skipped; NaN where all were."""
+        """Mean over the steps that were not skipped; NaN if all were skipped."""
         values = torch.stack([step[name] for step in table])
         return values.where(torch.stack(self.skipped) == 0, math.nan).nanmean()
 

@@ -1,14 +1,14 @@
-"""Noise sized to the unknown: how much of X_0 a bridge's X_1 leaves open, and a noise level that fits it.
+"""Automatic noise level: estimate how much of X_0 is unknown given X_1, and choose the noise of the process from it.
 
 The network removes noise of the level c/b from X_t, in units of X_0. Where that is far above what X_1 leaves unknown,
-most times and most steps of a walk are spent on noise that X_1 makes easy to remove, and the last step alone makes the
+most times and most steps of the sampler are spent on noise that X_1 makes easy to remove, and only the last step adds
 detail. The rule: c/b at t = 1/2 is two thirds of the rms of the unknown,
 
     c_{1/2} / b_{1/2} = 2/3 rms      (brownian: sigma_1 = 2/3 rms; i2sb: sigma at t = 1; source-noise: sigma_s)
 
-As b/c falls with t, the noise then exceeds the unknown on less than half of [0, 1]. It is a rule from few measurements:
-on JPEG-10 at 64 pixels regression leaves rms 0.15 (by its mean PSNR), and there sigma_1 = 0.1 was much better than the
-paper's schedule. The linear estimate leaves 0.176, so that the rule gives 0.117.
+As b/c falls with t, the noise then exceeds the unknown on less than half of [0, 1]. The rule rests on few measurements:
+on JPEG-10 at 64 pixels regression leaves rms 0.15 (by its mean PSNR), and sigma_1 = 0.1 was much better than the
+paper's schedule. The linear estimate leaves 0.176, for which the rule gives 0.117.
 """
 
 import copy
@@ -27,25 +27,25 @@ from i2i_bridge.randomness import generator
 from i2i_bridge.recipe.recipe import Recipe
 
 SHARE = 2 / 3
-"""c/b at t = 1/2 over the rms of what X_1 leaves unknown."""
+"""Ratio of c/b at t = 1/2 to the rms of the unknown."""
 PAIRS, PAIRS_OF_NOTE, PIXELS = 256, 64, 2048
-"""So many pairs, for a mere note, and so many pixels of each are measured at most."""
+"""Limits of the measurement: pairs for "auto" noise, pairs for a note, and pixels of each pair."""
 WINDOW = 5
-"""Side of the square of X_1's pixels from which the linear estimate is made."""
+"""Side of the window of X_1's pixels that the linear estimate sees."""
 RIDGE = 1e-6
-"""Added to the second moments of X_1's pixels, so that equal neighbours (an enlarged X_1) are no singular system."""
+"""Added to the second moments of X_1's pixels; otherwise equal neighbours (an enlarged X_1) make a singular system."""
 NOTHING = 1e-3
-"""Below this rms nothing is unknown: 8-bit pixels are rounded by twice as much."""
+"""An rms below this counts as 0: rounding to 8 bits changes pixels by twice as much."""
 SHOWN = (0.05, 0.1, 0.2, 0.5, 0.8, 0.9)
 """Times of the printed curve."""
 
 
 Start = Callable[[dict[str, Any]], Tensor]
-"""An item of a dataset to what the process starts from: its X_1, or a mean's answer; (C, H, W)."""
+"""Maps an item of a dataset to the start of the process: its X_1, or a mean's output; (C, H, W)."""
 
 
 def x_1_of(item: dict[str, Any]) -> Tensor:
-    """The item's own X_1."""
+    """X_1 of an item."""
     x_1: Tensor = item["x_1"]
     return x_1
 
@@ -63,29 +63,29 @@ def share_above(process: Process, rms: float) -> float:
 
 
 def proposed(process: Process, rms: float) -> dict[str, float]:
-    """Options of the process, to three digits, with which c/b at t = 1/2 is SHARE rms.
+    """Options of the process, to three digits, for which c/b at t = 1/2 is SHARE rms.
 
     Raises:
-        ValueError: The noise of this process cannot be scaled alone.
+        ValueError: The process has no option that scales its noise alone.
     """
     options = process.with_noise(SHARE * rms / float(noise_level(process, 0.5)))
     return {key: float(f"{value:.3g}") for key, value in options.items()}
 
 
 def unknown_rms(dataset: PairDataset, pairs: int = PAIRS, start: Start = x_1_of) -> tuple[float, int]:
-    """Root mean square of what a linear estimate of X_0 from X_1 leaves, where the mask says that X_0 is unknown.
+    """Root mean square error of a linear estimate of X_0 from X_1, over the pixels where the mask is 1 (unknown).
 
-        x_0[p] ~ w . (1, x_1 in the 5 x 5 pixels around p, the item's own condition there)
+        x_0[p] ~ w . (1, x_1 in the 5 x 5 pixels around p, the item's condition at p)
 
-    Least squares with a small ridge, fitted on one half of the pairs and measured on the other, both ways round. A
-    network leaves less, as it is not linear and sees more.
+    Least squares with a small ridge, fitted on one half of the pairs and measured on the other, both ways round. The
+    error of a network is smaller, as it is not linear and sees more pixels.
 
-    The pairs are spread evenly over the data. Their cuts and degradations, and the pixels taken of each, are drawn with
-    the seed 0 and not with the run's: runs that differ in their seed alone get the same noise, so they can be pooled.
+    The pairs are spread evenly over the data. Crops, degradations and the pixels taken of each pair are drawn with the
+    seed 0 and not with the run's: otherwise runs that differ only in their seed would differ in their noise too.
 
     Args:
-        pairs: At most so many.
-        start: What stands for X_1.
+        pairs: Number of pairs at most.
+        start: Gives the start of the process, used as X_1.
 
     Returns:
         The rms in units of [-1, 1] (0 where nothing is unknown), and the number of pairs.
@@ -115,21 +115,21 @@ def unknown_rms(dataset: PairDataset, pairs: int = PAIRS, start: Start = x_1_of)
 
 
 def _rows(item: dict[str, Any], x_1: Tensor, index: int) -> Tensor:
-    """A row (1, window of X_1, condition, x_0) for each pixel that is taken, float64."""
+    """A row (1, window of X_1, condition, x_0) for each drawn pixel, float64."""
     _, height, width = x_1.shape
     around = functional.pad(x_1[None].double(), [WINDOW // 2] * 4, mode="replicate")
     columns = functional.unfold(around, WINDOW)[0]
     other = [item["condition"].double().flatten(1)] if "condition" in item else []
     unknown = item["mask"].flatten() > 0.5 if "mask" in item else torch.ones(height * width, dtype=torch.bool)
     pixels = unknown.nonzero()[:, 0]
-    # Not every n-th pixel: a regular grid would see one place of each JPEG block.
+    # Random, not every n-th pixel: a regular grid would hit the same position of each JPEG block.
     pixels = pixels[torch.randperm(len(pixels), generator=generator(0, "unknown", index))[:PIXELS]]
     rows = torch.cat([columns.new_ones(1, height * width), columns, *other, item["x_0"].double().flatten(1)])
     return rows[:, pixels].T
 
 
 def _error(fit: Tensor, measure: Tensor, channels: int) -> float:
-    """Mean square on one half of the estimate fitted on the other; both come as sums of z z^T, z = (1, ..., x_0)."""
+    """Mean square error on `measure` of the estimate fitted on `fit`; both are sums of z z^T, z = (1, ..., x_0)."""
     fit, measure = (gram / gram[0, 0] for gram in (fit, measure))
     known = fit[:-channels, :-channels]
     weights = torch.linalg.solve(
@@ -141,12 +141,12 @@ def _error(fit: Tensor, measure: Tensor, channels: int) -> float:
 
 
 def sized(recipe: Recipe, dataset: PairDataset, start: Start = x_1_of) -> tuple[Recipe, list[str]]:
-    """The recipe with a number where its noise is "auto", and a line for the user.
+    """Replace noise "auto" by a number; return the recipe, and a line for the user.
 
-    Where the noise is given and c/b exceeds the unknown on more than half of [0, 1], the line proposes another.
+    If the recipe gives the noise and c/b exceeds the unknown on more than half of [0, 1], the line proposes another.
 
     Args:
-        start: What stands for X_1.
+        start: Gives the start of the process, used as X_1.
 
     Raises:
         UserError: The noise is "auto", and an image cannot be used, or X_1 leaves nothing unknown.
@@ -171,12 +171,12 @@ def _sized(recipe: Recipe, rms: float, pairs: int) -> tuple[Recipe, list[str]]:
 
 def _remark(recipe: Recipe, dataset: PairDataset, start: Start) -> list[str]:
     process = recipe.any_process()
-    # Settings of a paper stay as they are, and only a walk has use for the noise.
+    # No proposal for the settings of a paper, nor for a method that does not sample with the process's noise.
     if process.noise_key is None or recipe.method["name"] != "bridge" or recipe.reference is not None:
         return []
     try:
         rms, _ = unknown_rms(dataset, PAIRS_OF_NOTE, start)
-    except UserError:  # said where training meets the item
+    except UserError:  # an unusable item; training reports it when it reads that item
         return []
     share = share_above(process, rms)
     if rms < NOTHING or share <= 0.5:
@@ -188,8 +188,9 @@ def _remark(recipe: Recipe, dataset: PairDataset, start: Start) -> list[str]:
 
 
 def curve(recipe: Recipe, dataset: PairDataset) -> list[str]:
-    """The noise c/b at some times beside what X_1 leaves unknown, as lines of text; none for a path without noise, or
-    where a mean's answer stands for X_1.
+    """A table of c/b at some times and the rms of the unknown, as lines of text.
+
+    Empty for a process without noise or a recipe with [mean].
 
     Raises:
         UserError: As `sized`.

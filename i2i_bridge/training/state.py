@@ -1,4 +1,4 @@
-"""The state of a run in training, all of it: what a checkpoint holds and a step changes."""
+"""The training state: the tensors and counters that a step changes and a checkpoint stores."""
 
 import copy
 import math
@@ -16,11 +16,11 @@ from i2i_bridge.runs.checkpoint import UNSEALED, Checkpoint
 from i2i_bridge.runs.run import build_method, load_weights
 
 NETWORK = "network"
-"""The name of the network among the modules; its companions have their own."""
+"""Key of the network in `TrainState.modules`; the other keys are its companions' names."""
 
 
 class TrainState:
-    """Everything a run must not lose: network, moving average, companions, optimizer moments and the step."""
+    """Network, EMA, companions, optimizer moments, step and counters of a run."""
 
     def __init__(self, recipe: Recipe, device: torch.device, mean: Mean | None = None) -> None:
         cpu, seed = torch.device("cpu"), recipe.train.seed
@@ -36,11 +36,11 @@ class TrainState:
         self.ema = copy.deepcopy(self.network).eval().requires_grad_(False)
         self.settings = recipe.train
         self.micro_batch = recipe.train.micro_batch
-        """Samples of a forward pass, None for all; `training_step` halves it where they do not fit into memory."""
+        """Samples per forward pass, None for all; `training_step` halves it when out of memory."""
         fused = device.type in ("cpu", "cuda")
         self.on_host = device.type == "cpu" or not fused
-        """Whether the host looks at each step's numbers; else decisions are left to the device, which it need not wait
-        for."""
+        """True on CPU and where the optimizer has no fused kernel: read the finite flag every step. Otherwise the flag
+        stays on the device, so that no step forces a sync."""
         self.optimizers = {
             name: torch.optim.AdamW(
                 module.parameters(),
@@ -55,24 +55,24 @@ class TrainState:
             _start_moments(optimizer)
         self.step = 0
         self.skipped, self.in_a_row = 0, 0
-        """Steps whose numbers were not finite: all of them, and the last ones without a good one between."""
+        """Number of skipped steps (non-finite loss or gradient): in all, and in a row up to now."""
         self.was_skipped = torch.zeros((), device=device)
-        """1 where the last step was, since a number of it was not finite, else 0; the same on every process."""
+        """1 if the last step was skipped, else 0; the same on every rank."""
         self._bad = torch.zeros_like(self.was_skipped)
         self._before: list[tuple[Tensor, Tensor]] = []
         self._statistics: list[tuple[Tensor, Tensor]] = []
         self._updates = 0
 
     def begin_step(self) -> None:
-        """Remember what the step changes before it is known whether its numbers are finite."""
+        """Copy the buffers, so that a step with a non-finite number can be undone."""
         for module in self.modules.values():
             self._remember(module.buffers())
         self._statistics = list(self._before)
 
     def undo_pass(self) -> None:
-        """Drop all gradients, and put back the buffers (running statistics) of the step's start: a pass did not fit.
+        """Drop all gradients and restore the buffers (running statistics) of the step's start, after out of memory.
 
-        A repeated pass goes through all micro-batches again, and would count them twice.
+        Otherwise the repeated pass would count the micro-batches of the failed one twice.
         """
         for module in self.modules.values():
             module.zero_grad(set_to_none=True)
@@ -84,13 +84,13 @@ class TrainState:
         self._before += [(tensor, tensor.detach().clone()) for tensor in tensors]
 
     def update(self, lr: float, name: str = NETWORK) -> Tensor:
-        """One optimizer step of one module, from its gathered gradients; returns their norm.
+        """Take one optimizer step of one module from its averaged gradients; return their norm.
 
-        It does nothing where a gradient of this step is not finite.
+        The module stays unchanged if a gradient of this step is not finite.
         """
         optimizer = self.optimizers[name]
         self._updates += 1
-        if self._updates < len(self.modules):  # another module's gradient may yet undo this
+        if self._updates < len(self.modules):  # a later module's non-finite gradient must undo this update too
             self._remember(self.modules[name].parameters())
             self._remember(value for kept in optimizer.state.values() for value in kept.values())
         limit = self.settings.clip_norm or math.inf
@@ -99,7 +99,7 @@ class TrainState:
             group["lr"] = lr
         self._bad = torch.maximum(self._bad, (~norm.detach().isfinite()).to(self._bad.dtype))
         if not self.on_host:
-            # As torch's gradient scaler does: the fused kernel leaves weights, moments and their count alone at 1.
+            # As torch's GradScaler: where found_inf is 1, the fused kernel leaves weights, moments and step unchanged.
             optimizer.found_inf = self._bad  # type: ignore[attr-defined]
         if not (self.on_host and self._bad):
             optimizer.step()
@@ -107,9 +107,9 @@ class TrainState:
         return norm.detach()
 
     def end_step(self) -> None:
-        """Count the step, and take the network's new weights into the moving average (ema_decay 0: they are it).
+        """Count the step and update the EMA (with ema_decay 0 it equals the network).
 
-        A step with a number that is not finite leaves all as it was but the count; on an accelerator nothing waits.
+        A step with a non-finite number changes only the count. On an accelerator this forces no sync.
         """
         self.step += 1
         bad, before = self._bad, self._before
@@ -133,7 +133,7 @@ class TrainState:
         self._take_buffers()
 
     def _average_unless(self, bad: Tensor) -> None:
-        """The same with a weight of 0 for a skipped step, decided on the device."""
+        """As `_average`, with a weight of 0 for a skipped step; the flag is not read by the host."""
         with torch.no_grad():
             kept: list[Tensor] = list(self.ema.parameters())
             new: list[Tensor] = list(self.network.parameters())
@@ -148,11 +148,11 @@ class TrainState:
                 kept.copy_(buffer)
 
     def counters(self) -> dict[str, int]:
-        """The numbers of a checkpoint, beside its step."""
+        """The counters of a checkpoint, without its step."""
         return {"skipped": self.skipped, "in_a_row": self.in_a_row}
 
     def parts(self) -> dict[str, Mapping[str, Tensor]]:
-        """The tensors of a checkpoint, by its files' names."""
+        """The tensors of a checkpoint, by file name without suffix."""
         parts: dict[str, Mapping[str, Tensor]] = {"ema": self.ema.state_dict()}
         for name, module in self.modules.items():
             moments = self.optimizers[name].state_dict()["state"]
@@ -166,7 +166,7 @@ class TrainState:
         return parts
 
     def load(self, checkpoint: Checkpoint) -> None:
-        """Take over a checkpoint.
+        """Load a checkpoint.
 
         Raises:
             UserError: A part or tensor is missing or of another shape, or the weights were imported.
@@ -197,7 +197,7 @@ class TrainState:
                 value = stored.pop(f"{name}/{slot}", None)
                 if value is None or (slot != "step" and value.shape != parameter.shape):
                     raise UserError(f"{checkpoint.folder}: {part}'s '{name}/{slot}' is missing or of another shape")
-                # The fused update walks raw memory: moments must lie as their (channels_last) parameter does.
+                # Moments take their parameter's memory layout (channels_last): the fused kernel indexes raw memory.
                 state[i][slot] = value if slot == "step" else torch.empty_like(parameter).copy_(value)
         for name in stored:
             raise UserError(f"{checkpoint.folder}: {part}'s '{name}' belongs to no weight of the recipe's network")
@@ -205,7 +205,7 @@ class TrainState:
 
 
 def _start_moments(optimizer: torch.optim.Optimizer) -> None:
-    """The moments that AdamW would make at its first step, so that a state has all its parts from the start."""
+    """Create the moments that AdamW creates at its first step, so that a checkpoint of step 0 has all its parts."""
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             optimizer.state[parameter] = {

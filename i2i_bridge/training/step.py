@@ -1,7 +1,7 @@
-"""One training step: each loss of a method trains its own module, averaged over micro-batches and processes.
+"""One training step: each loss of a method trains one module, averaged over micro-batches and ranks.
 
-A method's losses are taken phase by phase: the first loss of every micro-batch, then an optimizer step of the module
-that it trains, then the second loss of every micro-batch, which sees the new weights, and so on.
+The losses are computed in phases: the first loss of every micro-batch, then an optimizer step of the module that it
+trains, then the second loss of every micro-batch with the updated weights, and so on.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,24 +17,24 @@ from i2i_bridge.registry import errors_in_words
 from i2i_bridge.training.state import TrainState
 
 BUCKET = 2**22
-"""Values of gradients that processes exchange at a time (16 MB): each exchange costs a round trip, and a copy."""
+"""Gradient values per all-reduce (16 MB): smaller buckets cost round trips, larger ones memory for the copy."""
 
 
 def training_step(
     state: TrainState, batch: Mapping[str, Any], accelerator: Any, dtype: torch.dtype
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """One step of every module; the losses and the gradients' norms by the modules' names.
+    """Take one step of every module; return losses and gradient norms by module name.
 
-    It is skipped, on every process, where a loss or gradient of any process is not finite; `state.was_skipped` says so.
+    If a loss or gradient of any rank is not finite, every rank skips the step and `state.was_skipped` is 1.
 
-    All draws are keyed by (seed, purpose, global sample index): neither micro-batch nor process count changes t or
-    noise. (Dropout, and BatchNorm's statistics, are those of a micro-batch.) Where memory does not suffice, the
-    micro-batch (`state.micro_batch`) is halved and the pass repeated: the batch stays what it was.
+    All draws are keyed by (seed, purpose, global sample index): neither micro-batch nor number of ranks changes t or
+    noise. (Dropout and BatchNorm's statistics depend on the micro-batch.) When out of memory, the micro-batch
+    (`state.micro_batch`) is halved and the pass repeated; the batch stays the same.
 
     Args:
-        batch: This process's share of the samples, on the device.
-        accelerator: Of accelerate; shares gradients between processes.
-        dtype: What the networks compute in, by autocast.
+        batch: This rank's share of the samples, on the device.
+        accelerator: The `accelerate.Accelerator` that averages gradients over ranks.
+        dtype: Autocast dtype of the networks.
     """
     settings = state.settings
     share = settings.batch_size // accelerator.num_processes
@@ -48,25 +48,25 @@ def training_step(
             name, loss = _accumulate(state, parts, norms, accelerator, dtype, first, share)
             fits = True
         except RuntimeError as error:
-            # A CPU whose memory is limited (ulimit) reports it in words only.
+            # On a CPU with limited memory (ulimit) torch raises a plain RuntimeError; only its text tells.
             if not isinstance(error, torch.OutOfMemoryError) and "DefaultCPUAllocator" not in str(error):
                 raise
             fits = False
-        if not fits:  # only here are the failed pass and its images let go of: the exception held them
+        if not fits:  # outside the `except`: its traceback kept the failed pass's activations alive
             parts = []
             _halve(state, share)
             parts = _parts(state, batch, first, share)
             continue
         losses[name] = loss
-        _show(loss, state.modules[name])
+        _poison_gradient(loss, state.modules[name])
         _share_gradients(accelerator, state.modules[name])
         norms[name] = state.update(settings.learning_rate(state.step), name)
     state.end_step()
     return losses, norms
 
 
-def _show(loss: Tensor, module: nn.Module) -> None:
-    """A loss that is not finite can have a finite gradient; made to show in it, all processes hear of it at once."""
+def _poison_gradient(loss: Tensor, module: nn.Module) -> None:
+    """Add `0 * loss` to one gradient: a NaN loss turns it NaN, and the all-reduce carries that to every rank."""
     for parameter in module.parameters():
         if parameter.grad is not None:
             parameter.grad.add_(0 * loss)
@@ -75,7 +75,7 @@ def _show(loss: Tensor, module: nn.Module) -> None:
 
 @dataclass
 class _Part:
-    """A micro-batch: samples start to stop, the losses of its method and how many of them were taken."""
+    """A micro-batch: samples `start` to `stop`, the iterator of its losses, and the number of losses taken from it."""
 
     start: int
     stop: int
@@ -104,12 +104,13 @@ def _accumulate(
     first: int,
     share: int,
 ) -> tuple[str, Tensor]:
-    """The gradients of the next module after those done, from all parts; its name and the loss."""
+    """Accumulate the gradients of the next module, not in `done`, over all parts; return its name and the loss."""
     phase, last = len(done), len(done) == len(state.modules) - 1
     wrong = f"{type(state.method).__name__}.losses must yield one loss for each of {list(state.modules)}"
     name, total = "", torch.zeros((), device=accelerator.device)
     for part in parts:
-        # More than one loss to take: the parts were made anew in the midst of a step, and the first are trained on.
+        # More than one loss is taken if the parts were rebuilt in the middle of a step (out of memory): the losses of
+        # modules that are already updated are computed again and dropped.
         while part.taken <= phase:
             # Dropout draws from torch's global generator.
             dropout = key(state.settings.seed, "dropout", first + part.start, *([part.taken] if part.taken else []))
@@ -123,20 +124,20 @@ def _accumulate(
         if name not in state.modules or name in done:
             raise UserError(wrong)
         weighted = loss * ((part.stop - part.start) / share)
-        # Into that module alone: a discriminator must not learn from the generator's loss.
+        # Gradients of this module only: otherwise a discriminator would learn from the generator's loss.
         weighted.backward(inputs=list(state.modules[name].parameters()))  # type: ignore[no-untyped-call]
         total = total + weighted.detach()
-        # Ended before the next micro-batch begins: a method in wait holds its images and activations.
+        # Exhaust the generator before the next micro-batch: otherwise it keeps its images and activations alive.
         if last and next(part.losses, None) is not None:
             raise UserError(wrong)
     return name, total
 
 
 def _halve(state: TrainState, share: int) -> None:
-    """Smaller micro-batches from now on, after a pass that did not fit; what it left behind is undone.
+    """Halve the micro-batch after out of memory, and undo the failed pass.
 
     Raises:
-        UserError: One image at a time is too much already.
+        UserError: The micro-batch is 1 already.
     """
     micro = state.micro_batch or share
     if micro == 1:
@@ -150,9 +151,9 @@ def _halve(state: TrainState, share: int) -> None:
 
 
 def _share_gradients(accelerator: Any, module: nn.Module) -> None:
-    """The mean of the gradients over all processes.
+    """Average the gradients of a module over all ranks, in place.
 
-    Not by DistributedDataParallel: it counts on one backward pass after each forward pass of a module, and with
+    DistributedDataParallel does not fit: it expects one backward pass after each forward pass of a module, and with
     micro-batches in phases the passes interleave.
     """
     if accelerator.num_processes == 1:
@@ -165,7 +166,7 @@ def _share_gradients(accelerator: Any, module: nn.Module) -> None:
 
 
 def _buckets(gradients: Sequence[Tensor]) -> Iterator[list[Tensor]]:
-    """The gradients in turn, together of BUCKET values or fewer; a larger one alone."""
+    """Group the gradients, in order, into buckets of at most BUCKET values; a larger gradient is a bucket alone."""
     bucket: list[Tensor] = []
     values = 0
     for gradient in gradients:
