@@ -11,63 +11,128 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from i2i_bridge.bridge.contract import check_network, check_process, check_sampler
+    from i2i_bridge.bridge.processes import Coefficients, Gaussian, Process
+    from i2i_bridge.bridge.samplers import PredictX0, Sampler
+    from i2i_bridge.bridge.targets import Target
+    from i2i_bridge.data.contract import check_dataset
     from i2i_bridge.degradations.base import Degradation, Degraded
     from i2i_bridge.degradations.contract import check_degradation
+    from i2i_bridge.degradations.linear import LinearOperator
     from i2i_bridge.errors import UserError
-    from i2i_bridge.metrics.base import Metric
+    from i2i_bridge.evaluation.evaluate import evaluate
+    from i2i_bridge.guidance.base import Guidance
+    from i2i_bridge.methods.base import Method
+    from i2i_bridge.metrics.base import Estimate, Extractor, ItemMetric, Metric, SetMetric
     from i2i_bridge.metrics.contract import check_metric
+    from i2i_bridge.recipe.presets import method_preset
+    from i2i_bridge.recipe.recipe import Recipe, load_recipe
     from i2i_bridge.registry import (
+        load_plugin,
         register_dataset,
         register_degradation,
+        register_discriminator,
         register_extractor,
         register_guidance,
+        register_method,
         register_metric,
         register_network,
         register_process,
+        register_proposal,
         register_sampler,
         register_target,
         register_time_grid,
     )
-    from i2i_bridge.runs.run import load_run
+    from i2i_bridge.report.comparison import compare
+    from i2i_bridge.runs.restore import restore_files
+    from i2i_bridge.runs.run import Run, load_run
+    from i2i_bridge.training.trainer import train
 
 __all__ = [
+    "Coefficients",
     "Degradation",
     "Degraded",
+    "Estimate",
+    "Extractor",
+    "Gaussian",
+    "Guidance",
+    "ItemMetric",
+    "LinearOperator",
+    "Method",
     "Metric",
+    "PredictX0",
+    "Process",
+    "Recipe",
+    "Run",
+    "Sampler",
+    "SetMetric",
+    "Target",
     "UserError",
     "__version__",
+    "check_dataset",
     "check_degradation",
     "check_metric",
     "check_network",
     "check_process",
     "check_sampler",
+    "compare",
+    "evaluate",
+    "load_plugin",
+    "load_recipe",
     "load_run",
+    "method_preset",
     "register_dataset",
     "register_degradation",
+    "register_discriminator",
     "register_extractor",
     "register_guidance",
+    "register_method",
     "register_metric",
     "register_network",
     "register_process",
+    "register_proposal",
     "register_sampler",
     "register_target",
     "register_time_grid",
+    "restore_files",
+    "train",
 ]
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Coefficients": "bridge.processes",
     "Degradation": "degradations.base",
     "Degraded": "degradations.base",
+    "Estimate": "metrics.base",
+    "Extractor": "metrics.base",
+    "Gaussian": "bridge.processes",
+    "Guidance": "guidance.base",
+    "ItemMetric": "metrics.base",
+    "LinearOperator": "degradations.linear",
+    "Method": "methods.base",
     "Metric": "metrics.base",
+    "PredictX0": "bridge.samplers",
+    "Process": "bridge.processes",
+    "Recipe": "recipe.recipe",
+    "Run": "runs.run",
+    "Sampler": "bridge.samplers",
+    "SetMetric": "metrics.base",
+    "Target": "bridge.targets",
     "UserError": "errors",
+    "check_dataset": "data.contract",
     "check_degradation": "degradations.contract",
     "check_metric": "metrics.contract",
     "check_network": "bridge.contract",
     "check_process": "bridge.contract",
     "check_sampler": "bridge.contract",
+    "compare": "report.comparison",
+    "evaluate": "evaluation.evaluate",
+    "load_recipe": "recipe.recipe",
     "load_run": "runs.run",
-} | {name: "registry" for name in __all__ if name.startswith("register_")}
-"""The module of each public name, imported when the name is first used (PEP 562): torch takes a second."""
+    "method_preset": "recipe.presets",
+    "restore_files": "runs.restore",
+    "train": "training.trainer",
+} | {name: "registry" for name in __all__ if name.startswith("register_") or name == "load_plugin"}
+"""The module of each public name, imported when the name is first used (PEP 562): torch takes a second to import."""
 
 
 def __getattr__(name: str) -> Any:

@@ -42,6 +42,15 @@ MUTANTS = [
     Mutant("grid-index-rounds-up", "bridge/released.py", "self.interval - 1e-9).ceil()", "self.interval).ceil()", "test_official_grid.py"),
     Mutant("source-noise-as-a-bridge", "bridge/processes.py", "Coefficients(times, 1 - times, self.sigma_s * times)", "Coefficients(times, 1 - times, self.sigma_s * torch.sqrt(times))", "test_processes.py"),
     Mutant("velocity-of-the-mean", "bridge/targets.py", "        return (x_0 - k_x * x_t - k_1 * x_1) / k_o", "        return x_1 - x_0 if isinstance(self, VelocityTarget) else (x_0 - k_x * x_t - k_1 * x_1) / k_o", "test_targets.py"),
+    # the contract of datasets
+    Mutant("dataset-keys-not-compared", "data/contract.py", "if index_of.setdefault(item.key, index) != index:", "if False:", "test_contract_dataset.py"),
+    Mutant("dataset-parts-not-compared", "data/contract.py", "if item.parts != items[first].parts:", "if False:", "test_contract_dataset.py"),
+    Mutant("dataset-pixels-not-compared", "data/contract.py", "        digest.update(np.ascontiguousarray(picture.pixels).tobytes())\n", "", "test_contract_dataset.py"),
+    Mutant("dataset-read-in-order", "data/contract.py", "for index in reversed(items):", "for index in items:", "test_contract_dataset.py"),
+    Mutant("dataset-global-draws-passed", "data/contract.py", "if _global_states() != before:", "if False:", "test_contract_dataset.py"),
+    Mutant("dataset-last-item-unread", "data/contract.py", "i * (length - 1) // max(count - 1, 1)", "i * length // count", "test_contract_dataset.py"),
+    Mutant("compare-without-labels", "report/comparison.py", "each_seed=each_seed, labels=names)", "each_seed=each_seed)", "test_comparing.py"),
+    Mutant("evaluates-another-protocol", "evaluation/evaluate.py", "resolve_for(run.recipe, protocol, count=count)\n    settings", "resolve_for(run.recipe, count=count)\n    settings", "test_evaluation.py"),
     # shipped runs
     Mutant("shipped-run-before-a-path", "storage/shipped.py", "return not run.exists() and run.as_posix()", "return run.as_posix()", "test_pretrained.py"),
     Mutant("results-into-the-package", "cli/evaluate.py", "own_run(Path(what)) if out is None else", "", "test_pretrained.py"),

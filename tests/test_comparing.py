@@ -2,12 +2,14 @@
 
 import json
 import re
+from contextlib import contextmanager
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 from evaluated import write_evaluated
 
+from i2i_bridge import compare
 from i2i_bridge.errors import UserError
 from i2i_bridge.evaluation.results import evaluation_folder
 from i2i_bridge.evaluation.scores import Scorer
@@ -302,3 +304,35 @@ def test_a_page_takes_nobody_elses_files_with_it(runs, tmp_path):
 def test_the_same_folders_give_the_same_page(runs, tmp_path):
     first, second = (page_of(runs, tmp_path / name).read_text() for name in ("a", "b"))
     assert first == second
+
+
+def test_compare_is_a_function_that_prints_nothing(tmp_path, capsys):
+    """Folders to a page, a table and notes; the command prints what the function returns."""
+    # kills: compare-without-labels
+    first, other = (
+        write_evaluated(tmp_path / name, nfe=(5,), quality=(share,)) for name, share in (("first", 0.5), ("other", 0.7))
+    )
+    for folder in (first, other):
+        (folder / "recipe.toml").unlink()  # outside results, which have no run to draw from
+    stages = []
+
+    @contextmanager
+    def progress(stage):
+        stages.append(stage)
+        yield lambda done, total: stages.append((done, total))
+
+    done = compare(
+        [str(first), other], tmp_path / "page", labels={str(other): "better"}, against="better", progress=progress
+    )
+    assert capsys.readouterr() == ("", "")
+    assert done.page == tmp_path / "page" / "index.html" and done.page.is_file()
+    assert [line.label for line in done.table.lines][1:] == ["bridge", "better"]
+    assert done.paired.against == "better, NFE 5" and done.paired.table.lines
+    assert stages == ["evaluated", "evaluated", "drawn", (1, 2), (2, 2)]
+    for wrong, said in (
+        ({"runs": []}, "nothing to compare"), ({"runs": [tmp_path / "none"]}, "no such folder"),
+        ({"labels": {"elsewhere": "x"}}, "labels: elsewhere is none of the folders"),
+        ({"out": first}, "is not a page of ours"),
+    ):  # fmt: skip
+        with pytest.raises(UserError, match=said):
+            compare(**{"runs": [first], "out": tmp_path / "page"} | wrong)

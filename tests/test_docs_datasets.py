@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from i2i_bridge import check_dataset
 from i2i_bridge.data.cards import load_card, open_source
 from i2i_bridge.data.dataset import decode_item
 from i2i_bridge.data.source import item_of
@@ -129,6 +130,7 @@ def test_every_card_of_the_page_opens(tmp_path, name):
     keys = {}
     for split in ("train", "val"):
         source = open_source(card.dataset, split)
+        assert check_dataset(source) == []
         items = [item_of(source, i) for i in range(len(source))]
         keys[split] = {item["key"] for item in items}
         pixels = decode_item(items[0], 3)

@@ -81,15 +81,17 @@ def test_the_readme_as_it_stands(place, run):
         elif named:
             Path(named[1]).write_text(text)
         elif kind == "python":
-            Path("three_lines.py").write_text(text)
-            runpy.run_path("three_lines.py")
-            assert Image.open("restored.png").size == (50, 44)
-            run("i2i-bridge copy demo/pairs mine.toml")
+            small = ", ".join(f'"{setting}"' for setting in SMALL)
+            Path("block.py").write_text(text.replace('"train.steps=200"', small))
+            runpy.run_path("block.py")
+            if not Path("mine.toml").exists():
+                run("i2i-bridge copy demo/pairs mine.toml")
         else:
             for line in text.splitlines():
                 if line.startswith("i2i-bridge"):
                     ran.append(line.split()[1])
                     run(line)
+    assert Image.open("restored.png").size == (50, 44) and Path("runs/page/index.html").is_file()
     for verb in ("list", "show", "train", "evaluate", "restore", "report", "check", "preview"):
         assert verb in ran, verb
     assert sorted(Path("restored").glob("*.png")) and Path("runs/mine/report/index.html").is_file()

@@ -644,6 +644,19 @@ def test_jpeg_protocol_compresses_outputs_not_references(run):
         read_evaluation(run.folder)
 
 
+def test_what_is_left_out_is_the_recipes_and_the_protocols(run):
+    # kills: evaluates-another-protocol
+    jpeg_protocol(run, 40)
+    file = run.folder.with_name("mine.toml")
+    told = evaluate(run, nfe=[1], metrics=["psnr"], protocol=file, count=2, name="told")
+    assert told.protocol.id.startswith("mine@3 ") and told.data.items == 2
+    plain = evaluate(run)
+    assert plain.protocol.name == "held-out" and plain.data.items == 5
+    assert [row.name for row in plain.rows] == ["input", *(f"nfe {n}" for n in run.recipe.evaluate.nfe)]
+    assert set(plain.rows[0].metrics) == {"psnr"}
+    assert plain == evaluated(run, nfe=run.recipe.evaluate.nfe, metrics=run.recipe.evaluate.metrics)
+
+
 def features_of(folder, names=None):
     images = [to_tensor(np.asarray(Image.open(path))) for path in sorted(folder.glob("*.png"))]
     stacked = torch.stack(images)

@@ -1,15 +1,13 @@
 """The verb `i2i-bridge compare`."""
 
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from i2i_bridge import console
-from i2i_bridge.cli.evaluate import counted, evaluated_pairs, open_evaluated
-from i2i_bridge.cli.options import Checkpoint, Device, Plugins, load_plugins, note_on, open_run, own_run
-from i2i_bridge.errors import UserError
+from i2i_bridge.cli.evaluate import counted
+from i2i_bridge.cli.options import Checkpoint, Device, Plugins, load_plugins, note_on, own_run
 
 
 def compare(
@@ -60,108 +58,21 @@ def compare(
 ) -> None:  # fmt: skip
     """Set runs side by side on one page: table, curves, gallery with a slider, walks, samples, settings."""
     load_plugins(plugin)
-    compare_runs(
-        [own_run(run) for run in runs], out, nfe=nfe, single_file=single_file, protocol=protocol, count=count,
-        root=root, each_seed=each_seed, device=device, checkpoint=checkpoint, title=title, labels=label or [],
-        against=against,
-    )  # fmt: skip
-
-
-def compare_runs(
-    folders: list[Path],
-    out: Path,
-    *,
-    nfe: list[int] | None = None,
-    count: int | None = None,
-    protocol: str | None = None,
-    single_file: bool = False,
-    root: Path | None = None,
-    each_seed: bool = False,
-    device: str | None = None,
-    checkpoint: str | None = None,
-    title: str = "",
-    labels: Sequence[str] = (),
-    against: str | None = None,
-) -> None:
-    """Write the page of several evaluated folders and print its tables; rows that are missing are measured first.
-
-    None means what there is: the first run's own protocol, the NFE that were evaluated, the images too.
-    """
-    from i2i_bridge.data.dataset import PairDataset
-    from i2i_bridge.recipe.protocol import load_protocol
-    from i2i_bridge.recipe.recipe import load_recipe
-    from i2i_bridge.report.differences import paired_differences
-    from i2i_bridge.report.entries import Entry, open_entries, parse_labels, table_of, warnings_of
-    from i2i_bridge.report.folder import check_out
-    from i2i_bridge.report.page import write_page
-    from i2i_bridge.report.table import differences_to_words, to_words
-    from i2i_bridge.runs.run import Run
-    from i2i_bridge.storage.shipped import RECIPE_FILE
-
-    check_out(out, single_file)
-    for folder in folders:
-        if not folder.is_dir():
-            raise UserError(f"{folder}: no such folder; give run folders, or scored folders of outside results")
-    called = parse_labels(labels, folders)
-    recipes = [load_recipe(folder / RECIPE_FILE) for folder in folders if (folder / RECIPE_FILE).is_file()]
-    chosen = protocol or next((recipe.evaluate.protocol for recipe in recipes), "held-out")
-    for folder in folders:
-        with counted() as done:
-            _complete(folder, chosen, nfe, count, root, device, done, checkpoint or "last")
-
-    def opened(entry: Entry) -> tuple[Run, PairDataset] | None:
-        if entry.recipe is None:
-            return None
-        run = open_evaluated(entry.folder, entry.evaluation.step, device=device)
-        return run, evaluated_pairs(run.recipe, chosen, root)
-
-    entries = open_entries(folders, load_protocol(chosen).name, each_seed=each_seed, labels=called)
-    table = table_of(entries, nfe)
-    paired = paired_differences(entries, table, against)
-    with console.counting("drawn") as done:
-        page = write_page(
-            entries, out, opened, nfe=nfe, single_file=single_file, title=title, paired=paired, report=done
-        )
-    console.show_table("", *to_words(table), numbers=True)
-    if paired.table.lines:
-        console.say(f"Difference to {paired.against}, on the same images; ± standard error")
-        console.show_table("", *differences_to_words(paired.table), numbers=True)
-    for note in [*paired.notes, *warnings_of(entries)]:
-        console.say(f"note: {note}")
-    console.say(f"wrote {page}")
-
-
-def _complete(
-    folder: Path,
-    protocol: str,
-    nfe: list[int] | None,
-    count: int | None,
-    root: Path | None,
-    device: str | None,
-    report: Callable[[int, int], None],
-    checkpoint: str,
-) -> None:
-    """Measure what is asked for and not there; outside results have what they have."""
     from i2i_bridge.distributed import processes
-    from i2i_bridge.evaluation.evaluate import dataset_of, ensure_rows, evaluate, resolve_for
-    from i2i_bridge.evaluation.results import evaluation_folder, read_evaluation
-    from i2i_bridge.recipe.protocol import load_protocol
-    from i2i_bridge.recipe.recipe import load_recipe
-    from i2i_bridge.storage.shipped import RECIPE_FILE
+    from i2i_bridge.report import comparison
+    from i2i_bridge.report.entries import parse_labels
+    from i2i_bridge.report.table import differences_to_words, to_words
 
-    if not (folder / RECIPE_FILE).is_file():
-        return
-    recipe = load_recipe(folder / RECIPE_FILE)
-    name = load_protocol(protocol).name
-    there: list[int] = []
-    if (evaluation_folder(folder, name) / "evaluation.json").is_file():
-        rows = read_evaluation(folder, name).rows
-        there = [int(row.name.removeprefix("nfe ")) for row in rows if row.name.startswith("nfe ")]
-    wanted = nfe or there or recipe.evaluate.nfe
-    if count is None:
-        note = note_on(processes().rank)
-        ensure_rows(folder, wanted, protocol, report, root=root, device=device, checkpoint=checkpoint, note=note)
-        return
-    run, rules = open_run(folder, device=device, checkpoint=checkpoint), resolve_for(recipe, protocol, count=count)
-    metrics = list(rules.protocol.metrics or recipe.evaluate.metrics)
-    evaluate(run, dataset_of(recipe, rules, root), nfe=wanted, metrics=metrics, protocol=rules, report=report)
+    folders = [own_run(run) for run in runs]
+    done = comparison.compare(
+        folders, out, nfe=nfe, count=count, protocol=protocol, single_file=single_file, root=root, each_seed=each_seed,
+        device=device, checkpoint=checkpoint or "last", title=title, labels=parse_labels(label or [], folders),
+        against=against, progress=counted, note=note_on(processes().rank),
+    )  # fmt: skip
+    console.show_table("", *to_words(done.table), numbers=True)
+    if done.paired.table.lines:
+        console.say(f"Difference to {done.paired.against}, on the same images; ± standard error")
+        console.show_table("", *differences_to_words(done.paired.table), numbers=True)
+    for note in done.notes:
+        console.say(f"note: {note}")
+    console.say(f"wrote {done.page}")

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,6 +16,7 @@ from i2i_bridge.cli.options import (
     RunFolder,
     SampleSettings,
     load_plugins,
+    note_on,
     open_run,
     own_run,
 )
@@ -24,10 +25,7 @@ from i2i_bridge.metrics.weights import use_folder
 from i2i_bridge.storage.shipped import folder_of_run, recipe_of_run
 
 if TYPE_CHECKING:
-    from i2i_bridge.data.dataset import PairDataset
     from i2i_bridge.evaluation.results import Evaluation
-    from i2i_bridge.recipe.recipe import Recipe
-    from i2i_bridge.runs.run import Run
 
 
 def evaluate(
@@ -261,13 +259,14 @@ def report_run(
     from i2i_bridge.evaluation.results import read_evaluation
     from i2i_bridge.recipe.protocol import load_protocol
     from i2i_bridge.recipe.recipe import load_recipe
+    from i2i_bridge.report.comparison import open_evaluated, pairs_of
     from i2i_bridge.report.page import write_report
     from i2i_bridge.storage.shipped import recipe_of_run
 
     protocol = load_recipe(recipe_of_run(run)).evaluate.protocol
     name = load_protocol(protocol).name
     if checkpoint is None:
-        loaded = open_evaluated(run, read_evaluation(run, name).step, device=device)
+        loaded = open_evaluated(run, read_evaluation(run, name).step, device=device, note=note_on())
     else:
         loaded = open_run(run, device=device, checkpoint=checkpoint)
         step = read_evaluation(run, name).step
@@ -276,7 +275,7 @@ def report_run(
                 f"{run}: evaluated at step {step}, not {loaded.step}; first: i2i-bridge evaluate {run} --checkpoint "
                 f"{loaded.step}"
             )
-    page = write_report(loaded, evaluated_pairs(loaded.recipe, protocol, root), name)
+    page = write_report(loaded, pairs_of(loaded.recipe, protocol, root), name)
     console.say(f"wrote {page}")
 
 
@@ -306,14 +305,14 @@ def _show(result: "Evaluation", folder: Path) -> None:
 
 
 @contextmanager
-def counted() -> Iterator[Callable[[int, int], None]]:
+def counted(what: str = "evaluated") -> Iterator[Callable[[int, int], None]]:
     """The progress of the first process; the others keep silent."""
     from i2i_bridge.distributed import processes
 
     if processes().rank:
         yield lambda done, total: None
     else:
-        with console.counting("evaluated") as done:
+        with console.counting(what) as done:
             yield done
 
 
@@ -323,23 +322,3 @@ def _local(device: str | None) -> str | None:
 
     rank = os.environ.get("LOCAL_RANK")
     return f"cuda:{rank}" if rank is not None and device in (None, "cuda") and cuda.is_available() else device
-
-
-def open_evaluated(folder: Path, step: int, **options: Any) -> "Run":
-    """The run at the step that was evaluated, where that checkpoint is still kept and whole; else at the last one."""
-    from i2i_bridge.storage.files import IO_ERROR
-
-    try:
-        return open_run(folder, checkpoint=step, **options)
-    except UserError as error:
-        if error.code == IO_ERROR:
-            raise
-        return open_run(folder, **options)
-
-
-def evaluated_pairs(recipe: "Recipe", protocol: str, root: Path | None) -> "PairDataset":
-    """The pairs that a page draws from."""
-    from i2i_bridge.evaluation.evaluate import dataset_of, resolve_for
-
-    # A list of images makes no difference to the pictures of the page.
-    return dataset_of(recipe, resolve_for(recipe, protocol, names=["any"]), root)

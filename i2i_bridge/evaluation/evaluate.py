@@ -63,12 +63,12 @@ def dataset_of(recipe: Recipe, protocol: Resolved, root: Path | None = None) -> 
 
 def evaluate(
     run: Run,
-    dataset: PairDataset,
+    dataset: PairDataset | None = None,
     *,
-    nfe: Sequence[int],
-    metrics: Sequence[str],
+    nfe: Sequence[int] | None = None,
+    metrics: Sequence[str] | None = None,
     count: int | None = None,
-    protocol: Resolved | None = None,
+    protocol: Resolved | str | Path | None = None,
     batch_size: int = 1,
     name: str | None = None,
     out: Path | None = None,
@@ -82,11 +82,14 @@ def evaluate(
 
     Args:
         run: The trained run.
-        dataset: Its pairs, from `dataset_of`.
-        nfe: Network calls per image, each 1 to 1000. A method that makes one call whatever it is asked has one row.
-        metrics: Names of registered metrics; one whose weights are absent is skipped and named.
+        dataset: Its pairs, from `dataset_of`; by default the protocol's, where the recipe says that they lie.
+        nfe: Network calls per image, each 1 to 1000; by default the recipe's. A method that makes one call whatever it
+            is asked has one row.
+        metrics: Names of registered metrics, by default the protocol's, else the recipe's; one whose weights are absent
+            is skipped and named.
         count: Only the first so many images.
-        protocol: From `resolve_for`; by default the recipe's.
+        protocol: A name, a TOML file, or what `resolve_for` returned (`count` is then its own); by default the
+            recipe's.
         batch_size: Images that are restored together. Each keeps its own noise; seconds are then shares of a batch.
         name: What tables call it; by default the run's method.
         out: Where the result is written; by default the run folder.
@@ -100,7 +103,11 @@ def evaluate(
     Raises:
         UserError: There is no image, or nothing to measure.
     """
-    rules = protocol or resolve_for(run.recipe, count=count)
+    rules = protocol if isinstance(protocol, Resolved) else resolve_for(run.recipe, protocol, count=count)
+    settings = run.recipe.evaluate
+    dataset = dataset_of(run.recipe, rules) if dataset is None else dataset
+    nfe = settings.nfe if nfe is None else nfe
+    metrics = list(rules.protocol.metrics or settings.metrics) if metrics is None else metrics
     if out is not None:
         _check_out(out)
     subject = RunSubject(run, nfe, name)

@@ -1,0 +1,175 @@
+"""`compare`: evaluated folders side by side on one page; rows that are missing are measured first."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from i2i_bridge.data.dataset import PairDataset
+from i2i_bridge.errors import UserError
+from i2i_bridge.evaluation.evaluate import dataset_of, ensure_rows, evaluate, resolve_for
+from i2i_bridge.evaluation.results import evaluation_folder, read_evaluation
+from i2i_bridge.recipe.protocol import load_protocol
+from i2i_bridge.recipe.recipe import Recipe, load_recipe
+from i2i_bridge.report.differences import Differences, paired_differences
+from i2i_bridge.report.entries import Entry, open_entries, table_of, warnings_of
+from i2i_bridge.report.folder import check_out
+from i2i_bridge.report.page import write_page
+from i2i_bridge.report.table import Table
+from i2i_bridge.runs.run import Run, load_run
+from i2i_bridge.storage.files import IO_ERROR, expanded
+from i2i_bridge.storage.shipped import RECIPE_FILE
+
+Report = Callable[[int, int], None]
+Progress = Callable[[str], AbstractContextManager[Report]]
+"""`with progress("evaluated") as report`: a display of one stage, updated by report(done, total)."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `compare` wrote."""
+
+    page: Path
+    """The HTML file."""
+    table: Table
+    """A row for each method and NFE."""
+    paired: Differences
+    """The rows minus one of them, on the same images."""
+    notes: list[str]
+    """Warnings on the numbers, a line each."""
+
+
+@contextmanager
+def _silent(stage: str) -> Iterator[Report]:
+    yield lambda done, total: None
+
+
+def compare(
+    runs: Sequence[str | Path],
+    out: str | Path,
+    *,
+    nfe: Sequence[int] | None = None,
+    count: int | None = None,
+    protocol: str | Path | None = None,
+    single_file: bool = False,
+    root: str | Path | None = None,
+    each_seed: bool = False,
+    device: str | None = None,
+    checkpoint: int | str = "last",
+    title: str = "",
+    labels: Mapping[str, str] | Mapping[Path, str] | None = None,
+    against: str | None = None,
+    progress: Progress = _silent,
+    note: Callable[[str], None] | None = None,
+) -> Comparison:
+    """Write the page of several evaluated folders: table, paired differences, curves, gallery, samples, settings.
+
+    Rows that are missing are measured first, which writes into the run folders.
+
+    Args:
+        runs: Run folders, and folders of outside results that were scored.
+        out: The page's folder; with `single_file` also an .html file.
+        nfe: Network calls per image, each 1 to 1000. None: those that were evaluated, else the recipe's.
+        count: Only the first so many held-out images. None: those that were evaluated, else the protocol's.
+        protocol: Name or TOML file; by default the first run's.
+        single_file: Everything goes into the one HTML file.
+        root: Where the dataset lies now.
+        each_seed: A row for each run, also of runs that differ in `train.seed` alone.
+        device: As in `load_run`.
+        checkpoint: As in `load_run`, of rows that are measured.
+        title: The page's heading; by default the name of the images.
+        labels: What the page calls the methods, by folder as in `runs`.
+        against: The row that the others are compared with, such as 'bridge, NFE 1'.
+        progress: Shows how far the stages 'evaluated' (of each run) and 'drawn' are; by default nothing is shown.
+        note: Receives the lines of `load_run`; by default Python warnings.
+
+    Raises:
+        UserError: A folder is missing or is not evaluated, its numbers were measured by other rules or on other
+            images than the first one's, or there is something else than a page at `out`.
+    """
+    folders, out = [expanded(run) for run in runs], expanded(out)
+    root = None if root is None else expanded(root)
+    check_out(out, single_file)
+    for folder in folders:
+        if not folder.is_dir():
+            raise UserError(f"{folder}: no such folder; give run folders, or scored folders of outside results")
+    if not folders:
+        raise UserError("nothing to compare: give one run folder or more")
+    names = {expanded(folder): name for folder, name in (labels or {}).items()}
+    for folder in names:
+        if folder not in folders:
+            raise UserError(
+                f"labels: {folder} is none of the folders that are compared: {', '.join(map(str, folders))}"
+            )
+    recipes = [load_recipe(folder / RECIPE_FILE) for folder in folders if (folder / RECIPE_FILE).is_file()]
+    chosen = protocol or next((recipe.evaluate.protocol for recipe in recipes), "held-out")
+    for folder in folders:
+        with progress("evaluated") as report:
+            _complete(folder, chosen, nfe, count, root, device, checkpoint, report, note)
+
+    def opened(entry: Entry) -> tuple[Run, PairDataset] | None:
+        if entry.recipe is None:
+            return None
+        run = open_evaluated(entry.folder, entry.evaluation.step, device=device, note=note)
+        return run, pairs_of(run.recipe, chosen, root)
+
+    entries = open_entries(folders, load_protocol(chosen).name, each_seed=each_seed, labels=names)
+    table = table_of(entries, nfe)
+    paired = paired_differences(entries, table, against)
+    with progress("drawn") as report:
+        page = write_page(
+            entries, out, opened, nfe=nfe, single_file=single_file, title=title, paired=paired, report=report
+        )
+    return Comparison(page, table, paired, [*paired.notes, *warnings_of(entries)])
+
+
+def open_evaluated(
+    folder: Path, step: int, *, device: str | None = None, note: Callable[[str], None] | None = None
+) -> Run:
+    """The run at the step that was evaluated, where that checkpoint is still kept and whole; else at the last one.
+
+    Raises:
+        UserError: The run has no whole checkpoint, or the disk fails.
+    """
+    try:
+        return load_run(folder, checkpoint=step, device=device, report=note)
+    except UserError as error:
+        if error.code == IO_ERROR:
+            raise
+        return load_run(folder, device=device, report=note)
+
+
+def pairs_of(recipe: Recipe, protocol: str | Path, root: Path | None) -> PairDataset:
+    """The pairs that a page draws from."""
+    # A list of images makes no difference to the pictures of the page.
+    return dataset_of(recipe, resolve_for(recipe, protocol, names=["any"]), root)
+
+
+def _complete(
+    folder: Path,
+    protocol: str | Path,
+    nfe: Sequence[int] | None,
+    count: int | None,
+    root: Path | None,
+    device: str | None,
+    checkpoint: int | str,
+    report: Report,
+    note: Callable[[str], None] | None,
+) -> None:
+    """Measure the rows of a run that are asked for and missing; outside results have the rows that they have."""
+    if not (folder / RECIPE_FILE).is_file():
+        return
+    recipe = load_recipe(folder / RECIPE_FILE)
+    name = load_protocol(protocol).name
+    evaluated: list[int] = []
+    if (evaluation_folder(folder, name) / "evaluation.json").is_file():
+        rows = read_evaluation(folder, name).rows
+        evaluated = [int(row.name.removeprefix("nfe ")) for row in rows if row.name.startswith("nfe ")]
+    wanted = nfe or evaluated or recipe.evaluate.nfe
+    if count is None:
+        ensure_rows(folder, wanted, protocol, report, root=root, device=device, checkpoint=checkpoint, note=note)
+        return
+    run = load_run(folder, device=device, checkpoint=checkpoint, report=note)
+    rules = resolve_for(recipe, protocol, count=count)
+    metrics = list(rules.protocol.metrics or recipe.evaluate.metrics)
+    evaluate(run, dataset_of(recipe, rules, root), nfe=wanted, metrics=metrics, protocol=rules, report=report)
