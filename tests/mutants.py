@@ -704,8 +704,13 @@ def tests_pass(tests: str, mutant: Mutant | None = None) -> bool:
     """Whether the tests pass in a copy of the package, with a mistake planted or none."""
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "copy"
-        ignore = shutil.ignore_patterns(".git", ".venv", "runs", "__pycache__", ".*_cache", ".hypothesis", "*.egg-info")
-        shutil.copytree(ROOT, copy, ignore=ignore)
+        ignore = shutil.ignore_patterns(".git", ".venv", "__pycache__", ".*_cache", ".hypothesis", "*.egg-info")
+
+        def ignored(folder: str, names: list[str]) -> set[str]:
+            # The user's trained runs, which may be gigabytes; not the package i2i_bridge/runs.
+            return ignore(folder, names) | ({"runs"} if Path(folder) == ROOT else set())
+
+        shutil.copytree(ROOT, copy, ignore=ignored)
         if mutant is not None:
             file = copy / "i2i_bridge" / mutant.file
             file.write_text(planted(mutant, file.read_text(encoding="utf-8")), encoding="utf-8")
