@@ -1,6 +1,6 @@
-"""What the command line prints: progress bars on a terminal, plain lines elsewhere.
+"""Output of the command line: progress bars on a terminal, plain lines elsewhere.
 
-Names, labels and summaries may be a stranger's: every text goes through `errors.printable`, and none is markup.
+Names, labels and summaries may be untrusted: every text passes through `errors.printable` and none is parsed as markup.
 """
 
 import shutil
@@ -32,39 +32,39 @@ from i2i_bridge.errors import UserError, one_line, printable
 
 @dataclass(frozen=True)
 class Progress:
-    """What a logged step says; loss, rates and shares are over the steps since the last one."""
+    """Numbers of a logged training step; loss, rates and shares are averages since the previous logged step."""
 
     step: int
     steps: int
     loss: float
-    """The network's."""
+    """Loss of the network."""
     lr: float
     grad_norm: float
-    """The network's, before clipping."""
+    """Gradient norm of the network, before clipping."""
     steps_per_second: float
     data_share: float
     """Share of the time spent waiting for data, 0 to 1."""
     memory_gb: float
-    """Peak so far: of the device, or of this process on a CPU."""
+    """Peak memory so far: of the device, or of this process on a CPU."""
     seconds_left: float
     companions: dict[str, float] = field(default_factory=dict)
-    """Losses of what is trained beside the network, by name."""
+    """Losses of the other trained modules, such as a discriminator, by name."""
 
     def row(self) -> dict[str, float]:
-        """All numbers by name, for a table: a companion's loss is `loss_NAME`."""
+        """All numbers by name, as a row of a table; the loss of companion NAME is `loss_NAME`."""
         row = {name: value for name, value in vars(self).items() if name != "companions"}
         return row | {f"loss_{name}": value for name, value in self.companions.items()}
 
 
 PLAIN: Any = {"highlight": False, "markup": False, "emoji": False}
-"""A text is shown as it is: no markup in brackets, no picture for `:name:`."""
+"""Options of rich that print text verbatim: no markup in brackets, no emoji for `:name:`."""
 
 
 class _Console(Console):
-    """A console whose reader may go away: that is an error like another, and does not end the program from within."""
+    """A console that raises BrokenPipeError if its reader is gone; rich itself would exit the program."""
 
     def on_broken_pipe(self) -> None:
-        raise  # what rich handles when it calls this: the BrokenPipeError
+        raise  # the BrokenPipeError that rich is handling when it calls this method
 
 
 console = _Console(soft_wrap=True, **PLAIN)
@@ -74,18 +74,18 @@ errors = _Console(stderr=True, soft_wrap=True, **PLAIN)
 
 
 def is_watched() -> bool:
-    """Whether somebody looks on: a terminal, a notebook, or the prompt of Python or IPython."""
+    """Whether the session is interactive: a terminal, a notebook, or the prompt of Python or IPython."""
     return console.is_terminal or hasattr(sys, "ps1") or "ipykernel" in sys.modules
 
 
 def say(text: str) -> None:
-    """One plain line."""
+    """Print one plain line."""
     console.print(printable(text))
 
 
 def say_error(text: str | UserError) -> None:
-    """`error: ...` on standard error, one line, and below it the commands that a UserError offers."""
-    # A UserError is one line already, and may end with a command that must stay whole.
+    """Print `error: ...` on standard error, in one line, and below it the alternative commands of a UserError."""
+    # A UserError is already one line, and `one_line` could cut off the command at its end.
     line = printable(str(text)) if isinstance(text, UserError) else one_line(text)
     errors.print(f"error: {line}", style="red" if errors.is_terminal else None)
     for way in getattr(text, "ways", ()):
@@ -93,18 +93,18 @@ def say_error(text: str | UserError) -> None:
 
 
 def write(text: str) -> None:
-    """A text of several lines, such as a recipe, unwrapped and without a line end of its own."""
+    """Print a text of several lines, such as a recipe, without wrapping it and without adding a line end."""
     sys.stdout.write(printable(text, lines=True))
     sys.stdout.flush()
 
 
 def _report(text: str) -> None:
-    """A line of progress where there is no terminal; at once, for whoever reads along."""
+    """Print a line of progress and flush it, where the output is no terminal."""
     print(printable(text), flush=True)
 
 
 def training_line(progress: "Progress") -> str:
-    """A progress report as text."""
+    """Format a progress report as text."""
     left = int(progress.seconds_left)
     companions = "".join(f"  {name} {loss:.4f}" for name, loss in progress.companions.items())
     return (
@@ -116,7 +116,7 @@ def training_line(progress: "Progress") -> str:
 
 @contextmanager
 def training_display(steps: int) -> Iterator[Callable[["Progress | str"], None]]:
-    """The `report` of `train`: a live bar on a terminal, a line per report elsewhere."""
+    """Display for `train(report=...)`: a live bar on a terminal, a line per report elsewhere."""
     if not console.is_terminal:
 
         def plain(event: "Progress | str") -> None:
@@ -132,7 +132,7 @@ def training_display(steps: int) -> Iterator[Callable[["Progress | str"], None]]
             if isinstance(event, str):
                 bar.console.print(Text(printable(event)))
             else:
-                # Two lines: of one, a terminal of 80 columns cuts the end off and leaves no room for the bar.
+                # Two lines; otherwise a terminal of 80 columns cuts off the end and has no room for the bar.
                 text = printable(training_line(event)).replace("  |grad|", "\n|grad|")
                 bar.update(task, completed=event.step, description=text)
 
@@ -141,7 +141,7 @@ def training_display(steps: int) -> Iterator[Callable[["Progress | str"], None]]
 
 @contextmanager
 def counting(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A report of (done, total): a bar on a terminal, at most some ten lines elsewhere, with the time left if long."""
+    """Progress display for (done, total): a bar on a terminal; elsewhere about ten lines, with the time left."""
     if not console.is_terminal:
         begun = time.monotonic()
 
@@ -171,7 +171,7 @@ def counting(what: str) -> Iterator[Callable[[int, int], None]]:
 
 @contextmanager
 def transferring(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A report of (bytes done, bytes in all; 0 where unknown): a bar on a terminal, at most ten lines elsewhere."""
+    """Progress display for (bytes done, total bytes or 0 if unknown): a bar on a terminal, lines elsewhere."""
     if not console.is_terminal:
         shown = -1
 
@@ -201,13 +201,13 @@ def transferring(what: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def show_table(title: str, header: list[str], rows: list[list[str]], *, numbers: bool = False) -> None:
-    """A table; numbers, in the columns after the first, are right-aligned."""
+    """Print a table. With `numbers`, all columns but the first are right-aligned."""
     table = Table(title=_cell(title) if title else None, title_justify="left", box=None, pad_edge=False)
     for i, name in enumerate(header):
         table.add_column(_cell(name), justify="right" if numbers and i else "left", no_wrap=True, header_style="bold")
     for row in rows:
         table.add_row(*map(_cell, row))
-    # As wide as its content, whatever the terminal's width: rich would cut names and numbers to fit.
+    # As wide as its content, whatever the terminal's width; otherwise rich truncates names and numbers.
     file = console.file if console.is_terminal else sys.stdout
     options = {"file": file, "force_terminal": console.is_terminal, "soft_wrap": True, **PLAIN}
     wide = Console(width=10_000, **options)
@@ -215,7 +215,7 @@ def show_table(title: str, header: list[str], rows: list[list[str]], *, numbers:
 
 
 def show_list(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Names and a line about each, as wide as the terminal (or COLUMNS, else 80): the line is cut, a name never."""
+    """Print names with a one-line description, cut to the width of the terminal (COLUMNS, or 80); names are not cut."""
     shown = [[printable(cell) for cell in row] for row in (header, *rows)]
     names = max(cell_len(name) for name, _ in shown)
     room = max(shutil.get_terminal_size((80, 24)).columns - names - 2, 0)

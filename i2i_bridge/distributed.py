@@ -1,4 +1,4 @@
-"""Several processes that train or evaluate together."""
+"""Training and evaluation in several processes: ranks, collective operations, and errors that concern all ranks."""
 
 import os
 import time
@@ -13,18 +13,18 @@ import torch
 from i2i_bridge.errors import UserError
 
 LOST_AFTER = 1800
-"""Seconds that processes wait for the slowest of them."""
+"""Timeout of a collective operation in seconds."""
 
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among those that share the work."""
+    """Rank of this process and number of processes that share an evaluation."""
 
     rank: int
     count: int
 
     def gather(self, values: list[Any]) -> list[Any]:
-        """The lists of all processes, one after the other; waits for all."""
+        """The concatenated lists of all processes, in rank order. A collective operation."""
         if self.count == 1:
             return values
         from accelerate.utils import gather_object
@@ -33,13 +33,13 @@ class Processes:
 
 
 def processes(*, cpu: bool = False) -> Processes:
-    """This process among those that `accelerate launch` or torchrun started.
+    """Initialise the process group of `accelerate launch` or torchrun and return this process's rank.
 
     Args:
-        cpu: Whether they compute on the CPU; decided by the first call.
+        cpu: Whether the processes compute on the CPU. Only the first call has an effect.
 
     Raises:
-        UserError: They do not see each other: each would do all the work.
+        UserError: The processes are not connected; each would otherwise do all the work.
     """
     wanted = int(os.environ.get("WORLD_SIZE", "1"))
     if wanted == 1:
@@ -47,7 +47,7 @@ def processes(*, cpu: bool = False) -> Processes:
     import torch
     from accelerate import PartialState
 
-    # Without a GPU and without being told, accelerate takes each process for the only one.
+    # Without a GPU and without cpu=True, accelerate initialises no process group: each process would have rank 0 of 1.
     patience = timedelta(seconds=LOST_AFTER)
     state = PartialState(cpu=cpu or not torch.cuda.is_available(), timeout=patience)
     if int(state.num_processes) != wanted:
@@ -56,14 +56,14 @@ def processes(*, cpu: bool = False) -> Processes:
 
 
 PATIENCE = 3.0
-"""Seconds that a process which lost another waits for the others' word."""
+"""Seconds that a process waits, after a failed collective operation, for the others to report that they are alive."""
 
 
 class Ranks:
-    """This process among those of an accelerator.
+    """Collective operations of the training processes.
 
     Args:
-        accelerator: Of accelerate.
+        accelerator: An `accelerate.Accelerator`.
     """
 
     def __init__(self, accelerator: Any) -> None:
@@ -72,19 +72,19 @@ class Ranks:
         self.is_first = self.index == 0
 
     def any(self, flag: bool) -> bool:
-        """Whether a flag is set in any process; all wait for all."""
+        """Whether a flag is set on any rank. A collective operation."""
         return self.any_of(flag)[0]
 
     def any_of(self, *flags: bool) -> list[bool]:
-        """Of each flag, whether it is set in any process; one exchange for all of them."""
+        """Whether each flag is set on any rank; one all-reduce for all flags."""
         if self.count == 1:
             return list(flags)
-        # Every process must leave the loop at the same step, or the others wait for ever.
+        # Every rank must leave the training loop at the same step, otherwise the others wait until the timeout.
         values = torch.tensor([float(flag) for flag in flags], device=self._accelerator.device)
         return [value > 0 for value in self._accelerator.reduce(values, reduction="sum").tolist()]
 
     def gathered(self, value: Any) -> list[Any]:
-        """The values of all processes, in their order; all wait for all."""
+        """The values of all ranks, in rank order. A collective operation."""
         if self.count == 1:
             return [value]
         from accelerate.utils import gather_object
@@ -92,9 +92,10 @@ class Ranks:
         return list(gather_object([value]))
 
     def check_all_here(self) -> None:
-        """
+        """Check that all started processes belong to the process group.
+
         Raises:
-            UserError: The launcher started more processes than see each other: each would train alone.
+            UserError: The launcher started more processes than the group has; each would train alone.
         """
         started = os.environ.get("WORLD_SIZE", "1")
         if started.isdecimal() and int(started) != self.count:
@@ -104,10 +105,10 @@ class Ranks:
             )
 
     def check_alike(self, facts: Mapping[str, str]) -> None:
-        """Compare what must be the same in every process before the first step.
+        """Check that facts which must agree on all ranks are equal, before the first step.
 
         Raises:
-            UserError: In all of them: which process differs in what.
+            UserError: On every rank; the message names the rank and the fact that differs.
         """
         first, *others = self.gathered(dict(facts))
         for index, other in enumerate(others, 1):
@@ -116,10 +117,13 @@ class Ranks:
                     raise UserError(f"process {index} differs from process 0: {name} {other[name]}, not {value}")
 
     def share_problem(self, problem: Exception | None) -> None:
-        """One process's mistake ends them all, with its line.
+        """Raise an error of one rank on all ranks. A collective operation.
+
+        Args:
+            problem: The exception of this rank, raised unchanged; None if it has none.
 
         Raises:
-            UserError: Any of the other processes has one; this process's own is raised as it is.
+            UserError: Another rank has an exception; the message names the rank.
         """
         lines = self.gathered(None if problem is None else str(problem))
         if problem is not None:
@@ -130,7 +134,7 @@ class Ranks:
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """Turns a failed exchange with other processes into one line that names who is gone.
+        """Context that converts a failed collective operation to a UserError that names the missing ranks.
 
         Raises:
             UserError: A process ended or did not answer in time.
@@ -143,12 +147,12 @@ class Ranks:
             gone = self._missing()
             who = f"process {', '.join(map(str, gone))}" if gone else "another process"
             raise UserError(
-                f"{who} ended, or did not answer in time (train.rank_timeout); see its own message. The same command "
-                "goes on from the last checkpoint"
+                f"{who} ended, or did not answer in time (train.rank_timeout); see its own message. Run the same "
+                "command again to resume from the last checkpoint"
             ) from error
 
     def _missing(self) -> list[int]:
-        """Who does not say that it lost the others: those that ended or hang."""
+        """The ranks that have ended or hang: those that do not write an entry to the store within PATIENCE seconds."""
         from torch.distributed import distributed_c10d
 
         try:
@@ -156,14 +160,15 @@ class Ranks:
             store.set(f"lost-others/{self.index}", "1")
             time.sleep(PATIENCE)
             return [index for index in range(self.count) if not store.check([f"lost-others/{index}"])]
-        except (RuntimeError, ValueError):  # the store went with the process that kept it
+        except (RuntimeError, ValueError):  # the process that served the store has ended
             return []
 
 
 def check_devices() -> None:
-    """
+    """Check that there is a CUDA device for each process that a launcher started on this machine.
+
     Raises:
-        UserError: A launcher started more processes on this machine than it has CUDA devices.
+        UserError: There are more processes than CUDA devices.
     """
     started = os.environ.get("LOCAL_WORLD_SIZE", "1")
     if torch.cuda.is_available() and started.isdecimal() and int(started) > torch.cuda.device_count():
@@ -174,7 +179,7 @@ def check_devices() -> None:
 
 
 def process_group(timeout: int) -> list[Any]:
-    """For accelerate: processes that do not answer within so many seconds are given up."""
+    """The handlers for `Accelerator` that set the timeout of collective operations, in seconds."""
     from accelerate.utils import InitProcessGroupKwargs
 
     return [InitProcessGroupKwargs(timeout=timedelta(seconds=timeout))]

@@ -117,7 +117,7 @@ def test_a_trickle_is_no_download(site, tmp_path, monkeypatch):  # noqa: F811
     monkeypatch.setattr(downloading, "WINDOW", 0.0)
     monkeypatch.setattr(downloading, "SLOWEST", 1e18)
     url = site.put("/a", BODY)
-    with pytest.raises(UserError, match="bytes a second; the same command goes on from there"):
+    with pytest.raises(UserError, match="bytes a second; run the same command again to resume"):
         download(Download(url=url), tmp_path / "a")
     monkeypatch.setattr(downloading, "SLOWEST", 1e-9)
     download(Download(url=url), tmp_path / "a")

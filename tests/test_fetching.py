@@ -182,7 +182,7 @@ def test_a_busy_server_is_asked_again(site, tmp_path):
     download(Download(url=site.url + "/a"), tmp_path / "a")
     assert len(site.seen) == 3
     site.pages["/b"] = busy(9)
-    with pytest.raises(UserError, match=r"Service Unavailable.*goes on from there"):
+    with pytest.raises(UserError, match=r"Service Unavailable.*run the same command again to resume"):
         download(Download(url=site.url + "/b"), tmp_path / "b")
 
 
@@ -216,7 +216,7 @@ def test_a_web_page_in_disguise(site, tmp_path):
 def test_a_file_that_is_truncated_for_ever(site, tmp_path, ranges):
     """It ends, says so, and keeps what it has for the next time."""
     url = site.put("/a.tgz", BODY, until=400_000, ranges=ranges)
-    with pytest.raises(UserError, match=r"goes on from there"):
+    with pytest.raises(UserError, match=r"run the same command again to resume"):
         download(Download(url=url, bytes=len(BODY)), tmp_path / "a")
     assert "a" not in left(tmp_path) and len(site.seen) <= 8
     # Later the server is mended.

@@ -1,10 +1,10 @@
-"""Images: files, pictures, tensors."""
+"""Image files, decoded pictures, and their conversion to tensors."""
 
 import importlib
 from typing import Any
 
 _HOMES = {"read_picture": "files", "to_tensor": "pixels", "write_picture": "files"}
-"""Where the names live that were documented under this path before it became a package; imported at first use."""
+"""Modules of names that were documented as `i2i_bridge.images.NAME` before it was a package."""
 
 
 def __getattr__(name: str) -> Any:

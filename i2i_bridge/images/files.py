@@ -1,4 +1,4 @@
-"""Image files: which there are, reading and writing them. Pillow decodes; OpenCV only 16-bit colour."""
+"""List, read and write image files. Pillow decodes; OpenCV decodes 16-bit colour, tifffile the other TIFFs."""
 
 import contextlib
 import io
@@ -34,7 +34,7 @@ from i2i_bridge.storage.files import write_whole
 from i2i_bridge.storage.reader import open_regular
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM", "JPEG2000")
-"""What is told by its first bytes. A TGA has none that tell it: only a file named .tga is taken for one."""
+"""Pillow's formats that are recognised by the first bytes. A TGA has no such bytes and is recognised by its suffix."""
 
 
 JPEG_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif"})
@@ -47,7 +47,7 @@ IMAGE_SUFFIXES = frozenset({".png", ".apng", ".webp", ".bmp", ".tif", ".tiff", "
 
 
 IMAGE_SUFFIXES |= JPEG_SUFFIXES | PNM_SUFFIXES
-"""Files of these endings are read as images."""
+"""Suffixes of the files that are read as images."""
 
 
 OTHER_IMAGES = frozenset({".gif", ".heic", ".heif", ".avif", ".jxl", ".psd", ".exr", ".hdr", ".pfm", ".svg", ".ico"})
@@ -60,11 +60,11 @@ OTHER_IMAGES |= {".dib", ".pcx", ".dds", ".sgi", ".xbm", ".xpm", ".icns", ".mpo"
 
 
 OTHER_IMAGES |= {".fits", ".dcm", ".npz"}
-"""Files of these endings look like images and are not read: whoever lists a folder names them."""
+"""Suffixes of image formats that are not supported; such files are reported when a folder is listed."""
 
 
 DEEP_SUFFIXES = frozenset({".png", ".tif", ".tiff"}) | PNM_SUFFIXES
-"""Formats that hold 16 bits, in grey and in colour."""
+"""Suffixes of formats with 16 bits per channel, in grey and in colour."""
 
 
 WITH_METADATA = frozenset({"PNG", "JPEG", "WEBP", "TIFF"})
@@ -77,30 +77,30 @@ NPY = b"\x93NUMPY"
 
 
 MAX_FRAMES = 1000
-"""More pages of a TIFF are not counted."""
+"""Maximum number of pages of a TIFF that are counted."""
 
 
 MAX_PIXELS = 64_000_000
-"""Larger images are refused from their header, before they are decoded."""
+"""Maximum number of pixels; the header is checked before an image is decoded."""
 
 
 @dataclass(frozen=True)
 class Listing:
-    """What `list_images` found below a folder; all paths are relative to it."""
+    """The result of `list_images`; all paths are relative to the listed folder."""
 
     images: list[str]
-    """Sorted."""
+    """Image files, sorted."""
     folders: list[str]
-    """That were looked into, each with a slash at its end."""
+    """Folders that were searched, each with a trailing slash."""
     left_out: list[str]
-    """Sorted: image-like files that are not read, and links that are not followed, to folders with a slash."""
+    """Unsupported image files, broken links, and links to folders (with a trailing slash), sorted."""
 
 
 def list_images(folder: Path) -> Listing:
-    """All images below a folder, those too that are links to files, wherever they lie.
+    """List all image files below a folder, including links to files.
 
-    Links to folders are not followed: they may lead in a circle, or back to images that are there already. Hidden files
-    and what is no plain file are left out without a word.
+    Links to folders are not followed; otherwise a circular link has no end, and images could be listed twice. Hidden
+    files and special files are ignored.
 
     Raises:
         UserError: A folder cannot be listed.
@@ -144,11 +144,11 @@ def _is_folder(entry: "os.DirEntry[str]") -> bool:
 
 
 NAMED = 10
-"""So many files of a kind are named where they are left out."""
+"""Maximum number of left-out files of a kind that a message names."""
 
 
 def words_for_left_out(folder: Path, names: Sequence[str]) -> list[str]:
-    """A line for each kind of file that a listing left out, naming the first ones."""
+    """Messages about the files that a listing left out, one per kind of file, each naming the first files."""
     kinds: dict[str, list[str]] = {}
     for name in names:
         suffix = "/" if name.endswith("/") else name[name.rfind(".") :].lower()
@@ -173,16 +173,16 @@ def find_images(folder: Path) -> list[Path]:
 
 
 def read_picture(path: Path | str, data: bytes | None = None, *, metadata: bool = False) -> Picture:
-    """Decode an image file, upright (EXIF orientation applied).
+    """Decode an image file and apply its EXIF orientation.
 
     Args:
-        path: The file; where `data` holds its bytes already, only its name in messages.
-        data: The bytes of an image file.
-        metadata: Also read what a result of this file keeps of it.
+        path: The file. If `data` is given, `path` is only used in messages.
+        data: The bytes of the file.
+        metadata: Whether to read the metadata that a result of this file keeps.
 
     Raises:
-        UserError: The file is missing, not one of PNG, JPEG, WebP, BMP, TIFF, PPM, JPEG 2000, TGA, NPY, damaged, too
-            large, or of a mode without a documented meaning here (`from_pil`).
+        UserError: The file is missing, damaged, too large, of a mode that `from_pil` does not support, or not a PNG,
+            JPEG, WebP, BMP, TIFF, PPM, JPEG 2000, TGA or NPY.
     """
     try:
         if data is None and not stat.S_ISREG(Path(path).stat().st_mode):
@@ -195,7 +195,7 @@ def read_picture(path: Path | str, data: bytes | None = None, *, metadata: bool 
             return replace(picture, metadata=_tiff_metadata(path, data)) if metadata else picture
         source = path if data is None else io.BytesIO(data)
         formats = ("TGA",) if data is None and str(path)[-4:].lower() == ".tga" else FORMATS
-        # Pillow only warns where a file is odd; the size is checked here instead.
+        # Pillow warns about large or unusual files; the size is checked below instead.
         with warnings.catch_warnings(action="ignore"), Image.open(source, formats=formats) as image:
             width, height = image.size
             if width * height > MAX_PIXELS:
@@ -217,7 +217,7 @@ def read_picture(path: Path | str, data: bytes | None = None, *, metadata: bool 
         raise UserError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
     except Image.DecompressionBombError as error:
         raise UserError(f"{path}: too many pixels to be read") from error
-    except Exception as error:  # decoders raise a dozen types for damaged files, and each library others
+    except Exception as error:  # for damaged files, decoders raise many types of exceptions
         reason = " ".join(str(error).split())[:100]
         raise UserError(f"{path}: not a readable image ({type(error).__name__}: {reason})") from error
 
@@ -242,30 +242,30 @@ def _tiff_metadata(path: Path | str, data: bytes | None) -> Metadata:
     try:
         with Image.open(path if data is None else io.BytesIO(data), formats=["TIFF"]) as image:
             return metadata_of(image)
-    except Exception:  # not one of Pillow's kinds: none of its metadata is known
+    except Exception:  # Pillow cannot open this kind of TIFF
         return NO_METADATA
 
 
 def _is_lossy(kind: str | None, path: Path | str, data: bytes | None) -> bool:
     if kind != "WEBP":
         return kind == "JPEG"
-    # RIFF, its size, WEBP, then chunks: a name of four bytes, a size, and that many bytes, made even.
+    # A RIFF file: "RIFF", size, "WEBP", then chunks of a four-byte name, a size, and that many bytes padded to even.
     with Path(path).open("rb") if data is None else io.BytesIO(data) as stream:
         stream.seek(12)
         while len(head := stream.read(8)) == 8:
             name, size = head[:4], int.from_bytes(head[4:], "little")
             if name in (b"VP8 ", b"VP8L"):
                 return name == b"VP8 "
-            # The frames of an animation hold chunks of their own, after 16 bytes.
+            # A frame of an animation contains chunks, after a header of 16 bytes.
             stream.seek(16 if name == b"ANMF" else size + size % 2, os.SEEK_CUR)
     return True
 
 
 def count_frames(image: Image.Image) -> int:
-    """Images in an open file, its first at the end; of a TIFF at most MAX_FRAMES are counted."""
+    """Number of frames or pages of an open image, at most MAX_FRAMES for a TIFF. The first frame is selected again."""
     if image.format != "TIFF":
-        return int(getattr(image, "n_frames", 1))  # out of the header
-    # Pillow's own count looks each page up among all those before it.
+        return int(getattr(image, "n_frames", 1))  # from the header
+    # Not `n_frames`: for a TIFF, Pillow's count takes time quadratic in the number of pages.
     frames = 1
     with contextlib.suppress(EOFError):
         while frames < MAX_FRAMES:
@@ -276,7 +276,9 @@ def count_frames(image: Image.Image) -> int:
 
 
 def image_size(path: Path | str, data: bytes | None = None) -> tuple[int, int]:
-    """(height, width) of an image file, upright, from its header where that tells; arguments as in `read_picture`.
+    """(height, width) of an image file with its orientation applied, read from the header if possible.
+
+    The arguments are as in `read_picture`.
 
     Raises:
         UserError: As `read_picture`.
@@ -285,7 +287,7 @@ def image_size(path: Path | str, data: bytes | None = None) -> tuple[int, int]:
         with warnings.catch_warnings(action="ignore"), Image.open(path if data is None else io.BytesIO(data)) as image:
             turned = image.getexif().get(ORIENTATION, 1) >= 5
             return (image.width, image.height) if turned else (image.height, image.width)
-    except Exception:  # no format of Pillow's, or damaged: whoever reads it all says what is wrong
+    except Exception:  # not a format of Pillow's, or damaged: `read_picture` reports what is wrong
         height, width = read_picture(path, data).pixels.shape[:2]
         return height, width
 
@@ -295,7 +297,7 @@ def _too_large(path: Path, width: int, height: int) -> UserError:
 
 
 def _read_array(path: Path, data: bytes | None) -> Picture:
-    # Not np.load: that also opens archives and pickles, and believes the header.
+    # Not np.load, which also opens archives and pickles, and allocates memory before it checks the header's size.
     with warnings.catch_warnings(action="ignore"), path.open("rb") if data is None else io.BytesIO(data) as stream:
         version = np.lib.format.read_magic(stream)
         readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
@@ -316,25 +318,25 @@ def _read_array(path: Path, data: bytes | None) -> Picture:
 
 
 def _largest_code(image: Image.Image) -> int:
-    """The largest code of a colour image that is not decoded yet; of others 255, since Pillow reads them whole."""
+    """Largest pixel value of a colour image, from its header; 255 for all modes that Pillow decodes without loss."""
     if image.mode not in ("RGB", "RGBA", "LA"):
         return 255
     for tile in getattr(image, "tile", ()):
         if image.format == "PPM" and isinstance(tile[3], tuple):
             return int(tile[3][1])
-        if ";16" in str(tile[3]):  # Pillow drops the low byte of these without a word
+        if ";16" in str(tile[3]):  # Pillow drops the low byte of these without a warning
             return 65535
     return 255
 
 
 def _check_jpeg_2000(path: Path, image: Image.Image, data: bytes | None) -> None:
-    # Pillow drops what is beyond 8 bits of colour without a word, and OpenCV does not say what 10 or 12 bits mean.
+    # Pillow truncates colour to 8 bits without a warning, and OpenCV does not report whether it decoded 10 or 12 bits.
     if image.format != "JPEG2000" or image.mode in ("L", "I;16"):
         return
     if data is None:
         with path.open("rb") as stream:
             data = stream.read(65536)
-    size = data.find(b"\xff\x4f\xff\x51")  # the codestream's first two markers; the depth stands 42 bytes on
+    size = data.find(b"\xff\x4f\xff\x51")  # the first two markers of the codestream, 42 bytes before the depth
     depth = (data[size + 42] & 0x7F) + 1 if 0 <= size < len(data) - 42 else 8
     if depth > 8:
         raise UserError(
@@ -343,25 +345,25 @@ def _check_jpeg_2000(path: Path, image: Image.Image, data: bytes | None) -> None
 
 
 def _read_deep_colour(path: Path, image: Image.Image, data: bytes | None, largest: int) -> Picture:
-    """All bits of an image that Pillow has decoded already: OpenCV would fill what is missing from a damaged one."""
+    """Decode 16-bit colour with OpenCV. Pillow must have decoded the file before: it detects truncated files."""
     import cv2
 
     encoded = np.fromfile(path, np.uint8) if data is None else np.frombuffer(data, np.uint8)
     array = cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED)
     if array is None or array.dtype != np.uint16 or array.ndim != 3 or array.shape[1::-1] != image.size:
         raise UserError(f"{path}: not a readable 16-bit image")
-    if largest != 65535:  # of a PPM; OpenCV leaves the codes as they are
+    if largest != 65535:  # a PPM with another maximum, by which OpenCV does not scale
         array = np.rint(array * (65535 / largest)).astype(np.uint16)
     array = _upright(array, image.getexif().get(ORIENTATION, 1))
     alpha = array[..., 3].copy() if array.shape[2] == 4 else None
-    # Pillow opens 16-bit grey with opacity as colour: the colour type 4 stands in the header of a PNG.
+    # Pillow opens 16-bit grey with alpha as colour; in the header of a PNG it has colour type 4.
     grey = image.mode == "LA" or (image.format == "PNG" and encoded[25] == 4)
     pixels = array[..., :1] if grey else array[..., 2::-1]
     return Picture(np.ascontiguousarray(pixels), alpha)
 
 
 def _upright(array: np.ndarray, orientation: int) -> np.ndarray:
-    """What the EXIF orientation asks for: 5 to 8 exchange the sides, then left-right and upside-down mirrors."""
+    """Apply an EXIF orientation: 5 to 8 transpose, then vertical and horizontal flips."""
     if orientation >= 5:
         array = array.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
@@ -372,20 +374,21 @@ def _upright(array: np.ndarray, orientation: int) -> np.ndarray:
 def write_picture(
     path: Path | str, picture: Picture, *, quality: int | None = None, root: Path | None = None
 ) -> list[str]:
-    """Write an image with its metadata; the suffix says the format. Nothing is left half-written.
+    """Write an image file atomically, with its metadata, in the format of its suffix.
 
     Args:
         path: The file.
-        picture: What is written.
-        quality: Of JPEG and WebP, 1 to 100. By default JPEG is written with 95, and WebP without loss, or with 95
-            where the picture came out of a lossy file. JPEG keeps the colour of every pixel (4:4:4).
-        root: No folder from here down to the file may be a link; None: the folders are the user's own choice.
+        picture: The image.
+        quality: Quality of JPEG and WebP, 1 to 100. Default: 95 for JPEG; WebP is lossless, or 95 if the picture was
+            read from a lossy file. JPEG is written without chroma subsampling (4:4:4).
+        root: As in `write_whole`: no folder from `root` down to the file may be a link.
 
     Returns:
-        What the format could not hold, in words: the picture is then over white, or in sRGB.
+        Descriptions of what the format cannot store, such as opacity (blended over white) or a colour profile
+        (converted to sRGB).
 
     Raises:
-        UserError: An unknown suffix, a format that cannot hold the picture, or a folder that cannot be written.
+        UserError: The suffix is unknown, the format cannot store the picture, or the folder cannot be written.
     """
     path = Path(path)
     check_format(path, picture)
@@ -408,7 +411,7 @@ def write_picture(
         if kind == "JPEG":
             options |= {"quality": quality or 95, "subsampling": 0}
         elif kind == "WEBP":
-            # Without `exact`, colours below transparency are given up even without loss.
+            # Without `exact`, lossless WebP still discards the colours of transparent pixels.
             lossy = picture.lossy or quality is not None
             options |= {"quality": quality or 95} if lossy else {"lossless": True, "exact": True}
         try:
@@ -422,7 +425,7 @@ def write_picture(
             image.save(encoded, format=kind, **options)
         except UserError as error:
             raise UserError(f"{path}: {error}") from error
-        except (OSError, ValueError) as error:  # more pixels than the format can hold
+        except (OSError, ValueError) as error:  # larger than the format allows
             raise UserError(f"{path}: cannot be encoded ({error})") from error
     write_whole(path, encoded.getvalue(), root=root)
     return lost
@@ -432,10 +435,10 @@ LONGEST_SIDE = {"JPEG": 65500, "WEBP": 16383}
 
 
 def check_format(path: Path, picture: Picture) -> None:
-    """See, before any work, that the format of a file name can hold a picture.
+    """Check that the format of a suffix can store a picture, before any expensive work.
 
     Raises:
-        UserError: An unknown suffix, or a format without room for its depth, number of channels or size.
+        UserError: The suffix is unknown, or the format does not support the depth, number of channels or size.
     """
     suffix = path.suffix.lower()
     if suffix not in IMAGE_SUFFIXES:
@@ -458,7 +461,7 @@ def check_format(path: Path, picture: Picture) -> None:
 
 
 def _deep_colour(picture: Picture, suffix: str, lost: list[str]) -> bytes:
-    # Formats and OpenCV know no 16-bit grey with alpha: it is written as colour.
+    # OpenCV writes no 16-bit grey with alpha: it is written as colour.
     import cv2
 
     red_green_blue = with_channels(picture.pixels, 3)
@@ -478,15 +481,15 @@ def _deep_colour(picture: Picture, suffix: str, lost: list[str]) -> bytes:
 
 
 def _with_chunks(data: bytes, kept: dict[str, Any]) -> bytes:
-    """A PNG with the metadata in chunks behind its header."""
+    """Insert the metadata into a PNG, as chunks after its header."""
     chunks = []
     if "icc_profile" in kept:
         chunks.append((b"iCCP", b"ICC Profile\0\0" + zlib.compress(kept["icc_profile"])))
-    if "dpi" in kept:  # pixels a metre
+    if "dpi" in kept:  # in pixels per metre
         chunks.append((b"pHYs", struct.pack(">IIB", *(round(value / 0.0254) for value in kept["dpi"]), 1)))
     if "exif" in kept:
         chunks.append((b"eXIf", kept["exif"].removeprefix(b"Exif\0\0")))
-    end = 8 + 12 + 13  # signature, and the frame and contents of IHDR
+    end = 8 + 12 + 13  # signature, then the length, name, CRC and contents of IHDR
     packed = [
         struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body)) for name, body in chunks
     ]
@@ -494,5 +497,5 @@ def _with_chunks(data: bytes, kept: dict[str, Any]) -> bytes:
 
 
 def left_out(source: Path) -> list[str]:
-    """A line for each kind of image-like file in a folder of inputs that is not taken."""
+    """Messages about unsupported files in a folder of inputs (`words_for_left_out`); none for a single file."""
     return words_for_left_out(source, list_images(source).left_out) if source.is_dir() else []

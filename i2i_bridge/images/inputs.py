@@ -1,4 +1,4 @@
-"""Images as a Python caller has them: files, bytes, PIL images, arrays, tensors, lists; results in the same form."""
+"""Convert images given by a Python caller (files, bytes, PIL images, arrays, tensors, lists), and results back."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -22,19 +22,19 @@ KINDS = (
     "(B, C, H, W), or a list of these"
 )
 MARGIN = 0.1
-"""Of its range, by which a float may lie beyond: a filter overshoots so far, another range is far beyond it."""
+"""Share of the value range by which floats may exceed it: filters overshoot by less, a wrong range gives far more."""
 Back = Callable[[list[Picture]], Any]
 
 
 def pictures_of(image: AnyImage | Sequence[AnyImage], value_range: Range = None) -> tuple[list[Picture], Back]:
-    """The pictures of what a caller gave, and a function that gives as many pictures the same form.
+    """Convert an image, batch or list to pictures, and return a function that converts results to the same type.
 
     Args:
         image: One of `KINDS`. Arrays and tensors are uint8, uint16 or floats.
-        value_range: The values that mean black and white, for floats; None: the recipe says it.
+        value_range: The float values of black and white; None: as in the recipe.
 
     Raises:
-        UserError: It is something else, is empty, or lies beyond its range.
+        UserError: The type is not supported, the input is empty, or its values exceed the range.
     """
     if isinstance(image, list | tuple):
         return _listed(image, value_range)
@@ -60,12 +60,12 @@ def pictures_of(image: AnyImage | Sequence[AnyImage], value_range: Range = None)
 
 
 def mask_pictures(mask: AnyImage | Sequence[AnyImage], count: int) -> list[Picture]:
-    """A mask for each of `count` images: one for all, or one each; arrays and tensors may be boolean."""
+    """Convert masks to `count` pictures; a single mask is used for all images. Arrays and tensors may be boolean."""
     return _for_each("mask", pictures_of(_without_booleans(mask))[0], count)
 
 
 def condition_pictures(condition: AnyImage | Sequence[AnyImage], value_range: Range, count: int) -> list[Picture]:
-    """A condition for each of `count` images: one for all, or one each."""
+    """Convert conditions to `count` pictures; a single condition is used for all images."""
     return _for_each("condition", pictures_of(condition, value_range)[0], count)
 
 

@@ -1,8 +1,8 @@
-"""What a photo's file says beside its pixels, and what of it goes over into a restored file.
+"""Metadata of image files, and the part of it that is copied to a restored file.
 
-Kept are the colour profile, the density (dots per inch) and the EXIF fields of `KEPT`: when, with what and how a photo
-was taken, and whose it is. Dropped are the place (GPS), serial numbers and owners of cameras, maker notes and
-thumbnails, which show the old pixels. The orientation is applied to the pixels.
+Copied are the colour profile, the density (dots per inch) and the EXIF fields of `KEPT`: date, camera, exposure, author
+and copyright. Dropped are GPS positions, serial numbers and owners of cameras, maker notes, and thumbnails, which show
+the old pixels. The orientation is applied to the pixels.
 """
 
 import io
@@ -14,7 +14,7 @@ from PIL import Image
 
 ORIENTATION = 0x0112
 RESOLUTION = (0x011A, 0x011B, 0x0128)
-"""Across, down, unit."""
+"""EXIF tags of the density: horizontal, vertical, unit."""
 EXIF_IFD = 0x8769
 KEPT = {
     # ImageDescription, Make, Model, Software, DateTime, Artist, Copyright
@@ -26,23 +26,23 @@ KEPT = {
         | set(range(0x9201, 0x920B))
     ),
 }
-"""EXIF tags that are carried over, by directory (0 is the first)."""
+"""EXIF tags that are copied, by directory (0 is the first)."""
 LONGEST_FIELD = 4000
-"""Characters; longer EXIF fields are dropped."""
+"""Maximum characters of an EXIF field; longer fields are dropped."""
 LARGEST_PROFILE = 4 << 20
-"""Bytes; a larger profile is dropped. Those of printers, the largest, have 1 to 3 MB."""
+"""Maximum bytes of a colour profile; larger ones are dropped. The largest common ones, of printers, have 1 to 3 MB."""
 SPACES = {b"GRAY": 1, b"RGB ": 3}
-"""Channels of the pixels that a profile describes, by its header."""
+"""Number of channels by the colour space in the header of a profile."""
 
 
 @dataclass(frozen=True)
 class Metadata:
-    """What is carried over from one file to another.
+    """The metadata that is copied from one file to another.
 
     Args:
-        profile: An ICC profile, unread.
-        density: Dots per inch, across and down.
-        exif: An EXIF block of kept fields only.
+        profile: An ICC profile, not parsed.
+        density: Dots per inch, horizontal and vertical.
+        exif: An EXIF block with the fields of `KEPT` only.
     """
 
     profile: bytes | None = None
@@ -50,21 +50,22 @@ class Metadata:
     exif: bytes | None = None
 
     def profile_for(self, channels: int) -> bytes | None:
-        """The profile if it describes pixels of that many channels."""
+        """The profile, or None if it is for another number of channels."""
         return self.profile if self.profile is not None and SPACES.get(self.profile[16:20]) == channels else None
 
 
 def metadata_of(image: Image.Image, orientation: int | None = None) -> Metadata:
-    """The metadata of an opened image.
+    """The metadata of an open image.
 
     Args:
-        orientation: Of the file, where Pillow has applied it already, as it does when it loads a TIFF.
+        image: The image.
+        orientation: The orientation of the file if Pillow has already applied it, as it does for a TIFF.
     """
     profile = image.info.get("icc_profile")
     if not (isinstance(profile, bytes) and 128 <= len(profile) <= LARGEST_PROFILE):
         profile = None
     exif = image.getexif()
-    # WebP has no other place for the density than EXIF, where 2 are inches.
+    # A WebP stores the density in EXIF only; unit 2 means inches.
     inches = exif.get(RESOLUTION[2], 2) == 2
     density = _density(image.info.get("dpi", (exif.get(RESOLUTION[0]), exif.get(RESOLUTION[1])) if inches else None))
     if density is not None and (orientation or exif.get(ORIENTATION, 1)) in (5, 6, 7, 8):
@@ -73,7 +74,7 @@ def metadata_of(image: Image.Image, orientation: int | None = None) -> Metadata:
 
 
 def exif_with_density(metadata: Metadata) -> bytes | None:
-    """The EXIF block, with the density in it, for a format that has no other place for it."""
+    """The EXIF block including the density, for a format that stores the density in EXIF only."""
     if metadata.density is None:
         return metadata.exif
     exif = Image.Exif()
@@ -96,7 +97,7 @@ def _kept_fields(exif: Image.Exif) -> bytes | None:
     for directory, tags in KEPT.items():
         try:
             fields = dict(exif.get_ifd(directory) if directory else exif)
-        except Exception:  # a damaged directory, for which Pillow raises a dozen types
+        except Exception:  # a damaged directory, for which Pillow raises many types of exceptions
             continue
         for tag in sorted(tags & fields.keys()):
             if _can_be_written(tag, fields[tag]):
@@ -111,13 +112,13 @@ def _can_be_written(tag: int, value: Any) -> bool:
     alone[tag] = value
     try:
         alone.tobytes()
-    except Exception:  # a value of another type than the tag's, out of a damaged file
+    except Exception:  # in a damaged file the value may have another type than the tag
         return False
     return True
 
 
 def profile_name(profile: bytes) -> str:
-    """What a profile calls itself, such as 'Display P3'."""
+    """The description in a colour profile, such as 'Display P3'."""
     from PIL import ImageCms
 
     try:
@@ -128,12 +129,12 @@ def profile_name(profile: bytes) -> str:
 
 
 def is_srgb(profile: bytes) -> bool:
-    """Whether a profile says by its name that it is sRGB, which pixels without a profile are taken for."""
+    """Whether the description of a profile contains 'sRGB'. Pixels without a profile are taken as sRGB."""
     return "srgb" in profile_name(profile).lower()
 
 
 def as_srgb(image: Image.Image, profile: bytes) -> Image.Image | None:
-    """The image's colours in sRGB, mode RGB; None where the profile is damaged or describes other pixels."""
+    """The image converted to sRGB, mode RGB; None if the profile is damaged or is for another kind of pixels."""
     from PIL import ImageCms
 
     try:

@@ -1,4 +1,4 @@
-"""Images side by side in one picture, with a word above each column."""
+"""Montages: rows of images in one picture, with a heading above each column."""
 
 from collections.abc import Iterable, Sequence
 
@@ -9,18 +9,22 @@ from torch import Tensor
 from i2i_bridge.images.pixels import shown
 
 HEADER_HEIGHT = 22
-"""Pixels of the band above the columns where each head is one line."""
+"""Height in pixels of the headings if each has one line."""
 FONT_SIZES = (14, 12, 10, 9)
-"""Of heads: the first at which no word is wider than its column, else the last."""
+"""Font sizes of headings; the first at which every word fits into its column is used, else the last."""
 MARGIN = 3
-"""Pixels that stay white at the right of a head, so that two heads do not run together."""
+"""White pixels at the right of a heading; otherwise adjacent headings would touch."""
 
 
 def montage(rows: Sequence[Sequence[Tensor]], header: Sequence[str] = (), gap: int = 2) -> np.ndarray:
-    """Rows of images (C, H, W) in [-1, 1] as one picture (H, W, 3) uint8, white gaps between, aligned top left.
+    """Arrange rows of images (C, H, W) in [-1, 1] in one picture (H, W, 3) uint8.
+
+    The images are aligned at the top left of their cells, on white.
 
     Args:
-        header: A head for each column, broken into lines at the column's width; none leaves the band out.
+        rows: The images.
+        header: A heading for each column, wrapped at the width of the column.
+        gap: Pixels between the images.
 
     Raises:
         ValueError: There is no image.
@@ -50,13 +54,14 @@ def montage(rows: Sequence[Sequence[Tensor]], header: Sequence[str] = (), gap: i
 
 
 def states_shown(x_1: Tensor, states: Iterable[Tensor], columns: int = 8) -> tuple[list[Tensor], list[str]]:
-    """At most `columns` states of a walk, evenly spread from X_1 to the last, and a word for each.
+    """At most `columns` states of a trajectory, evenly spaced from x_1 to the last, and a heading for each.
 
-    Memory does not grow with the number of states: while they come, every second one is let go when there are many.
+    Memory use does not grow with the number of states: when many are stored, every second one is dropped.
 
     Args:
-        x_1: Where the walk starts, (C, H, W).
-        states: What a sampler yields, the last one restored; at least one.
+        x_1: The first state, (C, H, W).
+        states: The states yielded by a sampler, at least one; the last is the restored image.
+        columns: Maximum number of states.
     """
     kept, spacing, last = [(0, x_1)], 1, (0, x_1)
     for i, state in enumerate(states, 1):
@@ -73,7 +78,7 @@ def states_shown(x_1: Tensor, states: Iterable[Tensor], columns: int = 8) -> tup
 
 
 def _head(text: str, width: int) -> np.ndarray:
-    """A column's head (H, width, 3): as few lines as fit; a word wider than the column is cut, with an ellipsis."""
+    """Draw the heading of a column, (H, width, 3), wrapped; a word wider than the column is cut with an ellipsis."""
     for size in FONT_SIZES:
         font = ImageFont.load_default(size)
         if all(font.getlength(word) <= width - MARGIN for word in text.split()):

@@ -1,4 +1,4 @@
-"""What `restore` and `degrade` write for which input: names that never meet, formats, and what is done already."""
+"""Output files of `restore` and `degrade`: unique names, formats, and the record of finished inputs."""
 
 import hashlib
 import itertools
@@ -15,32 +15,32 @@ from i2i_bridge.storage.files import append
 from i2i_bridge.storage.reader import LIST_LIMIT, open_regular, parse_json
 
 FORMATS = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "tif": ".tif"}
-"""What `--format` takes, and the suffix of each."""
+"""The values of `--format` and their suffixes."""
 NAME_BYTES = 255
-"""What a file system takes of a name."""
+"""Maximum bytes of a file name."""
 DONE_FILE = ".i2i-bridge-done.jsonl"
-"""Beside the results of a folder: a line for each input that is done."""
+"""Name of the record of finished inputs in an output folder, one line per input."""
 LINE_BYTES = 2**16
-"""No line of it is longer."""
+"""Maximum bytes of a line of that record."""
 
 Existing = Literal["resume", "skip", "overwrite"]
-"""What becomes of an input whose results are there: `resume` keeps them where the same settings made them from the same
-input, `skip` keeps whatever is there, and `overwrite` makes all again."""
+"""How to treat existing results: `resume` keeps those made from the same input with the same settings, `skip` keeps
+all, `overwrite` keeps none."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """An input, and the files that are written for it."""
+    """An input file and its output files."""
 
     source: Path
     name: str
-    """Path below the input folder, with slashes; of a single file its name."""
+    """Path relative to the input folder, with slashes; for a single file its name."""
     outputs: dict[str, Path]
-    """By ending: '' the result ('-1', '-2', ... of several samples), '-mask', '-degraded', '-trajectory', ..."""
+    """Output files by name ending: '' for the result ('-1', '-2', ... for several samples), '-mask', ..."""
     results: tuple[str, ...]
-    """The endings of the results; the others are by-products, which may be none."""
+    """The endings of the results; the other outputs are by-products, which may be missing."""
     notes: dict[str, str]
-    """By ending: that an output has another name than usual, since that name is another image's."""
+    """Messages by ending: the output has an unusual name, since the usual name belongs to another image."""
 
 
 def plan_files(
@@ -53,19 +53,19 @@ def plan_files(
     quality: int | None = None,
     lossless: bool = False,
 ) -> list[Job]:
-    """A job for a file, or for every image below a folder, with outputs of distinct names.
+    """Plan the output files of an image, or of every image below a folder; all outputs have different names.
 
-    Results keep their input's name and suffix. With a format they get its suffix; JPEGs get .png where what is written
-    is data (`lossless`), or where a file of that suffix is no JPEG inside.
+    A result has the name and suffix of its input, or the suffix of `format`. A JPEG input gives a .png if `lossless` is
+    set, or if the content of the file is not JPEG.
 
     Args:
         source: The input, a file or a folder.
-        target: A file, or a folder; what has no suffix is a folder.
+        target: The output, a file or a folder; a path without suffix is a folder.
         results: Endings of the results of one input.
-        beside: By-products of one input: ending and suffix; an empty suffix means that of the result.
+        beside: By-products of one input: ending and suffix; an empty suffix means the suffix of the result.
         format: One of `FORMATS`.
-        quality: Checked only: PNG and TIFF have none.
-        lossless: JPEG inputs give PNGs, unless the target or the format says otherwise.
+        quality: Only checked here: PNG and TIFF have no quality.
+        lossless: Write PNG for JPEG inputs, unless the target or the format says otherwise.
 
     Raises:
         UserError: The input is missing or has no images, an output would overwrite it, or format, quality and suffix
@@ -82,7 +82,7 @@ def plan_files(
         raise UserError(f"--quality {quality}: is of JPEG and WebP only; the results are {', '.join(sorted(suffixes))}")
     endings, taken = tuple(results), set[Path]()
     named: dict[Path, Path] = {}
-    # Whoever keeps the suffix keeps the name: of a.jpg and a.png, both written as PNG, the former becomes a.jpg.png.
+    # Inputs that keep their suffix are named first: of a.jpg and a.png, both written as PNG, a.jpg becomes a.jpg.png.
     for file, _, result in sorted(plain, key=lambda job: job[0].suffix != job[2].suffix):
         others = (result.with_name(f"{file.name}{extra}{result.suffix}") for extra in _numbers())
         named[file] = next(
@@ -114,10 +114,16 @@ def plan_files(
 
 
 def keep_apart(jobs: Iterable[Job], target: Path, given: Path, what: str) -> None:
-    """See that no result overwrites a mask or condition.
+    """Check that no output overwrites a mask or condition.
+
+    Args:
+        jobs: The planned outputs.
+        target: The output path, for the message.
+        given: The file or folder of masks or conditions.
+        what: 'mask' or 'condition', for the message.
 
     Raises:
-        UserError: One would.
+        UserError: An output would.
     """
     same = given.is_dir() and target.resolve() == given.resolve()
     if same or given.resolve() in {output.resolve() for job in jobs for output in job.outputs.values()}:
@@ -125,7 +131,7 @@ def keep_apart(jobs: Iterable[Job], target: Path, given: Path, what: str) -> Non
 
 
 def _plain_jobs(source: Path, target: Path, wanted: str | None, lossless: bool) -> list[tuple[Path, str, Path]]:
-    """(input, name, result) by the usual rule, without a look at the others."""
+    """(input, name, result) of every input, before name collisions are resolved."""
 
     def like(file: Path, result: Path) -> Path:
         suffix = file.suffix.lower()
@@ -169,7 +175,7 @@ def _is_jpeg(file: Path) -> bool:
     try:
         with open_regular(file) as stream:
             return stream.read(3) == b"\xff\xd8\xff"
-    except OSError:  # said when it is read
+    except OSError:  # reported when the file is read
         return True
 
 
@@ -179,7 +185,7 @@ def _numbers() -> Iterator[str]:
 
 
 def _named(result: Path, ending: str, suffix: str) -> Path:
-    """NAME + ending + suffix beside a result; a name too long for a file system is cut, and stays one of its own."""
+    """The path NAME + ending + suffix beside a result; a name that is too long is cut and gets a hash."""
     stem, room = result.stem, NAME_BYTES - len(os.fsencode(ending + suffix))
     if len(os.fsencode(stem)) > room:
         mark = f"~{hashlib.sha256(os.fsencode(stem)).hexdigest()[:8]}"
@@ -190,15 +196,16 @@ def _named(result: Path, ending: str, suffix: str) -> Path:
 
 
 class DoneJobs:
-    """Which inputs of a folder are done, so that a stopped folder goes on where it stopped.
+    """Record of the finished inputs of a folder, by which an interrupted command is resumed.
 
-    A file beside the results has a line for each: the input's size and time, a digest of all settings, and the size of
-    every output. Whatever differs is made again. Nothing in it is believed beyond that: no name in it becomes a path.
+    The record file in the output folder has a line for each input: size and modification time of the input, a digest of
+    all settings, and the size of every output. If any of these differs, the input is processed again. The file is
+    untrusted: no name in it is used as a path.
 
     Args:
-        folder: Where the results go; None for a single file, which is always made.
-        existing: What becomes of results that are there.
-        settings: All that decides the bytes of a result, as JSON.
+        folder: The output folder; None for a single file, which is always processed.
+        existing: How to treat existing results.
+        settings: Everything that determines the bytes of a result; JSON-serialisable.
     """
 
     def __init__(self, folder: Path | None, existing: Existing, settings: Mapping[str, Any]) -> None:
@@ -211,10 +218,11 @@ class DoneJobs:
             self.records = _records(self.file)
 
     def extra(self, job: Job, more: Iterable[Path] = ()) -> dict[str, Any] | None:
-        """None where a job is to be done; else what was recorded with it.
+        """The `extra` values recorded with a finished job; None if the job must be processed.
 
         Args:
-            more: Other inputs, such as its mask.
+            job: The job.
+            more: Other input files, such as the mask.
         """
         there = all(job.outputs[ending].is_file() for ending in job.results)
         if self.existing == "overwrite" or not there:
@@ -227,13 +235,15 @@ class DoneJobs:
         return None
 
     def add(self, job: Job, more: Iterable[Path] = (), extra: dict[str, Any] | None = None) -> None:
-        """Record a job whose outputs are all written."""
+        """Record a job after all its outputs are written."""
         if self.file is None:
             return
-        line = "\n" + json.dumps(self._record(job, more, extra or {})) + "\n"  # a line may have been cut off before it
+        line = (
+            "\n" + json.dumps(self._record(job, more, extra or {})) + "\n"
+        )  # the line before may be incomplete, after an interruption
         try:
             append(self.file, line.encode())
-        except OSError:  # results count, this does not: the worst is that they are made once more
+        except OSError:  # without a record the results are processed again, nothing worse
             self.file = None
 
     def _record(self, job: Job, more: Iterable[Path], extra: Any) -> dict[str, Any]:
@@ -243,7 +253,7 @@ class DoneJobs:
 
 
 def _records(file: Path) -> dict[str, dict[str, Any]]:
-    """The last record of each name; lines that are none are passed over."""
+    """The last record of each name; invalid lines are skipped."""
     found: dict[str, dict[str, Any]] = {}
     try:
         if file.is_symlink():

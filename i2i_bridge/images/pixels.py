@@ -1,4 +1,4 @@
-"""Pictures (arrays with alpha, depth and metadata) to tensors in [-1, 1] and back."""
+"""Decoded images (`Picture`: pixels, alpha, metadata), and their conversion to tensors in [-1, 1] and back."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -21,11 +21,11 @@ class Picture:
     Args:
         pixels: (H, W, C), uint8, uint16 or float32; C = 1 (grey), 3 (RGB), or any number (from `.npy`).
         alpha: Opacity (H, W) of the same dtype, or None.
-        frames: Images in the file: an animation or many pages, of which `pixels` is the first.
-        lossy: Whether the file was compressed with loss (JPEG, and WebP that is not lossless).
-        metadata: Profile, density and EXIF fields that are written again, where they were asked for.
-        value_range: The values that mean black and white, where the caller said it; None: the dataset's.
-        converted_from: The file's kind of colours, such as CMYK, where the pixels are not those of the file.
+        frames: Number of frames or pages in the file; `pixels` is the first.
+        lossy: Whether the file has lossy compression (JPEG, and WebP that is not lossless).
+        metadata: Profile, density and EXIF fields that are written with the result, if they were read.
+        value_range: The values of black and white given by the caller; None: as in the recipe.
+        converted_from: The colour space of the file, such as CMYK, if the pixels were converted.
     """
 
     pixels: np.ndarray
@@ -38,10 +38,10 @@ class Picture:
 
 
 def from_array(array: np.ndarray) -> Picture:
-    """An array (H, W) or (H, W, C) as a Picture; floats become float32.
+    """Convert an array (H, W) or (H, W, C) to a Picture; floats become float32.
 
     Raises:
-        UserError: Another shape or type, or values that are not finite.
+        UserError: The shape or dtype is not supported, or values are not finite.
     """
     _check_array(array.shape, array.dtype)
     pixels = np.array(array, dtype=array.dtype if array.dtype.kind == "u" else np.float32)
@@ -58,14 +58,15 @@ def _check_array(shape: tuple[int, ...], dtype: np.dtype) -> None:
 
 
 def from_pil(image: Image.Image) -> Picture:
-    """A PIL image as a Picture: L, LA, 1, P, RGB, RGBA, CMYK, YCbCr, LAB, HSV in 8 bits, I;16 (grey) in 16, F as float.
+    """Convert a PIL image to a Picture.
 
-    Palette transparency becomes alpha. EXIF orientation is applied. CMYK becomes sRGB by its profile, if it has one.
+    L, LA, 1, P, RGB, RGBA, CMYK, YCbCr, LAB and HSV give 8 bits, I;16 gives 16-bit grey, F gives floats. Palette
+    transparency becomes alpha. EXIF orientation is applied. CMYK is converted to sRGB by its profile, if it has one.
 
     Raises:
-        UserError: Values whose range is unknown (32-bit integers beyond 16 bits), or not finite.
+        UserError: The range of the values is unknown (32-bit integers beyond 16 bits), or values are not finite.
     """
-    if image.getexif().get(ORIENTATION, 1) != 1:  # else it would be copied
+    if image.getexif().get(ORIENTATION, 1) != 1:  # otherwise exif_transpose would copy the image
         image = ImageOps.exif_transpose(image)
     mode = image.mode
     if mode.startswith("I;16"):
@@ -93,10 +94,11 @@ def from_pil(image: Image.Image) -> Picture:
 
 
 def to_pil(picture: Picture) -> Image.Image:
-    """The Picture as L, LA, RGB, RGBA, I;16 or F, with its metadata in `info`, where `save` of some formats finds it.
+    """Convert a Picture to a PIL image of mode L, LA, RGB, RGBA, I;16 or F, with the metadata in `info`.
 
     Raises:
-        UserError: 16-bit colour, 16 bits or floats with alpha, or other numbers of channels, which Pillow cannot hold.
+        UserError: Pillow cannot store the picture: 16-bit colour, 16 bits or floats with alpha, or other numbers of
+            channels.
     """
     pixels, alpha = picture.pixels, picture.alpha
     if pixels.shape[2] not in (1, 3):
@@ -114,10 +116,10 @@ def to_pil(picture: Picture) -> Image.Image:
 
 
 def _saved_metadata(picture: Picture, kind: str) -> dict[str, Any]:
-    """What Pillow's `save` of a format takes of the metadata."""
+    """The metadata as options of Pillow's `save` for a format."""
     kept = picture.metadata
     density = kept.density
-    if density is not None and kind == "JPEG":  # whole numbers
+    if density is not None and kind == "JPEG":  # a JPEG stores integers
         density = (max(round(density[0]), 1), max(round(density[1]), 1))
     exif = exif_with_density(kept) if kind == "WEBP" else kept.exif
     found = {"icc_profile": kept.profile_for(picture.pixels.shape[2]), "dpi": density, "exif": exif}
@@ -125,10 +127,10 @@ def _saved_metadata(picture: Picture, kind: str) -> dict[str, Any]:
 
 
 def with_channels(pixels: np.ndarray, channels: int) -> np.ndarray:
-    """Pixels (H, W, C) with 1 or 3 channels: grey is repeated, RGB becomes luma (0.299 R + 0.587 G + 0.114 B).
+    """Convert pixels (H, W, C) to 1 or 3 channels: grey is repeated, RGB becomes luma 0.299 R + 0.587 G + 0.114 B.
 
     Raises:
-        UserError: Another number of channels.
+        UserError: Any other conversion.
     """
     have = pixels.shape[2]
     if have == channels:
@@ -143,18 +145,18 @@ def with_channels(pixels: np.ndarray, channels: int) -> np.ndarray:
 
 
 Range = tuple[float, float] | None
-"""The pixel values that mean -1 and 1; None: all codes of the integer type, from 0 to its largest."""
+"""The pixel values that map to -1 and 1; None: 0 and the largest value of the integer dtype."""
 
 
 def to_tensor(pixels: np.ndarray, value_range: Range = None) -> Tensor:
-    """Pixels (H, W, C) as float32 (C, H, W), in [-1, 1]: 2 (value - low) / (high - low) - 1.
+    """Convert pixels (H, W, C) to a float32 tensor (C, H, W) in [-1, 1]: 2 (value - low) / (high - low) - 1.
 
     Args:
         pixels: uint8, uint16 or float32.
-        value_range: (low, high); values beyond it leave [-1, 1].
+        value_range: (low, high). Values outside give results outside [-1, 1].
 
     Raises:
-        UserError: Floats without a range.
+        UserError: Float pixels without a range.
     """
     low, high = _ends(pixels.dtype, value_range)
     scaled = (pixels.astype(np.float64) - low) / ((high - low) / 2) - 1
@@ -162,33 +164,33 @@ def to_tensor(pixels: np.ndarray, value_range: Range = None) -> Tensor:
 
 
 def to_pixels(x: Tensor, dtype: np.dtype | type = np.uint8, value_range: Range = None) -> np.ndarray:
-    """An image (C, H, W) as pixels (H, W, C): clamped to [-1, 1], then rounded to the nearest code of the dtype.
+    """Convert an image (C, H, W) to pixels (H, W, C): low + (x + 1) (high - low) / 2, with x clamped to [-1, 1].
 
-    value = low + (x + 1) (high - low) / 2; floats are not rounded.
+    For an integer dtype the values are rounded to the nearest.
     """
     low, high = _ends(np.dtype(dtype), value_range)
     values = (x.detach().cpu().double().clamp(-1, 1).numpy() + 1) * ((high - low) / 2) + low
     if np.dtype(dtype).kind == "u":
-        values = np.rint(values).clip(0, np.iinfo(dtype).max)  # a range may be wider than the codes
+        values = np.rint(values).clip(0, np.iinfo(dtype).max)  # value_range may be wider than the dtype's range
     return np.ascontiguousarray(values.transpose(1, 2, 0).astype(dtype))
 
 
 def to_mask(pixels: np.ndarray) -> Tensor:
-    """Grey pixels (H, W, 1) as a mask (1, H, W) float32 in {0, 1}: 1 where they are above half of their range."""
+    """Convert grey pixels (H, W, 1) to a mask (1, H, W), float32 in {0, 1}: 1 for values above half of their range."""
     half = _half(pixels.dtype)
     return torch.from_numpy((pixels > half).astype(np.float32).transpose(2, 0, 1).copy())
 
 
 def mask_of(picture: Picture) -> tuple[np.ndarray, str]:
-    """A picture as a mask: grey pixels (H, W, 1) for `to_mask`, and a remark where they are not the file's own codes.
+    """Convert a picture to the grey pixels (H, W, 1) of a mask for `to_mask`, and a remark if it was interpreted.
 
     * White (above half of the range) is unknown.
-    * Where there are transparent parts, they are unknown, as in a photo out of which a hole was rubbed; but where all
-      that is opaque is white, the white is unknown: a hole that was painted on an empty layer.
-    * Of two values, none of them white, such as 0 and 1, the larger one is unknown.
+    * Transparent parts are unknown, as in a photo with an erased region; but if all opaque pixels are white, the white
+      is unknown: a hole painted on an empty layer.
+    * If there are only two values and neither is white, such as 0 and 1, the larger is unknown.
 
     Raises:
-        UserError: Other values, none of which is white; or black, white and transparent parts.
+        UserError: Other values without white, or a picture with black, white and transparent parts.
     """
     half = _half(picture.pixels.dtype)
     top = 1.0 if picture.pixels.dtype.kind == "f" else float(np.iinfo(picture.pixels.dtype).max)
@@ -208,7 +210,7 @@ def mask_of(picture: Picture) -> tuple[np.ndarray, str]:
     pixels = with_channels(picture.pixels, 1)
     if pixels.max() > half or not picture.pixels.any():
         return pixels, ""
-    # Not rounded to codes as in `with_channels`: a red of 1 would become a grey of 0.
+    # Not rounded to integers as in `with_channels`: a red of 1 would become a grey of 0.
     grey = np.round(picture.pixels.astype(np.float64) @ _LUMA[picture.pixels.shape[2]], 6)
     low, high = float(grey.min()), float(grey.max())
     if low > high / 2 or not ((grey == low) | (grey == high)).all():
@@ -227,7 +229,7 @@ def _half(dtype: np.dtype) -> float:
 
 
 def opaque(picture: Picture) -> np.ndarray:
-    """The pixels (H, W, C) over white by their opacity, as a viewer shows them: what datasets give."""
+    """The pixels (H, W, C) blended over white by their opacity, as an image viewer shows them."""
     if picture.alpha is None:
         return picture.pixels
     top = np.iinfo(picture.alpha.dtype).max
@@ -240,7 +242,7 @@ def opaque(picture: Picture) -> np.ndarray:
 
 
 def visible(picture: Picture) -> np.ndarray:
-    """The pixels (H, W, C), white where the opacity is 0: nobody can have seen the colours that the file has there."""
+    """The pixels (H, W, C), white where the opacity is 0: the colours stored there are invisible and arbitrary."""
     if picture.alpha is None or picture.alpha.min() > 0:
         return picture.pixels
     white = np.iinfo(picture.pixels.dtype).max
@@ -248,7 +250,7 @@ def visible(picture: Picture) -> np.ndarray:
 
 
 def shown(x: Tensor) -> np.ndarray:
-    """An image (C, H, W) of any number of channels as 8-bit colour (H, W, 3) for people: the first three, or grey."""
+    """Convert an image (C, H, W) to 8-bit colour (H, W, 3) for display: the first three channels, or grey."""
     pixels = to_pixels(x[:3] if x.shape[0] != 2 else x[:1])
     return with_channels(pixels, 3)
 

@@ -1,8 +1,8 @@
-"""TIFFs by what their tags say: which of them Pillow reads rightly, and all others by tifffile, an extra.
+"""Read TIFFs according to their tags: detect those that Pillow decodes wrongly, and decode them with tifffile.
 
-Pillow takes a TIFF for the nearest of its modes: bands in separate planes for interleaved ones, white for black in 16
-bits, an infrared band for opacity. Here the tags decide: BitsPerSample, SampleFormat, SamplesPerPixel,
-PhotometricInterpretation, PlanarConfiguration and ExtraSamples.
+Pillow maps a TIFF to the nearest of its modes: it reads separate planes as interleaved, ignores "white is zero" in 16
+bits, and takes an infrared band as opacity. This module evaluates the tags BitsPerSample, SampleFormat,
+SamplesPerPixel, PhotometricInterpretation, PlanarConfiguration and ExtraSamples. tifffile is an optional dependency.
 """
 
 import logging
@@ -18,16 +18,16 @@ MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, YCBCR, LAB = 0, 1, 2, 3, 5, 6, 8
 UNSIGNED, SIGNED, FLOAT = 1, 2, 3
 ASSOCIATED, UNASSOCIATED = 1, 2
-"""Kinds of opacity in ExtraSamples: colours multiplied by it, or not."""
+"""Kinds of opacity in ExtraSamples: with premultiplied colours, or not."""
 FORMATS = {UNSIGNED: "unsigned integers", SIGNED: "signed integers", FLOAT: "floats"}
 EXTRA = "pip install 'i2i-bridge[tiff]'"
 MAX_BYTES = 2 << 30
-"""Of decoded pixels."""
+"""Maximum bytes of the decoded pixels."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What the tags of the first page say of its pixels."""
+    """The pixel layout of the first page of a TIFF, from its tags."""
 
     width: int
     height: int
@@ -42,15 +42,15 @@ class Layout:
 
     @property
     def colours(self) -> int:
-        """Samples that are colours, the others being opacity or further bands."""
+        """Number of colour samples; the other samples are opacity or further bands."""
         return {WHITE_IS_ZERO: 1, BLACK_IS_ZERO: 1, RGB: 3}.get(self.photometric, 0)
 
     @property
     def opacity(self) -> int:
-        """The kind of opacity of the sample behind the colours; 0 where it is another band, or there is none."""
+        """The kind of opacity of the sample after the colours; 0 if that sample is another band or missing."""
         if self.samples != self.colours + 1:
             return 0
-        # Older writers, OpenCV among them, say nothing of a fourth sample that is opacity.
+        # Older writers, including OpenCV, write no ExtraSamples tag for opacity as the fourth sample.
         kind = self.extra or ((UNASSOCIATED,) if self.photometric == RGB else (0,))
         return kind[0] if kind[0] in (ASSOCIATED, UNASSOCIATED) else 0
 
@@ -64,7 +64,7 @@ def layout_of(stream: BinaryIO) -> Layout | None:
     """The layout of a TIFF; None for other files.
 
     Raises:
-        Exception: Whatever Pillow raises for damaged tags.
+        Exception: Pillow raises many types for damaged tags.
     """
     header = stream.read(8)
     if header[:4] not in MAGIC:
@@ -99,10 +99,10 @@ def layout_of(stream: BinaryIO) -> Layout | None:
 
 
 def pillow_is_right(layout: Layout) -> bool:
-    """Whether Pillow, and OpenCV for 16-bit colour, give a file's pixels as its tags mean them.
+    """Whether Pillow, or OpenCV for 16-bit colour, decodes a layout correctly.
 
     Raises:
-        UserError: No one here reads such a file rightly.
+        UserError: The layout is not supported by any decoder used here.
     """
     bits, colours = layout.bits[0], layout.colours
     if layout.photometric not in (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, YCBCR, LAB):
@@ -120,31 +120,31 @@ def pillow_is_right(layout: Layout) -> bool:
         return not (layout.separate and opacity)
     if layout.samples == 1:
         if (layout.format, bits, layout.photometric) == (UNSIGNED, 16, WHITE_IS_ZERO):
-            return True  # but for the sign: see `is_negative`
-        # 32-bit integers: from 0 to 65535 they are taken as 16 bits.
+            return True  # inverted; see `is_negative`
+        # 32-bit integers with values from 0 to 65535 are read as 16 bits.
         whole = (layout.format, bits) in ((UNSIGNED, 16), (FLOAT, 32), (UNSIGNED, 32), (SIGNED, 32))
         return whole and layout.photometric == BLACK_IS_ZERO
     return (layout.format, bits, colours) == (UNSIGNED, 16, 3) and not layout.separate and layout.opacity != ASSOCIATED
 
 
 def is_negative(layout: Layout) -> bool:
-    """Whether Pillow's 16-bit grey is the negative of what a file means: it heeds white as 0 in 8 bits only."""
+    """Whether Pillow decodes a file as its negative: it ignores "white is zero" for 16-bit grey."""
     return (layout.samples, layout.format, layout.bits[0], layout.photometric) == (1, UNSIGNED, 16, WHITE_IS_ZERO)
 
 
 def read_bands(stream: BinaryIO, layout: Layout, size: int) -> tuple[np.ndarray, np.ndarray | None, int]:
-    """The pixels (H, W, C) of the first page, its opacity (H, W) or None, and the number of pages.
+    """Decode a TIFF with tifffile: pixels (H, W, C) of the first page, opacity (H, W) or None, and number of pages.
 
-    Depths between 1 and 16 bits become 8 or 16 by spreading their codes. Where white is 0 it becomes the largest code,
-    and colours multiplied by their opacity are divided by it.
+    Depths from 1 to 16 bits are scaled to 8 or 16 bits. "White is zero" is inverted, and premultiplied colours are
+    divided by their opacity.
 
     Args:
         stream: The file.
         layout: Its layout.
-        size: Its bytes.
+        size: Size of the file in bytes.
 
     Raises:
-        UserError: tifffile is missing or does not know the compression, or pixels are missing.
+        UserError: tifffile is not installed or does not support the compression, or pixels are missing.
     """
     if layout.width * layout.height * layout.samples * max(layout.bits[0] // 8, 1) > MAX_BYTES:
         raise UserError(f"a TIFF of {layout.width}x{layout.height} pixels with {layout}: too large to be read")
@@ -152,11 +152,11 @@ def read_bands(stream: BinaryIO, layout: Layout, size: int) -> tuple[np.ndarray,
         import tifffile
     except ImportError as error:
         raise UserError(f"a TIFF of {layout}: to read it, {EXTRA}") from error
-    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what is wrong is said here
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # errors are reported by the exceptions below
     stream.seek(0)
     with tifffile.TiffFile(stream) as file:
         page: Any = file.pages[0]
-        # tifffile fills with zeros what is missing.
+        # tifffile replaces missing data by zeros without an error.
         segments = list(zip(page.dataoffsets, page.databytecounts, strict=False))
         if not segments or any(count <= 0 or offset <= 0 or offset + count > size for offset, count in segments):
             raise UserError("not a readable TIFF: pixels are missing")
@@ -165,7 +165,7 @@ def read_bands(stream: BinaryIO, layout: Layout, size: int) -> tuple[np.ndarray,
             raise UserError("not a readable TIFF: pixels are missing")
         try:
             array = np.asarray(page.asarray())
-        except Exception as error:  # of tifffile and its decoders
+        except Exception as error:  # tifffile and its decoders raise many types
             decoded = _by_opencv(stream, layout)
             if decoded is None:
                 reason = " ".join(str(error).split())[:120]
@@ -189,7 +189,7 @@ def read_bands(stream: BinaryIO, layout: Layout, size: int) -> tuple[np.ndarray,
 
 
 def _by_opencv(stream: BinaryIO, layout: Layout) -> np.ndarray | None:
-    """Interleaved bands of a compression that tifffile knows by another package only, such as LZW."""
+    """Decode interleaved samples with OpenCV, for compressions such as LZW that tifffile needs another package for."""
     import cv2
 
     if (

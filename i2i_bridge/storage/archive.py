@@ -1,6 +1,7 @@
-"""Archives, unpacked without trust: nothing lands outside the folder, no links, no special files, no flooded disk.
+"""Unpack untrusted tar and zip archives: nothing outside the folder, no links or special files, limited size.
 
-Only plain files and folders are ever made, each by our own hand, so there is no link that a later member could follow.
+Members are created here as plain files and folders, not by tarfile or zipfile; so there is no link that a later member
+could be written through.
 """
 
 import bz2
@@ -22,16 +23,16 @@ from i2i_bridge.storage.files import free_bytes
 from i2i_bridge.storage.reader import open_regular
 
 Report = Callable[[int, int], None]
-"""Called with (bytes done, bytes in all)."""
+"""Progress callback, called with (bytes done, total bytes)."""
 
 RATIO, FLOOR = 20, 64 * 2**20
-"""What comes out may be so many times the archive's size, and at least so many bytes: images hardly compress."""
+"""Unpacked size limit: RATIO times the archive's size, or FLOOR bytes if that is more. Images hardly compress."""
 RESERVE = 256 * 2**20
-"""Bytes of the disk that stay free, whatever comes."""
+"""Bytes of free disk space that are never used."""
 BLOCK = 4096
-"""Bytes of the disk that a file or folder takes at least: a million empty ones are no small thing."""
+"""Bytes counted for a file or folder at least; otherwise a million empty files would count as nothing."""
 MAX_HEADER = 2**20
-"""Bytes of the headers of a member of a tar, extended ones (pax, GNU) among them."""
+"""Maximum bytes of the headers of a tar member, including extended headers (pax, GNU)."""
 TOO_MUCH = f"unpacks to more than {RATIO} times its size"
 COMPRESSIONS: dict[bytes, Callable[[IO[bytes]], Any]] = {
     b"\x1f\x8b": lambda stream: gzip.GzipFile(fileobj=stream),
@@ -39,7 +40,7 @@ COMPRESSIONS: dict[bytes, Callable[[IO[bytes]], Any]] = {
     b"\xfd7zXZ\0": lzma.LZMAFile,
     b"]\0\0": lzma.LZMAFile,
 }
-"""By the first bytes of a file."""
+"""Openers of compressed streams, by the first bytes of the file."""
 
 BROKEN = (
     tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, RuntimeError, ValueError,
@@ -48,7 +49,7 @@ BROKEN = (
 
 
 class BadArchive(UserError):
-    """The archive itself is to blame, not the disk: it is no use to try again."""
+    """The archive is damaged, too large or unsafe; unpacking it again would fail again."""
 
 
 def unpack(archive: Path, kind: Literal["tar", "zip"], folder: Path, report: Report = lambda done, total: None) -> None:
@@ -56,12 +57,13 @@ def unpack(archive: Path, kind: Literal["tar", "zip"], folder: Path, report: Rep
 
     Args:
         archive: A tar, plain or compressed (gzip, bzip2, xz), or a zip.
-        folder: Is made if missing.
+        folder: Created if missing.
+        report: Progress callback.
 
     Raises:
-        BadArchive: It is damaged, of another kind, too large, or a member would leave the folder, is neither file nor
-            folder, or comes twice. The folder then holds a part, which must not be used.
-        UserError: The disk is full, or cannot be written.
+        BadArchive: The archive is damaged, of another kind or too large, or a member has a path outside the folder, is
+            neither a file nor a folder, or occurs twice. The folder then holds an incomplete result.
+        UserError: The disk is full or cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -69,14 +71,14 @@ def unpack(archive: Path, kind: Literal["tar", "zip"], folder: Path, report: Rep
     except BROKEN as error:
         raise BadArchive(f"{archive}: damaged, or not a {kind} archive ({brief(error)})") from error
     except OSError as error:
-        # The decompressors, too, raise OSError, yet without a number of the operating system's.
+        # The decompressors also raise OSError for damaged data, without an errno.
         if error.errno is None:
             raise BadArchive(f"{archive}: damaged, or not a {kind} archive ({brief(error)})") from error
         raise UserError(f"{archive}: cannot be unpacked ({error.strerror})") from error
 
 
 class _Room:
-    """Where members go, and how much may still come."""
+    """The destination folder and the number of bytes that may still be unpacked."""
 
     def __init__(self, archive: Path, folder: Path) -> None:
         self.archive, self.folder = archive, folder
@@ -94,7 +96,7 @@ class _Room:
         return BadArchive(f"{self.archive}: the member '{brief(name)}' is {what}; nothing was taken from it")
 
     def take(self, size: int) -> None:
-        """Count what a file or folder takes of the disk."""
+        """Count the disk space of a file or folder, and check it against the limits."""
         self.left -= max(size, BLOCK)
         if self.left < 0:
             raise BadArchive(f"{self.archive}: {TOO_MUCH}, {BLOCK} bytes a member at least; nothing was taken from it")
@@ -123,35 +125,35 @@ class _Room:
 
 
 class _Limited:
-    """The unpacked bytes of a tar for tarfile, which would read headers of any size into memory.
+    """The unpacked bytes of a tar, with limited headers; tarfile alone would read headers of any size into memory.
 
     Args:
-        stream: The bytes.
-        end: No archive is longer, unpacked.
-        refuse: Makes the error.
+        stream: The unpacked bytes.
+        end: Maximum position in the stream.
+        refuse: Returns the exception for a message.
     """
 
     def __init__(self, stream: Any, end: int, refuse: Callable[[str], UserError]) -> None:
         self._stream, self._end, self._refuse = stream, end, refuse
         self.header = 0
-        """Bytes read since the last member, its own header and the extended ones before it."""
+        """Bytes read since the last member: the next header and the extended headers before it."""
 
     def read(self, size: int = -1) -> bytes:
-        """At most 1 MB at once, and between two members."""
+        """Read bytes: at most MAX_HEADER in one call, and in total between two members."""
         self.header += size
         if not 0 <= size <= MAX_HEADER or self.header > MAX_HEADER:
             raise self._refuse(f"has a header of more than {MAX_HEADER} bytes")
         return bytes(self._stream.read(size))
 
     def seek(self, position: int) -> int:
-        """To a place from the beginning."""
-        # Compressed, what lies between is unpacked: a gigabyte of zeros is a megabyte.
+        """Set the position, in bytes from the beginning."""
+        # Seeking in a compressed stream unpacks all bytes before the position; a megabyte may hold a gigabyte of zeros.
         if position > self._end:
             raise self._refuse(TOO_MUCH)
         return int(self._stream.seek(position))
 
     def tell(self) -> int:
-        """The place from the beginning."""
+        """The position, in bytes from the beginning."""
         return int(self._stream.tell())
 
 
@@ -159,16 +161,19 @@ class _Limited:
 def open_tar(
     stream: IO[bytes], end: int, refuse: Callable[[str], UserError], *, compressed: bool
 ) -> Iterator[tuple[Iterator[tarfile.TarInfo], tarfile.TarFile, Any]]:
-    """Members of a tar, the tar, and its unpacked bytes; headers are limited, members forgotten once given.
+    """Open a tar: an iterator over its members, the TarFile, and the unpacked stream.
+
+    Headers are limited to MAX_HEADER bytes, and the TarFile keeps no list of the members.
 
     Args:
-        end: No archive is longer, unpacked.
-        refuse: Makes the error for an archive that is too long, or a header of more than 1 MB.
-        compressed: Whether gzip, bzip2 and xz are read, too.
+        stream: The archive.
+        end: Maximum size of the unpacked archive in bytes.
+        refuse: Returns the exception for an archive that is too long or a header that is too large.
+        compressed: Whether gzip, bzip2 and xz are also accepted.
 
     Raises:
-        BadArchive: See `refuse`.
-        tarfile.TarError: And the other kinds in BROKEN: it is no tar, or damaged.
+        UserError: The exception of `refuse`.
+        tarfile.TarError: The file is no tar or is damaged; other types listed in BROKEN occur too.
     """
     start = stream.read(6)
     stream.seek(0)
@@ -189,8 +194,8 @@ def _members(tar: tarfile.TarFile, limited: _Limited) -> Iterator[tarfile.TarInf
         if member.offset <= before or member.size < 0:
             raise tarfile.ReadError("a header points backwards")
         before = member.offset
-        tar.members = []  # type: ignore[attr-defined]  # tarfile keeps every member that it has seen
-        limited.header = -(2**62)  # what the caller reads of the member counts elsewhere
+        tar.members = []  # type: ignore[attr-defined]  # otherwise tarfile keeps every member in memory
+        limited.header = -(2**62)  # the caller's reads of the member's data are limited by _Room.take
         yield member
 
 
@@ -210,8 +215,8 @@ def _tar(archive: Path, room: _Room, report: Report) -> None:
             else:
                 raise room.refuse(member.name, "a link" if member.issym() or member.islnk() else "a special file")
             report(file.tell(), size)
-        # The reader takes a broken header for the end. The true end is a block of zeros, and what follows it
-        # is read for the checksum of the compression.
+        # tarfile treats a damaged header as the end of the archive; the true end is a block of zeros. The rest is read
+        # because the compression's checksum is verified at the end of its stream.
         rest.seek(tar.offset)
         if rest.read(512) != bytes(512):
             raise BadArchive(f"{archive}: damaged: it ends in the middle")

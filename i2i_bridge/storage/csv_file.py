@@ -1,4 +1,4 @@
-"""CSV files: cells that no spreadsheet takes for a formula, and the rows of a file from anybody."""
+"""Read and write CSV files whose cells a spreadsheet does not evaluate as formulas."""
 
 import csv
 import io
@@ -10,11 +10,11 @@ from typing import Any, TextIO
 from i2i_bridge.storage.reader import LIST_LIMIT, read_text
 
 FORMULA = re.compile(r"'*[=+\-@\t\r\n＝＋－＠]")
-"""How a text begins that a spreadsheet would run, or that has been marked as one by `cell`."""
+"""Matches a text that a spreadsheet would evaluate as a formula, also after `cell` has quoted it."""
 
 
 def cell(value: Any) -> Any:
-    """A value as a CSV cell: a text that begins like a formula gets a `'` before it, a number stays a number."""
+    """A value as a CSV cell: a text that begins like a formula is prefixed with `'`; numbers are unchanged."""
     if isinstance(value, str) and FORMULA.match(value) and not _is_number(value):
         return f"'{value}"
     return value
@@ -29,7 +29,7 @@ def _is_number(text: str) -> bool:
 
 
 def text_of(written: str) -> str:
-    """The text that `cell` wrote."""
+    """The inverse of `cell`: the text without the `'` that `cell` added."""
     return written[1:] if written.startswith("'") and FORMULA.match(written) else written
 
 
@@ -50,11 +50,11 @@ class Writer:
 
 
 def read_rows(file: Path) -> Iterator[dict[str, str]]:
-    """The rows of a file that `Writer` wrote, by the names in its first row; cells that a row lacks are missing.
+    """The rows of a file written by `Writer`, as dictionaries keyed by the first row; a short row has fewer keys.
 
     Raises:
-        OSError: It cannot be read, is no regular file, or is too large.
-        ValueError: It is no CSV file in UTF-8.
+        OSError: The file cannot be read, is not a regular file, or is too large.
+        ValueError: The file is not CSV in UTF-8.
     """
     reader = csv.reader(io.StringIO(read_text(file, LIST_LIMIT), newline=""))
     try:

@@ -1,4 +1,4 @@
-"""One file over HTTP: resumed where it broke off, verified, and whole or not there."""
+"""Download a file over HTTP: partial downloads are resumed, and a file is verified before it gets its name."""
 
 import contextlib
 import hashlib
@@ -27,11 +27,11 @@ class Table(BaseModel):
 
 
 class Download(Table):
-    """One file that `data fetch` gets."""
+    """A file to download: one entry [[download]] of a card."""
 
     url: Annotated[str, Field(pattern=r"^https?://[^\s]+$")]
     bytes: Annotated[int, Field(gt=0, le=2**53)] | None = None
-    """Exact size, where known."""
+    """Exact size in bytes, if known."""
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     md5: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")] | None = None
     unpack: Literal["tar", "zip", "none"] = "none"
@@ -39,67 +39,69 @@ class Download(Table):
 
     @property
     def file(self) -> str:
-        """The file's name: the last part of the URL, in letters that every file system takes; see `Card`."""
+        """The file name: the last part of the URL, with characters invalid on some file system replaced; see `Card`."""
         return self._file or _last_part(self.url)
 
 
 def _last_part(url: str) -> str:
     last = re.split(r"[?#]", url, maxsplit=1)[0].rstrip("/").rpartition("/")[2]
     name = extended_name(re.sub(r"[^\w.%+=~@ -]", "-", last).lstrip(".") or "download", limit=NAME_LETTERS)
-    # Names of downloads in progress.
+    # These suffixes are reserved for downloads in progress.
     return f"{name}.file" if name.endswith((".part", ".version")) else name
 
 
 Report = Callable[[int, int], None]
-"""Called with (bytes done, bytes in all; 0 where unknown)."""
+"""Progress callback, called with (bytes done, total bytes or 0 if unknown)."""
 
 
 TIMEOUT = 30.0
-"""Seconds without a byte."""
+"""Socket timeout in seconds."""
 
 
 ATTEMPTS = 3
-"""Tries in a row that bring no new byte."""
+"""Consecutive attempts without a new byte after which a download fails."""
 
 
 PAUSE = 1.0
-"""Seconds before the next try, doubled each time."""
+"""Seconds before the next attempt, doubled after each attempt without a new byte."""
 
 
 LARGEST = 2**40
-"""Bytes of a file of which neither the card nor the server tells the size."""
+"""Maximum bytes of a file whose size neither the card nor the server states."""
 
 
 SLOWEST, WINDOW = 1000, 60.0
-"""Fewer bytes per second, over so many seconds, are no download."""
+"""A download of fewer than SLOWEST bytes per second over WINDOW seconds fails."""
 
 
 NUMBER = re.compile(r"[0-9]{1,18}")
 
 
 RANGE = re.compile(rf"bytes ({NUMBER.pattern})-{NUMBER.pattern}/({NUMBER.pattern})")
-"""What a length may look like in a header."""
+"""Content-Range of a partial response: first byte, last byte, total length."""
 
 
 TRY_AGAIN = {408, 425, 429, 500, 502, 503, 504}
 
 
 def download(source: Download, target: Path, report: Report = lambda done, total: None) -> str:
-    """Get a file, or what is missing of it, and check its size and hash.
+    """Download a file, or the missing rest of a partial download, and check its size and hash.
 
-    The bytes gather in `target.part`; what a kill or a broken line left there is resumed, if the server can and if a
-    hash or the server's own version mark (ETag, date) makes sure that both parts are of one file.
+    The bytes are written to `target.part`. A partial download left by an interruption is resumed if the server supports
+    it and if a hash or the server's validator (ETag or date) ensures that both parts belong to the same file.
 
     Args:
-        target: The file; if it is there it is only checked.
+        source: The URL, with size and hash if known.
+        target: The file; an existing file is only verified.
+        report: Progress callback.
 
     Returns:
-        Its SHA-256.
+        The SHA-256 of the file.
 
     Raises:
-        UserError: The internet is forbidden, no connection, an error of the server's, a web page instead of the file,
-            a size or hash other than the card's, a size or rate beyond the limits, or a disk that cannot be written or
-            has no room. A file of wrong content is deleted, a part of one is kept.
+        UserError: Offline mode, no connection, a server error, a web page instead of the file, a size or hash that
+            differs from the card's, a size or rate beyond the limits, or a full or read-only disk. A file with wrong
+            content is deleted, a partial download is kept.
     """
     if target.exists():
         return _verified(source, target)
@@ -117,7 +119,7 @@ def download(source: Download, target: Path, report: Report = lambda done, total
         fruitless = 0 if there > best else fruitless + 1
         best = max(best, there)
         if fruitless == ATTEMPTS:
-            raise UserError(f"{source.url}: {problem} (after {there} bytes); the same command goes on from there")
+            raise UserError(f"{source.url}: {problem} (after {there} bytes); run the same command again to resume")
         time.sleep(PAUSE * 2**fruitless)
     digest = _verified(source, partial)
     try:
@@ -129,11 +131,11 @@ def download(source: Download, target: Path, report: Report = lambda done, total
 
 
 def _attempt(source: Download, partial: Path, report: Report) -> bool:
-    """One request; whether the file is complete now. What came is in `partial` even if the line breaks."""
+    """Send one request and append the received bytes to `partial`; returns whether the file is complete."""
     start = _size(partial)
     mark = _read_mark(partial)
     if not (mark or source.sha256 or source.md5) or (source.bytes and start > source.bytes):
-        start = 0  # nobody could tell whether the two parts are of one file
+        start = 0  # nothing ensures that both parts would belong to the same file
     if source.bytes and start == source.bytes:
         return True
     headers = {"User-Agent": "i2i-bridge", "Accept-Encoding": "identity"}
@@ -141,11 +143,11 @@ def _attempt(source: Download, partial: Path, report: Report) -> bool:
         headers |= {"Range": f"bytes={start}-"} | ({"If-Range": mark} if mark else {})
     try:
         response = _opener().open(urllib.request.Request(source.url, headers=headers), timeout=TIMEOUT)
-    except ValueError as error:  # an address that is none, perhaps of a redirect
+    except ValueError as error:  # an invalid URL, possibly of a redirect
         raise UserError(f"{source.url}: leads to an address that cannot be read ({error})") from error
     except urllib.error.HTTPError as error:
         error.close()
-        if error.code == 416 and start:  # nothing after what we have: it is all, or of another file
+        if error.code == 416 and start:  # the file has no bytes after `start`: it is complete, or another file
             if error.headers.get("Content-Range") == f"bytes */{start}":
                 return True
             _discard(partial)
@@ -163,7 +165,7 @@ def _receive(response: Any, source: Download, partial: Path, start: int, report:
     if response.status == 206:
         span = RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
         if span is None or int(span[1]) != start:
-            _discard(partial)  # not what was asked for; from the beginning, then
+            _discard(partial)  # not the requested range; download from the beginning
             return False
         total = int(span[2])
     else:
@@ -203,27 +205,27 @@ def _receive(response: Any, source: Download, partial: Path, start: int, report:
 
 
 class Pace:
-    """Ends a download that a server lets trickle for ever."""
+    """Ends a download that is slower than SLOWEST bytes per second."""
 
     def __init__(self, url: str) -> None:
         self.url, self.bytes, self.since = url, 0, time.monotonic()
 
     def add(self, count: int) -> None:
-        """Count bytes that came.
+        """Count received bytes.
 
         Raises:
-            UserError: Fewer than SLOWEST a second came over WINDOW seconds.
+            UserError: Fewer than SLOWEST bytes per second were received over WINDOW seconds.
         """
         self.bytes += count
         seconds = time.monotonic() - self.since
         if seconds >= WINDOW:
             if self.bytes < SLOWEST * seconds:
-                raise UserError(f"{self.url}: less than {SLOWEST} bytes a second; the same command goes on from there")
+                raise UserError(f"{self.url}: less than {SLOWEST} bytes a second; run the same command again to resume")
             self.bytes, self.since = 0, time.monotonic()
 
 
 def _verified(source: Download, path: Path) -> str:
-    """The SHA-256 of a file, which is as the card says; any other is deleted."""
+    """Check a file against the card's size and hashes and return its SHA-256; a file that differs is deleted."""
     sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
     try:
         with path.open("rb") as stream:
@@ -261,7 +263,7 @@ def _mark(partial: Path) -> Path:
 
 
 def _read_mark(partial: Path) -> str:
-    """What `_write_mark` kept, fit for a header; '' where there is none."""
+    """The validator saved by `_write_mark`, valid as a header value; '' if there is none."""
     try:
         mark = read_bytes(_mark(partial), 1000).decode("ascii")
     except (OSError, ValueError):
@@ -270,7 +272,7 @@ def _read_mark(partial: Path) -> str:
 
 
 def _write_mark(partial: Path, response: Any) -> None:
-    """Keeps what tells this version of the file from another one: a strong ETag, or the date."""
+    """Save the validator that identifies this version of the file: a strong ETag, or the modification date."""
     tag = response.headers.get("ETag", "")
     mark = tag if tag.startswith('"') else response.headers.get("Last-Modified", "")
     if mark.isascii() and mark.isprintable() and len(mark) <= 1000:
@@ -281,14 +283,14 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
     """Follows redirects to http and https only, and never from https to http."""
 
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
-        scheme = urlsplit(newurl).scheme  # ValueError where it is no address: see _attempt
+        scheme = urlsplit(newurl).scheme  # ValueError for an invalid URL: see _attempt
         if scheme not in ("http", "https") or (scheme == "http" and req.type == "https"):
             raise UserError(f"{req.full_url}: refused to be sent on to {newurl}")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 def _opener() -> urllib.request.OpenerDirector:
-    # Put together by hand: the usual opener also reads file:, ftp: and data: addresses.
+    # Not urllib's default opener, which also opens file:, ftp: and data: URLs.
     opener = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler,

@@ -1,12 +1,12 @@
-"""Files and folders that are whole or not there, whatever ends the process or the power: all durable writes.
+"""Atomic and durable writes, renames and deletions: after a crash or power loss a file is complete or absent.
 
-The order is always the same: write under another name, flush each file, flush the folder, rename, flush the folder
-above; what is in the way is removed last, and renamed first. A file whose flush failed is thrown away and never
-flushed again, since the system may have dropped its pages and would then report success.
+Every write follows one order: write under a temporary name, fsync each file, fsync the folder, rename, fsync the parent
+folder. An existing folder is first renamed out of the way and removed last. A file whose fsync failed is deleted and
+never synced again: the system may have dropped its pages and would report success the second time.
 
-Everything that the package renames or deletes is renamed or deleted here, by names inside an open folder: a link is
-removed or renamed itself, and never followed. Below `root` no folder may be a link; `root` itself, and what lies above
-it, may be reached by links.
+All renames and deletions of the package are made in this module, by names relative to an open folder, so that a
+symbolic link is itself renamed or removed and never followed. No folder below `root` may be a link; `root` and the
+folders above it may be links.
 """
 
 import contextlib
@@ -23,27 +23,29 @@ from pathlib import Path
 from i2i_bridge.errors import UserError
 
 TEMPORARY, DEAD, PART = ".tmp-", ".dead-", ".part"
-"""What a write in progress, a removal in progress, and a file in progress are called."""
+"""Name prefixes of a folder being written and of one being removed, and name suffix of a file being written."""
 LOCK_FILE = ".lock"
 IO_ERROR = 74
-"""Exit code where the disk let us down (EX_IOERR)."""
+"""Exit code for a disk error (EX_IOERR)."""
 NAME_BYTES = 255
-"""The longest file name of common file systems."""
+"""Maximum length of a file name in bytes on common file systems."""
 NAME_LETTERS = 200
-"""The longest name of a recipe, a card or a part, in bytes: something is added to it."""
+"""Maximum length in bytes of the name of a recipe, card or part; file names add a prefix or suffix to it."""
 TEMPORARY_BYTES = 100
-"""The longest name of a temporary file or folder, so that a long name of the user's needs no longer one."""
+"""Maximum length in bytes of a temporary name; otherwise the temporary name of a long file name would be too long."""
 
 
 def write_whole(path: Path, data: bytes, *, root: Path | None = None) -> None:
-    """Write a file through a temporary neighbour: whoever reads sees the old bytes or the new ones, never a half.
+    """Write a file atomically, through a temporary file beside it: a reader sees the old bytes or the new bytes.
 
     Args:
-        path: The file; its folder is made if missing. A link of this name is replaced, not followed.
-        root: No folder from here down to the file may be a link; None: the folders are the user's own choice.
+        path: The file; its folder is created if missing. A link of this name is replaced, not followed.
+        data: The content.
+        root: No folder from `root` down to the file may be a link. None: links are allowed, since the user chose the
+            folder.
 
     Raises:
-        UserError: The folder cannot be written, or the disk is full. What was there before stays.
+        UserError: The folder cannot be written, or the disk is full. An existing file is unchanged.
     """
     partial = extended_name(path.name, ".", f".{os.getpid()}{PART}", limit=TEMPORARY_BYTES)
     try:
@@ -61,13 +63,15 @@ def write_whole(path: Path, data: bytes, *, root: Path | None = None) -> None:
 
 
 def append(path: Path, data: bytes, *, flush: bool = False) -> None:
-    """Add bytes to a file, which is made if missing; a link of this name is not followed.
+    """Append bytes to a file, which is created if missing; a link of this name is not followed.
 
     Args:
-        flush: Whether to wait until the disk has them.
+        path: The file.
+        data: The bytes.
+        flush: Whether to fsync the file.
 
     Raises:
-        OSError: As the operating system says.
+        OSError: From the operating system.
     """
     with open(path, "ab", opener=no_link) as stream:
         stream.write(data)
@@ -77,19 +81,22 @@ def append(path: Path, data: bytes, *, flush: bool = False) -> None:
 
 
 def no_link(path: str, flags: int) -> int:
-    """An opener for `open` that follows no link of the file's own name, and does not wait for a pipe's reader.
+    """Opener for `open` that does not follow a link at the last component and does not block on a pipe.
 
     Raises:
-        OSError: It is a link, or as the operating system says.
+        OSError: The path is a link, or from the operating system.
     """
     return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
 
 
 def extended_name(name: str, before: str = "", after: str = "", *, limit: int = NAME_BYTES) -> str:
-    """A file name with something before and after it; where that is too long, a part of `name` becomes its hash.
+    """A file name with a prefix and a suffix; if the result is too long, the end of `name` is replaced by a hash.
 
     Args:
-        limit: The most bytes.
+        name: The name.
+        before: The prefix.
+        after: The suffix.
+        limit: Maximum length in bytes.
     """
     room = limit - len(os.fsencode(before + after))
     encoded = os.fsencode(name)
@@ -100,10 +107,13 @@ def extended_name(name: str, before: str = "", after: str = "", *, limit: int = 
 
 
 def file_name(name: str) -> str:
-    """A name out of a file or from a user, seen to be fit for a file or folder: no path, and nothing that hides.
+    """Check that an untrusted name can be used as a file name: no path separator, no leading dot.
+
+    Returns:
+        The name.
 
     Raises:
-        ValueError: It is not.
+        ValueError: The name has other characters or is too long.
     """
     if not re.fullmatch(r"\w[\w .+()-]*(?<! )", name) or len(name.encode("utf-8", "replace")) > NAME_LETTERS:
         raise ValueError(
@@ -114,11 +124,11 @@ def file_name(name: str) -> str:
 
 
 def _write(name: str, data: bytes, folder: int) -> None:
-    """Write a file of an open folder and wait until the disk has it."""
+    """Write and fsync a file in an open folder."""
     descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o666, dir_fd=folder)
     try:
         rest = memoryview(data)
-        while rest:  # the system may take less than it is given
+        while rest:  # os.write may write fewer bytes than requested
             rest = rest[os.write(descriptor, rest) :]
         os.fsync(descriptor)
     finally:
@@ -127,14 +137,15 @@ def _write(name: str, data: bytes, folder: int) -> None:
 
 @contextlib.contextmanager
 def _opened(folder: Path, root: Path | None, *, make: bool = False) -> Iterator[int]:
-    """A descriptor of a folder, whose entries are then named relative to it.
+    """Context with a file descriptor of a folder, for operations on names relative to the folder.
 
     Args:
-        root: No component below it may be a link; None: links are followed.
-        make: Whether missing folders are made, each flushed into the one above.
+        folder: The folder.
+        root: No component below `root` may be a link. None: links are followed.
+        make: Whether missing folders are created, with an fsync of each parent.
 
     Raises:
-        OSError: A component is a link, or as the operating system says.
+        OSError: A component is a link, or from the operating system.
     """
     start = folder if root is None else root
     if make:
@@ -155,11 +166,11 @@ def _opened(folder: Path, root: Path | None, *, make: bool = False) -> Iterator[
 
 
 def _open_folder(path: Path | str, folder: int | None = None) -> int:
-    """A descriptor of a folder; of a name in an open folder only if that is no link."""
+    """A file descriptor of a folder; a name relative to an open folder must not be a link."""
     flags = os.O_DIRECTORY | (0 if folder is None else os.O_NOFOLLOW)
     try:
         return os.open(path, os.O_RDONLY | flags, dir_fd=folder)
-    except PermissionError:  # one may be allowed to write and not to list
+    except PermissionError:  # a folder may be writable but not readable
         return os.open(path, getattr(os, "O_PATH", os.O_RDONLY) | flags, dir_fd=folder)
     except OSError:
         if folder is not None and _is_there(path, folder, stat.S_ISLNK):
@@ -168,7 +179,7 @@ def _open_folder(path: Path | str, folder: int | None = None) -> int:
 
 
 def _is_there(name: Path | str, folder: int, kind: Callable[[int], bool] = lambda mode: True) -> bool:
-    """Whether an open folder has an entry of this name, and of this kind; a link is an entry of its own."""
+    """Whether an open folder has an entry of this name and kind; links are not followed."""
     try:
         return kind(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
     except FileNotFoundError:
@@ -176,19 +187,19 @@ def _is_there(name: Path | str, folder: int, kind: Callable[[int], bool] = lambd
 
 
 def _flush(folder: int) -> None:
-    """Wait until the disk has a folder's list of names; a file system that cannot flush folders says nothing."""
+    """Fsync a folder; errors of file systems that cannot sync folders are ignored."""
     try:
         os.fsync(folder)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):  # EBADF: it was opened without being listed
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):  # EBADF: opened with O_PATH
             raise
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and those above it, each flushed into the one above.
+    """Create a folder and its missing parents, with an fsync of each parent.
 
     Raises:
-        OSError: As the operating system says.
+        OSError: From the operating system.
     """
     if folder.is_dir():
         return
@@ -200,14 +211,14 @@ def make_folder(folder: Path) -> None:
 
 
 def publish_folder(final: Path, files: Iterable[tuple[str, bytes]]) -> None:
-    """Make a folder of files in one go. Files are taken one after the other, so only one must fit into memory.
+    """Create a folder with files atomically. Files are written one at a time, so only one must fit into memory.
 
     Args:
-        final: The folder; never overwritten. The folder above it is made if missing, and must not be a link.
-        files: Name and bytes, in the order in which they are written.
+        final: The folder, which must not exist. Its parent is created if missing and must not be a link.
+        files: Names and contents, in the order of writing.
 
     Raises:
-        OSError: There is one already, or as the operating system says. No half of it is left.
+        OSError: The folder exists already, or from the operating system. No incomplete folder is left.
     """
     temporary = extended_name(final.name, TEMPORARY, f"-{os.getpid()}", limit=TEMPORARY_BYTES)
     with _opened(final.parent, final.parent.parent, make=True) as above:
@@ -231,10 +242,12 @@ def publish_folder(final: Path, files: Iterable[tuple[str, bytes]]) -> None:
 
 
 def retire_folder(folder: Path) -> None:
-    """Remove a folder so that no half of it is ever taken for the whole; the folder above it must not be a link.
+    """Remove a folder: it is renamed first, so that an interruption leaves no incomplete folder of its name.
+
+    The parent folder must not be a link.
 
     Raises:
-        OSError: As the operating system says; `sweep` removes what is left.
+        OSError: From the operating system; `sweep` removes a leftover.
     """
     dead = extended_name(folder.name, DEAD, f"-{os.getpid()}", limit=TEMPORARY_BYTES)
     with _opened(folder.parent, folder.parent.parent) as above:
@@ -244,18 +257,18 @@ def retire_folder(folder: Path) -> None:
 
 
 def set_aside(folder: Path, name: str) -> str:
-    """Give a folder another name beside it, or that name and a number where there is one; nothing is replaced.
+    """Rename a folder within its parent; if the name exists, a number is appended. Nothing is replaced.
 
     Returns:
-        The name.
+        The new name.
 
     Raises:
-        OSError: As the operating system says, or the folder above it is a link.
+        OSError: The parent folder is a link, or from the operating system.
     """
     with _opened(folder.parent, folder.parent.parent) as above:
         for free in itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2))):
             try:
-                os.rename(folder.name, free, src_dir_fd=above, dst_dir_fd=above)  # an empty folder gives way
+                os.rename(folder.name, free, src_dir_fd=above, dst_dir_fd=above)  # replaces an empty folder
                 break
             except OSError as error:
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
@@ -265,15 +278,15 @@ def set_aside(folder: Path, name: str) -> str:
 
 
 def dead_name(name: str) -> str:
-    """What `exchange_folder` calls a folder that it removes, but for the number of its process."""
+    """The temporary name of a folder that `exchange_folder` removes, without the process id."""
     return extended_name(name, DEAD, limit=TEMPORARY_BYTES - 10)
 
 
 def exchange_folder(fresh: Path, out: Path) -> None:
-    """Put a whole folder in the place of another beside it; if that fails, the old one is back.
+    """Replace the folder `out` by `fresh`, both in the same parent; if that fails, the old folder is restored.
 
     Raises:
-        OSError: As the operating system says.
+        OSError: From the operating system.
     """
     dead = f"{dead_name(out.name)}-{os.getpid()}"
     with _opened(out.parent, None) as above:
@@ -293,30 +306,32 @@ def exchange_folder(fresh: Path, out: Path) -> None:
 
 
 def remove(path: Path, *, root: Path | None = None) -> None:
-    """Remove a file, a link, or a folder with all that is in it; a link is not followed. Nothing there: nothing done.
+    """Remove a file, a link, or a folder with its contents. Links are not followed, and a missing path is no error.
 
     Args:
-        root: No folder from here down to the path may be a link; None: the folders above it are the user's own choice.
+        path: The path.
+        root: No folder from `root` down to the path may be a link. None: links are allowed, since the user chose the
+            folder.
 
     Raises:
-        OSError: As the operating system says.
+        OSError: From the operating system.
     """
     with contextlib.suppress(FileNotFoundError), _opened(path.parent, root) as folder:
         _remove(path.name, folder)
 
 
 def replace(path: Path, to: Path) -> None:
-    """Move a file or folder to another name of the same file system; a file or link of that name is replaced.
+    """Rename a file or folder within a file system; a file or link of the new name is replaced.
 
     Raises:
-        OSError: As the operating system says.
+        OSError: From the operating system.
     """
     with _opened(path.parent, None) as here, _opened(to.parent, None) as there:
         os.replace(path.name, to.name, src_dir_fd=here, dst_dir_fd=there)
 
 
 def _remove(name: str, folder: int) -> None:
-    """Remove an entry of an open folder: a link itself, and a folder with all that is in it."""
+    """Remove an entry of an open folder: a file, a link itself, or a folder with its contents."""
     if not _is_there(name, folder, stat.S_ISDIR):
         os.unlink(name, dir_fd=folder)
         return
@@ -332,10 +347,10 @@ def _remove(name: str, folder: int) -> None:
 
 
 def real_folder(folder: Path) -> Path:
-    """The folder that a user's own link leads to; any other as it is. So a link is followed once, here, and said.
+    """Resolve a folder given by the user if it is a link; afterwards no link needs to be followed.
 
     Raises:
-        UserError: The link leads to itself.
+        UserError: The link is circular.
     """
     try:
         return folder.resolve() if folder.is_symlink() else folder
@@ -344,9 +359,10 @@ def real_folder(folder: Path) -> Path:
 
 
 def refuse_links(folder: Path, names: Iterable[str]) -> None:
-    """
+    """Check that none of the named folders inside a folder is a link; files in the link's target would be deleted.
+
     Raises:
-        UserError: One of the folders inside is a link: what it leads to may be anybody's, and would be cleaned up.
+        UserError: One of them is a link.
     """
     for name in names:
         if (folder / name).is_symlink():
@@ -357,9 +373,9 @@ def refuse_links(folder: Path, names: Iterable[str]) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what writers that were killed have left in a folder; for whoever alone writes there (see `locked`).
+    """Remove the leftovers of interrupted writes in a folder. The caller must hold the folder's lock (`locked`).
 
-    A folder that is a link is left alone, since what it leads to may be anybody's.
+    A folder that is a link is not touched.
     """
     with contextlib.suppress(OSError), _opened(folder, folder.parent) as here:
         with os.scandir(here) as entries:
@@ -367,7 +383,7 @@ def sweep(folder: Path) -> None:
         for name, is_folder in there:
             file_in_progress = name.startswith(".") and name.endswith(PART) and not is_folder
             if file_in_progress or name.startswith((TEMPORARY, DEAD)):
-                with contextlib.suppress(OSError):  # it is tried again at the next start
+                with contextlib.suppress(OSError):  # removed at the next start instead
                     _remove(name, here)
 
 
@@ -378,18 +394,18 @@ def locked(
     *,
     root: Path | None = None,
 ) -> Iterator[None]:
-    """Hold a folder for this process alone; the lock goes with the process, however that ends.
+    """Context that holds an exclusive lock on a folder; the system releases the lock when the process ends.
 
-    A POSIX record lock, not flock's: data workers, which are forks, would keep the latter for some seconds after
-    their parent was killed, and the same command could not go on.
+    A POSIX record lock, not flock: forked data workers inherit an flock and would hold it for some seconds after their
+    parent was killed, so that running the same command again would fail.
 
     Args:
-        folder: Made if missing.
-        busy: What is said where another process holds it.
+        folder: The folder; created if missing.
+        busy: The message if another process holds the lock.
         root: As in `write_whole`.
 
     Raises:
-        UserError: Another process holds it, or it cannot be written.
+        UserError: Another process holds the lock, or the folder cannot be written.
     """
     import fcntl
 
@@ -399,7 +415,7 @@ def locked(
     except (FileExistsError, NotADirectoryError) as error:
         raise UserError(f"{folder}: is a file, or below one, not a folder; choose another --out") from error
     except OSError as error:
-        # A folder that one may only read is no failure of the disk.
+        # Missing permissions and read-only file systems are user errors, not disk errors.
         code = 2 if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP) else IO_ERROR
         hint = "; choose another --out" if code == 2 else ""
         raise UserError(f"{folder}: cannot be written ({error.strerror or error}){hint}", code) from error
@@ -407,7 +423,7 @@ def locked(
         try:
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            # A file system without locks must not keep anybody from training.
+            # Other errors: a file system without locks, on which runs must still be possible.
             if error.errno in (errno.EACCES, errno.EAGAIN):
                 raise UserError(f"{folder}: {busy}") from error
         yield
@@ -416,7 +432,7 @@ def locked(
 
 
 def expanded(path: Path | str) -> Path:
-    """A path with the home folder in place of a leading ~; as it is where nobody has a home."""
+    """A path with a leading ~ replaced by the home folder; unchanged if the user has no home."""
     try:
         return Path(path).expanduser()
     except RuntimeError:
@@ -424,12 +440,12 @@ def expanded(path: Path | str) -> Path:
 
 
 def free_bytes(folder: Path) -> int:
-    """Free space for this user where a folder is, or will be."""
+    """Free disk space in bytes for this user at a folder, which need not exist yet."""
     there = next(place for place in (folder, *folder.absolute().parents) if place.is_dir())
     facts = os.statvfs(there)
     return facts.f_bavail * facts.f_frsize
 
 
 def normal_form(name: str) -> str:
-    """A file name in Unicode's form NFC: a Mac's archives spell an accent as a character of its own, others do not."""
+    """A file name in Unicode form NFC; archives made on a Mac have decomposed accents (NFD)."""
     return name if name.isascii() else unicodedata.normalize("NFC", name)

@@ -1,6 +1,6 @@
-"""The internet: used only where the user asks for it by name, and not at all under `--offline` or `I2I_OFFLINE=1`.
+"""Internet access: off unless a command downloads, and blocked under `--offline` or `I2I_OFFLINE=1`.
 
-It is asked for by `data fetch`, `weights fetch`, and a dataset's `download = true`; nothing else connects anywhere.
+Only `data fetch`, `weights fetch` and datasets with `download = true` connect to other machines.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ from i2i_bridge.errors import UserError
 
 VARIABLE = "I2I_OFFLINE"
 LIBRARIES = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE", "NO_ALBUMENTATIONS_UPDATE")
-"""What libraries call the same wish; read when they are imported."""
+"""Environment variables by which libraries are told to stay offline; read when a library is imported."""
 EVENTS = ("socket.connect", "socket.sendto", "socket.sendmsg", "socket.getaddrinfo", "socket.gethostbyname")
 
 _closed = 0
@@ -28,7 +28,7 @@ def is_offline() -> bool:
 
 
 def go_offline() -> None:
-    """Forbid the internet to this process, the libraries in it, and the processes that it starts."""
+    """Block internet access for this process, its libraries and the processes that it starts."""
     os.environ[VARIABLE] = "1"
     for name in LIBRARIES:
         os.environ[name] = "1"
@@ -36,7 +36,10 @@ def go_offline() -> None:
 
 
 def require(what: str) -> None:
-    """Refuse to begin something that needs the internet.
+    """Check that internet access is allowed.
+
+    Args:
+        what: The operation, for the message.
 
     Raises:
         UserError: The user forbade it.
@@ -47,7 +50,7 @@ def require(what: str) -> None:
 
 @contextlib.contextmanager
 def closed() -> Iterator[None]:
-    """Let no library connect to another machine inside the block, whatever a file may tell it to fetch."""
+    """Block connections to other machines inside the block; a file could otherwise make a library fetch a URL."""
     global _closed
     _watch()
     _closed += 1
@@ -58,7 +61,7 @@ def closed() -> Iterator[None]:
 
 
 def _watch() -> None:
-    # An audit hook stays for the life of the process, so there is one, and it asks each time.
+    # An audit hook cannot be removed, so it is installed once and checks the current state at each event.
     global _watched
     if not _watched:
         _watched = True
@@ -71,10 +74,10 @@ def _hook(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 def _is_local(event: str, arguments: tuple[Any, ...]) -> bool:
-    """Whether an address is this machine's, as data workers and `accelerate launch` use them."""
+    """Whether an address belongs to this machine; data workers and `accelerate launch` use local addresses."""
     address = arguments[0] if event in ("socket.getaddrinfo", "socket.gethostbyname") else arguments[-1]
     host = address[0] if isinstance(address, tuple) else address
     if isinstance(address, tuple) or event in ("socket.getaddrinfo", "socket.gethostbyname"):
         name = host.decode("ascii", "replace") if isinstance(host, bytes) else str(host or "")
         return name in ("", "localhost", "::1", "::", "0.0.0.0", socket.gethostname()) or name.startswith("127.")
-    return True  # a socket of the file system, or one that is connected already
+    return True  # a Unix domain socket, or a socket that is already connected

@@ -1,8 +1,8 @@
-"""What is inside a stranger's PyTorch file, found out in a process of its own with little memory and time.
+"""Reader of untrusted PyTorch files: a script that runs in a child process with limited memory and time.
 
-Runs as a script (`foreign.py` starts it), never as part of the package: the standard library looks at the file first,
-so most are refused before torch is even imported. A `.pt` is a zip archive with a pickle inside, and a pickle is a
-program. Here it may name the few functions that rebuild tensors, and nothing else.
+`storage/tensors.py` starts the script. A `.pt` is a zip archive with a pickle, and a pickle is a program: only the few
+functions that rebuild tensors are allowed in it. The file is examined with the standard library first, so that most bad
+files are rejected before torch is imported.
 """
 
 import json
@@ -24,7 +24,7 @@ GLOBALS = frozenset(
         for kind in ("Double", "Float", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool")
     }
 )
-"""All that a pickle may name: less than torch's own list, on which `bytearray` turns 900 bytes into 4 GB."""
+"""The globals allowed in a pickle. Fewer than torch allows: with `bytearray`, 900 bytes allocate 4 GB."""
 
 OPCODES = frozenset(
     re.findall(
@@ -34,34 +34,36 @@ OPCODES = frozenset(
         " LONG_BINGET GLOBAL BINPERSID REDUCE BUILD",
     )
 )
-"""All that torch.save writes for tensors in plain containers."""
+"""The pickle opcodes that torch.save writes for tensors in plain containers; no other is allowed."""
 
 MEMBER = re.compile(
     r"[^/]+/(data\.pkl|byteorder|version|\.format_version|\.storage_alignment|\.data/serialization_id|data/\d+)"
 )
 MAX_MEMBERS, MAX_PICKLE, MAX_OPCODES = 50_000, 64 * 2**20, 200_000
-"""I2SB's network of 566 tensors with average and moments: 2,300 members, a pickle of 0.3 MB, 100,000 opcodes."""
+"""Limits of an archive. For scale: an I2SB checkpoint of 566 tensors with EMA and optimizer moments has 2,300 members,
+a pickle of 0.3 MB and 100,000 opcodes."""
 LEGACY = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."
-"""The pickled number that files of PyTorch before 1.6 begin with."""
+"""Magic number, pickled, at the beginning of a file of PyTorch before 1.6."""
 
 DTYPES = {"float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool"}
 
 
 class Refused(Exception):
-    """Why a file is not read: what it is, and what to do."""
+    """A file is rejected; the message says what the file is, and what to do."""
 
 
 def examine(path: str, legacy: bool = False) -> frozenset[int] | None:
-    """All that can be told without loading: a plain file, an honest archive, a pickle that names tensors only.
+    """Check a file without loading it: a regular file, a consistent archive, a pickle that rebuilds only tensors.
 
     Args:
-        legacy: Whether the format of PyTorch before 1.6 will do.
+        path: The file.
+        legacy: Whether the format of PyTorch before 1.6 is accepted.
 
     Returns:
-        The sizes of the archive's members, of which each storage has one; None for the old format.
+        The sizes of the archive's members, one of which is that of each storage; None for the legacy format.
 
     Raises:
-        Refused: It is not so.
+        Refused: A check fails.
     """
     with _opened(path) as file:
         head = file.read(512)
@@ -86,7 +88,7 @@ def _opened(path: str) -> BinaryIO:
             raise Refused("is a link; name the file itself")
         if not stat.S_ISREG(mode):
             raise Refused("is a folder, not a file" if stat.S_ISDIR(mode) else "is not a plain file")
-        # Whatever took its place since then: nothing that blocks, and no link.
+        # The path may have been replaced since lstat: do not follow a link, and do not block on a pipe.
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
         return os.fdopen(handle, "rb")
     except FileNotFoundError as error:
@@ -115,9 +117,9 @@ def _kind(head: bytes) -> str:
 
 
 def _directory(file: BinaryIO) -> tuple[int, int]:
-    """Where the archive's directory begins, and how many members it says it has.
+    """Offset of the archive's central directory, and its number of members.
 
-    Of two ways to read an archive, torch may take one and we the other: whatever leaves a choice is refused.
+    An archive that can be read in two ways is rejected; torch could otherwise load members other than those checked.
     """
     size = file.seek(0, os.SEEK_END)
     if size < 22:
@@ -138,7 +140,7 @@ def _directory(file: BinaryIO) -> tuple[int, int]:
         short = (here, members, length, start)
         here, members, length, start = struct.unpack("<4Q", record[24:56])
         exact = zip(short, (here, members, length, start), (0xFFFF, 0xFFFF, 2**32 - 1, 2**32 - 1), strict=True)
-        if any(said not in (true, mark) for said, true, mark in exact):
+        if any(narrow not in (true, mark) for narrow, true, mark in exact):
             raise Refused("is an archive whose directory cannot be trusted")
         stop = size - 98
     if disk or first_disk or comment or here != members or start + length != stop:
@@ -149,7 +151,7 @@ def _directory(file: BinaryIO) -> tuple[int, int]:
 
 
 def _pickle_of(file: BinaryIO) -> tuple[BinaryIO, frozenset[int]]:
-    """The pickle, and all sizes, of an archive that holds each member once, uncompressed, in a place of its own."""
+    """The pickle and the member sizes of an archive whose members are uncompressed, unique and do not overlap."""
     start, members = _directory(file)
     try:
         with zipfile.ZipFile(file) as archive:
@@ -192,10 +194,10 @@ def _check_member(file: BinaryIO, member: zipfile.ZipInfo, end: int) -> None:
 
 
 def scan(stream: BinaryIO) -> None:
-    """Read a pickle's program without running it.
+    """Check the opcodes of a pickle without executing it.
 
     Raises:
-        Refused: It is damaged, longer than any file of tensors needs, or says what none says.
+        Refused: The pickle is damaged, too long, or has an opcode or global that tensors do not need.
     """
     count = 0
     try:
@@ -214,23 +216,24 @@ def scan(stream: BinaryIO) -> None:
 
 
 def load(path: str, layout: str, sizes: frozenset[int] | None) -> dict[str, Any]:
-    """The tensors of a file that `examine` let pass, by name.
+    """Load the tensors of a file that has passed `examine`, by name.
 
     Args:
-        layout: "state dict" (tensors by name) or "i2sb" (net, and the list of its moving average).
-        sizes: What `examine` found.
+        path: The file.
+        layout: "state dict" (tensors by name) or "i2sb" (a network and the list of its EMA weights).
+        sizes: The result of `examine`.
 
     Raises:
-        Refused: It holds something else, or a tensor that is not finite, not dense, or larger than what the file holds.
+        Refused: The file has another structure, or a tensor is not finite, not dense, or larger than its data.
     """
     import torch
 
     try:
-        # The old format cannot be mapped.
+        # The legacy format cannot be memory-mapped.
         stored: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=sizes is not None)
     except MemoryError:
         raise
-    except Exception as error:  # torch raises ten types, and advises against weights_only: nothing of it is shown
+    except Exception as error:  # torch raises many types, and its message advises weights_only=False: it is not shown
         raise Refused("is not a readable PyTorch file: damaged, or made to do harm") from error
     tensors = _state_dict(stored) if layout == "state dict" else _i2sb(stored)
     room, seen = Path(path).stat().st_size, set()
@@ -247,7 +250,7 @@ def load(path: str, layout: str, sizes: frozenset[int] | None) -> dict[str, Any]
 
 
 def _check_tensor(name: str, value: Any) -> int:
-    """The bytes of a tensor whose elements each have a place of their own in its storage, and are numbers."""
+    """Check that a tensor is dense, non-overlapping, inside its storage and finite; returns its size in bytes."""
     dtype = str(value.dtype).removeprefix("torch.")
     if str(value.layout) != "torch.strided" or str(value.device) != "cpu" or dtype not in DTYPES:
         raise Refused(f"'{name}' is not a plain tensor of numbers")
@@ -291,7 +294,12 @@ def _i2sb(stored: Any) -> dict[str, Any]:
 
 
 def limit(memory: int, final: bool) -> None:
-    """Let this process have so many bytes of address space beyond what it has; for ever, if final."""
+    """Limit the address space of this process to its present size plus `memory` bytes.
+
+    Args:
+        memory: Additional bytes.
+        final: Whether the limit cannot be raised again.
+    """
     try:
         import resource
 
@@ -299,7 +307,7 @@ def limit(memory: int, final: bool) -> None:
         hard = resource.getrlimit(resource.RLIMIT_AS)[1]
         wanted = used + memory if hard == resource.RLIM_INFINITY else min(used + memory, hard)
         resource.setrlimit(resource.RLIMIT_AS, (wanted, wanted if final else hard))
-    except (ImportError, OSError):  # not on every system; the time limit is everywhere
+    except (ImportError, OSError):  # not available on every system; the parent's time limit is
         return
 
 
@@ -308,17 +316,17 @@ FORBIDDEN = ("os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "s
 
 def _watch(event: str, arguments: tuple[Any, ...]) -> None:
     if event.startswith(FORBIDDEN):
-        os._exit(70)  # no handler of the file's could catch this
+        os._exit(70)  # an exception could be caught by code in the file
 
 
 def answer(path: str, layout: str, out: str, legacy: bool) -> str | None:
-    """Write the tensors of a file to a safetensors file; why not, if it is refused."""
+    """Convert a PyTorch file to safetensors; returns None, or the reason why the file is rejected."""
     try:
         limit(256 * 2**20, final=False)
         sizes = examine(path, legacy)
         size = Path(path).stat().st_size
         limit(64 * 2**30, final=False)
-        from safetensors.torch import save_file  # brings torch
+        from safetensors.torch import save_file  # imports torch
 
         limit(256 * 2**20 + 3 * size, final=True)
         sys.addaudithook(_watch)

@@ -1,7 +1,7 @@
-"""The reader of small files from anybody: regular files only, never more than a limit, JSON without surprises.
+"""Read untrusted files safely: regular files only, limited size, JSON of limited depth, no pickle in .npz.
 
-Everything that is read back (results, logs, cards, lists, pages) goes through here, since a folder may be a stranger's:
-a pipe in it would block for ever, a device never ends, and a file of 100,000 brackets exhausts the stack.
+Results, logs, cards, lists and pages are read by these functions, since a folder may come from anybody: otherwise a
+pipe blocks for ever, a device has no end, and a JSON text of 100,000 brackets exhausts the stack.
 """
 
 import contextlib
@@ -19,42 +19,42 @@ from typing import Any
 
 MEGABYTE = 2**20
 LIMIT = 16 * MEGABYTE
-"""Bytes of a file that holds settings, results or a page."""
+"""Maximum bytes of a file of settings or results, or a page."""
 LIST_LIMIT = 1024 * MEGABYTE
-"""Bytes of a file with a line for each image."""
+"""Maximum bytes of a file with a line for each image."""
 ARRAYS_LIMIT = 4096 * MEGABYTE
-"""Bytes that the arrays of an .npz may have, unpacked."""
+"""Maximum bytes of the arrays of an .npz, unpacked."""
 
 DAMAGED_ARRAYS = (
     ValueError, TypeError, KeyError, AttributeError, EOFError, RuntimeError, MemoryError,
     zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
-"""What reading a damaged .npz raises, beside OSError."""
+"""Exceptions raised by reading a damaged .npz, besides OSError."""
 
 
 LASTING = (
     errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL, errno.EFBIG, errno.ENXIO,
 )  # fmt: skip
-"""Errors that say that there is no such file, or something else in its place; all others may pass."""
+"""Errors of a missing file, or of a path that is not a file; every other error may be temporary."""
 
 
 def may_pass(error: OSError) -> bool:
-    """Whether a file that cannot be read now may be whole: its disk or its permission failed, not the file."""
+    """Whether an error may be temporary (disk, network, permission), so that the file may be undamaged."""
     return error.errno is not None and error.errno not in LASTING
 
 
 class NotRegular(OSError):
-    """A folder, pipe, socket or device where a file should be."""
+    """The path is a folder, pipe, socket or device, not a regular file."""
 
 
 def open_regular(path: Path | str) -> BufferedReader:
-    """A regular file, opened for reading without waiting; links to one are followed.
+    """Open a regular file for reading, without blocking; links are followed.
 
     Raises:
-        OSError: As the operating system says; NotRegular for anything but a regular file.
+        OSError: From the operating system; NotRegular for anything but a regular file.
     """
-    # Looked at before it is opened, since opening a device may do something; and after, since the name may mean
-    # another file by then.
+    # Checked before opening, since opening a device can have side effects, and afterwards, since the path may have been
+    # replaced in between.
     _check(os.stat(path).st_mode, path)
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     try:
@@ -74,13 +74,13 @@ def read_bytes(path: Path | str, limit: int = LIMIT) -> bytes:
     """The bytes of a regular file.
 
     Raises:
-        OSError: As `open_regular`; EFBIG where there are more than `limit` bytes.
+        OSError: As `open_regular`; EFBIG for a file of more than `limit` bytes.
     """
     with open_regular(path) as stream:
-        if os.fstat(stream.fileno()).st_size > limit:  # otherwise a gigabyte is read to be refused
+        if os.fstat(stream.fileno()).st_size > limit:  # otherwise a gigabyte is read before it is rejected
             raise _too_large(path, limit)
         data = stream.read(limit + 1)
-    if len(data) > limit:  # it has grown since, or does not know its size
+    if len(data) > limit:  # the file has grown since fstat, or reports no size (/proc)
         raise _too_large(path, limit)
     return data
 
@@ -90,20 +90,20 @@ def _too_large(path: Path | str, limit: int) -> OSError:
 
 
 def read_text(path: Path | str, limit: int = LIMIT, encoding: str = "utf-8") -> str:
-    """The text of a regular file, line ends as they are in it.
+    """The text of a regular file, with unchanged line ends.
 
     Raises:
         OSError: As `read_bytes`.
-        ValueError: Not text of this encoding.
+        ValueError: The file is not valid in the encoding.
     """
     return read_bytes(path, limit).decode(encoding)
 
 
 def parse_json(text: str | bytes) -> Any:
-    """The value of a JSON text; NaN and Infinity, which Python's writer writes, are numbers.
+    """Parse a JSON text; NaN and Infinity, which Python's json module writes, are accepted.
 
     Raises:
-        ValueError: Not JSON, nested too deeply, or a number of thousands of digits.
+        ValueError: The text is not JSON, is nested too deeply, or has a number of thousands of digits.
     """
     try:
         return json.loads(text)
@@ -123,11 +123,11 @@ def read_json(path: Path | str, limit: int = LIMIT) -> Any:
 
 @contextmanager
 def open_arrays(path: Path | str) -> Iterator[Any]:
-    """The arrays of an .npz by name, as numpy gives them; each is read when it is asked for. Nothing is unpickled.
+    """Context with the arrays of an .npz by name, each read at its first access. Nothing is unpickled.
 
     Raises:
         OSError: As `open_regular`.
-        ValueError: No .npz, or one that unpacks to more than 4 GB. A damaged one raises any of DAMAGED_ARRAYS.
+        ValueError: The file is not an .npz, or unpacks to more than 4 GB. A damaged file raises any of DAMAGED_ARRAYS.
     """
     import numpy as np
 
@@ -142,10 +142,12 @@ def open_arrays(path: Path | str) -> Iterator[Any]:
 
 
 def read_json_lines(path: Path | str, limit: int = LIST_LIMIT) -> list[Any]:
-    """The values of a file of JSON lines, in order; a line that is no JSON, such as one cut off, is left out.
+    """The values of a file of JSON lines, in order; invalid lines, such as an incomplete last one, are skipped.
+
+    A missing file has no lines.
 
     Raises:
-        OSError: As `read_bytes`, but for a file that is missing: that holds no line.
+        OSError: As `read_bytes`, except for a missing file.
     """
     try:
         data = read_bytes(path, limit)

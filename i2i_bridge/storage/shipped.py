@@ -1,4 +1,4 @@
-"""Where recipes, dataset cards and trained runs lie: those of the package, and a run folder's recipe."""
+"""Locations of the shipped recipes, dataset cards and trained runs, and of the recipe in a run folder."""
 
 from pathlib import Path
 
@@ -12,49 +12,49 @@ def recipe_names() -> list[str]:
 
 
 def is_recipe_name(name: str) -> bool:
-    """Whether a shipped recipe has this name, or its last part."""
+    """Whether a shipped recipe has this name, with or without its folder."""
     return any(name in (known, known.split("/")[-1]) for known in recipe_names())
 
 
 RECIPE_FILE = "recipe.toml"
-"""The name of the resolved recipe in a run folder."""
+"""File name of the resolved recipe in a run folder."""
 
 
 CARD_FILE = "README.md"
-"""The name of the card of a shipped run: photos, licences, cost, figures, limits."""
+"""File name of the model card of a shipped run: training data, licences, cost, results, limitations."""
 
 
 PACKAGE = Path(__file__).parents[1]
-"""Holds the folder `pretrained` of shipped runs."""
+"""The package folder, which contains the folder `pretrained` of shipped runs."""
 
 
 def shipped_folder(kind: str) -> Path:
-    """The folder of shipped TOML files; kind is 'datasets' or 'recipes'."""
+    """The folder of the shipped TOML files of a kind: 'datasets' or 'recipes'."""
     package = Path(__file__).parents[1]
     inside = package / "_shipped" / kind
     return inside if inside.is_dir() else package.parent / kind
 
 
 def pretrained_names() -> list[str]:
-    """Names of the runs inside the package, such as 'pretrained/photos'."""
+    """Names of the shipped runs, such as 'pretrained/photos'."""
     return sorted(file.parent.relative_to(PACKAGE).as_posix() for file in PACKAGE.glob(f"pretrained/*/{RECIPE_FILE}"))
 
 
 def is_shipped_run(run: Path) -> bool:
-    """Whether this names a run inside the package: `pretrained/NAME`, unless there is such a path here."""
+    """Whether a path names a shipped run: `pretrained/NAME`, unless that path exists in the current folder."""
     return not run.exists() and run.as_posix() in pretrained_names()
 
 
 def folder_of_run(run: Path) -> Path:
-    """The folder of a run: the path itself, or the package's where it names a shipped run."""
+    """The folder of a run: the path itself, or the folder inside the package for a shipped run."""
     return PACKAGE / run if is_shipped_run(run) else run
 
 
 def recipe_of_run(folder: Path) -> Path:
-    """The recipe's file in a run folder.
+    """The recipe file of a run folder.
 
     Raises:
-        UserError: The folder has none.
+        UserError: The folder has no recipe.
     """
     file = folder / RECIPE_FILE
     if not file.is_file():

@@ -1,7 +1,7 @@
-"""Files of strangers: tensors come in, nothing else does, and nothing in them is ever run.
+"""Read tensors from untrusted `.pt` and `.safetensors` files without executing code from them.
 
-A `.pt` is read in a child process (`pt_reader.py`) with limited memory and time, which hands over safetensors; the
-program itself never unpickles. A `.safetensors` holds no code; its header is checked before the library sees it.
+A `.pt` is converted to safetensors in a child process (`pt_reader.py`) with limited memory and time; this process never
+unpickles. A `.safetensors` contains no code; its header is checked before the library reads it.
 """
 
 import json
@@ -20,38 +20,39 @@ from i2i_bridge.storage import pt_reader
 from i2i_bridge.storage.reader import open_regular
 
 SECONDS, BYTES_PER_SECOND = 60, 20_000_000
-"""How long a file may take: so many seconds, and one more for each so many bytes."""
+"""Time limit of the child process: SECONDS, plus one second per BYTES_PER_SECOND of the file."""
 MAX_HEADER, MAX_TENSORS = 16 * 2**20, 50_000
-"""Of a safetensors file."""
+"""Maximum header bytes and number of tensors of a safetensors file."""
 
 
 def read_pt(file: Path, layout: Literal["state dict", "i2sb"] = "state dict", *, legacy: bool = False) -> Any:
-    """The tensors of a PyTorch file by name, on the CPU: finite, each with its own bytes in the file.
+    """The tensors of a PyTorch file by name, on the CPU, all finite and dense.
 
     Args:
-        layout: "state dict": tensors by name. "i2sb": a checkpoint of the official I2SB code; gives 'net/NAME' and
-            'ema/NAME', its optimizer is left alone.
-        legacy: Also the format of PyTorch before 1.6; for files whose hash is known.
+        file: The file.
+        layout: "state dict": tensors by name. "i2sb": a checkpoint of the official I2SB code, whose weights are named
+            'net/NAME' and 'ema/NAME'; its optimizer state is ignored.
+        legacy: Also accept the format of PyTorch before 1.6; only for files whose hash is known.
 
     Raises:
-        UserError: It is anything else; one line that names the file.
+        UserError: The file is missing, damaged, has another structure or contains anything but tensors.
     """
     with tempfile.TemporaryDirectory(prefix="i2i-bridge-", ignore_cleanup_errors=True) as folder:
         out = Path(folder, "tensors.safetensors")
-        # -P: the folder of the script would shadow other packages.
+        # -P: otherwise modules in the folder of the script would shadow packages of the same name.
         command = [sys.executable, "-P", pt_reader.__file__, os.fspath(file.absolute()), layout, str(out)]
         try:
             seconds = SECONDS + file.lstat().st_size / BYTES_PER_SECOND
-            said = subprocess.run(
+            finished = subprocess.run(
                 [*command, "legacy" if legacy else "zip"],
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 timeout=seconds,
                 check=False,
             )
-            refusal = json.loads(said.stdout) if said.returncode == 0 else _harm(seconds)
+            refusal = json.loads(finished.stdout) if finished.returncode == 0 else _limits_exceeded(seconds)
         except subprocess.TimeoutExpired:
-            refusal = _harm(seconds)
+            refusal = _limits_exceeded(seconds)
         except FileNotFoundError as error:
             raise UserError(f"{file}: no such file") from error
         except (OSError, ValueError) as error:
@@ -61,7 +62,7 @@ def read_pt(file: Path, layout: Literal["state dict", "i2sb"] = "state dict", *,
         return read_safetensors(out)
 
 
-def _harm(seconds: float) -> str:
+def _limits_exceeded(seconds: float) -> str:
     return f"could not be read within {seconds:.0f} s and the memory of its size: damaged, or made to do harm"
 
 
@@ -69,7 +70,7 @@ def read_safetensors(file: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file by name, on the CPU, all finite.
 
     Raises:
-        UserError: It is damaged, has a name twice or more tensors than any network, or numbers that are not finite.
+        UserError: The file is damaged, has a duplicate name, too many tensors, or values that are not finite.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -89,7 +90,7 @@ def read_safetensors(file: Path) -> dict[str, Tensor]:
 
 
 def _finite(value: Tensor) -> bool:
-    # The narrow formats (float8) know no isfinite.
+    # isfinite is not implemented for float8 dtypes.
     return bool((value if value.element_size() > 1 else value.to(torch.float32)).isfinite().all())
 
 

@@ -1,4 +1,4 @@
-"""TOML from anybody: the one way to read it, and every way that it can be wrong is one line."""
+"""Read untrusted TOML with limits on size, key length and depth; every error is a one-line message."""
 
 import re
 import tomllib
@@ -10,9 +10,9 @@ from i2i_bridge.storage.reader import NotRegular, read_bytes
 
 MAX_BYTES = 2**20
 MAX_PARTS, MAX_KEY, MAX_DEPTH = 20, 200, 32
-"""Parts of a dotted key, characters of a part, and tables or arrays inside one another."""
+"""Limits: parts of a dotted key, characters of a part, and nesting depth of tables and arrays."""
 
-# Strings and comments, closed or not: each alternative takes all it has begun, so that the scan stays linear.
+# Strings and comments, terminated or not. The quantifiers are possessive; otherwise the scan could be quadratic.
 _STRING = (
     r'"""(?:\\.|(?!""")[^\\])*+(?:"{3,5})?|\'\'\'(?:(?!\'\'\').)*+(?:\'{3,5})?|"(?:\\[^\n]|[^"\\\n])*+"?|\'[^\'\n]*+\'?'
 )
@@ -21,17 +21,17 @@ _LONG_KEY = re.compile(rf"(?<![\w-])[\w-]++(?:[ \t]*+\.[ \t]*+[\w-]++){{{MAX_PAR
 
 
 class TooManyParts(ValueError):
-    """A dotted key of more than MAX_PARTS parts."""
+    """A dotted key has more than MAX_PARTS parts."""
 
 
 def parse_toml(text: str) -> dict[str, Any]:
-    """The table of a TOML text.
+    """Parse a TOML text.
 
     Raises:
-        ValueError: Not TOML (tomllib.TOMLDecodeError); a key of more than 20 parts or 200 characters; tables inside
-            tables, too deep; a number of thousands of digits.
+        ValueError: The text is not TOML (tomllib.TOMLDecodeError), a key has more than 20 parts or 200 characters,
+            tables are nested too deeply, or a number has thousands of digits.
     """
-    # tomllib keeps every beginning of a dotted key: a key of 80 kB would take gigabytes.
+    # tomllib stores every prefix of a dotted key: a key of 80 kB would take gigabytes.
     if _LONG_KEY.search(_OPAQUE.sub(lambda found: "" if found[0][0] == "#" else "s", text)):
         raise TooManyParts(f"a dotted key of more than {MAX_PARTS} parts")
     try:
@@ -51,7 +51,7 @@ def parse_toml(text: str) -> dict[str, Any]:
 
 
 def check_key(parts: Any) -> None:
-    """Refuse a key, or one of a table's keys, that is longer than any key here.
+    """Check the length of the parts of a dotted key, or of the keys of a table.
 
     Raises:
         ValueError: A part has more than 200 characters.
@@ -62,16 +62,16 @@ def check_key(parts: Any) -> None:
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The table of a TOML file.
+    """Parse a TOML file.
 
     Raises:
-        UserError: It is missing, no regular file, of more than 1 MB, not UTF-8, or not TOML; see `parse_toml`.
+        UserError: The file is missing, not a regular file, larger than 1 MB, not UTF-8, or not TOML; see `parse_toml`.
     """
     try:
         return parse_toml(read_bytes(path, MAX_BYTES).decode("utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file") from error
-    except NotRegular as error:  # a pipe would block, and /dev/zero never ends
+    except NotRegular as error:  # a pipe would block, and /dev/zero has no end
         raise UserError(f"{path}: is not a file") from error
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
@@ -80,10 +80,10 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def toml_value(text: str) -> Any:
-    """A value as TOML writes it; what is none is a string without quotes.
+    """Parse a TOML value; a text that is not valid TOML is returned as a string.
 
     Raises:
-        UserError: It is TOML beyond the limits of `parse_toml`.
+        UserError: The value is TOML beyond the limits of `parse_toml`.
     """
     try:
         table = parse_toml(f"value = {text}")
@@ -91,16 +91,16 @@ def toml_value(text: str) -> Any:
         return text
     except ValueError as error:
         if isinstance(error, TooManyParts) and not {"{", "\n"} & set(text):
-            return text  # keys stand in inline tables only: a word of many dots
+            return text  # without an inline table there is no key: a word with many dots
         raise UserError(f"'{text}': {error}") from error
-    return table["value"] if table.keys() == {"value"} else text  # a line end within would begin another key
+    return table["value"] if table.keys() == {"value"} else text  # a line end in the text could add another key
 
 
 def override_parts(text: str) -> tuple[list[str], str]:
-    """The key's parts and the value of a `key.key=value` setting.
+    """Split a setting `key.key=value` into the parts of the key and the value.
 
     Raises:
-        UserError: There is no key or no '=', or the key is longer than any key here.
+        UserError: The setting has no key or no '=', or the key exceeds the limits of `parse_toml`.
     """
     key, equals, value = text.partition("=")
     if not equals or not key:
