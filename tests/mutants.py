@@ -123,7 +123,7 @@ MUTANTS = [
     Mutant("repair-not-reported", "training/trainer.py", "repaired_count = repaired(folder, state.step * settings.batch_size, dataset) if ranks.is_first else 0", "repaired_count = 0", "test_unusable.py"),
     Mutant("passing-errors-skipped", "data/dataset.py", "if _may_pass(error):", "if False:", "test_unusable.py"),
     Mutant("dead-worker-is-our-bug", "data/loader.py", "            raise problem from error\n        finally", "            raise\n        finally", "test_unusable.py"),
-    Mutant("lost-output-loses-steps", "cli/train.py", "stop=lambda: asked or lost_output", "stop=lambda: asked", "test_unusable.py"),
+    Mutant("lost-output-loses-steps", "cli/train.py", "stop=lambda: stop_requested or lost_output", "stop=lambda: stop_requested", "test_unusable.py"),
     Mutant("closed-terminal-kills", "data/loader.py", "\"SIGUSR1\", \"SIGHUP\")", "\"SIGUSR1\")", "test_unusable.py"),
     Mutant("moved-end-is-the-same-run", "training/identity.py", "if decides else {}", "if not decides else {}", "test_resuming.py"),
     Mutant("each-process-alone-on-a-cpu", "training/trainer.py", "cpu = cpu or not torch.accelerator.is_available()", "cpu = bool(cpu)", "test_training.py"),

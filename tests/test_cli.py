@@ -376,7 +376,7 @@ def test_a_signal_saves_and_the_same_command_goes_on(workplace, number):
             break
     os.killpg(process.pid, number)
     out = process.stdout.read()
-    assert process.wait() == 75 and "the same command goes on" in out, out
+    assert process.wait() == 75 and "run the same command again to resume" in out, out
     assert out.count("stopping after this step") == 1, "data workers answered as well"
     step = int(re.search(r"at step (\d+)", out).group(1))
     assert step >= 3

@@ -162,7 +162,7 @@ def test_a_signal_to_every_process_of_a_job_saves_and_the_same_command_goes_on(r
         os.kill(process, number)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 75
     said = folder.with_suffix(".txt").read_text()
-    assert said.count("stopping after this step") == 1 and "the same command goes on" in said, said
+    assert said.count("stopping after this step") == 1 and "run the same command again to resume" in said, said
     assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
     step = latest_checkpoint(folder / "checkpoints")[0].step
     assert 0 < step < 10**6

@@ -10,7 +10,7 @@ from i2i_bridge.cli import selftest
 from i2i_bridge.cli import toy_runs as toys
 from i2i_bridge.cli.command import main
 from i2i_bridge.cli.selftest import run_checks
-from i2i_bridge.cli.toy_runs import Bench, Failed, differing, gradients_differing
+from i2i_bridge.cli.toy_runs import Bench, Failed, gradient_difference, largest_difference
 from i2i_bridge.errors import UserError
 
 
@@ -47,7 +47,7 @@ def test_gradients_are_the_first_moments():
     # kills: selftest-compares-weights
     left = {"optimizer/a/exp_avg": torch.full((4,), 2.0), "network/a": torch.zeros(4)}
     right = {"optimizer/a/exp_avg": torch.tensor([2.0, 2.0, 2.0, 2.4]), "network/a": torch.ones(4)}
-    assert gradients_differing(left, right) == pytest.approx(0.1) and gradients_differing(left, left) == 0
+    assert gradient_difference(left, right) == pytest.approx(0.1) and gradient_difference(left, left) == 0
 
 
 def test_broken_promises_are_failures(tmp_path, monkeypatch, capsys):
@@ -97,33 +97,33 @@ def test_a_difference_of_one_bit_is_seen():
     # kills: selftest-rounds
     left = {"a": torch.ones(3), "b": torch.zeros(2)}
     right = {"a": torch.ones(3), "b": torch.zeros(2)}
-    assert differing(left, right) == 0
+    assert largest_difference(left, right) == 0
     right["a"].view(torch.int32)[1] ^= 1
-    assert differing(left, right) > 0
+    assert largest_difference(left, right) > 0
     with pytest.raises(Failed, match="different tensors"):
-        differing(left, {"a": torch.ones(3)})
+        largest_difference(left, {"a": torch.ones(3)})
     with pytest.raises(Failed, match="differ by"):
-        selftest._same(left, right, "x")
+        selftest._compare(left, right, "x")
 
 
 def test_damage_and_numbers_that_go_unnoticed(bench, monkeypatch):
     bench.trained("again")
-    assert "a flipped bit is seen" in selftest.check_damage(bench)
+    assert "a flipped bit is detected" in selftest.check_damage(bench)
     monkeypatch.setattr(selftest, "latest_checkpoint", lambda folder: (None, []))
-    with pytest.raises(Failed, match="unnoticed"):
+    with pytest.raises(Failed, match="was not detected"):
         selftest.check_damage(bench)
     monkeypatch.setattr(toys, "latest_checkpoint", lambda folder: (None, []))
     with pytest.raises(Failed, match="no checkpoint"):
         bench.state("again")
     monkeypatch.setattr(Bench, "trained", lambda self, name, **settings: {})
-    with pytest.raises(Failed, match="as if nothing had happened"):
+    with pytest.raises(Failed, match="ended without an error"):
         selftest.check_not_finite(bench)
 
 
 def test_a_process_that_does_not_come_back(bench, monkeypatch):
     monkeypatch.setattr(selftest, "PATIENCE", 0.2)
     process = bench.start("slow")
-    with pytest.raises(Failed, match="did not get there"):
-        selftest._until(process, lambda: False)
+    with pytest.raises(Failed, match="did not reach its checkpoint"):
+        selftest._wait_until(process, lambda: False)
     process.communicate()
     assert process.returncode != 0 and os.name == "posix"

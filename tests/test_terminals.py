@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from i2i_bridge.cli.command import _open_closed_streams, _with_home
+from i2i_bridge.cli.command import _expand_home, _open_closed_streams
 from i2i_bridge.recipe.recipe import load_recipe
 
 
@@ -55,7 +55,7 @@ def test_home_is_found_in_options_settings_and_files(tmp_path: Path, monkeypatch
         ("data.root='~/a'", f"data.root='{home}/a'"), ("blur:a=b,folder=~/m", f"blur:a=b,folder={home}/m"),
         ("a~/b", "a~/b"), ("~a", "~a"), ("x~", "x~"), ("name=a~", "name=a~"),
     ):  # fmt: skip
-        assert _with_home(word) == wanted
+        assert _expand_home(word) == wanted
     for i in range(4):
         (tmp_path / "photos").mkdir(exist_ok=True)
         Image.fromarray(np.full((72, 72, 3), 50 * i, np.uint8)).save(tmp_path / "photos" / f"{i}.png")

@@ -4,7 +4,7 @@ import importlib
 from typing import Any
 
 _HOMES = {"main": "command"}
-"""Where the names live that were documented under this path before it became a package; imported at first use."""
+"""Module of each documented name of this package; imported at first use to keep `import i2i_bridge.cli` light."""
 
 
 def __getattr__(name: str) -> Any:

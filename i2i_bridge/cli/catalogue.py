@@ -29,7 +29,7 @@ from i2i_bridge.storage.shipped import (
 from i2i_bridge.storage.toml import read_toml
 
 SORTS = ("recipe", "card", "protocol", "run", "settings", "part")
-"""What may stand before a name and a colon, beside the kinds of parts; `part` is any of those."""
+"""Prefixes of `show PREFIX:NAME`, beside the kinds of parts; `part` stands for any kind."""
 
 
 def list_(
@@ -92,7 +92,7 @@ def listing(what: str) -> list[tuple[str, str]]:
         UserError: There is no such kind.
     """
     if what == "recipes":
-        # Not loaded whole: building its parts would import torch, and the tests load every shipped recipe.
+        # Only the summary is read: loading a recipe would build its parts and import torch.
         return [(name, str(read_toml(recipe_file(name)).get("summary", ""))) for name in recipe_names()]
     if what == "datasets":
         return [(name, _card_line(name)) for name in card_names()]
@@ -114,10 +114,10 @@ def description(name: str, method: str | None = None, *, all_settings: bool = Fa
     """A recipe or card as TOML, a table of settings, or a part's documentation and options.
 
     Args:
-        name: Of anything that `listing` names; of a table of settings (`train`); or with what it is before it, such as
+        name: A name that `listing` returns, a table of settings (`train`), or either with a prefix of `SORTS`, such as
             `recipe:facades`, `card:facades`, `part:jpeg`, `processes:ot-ode`.
-        method: Show the recipe of that name as this method makes it, every default written out.
-        all_settings: Show a recipe with every setting, and the type, range, default and meaning of each.
+        method: Show the recipe with this method's preset applied and every default written out.
+        all_settings: Show every setting of a recipe with its type, range, default and meaning.
 
     Raises:
         UserError: Nothing has this name; the message gives the nearest.
@@ -133,7 +133,8 @@ def description(name: str, method: str | None = None, *, all_settings: bool = Fa
             raise UserError(f"{name}: --method and --all are for recipes; give a recipe")
         preset = None if method is None else method_preset(method)
         if all_settings and preset is None and not rest.endswith(".toml"):
-            return recipe_settings(read_toml(recipe_file(rest)))  # shipped, so that it need not be built to be checked
+            # A shipped recipe is valid: skip the check, which builds its parts and imports torch.
+            return recipe_settings(read_toml(recipe_file(rest)))
         loaded = load_recipe(rest, preset=preset)
         return recipe_settings(loaded.model_dump(mode="json", exclude_none=True)) if all_settings else loaded.to_toml()
     if rest.endswith(".toml"):
@@ -152,7 +153,7 @@ def description(name: str, method: str | None = None, *, all_settings: bool = Fa
 
 
 def _meanings(name: str) -> Iterator[tuple[str, Callable[[], str]]]:
-    """What a name means: the sort or kind, and the function that makes its description."""
+    """Yield (prefix, function that returns the description) for each meaning of a name."""
     if name in TABLES:
         yield "settings", partial(table_settings, name)
     for known in recipe_names():
@@ -181,7 +182,7 @@ def _all_names() -> list[str]:
 def _card_line(name: str) -> str:
     try:
         return load_card(name).summary
-    except UserError as error:  # one broken card of the user's must not hide the others
+    except UserError as error:  # otherwise one broken card of the user's would hide all others
         return f"cannot be read: {error}"
 
 

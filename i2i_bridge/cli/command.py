@@ -1,4 +1,4 @@
-"""The command `i2i-bridge`: verbs around the library, one line for a mistake, nothing else."""
+"""The command `i2i-bridge`: the app with its verbs, and `main`, which prints each error as one line."""
 
 import contextlib
 import errno
@@ -29,7 +29,7 @@ app = typer.Typer(
 )
 
 USAGE_ERRORS: tuple[Any, ...] = tuple(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "UsageError")
-"""Click's class, or the copy of click that newer versions of typer carry."""
+"""UsageError of click, or of the copy of click inside newer versions of typer."""
 
 
 def _show_version(wanted: bool) -> None:
@@ -71,17 +71,17 @@ app.add_typer(weights.app, name="weights")
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Entry point: runs a verb and turns a mistake into one line and exit code 2."""
+    """Entry point: run a verb; print an error as one line and exit with its code (2 for a mistake of the user)."""
     _open_closed_streams()
-    _print_whatever_comes()
-    words = [_with_home(word) for word in (sys.argv[1:] if arguments is None else arguments)]
-    # A notebook passes its own backend on to the commands started in it. Where that is not installed, the import of
-    # matplotlib would fail, in torchmetrics too; figures are drawn without any window.
+    _escape_unencodable()
+    words = [_expand_home(word) for word in (sys.argv[1:] if arguments is None else arguments)]
+    # A notebook sets MPLBACKEND for the commands started in it. Importing matplotlib (torchmetrics does) fails where
+    # that backend is not installed; figures here are drawn without a window.
     os.environ["MPLBACKEND"] = "agg"
     debug = "--debug" in words
     if "--offline" in words or internet.is_offline():
         internet.go_offline()
-    words = _spread_nfe([word for word in words if word not in ("--debug", "--offline")])
+    words = _split_nfe([word for word in words if word not in ("--debug", "--offline")])
     try:
         code = app(words, standalone_mode=False, prog_name="i2i-bridge")
         sys.stdout.flush()
@@ -92,7 +92,7 @@ def main(arguments: list[str] | None = None) -> None:
         code = error.code
     except USAGE_ERRORS as error:
         message = " ".join(error.format_message().split()).rstrip(".")
-        if message:  # nothing typed at all: the help is printed already
+        if message:  # empty when no verb was typed: typer has printed the help
             verb = error.ctx.command_path if error.ctx else "i2i-bridge"
             _say_error(f"{message}; see {verb} --help")
         code = 2
@@ -100,30 +100,30 @@ def main(arguments: list[str] | None = None) -> None:
         _say_error("interrupted")
         code = 130
     except (BrokenPipeError, SystemExit) as error:
-        # Click turns a BrokenPipeError into SystemExit(1). As of any program that nobody reads: quiet.
+        # The reader of the output has ended, as in `| head`: exit quietly. Click makes SystemExit(1) of it.
         if not isinstance(error, BrokenPipeError) and not isinstance(error.__context__, BrokenPipeError):
             raise
         code = 128 + signal.SIGPIPE
     except Exception as error:
         if debug:
             raise
-        worded = registry.in_words(error)  # a part of the user's: not our bug
-        if worded is None and isinstance(error, OSError):
-            worded = _system_error(error)
-        if worded is None:
+        known = registry.in_words(error)  # raised inside a plug-in
+        if known is None and isinstance(error, OSError):
+            known = _system_error(error)
+        if known is None:
             _say_error(
                 f"unexpected {type(error).__name__}: {' '.join(str(error).split())} "
                 "(a bug of ours: add --debug and report it)"
             )
         else:
-            _say_error(worded)
-        code = 1 if worded is None else worded.code
-    _end_output()
+            _say_error(known)
+        code = 1 if known is None else known.code
+    _flush_output()
     sys.exit(code if isinstance(code, int) else 0)
 
 
 def _system_error(error: OSError) -> UserError | None:
-    """What is said where the operating system refused a file, or the output; None for what it cannot be blamed for."""
+    """The message for an OSError about a file or about the output; None for any other OSError."""
     if error.filename is not None:
         lasts = not may_pass(error) or error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
         return UserError(f"{error.filename}: {error.strerror or error}", 2 if lasts else IO_ERROR)
@@ -133,12 +133,12 @@ def _system_error(error: OSError) -> UserError | None:
 
 
 def _say_error(text: str | UserError) -> None:
-    with contextlib.suppress(OSError):  # nobody reads it: the exit code is all that is left to say
+    with contextlib.suppress(OSError):  # stderr is closed: only the exit code is left
         console.say_error(text)
 
 
-def _end_output() -> None:
-    """Flush what is printed; where that fails, drop it, since Python would try again at its end and complain."""
+def _flush_output() -> None:
+    """Flush the output. Where that fails, point it to /dev/null: otherwise Python prints a traceback at exit."""
     for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
         try:
             if stream is not None:
@@ -151,7 +151,7 @@ def _end_output() -> None:
 
 
 def _open_closed_streams() -> None:
-    """Let closed streams, as after `>&-`, lead nowhere: else the next file that is opened takes a stream's number."""
+    """Open closed standard streams (`>&-`) on /dev/null: otherwise the next opened file gets descriptor 0, 1 or 2."""
     for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
         if getattr(sys, name) is None:
             with contextlib.suppress(OSError):
@@ -159,26 +159,26 @@ def _open_closed_streams() -> None:
                 if nowhere != number:
                     os.dup2(nowhere, number)
                     os.close(nowhere)
-                setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115 - as long as the process
+                setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115 - open until the process ends
 
 
-def _print_whatever_comes() -> None:
-    """Write letters that an output cannot hold as \\xe9 or \\u2500: an ASCII terminal must not end a run."""
+def _escape_unencodable() -> None:
+    """Print characters that the output cannot encode as \\xe9 or \\u2500: otherwise an ASCII terminal ends a run."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
-def _with_home(word: str) -> str:
-    """A word with the home folder in place of ~, at its start or after an equals sign, where a shell leaves it."""
+def _expand_home(word: str) -> str:
+    """Expand ~ at the start of an argument or after an equals sign, where the shell does not."""
     found = re.search(r"(?:^|(?<==)|(?<==['\"]))~(?=/|$)", word)
     return word if found is None else f"{word[: found.start()]}{expanded('~')}{word[found.end() :]}"
 
 
-def _spread_nfe(words: list[str]) -> list[str]:
-    """`--nfe 1 2 5`, `--nfe 1,2,5` and `--nfe=1,2,5` as `--nfe 1 --nfe 2 --nfe 5`: click's options take one value each.
+def _split_nfe(words: list[str]) -> list[str]:
+    """`--nfe 1 2 5`, `--nfe 1,2,5` and `--nfe=1,2,5` as `--nfe 1 --nfe 2 --nfe 5`: click takes one value an option.
 
-    Only of the verbs that take several numbers; `restore --nfe 5 2024 out` names a folder.
+    Only for verbs that take several numbers: in `restore --nfe 5 2024 out`, 2024 is a folder.
     """
     if words[:1] not in (["evaluate"], ["compare"]):
         return words

@@ -1,4 +1,4 @@
-"""The verbs `i2i-bridge data ...`: getting datasets, and telling us about one's own."""
+"""The verbs `i2i-bridge data ...`: fetch public datasets, register and check images of the user."""
 
 import re
 import sys
@@ -30,9 +30,9 @@ def fetch(
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Agree to the licence without being asked.")] = False,
 ) -> None:
-    """Download a dataset, licence and size first; the same command goes on.
+    """Show licence and size of a dataset, then download it; after a stop the same command resumes.
 
-    The internet is used by this verb, by `weights fetch`, and by datasets with `download = true`; --offline forbids it.
+    The internet is used only by this verb, `weights fetch` and datasets with `download = true`; --offline forbids it.
     """
     from i2i_bridge.data.fetch import fetch as fetch_dataset
     from i2i_bridge.data.fetch import plan_fetch
@@ -56,7 +56,7 @@ def fetch(
 
 @app.command()
 def add(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="How recipes shall call it.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The name for recipes: data.card=NAME.")],
     words: Annotated[
         list[str],
         typer.Argument(
@@ -73,7 +73,7 @@ def add(
     ] = False,
     plugin: Plugins = None,
 ) -> None:
-    """Register images of your own under a name, which every recipe then knows as data.card=NAME."""
+    """Register images of your own under a name; any recipe takes them with data.card=NAME."""
     load_plugins(plugin)
     from i2i_bridge.data.registration import register
 
@@ -87,7 +87,7 @@ def add(
 
 
 def _choose(seen: str, readings: "Sequence[Reading]") -> "Reading | None":
-    """Shows what a folder may be and asks which it is."""
+    """Print the possible layouts of a folder and ask the user for one; None if no layout is chosen."""
     console.say(seen)
     for number, reading in enumerate(readings, 1):
         console.say(f"  {number}  {reading.words}")
@@ -99,7 +99,7 @@ def _choose(seen: str, readings: "Sequence[Reading]") -> "Reading | None":
 
 @app.command()
 def remove(name: CardName) -> None:
-    """Forget a dataset that `data add` registered, or where `data fetch` put one. No image is touched."""
+    """Remove the card of `data add`, or the record of where `data fetch` put a dataset. No image is deleted."""
     from i2i_bridge.data.store import forget
 
     for file in forget(name):
@@ -127,7 +127,7 @@ def preview(
 ) -> None:
     """Draw what training sees, after all transforms: clean | X_1 | mask | condition.
 
-    For a bridge, say how its noise compares with what X_1 leaves unknown.
+    For a bridge, print how its noise compares with what X_1 leaves unknown.
     """
     load_plugins(plugin)
     from i2i_bridge.cli.preview import contact_sheet, preview_strengths

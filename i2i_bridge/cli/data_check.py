@@ -1,4 +1,4 @@
-"""`i2i-bridge data check`: all problems of a recipe's, card's or folder's images in one pass."""
+"""`i2i-bridge check`: list all problems of the images of a recipe, dataset card or folder in one pass."""
 
 import contextlib
 import shlex
@@ -23,10 +23,10 @@ from i2i_bridge.storage.toml import read_toml, toml_value
 def check_data(
     what: str, settings: list[str], *, report: Callable[[int, int], None] = lambda done, total: None
 ) -> Checked:
-    """Read every item of a dataset and say what is wrong with it.
+    """Read every item of a dataset and list all problems.
 
-    A recipe's items are decoded, paired, cut and degraded as training would; those of a card or folder are decoded
-    and paired. Then they are compared with each other (`inspecting.verdicts`).
+    Items of a recipe are decoded, paired, cropped and degraded as in training; those of a card or folder are decoded
+    and paired. Then they are compared with each other (`data.statistics.verdicts`).
 
     Args:
         what: A recipe, a dataset card (shipped, or a TOML file), or a folder.
@@ -35,7 +35,7 @@ def check_data(
         report: Called with (items done, items in all).
 
     Raises:
-        UserError: There is no such thing, or none of its splits can be opened.
+        UserError: No recipe, card or folder has this name, or none of its splits can be opened.
     """
     opened: dict[str, _Looking] = {}
     problems: list[str] = []
@@ -71,10 +71,10 @@ def check_data(
     more, notes = verdicts(facts, card.statistics if card else None)
     problems += more
     if card and not plain:
-        notes += _against_advice(card, load_recipe(what, settings).data)
+        notes += _advice_notes(card, load_recipe(what, settings).data)
     if _is_folder(what) and not settings:
         notes += _other_readings(what)
-    notes += _of_splits({split: _known(looking, what, settings) for split, looking in opened.items()})
+    notes += _of_splits({split: _source_notes(looking, what, settings) for split, looking in opened.items()})
     shared = shared_files(opened["train"].source, opened["val"].source) if len(opened) == 2 else None
     if shared:
         notes.append(f"{shared} of the val items are train items too; {HOLD_OUT}")
@@ -86,30 +86,30 @@ def check_data(
     return Checked(f"{what}: {counts} items; {len(problems) or 'no'} problem{plural}", problems, notes, hint)
 
 
-def _known(looking: "_Looking", what: str, settings: list[str]) -> list[str]:
-    """What the files of a split, and what becomes of them, tell before they are read."""
+def _source_notes(looking: "_Looking", what: str, settings: list[str]) -> list[str]:
+    """Notes about the files of a split, and for a recipe about their use, that need no image to be read."""
     if looking.dataset is None:
         return list(getattr(looking.source, "left_out", []))
     return load_recipe(what, settings).notes_on(looking.dataset)
 
 
 FIRST = 32
-"""So many pairs, spread over the training images, are looked at before a training starts."""
+"""Number of pairs, spread over the training images, that are checked before a training starts."""
 
 
 def check_sides(what: str, settings: list[str], recipe: Recipe, folder: Path) -> None:
-    """Refuse to start a training on pairs whose sides look exchanged by the card's statistics.
+    """Refuse to train on pairs whose sides look exchanged, by the card's statistics.
 
-    Where the folder holds a run already, nothing is looked at.
+    If the folder already holds a checkpoint, nothing is checked.
 
     Args:
         what: The recipe, as the user named it.
         settings: `key=value` of the recipe.
-        recipe: The same, loaded.
+        recipe: The loaded recipe.
         folder: The run folder.
 
     Raises:
-        UserError: They look exchanged.
+        UserError: The sides look exchanged.
     """
     if any(path.name.startswith("step-") for path in (folder / "checkpoints").glob("*")):
         return
@@ -120,7 +120,7 @@ def check_sides(what: str, settings: list[str], recipe: Recipe, folder: Path) ->
     count = min(len(source), FIRST)
     facts = []
     for i in range(count):
-        with contextlib.suppress(UserError):  # the training itself says what is wrong with an image
+        with contextlib.suppress(UserError):  # the training reports damaged images
             facts.append(facts_of(item_of(source, i * len(source) // count)))
     problem = exchanged_sides(facts, card.statistics)
     if problem is not None:
@@ -130,15 +130,15 @@ def check_sides(what: str, settings: list[str], recipe: Recipe, folder: Path) ->
 def _card(what: str, settings: list[str], plain: bool) -> Card | None:
     if plain:
         return None if _is_folder(what) else load_card(what)
-    # As written: a loaded recipe has taken a user's own card in.
+    # From the file: in a loaded recipe a card of the user is replaced by its contents.
     written = read_toml(recipe_file(what)).get("data", {}).get("card")
     given = [text.removeprefix("data.card=") for text in settings if text.startswith("data.card=")]
     name = toml_value(given[-1]) if given else written
     return load_card(str(name)) if name else None
 
 
-def _against_advice(card: Card, data: DataSettings) -> Iterator[str]:
-    """Where a recipe mirrors or jitters what the dataset's authors did not: edge drawings, say."""
+def _advice_notes(card: Card, data: DataSettings) -> Iterator[str]:
+    """Notes where a recipe mirrors or jitters images against the advice of the card, such as edge drawings."""
     advice = card.advice
     if advice is None:
         return
@@ -149,14 +149,14 @@ def _against_advice(card: Card, data: DataSettings) -> Iterator[str]:
 
 
 def _is_folder(what: str) -> bool:
-    # A card that knows its images is meant rather than a folder that happens to have its name; ./NAME is the folder.
+    # A card with a root takes precedence over a folder of the same name; ./NAME selects the folder.
     return Path(what).is_dir() and not (what in card_names() and "root" in load_card(what).dataset)
 
 
 def _lenient(table: dict[str, Any]) -> dict[str, Any]:
-    # Unmatched files are problems to list here, not a reason to stop.
-    knows = "lenient" in registry.DATASETS.options(str(table.get("name")))
-    return table | {"lenient": True} if knows else table
+    # Otherwise the first unmatched file ends the check instead of being listed.
+    has_option = "lenient" in registry.DATASETS.options(str(table.get("name")))
+    return table | {"lenient": True} if has_option else table
 
 
 def _open_table(what: str, settings: list[str], split: str) -> _Looking:
@@ -166,7 +166,7 @@ def _open_table(what: str, settings: list[str], split: str) -> _Looking:
         key, equals, value = setting.partition("=")
         if not equals:
             raise UserError(f"'{setting}': an option reads key=value, such as kind=paired_folders")
-        # A recipe's words serve as well: data.root=FOLDER is what messages about cards ask for.
+        # Keys of a recipe are accepted too: messages about cards ask for data.root=FOLDER.
         key, _, inner = key.removeprefix("data.").removeprefix("source.").partition(".")
         if key == "kind":
             table["name"] = value

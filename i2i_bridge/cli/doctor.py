@@ -1,4 +1,4 @@
-"""The verbs `i2i-bridge doctor` and `i2i-bridge selftest`: the installation, and what this machine does."""
+"""The verbs `i2i-bridge doctor` (versions, devices, disk) and `i2i-bridge selftest` (small runs on this machine)."""
 
 import importlib.metadata
 import json
@@ -35,13 +35,13 @@ OPENCVS = (
     "opencv-contrib-python",
     "opencv-contrib-python-headless",
 )
-"""All bring the folder cv2: the one installed last overwrites the others' files."""
+"""All install the folder cv2: the last one overwrites the files of the others."""
 SAFE = {
     "torch": ((2, 10), "loading files with weights_only can run code before it (CVE-2025-32434, CVE-2026-24747)"),
     "pillow": ((12, 3), "13 holes in decoders were closed in it"),
     "safetensors": ((0, 4, 5), "it is the oldest that was tried"),
 }
-"""Oldest versions without known holes, and why."""
+"""Oldest versions without known vulnerabilities, and why."""
 
 
 def doctor() -> None:
@@ -65,7 +65,7 @@ def selftest(
     ] = Path(),
     file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the findings here, too.")] = None,
 ) -> None:
-    """Try the promises on this machine: resume after a kill, flush and lock on this disk, same bits, two processes."""
+    """Test the guarantees on this machine: resume after a kill, flush and lock of this disk, same bits, two ranks."""
     from i2i_bridge.cli.selftest import run_checks
 
     findings = []
@@ -77,8 +77,8 @@ def selftest(
     failed = [finding.name for finding in findings if not finding.passed]
     if file is not None:
         facts, problems = examine()
-        said = {"level": level, "passed": not failed, "checks": [finding.row() for finding in findings]}
-        write_whole(file, (json.dumps(said | {"machine": facts, "problems": problems}, indent=1) + "\n").encode())
+        record = {"level": level, "passed": not failed, "checks": [finding.row() for finding in findings]}
+        write_whole(file, (json.dumps(record | {"machine": facts, "problems": problems}, indent=1) + "\n").encode())
     console.say(
         f"{len(findings) - len(failed)} of {len(findings)} hold" + (f"; not: {', '.join(failed)}" if failed else "")
     )
@@ -97,19 +97,19 @@ def examine() -> tuple[dict[str, str], list[str]]:
             facts[package] = "missing"
             problems.append(f"{package} is not installed; run: pip install {package}")
     for package, (least, why) in SAFE.items():
-        if facts.get(package, "missing") != "missing" and _numbers(facts[package]) < least:
+        if facts.get(package, "missing") != "missing" and _version_numbers(facts[package]) < least:
             wanted = ".".join(map(str, least))
             problems.append(f"{package} {facts[package]} is older than {wanted}: {why}; run: pip install -U {package}")
     _check_opencv(problems)
     facts |= _devices(problems)
     _check_torchvision(problems)
     _check_augmentation(problems)
-    _check_places(facts, problems)
+    _check_folders(facts, problems)
     _check_start_method(facts, problems)
     return facts, problems
 
 
-def _numbers(version: str) -> tuple[int, ...]:
+def _version_numbers(version: str) -> tuple[int, ...]:
     found = []
     for part in version.split("+")[0].split("."):
         digits = "".join(c for c in part if c.isdigit())
@@ -162,7 +162,7 @@ def _devices(problems: list[str]) -> dict[str, str]:
 
 
 def _check_torchvision(problems: list[str]) -> None:
-    # A CPU build of torch beside the ordinary torchvision imports neither; lpips needs both.
+    # With a CPU build of torch and a CUDA build of torchvision, importing torchvision (lpips does) fails.
     try:
         import torch
         import torchvision
@@ -176,7 +176,7 @@ def _check_torchvision(problems: list[str]) -> None:
 
 
 def _check_augmentation(problems: list[str]) -> None:
-    """Crops must be a function of the seed that each sample is given; albumentations' own repeat (its issue 2473)."""
+    """Check that crops depend on the seed of each sample: seeds of albumentations repeat (its issue 2473)."""
     try:
         import numpy as np
 
@@ -192,7 +192,7 @@ def _check_augmentation(problems: list[str]) -> None:
         problems.append("albumentations does not heed the seed of a sample: augmentation repeats; reinstall 2.0.8")
 
 
-def _check_places(facts: dict[str, str], problems: list[str]) -> None:
+def _check_folders(facts: dict[str, str], problems: list[str]) -> None:
     free = shutil.disk_usage(Path.cwd()).free
     facts["free disk here"] = f"{free / 1e9:.1f} GB"
     if free < 2e9:

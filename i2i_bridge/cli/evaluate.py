@@ -92,9 +92,9 @@ def evaluate(
     plugin: Plugins = None,
     device: Device = None,
 ) -> None:
-    """Score a run on its held-out images at several NFE, beside the degraded input's own numbers.
+    """Score a run on its held-out images at several NFE, beside the degraded input.
 
-    What an earlier call measured is kept: stopped, the same command goes on; other NFE are added.
+    Earlier results are kept: after a stop the same command resumes, and other NFE are added.
     """
     load_plugins(plugin)
     if weights is not None:
@@ -178,10 +178,10 @@ def evaluate_run(
     checkpoint: str | None = None,
     replace: bool = False,
 ) -> None:
-    """Evaluate a run folder, None meaning the recipe's or protocol's setting, and print the table.
+    """Evaluate a run folder and print the table; None selects the setting of the protocol or recipe.
 
     Args:
-        sample: Other settings of [sample] than the run's own; the result then needs a name and a folder.
+        sample: Settings of [sample] to change; the result then needs `name` and `out`.
     """
     from i2i_bridge.distributed import processes
     from i2i_bridge.evaluation.evaluate import dataset_of, resolve_for
@@ -189,7 +189,7 @@ def evaluate_run(
     from i2i_bridge.recipe.protocol import read_list
 
     processes(cpu=device == "cpu")
-    loaded = open_run(run, device=_local(device), sample=sample or [], checkpoint=checkpoint)
+    loaded = open_run(run, device=_local_device(device), sample=sample or [], checkpoint=checkpoint)
     settings = loaded.recipe.evaluate
     names = [] if list_file is None else read_list(list_file)
     rules = resolve_for(loaded.recipe, protocol, count=count, names=names)
@@ -206,7 +206,7 @@ def evaluate_run(
             replace=replace,
             report=done,
         )
-    _show(result, out or run)
+    _print_evaluation(result, out or run)
 
 
 def evaluate_images(
@@ -222,13 +222,13 @@ def evaluate_images(
     root: Path | None = None,
     replace: bool = False,
 ) -> list[str]:
-    """Score a folder of images as a run's are scored, and print the table.
+    """Score a folder of images by the rules for runs, and print the table.
 
     Args:
         what: A run folder, or a recipe.
 
     Returns:
-        What is wrong with the images, all in one pass; nothing is scored then.
+        One line for each problem of the images; if there is any, nothing is scored.
     """
     from i2i_bridge.evaluation.evaluate import dataset_of, folder_subject, resolve_for
     from i2i_bridge.evaluation.loop import measure
@@ -248,7 +248,7 @@ def evaluate_images(
         wanted = metrics or list(rules.protocol.metrics or recipe.evaluate.metrics)
         with counted() as done:
             result = measure(subject, dataset, rules, wanted, out, replace=replace, report=done)
-        _show(result, out)
+        _print_evaluation(result, out)
     return problems
 
 
@@ -279,7 +279,7 @@ def report_run(
     console.say(f"wrote {page}")
 
 
-def _show(result: "Evaluation", folder: Path) -> None:
+def _print_evaluation(result: "Evaluation", folder: Path) -> None:
     from i2i_bridge.distributed import processes
     from i2i_bridge.evaluation.results import evaluation_folder
     from i2i_bridge.report.entries import single_table
@@ -289,7 +289,7 @@ def _show(result: "Evaluation", folder: Path) -> None:
         return
     header, rows = to_words(single_table(result))
     step = f", step {result.step}" if result.step else ""
-    # Not the table's title, which would be broken at the table's width.
+    # Not as the table's title, which wraps at the table's width.
     console.say(f"{result.recipe}, {result.method}{step}, {result.data.items} images, protocol {result.protocol.id}")
     console.show_table("", header, rows, numbers=True)
     for reason in result.skipped.values():
@@ -306,7 +306,7 @@ def _show(result: "Evaluation", folder: Path) -> None:
 
 @contextmanager
 def counted(what: str = "evaluated") -> Iterator[Callable[[int, int], None]]:
-    """The progress of the first process; the others keep silent."""
+    """Show a progress bar on rank 0 and nothing on other ranks."""
     from i2i_bridge.distributed import processes
 
     if processes().rank:
@@ -316,8 +316,8 @@ def counted(what: str = "evaluated") -> Iterator[Callable[[int, int], None]]:
             yield done
 
 
-def _local(device: str | None) -> str | None:
-    """The device of this process, where `accelerate launch` started one for each."""
+def _local_device(device: str | None) -> str | None:
+    """The CUDA device of this rank under `accelerate launch`; otherwise the device as given."""
     from torch import cuda
 
     rank = os.environ.get("LOCAL_RANK")

@@ -1,4 +1,4 @@
-"""The verb `import`: weights that others trained become a run folder."""
+"""The verbs `i2i-bridge import ...`: make a run folder from weights of other code."""
 
 from pathlib import Path
 from typing import Annotated
@@ -44,7 +44,7 @@ def i2sb(
 ) -> None:
     """A checkpoint of the official I2SB code, with the schedule that it was trained with (process official-grid).
 
-    The file is read in a process of its own and cannot run code; options.pkl beside it is never opened. The run
+    The file is read in a separate process and cannot run code; options.pkl beside it is never opened. The run
     restores and is evaluated like a trained one, but cannot be resumed; `train --init` starts a new run from it.
     """
     load_plugins(plugin)

@@ -1,4 +1,4 @@
-"""Arguments and options that several verbs share, and what they mean."""
+"""Arguments and options that several verbs share, and the objects that they select."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -106,7 +106,7 @@ Force = Annotated[bool, typer.Option("--force", help="Train even where the sides
 
 
 def chosen_recipe(name: str, settings: list[str] | None, method: str | None) -> "Recipe":
-    """The recipe that the words on the command line mean, and the method laid over it."""
+    """Load the recipe of the command line: file, then `key=value` settings, then the preset of --method."""
     from i2i_bridge.recipe.presets import method_preset
     from i2i_bridge.recipe.recipe import load_recipe
 
@@ -114,12 +114,12 @@ def chosen_recipe(name: str, settings: list[str] | None, method: str | None) -> 
 
 
 def run_folder(recipe: "Recipe", method: str | None) -> Path:
-    """Where a run goes unless --out says otherwise."""
+    """The default run folder: runs/NAME, or runs/NAME-METHOD."""
     return Path("runs") / (recipe.name if method is None else f"{recipe.name}-{method}")
 
 
 def existing_results(skip: bool, overwrite: bool) -> "Existing":
-    """What --skip-existing and --overwrite mean.
+    """The policy for existing results that --skip-existing and --overwrite select.
 
     Raises:
         UserError: Both are given.
@@ -136,26 +136,26 @@ def load_plugins(plugins: list[Path] | None) -> None:
 
 
 def own_run(run: Path) -> Path:
-    """A run folder that results may be written to; of a shipped run a copy, runs/pretrained/NAME, made at first use.
+    """A run folder that can be written to; for a shipped run its copy runs/pretrained/NAME, created at first use.
 
     Raises:
-        UserError: There is another run in the copy's place, or it cannot be written.
+        UserError: The place of the copy holds other files, or it cannot be written.
     """
     if not is_shipped_run(run):
         return run
     source, copy = folder_of_run(run), Path("runs") / run
-    # In order of names, so the recipe, which makes it a run folder, comes last.
+    # Sorted, so that recipe.toml, which makes a folder a run, is copied last.
     for file in sorted(path for path in source.rglob("*") if path.is_file()):
         own, data = copy / file.relative_to(source), read_bytes(file)
         if not own.is_file():
             write_whole(own, data)
         elif read_bytes(own) != data:
-            raise UserError(f"{own}: not that of the shipped {run}, whose copy belongs there; rename {copy}")
+            raise UserError(f"{own}: differs from that of the shipped {run}, whose copy belongs there; rename {copy}")
     return copy
 
 
 def open_run(folder: Path, *, checkpoint: int | str | None = None, **options: Any) -> "Run":
-    """`load_run`; what it passed over is said by the first process."""
+    """`load_run`; rank 0 prints a note for each damaged checkpoint that was skipped."""
     from i2i_bridge.distributed import processes
     from i2i_bridge.runs.run import load_run
 
@@ -165,4 +165,5 @@ def open_run(folder: Path, *, checkpoint: int | str | None = None, **options: An
 
 
 def note_on(rank: int = 0) -> Callable[[str], None]:
+    """A function that prints a note on rank 0 and does nothing on other ranks."""
     return (lambda line: None) if rank else (lambda line: console.say(f"note: {line}"))

@@ -1,4 +1,4 @@
-"""Contact sheets of training data: samples as training sees them, and strengths of a degradation."""
+"""Contact sheets: training samples after all transforms, and an image at several strengths of a degradation."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,17 +18,17 @@ from i2i_bridge.storage.toml import toml_value
 def strengths_sheet(
     tables: Sequence[Mapping[str, Any]], vary: str, source: Path, file: Path, *, rows: int = 6, seed: int = 0
 ) -> str:
-    """Write a PNG with a row for each image: clean | each value of one option; and say what its columns are.
+    """Write a PNG with a row for each image: clean | each value of one option; return a line that names the columns.
 
     Args:
-        tables: Degradations in order; the option is the last one's.
+        tables: Degradations in order; the option belongs to the last.
         vary: key=value,value,...
-        source: An image, or a folder of which the first `rows` are taken.
+        source: An image, or a folder, of which the first `rows` images are used.
 
     Raises:
-        UserError: A wrong degradation, option, input or output.
+        UserError: The degradation, option, input or output is wrong.
     """
-    key, words = _varied(vary)
+    key, words = _parse_vary(vary)
     varied = [[*tables[:-1], {**tables[-1], key: toml_value(word.strip())}] if tables else [] for word in words]
     degradations = [build_ops(one) for one in varied]
     if not source.exists():
@@ -51,22 +51,25 @@ def strengths_sheet(
 def preview_strengths(
     name: str, settings: Sequence[str], vary: str, file: Path, *, rows: int, split: Literal["train", "validation"]
 ) -> str:
-    """Write a PNG with a row for each item of a recipe: clean | X_1 at each value of one setting; and say its columns.
+    """Write a PNG with a row for each item of a recipe: clean | X_1 at each value of one setting.
 
     Args:
-        name: The recipe.
+        name: A recipe.
         settings: As on the command line.
         vary: key=value,value,... such as degradation.quality=5,10,20
-        rows: Of the sheet, at most.
+        rows: Number of rows at most.
+
+    Returns:
+        A line that names the columns.
 
     Raises:
-        UserError: A wrong recipe, setting or value, or unusable data.
+        UserError: The recipe, setting or value is wrong, or the data cannot be used.
     """
-    key, words = _varied(vary)
+    key, words = _parse_vary(vary)
     datasets = [load_recipe(name, [*settings, f"{key}={word}"]).build_dataset(split) for word in words]
     table: list[list[Tensor]] = []
     for i in range(min(rows, *map(len, datasets))):
-        # Cuts and draws are keyed by the item: only the setting differs along a row.
+        # Crops and random draws are keyed by the item, so only the setting differs along a row.
         items = [dataset[i] for dataset in datasets]
         table.append([items[0]["x_0"], *(item["x_1"] for item in items)])
     header = ["clean", *(f"{key.rpartition('.')[2]} {word}" for word in words)]
@@ -74,7 +77,7 @@ def preview_strengths(
     return f"{' | '.join(header)}, {len(table)} row{'s' if len(table) > 1 else ''}"
 
 
-def _varied(text: str) -> tuple[str, list[str]]:
+def _parse_vary(text: str) -> tuple[str, list[str]]:
     key, equals, values = (part.strip() for part in text.partition("="))
     words = [word.strip() for word in split_list(values)]
     if not (key and equals and all(words)):
@@ -83,10 +86,10 @@ def _varied(text: str) -> tuple[str, list[str]]:
 
 
 def contact_sheet(recipe: Recipe, file: Path, *, rows: int, split: Literal["train", "validation"]) -> str:
-    """Write a PNG of items after all transforms, and say what its columns are.
+    """Write a PNG of items after all transforms; return a line that names the columns.
 
     Raises:
-        UserError: The data are unusable, or the file cannot be written.
+        UserError: The data cannot be used, or the file cannot be written.
     """
     dataset = recipe.build_dataset(split)
     names = ["x_0", "x_1", "mask", "condition"]
@@ -95,7 +98,7 @@ def contact_sheet(recipe: Recipe, file: Path, *, rows: int, split: Literal["trai
     for i in range(min(rows, len(dataset))):
         item = dataset[i]
         columns = [name for name in names if name in item]
-        # A mask is in {0, 1}; its picture is in [-1, 1].
+        # A mask is in {0, 1}, a picture in [-1, 1].
         table.append([item[name] * 2 - 1 if name == "mask" else item[name] for name in columns])
     write_picture(file, Picture(montage(table, columns)))
     return f"{' | '.join(columns).replace('x_0', 'clean x_0')}, {len(table)} rows"

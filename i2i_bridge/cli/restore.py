@@ -78,7 +78,7 @@ def restore(
 
     existing = existing_results(skip_existing, overwrite)
     loaded = open_run(run, device=device, sample=setting or [], precision=precision, checkpoint=checkpoint)
-    # Of one image the network's calls are counted, of many the images.
+    # For one image the progress counts network calls, for a folder images.
     single = source.is_file()
     with console.counting("network calls" if single else "restored") as done:
         outcome = restore_files(

@@ -1,7 +1,7 @@
-"""The promises about runs, kept or not on this machine: its disks, its devices, its installed versions.
+"""Self-test: check the guarantees about runs on this machine's disk, devices and installed versions.
 
-Each check is a small real run in a folder of the user's choice: trained, killed, damaged, continued and compared bit
-for bit. It uses what users use, so what holds here holds for their runs.
+Each check trains, kills, damages or resumes a small run in a folder of the user's choice, through the public command
+and functions, and compares tensors bit for bit.
 """
 
 import os
@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from i2i_bridge.cli.toy_runs import SAVE_EVERY, STEPS, Bench, Failed, differing, gradients_differing
+from i2i_bridge.cli.toy_runs import SAVE_EVERY, STEPS, Bench, Failed, gradient_difference, largest_difference
 from i2i_bridge.device import resolve_device
 from i2i_bridge.errors import UserError
 from i2i_bridge.randomness import generator
@@ -28,14 +28,14 @@ from i2i_bridge.storage.files import locked, write_whole
 
 Level = Literal["quick", "full"]
 ENDLESS = 1_000_000
-"""Steps of a run that is killed long before."""
+"""Steps of a run that is killed long before its end."""
 PATIENCE = 300.0
 """Seconds that a started process may take."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """How one check ended."""
+    """Result of one check."""
 
     name: str
     passed: bool
@@ -43,19 +43,19 @@ class Finding:
     detail: str
 
     def row(self) -> dict[str, Any]:
-        """All of it, for a table or a file."""
+        """The fields as a dict, for JSON."""
         return asdict(self)
 
 
-def _same(left: dict[str, Tensor], right: dict[str, Tensor], what: str) -> str:
-    difference = differing(left, right)
+def _compare(left: dict[str, Tensor], right: dict[str, Tensor], what: str) -> str:
+    difference = largest_difference(left, right)
     if difference:
         raise Failed(f"{what}: tensors differ by up to {difference:.1e}")
     return f"{what}: {len(left)} tensors equal to the bit"
 
 
 def check_flush(bench: Bench) -> str:
-    """Files are flushed, renamed over others, and their folder flushed, by what writes the runs' own."""
+    """Write, flush and rename files over one another with `write_whole`, which writes the files of runs."""
     final = bench.home / "flush" / "file"
     times = []
     for i in range(200 if bench.full else 30):
@@ -64,7 +64,7 @@ def check_flush(bench: Bench) -> str:
         write_whole(final, data)
         times.append(time.perf_counter() - start)
         if final.read_bytes() != data or len(list(final.parent.iterdir())) > 1:
-            raise Failed("a rename did not put the new file in the old one's place")
+            raise Failed("a rename did not replace the old file by the new one")
     times.sort()
     return f"a flushed file takes {times[len(times) // 2] * 1000:.1f} ms, at most {times[-1] * 1000:.0f} ms"
 
@@ -80,12 +80,12 @@ with locked(Path(sys.argv[1])):
 
 
 def check_lock(bench: Bench) -> str:
-    """The lock on a run folder keeps other processes out, and goes with its process."""
+    """The lock on a run folder excludes other processes, and is released when its process is killed."""
     folder = bench.home / "lock"
     holder = subprocess.Popen([sys.executable, "-c", LOCKER, str(folder)], stdout=subprocess.PIPE, text=True)
     try:
-        said = holder.stdout.readline() if holder.stdout else ""
-        if said.strip() != "held":
+        line = holder.stdout.readline() if holder.stdout else ""
+        if line.strip() != "held":
             raise Failed("a run folder cannot be locked here")
         if _can_lock(folder):
             raise Failed(
@@ -98,7 +98,7 @@ def check_lock(bench: Bench) -> str:
             if time.monotonic() > deadline:
                 raise Failed("a killed process keeps its lock")
             time.sleep(0.1)
-        return "a second process is kept out; a killed one lets go"
+        return "a second process is refused; a killed process releases the lock"
     finally:
         holder.kill()
         holder.wait()
@@ -115,66 +115,66 @@ def _can_lock(folder: Path) -> bool:
 
 
 def check_determinism(bench: Bench) -> str:
-    """The same seed twice."""
-    return _same(bench.trained("reference"), bench.trained("again"), "trained twice")
+    """Train twice with the same seed: equal bits."""
+    return _compare(bench.trained("reference"), bench.trained("again"), "trained twice")
 
 
 def check_workers(bench: Bench) -> str:
-    """Two data-loading processes bring the same samples as none."""
-    return _same(bench.state("reference"), bench.trained("workers", workers=2), "0 and 2 workers")
+    """Two data workers give the same samples as none."""
+    return _compare(bench.state("reference"), bench.trained("workers", workers=2), "0 and 2 workers")
 
 
 def check_threads(bench: Bench) -> str:
-    """Another number of threads adds in another order: the same gradients, but for their last bits."""
+    """One and two threads give the same gradients up to rounding: the order of summation differs."""
     one = bench.trained("brief", steps=SAVE_EVERY)
     torch.set_num_threads(2)
     try:
-        return _same_gradients(one, bench.trained("threads", steps=SAVE_EVERY), "1 and 2 threads")
+        return _compare_gradients(one, bench.trained("threads", steps=SAVE_EVERY), "1 and 2 threads")
     finally:
         torch.set_num_threads(1)
 
 
 def check_resume(bench: Bench) -> str:
-    """Killed without warning (SIGKILL) after a checkpoint, and gone on with: the same bits."""
+    """Kill a run with SIGKILL after a checkpoint and resume it: equal bits to an uninterrupted run."""
     rounds = 8 if bench.full else 1
     draw = np.random.default_rng(1)
     for i in range(rounds):
         name = f"killed-{i}"
-        # Of a constant rate, more steps change nothing of the first ones: so however fast the machine, the run does not
-        # end before it is killed.
+        # Endless, so that the run does not end before the kill on a fast machine. With a constant rate its first steps
+        # are those of a short run.
         process = bench.start(name, save_every=1, keep=2, steps=ENDLESS)
         wanted = int(draw.integers(1, STEPS - 2))
-        _until(process, lambda name=name, wanted=wanted: _step(bench.home / name) >= wanted)  # type: ignore[misc]
+        _wait_until(process, lambda name=name, wanted=wanted: _last_step(bench.home / name) >= wanted)  # type: ignore[misc]
         time.sleep(float(draw.random()) * 0.05)
         os.killpg(process.pid, signal.SIGKILL) if hasattr(os, "killpg") else process.kill()
         process.communicate()
-        stopped = _step(bench.home / name)
+        stopped = _last_step(bench.home / name)
         if stopped < wanted:
             raise Failed(f"the run to be killed ended after step {stopped}")
         steps = max(STEPS, stopped + 2)
         whole = bench.state("reference") if steps == STEPS else bench.trained(f"reference-{i}", steps=steps)
         resumed = bench.trained(name, save_every=1, keep=2, steps=steps)
-        said = _same(whole, resumed, f"killed after step {stopped}")
-    return said if rounds == 1 else f"killed {rounds} times at random moments, each time equal to the bit"
+        outcome = _compare(whole, resumed, f"killed after step {stopped}")
+    return outcome if rounds == 1 else f"killed {rounds} times at random moments, each time equal to the bit"
 
 
-def _step(folder: Path) -> int:
-    there = [path.name for path in (folder / "checkpoints").glob("step-*")] if folder.is_dir() else []
-    return max((int(name.removeprefix("step-")) for name in there), default=0)
+def _last_step(folder: Path) -> int:
+    names = [path.name for path in (folder / "checkpoints").glob("step-*")] if folder.is_dir() else []
+    return max((int(name.removeprefix("step-")) for name in names), default=0)
 
 
-def _until(process: "subprocess.Popen[str]", reached: Callable[[], bool]) -> None:
+def _wait_until(process: "subprocess.Popen[str]", reached: Callable[[], bool]) -> None:
     deadline = time.monotonic() + PATIENCE
     while process.poll() is None and not reached():
         if time.monotonic() > deadline:
             process.kill()
-            raise Failed(f"a run did not get there in {PATIENCE:.0f} s")
+            raise Failed(f"a run did not reach its checkpoint in {PATIENCE:.0f} s")
         time.sleep(0.005)
 
 
 def check_damage(bench: Bench) -> str:
-    """A flipped bit in the newest checkpoint is seen, and the one before it taken."""
-    folder = bench.home / "again" / "checkpoints"  # nothing else needs it
+    """Flip a bit in the newest checkpoint: it is detected and the previous checkpoint is loaded."""
+    folder = bench.home / "again" / "checkpoints"  # no later check uses this run
     newest = max(folder.glob("step-*"))
     file = newest / "network.safetensors"
     data = bytearray(file.read_bytes())
@@ -182,12 +182,12 @@ def check_damage(bench: Bench) -> str:
     file.write_bytes(data)
     found, lines = latest_checkpoint(folder)
     if found is None or found.step != STEPS - SAVE_EVERY or not lines:
-        raise Failed("a flipped bit went unnoticed")
-    return f"a flipped bit is seen; step {found.step} is taken instead of {STEPS}"
+        raise Failed("a flipped bit was not detected")
+    return f"a flipped bit is detected; step {found.step} is loaded instead of {STEPS}"
 
 
 def check_not_finite(bench: Bench) -> str:
-    """A loss that is no number ends the run, and no checkpoint has one."""
+    """A non-finite loss ends the run, and no checkpoint holds non-finite numbers."""
     try:
         bench.trained("diverging", lr=1e30, steps=60)
     except UserError:
@@ -197,34 +197,34 @@ def check_not_finite(bench: Bench) -> str:
             if not all(bool(value.isfinite().all()) for value in tensors.values()):
                 raise Failed("a checkpoint holds numbers that are not finite") from None
         return "the run ends in one line; its checkpoints are finite"
-    raise Failed("a run of rate 1e30 ended as if nothing had happened")
+    raise Failed("a run with a learning rate of 1e30 ended without an error")
 
 
 def check_ranks(bench: Bench) -> str:
-    """Two processes have the same gradients as one."""
+    """Two ranks compute the same gradients as one process."""
     launcher = ("-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=0", "--standalone")
     process = bench.start("ranks", *launcher, steps=SAVE_EVERY)
     try:
-        said, _ = process.communicate(timeout=PATIENCE)
+        output, _ = process.communicate(timeout=PATIENCE)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL) if hasattr(os, "killpg") else process.kill()
         raise Failed(f"two processes did not end in {PATIENCE:.0f} s") from None
     if process.returncode:
         raise Failed(
-            f"two processes: exit code {process.returncode}: {said.strip().splitlines()[-1][:150] if said else ''}"
+            f"two processes: exit code {process.returncode}: {output.strip().splitlines()[-1][:150] if output else ''}"
         )
-    return _same_gradients(bench.trained("brief", steps=SAVE_EVERY), bench.state("ranks"), "1 and 2 processes")
+    return _compare_gradients(bench.trained("brief", steps=SAVE_EVERY), bench.state("ranks"), "1 and 2 processes")
 
 
-def _same_gradients(left: dict[str, Tensor], right: dict[str, Tensor], what: str) -> str:
-    difference = gradients_differing(left, right)
+def _compare_gradients(left: dict[str, Tensor], right: dict[str, Tensor], what: str) -> str:
+    difference = gradient_difference(left, right)
     if not difference < 1e-3:
         raise Failed(f"{what}: gradients differ by {difference:.1e} of their norm")
     return f"{what}: gradients of {SAVE_EVERY} steps differ by {difference:.1e} of their norm"
 
 
 def check_device(bench: Bench) -> str:
-    """The network on this machine's device gives what it gives on the processor; training goes on there."""
+    """The network gives the same output on this machine's device as on the CPU, and a run on the device resumes."""
     device = resolve_device(None)
     network = bench.recipe().build_network().eval()
     with torch.no_grad():
@@ -234,19 +234,19 @@ def check_device(bench: Bench) -> str:
             )
     x, t = torch.rand(2, 3, 32, 32, generator=generator(0, "selftest")) * 2 - 1, torch.tensor([0.3, 0.9])
     with torch.inference_mode():
-        here = network(x, t)
-        there = network.to(device)(x.to(device), t.to(device)).cpu()
-    difference = float((here - there).abs().max() / here.abs().max())
+        on_cpu = network(x, t)
+        on_device = network.to(device)(x.to(device), t.to(device)).cpu()
+    difference = float((on_cpu - on_device).abs().max() / on_cpu.abs().max())
     if not difference < 1e-2:
         raise Failed(f"{device} and cpu: outputs differ by {difference:.1e} of the largest")
     if device.type == "cpu":
-        return "only a cpu is here"
-    once = bench.trained("device-half", cpu=False, steps=STEPS // 2) and bench.trained("device-half", cpu=False)
+        return "this machine has only a cpu"
+    resumed = bench.trained("device-half", cpu=False, steps=STEPS // 2) and bench.trained("device-half", cpu=False)
     whole = bench.trained("device", cpu=False)
-    apart = gradients_differing(whole, once)
-    if not apart < 1e-3:
-        raise Failed(f"{device}: the gradients of a resumed run differ by {apart:.1e} of their norm")
-    exact = f"but for {apart:.1e} of its gradients" if differing(whole, once) else "to the bit"
+    distance = gradient_difference(whole, resumed)
+    if not distance < 1e-3:
+        raise Failed(f"{device}: the gradients of a resumed run differ by {distance:.1e} of their norm")
+    exact = f"but for {distance:.1e} of its gradients" if largest_difference(whole, resumed) else "to the bit"
     return f"{device} and cpu differ by {difference:.1e}; a resumed run is as an uninterrupted one {exact}"
 
 
@@ -262,12 +262,12 @@ CHECKS: dict[str, Callable[[Bench], str]] = {
     "threads": check_threads,
     "workers": check_workers,
 }
-"""In their order: later ones compare with the reference that the third one trains."""
+"""Checks in order: later ones compare with the run "reference", which the third one trains."""
 ONLY_FULL = ("threads", "workers")
 
 
 def run_checks(level: Level, folder: Path) -> Iterator[Finding]:
-    """Every check of a level, in a new folder below the given one, which is removed afterwards.
+    """Run every check of a level, in a temporary folder below `folder`.
 
     Raises:
         UserError: The folder cannot be written.
@@ -278,7 +278,7 @@ def run_checks(level: Level, folder: Path) -> Iterator[Finding]:
     except OSError as error:
         raise UserError(f"{folder}: cannot be written ({error.strerror})") from error
     threads = torch.get_num_threads()
-    # Toys are quickest on one, above all beside other work.
+    # Toy runs are fastest with one thread, above all on a busy machine.
     torch.set_num_threads(1)
     with home as name:
         bench = Bench(Path(name), full=level == "full")

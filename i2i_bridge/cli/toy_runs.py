@@ -1,4 +1,4 @@
-"""Toy data and toy runs below one folder: what the self-test works with."""
+"""Toy data and toy runs of the self-test, all below one folder."""
 
 import math
 import os
@@ -18,15 +18,15 @@ from i2i_bridge.runs.checkpoint import latest_checkpoint
 from i2i_bridge.training.trainer import train
 
 STEPS, SAVE_EVERY = 12, 3
-"""Of a toy run."""
+"""Settings of a toy run."""
 
 
 class Failed(Exception):
-    """A promise is not kept here."""
+    """A check of the self-test failed."""
 
 
 class Bench:
-    """Toy data, and the runs on them, below one folder."""
+    """Toy data and runs below the folder `home`."""
 
     def __init__(self, home: Path, *, full: bool) -> None:
         self.home, self.full = home, full
@@ -39,7 +39,7 @@ class Bench:
                 )
 
     def recipe(self, **settings: Any) -> Recipe:
-        """A bridge that trains in seconds."""
+        """A recipe that trains in seconds."""
         return parse_recipe(
             {
                 "name": "selftest",
@@ -71,12 +71,12 @@ class Bench:
         )
 
     def trained(self, name: str, *, cpu: bool = True, **settings: Any) -> dict[str, Tensor]:
-        """The tensors of a run of that name, trained in this process, or gone on with."""
+        """Train or resume the run of that name in this process; return its tensors."""
         train(self.recipe(**settings), self.home / name, cpu=cpu, report=lambda event: None)
         return self.state(name)
 
     def state(self, name: str) -> dict[str, Tensor]:
-        """Every tensor of a run's newest checkpoint: weights, average, optimizer."""
+        """All tensors of a run's newest checkpoint: weights, EMA, optimizer."""
         checkpoint, _ = latest_checkpoint(self.home / name / "checkpoints")
         if checkpoint is None:
             raise Failed("the run left no checkpoint")
@@ -84,7 +84,7 @@ class Bench:
         return {f"{part}/{key}": value for part in parts for key, value in checkpoint.tensors(part).items()}
 
     def start(self, name: str, *launcher: str, **settings: Any) -> "subprocess.Popen[str]":
-        """The real command, in a process of its own."""
+        """Start `i2i-bridge train` in a new process."""
         file = self.home / f"{name}.toml"
         file.write_text(self.recipe(**settings).to_toml(), encoding="utf-8")
         words = [
@@ -108,8 +108,8 @@ class Bench:
         )
 
 
-def differing(left: dict[str, Tensor], right: dict[str, Tensor]) -> float:
-    """0 where two states are equal to the bit, else the largest difference."""
+def largest_difference(left: dict[str, Tensor], right: dict[str, Tensor]) -> float:
+    """Largest absolute difference of two states; 0 only if they are equal bit for bit."""
     if left.keys() != right.keys():
         raise Failed("the checkpoints hold different tensors")
     largest = 0.0
@@ -119,11 +119,11 @@ def differing(left: dict[str, Tensor], right: dict[str, Tensor]) -> float:
     return largest
 
 
-def gradients_differing(left: dict[str, Tensor], right: dict[str, Tensor]) -> float:
-    """How far the optimizer's first moments are apart, relative to their norm.
+def gradient_difference(left: dict[str, Tensor], right: dict[str, Tensor]) -> float:
+    """Norm of the difference of the optimizer's first moments, relative to their norm.
 
-    Not the weights: where a gradient is zero but for its last bits, Adam makes a whole step of them.
+    Weights are not compared: where a gradient is zero up to rounding, Adam divides by its size and takes a full step.
     """
     moments = [key for key in left if key.endswith("/exp_avg")]
-    apart = math.sqrt(sum(float((left[key].double() - right[key].double()).square().sum()) for key in moments))
-    return apart / math.sqrt(sum(float(left[key].double().square().sum()) for key in moments))
+    distance = math.sqrt(sum(float((left[key].double() - right[key].double()).square().sum()) for key in moments))
+    return distance / math.sqrt(sum(float(left[key].double().square().sum()) for key in moments))

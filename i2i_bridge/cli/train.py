@@ -1,4 +1,4 @@
-"""The verbs `i2i-bridge train` and `i2i-bridge run`: progress shown, stop signals saved."""
+"""The verbs `i2i-bridge train` and `i2i-bridge run`, with progress display and stop signals."""
 
 import contextlib
 import errno
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from i2i_bridge.recipe.recipe import Recipe
 
 _HANG_UP = getattr(signal, "SIGHUP", None)
-RESUMES = "the same command goes on"
+RESUMES = "run the same command again to resume"
 
 
 def train(
@@ -53,9 +53,9 @@ def train(
 ) -> None:
     """Train a recipe. The same command in the same folder resumes; Ctrl-C or SIGTERM saves first (exit code 75)."""
     load_plugins(plugin)
-    loaded = _recipe_to_train(recipe, settings, method, init, strict=init_strict)
+    loaded = _load_recipe(recipe, settings, method, init, strict=init_strict)
     folder = out or run_folder(loaded, method)
-    if not _train("train", recipe, settings, loaded, folder, method, plugin, device, force=force):
+    if not _checked_train("train", recipe, settings, loaded, folder, method, plugin, device, force=force):
         raise typer.Exit(TRY_AGAIN)
 
 
@@ -77,16 +77,16 @@ def run(
     load_plugins(plugin)
     from i2i_bridge.evaluation.evaluate import resolve_for
 
-    loaded = _recipe_to_train(recipe, settings, method, init, strict=init_strict)
-    resolve_for(loaded)  # a protocol that lacks something shows before the training, not after it
+    loaded = _load_recipe(recipe, settings, method, init, strict=init_strict)
+    resolve_for(loaded)  # otherwise a protocol that cannot be used is reported only after the training
     folder = out or run_folder(loaded, method)
-    if not _train("run", recipe, settings, loaded, folder, method, plugin, device, force=force):
+    if not _checked_train("run", recipe, settings, loaded, folder, method, plugin, device, force=force):
         raise typer.Exit(TRY_AGAIN)
     evaluate_run(folder, device=device)
     report_run(folder, device=device)
 
 
-def _recipe_to_train(
+def _load_recipe(
     name: str, settings: list[str] | None, method: str | None, init: Path | None, *, strict: bool
 ) -> "Recipe":
     loaded = chosen_recipe(name, settings, method)
@@ -100,7 +100,7 @@ def _recipe_to_train(
     return with_init(loaded, source, strict=strict, sha256=None if init else loaded.train.init_sha256)
 
 
-def _train(
+def _checked_train(
     verb: str,
     name: str,
     settings: list[str] | None,
@@ -112,7 +112,7 @@ def _train(
     *,
     force: bool,
 ) -> bool:
-    """`train_run`, with the checks and the full commands in refusals that need the words of the command line."""
+    """Check the sides of the pairs and call `train_run`; errors name the full command that would work."""
     from i2i_bridge.cli.data_check import check_sides
     from i2i_bridge.training.identity import OtherSettings
 
@@ -133,58 +133,58 @@ def _train(
 
 
 def train_run(recipe: "Recipe", folder: Path, *, device: str | None = None) -> bool:
-    """Train, or resume; the first SIGINT, SIGTERM, SIGUSR1 or SIGHUP saves and stops, the second stops at once.
+    """Train or resume a run with progress display.
 
-    Where the output cannot be written any more (the terminal was closed, the program at the other end of the pipe has
-    ended) the run is saved and stopped as well.
+    The first SIGINT, SIGTERM, SIGUSR1 or SIGHUP saves a checkpoint and stops; the second ends the process at once.
+    A broken output (terminal closed, reader of the pipe ended) also saves and stops.
 
     Returns:
-        Whether the run is finished.
+        True if the run is finished, False if a signal stopped it.
     """
     from i2i_bridge.data.loader import STOP_SIGNALS
     from i2i_bridge.device import resolve_device
     from i2i_bridge.training.trainer import train
 
-    chosen = None if device is None else resolve_device(device)
-    asked = lost_output = False
+    chosen_device = None if device is None else resolve_device(device)
+    stop_requested = lost_output = False
 
-    def ask(number: int, frame: FrameType | None) -> None:
-        # Whatever was interrupted here may be printing, or hold a lock: a flag, and one bare call of the system.
-        nonlocal asked
-        if asked:  # the second time: at once, the last checkpoint stays
+    def request_stop(number: int, frame: FrameType | None) -> None:
+        # The interrupted code may be printing or hold a lock: only set a flag and call os.write, which takes no lock.
+        nonlocal stop_requested
+        if stop_requested:  # second signal: the last checkpoint stays
             os._exit(128 + number)
-        asked = True
+        stop_requested = True
         with contextlib.suppress(OSError):
             os.write(1, b"stopping after this step (once more to stop at once)\n")
 
-    def heard(event: "Progress | str") -> None:
+    def show_event(event: "Progress | str") -> None:
         nonlocal lost_output
         try:
             show_progress(event)
         except OSError as error:
-            # A full disk below a redirected output takes the lines only; a reader that is gone will not come back.
+            # A full disk loses only these lines. A closed terminal or pipe stays closed: save and stop.
             lost_output = lost_output or error.errno != errno.ENOSPC
 
     signals = [getattr(signal, name) for name in STOP_SIGNALS if hasattr(signal, name)]
-    # nohup ignores SIGHUP so that the run outlives its terminal.
+    # Under nohup SIGHUP is ignored: keep it so, otherwise closing the terminal stops the run.
     signals = [number for number in signals if number != _HANG_UP or signal.getsignal(number) != signal.SIG_IGN]
-    before = {number: signal.signal(number, ask) for number in signals}
+    previous_handlers = {number: signal.signal(number, request_stop) for number in signals}
     trained = None
     try:
         with console.training_display(recipe.train.steps) as show_progress:
             trained = train(
                 recipe,
                 folder,
-                report=heard,
-                stop=lambda: asked or lost_output,
-                cpu=chosen is not None and chosen.type == "cpu",
+                report=show_event,
+                stop=lambda: stop_requested or lost_output,
+                cpu=chosen_device is not None and chosen_device.type == "cpu",
             )
-    except OSError:  # the display could not be ended: the training has
+    except OSError:  # raised when the display closes, after the training has ended
         if trained is None:
             raise
         lost_output = True
     finally:
-        for number, handler in before.items():
+        for number, handler in previous_handlers.items():
             signal.signal(number, handler)
     where = f"{folder} at step {trained.step}"
     if lost_output and not trained.finished:

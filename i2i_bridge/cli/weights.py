@@ -24,7 +24,7 @@ Folder = Annotated[
 
 @app.command("list")
 def list_(folder: Folder = None) -> None:
-    """List the known files: what each is for, its size, and whether it is here."""
+    """List the known files: what each is for, its size, and whether it is present."""
     place = folder or weights.folder()
     rows = [
         [
@@ -46,7 +46,7 @@ def fetch(
     folder: Folder = None,
     yes: Annotated[bool, typer.Option("--yes", help="Agree to the licences without being asked.")] = False,
 ) -> None:
-    """Download weights, licence and address first, and check their hash; the same command goes on."""
+    """Show licence and address of weights, download them and check the hash; after a stop the same command resumes."""
     place = _place(folder)
     chosen = [known for known in weights.known(names or []) if weights.state(known, place) != "ok"]
     if chosen:
@@ -66,7 +66,7 @@ def fetch(
 
 @app.command()
 def verify(names: Names = None, folder: Folder = None) -> None:
-    """Say of each file whether it is ok, missing or wrong, by its hash; exit code 2 unless all are ok."""
+    """Check each file by its hash: ok, missing or wrong; exit code 2 unless all are ok."""
     place = _place(folder)
     states = {known.file: weights.state(known, place) for known in weights.known(names or [])}
     for file, state in states.items():
