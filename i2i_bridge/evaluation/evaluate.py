@@ -1,4 +1,4 @@
-"""Evaluating runs: which protocol and pairs, then the one loop (measuring.py)."""
+"""Evaluation of runs and image folders: choose protocol and pairs, then run the metric loop (loop.py)."""
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -25,21 +25,21 @@ from i2i_bridge.runs.run import Run, load_run
 from i2i_bridge.storage.shipped import RECIPE_FILE
 
 RESERVED = ("input", "bicubic", "clean", "mask")
-"""Folders of pictures that an evaluation makes itself."""
+"""Names of picture folders that an evaluation writes; not allowed as --name."""
 
 
 def resolve_for(
     recipe: Recipe, protocol: str | Path | None = None, *, count: int | None = None, names: Sequence[str] = ()
 ) -> Resolved:
-    """A protocol, by default the recipe's own, with all that it leaves to the recipe filled in.
+    """Load a protocol, by default the recipe's, and fill in the settings that it leaves to the recipe.
 
     Args:
-        protocol: Name of a shipped one, or a TOML file.
-        count: The first so many images.
-        names: The list of images that the protocol goes by, or any.
+        protocol: Name of a shipped protocol, or a TOML file.
+        count: Number of images; the first ones are taken.
+        names: The list of images, for a protocol with a list.
 
     Raises:
-        UserError: No such protocol, a mistake in it, or its list is not given.
+        UserError: There is no such protocol, it has a mistake, or its list is not given.
     """
     wanted = recipe.evaluate.protocol if protocol is None else protocol
     folders = [place for place in (weights.folder(),) if place is not None]
@@ -50,10 +50,10 @@ def resolve_for(
 
 
 def dataset_of(recipe: Recipe, protocol: Resolved, root: Path | None = None) -> PairDataset:
-    """The pairs that a protocol scores, before its list or number is applied.
+    """The dataset that a protocol scores, before its list or number of images is applied.
 
     Args:
-        root: Where the dataset lies now.
+        root: Folder of the dataset; by default the recipe's.
     """
     data = protocol.applied(recipe.data)
     if root is not None:
@@ -77,28 +77,29 @@ def evaluate(
 ) -> Evaluation:
     """Score a run under a protocol.
 
-    Every NFE sees the same degraded image and the same noise of each item. What is known already, of the same weights,
-    sampler, protocol and images, is not computed again. Under `accelerate launch` the processes share the images.
+    Every NFE gets the same degraded image and the same noise of each item. Results of the same weights, sampler,
+    protocol and images are read from the records, not computed again. Under `accelerate launch` the ranks share the
+    images.
 
     Args:
         run: The trained run.
-        dataset: Its pairs, from `dataset_of`; by default the protocol's, where the recipe says that they lie.
-        nfe: Network calls per image, each 1 to 1000; by default the recipe's. A method that makes one call whatever it
-            is asked has one row.
-        metrics: Names of registered metrics, by default the protocol's, else the recipe's; one whose weights are absent
-            is skipped and named.
-        count: Only the first so many images.
-        protocol: A name, a TOML file, or what `resolve_for` returned (`count` is then its own); by default the
+        dataset: The run's pairs, from `dataset_of`; by default the protocol's, in the recipe's folder.
+        nfe: Network calls per image, each 1 to 1000; by default the recipe's. A method that always makes one call has
+            one row.
+        metrics: Names of registered metrics, by default the protocol's, else the recipe's; a metric whose weights are
+            missing is skipped, with a note.
+        count: Number of images; the first ones are taken.
+        protocol: A name, a TOML file, or a result of `resolve_for`, whose `count` then applies; by default the
             recipe's.
-        batch_size: Images that are restored together. Each keeps its own noise; seconds are then shares of a batch.
-        name: What tables call it; by default the run's method.
-        out: Where the result is written; by default the run folder.
-        replace: Give up an evaluation there that is of other images; else it is refused.
-        report: Called with (images done, images in all) of this process. None: shown where somebody looks on, as a bar
-            in a terminal, as lines in a notebook or at the prompt of Python, and not at all elsewhere.
+        batch_size: Number of images restored together. Noise does not depend on it; seconds are shares of a batch.
+        name: Name in tables; by default the run's method.
+        out: Folder of the result; by default the run folder.
+        replace: Replace an evaluation of other images in the folder; otherwise that is an error.
+        report: Called with (images done, images in all) of this process. None: in an interactive session a bar in a
+            terminal, lines in a notebook or at the Python prompt, else nothing.
 
     Returns:
-        What `read_evaluation` reads.
+        The evaluation, as `read_evaluation` returns it.
 
     Raises:
         UserError: There is no image, or nothing to measure.
@@ -111,10 +112,10 @@ def evaluate(
     if out is not None:
         _check_out(out)
     subject = RunSubject(run, nfe, name)
-    with ExitStack() as held:
+    with ExitStack() as stack:
         if report is None:
             watched = console.is_watched() and processes().rank == 0
-            report = held.enter_context(console.counting("evaluated")) if watched else lambda done, total: None
+            report = stack.enter_context(console.counting("evaluated")) if watched else lambda done, total: None
         return measure(
             subject, dataset, rules, metrics, out or run.folder, batch_size=batch_size, replace=replace, report=report
         )
@@ -123,12 +124,12 @@ def evaluate(
 def folder_subject(
     recipe: Recipe, dataset: PairDataset, protocol: Resolved, images: Path, name: str, out: Path
 ) -> tuple[FolderSubject, list[str]]:
-    """A folder of images of any origin, for `measure`, and a line for each that is missing, too many or mis-sized.
+    """A folder of images as a subject for `measure`, and a line for each image that is missing, surplus or mis-sized.
 
     Args:
         dataset: From `dataset_of`.
-        name: The row's name.
-        out: Where the result is to be written.
+        name: Name of the row.
+        out: Folder of the result.
 
     Raises:
         UserError: The folder has no image, or the name or `out` cannot be used.
@@ -162,10 +163,10 @@ def ensure_rows(
     checkpoint: int | str = "last",
     note: Callable[[str], None] | None = None,
 ) -> Evaluation:
-    """The evaluation of a run folder, with rows of these NFE computed where they are missing.
+    """Return the evaluation of a run folder; compute the rows of these NFE that are missing.
 
-    An earlier evaluation under the protocol is continued, on its number or list of images. A folder of outside results
-    has the rows that it has.
+    An earlier evaluation under the protocol is continued, with its number or list of images. To a folder of outside
+    results no row can be added.
 
     Args:
         protocol: By default the recipe's.
@@ -190,12 +191,12 @@ def ensure_rows(
     run = load_run(run_folder, device=device, checkpoint=checkpoint, report=note)
     subject = RunSubject(run, nfe)
     if before is not None and before.protocol.hash == rules.hash and before.fingerprint == subject.fingerprint:
-        there = {row.name for row in before.rows}
+        rows_present = {row.name for row in before.rows}
         if is_outdated(before):
             subject = RunSubject(
                 run, sorted({*nfe, *(calls_in_name(row.name) for row in before.rows if row.name.startswith("nfe "))})
             )
-        elif before.capped or there.issuperset(f"nfe {calls}" for calls in subject.counts):
+        elif before.capped or rows_present.issuperset(f"nfe {calls}" for calls in subject.counts):
             return before
     metrics = list(rules.protocol.metrics or recipe.evaluate.metrics)
     return measure(subject, dataset_of(recipe, rules, root), rules, metrics, run_folder, report=report)

@@ -1,9 +1,9 @@
-"""The only metric loop: restore the images of a protocol at several NFE and score them beside the degraded input.
+"""The one metric loop: restore the images of a protocol at several NFE and score them beside the degraded input.
 
     FOLDER/evaluation/PROTOCOL/  evaluation.json  per_image.csv  images/ROW/NAME.png  records/
 
-Every image is scored on its own and its record kept, so the loop can be stopped anywhere, shared by processes, and
-asked for more rows later. The numbers are summed up from the records alone, sorted by key.
+Every image is scored on its own and its record is kept, so the loop can be stopped anywhere, distributed over
+processes, and extended by more rows later. The summary is computed from the records only, sorted by key.
 """
 
 import dataclasses
@@ -53,20 +53,20 @@ from i2i_bridge.storage.csv_file import Writer
 from i2i_bridge.storage.files import IO_ERROR, locked, real_folder, refuse_links, remove, sweep, write_whole
 
 ALL_PICTURES, SOME_PICTURES = 256, 64
-"""All images are kept as PNG for people where there are no more than this; else the first few."""
+"""All images are written as PNG if there are at most ALL_PICTURES, else the first SOME_PICTURES."""
 
 
 DATA_FILE = "data.json"
-"""Key and SHA-256 of the pixels of each scored pair, kept beside the numbers."""
+"""File of the key and the SHA-256 of the pixels of each scored pair."""
 
 
 INPUTS_FILE = "inputs.json"
-"""Key, and SHA-256 of what a method and a metric see of each item, clean references too; then, after a blank, what an
-item of outside results adds to the fingerprint of its record. With it a record is known to belong to the numbers."""
+"""File of the key and the `inputs_hash` of each item, clean references too; for outside results followed by a blank and
+the fingerprint of the item's file. It tells which records belong to the results."""
 
 
 LIST_FILE = "list.txt"
-"""The user's list of images, kept beside the numbers."""
+"""File of the user's list of images."""
 
 
 Report = Callable[[int, int], None]
@@ -83,53 +83,53 @@ def measure(
     replace: bool = False,
     report: Report = lambda done, total: None,
 ) -> Evaluation:
-    """Score what a subject makes of a protocol's images, into `folder`; see `evaluate`."""
-    among = processes()
+    """Score a subject under a protocol and write the results below `folder`; see `evaluate`."""
+    group = processes()
     facts: list[_Fact] = []
     problem: str | None = None
     cause: UserError | None = None
-    with ExitStack() as held:
+    with ExitStack() as stack:
         try:
             folder = real_folder(folder)
-            if among.rank == 0:
-                _claim(folder, evaluation_folder(folder, protocol.name), held)
+            if group.rank == 0:
+                _lock_and_clean(folder, evaluation_folder(folder, protocol.name), stack)
             loop = _Loop(subject, dataset, protocol, metrics, folder, batch_size)
-            seen = [] if replace else loop.look(among.rank, among.count)
+            seen = [] if replace else loop.read_facts(group.rank, group.count)
         except UserError as error:
             problem, cause = str(error), error
-        problems = [line for line in among.gather([problem]) if line is not None]
+        problems = [line for line in group.gather([problem]) if line is not None]
         if problems:
             raise UserError(problems[0], 2 if cause is None else cause.code) from cause
-        loop.refuse_other_images(among.gather(seen))
+        loop.refuse_other_images(group.gather(seen))
         try:
-            facts = loop.share(among.rank, among.count, report)
+            facts = loop.share(group.rank, group.count, report)
         except UserError as error:
             problem, cause = str(error), error
-        # One process's mistake must end them all.
-        problems = [line for line in among.gather([problem]) if line is not None]
-        facts = among.gather(facts)
-        if not problems and among.rank == 0:
+        # An error of one rank ends all ranks: otherwise the others would wait for it.
+        problems = [line for line in group.gather([problem]) if line is not None]
+        facts = group.gather(facts)
+        if not problems and group.rank == 0:
             try:
                 loop.summarise(facts)
             except UserError as error:
                 problem, cause = str(error), error
             except OSError as error:
                 problem = f"{loop.home}: cannot be written ({error.strerror or error})"
-        problems = [line for line in among.gather([problem]) if line is not None]
+        problems = [line for line in group.gather([problem]) if line is not None]
     if problems:
         raise UserError(problems[0], 2 if cause is None else cause.code) from cause
     return read_evaluation(folder, protocol.name)
 
 
-def _claim(folder: Path, home: Path, held: ExitStack) -> None:
-    """Hold an evaluation's folder for this process, and remove what killed ones left in it.
+def _lock_and_clean(folder: Path, home: Path, stack: ExitStack) -> None:
+    """Lock an evaluation's folder, and remove leftovers of interrupted evaluations from it.
 
     Raises:
-        UserError: Another process is evaluating there, a folder inside is a link, or it cannot be written.
+        UserError: Another process is evaluating there, a folder inside is a link, or the folder cannot be written.
     """
     refuse_links(folder, [str(place.relative_to(folder)) for place in (home.parent, home)])
     busy = "another evaluation is being written there; wait for it, or choose another --out"
-    held.enter_context(locked(home, busy, root=folder))
+    stack.enter_context(locked(home, busy, root=folder))
     inside = [home / name for name in ("images", "records")]
     refuse_links(home, [place.name for place in inside])
     for place in (home, *inside):
@@ -141,10 +141,10 @@ def _claim(folder: Path, home: Path, held: ExitStack) -> None:
 
 
 def positions(dataset: PairDataset, protocol: Resolved) -> np.ndarray:
-    """Which items of a dataset a protocol scores, in order.
+    """Indices of the items of a dataset that a protocol scores, in order.
 
     Raises:
-        UserError: The protocol's list names an image that is not there.
+        UserError: The protocol's list names an image that the dataset does not have.
     """
     limit = protocol.settings["n"]
     if protocol.names:
@@ -155,14 +155,14 @@ def positions(dataset: PairDataset, protocol: Resolved) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _Fact:
-    """What the summary needs to know of an item; the rest is in its records."""
+    """The facts of an item that the summary needs beside its records."""
 
     position: int
     key: str
     pixels_hash: str
     inputs_hash: str
-    own: str
-    """Fingerprint of what the subject brings for it."""
+    subject_fingerprint: str
+    """`Subject.of_item` of the item."""
     equal: bool
     """Whether x_0 and x_1 have the same pixels."""
 
@@ -174,12 +174,12 @@ class _Loop:
     protocol: Resolved
     metrics: Sequence[str]
     root: Path
-    """The folder of the run, or of outside results; below it nothing is written through a link."""
+    """Folder of the run, or of outside results; no file below it is written through a link."""
     batch_size: int
     kept_rows: set[str] = field(default_factory=set)
-    """Rows of an earlier call that are taken along as long as their records are there."""
-    known: dict[tuple[int, int], _Fact] = field(default_factory=dict)
-    """What `look` found of items, by position and index."""
+    """Rows of an earlier evaluation that stay in the results while their records are complete."""
+    facts_by_place: dict[tuple[int, int], _Fact] = field(default_factory=dict)
+    """Facts that `read_facts` collected, by position and index."""
 
     def __post_init__(self) -> None:
         self.home = evaluation_folder(self.root, self.protocol.name)
@@ -191,11 +191,11 @@ class _Loop:
         self.earlier = self._earlier()
         before = self._before()
         earlier = [] if before is None else list(before.rows[0].metrics)
-        known = {name for name in earlier if name.partition(":")[0] in registry.METRICS.names()}
+        registered = {name for name in earlier if name.partition(":")[0] in registry.METRICS.names()}
         self.metrics = [build_metric(name)[0] for name in self.metrics]
         first = self.dataset[int(self.indices[0])]
         self.scorer = choose(
-            [*self.metrics, *(name for name in earlier if name in known)],
+            [*self.metrics, *(name for name in earlier if name in registered)],
             self.dataset.channels,
             len(self.indices),
             self.protocol,
@@ -203,7 +203,7 @@ class _Loop:
         )
         stored = self.protocol.reference_file
         self.statistics = None if stored is None or not self.scorer.sets else read_moments(stored)
-        for name in set(earlier) - known:
+        for name in set(earlier) - registered:
             self.scorer.skipped[name] = f"{name}: not known here any more; load it with --plugin FILE.py"
         self.fixed_rows = [INPUT, *self._simple(first)] if self.subject.baselines else []
         self.subject_rows = self.subject.rows(first)
@@ -215,16 +215,16 @@ class _Loop:
         self.quality = self.protocol.settings.get("jpeg_quality")
 
     def _earlier(self) -> Evaluation | None:
-        """The evaluation that lies in the folder."""
+        """The evaluation in the folder; None if it is missing or damaged."""
         try:
             return read_evaluation(self.root, self.protocol.name)
         except UserError as error:
             if error.code == IO_ERROR:
                 raise
-            return None  # none, or a damaged one: it is made anew
+            return None
 
     def _before(self) -> Evaluation | None:
-        """The evaluation that this one goes on with: of the same protocol, weights and settings."""
+        """The earlier evaluation if this one continues it: of the same protocol, weights and settings."""
         before = self.earlier
         if before is None:
             return None
@@ -232,7 +232,7 @@ class _Loop:
         return before if same and before.rows else None
 
     def _references(self) -> list[int]:
-        """Items that are not scored, but belong to the clean images that sets are compared with."""
+        """Items that are not scored but whose clean images are part of the reference set."""
         if not self.scorer.sets or self.protocol.protocol.fid_reference != "split":
             return []
         inside = set(self.indices.tolist())
@@ -245,21 +245,21 @@ class _Loop:
         return {name: images[0] for name, images in degradation.simple_restorations(item["x_1"][None]).items()}
 
     def _fingerprint(self, row: str, fact: _Fact) -> str:
-        mine = [self.subject.fingerprint, fact.own] if row in self.subject_rows else []
-        return record_fingerprint(self.protocol.pixels_hash, row, fact.inputs_hash, mine)
+        subject_part = [self.subject.fingerprint, fact.subject_fingerprint] if row in self.subject_rows else []
+        return record_fingerprint(self.protocol.pixels_hash, row, fact.inputs_hash, subject_part)
 
     # Restoring and scoring
 
     def share(self, rank: int, count: int, report: Report) -> list[_Fact]:
-        """Bring the records of items rank, rank + count, ... up to date; what the summary must know of them."""
-        mine = self._work()[rank::count]
+        """Bring the records of items rank, rank + count, ... up to date; return their facts."""
+        share_of_work = self._work()[rank::count]
         facts = []
-        for part in _parts(mine, self.batch_size):
-            found = [self.known.get(place) for place in part]
+        for part in _parts(share_of_work, self.batch_size):
+            found = [self.facts_by_place.get(place) for place in part]
             finished = [fact for fact in found if fact is not None and self._is_finished(fact)]
             if len(finished) == len(part):
                 facts += finished
-                report(len(facts), len(mine))
+                report(len(facts), len(share_of_work))
                 continue
             batch = []
             for position, index in part:
@@ -270,22 +270,22 @@ class _Loop:
             evaluated = [(one, fact) for one, fact in batch if one.position >= 0]
             for row in [*self.fixed_rows, *self.subject_rows] if evaluated else []:
                 self._up_to_date(row, evaluated)
-            report(len(facts), len(mine))
+            report(len(facts), len(share_of_work))
         return facts
 
     def _work(self) -> list[tuple[int, int]]:
-        """Position among the evaluated items, -1 for a reference, and index of each item."""
+        """Position among the evaluated items (-1 for a reference) and index of each item."""
         work = [(position, int(index)) for position, index in enumerate(self.indices)]
         return work + [(-1, index) for index in self._references()]
 
     def _item(self, position: int, index: int) -> tuple[Scored, _Fact]:
         one = scored(position, self.dataset[index], self.dataset.value_range, self.quality)
-        own = self.subject.of_item(one.key) if position >= 0 else ""
+        subject_fingerprint = self.subject.of_item(one.key) if position >= 0 else ""
         equal = np.array_equal(one.clean, one.degraded)
-        return one, _Fact(position, one.key, one.pixels_hash, one.inputs_hash, own, equal)
+        return one, _Fact(position, one.key, one.pixels_hash, one.inputs_hash, subject_fingerprint, equal)
 
     def _is_finished(self, fact: _Fact) -> bool:
-        """Whether the records of an item lack nothing."""
+        """Whether all records and pictures of an item are complete."""
         rows = [CLEAN] if self.scorer.extractors else []
         rows += [*self.fixed_rows, *self.subject_rows] if fact.position >= 0 else []
         for row in rows:
@@ -296,28 +296,25 @@ class _Loop:
 
     # The images of the evaluation that lies in the folder
 
-    def look(self, rank: int, count: int) -> list[_Fact]:
-        """What there is to know of the items of this share, where the folder holds an evaluation to compare them with.
-
-        Nothing is written.
-        """
+    def read_facts(self, rank: int, count: int) -> list[_Fact]:
+        """Facts of this rank's items if the folder holds an evaluation to compare them with, else []."""
         if self.earlier is None or not _same_pixels(self.earlier.protocol.settings, self.protocol.settings):
             return []
-        self.known = {place: self._item(*place)[1] for place in self._work()[rank::count]}
-        return list(self.known.values())
+        self.facts_by_place = {place: self._item(*place)[1] for place in self._work()[rank::count]}
+        return list(self.facts_by_place.values())
 
     def refuse_other_images(self, facts: Sequence[_Fact]) -> None:
-        """Refuse to replace an evaluation of other images, as those of a folder of the same name are.
+        """Refuse to replace an evaluation of other images, for example of another folder of the same name.
 
         Raises:
-            UserError: An image has other pixels than in the evaluation in the folder, or one is missing or too many
-                under the same protocol.
+            UserError: An image has other pixels than in the evaluation in the folder, or under the same protocol an
+                image is missing or new.
         """
         items = {fact.key: fact.pixels_hash for fact in facts if fact.position >= 0}
         if self.earlier is None or not items:
             return
-        there = read_hashes(self.home / DATA_FILE)
-        differ = [f"'{key}'" for key in sorted(items) if there.get(key, items[key]) != items[key]]
+        stored_hashes = read_hashes(self.home / DATA_FILE)
+        differ = [f"'{key}'" for key in sorted(items) if stored_hashes.get(key, items[key]) != items[key]]
         same_protocol = self.earlier.protocol.hash == self.protocol.hash
         if differ or (same_protocol and self.earlier.data.digest != _digest_of(items)):
             named = f": {', '.join(differ[:3])}{' ...' if differ[3:] else ''}" if differ else ""
@@ -328,7 +325,7 @@ class _Loop:
             )
 
     def _up_to_date(self, row: str, batch: list[tuple[Scored, _Fact]]) -> None:
-        """Compute what the records of a row lack, and its PNGs."""
+        """Compute the missing parts of the records of a row, and write its PNGs."""
         todo: list[tuple[Scored, Record]] = []
         for one, fact in batch:
             fingerprint = self._fingerprint(row, fact)
@@ -337,7 +334,7 @@ class _Loop:
                 record = self.records.read(row, one.key, fingerprint, None)
                 todo.append((one, record or Record(one.key, fingerprint)))
         if row in self.kept_rows and any(self._draws_left(record) for _, record in todo):
-            # Nobody asked for this row now: nothing is restored for it.
+            # The row was not requested in this call: drop it instead of restoring images for it.
             self.kept_rows.discard(row)
             self.subject_rows.remove(row)
             return
@@ -352,7 +349,7 @@ class _Loop:
                 self._write_pictures(row, one, restored[0])
 
     def _restore(self, row: str, todo: list[tuple[Scored, Record]]) -> None:
-        """The restorations that the records lack."""
+        """Compute the restorations that the records lack."""
         wanted = [(one, record, draw) for one, record in todo for draw in self._draws_left(record)]
         for part in _parts(wanted, self.batch_size):
             made = self.subject.restore(row, [one.item for one, _, _ in part], [draw for _, _, draw in part])
@@ -392,7 +389,7 @@ class _Loop:
     # Summing up
 
     def summarise(self, facts: list[_Fact]) -> None:
-        """Write evaluation.json and per_image.csv from the records, and remove pictures of what is no more."""
+        """Write evaluation.json and per_image.csv from the records, and remove stale pictures."""
         facts = sorted(facts, key=lambda fact: fact.key)
         for before, after in itertools.pairwise(facts):
             if before.key == after.key:
@@ -432,19 +429,19 @@ class _Loop:
             self.subject.fingerprint,
             self.subject.capped,
         )
-        self._tidy(items, [row.name for row in rows])
+        self._remove_stale_pictures(items, [row.name for row in rows])
         if self.protocol.names:
             names = "".join(f"{name}\n" for name in self.protocol.names)
             write_whole(self.home / LIST_FILE, names.encode(), root=self.root)
         write_hashes(self.home / DATA_FILE, hashes, root=self.root)
-        inputs = {fact.key: f"{fact.inputs_hash} {fact.own}".strip() for fact in facts}
+        inputs = {fact.key: f"{fact.inputs_hash} {fact.subject_fingerprint}".strip() for fact in facts}
         write_hashes(self.home / INPUTS_FILE, inputs, root=self.root)
         write_evaluation(self.home / "evaluation.json", result, root=self.root)
 
     def _row(
         self, name: str, items: list[_Fact], references: list[_Fact], writer: Writer, earlier: str | None
     ) -> Row | None:
-        """The summary of a row, and its lines; None for an earlier row of which records are missing."""
+        """Summarise a row and write its lines of per_image.csv; None for a kept row with missing records."""
         values = {metric: np.empty(len(items)) for metric in self.scorer.images}
         seconds, lines, calls = [], [], 0
         for i, fact in enumerate(items):
@@ -466,16 +463,16 @@ class _Loop:
         for metric in self.scorer.sets:
             estimates[metric] = self._set_estimate(metric, name, items, references, earlier)
         ordered = {metric: estimates[metric] for metric in [*self.metrics, *estimates] if metric in estimates}
-        # The first image pays for warming up: the median does not see it.
+        # Median: the mean would include the warm-up of the first image.
         return Row(name, calls, len(items), ordered, statistics.median(seconds) if seconds else None)
 
     def _set_estimate(
         self, metric: str, row: str, items: list[_Fact], references: list[_Fact], earlier: str | None
     ) -> Estimate:
-        """A distance between sets, from features that are mapped from files and not held in memory.
+        """Estimate a distance between sets, from features that are memory-mapped.
 
         Args:
-            earlier: The row before, with which a paired metric compares this one.
+            earlier: The row before this one, which a paired metric compares it with.
         """
         distance = self.scorer.sets[metric]
         feature = self.scorer.feature(distance.extractor)
@@ -505,13 +502,13 @@ class _Loop:
     def _keyed(self, row: str, facts: list[_Fact]) -> list[tuple[str, str]]:
         return [(fact.key, self._fingerprint(row, fact)) for fact in facts]
 
-    def _tidy(self, items: list[_Fact], rows: list[str]) -> None:
-        """Remove the pictures that do not belong to this evaluation."""
+    def _remove_stale_pictures(self, items: list[_Fact], rows: list[str]) -> None:
+        """Remove pictures in `images/` that do not belong to this evaluation."""
         names = {f"{picture_name(fact.position, fact.key)}.png" for fact in items if fact.position < self.shown}
         folders = {slug(row) for row in [*rows, CLEAN, "mask", INPUT]}
         for file in (self.home / "images").glob("*/*.png"):
-            ours = re.match(r"\d{4,}-", file.name) is not None  # as `picture_name` gives them
-            if ours and (file.parent.name not in folders or file.name not in names):
+            generated = re.match(r"\d{4,}-", file.name) is not None  # a name from `picture_name`, not a user's file
+            if generated and (file.parent.name not in folders or file.name not in names):
                 remove(file, root=self.root)
 
 
@@ -521,7 +518,7 @@ def _digest_of(hashes: Mapping[str, str]) -> str:
 
 
 def _same_pixels(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two protocols' settings give an image of one key the same pixels."""
+    """Whether an item of the same key has the same pixels under both protocols' settings."""
     return pixels_hash(one) == pixels_hash(other) and one.get("split") == other.get("split")
 
 

@@ -1,9 +1,9 @@
-"""What an evaluation keeps of each image: one small file per item and row, whole or not there.
+"""Records of an evaluation: one small file per item and row, written atomically.
 
     records/nfe-5/3b1c....safetensors    metadata: scores, seconds, network calls; tensors: pixels, features of networks
 
-So an evaluation that was stopped goes on per image, rows of other NFE and further metrics are added without restoring
-anything again, and nothing that grows with the number of images has to stay in memory.
+With them a stopped evaluation resumes at the next image, rows of other NFE and further metrics are added without
+restoring images again, and memory does not grow with the number of images.
 """
 
 import hashlib
@@ -22,43 +22,43 @@ from i2i_bridge.storage.reader import may_pass, open_regular, parse_json
 
 FORMAT = 1
 CLEAN = "clean"
-"""The row of the references' features."""
+"""Name of the row that holds the features of the clean images."""
 
 
 @dataclass
 class Record:
-    """One item's share of one row."""
+    """Scores, pixels and features of one item in one row."""
 
     key: str
     fingerprint: str
-    """What it was made by and of; a record of another fingerprint counts as missing."""
+    """Fingerprint of the item and of what restored it; a record of another fingerprint counts as missing."""
     scores: dict[str, tuple[float, str]] = field(default_factory=dict)
-    """Value of each per-image metric, and the fingerprint of the metric's own code."""
+    """Value of each per-image metric, and the fingerprint of the metric's code."""
     seconds: float | None = None
-    """Of one restoration."""
+    """Seconds of one restoration."""
     calls: int = 0
     """Network calls of one restoration, counted."""
     pixels: np.ndarray | None = None
-    """(K, H, W, C): the restorations as their files hold them; None where the dataset has them anyway."""
+    """(K, H, W, C): the restorations, rounded as in a file; None for rows that are read from the dataset."""
     features: dict[str, np.ndarray] = field(default_factory=dict)
     """(d,) float32 of the first restoration, by the name of the network and the fingerprint of its code."""
     stored: frozenset[str] = frozenset()
-    """The tensors that lie in the file: 'pixels' and names of features."""
+    """Names of the tensors in the file: 'pixels' and names of features."""
 
 
 def record_fingerprint(pixels: str, row: str, inputs: str, subject: Sequence[str] = ()) -> str:
     """The fingerprint of an item's record.
 
     Args:
-        pixels: `protocols.pixels_hash` of the protocol's settings.
-        inputs: SHA-256 of all that a method and a metric see of the item.
-        subject: Of a row that a subject made: its fingerprint, and that of what it brings for the item.
+        pixels: `protocol.pixels_hash` of the protocol's settings.
+        inputs: SHA-256 of the item's fields that methods and metrics read.
+        subject: For a row of a subject: the subject's fingerprint, and its fingerprint for the item.
     """
     return digest([pixels, row, inputs, *subject])
 
 
 def slug(row: str) -> str:
-    """A row's name as a folder: letters, digits, '.', '_' and '-', no dot first, and not too long."""
+    """A row's name as a folder name: letters, digits, '.', '_' and '-', no leading dot, limited in length."""
     letters = "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in row)
     return extended_name(f"-{letters[1:]}" if letters[:1] in ("", ".") else letters, limit=200)
 
@@ -75,25 +75,25 @@ class Records:
         self.folder, self.root = folder, root or folder
 
     def file(self, row: str, key: str) -> Path:
-        """Where a record lies; keys are any text, so its name is a hash."""
+        """The file of a record; its name is a hash, since keys are arbitrary text."""
         name = hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()[:40]
         return self.folder / slug(row) / f"{name}.safetensors"
 
     def read(self, row: str, key: str, fingerprint: str, tensors: Collection[str] | None = ()) -> Record | None:
-        """The record of an item; None where there is none, it is damaged, or it was made by or of something else.
+        """Read the record of an item; None if it is missing, damaged or of another fingerprint.
 
         Args:
-            tensors: Which tensors to read too; None for all.
+            tensors: Names of the tensors to read; None for all.
 
         Raises:
-            UserError: It cannot be read now.
+            UserError: The record cannot be read now.
         """
         from safetensors import SafetensorError, safe_open
 
         try:
-            there = self.file(row, key)
-            open_regular(there).close()  # a pipe would block
-            with safe_open(there, framework="numpy") as file:
+            path = self.file(row, key)
+            open_regular(path).close()  # a pipe would block
+            with safe_open(path, framework="numpy") as file:
                 table = parse_json(file.metadata()["record"])
                 if table["format"] != FORMAT or table["key"] != key or table["fingerprint"] != fingerprint:
                     return None
@@ -111,7 +111,7 @@ class Records:
             return None
 
     def write(self, row: str, record: Record) -> None:
-        """Publish a record in place of what was there.
+        """Write a record atomically, replacing an earlier one.
 
         Raises:
             UserError: The folder cannot be written, or the disk is full.
@@ -132,12 +132,12 @@ class Records:
         write_whole(self.file(row, record.key), save(tensors, metadata={"record": json.dumps(table)}), root=self.root)
 
     def matrix(self, row: str, name: str, items: Sequence[tuple[str, str]], file: Path) -> np.ndarray:
-        """The features of many items as one array (n, d) mapped from a file, so that memory stays flat.
+        """The features of many items as one array (n, d), memory-mapped so that memory does not grow with n.
 
         Args:
-            name: Of the features.
-            items: (key, fingerprint) of each.
-            file: The array's file, to be written, in a folder that is there.
+            name: Name of the features.
+            items: (key, fingerprint) of each item.
+            file: File of the array, to be written; its folder exists.
         """
         mapped: np.memmap | None = None
         for i, (key, fingerprint) in enumerate(items):
@@ -146,7 +146,7 @@ class Records:
                 raise LookupError(f"{key}: the record of row {row} has gone while it was needed")
             values = record.features[name]
             if mapped is None:
-                remove(file, root=self.root)  # of an evaluation that was killed, or a link
+                remove(file, root=self.root)  # a leftover of an interrupted evaluation, or a link
                 mapped = np.lib.format.open_memmap(file, "w+", np.float32, (len(items), len(values)))
             mapped[i] = values
         assert mapped is not None

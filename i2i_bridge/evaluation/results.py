@@ -1,4 +1,4 @@
-"""What an evaluation says, and the file that it says it in: `evaluation/PROTOCOL/evaluation.json`."""
+"""Results of an evaluation, and their file `evaluation/PROTOCOL/evaluation.json`."""
 
 import json
 import math
@@ -19,11 +19,11 @@ from i2i_bridge.storage.reader import LIST_LIMIT, may_pass, read_json
 
 CLOSED = ConfigDict(extra="forbid")
 INPUT = "input"
-"""The row of the degraded images themselves, nothing restored."""
+"""Name of the row of the degraded images."""
 
 
 LARGEST = 10**12
-"""Of counts in an evaluation."""
+"""Largest count accepted from a file."""
 
 
 def _check_row_name(name: str) -> str:
@@ -40,16 +40,16 @@ def _check_settings(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 THINNED = "the larger set was thinned to n ="
-"""How the note of a KID began that versions before 26 Nov 2026 computed with a bias; see `KernelDistance`."""
+"""Beginning of the note on a KID computed before 26 Nov 2026, which was biased; see `KernelDistance`."""
 OUTDATED = "measured by an earlier version, with a bias; evaluate again"
 
 
 def _without_bias(estimate: Estimate) -> Estimate:
-    """The estimate; without a value where the statistic of that name is another one today."""
+    """The estimate; NaN with the note OUTDATED if it was computed with the earlier, biased statistic."""
     return Estimate(math.nan, note=OUTDATED) if estimate.note.startswith(THINNED) else estimate
 
 
-# The types say what is accepted from a file: an evaluation may be a stranger's.
+# These types bound what is accepted from a file: an evaluation may come from an untrusted source.
 Count = Annotated[int, Field(ge=0, le=LARGEST)]
 Name = Annotated[str, Field(max_length=300), AfterValidator(printable)]
 RowName = Annotated[str, Field(max_length=300), AfterValidator(_check_row_name)]
@@ -58,19 +58,19 @@ Seconds = Annotated[float, Field(ge=0, le=LARGEST)]
 
 
 def calls_in_name(row: str) -> int:
-    """N of a row 'nfe N': the calls that were asked for, without those of a mean."""
+    """N of a row 'nfe N': the requested network calls, without those of [mean]."""
     return int(row.removeprefix("nfe "))
 
 
 @dataclass(frozen=True)
 class Row:
-    """Scores of one way to restore, over all images."""
+    """Scores over all images, of one NFE or one folder of images."""
 
     __pydantic_config__ = CLOSED
     name: RowName
     """'input', 'bicubic', 'nfe N', or the name of a folder of images."""
     nfe: Count
-    """Network calls per image, counted; 0 where there was no network, or nobody knows."""
+    """Network calls per image, counted; 0 without a network, or if unknown."""
     images: Count
     metrics: dict[MetricName, Annotated[Estimate, AfterValidator(_without_bias)]]
     seconds_per_image: Seconds | None
@@ -78,7 +78,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Stamp:
-    """Which protocol the numbers are measured under."""
+    """The protocol that the numbers were measured under."""
 
     __pydantic_config__ = CLOSED
     name: Name
@@ -88,13 +88,13 @@ class Stamp:
 
     @property
     def id(self) -> str:
-        """Such as 'held-out@1 3f9c0a1b2c3d'; stands beside every number."""
+        """Identifier shown beside every number, such as 'held-out@1 3f9c0a1b2c3d'."""
         return protocol_id(self.name, self.version, self.hash)
 
 
 @dataclass(frozen=True)
 class Data:
-    """Which images the numbers are of."""
+    """The images that the numbers were measured on."""
 
     __pydantic_config__ = CLOSED
     digest: Name
@@ -104,7 +104,7 @@ class Data:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All that was measured of a run, or of a folder of images, under one protocol."""
+    """Results of a run, or of a folder of images, under one protocol."""
 
     __pydantic_config__ = CLOSED
     recipe: Name
@@ -118,24 +118,24 @@ class Evaluation:
     """Metrics that could not be computed, with the reason."""
     warnings: list[str] = field(default_factory=list)
     fingerprint: str = ""
-    """SHA-256 of the weights and settings that the rows were made with."""
+    """SHA-256 of the weights and settings of the restorations."""
     capped: bool = False
-    """Whether the method makes fewer calls than it is asked for, so that its one row stands for every NFE."""
+    """Whether the method makes fewer calls than requested, so that its one row stands for every NFE."""
 
 
 _EVALUATION = TypeAdapter(Evaluation)
 
 
 def evaluation_folder(folder: Path, protocol: str) -> Path:
-    """Where the evaluation of a run folder, or of outside results, lies."""
+    """Folder of the evaluation in a run folder, or in a folder of outside results."""
     return folder / "evaluation" / protocol
 
 
 def read_evaluation(folder: Path, protocol: str = "held-out") -> Evaluation:
-    """The evaluation of a run folder, or of a folder of outside results, under a protocol.
+    """Read the evaluation of a run folder, or of a folder of outside results, under a protocol.
 
     Raises:
-        UserError: There is none, or it is damaged; with the code IO_ERROR where it only cannot be read now.
+        UserError: There is none, or it is damaged; with the code IO_ERROR if it cannot be read now.
     """
     file = evaluation_folder(folder, protocol) / "evaluation.json"
     try:
@@ -143,18 +143,18 @@ def read_evaluation(folder: Path, protocol: str = "held-out") -> Evaluation:
         if not isinstance(table, dict):
             raise ValueError("not a JSON object")
         found = _EVALUATION.validate_python(table)
-        if found.protocol.name != protocol:  # it becomes a part of paths
+        if found.protocol.name != protocol:  # the name becomes part of paths
             raise ValueError("of another protocol than its folder")
         return found
     except FileNotFoundError as error:
-        there = sorted(path.parent.name for path in (folder / "evaluation").glob("*/evaluation.json"))
-        others = f" under {protocol} (but under {', '.join(there)})" if there else ""
+        evaluated = sorted(path.parent.name for path in (folder / "evaluation").glob("*/evaluation.json"))
+        others = f" under {protocol} (but under {', '.join(evaluated)})" if evaluated else ""
         raise UserError(f"{folder}: not evaluated yet{others}; run `i2i-bridge evaluate {folder}`") from error
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
-        said = first["msg"].removeprefix("Value error, ").lower()
-        raise UserError(f"{file}: damaged ({f'{place}: ' if place else ''}{said}); evaluate again") from error
+        message = first["msg"].removeprefix("Value error, ").lower()
+        raise UserError(f"{file}: damaged ({f'{place}: ' if place else ''}{message}); evaluate again") from error
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         if isinstance(error, OSError) and may_pass(error):
@@ -163,26 +163,26 @@ def read_evaluation(folder: Path, protocol: str = "held-out") -> Evaluation:
 
 
 def not_now(file: Path, error: OSError) -> UserError:
-    """What is said where a part of an evaluation cannot be read, but may be whole: it is not made anew."""
+    """The error for a file of an evaluation that cannot be read now but may be whole: it is not recomputed."""
     reason = error.strerror or error
     return UserError(f"{file}: cannot be read ({reason}), which is no damage; give the same command again", IO_ERROR)
 
 
 def is_outdated(evaluation: Evaluation) -> bool:
-    """Whether a number of it was computed in a way that is not that name's any more."""
+    """Whether an evaluation has a number whose metric is computed differently today."""
     return any(estimate.note == OUTDATED for row in evaluation.rows for estimate in row.metrics.values())
 
 
 def write_hashes(file: Path, hashes: Mapping[str, str], *, root: Path | None = None) -> None:
-    """Write a text for each key, such as the SHA-256 of a scored pair's pixels; `root` as in `write_whole`."""
+    """Write a string for each key, such as the SHA-256 of a pair's pixels, as JSON; `root` as in `write_whole`."""
     write_whole(file, json.dumps(dict(sorted(hashes.items())), indent=0).encode(), root=root)
 
 
 def read_hashes(file: Path) -> dict[str, str]:
-    """What was written by key, one text each; empty where there is no such file or it is damaged.
+    """Read a file of `write_hashes`; empty if it is missing or damaged.
 
     Raises:
-        UserError: It cannot be read now.
+        UserError: The file cannot be read now.
     """
     try:
         table = read_json(file, LIST_LIMIT)
@@ -194,12 +194,12 @@ def read_hashes(file: Path) -> dict[str, str]:
 
 
 def read_item_scores(file: Path, names: Sequence[str]) -> dict[tuple[str, str], list[float]]:
-    """The numbers of a per_image.csv: one for each name, NaN where there is none, by (item's key, row).
+    """Read a per_image.csv: by (item's key, row) a list of numbers, one for each name, NaN for a missing number.
 
-    Empty where there is no such file.
+    Empty if there is no such file.
 
     Raises:
-        UserError: It is damaged, or cannot be read now.
+        UserError: The file is damaged, or cannot be read now.
     """
     if not file.exists():
         return {}
@@ -220,7 +220,7 @@ def _number(text: str | None) -> float:
 
 
 def write_evaluation(file: Path, evaluation: Evaluation, *, root: Path | None = None) -> None:
-    """Write an evaluation.json, whole or not at all; `root` as in `write_whole`."""
+    """Write an evaluation.json atomically; `root` as in `write_whole`."""
     write_whole(file, json.dumps(_plain(asdict(evaluation)), indent=1).encode(), root=root)
 
 

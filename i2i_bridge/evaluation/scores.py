@@ -1,4 +1,4 @@
-"""Which metrics can be computed here, an item's scores, and their summary over all items."""
+"""Scores: the choice of computable metrics, an item's scores, and their summary over all items."""
 
 import contextlib
 import hashlib
@@ -36,21 +36,21 @@ from i2i_bridge.metrics.distribution import FrechetDistance, KernelDistance, Pai
 from i2i_bridge.recipe.protocol import Resolved
 
 FEW = 30
-"""Below so many images an interval over images is itself a guess."""
+"""Below this number of images a bootstrap interval over images is unreliable."""
 FEW_FOR_SETS = 2048
-"""Below so many images the covariance of 2048 features is singular, and the bias of FID, as 1/n, is large."""
+"""Below this number of images the covariance of 2048 features is singular, and the bias of FID, as 1/n, is large."""
 FEW_FOR_KID = 200
-"""Below so many images the interval of a KID is wider than the differences between most methods."""
+"""Below this number of images the interval of a KID is wider than the differences between most methods."""
 
 
 @dataclass(frozen=True)
 class Codec:
-    """Images as a file of some type would hold them: that is what is scored.
+    """Rounding of images to a file's pixels; scores are computed on rounded images.
 
     Args:
-        dtype: Of the file's pixels.
+        dtype: Dtype of the file's pixels.
         value_range: Pixel values that mean -1 and 1.
-        quality: Of JPEG compression; None for a lossless file.
+        quality: Quality of JPEG compression; None for a lossless file.
     """
 
     dtype: np.dtype
@@ -61,7 +61,7 @@ class Codec:
         """Pixels (H, W, C) of an image (C, H, W).
 
         Args:
-            output: Whether the image is a result, which JPEG would compress, and not a reference.
+            output: True for a result, which JPEG compresses; False for a reference.
 
         Raises:
             UserError: JPEG cannot hold such pixels.
@@ -70,7 +70,7 @@ class Codec:
         return pixels if self.quality is None or not output else _jpeg(pixels, self.quality)
 
     def image(self, pixels: np.ndarray) -> Tensor:
-        """The image (C, H, W) in [-1, 1] that pixels mean."""
+        """The image (C, H, W) in [-1, 1] of pixels (H, W, C)."""
         return to_tensor(pixels, self.value_range)
 
 
@@ -88,10 +88,10 @@ def _jpeg(pixels: np.ndarray, quality: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Scored:
-    """An item of the dataset, and what is scored of it."""
+    """An item of the dataset with its rounded pixels."""
 
     position: int
-    """Among the evaluated items; -1 for one that is only a reference."""
+    """Position among the evaluated items; -1 for an item that is only a reference."""
     item: dict[str, Any]
     codec: Codec
     clean: np.ndarray
@@ -109,14 +109,14 @@ class Scored:
 
     @property
     def inputs_hash(self) -> str:
-        """SHA-256 of all that a method and a metric see of the item."""
+        """SHA-256 of the item's fields that methods and metrics read: pixels, mask, condition and label."""
         extra = [self.item[name].numpy() for name in ("mask", "condition") if name in self.item]
         label = np.array(self.item.get("label", -1))
         return array_hash(self.clean, self.degraded, *extra, label)
 
 
 def scored(position: int, item: dict[str, Any], value_range: Range, quality: int | None) -> Scored:
-    """What is scored of an item, rounded as its own files are."""
+    """Round an item's images as its files are, with the protocol's JPEG quality for x_1."""
     codec = Codec(np.dtype(item["dtype"]), value_range, quality)
     return Scored(position, item, codec, codec.pixels(item["x_0"], output=False), codec.pixels(item["x_1"]))
 
@@ -132,27 +132,27 @@ def array_hash(*arrays: np.ndarray) -> str:
 
 @dataclass
 class Scorer:
-    """The metrics that can be computed here."""
+    """The metrics of an evaluation, by kind, without those that cannot be computed."""
 
     images: dict[str, Metric | ItemMetric] = field(default_factory=dict)
     sets: dict[str, SetMetric] = field(default_factory=dict)
     extractors: dict[str, Extractor] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
-    """The others, with the reason."""
+    """Metrics that cannot be computed, with the reason."""
     codes: dict[str, str] = field(default_factory=dict)
     """Fingerprint of the code of each per-image metric."""
 
     @property
     def samples(self) -> int:
-        """How many restorations of each item are needed."""
+        """Number of restorations that the metrics need of each item."""
         return max((metric.samples for metric in self.images.values() if isinstance(metric, ItemMetric)), default=1)
 
     def feature(self, extractor: str) -> str:
-        """Name of an extractor's features in a record: an edited network gets new ones."""
+        """As `feature_name`, of an extractor of this scorer."""
         return feature_name(extractor, self.extractors[extractor])
 
     def lacks(self, record: Record, row: str) -> bool:
-        """Whether something of a record is still to be computed."""
+        """Whether a score or feature of a record is missing."""
         wanted = {} if row == CLEAN else self.codes
         return any(record.scores.get(name, (0.0, ""))[1] != code for name, code in wanted.items()) or any(
             self.feature(name) not in record.stored for name in self.extractors
@@ -162,13 +162,13 @@ class Scorer:
         self, record: Record, row: str, restored: Sequence[np.ndarray], one: Scored, degradation: Degradation | None,
         seed: int,
     ) -> None:  # fmt: skip
-        """Compute what a record lacks.
+        """Compute the missing scores and features of a record.
 
         Args:
-            restored: Pixels of the item's restorations; of the row `clean` the reference.
+            restored: Pixels of the item's restorations; for the row `clean` those of the reference.
             one: The item.
-            degradation: What made x_1.
-            seed: Of the evaluation.
+            degradation: The degradation of x_1; None for pairs.
+            seed: Seed of the evaluation.
         """
         images = torch.stack([one.codec.image(pixels) for pixels in restored])
         clean = one.codec.image(one.clean)
@@ -185,10 +185,10 @@ class Scorer:
 
 
 def _value(name: str, metric: Metric | ItemMetric, sample: Sample) -> float:
-    """The score of an item; NaN where it is too small for the metric, or has too few restorations.
+    """The score of an item; NaN if its image is too small for the metric or it has too few restorations.
 
     Raises:
-        UserError: The metric is in a user's file and raised an exception, or gave no number.
+        UserError: The metric comes from a plug-in and raised an exception, or its result is no number.
     """
     if isinstance(metric, ItemMetric) and metric.samples > len(sample.restored):
         return math.nan
@@ -213,14 +213,14 @@ def _value(name: str, metric: Metric | ItemMetric, sample: Sample) -> float:
 def choose(
     metrics: Iterable[str], channels: int, images: int, protocol: Resolved, size: tuple[int, int] | None = None
 ) -> Scorer:
-    """Sort metrics by kind; those that cannot be computed here are skipped with their reason.
+    """Sort metrics by kind; those that cannot be computed are skipped, with the reason.
 
     Args:
-        metrics: Names, with their options, of which each is taken once.
-        channels: Of the images.
-        images: How many there are.
-        protocol: Under which they are scored.
-        size: Height and width of the images, where all have the same.
+        metrics: Names, with their options; repeated names count once.
+        channels: Channels of the images.
+        images: Number of images.
+        protocol: The protocol of the evaluation.
+        size: Height and width of the images if all have the same size.
 
     Raises:
         UserError: A metric is unknown, or none is left.
@@ -254,7 +254,7 @@ def choose(
 
 
 def _set_problem(name: str, metric: SetMetric, images: int, protocol: Resolved) -> str | None:
-    """Why a metric of sets cannot be computed of these images; None when it can."""
+    """The reason why a metric of sets cannot be computed on these images; None if it can."""
     if images < 2:
         return f"{name} needs two images at least"
     reference = protocol.protocol.fid_reference
@@ -270,12 +270,12 @@ def _set_problem(name: str, metric: SetMetric, images: int, protocol: Resolved) 
 
 
 def feature_name(name: str, extractor: Extractor) -> str:
-    """Name of an extractor's features in a record: an edited network gets new ones."""
+    """Name of an extractor's features in a record; it changes when the extractor's code does."""
     return f"{name} {code_of(type(extractor))}"
 
 
 def code_of(member: Any) -> str:
-    """A name and a hash of the file that a metric or network is written in: its edited version scores anew."""
+    """Name and file hash of a metric's or network's code: after an edit its scores are computed again."""
     module = str(member.__module__)
     file = getattr(sys.modules.get(module), "__file__", None)
     text = Path(file).read_bytes() if file and Path(file).is_file() else b""
@@ -285,26 +285,27 @@ def code_of(member: Any) -> str:
 def mean(values: np.ndarray, seed: int, keys: Sequence[str] = ()) -> Estimate:
     """Mean of per-image values, its 95 % bootstrap interval and its standard error s / sqrt(n), s by n - 1.
 
-    NaN, "does not apply", is left out. So are infinite values, as the PSNR of a restoration that equals its clean
-    image: the note says how many and of which images. Where all are infinite, so is the mean. The sum is exact before
-    it is rounded, so the order of the images changes no digit.
+    NaN values ("does not apply") are left out, and so are infinite ones, such as the PSNR of a restoration that equals
+    its clean image; the note gives their number and images. If all are infinite, so is the mean. The sum is exact
+    before it is rounded, so the order of the images changes no digit.
 
     Args:
         values: One per image.
-        seed: Of the bootstrap.
+        seed: Seed of the bootstrap.
         keys: The images' keys, for the note.
     """
-    there = [float(value) for value in values if not math.isnan(value)]
-    if not there:
+    applicable = [float(value) for value in values if not math.isnan(value)]
+    if not applicable:
         return Estimate(math.nan, note="applies to no image")
-    notes = [] if len(there) == len(values) else [f"applies to {len(there)} of {len(values)} images"]
-    kept = [value for value in there if math.isfinite(value)]
+    notes = [] if len(applicable) == len(values) else [f"applies to {len(applicable)} of {len(values)} images"]
+    kept = [value for value in applicable if math.isfinite(value)]
     if not kept:
-        return Estimate(statistics.fmean(there), note="; ".join([*notes, "infinite for every image"]))
-    if len(kept) < len(there):
+        return Estimate(statistics.fmean(applicable), note="; ".join([*notes, "infinite for every image"]))
+    if len(kept) < len(applicable):
         names = [key for key, value in zip(keys, values, strict=False) if math.isinf(value)]
         notes.append(
-            f"infinite for {len(there) - len(kept)} of {len(there)} images and the mean of the others{_of(names)}"
+            f"infinite for {len(applicable) - len(kept)} of {len(applicable)} images and the mean of the others"
+            f"{_of(names)}"
         )
     low, high = bootstrap_interval(kept, seed)
     error = statistics.stdev(kept) / math.sqrt(len(kept)) if len(kept) > 1 else math.nan
@@ -317,14 +318,14 @@ def _of(names: Sequence[str]) -> str:
 
 
 def equal_pairs(keys: Sequence[str], images: int) -> list[str]:
-    """A warning about pairs whose two sides have the same pixels: nothing is there to restore."""
+    """A warning about pairs whose x_0 and x_1 have the same pixels."""
     if not keys:
         return []
     return [f"x_0 and x_1 are equal in {len(keys)} of {images} images{_of(keys)}"]
 
 
 def warnings_of(scorer: Scorer, images: int) -> list[str]:
-    """What a reader must know about numbers of so few images."""
+    """Warnings about results on few images."""
     found = []
     if images < FEW:
         found.append(f"only {images} image{'s' if images > 1 else ''}: means and intervals are rough")
@@ -337,10 +338,10 @@ def warnings_of(scorer: Scorer, images: int) -> list[str]:
 
 
 def kid_warnings(metrics: Iterable[str], images: int) -> list[str]:
-    """A warning that names the kernel distances among metrics, where they are of fewer than 200 images."""
+    """A warning with the names of the kernel distances among metrics, for fewer than FEW_FOR_KID images."""
     names = []
     for name in metrics if images < FEW_FOR_KID else ():
-        with contextlib.suppress(UserError):  # of a plug-in that is not loaded
+        with contextlib.suppress(UserError):  # the metric of a plug-in that is not loaded
             if isinstance(build_metric(name)[1], KernelDistance | PairedKernelDistance):
                 names.append(name)
     if not names:

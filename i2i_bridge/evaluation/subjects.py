@@ -1,4 +1,4 @@
-"""What is evaluated: a trained run at several NFE, or a folder of images that something else made."""
+"""Subjects of an evaluation: a trained run at several NFE, or a folder of images of any origin."""
 
 import dataclasses
 import hashlib
@@ -22,45 +22,45 @@ from i2i_bridge.storage.files import normal_form
 
 @dataclasses.dataclass(frozen=True)
 class Restored:
-    """Restorations of a few items."""
+    """Restorations of a batch of items."""
 
     images: list[Tensor]
     """(C, H, W) each."""
     seconds: float | None
-    """Per image."""
+    """Seconds per image."""
     calls: int
-    """Network calls per image, counted; 0 where there was no network."""
+    """Network calls per image, counted; 0 without a network."""
 
 
 class Subject(Protocol):
-    """A maker of rows."""
+    """The interface of what an evaluation scores: it gives restored images, in one or more rows."""
 
     recipe: str
     method: str
     step: int
     fingerprint: str
-    """Of all that its images depend on, besides the item."""
+    """Fingerprint of everything that the images depend on, except the item."""
     baselines: bool
     """Whether the degraded input and simple restorations are rows too."""
     one_draw: bool
     """Whether every item has one image only, so that there is no diversity to measure."""
 
     warnings: Sequence[str]
-    """What a reader of its numbers must know."""
+    """Warnings to print with the results."""
 
     capped: bool
-    """Whether it makes fewer calls than it is asked for; known after `rows`."""
+    """Whether the subject makes fewer network calls than requested; valid after `rows`."""
 
     def rows(self, first: Mapping[str, Any]) -> list[str]:
-        """Names of its rows, in order; `first` is an item to try what it does."""
+        """Names of the rows, in order; `first` is an item for a trial restoration."""
         ...
 
     def of_item(self, key: str) -> str:
-        """Fingerprint of what it brings for one item; empty where `fingerprint` says it all."""
+        """Fingerprint of further input for one item, such as a file; empty if `fingerprint` covers it."""
         ...
 
     def restore(self, row: str, items: Sequence[Mapping[str, Any]], draws: Sequence[int]) -> Restored:
-        """Its images of items of one size; draw j of an item is the same in every batch and order."""
+        """Restore items of one size; draw j of an item is the same in every batch and order."""
         ...
 
 
@@ -68,7 +68,7 @@ class RunSubject:
     """A trained run at several NFE.
 
     Args:
-        name: What tables call it; by default the method of its recipe.
+        name: Name in tables; by default the method of the run's recipe.
     """
 
     baselines = True
@@ -88,13 +88,13 @@ class RunSubject:
         self.run = dataclasses.replace(run, method=self.counted.method)
 
     def rows(self, first: Mapping[str, Any]) -> list[str]:
-        """As `Subject.rows`; what makes one call whatever it is asked for has one row."""
+        """As `Subject.rows`; a method that always makes one call has one row."""
         if self.counts[-1] > 1:
             self.capped = self.restore("nfe 2", [first], [0]).calls < 2
         return ["nfe 1"] if self.capped else [f"nfe {count}" for count in self.counts]
 
     def of_item(self, key: str) -> str:
-        """Nothing: the checkpoint and the item say it all."""
+        """Empty: a restoration depends on the checkpoint and the item only."""
         return ""
 
     def restore(self, row: str, items: Sequence[Mapping[str, Any]], draws: Sequence[int]) -> Restored:
@@ -105,39 +105,39 @@ class RunSubject:
             if name in items[0]
         }
         generators = [
-            # Draw 0 has no number: it is the one that a single restoration gets.
+            # Draw 0 has no number in its key, so that it equals a single restoration.
             generator(self.seed, "evaluate", str(item["key"]), *([draw] if draw else []))
             for item, draw in zip(items, draws, strict=True)
         ]
         self.counted.reset()
-        began = time.perf_counter()
+        start = time.perf_counter()
         restored = self.run.restore_batch(batch, nfe=int(row.removeprefix("nfe ")), generator=generators)
-        seconds = (time.perf_counter() - began) / len(items)
-        # Not the calls: a method may take the images of a batch one by one, as Pix2pix does.
+        seconds = (time.perf_counter() - start) / len(items)
+        # Images, not calls, are counted: a method may restore the images of a batch one by one, as Pix2pix does.
         return Restored(list(restored), seconds, self.counted.images // len(items))
 
 
 def fingerprint_of(run: Run) -> str:
     """SHA-256 of a run's step, weights and the settings that its restorations depend on."""
-    # How it was trained, and on what, is in the weights; what it is applied to is the protocol's business.
+    # Training settings and data act through the weights only; the evaluated data are part of the protocol.
     apart = {"name", "summary", "reference", "train", "evaluate", "data", "degradation"}
     settings = run.recipe.model_dump(mode="json", exclude=apart)
     settings["sample"].pop("nfe", None)
     if run.recipe.mean is None:
-        del settings["mean"]  # otherwise evaluations from before there was [mean] would be made anew
+        del settings["mean"]  # otherwise evaluations older than [mean] would be computed again
     else:
-        del settings["mean"]["run"]  # a place; the weights are in its SHA-256
+        del settings["mean"]["run"]  # a path; mean.sha256 identifies the weights
     return digest([run.step, weights_sha256(run.method.network), settings])
 
 
 class FolderSubject:
-    """A folder of images that something else made, one for each item.
+    """A folder of images of any origin, one for each item.
 
     Args:
-        name: The row's name.
+        name: Name of the row.
         files: The image of each item, by key; see `match_images`.
-        channels: Of the images.
-        value_range: Pixel values that mean -1 and 1, in files of the dataset's type.
+        channels: Channels of the images.
+        value_range: Pixel values that mean -1 and 1, in files of the dataset's dtype.
     """
 
     baselines = False
@@ -161,33 +161,33 @@ class FolderSubject:
             return hashlib.file_digest(stream, "sha256").hexdigest()
 
     def restore(self, row: str, items: Sequence[Mapping[str, Any]], draws: Sequence[int]) -> Restored:
-        """The files' images."""
+        """Read the images of the items from their files."""
         images = []
         for item in items:
             pixels = with_channels(read_picture(self.files[str(item["key"])]).pixels, self.channels)
-            # The range is that of the dataset's own type; other codes are taken as a whole.
+            # `value_range` is for the dataset's dtype; files of another dtype use that dtype's full range.
             images.append(to_tensor(pixels, self.value_range if pixels.dtype.name == item["dtype"] else None))
         return Restored(images, None, 0)
 
 
 def picture_name(position: int, key: str) -> str:
-    """An item's name in `images/`: its position, and its key in letters that every file system takes."""
+    """An item's file name in `images/`: position, and key in characters that are valid on every file system."""
     safe = "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in key.rpartition(".")[0] or key)
     safe = safe[-80:]
-    while len(safe.encode()) > 200:  # otherwise letters of several bytes make it longer than a file name may be
+    while len(safe.encode()) > 200:  # otherwise multi-byte letters could exceed the length limit of file names
         safe = safe[1:]
     return f"{position:04d}-{safe}"
 
 
 def match_images(folder: Path, keys: Sequence[str], size: tuple[int, int]) -> tuple[dict[str, Path], list[str]]:
-    """The image of each item in a folder, and a line for each that is missing, too many, unreadable or mis-sized.
+    """Find the image of each item in a folder; return them, and a line for each missing, surplus or unusable image.
 
-    A file belongs to an item whose key is its path below the folder, with or without suffix, else its name alone; or
-    has the name that `evaluate` gave it in `images/`.
+    A file belongs to the item whose key equals its path below the folder, with or without suffix, or its name without
+    suffix, or whose name in `images/` (`picture_name`) equals its name.
 
     Args:
-        keys: Of the items, in their order.
-        size: (height, width) that is scored.
+        keys: Keys of the items, in their order.
+        size: Required (height, width).
 
     Raises:
         UserError: The folder is missing, or has no image.
@@ -207,16 +207,18 @@ def match_images(folder: Path, keys: Sequence[str], size: tuple[int, int]) -> tu
     problems: list[str] = []
     for file in files:
         path = PurePosixPath(normal_form(file.relative_to(folder).as_posix()))
-        there = next((words[word] for word in (str(path), str(path.with_suffix("")), path.stem) if word in words), None)
-        if there is None:
+        matches = next(
+            (words[word] for word in (str(path), str(path.with_suffix("")), path.stem) if word in words), None
+        )
+        if matches is None:
             problems.append(f"{file}: belongs to no image of the protocol")
             continue
-        if len(there) > 1:
+        if len(matches) > 1:
             problems.append(
-                f"{file}: the name means {len(there)} images; put it in sub-folders as the dataset has them"
+                f"{file}: the name means {len(matches)} images; put it in sub-folders as the dataset has them"
             )
             continue
-        (position,) = there
+        (position,) = matches
         if position in found:
             problems.append(f"{file}: a second image of '{keys[position]}', beside {found[position].name}")
             continue

@@ -1,4 +1,4 @@
-"""Pictures to a run's batch and back: padding to the network's stride, degrading, alpha."""
+"""Conversion between pictures and a run's batch: padding to the network's stride, size checks, alpha."""
 
 from typing import Any
 
@@ -12,15 +12,15 @@ from i2i_bridge.images.pixels import Picture
 
 
 def degraded_batch(degraded: Any) -> dict[str, Tensor]:
-    """The fields of a `Degraded` that are there."""
+    """The fields of a `Degraded` that are not None, as a batch."""
     fields = {"x_1": degraded.x_1, "mask": degraded.mask, "condition": degraded.condition}
     return {name: value for name, value in fields.items() if value is not None}
 
 
 def pad_to_stride(x: Tensor, stride: int, smallest: int) -> Tensor:
-    """Reflect an image (B, C, H, W) at its right and lower edge to multiples of stride, `smallest` at least.
+    """Pad images (B, C, H, W) by reflection at the right and lower edge to multiples of stride, at least `smallest`.
 
-    Repeats the reflection where the image is smaller than the padding.
+    The reflection repeats where the image is smaller than the padding.
     """
     for axis in (-2, -1):
         side = x.shape[axis]
@@ -36,14 +36,16 @@ def pad_to_stride(x: Tensor, stride: int, smallest: int) -> Tensor:
 
 def _check_size(name: str, other: Picture, picture: Picture, factor: int) -> None:
     height, width = (side * factor for side in picture.pixels.shape[:2])
-    own_height, own_width = other.pixels.shape[:2]
-    if (height, width) != (own_height, own_width):
+    other_height, other_width = other.pixels.shape[:2]
+    if (height, width) != (other_height, other_width):
         what = "the image" if factor == 1 else "the restored image"
-        raise UserError(f"the {name} is {own_width}x{own_height} pixels and {what} {width}x{height}; they must agree")
+        raise UserError(
+            f"the {name} is {other_width}x{other_height} pixels and {what} {width}x{height}; they must agree"
+        )
 
 
 def alpha_like(alpha: np.ndarray | None, pixels: np.ndarray) -> np.ndarray | None:
-    """Opacity (H, W) at the size of pixels (H', W', C), by the smooth filter of a picture; None stays None."""
+    """Resize opacity (H, W) to the size of pixels (H', W', C), bicubically; None stays None."""
     if alpha is not None and alpha.shape != pixels.shape[:2]:
         size = (pixels.shape[1], pixels.shape[0])
         floats = Image.fromarray(alpha.astype(np.float32)).resize(size, Image.Resampling.BICUBIC)

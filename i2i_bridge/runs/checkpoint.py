@@ -1,14 +1,15 @@
-"""Checkpoints: folders that are either whole or not there.
+"""Checkpoints: folders that are written atomically and verified on load.
 
     checkpoints/step-00001000/  network.safetensors  ema.safetensors  optimizer.safetensors  manifest.json
                                 manifest.sha256
 
-The manifest holds step, counters, and size and SHA-256 of every file; its own sum comes last (`sha256sum --check
-manifest.sha256`). A checkpoint is published by a rename (files.py), and older ones are removed only afterwards. Loading
-verifies every byte and falls back, saying so, to the newest checkpoint that is whole. No file here can hold code.
+The manifest holds step, counters, and size and SHA-256 of every file; the SHA-256 of the manifest is written last
+(`sha256sum --check manifest.sha256`). A checkpoint is published by a rename (files.py), and older ones are removed only
+afterwards. Loading verifies every byte; it falls back to the newest whole checkpoint and reports that. No file of a
+checkpoint can hold code.
 
-Damage is a missing file, or one of another size, hash or content. That a file cannot be read just now is no damage: it
-ends the command with exit code 74, and nothing is changed. Links are not followed.
+A file is damaged if it is missing or of another size, hash or content. A read error (a network disk, say) is no damage:
+it ends the command with exit code 74, and nothing is changed. Links are not followed.
 """
 
 import contextlib
@@ -33,18 +34,18 @@ from i2i_bridge.storage.tensors import read_safetensors
 
 FORMAT = 2
 UNSEALED = 1
-"""Format of manifests without a sum of their own; read, no longer written."""
+"""Format of manifests without manifest.sha256; read, no longer written."""
 MANIFEST, SEAL = "manifest.json", "manifest.sha256"
 MANIFEST_BYTES = 16 << 20
-"""No manifest is larger."""
+"""Size limit of a manifest."""
 DAMAGED = "damaged-"
-"""Damaged checkpoints are set aside under this name."""
+"""Prefix that a damaged checkpoint's folder is renamed with."""
 MISSING = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
-"""Errors of the system that say that there is no such file; all others may pass."""
+"""Error codes that mean that there is no such file; all other codes may be temporary."""
 
 
 class DamagedCheckpoint(UserError):
-    """A checkpoint is not whole; one line with its file."""
+    """A checkpoint is not whole; the message names the file."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def save_checkpoint(
         state: Counters, as JSON.
 
     Raises:
-        UserError: A tensor is not finite, the step is there already, or the disk is full or not writable. Earlier
+        UserError: A tensor is not finite, the step is saved already, or the disk is full or not writable. Earlier
             checkpoints are untouched.
     """
     final = folder / f"step-{step:08d}"
@@ -95,13 +96,14 @@ def save_checkpoint(
                 space = f" (need {_megabytes(bytes_of(parts))}, {_megabytes(free_bytes(folder))} free)"
         raise UserError(f"checkpoint not saved: {final}: {error.strerror or error}{space}", IO_ERROR) from error
     for old in _folders(folder)[keep:]:
-        with contextlib.suppress(OSError):  # the next save tries it again
+        with contextlib.suppress(OSError):  # the next save removes it
             retire_folder(old)
     return final
 
 
 def check_finite(part: str, tensors: Mapping[str, Tensor], where: str) -> None:
-    """
+    """Check that all tensors are finite.
+
     Raises:
         UserError: A tensor holds NaN or infinity; the message names it.
     """
@@ -114,14 +116,15 @@ def check_finite(part: str, tensors: Mapping[str, Tensor], where: str) -> None:
 
 
 def bytes_of(parts: Mapping[str, Mapping[str, Tensor]]) -> int:
-    """What a checkpoint of these tensors takes on the disk, but for some kB."""
+    """Bytes of a checkpoint of these tensors, up to a few kB."""
     return sum(tensor.nbytes for tensors in parts.values() for tensor in tensors.values())
 
 
 def check_space(folder: Path, parts: Mapping[str, Mapping[str, Tensor]]) -> None:
-    """
+    """Check that the disk has room for one checkpoint.
+
     Raises:
-        UserError: There is no room for one checkpoint.
+        UserError: It has not.
     """
     need, free = bytes_of(parts), free_bytes(folder)
     if free < need + MANIFEST_BYTES:
@@ -133,7 +136,7 @@ def check_space(folder: Path, parts: Mapping[str, Mapping[str, Tensor]]) -> None
 
 
 def latest_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
-    """The newest whole checkpoint, and one line for each newer one that was passed over: damaged, or a link.
+    """Return the newest whole checkpoint, and one line for each newer one that is damaged or a link.
 
     Raises:
         UserError: There are checkpoints, but none is whole; or one cannot be read now, or is of a newer version.
@@ -143,29 +146,30 @@ def latest_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
 
 
 def recovered_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
-    """As `latest_checkpoint`, for a run that goes on: leftovers of a killed save are removed, and what is damaged is
-    set aside as `damaged-step-N`, out of the way of the same step and of the count of those to keep.
+    """As `latest_checkpoint`, for a run that resumes: also remove leftovers of an interrupted save, and rename damaged
+    checkpoints to `damaged-step-N`. Otherwise they would block saving the same step and count as one to keep.
 
     Raises:
-        UserError: As `latest_checkpoint`; nothing is removed or set aside then.
+        UserError: As `latest_checkpoint`; nothing is removed or renamed then.
     """
     found, passed = _latest(folder)
     for old in passed:
         if not old.is_symlink():
-            with contextlib.suppress(OSError):  # it stays where it is, and is passed over again
+            with contextlib.suppress(OSError):  # not renamed: the next call skips it again
                 passed[old] += f", kept as {set_aside(old, f'{DAMAGED}{old.name}')}"
     sweep(folder)
     return found, list(passed.values())
 
 
 def chosen_checkpoint(folder: Path, which: int | str = "last") -> tuple[Checkpoint | None, list[str]]:
-    """The checkpoint that a user names, verified; `last` as `latest_checkpoint`.
+    """Return the checkpoint of a step, verified; for `last` as `latest_checkpoint`.
 
     Args:
-        which: A step, `last` or `best`.
+        which: A step or `last`.
 
     Raises:
-        UserError: It is not kept or not whole, or the word means no checkpoint; the message names those that are kept.
+        UserError: The checkpoint is not kept or not whole, or `which` is neither a step nor `last`; the message lists
+            the steps that are kept.
     """
     if which == "last":
         return latest_checkpoint(folder)
@@ -176,17 +180,17 @@ def chosen_checkpoint(folder: Path, which: int | str = "last") -> tuple[Checkpoi
     if match is None:
         raise UserError(f"--checkpoint {which}: give a step ({kept}) or last")
     step = int(match[1])
-    there = next((path for path in _folders(folder) if int(path.name.removeprefix("step-")) == step), None)
-    if there is None:
+    chosen = next((path for path in _folders(folder) if int(path.name.removeprefix("step-")) == step), None)
+    if chosen is None:
         raise UserError(f"{folder}: no checkpoint of step {step}; kept: {kept}")
-    return _verified(there), []
+    return _verified(chosen), []
 
 
 LINK = "is a link, which is not followed"
 
 
 def passed_over(line: str) -> str:
-    """What a user reads of a newer checkpoint that was not taken; `line` is of `latest_checkpoint`."""
+    """The message on a newer checkpoint that was skipped; `line` comes from `latest_checkpoint`."""
     return f"passed over a {'checkpoint' if line.endswith(LINK) else 'damaged checkpoint'}: {line}"
 
 
@@ -230,10 +234,10 @@ def _folders(folder: Path, *, links: bool = False) -> list[Path]:
     """Checkpoint folders, the newest first.
 
     Args:
-        links: Whether links of such names are listed too.
+        links: Whether to list links of such names too.
 
     Raises:
-        UserError: The folder is there and cannot be listed.
+        UserError: The folder exists and cannot be listed.
     """
     try:
         with os.scandir(folder) as entries:
@@ -251,11 +255,11 @@ def _folders(folder: Path, *, links: bool = False) -> list[Path]:
 
 
 def _verified(folder: Path) -> Checkpoint:
-    """A checkpoint whose every byte is as its manifest says.
+    """Verify a checkpoint's files against its manifest and open it.
 
     Raises:
-        DamagedCheckpoint: It is not whole.
-        UserError: It cannot be read now, or is of a newer version.
+        DamagedCheckpoint: The checkpoint is not whole.
+        UserError: A file cannot be read now, or the checkpoint is of a newer version.
     """
     try:
         text = _bytes(folder / MANIFEST)
@@ -297,14 +301,14 @@ def _not_now(folder: Path, error: OSError | MemoryError) -> UserError:
 
 @contextlib.contextmanager
 def _opened(file: Path) -> Iterator[BufferedReader]:
-    """A regular file of a checkpoint, open for reading.
+    """Open a regular file of a checkpoint for reading.
 
     Raises:
-        DamagedCheckpoint: There is none.
-        OSError: It cannot be opened now.
+        DamagedCheckpoint: There is no such regular file.
+        OSError: The file cannot be opened now.
     """
     try:
-        # A link could lead out of the folder, and to open a pipe would wait for ever.
+        # A link could lead out of the folder, and opening a pipe would block for ever.
         descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
         if error.errno in MISSING:
@@ -326,9 +330,9 @@ def _bytes(file: Path) -> bytes:
 
 def _verify(file: Path, size: int, digest: str) -> None:
     with _opened(file) as stream:
-        there = os.fstat(stream.fileno()).st_size
-        if there != size:
-            raise DamagedCheckpoint(f"{file}: damaged ({there} bytes, the manifest says {size})")
+        actual = os.fstat(stream.fileno()).st_size
+        if actual != size:
+            raise DamagedCheckpoint(f"{file}: damaged ({actual} bytes, the manifest says {size})")
         if hashlib.file_digest(stream, "sha256").hexdigest() != digest:
             raise DamagedCheckpoint(f"{file}: damaged (its SHA-256 differs from the manifest)")
 

@@ -1,4 +1,4 @@
-"""Weights that others trained, taken into a run folder."""
+"""Import of weights trained by other code into a run folder."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,19 +18,20 @@ from i2i_bridge.storage.tensors import read_pt
 from i2i_bridge.storage.toml import toml_value
 
 PREFIX = "diffusion_model."
-"""Of the network's names in the official I2SB code's checkpoints."""
+"""Prefix of the network's tensor names in checkpoints of the official I2SB code."""
 RELEASED = {"i2sb": "official-grid", "ot-ode": "official-grid-ode"}
-"""Our process -> the released code's own tables of it."""
+"""Maps a process to the process with the discrete tables of the released code."""
 
 
 def import_pix2pix(file: Path, recipe: Recipe, folder: Path) -> None:
     """Make a run folder of a Pix2pix generator from the authors' PyTorch code (`*_net_G.pth`).
 
-    The folder restores and is evaluated like a trained one (step 0); it cannot be trained on, since the file holds
-    neither discriminator nor optimizer.
+    The folder restores and is evaluated like a trained one (step 0); training cannot resume from it, since the file
+    holds neither discriminator nor optimizer.
 
     Args:
-        recipe: Whose network has the file's levels, width and channels, for 3 channels at 256 pixels the defaults.
+        recipe: A recipe whose network has the file's levels, width and channels (the defaults for 3 channels at 256
+            pixels).
 
     Raises:
         UserError: The file is no such generator, holds code, or the recipe's network is another; or the folder holds a
@@ -50,17 +51,17 @@ def import_pix2pix(file: Path, recipe: Recipe, folder: Path) -> None:
 
 
 def import_i2sb(file: Path, recipe: Recipe, folder: Path) -> None:
-    """Make a run folder of a checkpoint of the official I2SB code (`latest.pt`), which names no settings itself.
+    """Make a run folder of a checkpoint of the official I2SB code (`latest.pt`), which stores no settings.
 
-    Its moving average, which the official code samples with, becomes the run's. The `options.pkl` beside it is never
-    opened: it is a pickle of arbitrary objects.
+    The checkpoint's EMA, which the official code samples with, becomes the run's EMA. The `options.pkl` beside the file
+    is never opened: it is a pickle of arbitrary objects.
 
     Args:
-        recipe: With the released code's process ('official-grid', or '-ode') and its time grid; see `released`.
+        recipe: A recipe with the released code's process ('official-grid', or '-ode') and time grid; see `released`.
 
     Raises:
-        UserError: The file is no such checkpoint, holds code, or has another network; or the recipe is not fit; or the
-            folder holds a run already.
+        UserError: The file is no such checkpoint, holds code, or has another network; or the recipe has another process
+            or target; or the folder holds a run already.
     """
     _check_free(folder)
     if recipe.process["name"] not in RELEASED.values() or recipe.target["name"] != "i2sb":
@@ -71,8 +72,8 @@ def import_i2sb(file: Path, recipe: Recipe, folder: Path) -> None:
     network = recipe.build_network()
     stored = read_pt(file, "i2sb")
     parts: dict[str, dict[str, Tensor]] = {}
-    for part, theirs in (("network", "net/"), ("ema", "ema/")):
-        tensors = {name.removeprefix(theirs): value for name, value in stored.items() if name.startswith(theirs)}
+    for part, prefix in (("network", "net/"), ("ema", "ema/")):
+        tensors = {name.removeprefix(prefix): value for name, value in stored.items() if name.startswith(prefix)}
         if not all(name.startswith(PREFIX) for name in tensors):
             raise UserError(f"{file}: its network's names do not begin with '{PREFIX}': not of the official I2SB code")
         parts[part] = {name.removeprefix(PREFIX): value for name, value in tensors.items()}
@@ -81,10 +82,10 @@ def import_i2sb(file: Path, recipe: Recipe, folder: Path) -> None:
 
 
 def released(table: dict[str, Any], given: frozenset[str]) -> dict[str, Any]:
-    """A recipe's table as the released checkpoints were trained: the official code's grid of 1000 indices.
+    """Change a recipe's table to how the released checkpoints were trained: the official code's grid of 1000 indices.
 
-    A preset for `load_recipe`, with the settings of `released_settings`. A process that is neither i2sb nor ot-ode
-    stays, for `import_i2sb` to refuse; so does an option that the released code has at one value only.
+    A preset for `load_recipe`, used with the settings of `released_settings`. A process that is neither i2sb nor ot-ode
+    stays as it is, and `import_i2sb` refuses it; so does an option that is fixed in the released code.
     """
     process = table.get("process", {"name": "i2sb"})
     name = process.get("name") if isinstance(process, dict) else None
@@ -95,7 +96,7 @@ def released(table: dict[str, Any], given: frozenset[str]) -> dict[str, Any]:
         if process.get("beta_min") == I2SB.beta_min:
             del process["beta_min"]
     sample, evaluate = ({**table[key]} if isinstance(table.get(key), dict) else {} for key in ("sample", "evaluate"))
-    if isinstance(evaluate.get("nfe"), list):  # their sampler has 999 steps
+    if isinstance(evaluate.get("nfe"), list):  # the official sampler has 999 steps
         evaluate["nfe"] = [min(nfe, 999) if isinstance(nfe, int) else nfe for nfe in evaluate["nfe"]]
     return table | {
         "process": process,
@@ -105,15 +106,15 @@ def released(table: dict[str, Any], given: frozenset[str]) -> dict[str, Any]:
 
 
 def released_settings(settings: Iterable[str]) -> list[str]:
-    """Settings `key=value` for `load_recipe` beside `released`: our name of a process becomes the released code's.
+    """Rename the process in settings `key=value` for `load_recipe`, as `released` renames it in the table.
 
-    Settings are laid over the preset's table once more, and `process.name=ot-ode` would bring our own process back.
+    Otherwise `process.name=ot-ode` would undo the preset: settings override the preset's table.
     """
     exchanged = []
     for setting in settings:
         key, equals, value = setting.partition("=")
-        theirs = RELEASED.get(str(toml_value(value))) if key == "process.name" else None
-        exchanged.append(setting if theirs is None else f"{key}{equals}{theirs}")
+        process = RELEASED.get(str(toml_value(value))) if key == "process.name" else None
+        exchanged.append(setting if process is None else f"{key}{equals}{process}")
     return exchanged
 
 

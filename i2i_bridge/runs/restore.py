@@ -1,4 +1,4 @@
-"""Files in, files out: restoring folders of images, and contact sheets of training data."""
+"""Restore image files: one file, or every image below a folder."""
 
 import contextlib
 import uuid
@@ -29,17 +29,17 @@ from i2i_bridge.storage.reader import read_text
 
 @dataclass
 class Outcome:
-    """What `restore_files` did."""
+    """The result of `restore_files`."""
 
     written: int = 0
     nfe: int = 0
     """Network calls per image, counted."""
     skipped: int = 0
-    """Images whose results were there (`existing`)."""
+    """Images that were not restored because their results exist (`existing`)."""
     problems: list[str] = field(default_factory=list)
     """One line for each image that could not be restored."""
     notes: list[str] = field(default_factory=list)
-    """One line for what was left out, and for what is otherwise than usual: names, masks, further frames."""
+    """One line for each file that was left out, and for each unusual name, mask or number of frames."""
 
 
 def restore_files(
@@ -63,20 +63,20 @@ def restore_files(
 ) -> Outcome:
     """Restore a file, or every image below a folder, keeping names.
 
-    A bad image of a folder does not stop the others. Sample k (from 1) is written as NAME-k where samples > 1, and
-    uses seed + k - 1, so each can be had again alone.
+    An unreadable image in a folder does not stop the others. Sample k (from 1) is written as NAME-k if samples > 1, and
+    uses seed + k - 1, so that each sample can be reproduced alone.
 
     Args:
         mask: Image, or folder of images of the same names; white = unknown.
-        condition: Likewise, for a recipe with data.own_condition.
-        degrade: The inputs are clean: the recipe's degradation first (written as NAME-degraded).
+        condition: Image, or folder of images of the same names, for a recipe with data.own_condition.
+        degrade: The inputs are clean: apply the recipe's degradation first (written as NAME-degraded).
         trajectory: Write states from X_1 to X_0 beside each result, as NAME-trajectory.png.
-        format: 'png', 'jpg', 'webp' or 'tif'; by default each input's own.
-        quality: Of JPEG and WebP, 1 to 100 (`write_picture`).
-        existing: What becomes of inputs of a folder whose results are there.
+        format: 'png', 'jpg', 'webp' or 'tif'; by default the format of each input.
+        quality: Quality of JPEG and WebP, 1 to 100 (`write_picture`).
+        existing: How to treat inputs of a folder whose results exist.
         report: Called with (images done, images in all).
         report_calls: Called with (network calls done, network calls in all) of each image.
-        say: Called with a line on memory and time before the work, where an image is large (`workload`).
+        say: Called before the work with a line on memory and time if an image is large (`workload`).
 
     Raises:
         UserError: The input is missing, the output would overwrite it, or a single file cannot be restored.
@@ -128,7 +128,7 @@ def restore_files(
                 draws = generator(seed + k, "restore")
                 batch = run.batch_of(picture, draws, mask=hole, condition=seen)
                 named = job.outputs[number]
-                # Before the network's work, not after it.
+                # Checked here: otherwise a wrong format would fail only after the network calls.
                 check_format(named, run.picture_of(batch["x_1"][0], picture))
                 states = (state[0] for state in restorer.walk(batch, nfe=nfe, generator=[draws]))
                 walk = _counted(states, counted, made, calls * samples, report_calls)
@@ -153,14 +153,14 @@ def restore_files(
 def _counted(
     states: Iterator[Tensor], network: CountedMethod, before: int, total: int, report: Callable[[int, int], None]
 ) -> Iterator[Tensor]:
-    """The states of a walk, with a report of the network calls at each."""
+    """Yield the states of a walk, and report the number of network calls at each."""
     for state in states:
         report(min(before + network.calls, total), total)
         yield state
 
 
 def _others(job: Job, mask: Path | None, condition: Path | None, source: Path) -> list[Path]:
-    """The mask and condition of an image, those that are there."""
+    """The files of an image's mask and condition, those that exist."""
     found = []
     for what, given in (("mask", mask), ("condition", condition)):
         with contextlib.suppress(UserError):
@@ -169,17 +169,17 @@ def _others(job: Job, mask: Path | None, condition: Path | None, source: Path) -
 
 
 def _identity(run: Run) -> list[Any]:
-    """What of a run decides its results: its weights by their checkpoint's digest, its recipe and precision."""
+    """The facts that a run's results depend on: version, step, digest of the checkpoint, recipe and precision."""
     folder = run.folder / "checkpoints" / f"step-{run.step:08d}"
     weights = [read_text(folder / name) for name in (SEAL, MANIFEST) if (folder / name).is_file()][:1]
     if not weights:
-        weights = [str(uuid.uuid4())]  # no run folder: nothing says that the weights are the same next time
+        weights = [str(uuid.uuid4())]  # not from a run folder: the weights cannot be identified, so nothing is reused
     dtypes = sorted({str(value.dtype) for value in run.method.network.state_dict().values()})
     return [__version__, run.step, *weights, run.recipe.to_toml(), dtypes]
 
 
 def _read_mask(file: Path, notes: list[str]) -> Picture:
-    """A mask as a picture of its own, after notes of what is odd about it."""
+    """Read a mask as a picture of one channel; append notes on unusual masks."""
     try:
         pixels, remark = mask_of(read_picture(file))
     except UserError as error:
@@ -199,16 +199,16 @@ def _partner(what: str, given: Path, file: Path, source: Path) -> Path:
     if not given.is_dir():
         return given
     wanted = given / file.relative_to(source if source.is_dir() else file.parent)
-    there = sorted(wanted.parent.iterdir()) if wanted.parent.is_dir() else []
+    candidates = sorted(wanted.parent.iterdir()) if wanted.parent.is_dir() else []
     stem = normal_form(wanted.stem)
-    found = [path for path in there if normal_form(path.stem) == stem and path.suffix.lower() in IMAGE_SUFFIXES]
+    found = [path for path in candidates if normal_form(path.stem) == stem and path.suffix.lower() in IMAGE_SUFFIXES]
     if not found:
         raise UserError(f"{wanted}: no {what} for {file}")
     return found[0]
 
 
 def _degraded(run: Run, picture: Picture, seed: int, result: Path, root: Path | None) -> tuple[Picture, Picture | None]:
-    """The picture as the recipe's degradation leaves it, as a user would bring it, and its mask."""
+    """Degrade a clean picture by the recipe's degradation; return a user's input (degraded picture) and its mask."""
     degradation = run.recipe.build_degradation()
     if degradation is None:
         raise UserError(f"--degrade: recipe '{run.recipe.name}' learns from pairs and has no degradation")
@@ -227,7 +227,7 @@ def _degraded(run: Run, picture: Picture, seed: int, result: Path, root: Path | 
         return replace(picture, pixels=pixels, alpha=alpha_like(alpha, pixels), lossy=False)
 
     write_picture(result, written(degraded.x_1), root=root)
-    # What the user would bring: for super-resolution the small image, for colorization the grey one without the noise.
+    # A user's input: for super-resolution the small image, for colorization the grey image without noise.
     small = written(degradation.reduced(degradation.measurement(degraded)))
     hole = None if degraded.mask is None else Picture(to_pixels(degraded.mask[0] * 2 - 1), None)
     return small, hole

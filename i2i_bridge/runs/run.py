@@ -1,4 +1,4 @@
-"""A run folder: what training leaves and restoring reads.
+"""A run folder, written by training and opened for restoring images.
 
 runs/NAME/  recipe.toml  init.json  mean/  checkpoints/  metrics.jsonl  metrics.csv  samples/  evaluation/  report/
 """
@@ -32,11 +32,11 @@ if TYPE_CHECKING:
 
 
 MEAN_FOLDER = "mean"
-"""Inside a run folder: the run whose answer it starts from, as a run folder of recipe and weights."""
+"""Subfolder with a copy of the run of [mean]: a run folder of recipe and weights."""
 
 
 def build_method(recipe: "Recipe", network: nn.Module, mean: Mean | None = None) -> Method:
-    """The method that a recipe describes, around a network, and from what it starts where the recipe has [mean]."""
+    """Build the recipe's method around a network; with [mean], the method starts from the mean's output."""
     method: Method = registry.METHODS.build(recipe.method, recipe=recipe, network=network)
     return starting_from(method, mean)
 
@@ -54,7 +54,7 @@ class Run:
     step: int
     device: torch.device
     warnings: tuple[str, ...] = ()
-    """A line for each newer checkpoint that was passed over, damaged."""
+    """A line for each newer checkpoint that was skipped as damaged."""
 
     def __repr__(self) -> str:
         return f"Run('{self.folder}', recipe '{self.recipe.name}', step {self.step}, {self.device})"
@@ -73,37 +73,38 @@ class Run:
     ) -> Any:
         """Restore degraded images of any size.
 
-        An image is padded by reflection to the network's stride and cut back. Grey stays grey where the task is a
-        restoration, 16 bits stay 16 bits and floats floats, alpha is kept, and the EXIF orientation applied. Each image
-        of several is restored as it would be alone.
+        An image is padded by reflection to the network's stride, and the result is cropped. Grey stays grey if the task
+        is a restoration, 16 bits stay 16 bits and floats floats, alpha is kept, and the EXIF orientation applied. The
+        result of an image does not depend on the other images.
 
         Args:
             image: The degraded or source image: a file (path or bytes), a PIL image, an array (H, W), (H, W, C) or
                 (B, H, W, C), a tensor (C, H, W) or (B, C, H, W), or a list of these.
             nfe: Network calls per image, 1 to 1000; by default the recipe's.
-            seed: Of the sampler's noise; another seed gives another restoration of the same image.
-            samples: So many restorations, of seed, seed + 1, ..., as a list; None: one, without a list.
+            seed: Seed of the sampler's noise; another seed gives another restoration of the same image.
+            samples: Number of restorations, with seed, seed + 1, ..., returned as a list; None: one, without a list.
             mask: For inpainting: white, or True, where the image is unknown. One for all images, or one for each.
-            condition: The image that the network sees beside X_t, where the dataset brought its own; likewise.
+            condition: Further input image of the network, if the recipe has data.own_condition. One for all images, or
+                one for each.
             value_range: The values of float arrays and tensors that mean black and white, such as (0, 1) or (-1, 1);
                 needed unless the recipe has data.value_range.
             report: Called with (network calls done, network calls in all).
 
         Returns:
-            The restored image in the form of the given one, of the same size (times the factor of a super-resolution
-            task): an array (H, W, C) or (B, H, W, C), a tensor, or a list; for files a PIL image. Arrays and tensors
-            keep their dtype, tensors their device.
+            The restored image, of the type of `image` and the same size (times the factor of a super-resolution task):
+            an array (H, W, C) or (B, H, W, C), a tensor, or a list; for files a PIL image. Arrays and tensors keep
+            their dtype, tensors their device.
 
         Raises:
-            UserError: The image cannot be read or does not fit the recipe, or is a file too deep for PIL (16-bit
-                colour, say).
+            UserError: The image cannot be read or does not fit the recipe, or PIL has no type for its result (16-bit
+                colour, for example).
         """
         if samples is not None and samples < 1:
             raise UserError(f"samples={samples}: give 1 or more, or None")
         pictures, back = pictures_of(image, value_range)
         masks = [None] * len(pictures) if mask is None else mask_pictures(mask, len(pictures))
-        seen = [None] * len(pictures)
-        conditions = seen if condition is None else condition_pictures(condition, value_range, len(pictures))
+        none = [None] * len(pictures)
+        conditions = none if condition is None else condition_pictures(condition, value_range, len(pictures))
         mean = mean_of(self.method)
         total = len(pictures) * (samples or 1) * (self._calls(nfe) + mean_calls(self.method))
         done = 0
@@ -119,9 +120,9 @@ class Run:
             results = []
             for k in range(samples or 1):
                 restored = []
-                for picture, hole, own in zip(pictures, masks, conditions, strict=True):
+                for picture, hole, extra in zip(pictures, masks, conditions, strict=True):
                     draws = generator(seed + k, "restore")
-                    batch = self.batch_of(picture, draws, mask=hole, condition=own)
+                    batch = self.batch_of(picture, draws, mask=hole, condition=extra)
                     x_0_hat = self.restore_batch(batch, nfe=nfe, generator=[draws])[0]
                     restored.append(self.picture_of(x_0_hat, picture))
                 results.append(back(restored))
@@ -144,14 +145,15 @@ class Run:
         mask: Picture | None = None,
         condition: Picture | None = None,
     ) -> dict[str, Tensor]:
-        """The batch of one picture that is degraded already: X_1, and mask and condition where the task has them.
+        """The batch of one degraded picture: X_1, and mask and condition if the task has them.
 
         Raises:
-            UserError: Mask or condition are missing, not asked for, or of another size than the picture.
+            UserError: Mask or condition are missing, not used by the task, or of another size than the picture.
         """
         settings, degradation = self.recipe.data, self.recipe.build_degradation()
         pixels, factor = with_channels(visible(picture), settings.channels), settings.factor or 1
-        # A mask or condition is of the restored image's size: learnt from pairs of two sizes, or a super-resolution.
+        # Mask and condition have the size of the restored image, which is larger than the input for pairs of two sizes
+        # and for super-resolution.
         scale = factor if degradation is None else factor * degradation.scale
         if factor > 1:
             from i2i_bridge.data.transforms import enlarged
@@ -175,19 +177,19 @@ class Run:
         return batch
 
     def picture_of(self, x_0_hat: Tensor, degraded: Picture) -> Picture:
-        """A restored image (C, H, W) as a picture of the degraded one's dtype, with its alpha, and grey if it was."""
+        """Convert a restored image (C, H, W) to a picture with the dtype, alpha and greyness of the degraded one."""
         grey = self.recipe.task == "restoration" and degraded.pixels.shape[2] == 1
         pixels = to_pixels(x_0_hat, degraded.pixels.dtype, degraded.value_range or self.recipe.data.value_range)
         pixels = with_channels(pixels, 1) if grey else pixels
         return replace(degraded, pixels=pixels, alpha=alpha_like(degraded.alpha, pixels))
 
     def restore_batch(self, batch: Batch, *, nfe: int | None, generator: Generator) -> Tensor:
-        """x_0_hat of a batch of any size (H, W), in [-1, 1], on the CPU."""
+        """Restore a batch of any size (H, W); x_0_hat in [-1, 1], on the CPU."""
         *_, last = self.walk(batch, nfe=nfe, generator=generator)
         return last
 
     def walk(self, batch: Batch, *, nfe: int | None, generator: Generator) -> Iterator[Tensor]:
-        """The states from X_1 to x_0_hat, each cut back to the image's size and moved to the CPU."""
+        """Yield the states from X_1 to x_0_hat, each cropped to the image's size and moved to the CPU."""
         calls = self._calls(nfe)
         height, width = batch["x_1"].shape[-2:]
         stride, smallest = method_geometry(self.method)
@@ -197,7 +199,7 @@ class Run:
             if name in ("x_1", "mask", "condition")
         }
         padded["size"] = (height, width)
-        # Not a `with` around the yields: a generator must not leave inference mode on for its caller.
+        # No `with` around the yield: otherwise inference mode would stay on in the caller.
         states = self.method.walk(padded, nfe=calls, generator=generator)
         while True:
             with torch.inference_mode(), registry.errors_in_words():
@@ -208,24 +210,24 @@ class Run:
 
 
 def network_geometry(network: nn.Module) -> tuple[int, int]:
-    """What a network asks of both sides of an image: multiples of the first number, not below the second.
+    """A network's stride, of which both sides of an image must be multiples, and the smallest side.
 
-    By default two multiples: one would leave a single value per channel in the lowest level, too few to normalise. A
-    network that can do with less says so by `smallest_side`.
+    The smallest side is the network's attribute `smallest_side`, by default 2 * stride: with a side of one stride the
+    lowest level has a single value per channel, too few to normalise.
     """
     stride = int(getattr(network, "stride", 1))
-    said = (getattr(part, "smallest_side", None) for part in network.modules())
-    return stride, next((int(side) for side in said if side is not None), 2 * stride)
+    sides = (getattr(part, "smallest_side", None) for part in network.modules())
+    return stride, next((int(side) for side in sides if side is not None), 2 * stride)
 
 
 def method_geometry(method: Method) -> tuple[int, int]:
-    """As `network_geometry`, of all networks that see the image: the method's own, and that of what it starts from."""
-    own, mean = network_geometry(method.network), mean_of(method)
+    """As `network_geometry`, for all networks that see the image: that of the method, and that of [mean]."""
+    geometry, mean = network_geometry(method.network), mean_of(method)
     if mean is None:
-        return own
+        return geometry
     other = method_geometry(mean.method)
-    stride = math.lcm(own[0], other[0])
-    return stride, -(-max(own[1], other[1]) // stride) * stride
+    stride = math.lcm(geometry[0], other[0])
+    return stride, -(-max(geometry[1], other[1]) // stride) * stride
 
 
 def load_run(
@@ -241,12 +243,12 @@ def load_run(
 
     Args:
         folder: The folder that `train` wrote, or the name of a shipped run, 'pretrained/photos'.
-        device: By default CUDA where there is one, else the CPU.
-        sample: Other settings of [sample] than the run's own, such as "sample.guidance.name=ddnm".
-        precision: Of the network's weights and maps: fp32, bf16 (half the memory, a few per cent off), or auto: bf16
-            where the device computes in it.
-        checkpoint: Which of those that were kept: a step, or "last".
-        report: Receives a line for each newer checkpoint that is damaged and passed over; by default a Python warning.
+        device: By default CUDA if available, else the CPU.
+        sample: Changed settings of [sample], such as "sample.guidance.name=ddnm".
+        precision: Precision of weights and activations: fp32, bf16 (half the memory, a few per cent off), or auto: bf16
+            if the device supports it natively.
+        checkpoint: A step that was kept, or "last".
+        report: Receives a line for each newer checkpoint that is damaged and skipped; by default a Python warning.
 
     Raises:
         UserError: The folder is missing or holds no whole checkpoint, the named one is not kept or is damaged, there
@@ -280,16 +282,16 @@ def load_run(
 
 
 def place_of(run: str) -> Path:
-    """A run's folder as an absolute path; a shipped run keeps its name."""
+    """Absolute path of a run's folder; the name of a shipped run is returned as it is."""
     folder = expanded(run)
     return folder if is_shipped_run(folder) else folder.absolute()
 
 
 def load_mean(folder: Path, recipe: "Recipe", *, device: torch.device, precision: str = "fp32") -> Mean:
-    """The copy in a run folder of what the run starts from; `mean.run` itself is not needed any more.
+    """Load a run folder's copy of the run of [mean]; the folder of `mean.run` is not read.
 
     Raises:
-        UserError: It is missing, damaged, a link, or not what the run was trained with.
+        UserError: The copy is missing, damaged, a link, or not the run that was trained with.
     """
     if recipe.mean is None:
         raise UserError(f"{folder}: its recipe has no [mean]")
@@ -299,10 +301,10 @@ def load_mean(folder: Path, recipe: "Recipe", *, device: torch.device, precision
         raise UserError(f"{home}: the copy of {recipe.mean.run}, which this run starts from, is missing; put it back")
     run = load_run(home, device=device)
     check_mean(recipe, run.recipe, str(home))
-    there = weights_sha256(run.method.network)
-    if there != recipe.mean.sha256:
+    sha256 = weights_sha256(run.method.network)
+    if sha256 != recipe.mean.sha256:
         raise UserError(
-            f"{home}: other weights than the run was trained with (SHA-256 {there[:12]} there, mean.sha256 "
+            f"{home}: other weights than the run was trained with (SHA-256 {sha256[:12]} there, mean.sha256 "
             f"{str(recipe.mean.sha256)[:12]}); put the right ones back"
         )
     run.method.network.to(resolve_precision(precision, device))
@@ -310,7 +312,7 @@ def load_mean(folder: Path, recipe: "Recipe", *, device: torch.device, precision
 
 
 def weights_sha256(network: nn.Module) -> str:
-    """SHA-256 of name, type, shape and bytes of each of a network's tensors."""
+    """SHA-256 over name, dtype, shape and bytes of all tensors of a network."""
     total = hashlib.sha256()
     for name, tensor in sorted(network.state_dict().items()):
         total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

@@ -1,4 +1,4 @@
-"""What restoring large images will take, in memory and time: one line before the work, by a small probe."""
+"""Estimate of memory and time for restoring large images, from a small probe."""
 
 import gc
 import math
@@ -19,18 +19,18 @@ from i2i_bridge.randomness import generator
 from i2i_bridge.runs.run import Run
 
 LARGE = 2_000_000
-"""Pixels of an image from which on something is said; a probe costs a small share of such an image."""
+"""Fewest pixels of an image for which an estimate is made; the probe costs a small share of such an image."""
 SIDES = (64, 256)
-"""Of the probe's images: one to warm up, one that is measured."""
+"""Sides of the probe's images: the first warms up, the second is measured."""
 
 
 @dataclass(frozen=True)
 class Probe:
-    """What one network call took.
+    """Time and memory of one network call.
 
     Args:
-        seconds: For each pixel of X_1.
-        memory: Bytes for each pixel, beyond what was taken before; None where it could not be measured.
+        seconds: Seconds per pixel of X_1.
+        memory: Bytes per pixel, beyond the memory in use before; None if it could not be measured.
     """
 
     seconds: float
@@ -38,15 +38,16 @@ class Probe:
 
 
 def announcement(run: Run, files: Sequence[Path], *, nfe: int, samples: int = 1) -> str | None:
-    """A line on size, memory and time where the largest image is LARGE; None where it is not, or nothing is known.
+    """A line on size, memory and time if the largest image has LARGE pixels or more; else, or if the probe fails, None.
 
-    Seconds and bytes grow with the pixels: of attention over all pixels they grow faster, so the line says 'at least'.
+    Seconds and bytes are taken as proportional to the pixels. With attention over all pixels they grow faster, so the
+    line says 'at least'.
 
     Args:
-        run: What restores.
+        run: The run that restores.
         files: The images.
         nfe: Network calls for each sample of an image.
-        samples: Of each image.
+        samples: Samples of each image.
     """
     try:
         # In pixels of X_1: an image for super-resolution is enlarged before the network sees it.
@@ -56,7 +57,7 @@ def announcement(run: Run, files: Sequence[Path], *, nfe: int, samples: int = 1)
         if largest < LARGE:
             return None
         probe = probed(run, factor)
-    except Exception:  # an estimate must never keep anybody from the work
+    except Exception:  # otherwise a failed estimate would stop the restoration
         return None
     file = files[sizes.index(largest)]
     height, width = image_size(file)
@@ -75,14 +76,14 @@ def announcement(run: Run, files: Sequence[Path], *, nfe: int, samples: int = 1)
 
 
 def probed(run: Run, factor: float = 1) -> Probe:
-    """Restore two black images with one call each, beside the mean's, and measure the second.
+    """Restore two black images with one call each, and the calls of [mean], and measure the second.
 
     Args:
-        run: What restores.
-        factor: By which the recipe enlarges an image.
+        run: The run that restores.
+        factor: Factor by which the recipe enlarges an image.
 
     Raises:
-        UserError: The recipe takes no such image.
+        UserError: The black image does not fit the recipe.
     """
     _restore_black(run, max(round(SIDES[0] / factor), 8))
     gc.collect()
@@ -92,16 +93,16 @@ def probed(run: Run, factor: float = 1) -> Probe:
         before: float | None = float(torch.cuda.memory_allocated(run.device))
     else:
         before = _resident("VmRSS") if _reset_peak() else None
-    begun = time.perf_counter()
+    start = time.perf_counter()
     pixels = _restore_black(run, max(round(SIDES[1] / factor), 8))
-    seconds = (time.perf_counter() - begun) / (1 + mean_calls(run.method))
+    seconds = (time.perf_counter() - start) / (1 + mean_calls(run.method))
     peak = float(torch.cuda.max_memory_allocated(run.device)) if cuda else _resident("VmHWM")
     memory = None if before is None or peak is None or peak <= before else (peak - before) / pixels
     return Probe(seconds / pixels, memory)
 
 
 def _restore_black(run: Run, side: int) -> int:
-    """Restore one black image with one network call; how many pixels its X_1 had."""
+    """Restore one black image with one network call; return the number of pixels of its X_1."""
     batch = _black(run, side)
     run.restore_batch(batch, nfe=1, generator=[generator(0, "probe")])
     return batch["x_1"].shape[-2] * batch["x_1"].shape[-1]
@@ -120,7 +121,7 @@ def _black(run: Run, side: int) -> dict[str, Tensor]:
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Bytes free on a device, or of the machine; None where the system does not say."""
+    """Free bytes of a CUDA device, else of the machine's memory; None if unknown."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     try:
@@ -139,7 +140,7 @@ def _resident(what: str) -> float | None:
 
 
 def _reset_peak() -> bool:
-    """Let the system count this process's peak of memory anew, where it can."""
+    """Reset the peak memory of this process (VmHWM); False if the system cannot."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
@@ -150,7 +151,7 @@ def _reset_peak() -> bool:
 def _pixels(file: Path) -> int:
     try:
         return math.prod(image_size(file))
-    except UserError:  # said where it is read
+    except UserError:  # reported when the file is read
         return 0
 
 
