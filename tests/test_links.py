@@ -160,7 +160,7 @@ def test_nothing_is_swept_before_the_folder_is_known_to_be_this_run(root, traine
         train(recipe_of(root, steps=2, lr=1e-3), run, cpu=True)
     assert tree(run) == before
     (run / "recipe.toml").unlink()
-    with pytest.raises(UserError, match=r"holds checkpoints and no recipe\.toml"):
+    with pytest.raises(UserError, match=r"holds checkpoints but no recipe\.toml"):
         train(recipe_of(root, steps=2), run, cpu=True)
     assert (run / ".dead-x").is_dir() and (run / "checkpoints" / "step-00000002").is_dir()
 
