@@ -274,7 +274,7 @@ MUTANTS = [
     Mutant("stale-listing", "data/index.py", 'if np.array_equal(_times(folder, folders), known["times"]):', "if len(folders):", "test_index.py"),
     Mutant("labels-by-split", "data/sources/folders.py", "bases = [base] if folder is None else", "bases = [base] if base else", "test_pairs.py"),
     Mutant("list-paths-may-leave-the-root", "data/sources/lists.py", 'parts[:1] == ("..",)', 'parts[:1] == ("...",)', "test_lists.py"),
-    Mutant("shared-files-of-other-folders", "data/sources/folders.py", " if mine.folder == theirs.folder else 0", "", "test_pairs.py"),
+    Mutant("shared-files-of-other-folders", "data/sources/folders.py", " if trained.folder == validated.folder else 0", "", "test_pairs.py"),
     Mutant("lmdb-keys-by-whole-path", "data/sources/lmdb.py", '.split("/")[-2:])', '.split("/"))', "test_lmdb_store.py"),
     Mutant("tar-offset-of-the-header", "data/sources/tar.py", "member.offset_data, member.size", "member.offset, member.size", "test_tar_shards.py"),
     Mutant("torchvision-always-the-training-part", "data/sources/torchvision.py", '{"train": wanted in SPLITS["train"]}', '{"train": bool(wanted)}', "test_vision.py"),
@@ -369,7 +369,7 @@ MUTANTS = [
     Mutant("overlap-unseen", "data/sources/packaged.py", "both = set(train) & set(val)", "both = set()", "test_data.py"),
     Mutant("tiles-shifted", "data/sources/packaged.py", "(height - rows * side) // 2, (width - columns * side) // 2", "0, 0", "test_data.py"),
     Mutant("tiles-of-training", "data/sources/packaged.py", "if self.whole else _tiles", "if not self.whole else _tiles", "test_data.py"),
-    Mutant("shared-files-unseen", "data/sources/folders.py", "return len(set(theirs.names).intersection(mine.names))", "return 0 * len(theirs.names)", "test_data.py"),
+    Mutant("shared-files-unseen", "data/sources/folders.py", "return len(set(validated.names).intersection(trained.names))", "return 0 * len(validated.names)", "test_data.py"),
     # reliability
     Mutant("rotated-before-published", "runs/checkpoint.py", "    try:\n        publish_folder(final, _files(step, parts, state))\n", "    for old in _folders(folder)[keep - 1 :]:\n        retire_folder(old)\n    try:\n        publish_folder(final, _files(step, parts, state))\n", "test_files.py"),
     Mutant("leftovers-stay", "storage/files.py", "or name.startswith((TEMPORARY, DEAD)):", "or name.startswith(TEMPORARY * 2):", "test_files.py"),

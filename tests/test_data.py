@@ -552,14 +552,15 @@ import torch
 from torch.utils.data import DataLoader
 from i2i_bridge.registry import DATASETS, load_plugin
 from i2i_bridge.data.dataset import PairDataset
-from i2i_bridge.data.loader import Afresh, _Stream
+from i2i_bridge.data.loader import WithPlugins, _Stream
 from i2i_bridge.data.transforms import Geometry
 if __name__ == "__main__":
     load_plugin({str(tmp_path / "mine.py")!r})
     source = DATASETS.build({{"name": "mine", "root": {str(photos)!r}}}, split="train")
     from i2i_bridge.degradations.noise import Noise
     dataset = PairDataset(source, Geometry(16), Noise(0.1), 3, 0, "train")
-    loader = DataLoader(Afresh(_Stream(dataset)), None, sampler=[3], num_workers=1, multiprocessing_context="spawn")
+    stream = WithPlugins(_Stream(dataset))
+    loader = DataLoader(stream, None, sampler=[3], num_workers=1, multiprocessing_context="spawn")
     (item,) = loader
     assert torch.equal(item["x_1"], dataset.sample(3)["x_1"])
     print("same")
@@ -579,18 +580,18 @@ if __name__ == "__main__":
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks into /proc")
 @pytest.mark.parametrize("moment", ["while it reads", "while it starts"])
 def test_no_worker_outlives_a_killed_run(photos, moment):
-    """One that is stuck in a file, and one whose parent dies before it has begun: torch's own watch misses both."""
+    """A worker blocked in a read, and one whose parent is killed while it starts; torch's watchdog misses both."""
     # kills: workers-not-bound
     code = f"""
 import os, sys, time
 from pathlib import Path
-from i2i_bridge.data import dataset as loading
+from i2i_bridge.data import dataset, loader
 from i2i_bridge.data.sources.folders import CleanImages
 from i2i_bridge.data.transforms import Geometry
 
 if {moment!r} == "while it starts":
-    bind = loading._bind
-    loading._bind = lambda worker: (print(os.getpid(), flush=True), time.sleep(2), bind(worker))
+    init_worker = loader._init_worker
+    loader._init_worker = lambda worker: (print(os.getpid(), flush=True), time.sleep(2), init_worker(worker))
 
 class Stuck(CleanImages):
     def __getitem__(self, index):
@@ -598,8 +599,8 @@ class Stuck(CleanImages):
         while True:
             time.sleep(1)
 
-data = loading.PairDataset(Stuck(Path({str(photos)!r}), "train"), Geometry(16, resize="none"), None, 3, 0, "train")
-next(loading.training_batches(data, 4, workers=1))
+data = dataset.PairDataset(Stuck(Path({str(photos)!r}), "train"), Geometry(16, resize="none"), None, 3, 0, "train")
+next(loader.training_batches(data, 4, workers=1))
 """
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment)

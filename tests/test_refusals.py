@@ -18,8 +18,7 @@ import torch
 from PIL import Image
 
 from i2i_bridge import registry
-from i2i_bridge.data import dataset as loading
-from i2i_bridge.data import store
+from i2i_bridge.data import loader, store
 from i2i_bridge.data.cards import is_card, open_source
 from i2i_bridge.data.dataset import PairDataset
 from i2i_bridge.data.sources import huggingface
@@ -272,11 +271,11 @@ def test_items_that_do_not_fit(tmp_path):
     assert item["mask"].shape == (1, 10, 12) and item["mask"].sum() == 60
 
 
-def test_a_system_without_a_signal_has_deaf_workers_too(monkeypatch):
+def test_workers_ignore_stop_signals_on_a_system_that_lacks_one(monkeypatch):
     given = {}
-    monkeypatch.setattr(loading, "STOP_SIGNALS", ("SIGINT", "SIGNOWHERE"))
+    monkeypatch.setattr(loader, "STOP_SIGNALS", ("SIGINT", "SIGNOWHERE"))
     monkeypatch.setattr(signal, "signal", lambda number, handler: given.update({number: handler}))
-    loading._bind(0)
+    loader._init_worker(0)
     assert given == {signal.SIGINT: signal.SIG_IGN}
 
 

@@ -1,4 +1,4 @@
-"""How well the two sides of a pair lie on each other: turned, mirrored or shifted partners, told on thumbnails."""
+"""Alignment of pairs: detect an x_1 that is rotated, mirrored or shifted against x_0, by the edges of thumbnails."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import numpy as np
 SIDE = 96
 """Pixels of a thumbnail's longer side."""
 LEAST = 24
-"""Smaller images are not looked at."""
+"""Minimum side of an image in pixels; smaller images have no alignment."""
 TURNS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "as it is": lambda x: x,
     "turned upside down": lambda x: x[::-1, ::-1],
@@ -21,30 +21,30 @@ QUARTERS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "turned by 270 degrees": lambda x: np.rot90(x, 3),
     "mirrored along a diagonal": lambda x: x.T,
 }
-"""Of square images alone."""
+"""Transforms that keep the shape of square images only."""
 WAYS = [*TURNS, *QUARTERS]
 FEW = 4
-"""So many pairs are needed before anything can be told."""
+"""Minimum number of pairs for `misalignments`."""
 
 
 @dataclass(frozen=True)
 class Alignment:
-    """Of a pair: correlations in [-1, 1] of its thumbnails' edges, and the shift of x_1 that makes it largest."""
+    """Correlations in [-1, 1] between the edges of the thumbnails of x_0 and of a transformed x_1."""
 
     turns: dict[str, float]
-    """By the way of turning x_1; 'as it is' among them."""
+    """Correlation by transform of x_1, including 'as it is'."""
     shift: tuple[float, float]
-    """(rows, columns), in pixels of the image."""
+    """Shift (rows, columns) of x_1 with the largest correlation, in pixels of the image."""
     step: float
-    """Pixels of the image in one of the thumbnail."""
+    """Pixels of the image per pixel of the thumbnail."""
     shifted: float
-    """The correlation after that shift."""
+    """Correlation after `shift`."""
 
 
 def alignment_of(x_0: np.ndarray, x_1: np.ndarray) -> Alignment | None:
-    """The alignment of two images (H, W, C) of one shape, or of an x_1 that is a whole number of times smaller.
+    """The alignment of two images (H, W, C) of the same shape, or of an x_1 that is smaller by an integer factor.
 
-    None for images of less than 24 pixels, whose edges tell nothing.
+    None for images with a side of less than 24 pixels.
     """
     height, width = x_0.shape[:2]
     if min(height, width, *x_1.shape[:2]) < LEAST:
@@ -54,7 +54,7 @@ def alignment_of(x_0: np.ndarray, x_1: np.ndarray) -> Alignment | None:
     first, second = (_edges(image, size) for image in (x_0, x_1))
     ways = TURNS | (QUARTERS if first.shape[0] == first.shape[1] else {})
     turns = {name: _correlation(first, turn(second)) for name, turn in ways.items()}
-    # Circular cross-correlation; edges wrap round, which costs a little of the correlation and no place.
+    # Circular cross-correlation: wrapping lowers the correlation a little and does not move its maximum.
     spectrum = np.fft.rfft2(first) * np.conj(np.fft.rfft2(second))
     surface = np.fft.irfft2(spectrum, first.shape) / max(first.size * first.std() * second.std(), 1e-12)
     place = np.unravel_index(int(surface.argmax()), surface.shape)
@@ -63,7 +63,7 @@ def alignment_of(x_0: np.ndarray, x_1: np.ndarray) -> Alignment | None:
 
 
 def _edges(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The strength of a thumbnail's edges, mean 0."""
+    """Gradient magnitude of a thumbnail, with mean 0."""
     grey = image.astype(np.float32).mean(axis=2)
     small = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
     small = cv2.GaussianBlur(small, (0, 0), 1.0)
@@ -77,12 +77,12 @@ def _correlation(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def misalignments(alignments: Sequence[Alignment | None]) -> dict[int, str]:
-    """What is wrong with some of the pairs, in words, by position.
+    """Descriptions of misaligned pairs, by position.
 
-    A partner is turned where its edges agree far better after a turn: correlation above 0.4, and 0.2 more than as it
-    is; among pairs most of whose edges agree somehow (a median of 0.3), else there is nothing to go by. Shifts are told
-    only among pairs whose edges agree well (a median of 0.8, once shifted), as those of clean and degraded photos do
-    and those of photos and label maps do not: by a pixel of the thumbnail or more, for a correlation of 0.03 more.
+    A pair is reported as turned if a transform raises its correlation by more than 0.2, to above 0.4, provided that the
+    best median correlation over all pairs is at least 0.3; otherwise edges are no evidence. A pair is reported as
+    shifted if a shift of at least one pixel of the thumbnail raises its correlation by more than 0.03, provided that
+    the median after shifting is above 0.8, as for clean and degraded photos but not for photos and label maps.
     """
     found: dict[int, str] = {}
     known = {i: one for i, one in enumerate(alignments) if one is not None}

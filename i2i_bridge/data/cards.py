@@ -1,4 +1,4 @@
-"""Dataset cards: what a dataset is, where it comes from, and how it lies on disk. TOML, no code."""
+"""Dataset cards: TOML files that describe a dataset, its download, its licence and its layout on disk."""
 
 import itertools
 from collections.abc import Mapping
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 
 
 class Advice(Table):
-    """The geometry that the dataset's authors trained with; the keys are those of a recipe's [data]."""
+    """The geometry used by the dataset's authors for training; keys as in [data] of a recipe."""
 
     resize: Literal["short_side", "stretch", "none"]
     load_size: int | None = None
-    """Jitter: resize to this first, then crop. None: no jitter."""
+    """Jitter: resize to this size, then crop. None: no jitter."""
     crop: Literal["random", "center"] = "center"
     flip: bool
 
 
 class Statistics(Table):
-    """How the sides of pairs look: the medians of brightness, contrast, detail and colour (`inspecting.looks`)."""
+    """Median brightness, contrast, detail and colour (`statistics.looks`) of x_0 and x_1."""
 
     x_0: Annotated[list[float], Field(min_length=4, max_length=4)]
     x_1: Annotated[list[float], Field(min_length=4, max_length=4)]
@@ -43,39 +43,39 @@ class Card(Table):
     summary: str
     homepage: str = ""
     licence: str = ""
-    """Its name, or the rule, in a few words."""
+    """Name of the licence, or the terms in a few words."""
     terms: str = ""
-    """What one may and may not do, in a sentence or two."""
+    """Permitted and forbidden uses, in a sentence or two."""
     citation: str = ""
     size: str = ""
-    """Of the download, where only about known; exact bytes stand in [[download]]."""
+    """Approximate download size; exact sizes are given in [[download]]."""
     checksum: str = ""
-    """Who vouches for the hash in [[download]], or 'unpublished'."""
+    """Source of the hash in [[download]], or 'unpublished'."""
     layout: str = ""
-    """Folders and file names, as they come."""
+    """Folders and file names of the published dataset."""
     top: Annotated[str, Field(pattern=r"^([\w-][\w.-]*(/[\w-][\w.-]*)*)?$")] = ""
-    """The folder inside the download that becomes the dataset's; by default all of it."""
+    """The folder inside the download that becomes the dataset folder; by default the whole download."""
     protocol: str = ""
-    """How others score on it."""
+    """The usual evaluation protocol in publications."""
     note: str = ""
     splits: dict[str, int] = Field(default_factory=dict)
-    """Images by split."""
+    """Number of images by split."""
     sides: dict[str, str] = Field(default_factory=dict)
-    """What A (left) and B (right) of a side-by-side file show."""
+    """Contents of A (left) and B (right) of a side-by-side file."""
     advice: Advice | None = None
     channels: Annotated[int, Field(gt=0, le=4096)] | None = None
-    """What recipes take as data.channels where they do not say."""
+    """Default of data.channels in recipes."""
     value_range: tuple[float, float] | None = None
-    """Likewise data.value_range."""
+    """Default of data.value_range in recipes."""
     statistics: Statistics | None = None
-    """Measured by `data add`; `check` tells by them when the sides are exchanged."""
+    """Measured by `data add`; `check` detects exchanged sides by them."""
     dataset: dict[str, Any]
-    """The dataset kind (`name`) and its options; `root` may be left to the user."""
+    """The dataset kind (`name`) and its options; `root` may be missing and given by the user."""
     download: list[Download] = Field(default_factory=list)
 
     @model_validator(mode="after")
     def _files_apart(self) -> "Card":
-        # Two addresses may end alike: the second file of a name gets a number, else it would be taken for the first.
+        # URLs may have equal last parts: the second file gets a number; otherwise it would overwrite the first.
         taken: set[str] = set()
         for source in self.download:
             stem, dot, suffix = _last_part(source.url).partition(".")
@@ -92,10 +92,10 @@ class Card(Table):
 
 
 def card_file(name: str) -> Path:
-    """The file of a shipped card, or of the user's own.
+    """The file of a shipped card or of a user's card.
 
     Raises:
-        UserError: There is none (the message names the nearest), or there are two.
+        UserError: There is no card of this name (the message names the nearest), or there are both.
     """
     shipped, own = name in shipped_card_names(), name in store.own_card_names()
     if shipped and own:
@@ -111,17 +111,18 @@ def shipped_card_names() -> list[str]:
 
 
 def card_names() -> list[str]:
-    """Names of the shipped cards and of the user's own."""
+    """Names of the shipped cards and of the user's cards."""
     return sorted({*shipped_card_names(), *store.own_card_names()})
 
 
 def load_card(name: str | Path) -> Card:
-    """A card by name, or by its TOML file, whose relative `root` starts at the card's folder.
+    """Load a card by name or from a TOML file.
 
-    A named card whose dataset was fetched knows its root.
+    A relative `root` is relative to the card's folder. The `root` of a named card whose dataset was fetched is the
+    fetched folder.
 
     Raises:
-        UserError: There is none (the message names the nearest), or the file is wrong.
+        UserError: There is no such card (the message names the nearest), or the file is invalid.
     """
     by_name = Path(name).suffix != ".toml"
     path = card_file(str(name)) if by_name else expanded(name)
@@ -133,7 +134,7 @@ def load_card(name: str | Path) -> Card:
         hint = registry.did_you_mean(place, Card.model_fields) if first["type"] == "extra_forbidden" else ""
         raise UserError(f"{path}: {place}: {first['msg'].lower()}{hint}") from error
     if "root" in card.dataset and path.parent != shipped_folder("datasets"):
-        # As seen from the card, wherever the command is typed; an absolute path stays itself.
+        # Relative to the card's folder, not to the current folder; an absolute path is unchanged.
         card.dataset["root"] = str(path.parent / str(card.dataset["root"]))
     elif "root" not in card.dataset and by_name and (there := store.read_place(store.place_file(str(name)))):
         card.dataset["root"] = str(there.folder)
@@ -141,7 +142,7 @@ def load_card(name: str | Path) -> Card:
 
 
 def is_card(file: Path) -> bool:
-    """Whether a TOML file is a dataset card and not a recipe: it has a table [dataset]."""
+    """Whether a TOML file is a dataset card, not a recipe: it has a table [dataset]."""
     try:
         return "dataset" in read_toml(file)
     except UserError:
@@ -149,10 +150,10 @@ def is_card(file: Path) -> bool:
 
 
 def open_source(table: Mapping[str, Any], split: str) -> "PairSource":
-    """The dataset kind that a table describes, at a split.
+    """Construct the dataset of a table [dataset], for a split.
 
     Raises:
-        UserError: A wrong table, or no images.
+        UserError: The table is invalid, or the split has no items.
     """
     options = dict(table)
     root = registry.DATASETS.options(str(options.get("name"))).get("root")

@@ -1,4 +1,4 @@
-"""Every image of a dataset looked at: facts of each, and one line for each problem."""
+"""Check every item of a dataset: read it, collect facts about it, and report problems, one line each."""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,7 +9,7 @@ from typing import Any
 from torch.utils.data import DataLoader, Dataset
 
 from i2i_bridge.data.dataset import PairDataset, decode_item
-from i2i_bridge.data.loader import Afresh, worker_problem
+from i2i_bridge.data.loader import WithPlugins, worker_problem
 from i2i_bridge.data.readings import no_halves, readings, sizes_of
 from i2i_bridge.data.source import PairSource, item_of
 from i2i_bridge.data.sources.folders import SideBySide
@@ -19,17 +19,17 @@ from i2i_bridge.errors import UserError
 
 @dataclass(frozen=True)
 class Checked:
-    """What `check_data` found: a line for all, one for each problem, and one for each thing only worth knowing."""
+    """The result of `check_data`: a summary line, problems, and notes that are no problems, one line each."""
 
     summary: str
     problems: list[str]
     notes: list[str]
     hint: str = ""
-    """What this check could not know."""
+    """A line about what this check could not test."""
 
 
 def _other_readings(what: str) -> list[str]:
-    """What else than clean images a folder may be, with the command that checks it so."""
+    """Notes on other ways to read a folder of clean images, each with the command that checks it that way."""
     seen = readings(Path(what))
     return [
         f"read as clean images; {seen.why}: as {reading.words}: {reading.check_command()}"
@@ -39,7 +39,7 @@ def _other_readings(what: str) -> list[str]:
 
 
 def _halves_problems(opened: Mapping[str, "_Looking"]) -> list[str]:
-    """Files of two halves that are hardly pairs, by split."""
+    """Problems of side-by-side files whose size is unlikely for a pair, by split."""
     sizes = {
         split: sizes_of([(str(path), path) for _, path in looking.source.files])
         for split, looking in opened.items()
@@ -60,7 +60,7 @@ def _halves_problems(opened: Mapping[str, "_Looking"]) -> list[str]:
 
 
 def _of_splits(lines: Mapping[str, Sequence[str]]) -> list[str]:
-    """Lines of each split, those of several splits once."""
+    """Merge the lines of all splits: equal lines once, with the names of their splits."""
     where: dict[str, list[str]] = {}
     for split, found in lines.items():
         for line in found:
@@ -69,7 +69,7 @@ def _of_splits(lines: Mapping[str, Sequence[str]]) -> list[str]:
 
 
 class _Looking(Dataset[Any]):
-    """The facts of item i, or one line of what is wrong with it."""
+    """Map-style dataset of the facts of each item, or a line about what is wrong with the item."""
 
     def __init__(self, source: PairSource, channels: int | None = None, dataset: PairDataset | None = None) -> None:
         self.source, self.channels, self.dataset = source, channels, dataset
@@ -93,9 +93,9 @@ class _Looking(Dataset[Any]):
 def _looked(looking: _Looking) -> Iterator[Facts | str]:
     # Starting workers takes as long as reading some hundred files.
     workers = min(os.cpu_count() or 1, 8) if len(looking) > 400 else 0
-    # Wrapped like training's stream, so that spawned workers know a user's plug-ins.
+    # Otherwise spawned workers could not unpickle classes of plug-ins.
     try:
-        yield from DataLoader(Afresh(looking), batch_size=None, num_workers=workers)
+        yield from DataLoader(WithPlugins(looking), batch_size=None, num_workers=workers)
     except (RuntimeError, MemoryError) as error:
         problem = worker_problem(error, [], "check smaller images, or give the job more memory")
         if problem is None:

@@ -1,4 +1,4 @@
-"""An item of a dataset as a training sample: decode, cut, degrade; every draw keyed by (seed, purpose, sample)."""
+"""`PairDataset`: decodes, crops and degrades the items of a dataset; every draw is keyed by (seed, purpose, sample)."""
 
 import contextlib
 import errno
@@ -39,23 +39,23 @@ FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 LOOKED_AT = 32
-"""So many images tell what becomes of all."""
+"""Number of images from whose headers `changes` and `factor` are determined."""
 
 
 TRIES = 20
-"""So many images in a row that cannot be used end a run with data.on_error = "skip"."""
+"""Number of unusable images in a row that end a run with data.on_error = "skip"."""
 
 
 LASTING = (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG)
-"""Errors of the system that say something about a file. Any other may pass, and is no reason to train on another image:
-the same run would then end with other weights."""
+"""Errors of the system that concern the file itself. Any other may be temporary and does not skip the image; otherwise
+a repeated run could use other images and end with other weights."""
 
 
 class PairDataset(Dataset[dict[str, Any]]):
-    """Items as tensors: x_0, x_1 (C, H, W) in [-1, 1], key, the file's dtype, and where there are some mask (1, H, W),
-    condition and label (an integer).
+    """Items as dictionaries of tensors.
 
-    What a degradation drew is in "parameters", a number for each of its names; the item has none if it draws nothing.
+    An item has x_0 and x_1 (C, H, W) in [-1, 1], `key`, the file's `dtype`, and optionally mask (1, H, W), condition
+    (K, H, W), an integer `label`, and `parameters`: the numbers drawn by the degradation, by name.
 
     `dataset[i]` is item i, its draws keyed by the item's key alone: the same for every method and NFE that is compared.
     `dataset.sample(n)` is training sample n of an endless stream: in epoch e = n // len, item permutation_e(n % len),
@@ -64,21 +64,22 @@ class PairDataset(Dataset[dict[str, Any]]):
     Args:
         source: A dataset kind.
         geometry: Resize, crop and flip.
-        degradation: Makes x_1 (and mask, condition) where the source has no pairs; where an item brings a mask, its
-            hole is filled.
-        channels: Of the images.
-        seed: Of every draw.
-        purpose: Keeps the draws of training and validation apart.
-        condition_channels: What the network takes as its condition; 0 for none.
-        own_condition: Whether the source's items bring the condition; else it is the degradation's, or X_1.
-        value_range: Pixel values that mean -1 and 1.
-        enlarge: How an x_1 that is a whole number of times smaller than x_0 is brought to its size.
-        factor: That number; by default the first readable item's.
-        on_error: What `sample` does with an item that cannot be used: "stop" raises, "skip" takes another item.
+        degradation: Computes x_1 (and mask, condition) if the source has no pairs. For an item with a mask, the
+            degradation fills the hole of that mask.
+        channels: Number of channels of x_0 and x_1.
+        seed: Seed of all draws.
+        purpose: Part of the key of the draws, such as 'train'; training and validation draws differ by it.
+        condition_channels: Number of channels of the network's condition; 0 for none.
+        own_condition: Whether the items of the source have the condition; otherwise it comes from the degradation, or
+            is x_1.
+        value_range: Pixel values that map to -1 and 1.
+        enlarge: Interpolation by which an x_1 smaller than x_0 by an integer factor is enlarged.
+        factor: That factor; by default the one of the first readable item.
+        on_error: What `sample` does with an unusable item: "stop" raises an error, "skip" takes another item.
 
     Raises:
-        UserError: From items: the source has neither pairs nor a degradation, or both, a file is unusable, or the
-            condition is not what the network takes.
+        UserError: Raised by item access: there are neither pairs nor a degradation, or both, a file is unusable, or the
+            condition does not fit the network.
     """
 
     def __init__(
@@ -111,13 +112,13 @@ class PairDataset(Dataset[dict[str, Any]]):
     def sample(self, number: int) -> dict[str, Any]:
         """Training sample `number` of the endless stream, counted from 0 over all epochs.
 
-        With `on_error="skip"` an item that cannot be used is replaced by the next one of an order keyed by (seed,
-        number), so the replacement is the same for any number of workers and after any interruption, as long as the
-        files are the same. The sample's "unusable" then lists (index, key, reason) of each item that was passed over.
+        With `on_error="skip"` an unusable item is replaced by the next usable one of an order keyed by (seed, number).
+        The replacement is therefore the same for any number of workers and after any interruption, as long as the files
+        are the same. The sample's "unusable" then lists (index, key, reason) of each skipped item.
 
         Raises:
-            UserError: The item is unusable; with "skip", TRIES items (or all) are, or an error of the system that may
-                pass kept a file from being read.
+            UserError: The item is unusable; with "skip": TRIES items (or all) are unusable, or a file could not be read
+                because of a system error that may be temporary.
         """
         unusable: list[tuple[int, str, str]] = []
         for index in self._candidates(number):
@@ -158,14 +159,14 @@ class PairDataset(Dataset[dict[str, Any]]):
             return f"item {index}"
 
     def key_of(self, number: int) -> str:
-        """The key of the item that training sample `number` is of."""
+        """The key of the item of training sample `number`."""
         if self.on_error == "skip":
             return str(self.sample(number)["key"])
         return str(item_of(self.source, self._index(number))["key"])
 
     @cached_property
     def factor(self) -> int:
-        """How many times smaller the sources x_1 come than the targets x_0."""
+        """Integer factor by which the stored x_1 are smaller than x_0; 1 if they have the same size."""
         if self._factor is not None:
             return self._factor
         for index in range(min(len(self.source), LOOKED_AT)):
@@ -174,22 +175,20 @@ class PairDataset(Dataset[dict[str, Any]]):
                 return factor_between(size_of(item["x_0"], place(item)), size_of(item["x_1"], place(item))) or 1
             except KeyError:  # there is no x_1
                 break
-            except UserError:  # said where the item is used; the next one may be readable
+            except UserError:  # reported when the item is used; the next one may be readable
                 continue
         return 1
 
     def changes(self, indices: Sequence[int] | None = None) -> list[str]:
-        """What becomes of the files before training or scoring sees them, a line each: resized, padded, enlarged.
-
-        As far as the headers of some of the images tell.
+        """Notes on how images are resized, padded or enlarged, one line each, from the headers of LOOKED_AT images.
 
         Args:
-            indices: Of the items that matter; by default all.
+            indices: Indices of the items in use; by default all.
         """
         known = range(len(self.source)) if indices is None else indices
         sizes = []
         for i in known[:: max(len(known) // LOOKED_AT, 1)][:LOOKED_AT]:
-            with contextlib.suppress(UserError):  # said where the item is used
+            with contextlib.suppress(UserError):  # reported when the item is used
                 item = item_of(self.source, int(i))
                 sizes.append(size_of(item["x_0"], place(item)))
         lines = self.geometry.changes(sizes)
@@ -198,7 +197,7 @@ class PairDataset(Dataset[dict[str, Any]]):
         return lines
 
     def notes(self, indices: Sequence[int] | None = None) -> list[str]:
-        """What a user should know of the images before they are used, a line each: files left out, and `changes`."""
+        """Notes to print before the images are used, one line each: files left out, and `changes`."""
         return [*getattr(self.source, "left_out", ()), *self.changes(indices)]
 
     def _index(self, number: int) -> int:
@@ -253,7 +252,7 @@ class PairDataset(Dataset[dict[str, Any]]):
         draws = [generator(self.seed, f"{self.purpose} degradation", *keyed)]
         try:
             with errors_in_words():
-                # The item's own hole is filled, and none is drawn beside it: x_1 must equal x_0 where its mask is 0.
+                # For an item with a mask no other mask is drawn: x_1 must equal x_0 where the item's mask is 0.
                 degraded = (
                     self.degradation(x_0[None], draws)
                     if mask is None
@@ -275,7 +274,7 @@ class PairDataset(Dataset[dict[str, Any]]):
 
 
 def _may_pass(error: BaseException | None) -> bool:
-    """Whether an error comes from a state of the system (a lost network drive, no descriptors), not from a file."""
+    """Whether an error has a system cause that may be temporary, such as a lost network drive or no descriptors."""
     while error is not None:
         if isinstance(error, OSError) and error.errno not in LASTING:
             return True
@@ -284,7 +283,7 @@ def _may_pass(error: BaseException | None) -> bool:
 
 
 def place(item: dict[str, Any]) -> str:
-    """Where an item comes from, for messages: its files, else its key."""
+    """The files of an item, or its key if it has none; for messages."""
     files = [str(item[part]) for part in ("file", "x_0", "x_1", "condition") if isinstance(item.get(part), Path | str)]
     return " and ".join(files) or str(item["key"])
 
@@ -296,16 +295,17 @@ def decode_item(
     enlarge: Enlargement = "bicubic",
     factor: int | None = None,
 ) -> dict[str, np.ndarray]:
-    """The pixels (H, W, C) of an item's x_0, x_1, mask and condition, those that are there, of one size.
+    """Decode an item: pixels (H, W, C) of x_0 and, if present, x_1, mask and condition, all of one size.
 
     Args:
-        channels: What the images are brought to.
-        condition_channels: What the condition is brought to; 0 leaves it as it is.
-        enlarge: How a smaller x_1 is brought to the size of x_0.
-        factor: How many times smaller it must be; by default any whole number.
+        item: An item of a dataset.
+        channels: Number of channels of x_0 and x_1 after conversion.
+        condition_channels: Number of channels of the condition after conversion; 0 for no conversion.
+        enlarge: Interpolation by which a smaller x_1 is enlarged to the size of x_0.
+        factor: Required factor between the sizes of x_0 and x_1; by default any integer.
 
     Raises:
-        UserError: A file is unreadable, the images differ in size, or cannot have that many channels.
+        UserError: A file is unreadable, the images differ in size, or channels cannot be converted.
     """
     where, images = place(item), raw_pixels(item)
     if "x_1" in images:
@@ -321,10 +321,10 @@ def decode_item(
 
 
 def raw_pixels(item: dict[str, Any]) -> dict[str, np.ndarray]:
-    """The pixels (H, W, C) of an item's images, with the channels that they have, transparent parts over white.
+    """The pixels (H, W, C) of an item's images without conversion of channels, blended over white if transparent.
 
     Raises:
-        UserError: A file is unreadable, the images differ in size, or the mask is none (`mask_of`).
+        UserError: A file is unreadable, the images differ in size, or the mask is invalid (`mask_of`).
     """
     return {
         part: _mask_pixels(item, picture)[0] if part == "mask" else opaque(picture)
@@ -333,12 +333,12 @@ def raw_pixels(item: dict[str, Any]) -> dict[str, np.ndarray]:
 
 
 def pictures_of(item: dict[str, Any]) -> dict[str, Picture]:
-    """An item's images x_0, x_1, mask and condition, those that are there, as they were stored.
+    """Read the images of an item: x_0 and, if present, x_1, mask and condition.
 
-    All are of one size, but for an x_1 that is a whole number of times smaller.
+    All have the same size, except that x_1 may be smaller by an integer factor.
 
     Raises:
-        UserError: A file is unreadable, or the images differ in size otherwise.
+        UserError: A file is unreadable, or the images differ in size.
     """
     where = place(item)
     parts = [part for part in ("x_0", "x_1", "mask", "condition") if part in item]
@@ -352,7 +352,7 @@ def pictures_of(item: dict[str, Any]) -> dict[str, Picture]:
 
 
 def _of_one_size(images: dict[str, np.ndarray], where: str, enlarge: Enlargement, factor: int | None) -> np.ndarray:
-    """x_1 at the size of x_0."""
+    """Enlarge x_1 to the size of x_0."""
     (height, width), (low, narrow) = images["x_0"].shape[:2], images["x_1"].shape[:2]
     times = height // low
     if factor is not None and times != factor:
@@ -364,10 +364,10 @@ def _of_one_size(images: dict[str, np.ndarray], where: str, enlarge: Enlargement
 
 
 def size_of(image: Any, where: str) -> tuple[int, int]:
-    """(height, width) of an item's image, of a file from its header alone.
+    """(height, width) of an image of an item; for a file, only the header is read.
 
     Raises:
-        UserError: It is no image.
+        UserError: The value is not an image.
     """
     if isinstance(image, Path | str | bytes):
         return image_size(where if isinstance(image, bytes) else image, image if isinstance(image, bytes) else None)
@@ -381,10 +381,10 @@ def size_of(image: Any, where: str) -> tuple[int, int]:
 
 
 def remarks(item: dict[str, Any], pictures: dict[str, Picture]) -> list[str]:
-    """What is worth knowing of an item's transparency and of its mask; a phrase for each, the same for all items.
+    """Remarks on the transparency and the mask of an item, as phrases that can be counted over items.
 
     Raises:
-        UserError: The mask is none (`mask_of`).
+        UserError: The mask is invalid (`mask_of`).
     """
     found = []
     if any(opaque(picture) is not picture.pixels for part, picture in pictures.items() if part != "mask"):
@@ -402,21 +402,21 @@ EMPTY_MASK = "with a mask that marks no pixel (white means unknown), which teach
 
 
 def first_remarks(dataset: "PairDataset", count: int = 8) -> list[str]:
-    """The remarks on a few readable items of a dataset, evenly spread, one line for each.
+    """The remarks on `count` evenly spaced items of a dataset, one line for each remark.
 
     Raises:
-        UserError: The masks of all of them are empty.
+        UserError: All masks of these items are empty.
     """
     found: dict[str, list[str]] = {}
     seen = 0
     for index in sorted({len(dataset) * i // count for i in range(count)}):
         try:
             item = item_of(dataset.source, index)
-            said = remarks(item, pictures_of(item))
-        except UserError:  # said where training meets the item
+            phrases = remarks(item, pictures_of(item))
+        except UserError:  # reported when training uses the item
             continue
         seen += 1
-        for remark in said:
+        for remark in phrases:
             found.setdefault(remark, []).append(place(item))
     if seen and len(found.get(EMPTY_MASK, [])) == seen:
         raise UserError(f"{found[EMPTY_MASK][0]}: all of {seen} images that were looked at are {EMPTY_MASK}")
@@ -443,7 +443,7 @@ def _picture(
         return read_picture(where, image)
     if isinstance(image, Tensor):
         if is_mask and image.dtype in (torch.bool, *FLOATS) and bool((image >= 0).all()):
-            image = image * 2.0 - 1  # a mask of 0 and 1, of which the 0 would be half of [-1, 1]
+            image = image * 2.0 - 1  # a mask of 0 and 1; otherwise 0 would be read as the middle of [-1, 1]
         return Picture(_tensor_pixels(image, where))
     if isinstance(image, Image.Image):
         return from_pil(image)
@@ -462,7 +462,7 @@ def _tensor_pixels(image: Tensor, where: str) -> np.ndarray:
         return np.ascontiguousarray(image.cpu().permute(1, 2, 0).numpy())
     if not image.is_floating_point():
         raise UserError(f"{where}: a tensor of {image.dtype}; images are uint8, or floats in [-1, 1]")
-    # Half a 16-bit code of slack for arithmetic; [0, 255] and unnormalised values are far beyond it.
+    # A tolerance of half a 16-bit step for rounding; images in [0, 255] exceed it by far.
     if not (image.abs() <= 1 + 1e-5).all():
         raise UserError(f"{where}: a float tensor must lie in [-1, 1]; from {image.min():.4g} to {image.max():.4g}")
     return to_pixels(image, np.uint16)

@@ -1,8 +1,8 @@
-"""Datasets from the net, only when asked: by a card, into one folder that is whole or not there.
+"""Download the dataset of a card (`data fetch`) into a folder that is complete or absent.
 
-While it works, everything lies in `FOLDER.part`: the downloads in `files/`, what comes out of them in `unpacked/`. The
-finished folder is renamed into place, and a stamp in it says what it was made of. Whenever a fetch is killed, the same
-command goes on.
+A fetch in progress uses `FOLDER.part`, with the downloads in `files/` and the unpacked data in `unpacked/`. The
+finished folder is renamed into place; a stamp file in it records its sources. If a fetch is interrupted, run the same
+command again to resume.
 """
 
 import contextlib
@@ -23,26 +23,26 @@ from i2i_bridge.storage.files import no_link, refuse_links, remove, replace, wri
 from i2i_bridge.storage.toml import read_toml
 
 STAMP = ".i2i-bridge.toml"
-"""In a fetched folder: which card made it, from files of which SHA-256."""
+"""Name of the stamp file in a fetched folder: the card, and the SHA-256 of each downloaded file."""
 
 Progress = Callable[[str], AbstractContextManager[Report]]
-"""Opens a progress display of that title."""
+"""Function that opens a progress display with a title."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a fetch would do."""
+    """A planned fetch."""
 
     name: str
     card: Card
     folder: Path
     there: bool
-    """Whether it was done already."""
+    """Whether the folder has been fetched already."""
     known: dict[str, str]
-    """SHA-256 of the files of an earlier fetch."""
+    """SHA-256 of the files of an earlier fetch, by name."""
 
     def lines(self) -> list[str]:
-        """What one should know before one agrees."""
+        """Lines about the dataset, its licence and its size, to be shown before the user agrees."""
         card = self.card
         urls = [source.url for source in card.download]
         sizes = [source.bytes for source in card.download]
@@ -62,14 +62,14 @@ class Plan:
 
 
 def plan_fetch(name: str, folder: Path | None = None) -> Plan:
-    """What fetching a card's dataset means; asks no server and writes nothing.
+    """Plan the fetch of a card's dataset, without internet access and without writing.
 
     Args:
-        name: A dataset card, shipped or the user's own.
-        folder: Where it shall lie; by default where it lies already, else `$I2I_DATA_DIR/NAME` or `./data/NAME`.
+        name: Name of a shipped card or of a user's card.
+        folder: The destination; by default the folder of an earlier fetch, else `$I2I_DATA_DIR/NAME` or `./data/NAME`.
 
     Raises:
-        UserError: There is no such card, it names no download, or the folder holds something else.
+        UserError: There is no such card, it has no download, or the folder has other content.
     """
     card_file(name)
     card = load_card(name)
@@ -88,13 +88,13 @@ def plan_fetch(name: str, folder: Path | None = None) -> Plan:
 
 
 def fetch(plan: Plan, progress: Progress) -> dict[str, str]:
-    """Download, verify, unpack, put into place, and remember where it lies.
+    """Download, verify and unpack a dataset, rename its folder into place, and record the folder for the card.
 
     Returns:
-        The SHA-256 of each file for which neither the card nor an earlier fetch has one.
+        The SHA-256 of each file that has no hash in the card or from an earlier fetch.
 
     Raises:
-        UserError: Something is wrong with the net, the content or the disk; the same command may go on.
+        UserError: A network, content or disk error; running the same command again resumes.
     """
     staging = plan.folder.with_name(plan.folder.name + ".part")
     if plan.there:
@@ -110,7 +110,7 @@ def fetch(plan: Plan, progress: Progress) -> dict[str, str]:
             made = _unpacked(plan, staging, progress)
             table = Place(folder=plan.folder, sha256=digests)
             write_whole(made / STAMP, f'card = "{plan.name}"\n{table.to_toml()}'.encode())
-            os.sync()  # the name must not reach the disk before the content
+            os.sync()  # otherwise the rename could reach the disk before the content
             replace(made, plan.folder)
             remember_place(plan.name, table)
             with contextlib.suppress(OSError):
@@ -128,9 +128,9 @@ def _get(source: Download, staging: Path, plan: Plan, progress: Progress) -> str
 
 
 def _unpacked(plan: Plan, staging: Path, progress: Progress) -> Path:
-    """The folder that shall become the dataset's."""
+    """Unpack the downloads and return the folder that becomes the dataset folder."""
     folder = staging / "unpacked"
-    remove(folder, root=staging.parent)  # of a fetch that was killed: who knows what is missing
+    remove(folder, root=staging.parent)  # left by an interrupted fetch, and possibly incomplete
     folder.mkdir()
     for source in plan.card.download:
         file = staging / "files" / source.file
@@ -141,7 +141,7 @@ def _unpacked(plan: Plan, staging: Path, progress: Progress) -> Path:
                 with progress(f"unpacking {source.file}") as report:
                     unpack(file, source.unpack, folder, report)
             except BadArchive:
-                remove(file)  # the next fetch must not stumble over it again
+                remove(file)  # otherwise the next fetch would fail again
                 raise
     made = folder / plan.card.top
     if not made.is_dir():
@@ -155,7 +155,7 @@ def _stamp(folder: Path) -> dict[str, Any]:
 
 
 def _made_by(folder: Path, name: str, card: Card, known: dict[str, str]) -> bool:
-    """Whether a folder is what fetching this card made, of the same files as ever."""
+    """Whether a folder was made by fetching this card, from files with the known hashes."""
     try:
         stamp = _stamp(folder)
         made = {source.file: stamp["sha256"][source.file] for source in card.download}
@@ -167,7 +167,7 @@ def _made_by(folder: Path, name: str, card: Card, known: dict[str, str]) -> bool
 
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Keeps a second fetch of the same folder out; a killed one leaves no lock."""
+    """Context that locks a folder against a second fetch; the system releases the lock when the process ends."""
     try:
         import fcntl
     except ImportError:  # Windows

@@ -1,7 +1,7 @@
-"""Lists of files: packed, so that a million names are small, and listed once, so that a second start is quick.
+"""Compact lists of file names, and a cache of long listings.
 
-What took long to list is kept under a cache folder (`I2I_CACHE_DIR`, by default i2i-bridge in the user's cache), never
-beside the images. Losing or ruining the cache costs only the time to list again.
+Long listings are cached in a folder (`I2I_CACHE_DIR`, by default `i2i-bridge` in the user's cache folder), never beside
+the images. If the cache is lost or damaged, the files are listed again.
 """
 
 import contextlib
@@ -21,19 +21,19 @@ from i2i_bridge.storage.files import write_whole
 from i2i_bridge.storage.reader import DAMAGED_ARRAYS, open_arrays
 
 WORTH_KEEPING = 20_000
-"""Shorter lists are made again each time: that is as quick as reading them."""
+"""Minimum length of a cached list; a shorter one is made as fast as it is read."""
 SETTLED = 2 * 10**9
-"""Nanoseconds after which a change must show in the modification time, on any file system."""
+"""Coarsest resolution of modification times on common file systems, in nanoseconds."""
 
 
 class Names(Sequence[str]):
-    """Many strings in two arrays.
+    """Immutable sequence of strings, stored in two arrays.
 
-    A million paths take 40 MB instead of 150 as a list; and the workers of a data loader share the arrays, while
-    counting references to a list's strings would copy it into each of them.
+    A million paths take 40 MB, instead of 150 MB as a list. Forked data workers share the arrays; the pages of a list
+    of strings would be copied into each worker by reference counting.
 
     Args:
-        names: The strings; those that stand for undecodable file names too.
+        names: The strings; may contain the surrogates of undecodable file names.
     """
 
     def __init__(self, names: Iterable[str] = ()) -> None:
@@ -43,10 +43,10 @@ class Names(Sequence[str]):
 
     @classmethod
     def packed(cls, text: np.ndarray, ends: np.ndarray) -> Self:
-        """From the two arrays.
+        """Create the sequence from its two arrays.
 
         Raises:
-            ValueError: They do not belong together.
+            ValueError: The arrays are inconsistent.
         """
         if len(ends) == 0 or ends[0] != 0 or ends[-1] != len(text) or (np.diff(ends) < 0).any():
             raise ValueError("not the arrays of a list of names")
@@ -66,22 +66,22 @@ class Names(Sequence[str]):
         return self.text[self.ends[index] : self.ends[index + 1]].tobytes().decode("utf-8", "surrogateescape")
 
     def take(self, positions: np.ndarray) -> "Names":
-        """Those at the positions."""
+        """The names at the given positions."""
         return self if len(positions) == len(self) else Names(self[i] for i in positions)
 
 
 class ImageNames(Names):
-    """The images below a folder."""
+    """Relative paths of the images below a folder."""
 
     left_out: Sequence[str] = ()
-    """Relative paths of what looks like an image, or is a linked folder, and is not taken (`images.Listing`)."""
+    """Relative paths of files and links that are not used; see `Listing.left_out`."""
 
 
 def image_names(folder: Path) -> ImageNames:
-    """Relative paths of all images below a folder, sorted; from the cache where no folder has changed since.
+    """Relative paths of all images below a folder, sorted; from the cache if no folder has changed.
 
-    A folder's modification time changes with every file that comes, goes or is renamed in it, so a tree of a million
-    files is known to be unchanged by looking at its folders alone.
+    A folder's modification time changes whenever a file in it is created, deleted or renamed; so only the times of the
+    folders are compared, not those of the files.
 
     Raises:
         UserError: A folder cannot be listed.
@@ -102,7 +102,7 @@ def image_names(folder: Path) -> ImageNames:
     if len(names) >= WORTH_KEEPING:
         folders, left_out = Names(listing.folders), Names(listing.left_out)
         times = _times(folder, folders)
-        if times.max() < began - SETTLED:  # else a change in the same instant could not be seen later
+        if times.max() < began - SETTLED:  # otherwise a change within the clock's resolution could go unnoticed
             arrays: dict[str, np.ndarray] = {"names": names.text, "name_ends": names.ends, "folders": folders.text}
             arrays |= {"folder_ends": folders.ends, "times": times}
             remember(what, arrays | {"left_out": left_out.text, "left_out_ends": left_out.ends})
@@ -110,7 +110,7 @@ def image_names(folder: Path) -> ImageNames:
 
 
 def _kinds() -> str:
-    """A digest of the endings that are read: a list of an older version lacks those that it did not read."""
+    """Digest of the supported suffixes; otherwise a list cached by a version with fewer suffixes would be used."""
     return hashlib.blake2b(" ".join(sorted(IMAGE_SUFFIXES)).encode(), digest_size=4).hexdigest()
 
 
@@ -119,7 +119,7 @@ def _times(folder: Path, inside: Names) -> np.ndarray:
 
 
 def recall(what: str) -> dict[str, np.ndarray] | None:
-    """The arrays that were remembered under a name; None where there are none, or they cannot be read."""
+    """Read arrays from the cache; None if there are none of this name, or they cannot be read."""
     file = _file(what)
     if file is None:
         return None
@@ -128,12 +128,12 @@ def recall(what: str) -> dict[str, np.ndarray] | None:
             arrays = {name: stored[name] for name in stored.files}
     except (OSError, *DAMAGED_ARRAYS):
         return None
-    # A file name is a hash; the full name inside rules out a collision.
+    # The file name is a hash of the name; the full name in the file rules out a collision.
     return arrays if str(arrays.pop("what", "")) == what else None
 
 
 def remember(what: str, arrays: dict[str, np.ndarray]) -> None:
-    """Keep arrays under a name for later runs; silently not where the cache folder cannot be written."""
+    """Write arrays to the cache under a name; does nothing if the cache folder cannot be written."""
     file = _file(what)
     if file is None:
         return
@@ -144,12 +144,12 @@ def remember(what: str, arrays: dict[str, np.ndarray]) -> None:
 
 
 def cache_folder() -> Path | None:
-    """Where lists are kept: `$I2I_CACHE_DIR`, else i2i-bridge in the user's cache; None for a user without a home."""
+    """The cache folder: `$I2I_CACHE_DIR`, else `i2i-bridge` in the user's cache folder; None without a home folder."""
     if given := os.environ.get("I2I_CACHE_DIR"):
         return Path(given)
     try:
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "i2i-bridge"
-    except RuntimeError:  # a container's user
+    except RuntimeError:  # a user without a home folder, as in a container
         return None
 
 

@@ -1,4 +1,4 @@
-"""Batches of a training: a resumable stream of samples, and the workers that read them."""
+"""Training batches: a resumable stream of samples, and the worker processes that load them."""
 
 import contextlib
 import multiprocessing.connection
@@ -18,14 +18,14 @@ from i2i_bridge.errors import TRY_AGAIN, UserError
 from i2i_bridge.registry import load_plugin, loaded_plugins
 
 STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP")
-"""What a terminal (SIGHUP: it was closed) or a scheduler sends to stop a run."""
+"""Signals by which a terminal or a scheduler stops a run; SIGHUP: the terminal was closed."""
 
 
 LESS_MEMORY = "lower train.workers or data.load_size, or give the job more memory"
 
 
 class _Stream(Dataset[Any]):
-    """`sample` as a map-style dataset for the loader; a mistake travels as a value, since workers would wrap it."""
+    """Map-style dataset of training samples. Errors are returned, not raised: a DataLoader would wrap an exception."""
 
     def __init__(self, dataset: PairDataset) -> None:
         self.dataset = dataset
@@ -39,10 +39,11 @@ class _Stream(Dataset[Any]):
             return UserError(f"not enough memory to read a training image; {LESS_MEMORY}", TRY_AGAIN)
 
 
-class Afresh(Dataset[Any]):
-    """A dataset whose classes may come from plug-ins, for workers that start without them (spawn).
+class WithPlugins(Dataset[Any]):
+    """Wrapper of a dataset whose classes may come from plug-ins, for spawned workers.
 
-    Pickled, it is rebuilt with its arguments in their order: first the plug-ins' modules are loaded, then the dataset.
+    When it is unpickled, the plug-in modules are imported before the dataset; otherwise the worker could not unpickle
+    the dataset's classes.
     """
 
     def __init__(self, dataset: Dataset[Any]) -> None:
@@ -55,10 +56,12 @@ class Afresh(Dataset[Any]):
         return self.dataset[index]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _revived, (_Plugins(), self.dataset)
+        return _with_plugins, (_Plugins(), self.dataset)  # unpickled in this order
 
 
 class _Plugins:
+    """Placeholder whose unpickling imports the plug-ins."""
+
     def __reduce__(self) -> tuple[Any, ...]:
         return _load_plugins, (loaded_plugins(),)
 
@@ -68,12 +71,12 @@ def _load_plugins(files: list[str]) -> None:
         load_plugin(file)
 
 
-def _revived(plugins: None, dataset: Dataset[Any]) -> Afresh:
-    return Afresh(dataset)
+def _with_plugins(plugins: None, dataset: Dataset[Any]) -> WithPlugins:
+    return WithPlugins(dataset)
 
 
 class _Batches(Sampler[list[int]]):
-    """The global sample numbers of one process, batch after batch, without end."""
+    """Endless batch sampler: the global sample numbers of one process for each step."""
 
     def __init__(self, batch_size: int, start_step: int, rank: int, world_size: int) -> None:
         self.batch_size, self.start_step = batch_size, start_step
@@ -94,55 +97,56 @@ def _collate(items: list[dict[str, Any] | UserError]) -> dict[str, Any] | UserEr
             return item
     plain = [{name: value for name, value in item.items() if name != "unusable"} for item in items]  # type: ignore[union-attr]
     batch: dict[str, Any] = default_collate(plain)
-    # One list for each sample, empty for most, which default_collate does not take.
+    # Not by default_collate, which accepts no lists of different lengths.
     return batch | {"unusable": [item.get("unusable", []) for item in items]}  # type: ignore[union-attr]
 
 
-def _bind(worker: int) -> None:
-    """Begins a worker: deaf to stop signals, and gone when the training process is, however that ended."""
-    # Terminals signal a whole process group, schedulers every process of a job: the training process alone decides
-    # when to stop, and saves first.
+def _init_worker(worker: int) -> None:
+    """Initialise a worker process: ignore stop signals, and exit when the training process has ended."""
+    # Terminals and schedulers signal all processes of a job. Only the training process handles the signal: it saves
+    # before it stops, and needs its workers until then.
     for name in STOP_SIGNALS:
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
-    # torch's own watch looks between two batches only, and is deceived if the parent dies while the worker starts.
+    # torch's own watchdog checks between two batches only, and fails if the parent ends while the worker starts.
     parent = multiprocessing.parent_process()
     if parent is not None:
-        threading.Thread(target=_follow, args=(parent.sentinel,), daemon=True).start()
+        threading.Thread(target=_exit_with, args=(parent.sentinel,), daemon=True).start()
 
 
-def _follow(sentinel: int) -> None:
+def _exit_with(sentinel: int) -> None:
+    """Wait until the parent process has ended, then exit."""
     multiprocessing.connection.wait([sentinel])
     os._exit(1)
 
 
-class _Watch:
-    """Notices workers that died, but only while a batch is waited for.
+class _WorkerWatch:
+    """Reports workers that have ended, only while the training process waits for a batch.
 
-    torch's own handler of SIGCHLD raises wherever the program is, also within an optimizer step or a save; the state
-    of that moment could then not be saved.
+    torch's SIGCHLD handler raises an exception at any point, also within an optimizer step or a save; the run's state
+    could then not be saved.
 
     Args:
-        workers: The loader's processes, started already.
+        workers: The worker processes of the loader, already started.
     """
 
     def __init__(self, workers: list[BaseProcess]) -> None:
         self._workers, self._is_waiting = workers, False
         main = threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGCHLD")
-        self._theirs = signal.getsignal(signal.SIGCHLD) if main else None
-        if callable(self._theirs):
-            signal.signal(signal.SIGCHLD, self._heed)
+        self._torch_handler = signal.getsignal(signal.SIGCHLD) if main else None
+        if callable(self._torch_handler):
+            signal.signal(signal.SIGCHLD, self._handle)
 
-    def _heed(self, number: int, frame: FrameType | None) -> None:
-        if self._is_waiting and callable(self._theirs):
-            self._theirs(number, frame)
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self._is_waiting and callable(self._torch_handler):
+            self._torch_handler(number, frame)
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
-        """While a batch is fetched.
+        """Context around the wait for a batch.
 
         Raises:
-            UserError: A worker died, or memory does not suffice.
+            UserError: A worker has ended, or memory is exhausted.
         """
         self._is_waiting = True
         try:
@@ -151,8 +155,8 @@ class _Watch:
             yield
         except (RuntimeError, MemoryError, OSError, EOFError) as error:
             self._is_waiting = False
-            if isinstance(error, OSError | EOFError):  # a dying worker's connections close before it has ended
-                self._wait_for_an_end()
+            if isinstance(error, OSError | EOFError):  # the connections of a worker close before the process has ended
+                self._join_ended()
             problem = worker_problem(error, self._ended())
             if problem is None:
                 raise
@@ -160,7 +164,8 @@ class _Watch:
         finally:
             self._is_waiting = False
 
-    def _wait_for_an_end(self, seconds: float = 5) -> None:
+    def _join_ended(self, seconds: float = 5) -> None:
+        """Wait until a worker has ended, at most `seconds`, and join it."""
         sentinels = {worker.sentinel: worker for worker in self._workers}
         for ready in multiprocessing.connection.wait(list(sentinels), timeout=seconds) if sentinels else []:
             sentinels[ready].join(seconds)  # type: ignore[index]
@@ -169,18 +174,19 @@ class _Watch:
         return [worker.exitcode for worker in self._workers if worker.exitcode is not None]
 
     def close(self) -> None:
-        """Put torch's handler back."""
-        if callable(self._theirs):
-            with contextlib.suppress(ValueError):  # closed from another thread
-                signal.signal(signal.SIGCHLD, self._theirs)
+        """Restore torch's signal handler."""
+        if callable(self._torch_handler):
+            with contextlib.suppress(ValueError):  # called in another thread
+                signal.signal(signal.SIGCHLD, self._torch_handler)
 
 
 def worker_problem(error: Exception, codes: list[int], less: str = LESS_MEMORY) -> UserError | None:
-    """What the loss of a data worker, or its lack of memory, means; None for another error.
+    """Convert an error caused by a lost data worker or by lack of memory to a UserError; None for other errors.
 
     Args:
-        codes: Exit codes of the workers that ended, as `multiprocessing` gives them.
-        less: What to do where memory does not suffice.
+        error: The exception.
+        codes: Exit codes of the workers that have ended, as in `multiprocessing`.
+        less: Advice on how to use less memory, for the message.
     """
     text = str(error)
     shared = ("shared memory", "bus error", "unable to write to file </torch", "unable to mmap")
@@ -213,33 +219,37 @@ def training_batches(
     world_size: int = 1,
     workers: int = 0,
 ) -> Generator[dict[str, Any], None, None]:
-    """An endless stream of training batches from any step on, the same for every number of workers.
-
-    When it is closed its workers are gone.
+    """An endless stream of training batches from any step, the same for every number of workers.
 
     Step s of a run of W processes takes the sample numbers s B ... (s + 1) B - 1; process r the r-th of W equal parts.
+    Closing the generator ends its workers.
 
     Args:
-        batch_size: B, over all processes.
+        dataset: The dataset.
+        batch_size: Batch size B over all processes.
+        start_step: Number of the first step.
+        rank: Rank of this process.
+        world_size: Number of processes W.
+        workers: Number of worker processes; 0 loads in this process.
 
     Raises:
         UserError: An item is unusable, raised when its batch is reached; or a worker was killed or lacks memory.
     """
     loader: DataLoader[Any] = DataLoader(
-        Afresh(_Stream(dataset)),
+        WithPlugins(_Stream(dataset)),
         batch_sampler=_Batches(batch_size, start_step, rank, world_size),
         num_workers=workers,
         collate_fn=_collate,
-        worker_init_fn=_bind,
+        worker_init_fn=_init_worker,
         pin_memory=torch.cuda.is_available(),
         persistent_workers=workers > 0,
-        # The loader draws its workers' base seed from somewhere; no sample uses it.
+        # Otherwise the loader draws the workers' base seed from the global generator. No sample uses that seed.
         generator=torch.Generator().manual_seed(0),
     )
     before = {child.pid for child in multiprocessing.active_children()}
     batches = iter(loader)
-    mine = [child for child in multiprocessing.active_children() if child.pid not in before]
-    watch = _Watch(mine)
+    processes = [child for child in multiprocessing.active_children() if child.pid not in before]
+    watch = _WorkerWatch(processes)
     try:
         while True:
             with watch.waiting():
@@ -248,9 +258,9 @@ def training_batches(
                 raise batch
             yield batch
     finally:
-        if mine:
-            batches._shutdown_workers()  # type: ignore[attr-defined]  # they are asked to go
-        for child in mine:  # whoever is stuck in a file, and deaf to the signal that torch sends next
-            child.kill()
-            child.join()
+        if processes:
+            batches._shutdown_workers()  # type: ignore[attr-defined]
+        for process in processes:  # a worker blocked in a read does not exit by itself, and ignores SIGTERM
+            process.kill()
+            process.join()
         watch.close()

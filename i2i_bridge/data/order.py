@@ -1,4 +1,4 @@
-"""The order of an epoch: a keyed permutation that needs no list, so that an epoch starts at once at any size."""
+"""Order of the items in an epoch: a keyed permutation computed position by position, without a list."""
 
 from math import isqrt
 
@@ -8,11 +8,11 @@ ROUNDS = 6
 
 
 def shuffled(position: int, length: int, seed: int, epoch: int) -> int:
-    """Which of `length` items stands at a position of an epoch; over all positions each item comes once.
+    """Index of the item at a position of an epoch; a permutation of range(length) for each (seed, epoch).
 
     A Feistel network on the a x a grid with the smallest a^2 >= length: in each round (left, right) becomes
-    (right, left + f(right) mod a) with a keyed hash f, which is invertible whatever f is. Where it leads past the
-    length it is walked on, which keeps it one to one (Black and Rogaway, Ciphers with arbitrary finite domains, 2002);
+    (right, left + f(right) mod a) with a keyed hash f, which is invertible for any f. It is repeated while the result
+    is not below `length`, which keeps it one-to-one (Black and Rogaway, Ciphers with arbitrary finite domains, 2002);
     as a^2 < length + 2 sqrt(length) + 1 that is rare.
     """
     side = isqrt(length - 1) + 1

@@ -1,4 +1,4 @@
-"""What a folder of images may be: pairs in two folders, pairs in one folder, files of two halves, or clean images."""
+"""Guess the layout of a folder of images: pairs in two folders, pairs in one folder, side-by-side files, or images."""
 
 import os
 import re
@@ -19,44 +19,45 @@ TARGETS = {"b", "clean", "gt", "ground_truth", "groundtruth", "high", "hq", "hr"
 TARGETS |= {"targets", "trg", "x0", "x_0"}
 SOURCES = {"a", "blur", "blurred", "blurry", "corrupted", "degraded", "input", "inputs", "low", "lq", "lr", "noisy"}
 SOURCES |= {"damaged", "hazy", "rainy", "source", "sources", "src", "x1", "x_1"}
-"""What the folder of targets x_0 and that of sources x_1 are usually called, in small letters."""
+"""Usual names of the folders of targets x_0 and of sources x_1, in lower case."""
 
 MEASURED = 5000
-"""So many images say by their headers whether files are of two halves."""
+"""Number of images whose headers are read to detect side-by-side files."""
 NAMED = 5
-"""So many files that do not fit are named."""
+"""Maximum number of unmatched files that a message names."""
 ENDING = re.compile(r"[_. -][^_. -]*$")
 BEGINNING = re.compile(r"^[^_. -]*[_. -]")
 
 
 @dataclass(frozen=True)
 class Reading:
-    """One way to read a folder."""
+    """A possible layout of a folder."""
 
     table: dict[str, Any]
-    """The dataset's kind and options."""
+    """The dataset kind and its options."""
     words: str
+    """Description for messages."""
     odd: list[str] = field(default_factory=list)
-    """Files that do not fit, as far as names and sizes tell."""
+    """Files that do not fit this layout, by their names and sizes."""
 
     def odd_words(self) -> str:
-        """How many files do not fit, and the first of them; empty where all do."""
+        """The number of files that do not fit and the first names; empty if all fit."""
         if not self.odd:
             return ""
         more = f" and {len(self.odd) - NAMED} more" if len(self.odd) > NAMED else ""
         return f"{len(self.odd)} files do not fit: {', '.join(self.odd[:NAMED])}{more}"
 
     def settings(self) -> list[str]:
-        """The options without kind and place, as one types them."""
+        """The options other than kind and root, as `key=value` on the command line."""
         return [f"{key}={value}" for key, value in self.table.items() if key not in ("name", "root")]
 
     def add_command(self, name: str) -> str:
-        """The whole command that registers the folder so."""
+        """The command that registers the folder with this layout."""
         kind = [] if self.settings() else ["--kind", str(self.table["name"])]
         return shlex.join(["i2i-bridge", "data", "add", name, str(self.table["root"]), *self.settings(), *kind])
 
     def check_command(self) -> str:
-        """The whole command that checks the folder so."""
+        """The command that checks the folder with this layout."""
         return shlex.join(
             ["i2i-bridge", "check", str(self.table["root"]), f"kind={self.table['name']}", *self.settings()]
         )
@@ -64,16 +65,17 @@ class Reading:
 
 @dataclass(frozen=True)
 class Readings:
-    """All ways to read a folder, the likeliest first."""
+    """The possible layouts of a folder, the likeliest first."""
 
     found: list[Reading]
     why: str
-    """What was seen; a doubt needs somebody to decide."""
+    """The evidence, for messages."""
     doubt: bool
+    """Whether the user has to choose."""
 
 
 def readings(root: Path) -> Readings:
-    """What the images of a folder may be.
+    """The possible layouts of a folder of images.
 
     Raises:
         UserError: The folder cannot be listed.
@@ -87,18 +89,18 @@ def readings(root: Path) -> Readings:
 
 
 def split_base(root: Path) -> Path:
-    """Where the layout of one split can be seen: the folder of a split, or the root."""
+    """The folder whose layout is examined: the folder of a split if there is one, else the root."""
     return next((root / name for name in all_split_names() if (root / name).is_dir()), root)
 
 
 def telling(first: str, second: str) -> bool | None:
-    """Whether the first of two names means the target and the second the source; None where they do not tell."""
+    """Whether the first of two folder names is that of the targets, by TARGETS and SOURCES; None if undecided."""
     votes = [(name.lower() in TARGETS) - (name.lower() in SOURCES) for name in (first, second)]
     return None if votes[0] == votes[1] else votes[0] > votes[1]
 
 
 def _both_orders(root: Path, sides: Sequence[str], templates: Sequence[str], odd: list[str]) -> list[Reading]:
-    """Pairs with the first side as the target, and with the second."""
+    """Two layouts of pairs: the first side as the target, and the second side as the target."""
     orders = []
     for target, source in ((0, 1), (1, 0)):
         table: dict[str, Any] = {
@@ -118,7 +120,7 @@ def _both_orders(root: Path, sides: Sequence[str], templates: Sequence[str], odd
 
 
 def _split_sides(root: Path) -> Readings | None:
-    """Folders trainA and trainB, testA and testB."""
+    """The layout of folders such as trainA and trainB, testA and testB."""
     there = {path.name for path in root.iterdir() if path.is_dir()}
     for split in all_split_names():
         ends = sorted(name[len(split) :] for name in there if name.startswith(split) and name != split)
@@ -134,14 +136,14 @@ def _split_sides(root: Path) -> Readings | None:
 
 
 def _stems(folder: Path) -> dict[str, str]:
-    """Relative paths by themselves without suffix, in one Unicode form."""
+    """Relative paths of the images below a folder, keyed by the path without suffix in Unicode form NFC."""
     return {normal_form(str(PurePosixPath(name).with_suffix(""))): name for name in list_images(folder).images}
 
 
 def _two_folders(root: Path, base: Path) -> Readings | None:
-    """Two folders of one name each for both sides, of telling names or of mostly the same images.
+    """The layout of two folders, one per side, detected by the folders' names or by mostly equal file names.
 
-    Of more than two folders, those of telling names: clean, noisy1 and noisy2 may be two sets of pairs.
+    Of more than two folders, those with usual names are used: clean, noisy1 and noisy2 may be two sets of pairs.
     """
     folders = sorted(path for path in base.iterdir() if path.is_dir() and not path.name.startswith("."))
     targets = [path for path in folders if path.name.lower() in TARGETS]
@@ -170,12 +172,12 @@ def _two_folders(root: Path, base: Path) -> Readings | None:
 
 
 def _word(folder: Path) -> str:
-    """The name of a folder in small letters, without a number at its end: noisy_2 is noisy."""
+    """The name of a folder in lower case without a trailing number: noisy_2 gives noisy."""
     return re.sub(r"[_. -]*\d+$", "", folder.name.lower())
 
 
 def _sides(root: Path, one: Path, two: Path) -> Readings | None:
-    """Two folders as both sides, in the order of telling names or else in both; None where they are no pair."""
+    """The layouts with two given folders as sides, in the order of their names or in both orders; None for no pairs."""
     folders = [one, two]
     first = telling(one.name, two.name)
     if first is None:
@@ -195,23 +197,23 @@ def _sides(root: Path, one: Path, two: Path) -> Readings | None:
     names = [folder.name for folder in folders]
     odd = [
         f"{folder.name}/{path}"
-        for folder, mine, own, theirs, other in (
+        for folder, images, template, partners, partner_template in (
             (folders[0], stems[0], templates[0], stems[1], templates[1]),
             (folders[1], stems[1], templates[1], stems[0], templates[0]),
         )
-        for stem, path in mine.items()
-        if _partner(stem, own, other) not in theirs
+        for stem, path in images.items()
+        if _partner(stem, template, partner_template) not in partners
     ]
     orders = _both_orders(root, names, templates, odd)
     if first is not None:
         orders = [orders[0 if first else 1]]
     why = f"two folders, {names[0]} and {names[1]}, in which {matched} of {fewest} images have a partner"
-    # Folders of telling names and images of the same names leave no doubt.
+    # No doubt only if the folders have usual names and the images have equal names.
     return Readings(orders, why, first is None or not alike or templates != ["{}", "{}"])
 
 
 def _partner(stem: str, own: str, other: str) -> str | None:
-    """The stem of the partner by two templates of file names."""
+    """The stem of the partner of an image, by the name templates of both sides; None if the stem has another form."""
     folder, slash, name = stem.rpartition("/")
     before, after = own.split("{}")
     if not (name.startswith(before) and name.endswith(after) and len(name) > len(before) + len(after)):
@@ -220,14 +222,14 @@ def _partner(stem: str, own: str, other: str) -> str | None:
 
 
 def _affix(first: set[str], second: set[str]) -> tuple[str, str, int] | None:
-    """Templates by which most names of one side are those of the other with something before or after."""
+    """Name templates if most names of one side are those of the other with a common prefix or suffix."""
     for here, there, order in ((first, second, 1), (second, first, -1)):
         found: Counter[tuple[str, str]] = Counter()
         for stem in sorted(here)[:20]:
             name = stem.rpartition("/")[2]
             for other in there:
                 before, hit, after = other.rpartition("/")[2].partition(name)
-                # 1 is in 10 and 11: what is left must not be a number that goes on.
+                # 1 is contained in 10 and 11: a number must not be continued by further digits.
                 if hit and not (after[:1].isdigit() and name[-1:].isdigit()) and not before[-1:].isdigit():
                     found[before, after] += 1
         if found:
@@ -240,7 +242,7 @@ def _affix(first: set[str], second: set[str]) -> tuple[str, str, int] | None:
 
 
 def _endings(first: set[str], second: set[str]) -> tuple[str, str, int] | None:
-    """Templates of two sides of which each has an ending or a beginning of its own: 1_GT and 1_hazy."""
+    """Name templates if each side has a common suffix or a common prefix, such as 1_GT and 1_hazy."""
     for pattern, ending in ((ENDING, True), (BEGINNING, False)):
         templates = []
         for stems in (first, second):
@@ -255,14 +257,14 @@ def _endings(first: set[str], second: set[str]) -> tuple[str, str, int] | None:
 
 
 def _one_folder(root: Path, base: Path) -> Readings | None:
-    """Names of two endings, or of two beginnings, in the same folders: 1_clean.png beside 1_noisy.png."""
+    """The layout of pairs in one folder, by suffixes or prefixes of names: 1_clean.png beside 1_noisy.png."""
     stems = _stems(base)
     best: tuple[int, list[str]] = (0, [])
     for pattern, after in ((ENDING, True), (BEGINNING, False)):
         parts: Counter[str] = Counter()
         for stem in stems:
             found = pattern.search(stem.rpartition("/")[2])
-            # Numbers count images: 1_1, 1_2 are no two sides.
+            # Numbers enumerate images: 1_1 and 1_2 are not two sides of a pair.
             if found and re.search(r"[^\W\d_]", found[0]):
                 parts[found[0]] += 1
         common = [part for part, count in parts.most_common(6) if count >= max(2, len(stems) / 5)]
@@ -289,7 +291,7 @@ def _one_folder(root: Path, base: Path) -> Readings | None:
 
 
 def _halves(root: Path) -> Readings | None:
-    """Files that are twice as wide as high, nearly all of them."""
+    """The layout of side-by-side files: at least 80 % of the files are twice as wide as high."""
     listing = list_images(root).images
     sizes = sizes_of(Files(root, listing)[:: max(len(listing) // MEASURED, 1)])  # type: ignore[arg-type]
     wide = sum(width == 2 * height for height, width in sizes.values())
@@ -307,20 +309,21 @@ def _halves(root: Path) -> Readings | None:
 
 
 def sizes_of(files: Sequence[tuple[str, Path]]) -> dict[str, tuple[int, int]]:
-    """(height, width) by name of those files that can be read at all."""
+    """(height, width) of the readable files, by name."""
     sizes = {}
     for name, path in files:
         try:
             sizes[name] = image_size(path)
-        except UserError:  # `check` names it
+        except UserError:  # reported by `check`
             continue
     return sizes
 
 
 def no_halves(sizes: Mapping[str, tuple[int, int]]) -> tuple[list[str], str]:
-    """Names of files of these sizes (height, width) that are hardly pairs of halves, and what most are.
+    """Names of files whose size (height, width) is unlikely for a side-by-side pair, and the reason.
 
-    Where half of the files are of one shape, the others; else those that are not wider than high by a fifth.
+    If at least half of the files have the same aspect ratio, those are the other files; otherwise the files with a
+    width below 1.2 times the height.
     """
     shapes = {name: round(width / height, 2) for name, (height, width) in sizes.items()}
     shape, count = Counter(shapes.values()).most_common(1)[0] if shapes else (0.0, 0)
@@ -331,5 +334,5 @@ def no_halves(sizes: Mapping[str, tuple[int, int]]) -> tuple[list[str], str]:
 
 
 def common_folder(first: Path, second: Path) -> Path:
-    """The folder that holds both."""
+    """The deepest folder that contains both paths."""
     return Path(os.path.commonpath([first, second]))

@@ -1,4 +1,4 @@
-"""A dataset of one's own, registered from the command line: its kind is guessed where the layout leaves no doubt."""
+"""Register a user's dataset (`data add`): guess its kind from the layout, open it once, and write a card."""
 
 import contextlib
 import re
@@ -34,20 +34,21 @@ from i2i_bridge.storage.toml import override_parts
 
 LISTS = {".csv", ".tsv", ".jsonl"}
 HOLDOUT = (0.1, 0.2, 0.3, 0.5)
-"""The share held out where nothing says it: the first that gives both splits an image."""
+"""Default shares of held-out images; the first for which both splits have an image is used."""
 MEASURED = 50
-"""So many pairs say how the sides look."""
+"""Number of pairs from which the card's statistics are measured."""
 Choose = Callable[[str, Sequence[Reading]], Reading | None]
-"""(what was seen, the readings) -> the one that a person at the terminal chose; None: nothing is to be registered."""
+"""Asks the user to choose: (evidence, possible layouts) -> the chosen layout, or None to register nothing."""
 
 
 @dataclass
 class Registered:
-    """A card that was written, and what there is to say about it."""
+    """The result of `register`: the card, its file, and messages for the user."""
 
     card: Card
     file: Path
     said: list[str] = field(default_factory=list)
+    """Messages about guesses, the number of items and files left out, one line each."""
 
 
 def register(
@@ -59,18 +60,19 @@ def register(
     replace: bool = False,
     choose: Choose | None = None,
 ) -> Registered:
-    """Write a card for the user's dataset, after opening it once.
+    """Open a user's dataset and write a card for it.
 
     Args:
-        name: How recipes shall call it.
-        paths: A folder, or the two folders of a pair, or the list file of a kind that has one.
-        settings: `key=value` options of the kind, TOML values; dotted keys reach into tables.
+        name: Name of the dataset in recipes.
+        paths: A folder, the two folders of paired images, or a list file.
+        settings: Options of the dataset kind as `key=value`, with TOML values and dotted keys for tables.
         kind: The dataset kind; by default guessed.
-        replace: Overwrite the card of this name, once the new one is known to be sound.
-        choose: Asked about every guess; None: nobody is there, and a doubt is refused with a command for each reading.
+        replace: Whether to overwrite an existing card of this name, after the new dataset has been opened.
+        choose: Asks the user to confirm a guess. None: not interactive; an ambiguous layout is an error that lists a
+            command for each possible layout.
 
     Raises:
-        UserError: The name is taken, the layout leaves a doubt, or the dataset cannot be opened. Nothing is written.
+        UserError: The name is taken, the layout is ambiguous, or the dataset cannot be opened. Nothing is written.
     """
     _check_name(name, replace)
     options = _options(settings)
@@ -86,7 +88,7 @@ def register(
     if "holdout" in known and "holdout" not in table and not _has_splits(table):
         share = table["holdout"] = _share(table)
         said.append(f"no folders for splits: a share of {share} is held out by name (holdout={share})")
-    said.append(_look(table))
+    said.append(_count_items(table))
     said += _left_out(table)
     where = " and ".join(str(path) for path in paths)
     summary = f"Your own: {where} ({table['name']})"
@@ -97,14 +99,14 @@ def register(
 
 
 def _statistics(table: dict[str, Any]) -> Statistics | None:
-    """How the sides of the first pairs look: by it `check` tells later when they are exchanged."""
+    """Statistics of the first pairs, by which `check` later detects exchanged sides; None without pairs."""
     try:
         source = open_source(table, "train")
-    except UserError:  # there may be images to score on only
+    except UserError:  # a dataset may have no training split
         return None
     facts = []
     for i in range(min(len(source), MEASURED)):
-        with contextlib.suppress(UserError):  # a damaged file is for `check` to name
+        with contextlib.suppress(UserError):  # damaged files are reported by `check`
             facts.append(facts_of(item_of(source, i)))
     return statistics_of(facts)
 
@@ -125,7 +127,7 @@ def _check_name(name: str, replace: bool) -> None:
 
 
 def _options(settings: Sequence[str]) -> dict[str, Any]:
-    """The options as they were typed; those of dotted keys in tables."""
+    """Parse `key=value` settings into a table of texts; dotted keys give inner tables."""
     options: dict[str, Any] = {}
     for text in settings:
         parts, value = override_parts(text)
@@ -143,7 +145,7 @@ def _options(settings: Sequence[str]) -> dict[str, Any]:
 def _table(
     name: str, paths: list[Path], options: dict[str, Any], kind: str | None, said: list[str], choose: Choose | None
 ) -> dict[str, Any]:
-    """The dataset table without the user's options: kind and place."""
+    """The dataset table with kind and root, without the user's other options."""
     if len(paths) == 2 and kind in (None, "paired_folders"):
         return _pair(name, paths[0], paths[1], options, said)
     if len(paths) != 1:
@@ -170,7 +172,7 @@ def _table(
 
 
 def _chosen(name: str, path: Path, said: list[str], choose: Choose | None) -> dict[str, Any]:
-    """The table of the reading that is beyond doubt, or that somebody chose."""
+    """The dataset table of the unambiguous layout of a folder, or of the one chosen by the user."""
     seen = readings(path)
     first = seen.found[0]
     listed = _list_of_pairs(path) if first.table["name"] == "images" else None
@@ -194,13 +196,13 @@ def _chosen(name: str, path: Path, said: list[str], choose: Choose | None) -> di
 
 
 def _list_of_pairs(folder: Path) -> Path | None:
-    """A list file in a folder whose columns have the names of both sides of a pair."""
+    """A list file in a folder with columns for both sides of a pair; None if there is none."""
     for file in sorted(folder.iterdir() if folder.is_dir() else []):
         if file.suffix.lower() not in LISTS or not file.is_file():
             continue
         try:
             columns = {column.lower() for column in first_row(file)}
-        except UserError:  # no list
+        except UserError:  # not a list file
             continue
         if columns & {"x_0", *TARGETS} and columns & {"x_1", *SOURCES}:
             return file
@@ -214,7 +216,7 @@ def _asked(path: Path, reading: Reading | None) -> Reading:
 
 
 def _list(name: str, path: Path, options: dict[str, Any], said: list[str]) -> dict[str, Any]:
-    """The table of a list file, whose columns may have telling names."""
+    """The dataset table of a list file; the columns of x_0 and x_1 are guessed from the header."""
     if path.suffix.lower() not in LISTS:
         raise UserError(f"{path}: a file, not a folder; say with --kind what it is")
     said.append("guessed from the suffix: kind list")
@@ -253,14 +255,14 @@ def _list(name: str, path: Path, options: dict[str, Any], said: list[str]) -> di
 
 
 def _check_halves(name: str, table: dict[str, Any], explicit: bool) -> list[str]:
-    """See that the files of every split are pairs of halves; a line for the odd ones.
+    """Check that the files of each split are side-by-side pairs; returns a message about unlikely files.
 
     Raises:
-        UserError: Most of a split's are not, and the kind was not named.
+        UserError: More than half of the files of a split are unlikely, and the kind was not given by the user.
     """
     sizes = {}
     for split in ("train", "val"):
-        with contextlib.suppress(UserError):  # said by the look at the end
+        with contextlib.suppress(UserError):  # reported by `_count_items`
             files = open_source(table, split).files  # type: ignore[attr-defined]
             sizes[split] = sizes_of([(str(path), path) for _, path in files])
     odd, why = no_halves({file: size for found in sizes.values() for file, size in found.items()})
@@ -273,19 +275,19 @@ def _check_halves(name: str, table: dict[str, Any], explicit: bool) -> list[str]
         if not explicit and 2 * sum(file in set(odd) for file in found) > len(found):
             words = [f"{key}={value}" for key, value in table.items() if key not in ("name", "root")]
             ways = [["--kind", "side_by_side", *words], ["--kind", "images"]]
-            said = [shlex.join(["i2i-bridge", "data", "add", name, table["root"], *way]) for way in ways]
-            raise UserError(f"{table['root']}: {split}: {line}. They would be cut in the middle", ways=said)
+            commands = [shlex.join(["i2i-bridge", "data", "add", name, table["root"], *way]) for way in ways]
+            raise UserError(f"{table['root']}: {split}: {line}. They would be cut in the middle", ways=commands)
     return [line]
 
 
 def _pair(
     name: str, first: Path, second: Path, options: dict[str, Any], said: list[str], root: Path | None = None
 ) -> dict[str, Any]:
-    """Two folders as targets and sources: as the options say, or else as their names do."""
+    """The dataset table of two folders; the target folder is given by the options or guessed from the names."""
     if first.is_relative_to(second) or second.is_relative_to(first):
         raise UserError(f"{first} and {second}: one is inside the other")
     common = common_folder(first, second)
-    # As in the options: x_0=clean names the side, wherever it lies.
+    # An option x_0=clean gives the name of the folder, not its path.
     named: dict[str, str] = {key: Path(str(options.pop(key))).name for key in ("x_0", "x_1") if key in options}
     for key, side in named.items():
         if side not in (first.name, second.name):
@@ -310,7 +312,7 @@ def _pair(
 
 
 def _order(first: Path, second: Path, named: dict[str, str]) -> tuple[Path, Path] | None:
-    """Target and source, or None where nothing tells them apart."""
+    """The target and source folders; None if neither options nor names decide."""
     for target, source in ((first, second), (second, first)):
         wanted = {"x_0": target.name, "x_1": source.name}
         if named and all(wanted[key] == name for key, name in named.items()) and first.name != second.name:
@@ -322,7 +324,7 @@ def _order(first: Path, second: Path, named: dict[str, str]) -> tuple[Path, Path
 
 
 def _two_sides(root: Path) -> tuple[Path, Path] | None:
-    """The only two folders."""
+    """The two folders of a root, or of its split folder; None if there are not exactly two."""
     folders = sorted(path for path in split_base(root).iterdir() if path.is_dir() and not path.name.startswith("."))
     return (folders[0], folders[1]) if len(folders) == 2 else None
 
@@ -338,16 +340,16 @@ def _share(table: dict[str, Any]) -> float:
             for split in ("train", "val"):
                 open_source(table | {"holdout": share}, split)
         except UserError:
-            continue  # one of few images, or something that the look at the end will say
+            continue  # too few images for this share, or an error reported by `_count_items`
         return share
     return HOLDOUT[0]
 
 
-def _look(table: dict[str, Any]) -> str:
-    """Opens both splits, decodes an item of each, and says how many there are.
+def _count_items(table: dict[str, Any]) -> str:
+    """Open both splits and decode an item of each; returns a message with the numbers of items.
 
     Raises:
-        UserError: Neither opens, or the one for training does not although it is there.
+        UserError: Neither split can be opened, or the training split cannot be opened and is not simply absent.
     """
     counts, problems = [], {}
     for split in ("train", "val"):
@@ -364,7 +366,7 @@ def _look(table: dict[str, Any]) -> str:
 
 
 def _left_out(table: dict[str, Any]) -> list[str]:
-    """A line for each kind of image-like file that is not taken."""
+    """Messages about the files left out of the dataset."""
     lines: list[str] = []
     for split in ("train", "val"):
         with contextlib.suppress(UserError):

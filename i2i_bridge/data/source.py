@@ -1,4 +1,4 @@
-"""What a dataset kind gives: items, each a dictionary with 'key' and 'x_0'."""
+"""`PairSource`, the protocol of dataset kinds, and the conversion of their items to dictionaries."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -11,7 +11,7 @@ from i2i_bridge.registry import errors_in_words
 
 
 class PairSource(Protocol):
-    """What a dataset kind is."""
+    """Protocol of dataset kinds: a sequence of items; see `item_of` for the forms of an item."""
 
     def __len__(self) -> int: ...
 
@@ -19,14 +19,14 @@ class PairSource(Protocol):
 
 
 def item_of(source: PairSource, index: int) -> dict[str, Any]:
-    """Item i of a dataset, whatever of these it returns.
+    """An item of a dataset as a dictionary with 'key' and 'x_0'.
 
-    A dictionary with 'x_0'; a pair (x_0, x_1) of images; a pair (x_0, label) of an image and an integer; or x_0 alone.
-    Without a 'key' the index is the key.
+    A dataset may return a dictionary with 'x_0', a pair (x_0, x_1) of images, a pair (x_0, label) of an image and an
+    integer, or x_0 alone. Without a 'key' the index is the key.
 
     Raises:
-        UserError: Something else, no x_0, a label that is no integer, or a dataset in a user's file that raised an
-            exception.
+        UserError: The item has another form, no x_0, or a label that is not an integer; or a dataset in a user's file
+            raised an exception.
     """
     with errors_in_words():
         given: Any = source[index]
@@ -49,7 +49,7 @@ def item_of(source: PairSource, index: int) -> dict[str, Any]:
 
 
 def is_integer(value: Any) -> bool:
-    """Whether a value is an integer number, of Python, NumPy or torch; a boolean is none."""
+    """Whether a value is an integer of Python, NumPy or torch; a boolean is not an integer."""
     if isinstance(value, Tensor | np.ndarray) and value.ndim == 0:
         value = value.item()
     return isinstance(value, int | np.integer) and not isinstance(value, bool)

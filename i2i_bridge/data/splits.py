@@ -1,4 +1,4 @@
-"""Splits: which items are trained on, by folder or by a held-out share."""
+"""Splits of a dataset (train, val, test), by folders or by a held-out share of the items."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,17 +14,17 @@ SPLITS = {
     "val": ("val", "valid", "validation", "test", "testing"),
     "test": ("test", "testing", "val", "valid", "validation"),
 }
-"""The usual names of a split, best first."""
+"""The usual names of each split, in order of preference."""
 HOLD_OUT = "give the dataset a folder val/, or hold some out: holdout = 0.1"
 
 
 def split_names(split: str) -> tuple[str, ...]:
-    """What a split may be called, best first; each name in small letters, with a capital, and in capitals."""
+    """Accepted names of a split in order of preference, each in lower case, capitalised and in upper case."""
     return _spellings((split, *SPLITS.get(split.lower(), ())))
 
 
 def all_split_names() -> tuple[str, ...]:
-    """What any split may be called."""
+    """Accepted names of all splits."""
     return _spellings(name for names in SPLITS.values() for name in names)
 
 
@@ -33,10 +33,10 @@ def _spellings(words: Iterable[str]) -> tuple[str, ...]:
 
 
 def split_name(there: Iterable[str], split: str, where: Path | str) -> str | None:
-    """The name among `there` that means the split; None where none of them is a split's name.
+    """The name of a split among the names `there`; None if no name is that of a split.
 
     Raises:
-        UserError: There are names of splits, but none that means this one.
+        UserError: There are names of other splits, but none of this one.
     """
     there = set(there)
     for name in split_names(split):
@@ -49,10 +49,10 @@ def split_name(there: Iterable[str], split: str, where: Path | str) -> str | Non
 
 
 def split_folder(root: Path, split: str) -> Path | None:
-    """The sub-folder of a split, by its name or a usual alias; None where the root has no split folders at all.
+    """The folder of a split inside a root, by any of its names; None if the root has no split folders.
 
     Raises:
-        UserError: The root is missing, or has split folders but not this one.
+        UserError: The root is missing, or has folders of other splits only.
     """
     if not root.is_dir():
         raise UserError(f"{root}: no such folder")
@@ -61,22 +61,28 @@ def split_folder(root: Path, split: str) -> Path | None:
 
 
 def is_training(split: str) -> bool:
-    """Whether a split's name means the one that is trained on."""
+    """Whether a name is that of the training split."""
     return split.lower() in SPLITS["train"]
 
 
 def held_out(name: str, share: float) -> bool:
-    """Whether a key belongs to the held-out share: by its hash, so adding files moves none of the others."""
+    """Whether a key belongs to the held-out share. By a hash of the key, so that added files do not move others."""
     return key(0, "holdout", name) / 2**64 < share
 
 
 def keep(keys: Sequence[str], split: str, holdout: float) -> np.ndarray:
-    """Positions of the keys of a split where nothing else says it: the held-out share for every split but 'train'.
+    """Positions of the keys of a split of a dataset without split folders.
 
-    Without a share every split has all keys.
+    The training split has the keys that are not held out, every other split has the held-out keys. If `holdout` is 0,
+    every split has all keys.
+
+    Args:
+        keys: The keys of all items.
+        split: Name of the split.
+        holdout: Held-out share in [0, 1).
 
     Raises:
-        UserError: The share is not one.
+        UserError: `holdout` is out of range.
     """
     if not 0 <= holdout < 1:
         raise UserError(f"holdout {holdout}: a share from 0 up to, not including, 1")
@@ -87,12 +93,12 @@ def keep(keys: Sequence[str], split: str, holdout: float) -> np.ndarray:
 
 
 def listed(names: Sequence[str], file: Path, where: Path | str) -> np.ndarray:
-    """Positions of the names whose last part a text file has, a path a line, in the file's order.
+    """Positions of the names that a text file lists, one path per line, in the order of the file.
 
-    Whoever wrote the list had the files elsewhere: of its paths only the last part means anything here.
+    Only the last part of a path is compared, since the list may have been written on another machine.
 
     Raises:
-        UserError: The file cannot be read, or has a name that is not there.
+        UserError: The file cannot be read, or lists a name that does not exist.
     """
     try:
         lines = read_text(file, LIST_LIMIT).splitlines()
@@ -112,5 +118,5 @@ def listed(names: Sequence[str], file: Path, where: Path | str) -> np.ndarray:
 
 
 def counts(split: str, split_there: bool) -> bool:
-    """Whether a list of names concerns a split: all but a training split with images of its own."""
+    """Whether a list of names restricts a split: every split except a training split that has its own folder."""
     return not (split_there and is_training(split))

@@ -1,7 +1,7 @@
-"""What the images of a dataset look like, one by one and together: copies between splits, exchanged sides, odd ones.
+"""Statistics of the images of a dataset, and the problems found by them: copies, exchanged sides, odd formats.
 
-Each item is reduced to a few numbers (`Facts`) as it is read, so any number of items fits into memory; what they mean
-together is told afterwards (`verdicts`).
+Each item is reduced to a few numbers (`Facts`) when it is read, so that any number of items fits into memory;
+`verdicts` then compares the facts of all items.
 """
 
 import hashlib
@@ -22,36 +22,38 @@ from i2i_bridge.images.metadata import is_srgb, profile_name
 from i2i_bridge.images.pixels import opaque
 
 LOOKS = ("brightness", "contrast", "detail", "colour")
-"""What `looks` measures, in this order."""
+"""Names of the values of `looks`."""
 FEW = 8
-"""So many pairs are needed before their sides can be told apart."""
+"""Minimum number of pairs for detecting exchanged sides."""
 PARTS = ("x_0", "x_1")
 CODES = {f"{channels} x {depth}" for channels in (1, 3) for depth in ("uint8", "uint16")}
 MODES = {mode: mode for mode in ("CMYK", "LAB", "YCbCr", "HSV")}
 MODES |= {"P": "with a palette", "PA": "with a palette", "1": "black and white"}
-"""What Pillow calls the pixels of a file, where they become others when read."""
+"""Descriptions of Pillow's modes that are converted when an image is read."""
 PROFILE = "with the colour profile"
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Facts:
-    """One item: where it is, what its files are, a digest of its pixels, and how its sides look."""
+    """Facts about an item."""
 
     where: str
+    """The files of the item, for messages."""
     formats: dict[str, str]
-    """By part: channels and depth, such as '3 x uint8'."""
+    """Channels and dtype by part, such as '3 x uint8'."""
     size: str
-    """WIDTHxHEIGHT."""
+    """WIDTHxHEIGHT of x_0."""
     oddities: tuple[str, ...]
-    """What the file's header shows: 'CMYK', 'a PNG named .jpg', ..."""
+    """Unusual properties of the files, such as 'CMYK' or 'PNG named .jpg'."""
     digest: bytes
+    """Hash of the pixels."""
     sides: np.ndarray
-    """`looks` of x_0 and, for pairs, of x_1: (1 or 2, 4)."""
+    """`looks` of x_0 and, for pairs, of x_1: shape (1 or 2, 4)."""
     equal: bool = False
-    """Whether both sides of a pair are the same pixels."""
+    """Whether x_0 and x_1 have equal pixels."""
     factor: int = 1
-    """How many times smaller x_1 is."""
+    """Integer factor by which x_1 is smaller than x_0."""
     alignment: Alignment | None = None
 
 
@@ -90,8 +92,8 @@ def facts_of(item: Mapping[str, Any]) -> Facts:
 def looks(pixels: np.ndarray) -> np.ndarray:
     """Brightness, contrast, detail and colour of pixels (H, W, C), each in [0, 1].
 
-    Mean and std of the luma, mean step between neighbours, mean spread between the channels; of at most 128 x 128
-    pixels.
+    These are the mean and standard deviation of the mean over channels, the mean absolute difference of horizontal
+    neighbours, and the mean range over channels; of about 128 x 128 subsampled pixels.
     """
     step = max(1, *(side // 128 for side in pixels.shape[:2]))
     top = np.iinfo(pixels.dtype).max if pixels.dtype.kind == "u" else max(float(np.abs(pixels).max()), 1e-12)
@@ -102,7 +104,7 @@ def looks(pixels: np.ndarray) -> np.ndarray:
 
 
 def statistics_of(facts: Sequence[Facts]) -> Statistics | None:
-    """How the sides of pairs look in the middle, for a card; None where there are no pairs, or few."""
+    """Median `looks` of both sides of pairs, for a card; None for fewer than FEW pairs."""
     pairs = [fact.sides for fact in facts if len(fact.sides) == 2]
     if len(pairs) < FEW:
         return None
@@ -111,11 +113,11 @@ def statistics_of(facts: Sequence[Facts]) -> Statistics | None:
 
 
 def verdicts(splits: Mapping[str, Sequence[Facts]], expected: Statistics | None) -> tuple[list[str], list[str]]:
-    """Problems, and notes of what is only worth knowing, one line each.
+    """Problems of a dataset and notes that are no problems, one line each.
 
     Args:
-        splits: The facts of each split's readable items.
-        expected: How the card says that the sides look.
+        splits: The facts of the readable items, by split.
+        expected: The card's statistics of the sides.
     """
     everything = [fact for facts in splits.values() for fact in facts]
     unique = list({fact.where: fact for fact in everything}.values())
@@ -133,11 +135,11 @@ def verdicts(splits: Mapping[str, Sequence[Facts]], expected: Statistics | None)
 
 
 MANY = 10
-"""More lines of one kind become one."""
+"""Maximum number of lines of a kind; more are summarised in one line."""
 
 
 def _equal(facts: Sequence[Facts]) -> list[str]:
-    """Pairs of which both sides are the same: nothing is to be learnt of them, and their PSNR is infinite."""
+    """Report pairs with equal sides: they teach nothing, and their PSNR is infinite."""
     found = [fact.where for fact in facts if fact.equal]
     if len(found) > MANY:
         return [f"{len(found)} pairs have the same pixels on both sides (first: {found[0]})"]
@@ -145,7 +147,7 @@ def _equal(facts: Sequence[Facts]) -> list[str]:
 
 
 def _misaligned(facts: Sequence[Facts]) -> list[str]:
-    """Pairs whose partners look turned, mirrored or shifted."""
+    """Report pairs that look rotated, mirrored or shifted."""
     pairs = [fact for fact in facts if len(fact.sides) == 2]
     found = misalignments([fact.alignment for fact in pairs])
     kinds: dict[str, list[int]] = {}
@@ -161,7 +163,7 @@ def _misaligned(facts: Sequence[Facts]) -> list[str]:
 
 
 def _odd_factors(facts: Sequence[Facts]) -> list[str]:
-    """Pairs whose sides differ in size otherwise than those of most others."""
+    """Report pairs with another factor between the sizes of x_0 and x_1 than most."""
     pairs = [fact for fact in facts if len(fact.sides) == 2]
     if not pairs:
         return []
@@ -193,7 +195,7 @@ def _header(file: Path) -> list[str]:
 
 
 def _copies(splits: Mapping[str, Sequence[Facts]]) -> list[str]:
-    """Pictures of one split that another holds too, under another name: what is scored was trained on."""
+    """Report images that occur in two splits under different names: test images would be trained on."""
     first: dict[bytes, tuple[str, str]] = {}
     problems = []
     for split, facts in splits.items():
@@ -205,7 +207,7 @@ def _copies(splits: Mapping[str, Sequence[Facts]]) -> list[str]:
 
 
 def _odd_formats(facts: Sequence[Facts]) -> list[str]:
-    """Items whose sides have other numbers of channels or depths than most others (8 in 10)."""
+    """Report items with other numbers of channels or depths than at least 80 % of the items."""
     usual = _usual([_telling(fact.formats) for fact in facts])
     if usual is None:
         return []
@@ -218,16 +220,16 @@ def _odd_formats(facts: Sequence[Facts]) -> list[str]:
 
 
 def _telling(formats: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
-    """The formats, or nothing where they cannot matter: grey or colour codes of one kind on all sides.
+    """The formats of an item, or () if all sides have the same integer format, which needs no report.
 
-    Grey among colour becomes colour, and 16 bits keep their own range, as long as the other side does the same.
+    Grey is converted to colour, and 16 bits are scaled by their range; neither matters if both sides are alike.
     """
     alike = len(set(formats.values())) == 1 and next(iter(formats.values())) in CODES
     return () if alike else tuple(formats.items())
 
 
 def _usual(values: Sequence[T]) -> T | None:
-    """What at least 8 in 10 are."""
+    """The value of at least 80 % of the values; None if there is none."""
     value, count = Counter(values).most_common(1)[0] if values else (None, 0)
     return value if count and count >= 0.8 * len(values) else None
 
@@ -237,10 +239,10 @@ def _words(formats: Mapping[str, str]) -> str:
 
 
 def exchanged_sides(facts: Sequence[Facts], expected: Statistics) -> str | None:
-    """One line where the sides of all pairs look exchanged against the card, else None; None for fewer than FEW pairs.
+    """A problem line if the sides of all pairs look exchanged compared with the card, else None.
 
-    m, the median of looks(x_0) - looks(x_1), then points away from the difference that the card says (cosine below
-    -1/2).
+    They do if m, the median of looks(x_0) - looks(x_1), and the same difference in the card have a cosine below -1/2.
+    None for fewer than FEW pairs.
     """
     pairs = [fact for fact in facts if len(fact.sides) == 2]
     if len(pairs) < FEW:
@@ -249,7 +251,7 @@ def exchanged_sides(facts: Sequence[Facts], expected: Statistics) -> str | None:
     card = np.subtract(expected.x_0, expected.x_1)
     known = telling & (np.abs(card) > 0.02)
     turned = known & (np.sign(card) == -np.sign(m))
-    # As vectors, so that what tells little does not outvote what tells much.
+    # A cosine, not a count of signs; otherwise several small differences would outvote a large one.
     if card[known] @ m[known] < -0.5 * np.linalg.norm(card[known]) * np.linalg.norm(m[known]):
         names = ", ".join(np.array(LOOKS)[turned])
         return (
@@ -260,8 +262,12 @@ def exchanged_sides(facts: Sequence[Facts], expected: Statistics) -> str | None:
 
 
 def _differences(pairs: Sequence[Facts]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """d = looks(x_0) - looks(x_1) of each pair, its median m and spread s (1.48 median |d - m|), and in which looks the
-    sides differ at all (|m| > 1.5 s)."""
+    """Differences d = looks(x_0) - looks(x_1) of all pairs, and their statistics over the pairs.
+
+    Returns:
+        d, its median m, its spread s = 1.48 median |d - m|, and for each of the looks whether the sides differ
+        (|m| > 1.5 s).
+    """
     d = np.stack([fact.sides[0] - fact.sides[1] for fact in pairs])
     m = np.median(d, axis=0)
     s = 1.48 * np.median(np.abs(d - m), axis=0) + 1e-3
@@ -269,10 +275,10 @@ def _differences(pairs: Sequence[Facts]) -> tuple[np.ndarray, np.ndarray, np.nda
 
 
 def _exchanged(facts: Sequence[Facts], expected: Statistics | None) -> list[str]:
-    """Pairs whose sides look exchanged: all of them against the card (`exchanged_sides`), or a few against the others.
+    """Report exchanged sides: of all pairs compared with the card (`exchanged_sides`), or of single pairs.
 
-    A few against the others: a pair is exchanged where d is nearer to -m than to m by far, in the looks by which the
-    sides differ at all (`_differences`).
+    A single pair is exchanged if its d is far from m and much nearer to -m, in the looks in which the sides differ
+    (`_differences`).
     """
     pairs = [fact for fact in facts if len(fact.sides) == 2]
     if len(pairs) < FEW:
@@ -283,7 +289,7 @@ def _exchanged(facts: Sequence[Facts], expected: Statistics | None) -> list[str]
     if telling.any():
         kept = np.square((d - m) / s)[:, telling].mean(axis=1)
         mirrored = np.square((d + m) / s)[:, telling].mean(axis=1)
-        # Far from the others, and four times nearer to their mirror image.
+        # More than 3 s from m (root mean square), and four times nearer to -m.
         for i in np.flatnonzero((mirrored < kept / 16) & (kept > 9)):
             problems.append(f"{pairs[i].where}: its sides look exchanged, compared with the other pairs")
     return problems

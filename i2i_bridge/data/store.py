@@ -1,7 +1,7 @@
-"""What a user told us about datasets: cards of their own, and where a fetched dataset lies. Small TOML files.
+"""The user's store of dataset cards and of the locations of fetched datasets, as small TOML files.
 
-They lie in `$I2I_HOME`, or else in `~/.config/i2i-bridge`: `datasets/NAME.toml` is a card that `data add` wrote, and
-`fetched/NAME.toml` says in which folder the dataset of a card lies, and which files it came from.
+The store is `$I2I_HOME`, or `~/.config/i2i-bridge`: `datasets/NAME.toml` is a card written by `data add`, and
+`fetched/NAME.toml` records the folder of a card's dataset and the downloaded files.
 """
 
 import os
@@ -15,48 +15,48 @@ from i2i_bridge.storage.toml import read_toml
 
 
 class Place(BaseModel):
-    """Where a fetched dataset lies."""
+    """The location and origin of a fetched dataset."""
 
     model_config = ConfigDict(extra="forbid")
 
     folder: Path
     sha256: dict[str, str]
-    """Of each downloaded file, by its name: whoever fetches again gets the same content, or a refusal."""
+    """SHA-256 of the downloaded files, by name; another fetch must give the same files."""
 
     def to_toml(self) -> str:
-        """The place as TOML."""
+        """The record as TOML."""
         import tomlkit
 
         return tomlkit.dumps(self.model_dump(mode="json"))
 
 
 def store_folder() -> Path:
-    """The folder of everything that a user registered."""
+    """The folder of the store."""
     if given := os.environ.get("I2I_HOME"):
         return Path(given)
     try:
         return Path("~/.config/i2i-bridge").expanduser()
-    except RuntimeError:  # a container's user without a home
+    except RuntimeError:  # a user without a home folder, as in a container
         return Path(".i2i-bridge")
 
 
 def own_card_file(name: str) -> Path:
-    """The file of a user's own card, there or not."""
+    """The file of a user's card, which need not exist."""
     return store_folder() / "datasets" / f"{name}.toml"
 
 
 def own_card_names() -> list[str]:
-    """Names of the user's own cards."""
+    """Names of the user's cards."""
     return sorted(path.stem for path in (store_folder() / "datasets").glob("*.toml") if not path.name.startswith("."))
 
 
 def place_file(name: str) -> Path:
-    """The file that says where a card's dataset was fetched to, there or not."""
+    """The file with the record of a fetched dataset, which need not exist."""
     return store_folder() / "fetched" / f"{name}.toml"
 
 
 def read_place(file: Path) -> Place | None:
-    """What such a file says, or None where there is none.
+    """Read the record of a fetched dataset; None if the file does not exist.
 
     Raises:
         UserError: The file is damaged.
@@ -71,18 +71,21 @@ def read_place(file: Path) -> Place | None:
 
 
 def remember_place(name: str, place: Place) -> None:
-    """Lets the card of that name find its images from now on."""
+    """Write the record of a fetched dataset; `load_card` takes the dataset's root from it."""
     write_whole(place_file(name), place.to_toml().encode())
 
 
 def forget(name: str) -> list[Path]:
-    """Deletes a user's own card and the record of where it was fetched to, never any data; what was deleted.
+    """Delete a user's card and the record of its fetched dataset; the data is not deleted.
+
+    Returns:
+        The deleted files.
 
     Raises:
-        UserError: Nothing was registered under this name, or it cannot be deleted.
+        UserError: There is neither a card nor a record of this name, or a file cannot be deleted.
     """
     gone = []
-    # Only names that are there: a name such as '../x' is nobody's.
+    # Only files listed in their folder; otherwise a name such as '../x' could delete other files.
     for file in (own_card_file(name), place_file(name)):
         if file in file.parent.glob("*.toml"):
             try:

@@ -1,4 +1,4 @@
-"""Geometry: resize, crop and flip, the same for all images of an item. The only file that knows albumentations."""
+"""Geometric transforms: resize, crop and flip, the same for all images of an item. Resizing is by albumentations."""
 
 import os
 import random
@@ -16,8 +16,8 @@ from i2i_bridge.errors import UserError
 
 @cache
 def _library() -> Any:
-    """albumentations, whose import takes a second: only where something is resized."""
-    # At import it asks the net for a newer version of itself, unless told not to.
+    """The albumentations module. Imported only if images are resized, since the import takes a second."""
+    # Otherwise albumentations connects to the internet at import to look for a newer version.
     os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
     import albumentations
 
@@ -25,17 +25,18 @@ def _library() -> Any:
 
 
 class Geometry:
-    """Brings images to one size, on uint8 or uint16 pixels, with one draw for all images of an item.
+    """Resizes, crops and flips uint8 or uint16 images to one size, with the same draw for all images of an item.
 
     Args:
-        size: (height, width) that comes out, or one number for both.
-        resize: 'short_side' keeps the shape and covers `size`, 'stretch' does not keep it, 'none' leaves the scale.
-        load_size: Resize the short side (or, stretching, both) to this instead, so that the crop can wander
-            (Pix2pix's jitter).
+        size: (height, width) of the result, or one number for both.
+        resize: 'short_side' keeps the aspect ratio and covers `size`, 'stretch' does not keep it, 'none' keeps the
+            scale.
+        load_size: Resize the short side (both sides for 'stretch') to this size instead, larger than `size`, so that
+            the position of the crop varies (the jitter of Pix2pix).
         crop: 'random' or 'center'.
-        flip: Mirror left and right, half of the time.
-        pad: 'reflect' continues an image that is smaller than `size` by reflection at its right and lower edge, 'none'
-            refuses it.
+        flip: Flip left to right with probability 1/2.
+        pad: 'reflect' extends an image smaller than `size` by reflection at its right and lower edges; 'none' raises an
+            error.
     """
 
     def __init__(
@@ -54,18 +55,18 @@ class Geometry:
         if load_size is not None and load_size < max(self.size):
             raise UserError(f"data.load_size {load_size} is smaller than data.size {self.size}")
         if resize != "none" or load_size is not None:
-            _library()  # before workers are forked, which then have it
+            _library()  # before workers are forked; otherwise each would import it
 
     def __call__(self, images: dict[str, np.ndarray], seed: int, grid: int = 1) -> dict[str, np.ndarray]:
-        """The images 'x_0', 'x_1', 'mask', 'condition' (those that are there, one size) after the same transform.
+        """Apply the same transform to images of one size.
 
         Args:
-            images: Pixels (H, W, C).
-            seed: All randomness; equal seeds give equal transforms.
-            grid: Where nothing is resized, crops begin at multiples of this: x_1 is an image enlarged so many times.
+            images: Pixels (H, W, C) by part: 'x_0' and optionally 'x_1', 'mask', 'condition'.
+            seed: Seed of the draw; equal seeds give equal transforms.
+            grid: If nothing is resized, crops start at multiples of `grid`; the factor by which x_1 was enlarged.
 
         Raises:
-            UserError: The images are smaller than the crop, and are not to be padded.
+            UserError: The images are smaller than the crop, and `pad` is 'none'.
         """
         before = next(iter(images.values())).shape[:2]
         resized = {name: self._resized(pixels, name == "mask") for name, pixels in images.items()}
@@ -82,9 +83,8 @@ class Geometry:
                 f"the image is {width}x{height} pixels, smaller than the crop {self.size[1]}x{self.size[0]}; "
                 "set data.pad = 'reflect', data.resize = 'short_side' or a smaller data.size"
             )
-        # Drawn here: albumentations' own crop and mirror start from the same number, so that crops at the top would be
-        # mirrored and those at the bottom not, and they repeat their draws in workers unless seeded for every image,
-        # which takes longer than cutting.
+        # Not by albumentations, whose crop and flip use the same random number, so that the two would be correlated;
+        # and which repeats its draws in workers unless it is seeded for every image, which takes longer than the crop.
         draw = random.Random(seed)
         top, left = (
             grid * (draw.randint(0, (have - wanted) // grid) if self.crop == "random" else (have - wanted) // 2 // grid)
@@ -101,7 +101,7 @@ class Geometry:
         return done if done.ndim == 3 else done[..., None]
 
     def resized_to(self, height: int, width: int) -> tuple[int, int]:
-        """The size (height, width) of an image before it is cut."""
+        """The size (height, width) of an image after resizing, before the crop."""
         if self.resize == "none" and self.load_size is None:
             return height, width
         target = (self.load_size, self.load_size) if self.load_size else self.size
@@ -111,9 +111,9 @@ class Geometry:
         return max(round(height * scale), target[0]), max(round(width * scale), target[1])
 
     def changes(self, sizes: Sequence[tuple[int, int]]) -> list[str]:
-        """What happens to images of these sizes (height, width) before they are cut, a line each; nothing if nothing.
+        """Notes on how images of these sizes (height, width) are resized or padded before the crop, one line each.
 
-        Lengths are those of the short side; stretching, both are named.
+        Lengths are those of the short side, or of both sides for 'stretch'.
         """
         lines = []
         now = [self.resized_to(*size) for size in sizes]
@@ -134,7 +134,7 @@ class Geometry:
         wanted = self.resized_to(height, width)
         if wanted == (height, width):
             return pixels
-        # Area averaging is the antialiased choice of this library for shrinking; its other filters alias.
+        # For reduction, area averaging is OpenCV's only antialiased interpolation.
         method = cv2.INTER_AREA if wanted[0] < height else cv2.INTER_CUBIC
         if is_mask:
             return _largest(pixels, wanted, area=method == cv2.INTER_AREA)
@@ -143,33 +143,36 @@ class Geometry:
 
 
 def _largest(pixels: np.ndarray, size: tuple[int, int], area: bool) -> np.ndarray:
-    """A mask (H, W, 1) at another size: each pixel the largest of those of which the images' filter makes that pixel.
+    """Resize a mask (H, W, 1): each pixel is the maximum over the support of the interpolation used for the images.
 
-    So a pixel into which unknown ones were mixed is unknown: x_1 equals x_0 wherever the mask is 0, as before.
+    A resized pixel is therefore unknown if any pixel that contributes to it is unknown, and x_1 equals x_0 wherever the
+    mask is 0, as before resizing.
 
     Args:
-        area: Whether the images are reduced by area averaging; else their filter reads four pixels of a row or column.
+        pixels: The mask.
+        size: (height, width) of the result.
+        area: Whether the images are reduced by area averaging; otherwise their filter has four taps per axis.
     """
     for axis, new in enumerate(size):
         have = pixels.shape[axis]
         if new == have:
             continue
         ratio, index = have / new, np.arange(new)
-        if area and ratio >= 1:  # a hair off whole numbers, or rounding would add a pixel
+        if area and ratio >= 1:  # 1e-6: otherwise rounding errors could add a pixel
             first, stop = np.floor(index * ratio + 1e-6), np.ceil((index + 1) * ratio - 1e-6)
         else:
             first = np.floor((index + 0.5) * ratio - 0.5) - 1
             stop = first + 4
         first, stop = first.clip(0, have - 1).astype(int), stop.clip(1, have).astype(int)
-        # `reduceat` ends a window where the next one begins: every second result is between two windows. The pixel that
-        # is added at the end closes the last ones.
+        # `reduceat` takes alternating starts and stops; every second result lies between two windows and is dropped. A
+        # stop must be a valid index, so a pixel is appended.
         closed = np.concatenate([pixels, pixels.take([-1], axis)], axis)
         pixels = np.maximum.reduceat(closed, np.stack([first, stop], 1).ravel(), axis).take(2 * index, axis)
     return pixels
 
 
 def _lengths(sizes: Sequence[tuple[int, int]], both: bool) -> str:
-    """The short sides of sizes (height, width), '512' or '300-512'; or both sides, where they are alike."""
+    """Range of the short sides of sizes (height, width) as text, '512' or '300-512'; 'WxH' if `both` and all equal."""
     if both and len(set(sizes)) == 1:
         return f"{sizes[0][1]}x{sizes[0][0]}"
     least, most = (end(map(min, sizes)) for end in (min, max))
@@ -180,15 +183,15 @@ Enlargement = Literal["bicubic", "nearest"]
 
 
 def factor_between(large: tuple[int, int], small: tuple[int, int]) -> int | None:
-    """How many times a size (height, width) is another one; None where it is no whole number, the same for both."""
+    """The integer factor between two sizes (height, width); None unless it is the same integer for both sides."""
     factor = large[0] // small[0]
     return factor if (small[0] * factor, small[1] * factor) == tuple(large) and factor > 0 else None
 
 
 def enlarged(pixels: np.ndarray, factor: int, kernel: Enlargement) -> np.ndarray:
-    """Pixels (H, W, C) at `factor` times their size, of the same dtype.
+    """Enlarge pixels (H, W, C) by an integer factor, keeping the dtype.
 
-    'nearest' repeats each pixel; 'bicubic' is Keys' cubic with a = -1/2, pixel centres kept in place, rounded to codes.
+    'nearest' repeats each pixel. 'bicubic' is Keys' cubic with a = -1/2 and aligned pixel centres, rounded to integers.
     """
     if factor == 1:
         return pixels

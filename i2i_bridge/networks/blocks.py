@@ -1,4 +1,4 @@
-"""The parts of the ADM U-Net (Dhariwal and Nichol, 2021, arXiv:2105.05233).
+"""Building blocks of the ADM U-Net (Dhariwal and Nichol, 2021, arXiv:2105.05233).
 
 Parameter names and shapes are those of the published ADM and I2SB weights, so that their files load.
 """
@@ -34,7 +34,7 @@ def sinusoid(t: Tensor, dim: int, time_scale: float = 1000.0, max_period: float 
 
 
 def zeroed(module: nn.Conv1d | nn.Conv2d) -> nn.Module:
-    """The convolution with weight and bias 0: a residual branch that starts silent."""
+    """Set the weight and bias of a convolution to 0, so that a residual branch is 0 at initialisation."""
     nn.init.zeros_(module.weight)
     if module.bias is not None:
         nn.init.zeros_(module.bias)
@@ -65,7 +65,7 @@ class ResidualBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.resample = resample
-        # Identity stands for the SiLU that the norm applies: ADM's layers are numbered.
+        # Identity in place of the SiLU, which the norm applies: otherwise the layer numbers would differ from ADM's.
         self.in_layers = nn.Sequential(
             GroupNormSiLU(in_channels), nn.Identity(), nn.Conv2d(in_channels, out_channels, 3, padding=1)
         )

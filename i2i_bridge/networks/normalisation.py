@@ -1,8 +1,8 @@
-"""Group normalisation with what follows it in ADM (time modulation, SiLU), in few passes over the image.
+"""Group normalisation fused with ADM's time modulation and SiLU, in few passes over the image.
 
-On a CPU these operations cost as much as memory can carry, and torch's own are many, with a slow gradient for
-channels_last: here everything that multiplies or adds is folded into one factor and one summand per sample and channel,
-and the gradient recomputes what it needs from x instead of keeping it.
+On a CPU these operations are limited by memory bandwidth; torch needs several of them and has a slow gradient for
+channels_last. Here all factors and summands are folded into one scale and one shift per sample and channel, and the
+backward pass recomputes intermediate values from x instead of storing them.
 """
 
 import math
@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 FEW_PIXELS = 256
-"""Up to as many, torch's native_group_norm takes the statistics: one operation instead of ten. It adds up squares one
-by one, so beyond them it is less exact (256 x 256 pixels: off by 2e-4) and no faster."""
+"""Maximum size for which statistics are taken by torch's native_group_norm, one operation instead of ten. It sums
+squares sequentially: for larger inputs it is less exact (256 x 256 pixels: error 2e-4) and no faster."""
 
 
 class GroupNorm(nn.GroupNorm):

@@ -77,7 +77,7 @@ class Pix2pixUNet(nn.Module):
 
         Args:
             x_1: Degraded images, (B, in_channels, H, W); H and W multiples of `stride`.
-            t: Ignored: this network has no time. It is there since every network is called alike.
+            t: Ignored; an argument of every network.
             condition: (B, condition_channels, H, W); None exactly if condition_channels is 0.
 
         Returns:
@@ -201,9 +201,9 @@ def initialise(module: nn.Module) -> None:
 
 
 def official_names(levels: int) -> dict[str, str]:
-    """Our name of each tensor of the generator -> its name in the authors' PyTorch files (`*_net_G.pth`).
+    """Names of the generator's tensors in the authors' PyTorch files (`*_net_G.pth`), by the names used here.
 
-    There each level holds the next inside it: [conv, inner, relu, convT, tanh] outermost, [lrelu, conv, norm, inner,
+    In those files each level contains the next: [conv, inner, relu, convT, tanh] outermost, [lrelu, conv, norm, inner,
     relu, convT, norm, dropout] between, [lrelu, conv, relu, convT, norm] innermost.
     """
     names = {"down.0.conv.weight": "model.model.0.weight"}

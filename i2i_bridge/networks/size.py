@@ -1,4 +1,4 @@
-"""Networks built from tables, refused by their number of parameters before any memory is taken."""
+"""Build networks from tables, with a limit on the number of parameters checked before memory is allocated."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,16 +10,17 @@ from i2i_bridge.errors import UserError
 from i2i_bridge.registry import Registry
 
 MAX_PARAMETERS = 4 * 10**9
-"""16 GB of weights alone; training holds five times that. No published restoration network has as many."""
+"""Maximum number of parameters: 16 GB of weights; training needs five times that. No published restoration network has
+as many."""
 
 
 def build_checked(members: Registry, table: Mapping[str, Any], **given: Any) -> nn.Module:
-    """The network that a table means; built without memory (on torch's meta device) and counted first.
+    """Build the network of a table, after counting its parameters on torch's meta device.
 
-    The global generator is read by the second build only, so the initial weights are those of a build without a count.
+    The meta build draws no random numbers, so the initial weights do not depend on the count.
 
     Raises:
-        UserError: As `Registry.build`, more than 4 billion parameters, or sizes that no tensor can have.
+        UserError: As `Registry.build`; more than 4 billion parameters; or sizes that are invalid for a tensor.
     """
     where = f"{members.kind} '{table.get('name')}'"
     try:
@@ -27,7 +28,7 @@ def build_checked(members: Registry, table: Mapping[str, Any], **given: Any) -> 
             trial: nn.Module = members.build(table, **given)
         count = sum(parameter.numel() for parameter in trial.parameters())
     except (NotImplementedError, RuntimeError, UserError) as error:
-        # A plug-in may compute with its weights while it is built, which the meta device cannot. The build tells.
+        # A plug-in may compute with its weights in the constructor, which fails only on the meta device.
         if "overflow" in str(error).lower():
             raise UserError(f"{where}: sizes that no tensor can have; make it smaller") from error
         count = 0

@@ -38,7 +38,7 @@ class UNet(nn.Module):
     """
 
     repeated = (ResidualBlock, AttentionBlock)
-    """What it is built of, for `compile_blocks`."""
+    """Classes of the modules that `compile_blocks` compiles."""
 
     casts_inputs: ClassVar[bool] = True
     """See `guidance.call_network`."""
@@ -127,7 +127,7 @@ class UNet(nn.Module):
         )
 
     def forward(self, x_t: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
-        """The network's raw output; what it means is the target's business.
+        """The raw output of the network; the target defines its meaning.
 
         Args:
             x_t: States, (B, in_channels, H, W); H and W multiples of `stride`.

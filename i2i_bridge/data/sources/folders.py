@@ -1,4 +1,4 @@
-"""Clean images in folders of their class, the layout of ImageNet."""
+"""Datasets in folders: `images`, `class_folders` (ImageNet's layout), `paired_folders` and `side_by_side`."""
 
 import difflib
 import shlex
@@ -21,12 +21,12 @@ from i2i_bridge.storage.files import normal_form
 class ClassFolders:
     """Clean images below root/[SPLIT/]CLASS/, to be degraded; each item has its class as 'label'.
 
-    Labels count the classes by name, over all split folders together: a class that one split lacks moves no label.
+    Labels are positions in the sorted class names of all split folders together, so that they are equal in all splits.
 
     Args:
         root: The folder of the classes, or of the split folders.
-        holdout: Where there are no split folders: this share of the images is held out of training.
-        names: As in `images`: a list of the images that count.
+        holdout: Share of the images held out of training, if there are no split folders.
+        names: A list of the images to use, as in `images`.
     """
 
     def __init__(self, root: Path, split: str, holdout: float = 0.0, names: str | None = None) -> None:
@@ -58,15 +58,15 @@ def _is_class(path: Path) -> bool:
 
 
 Stems = dict[str, tuple[str, str]]
-"""(key, relative path) of files by the name that tells their partner."""
+"""(key, relative path) of files, by the part of the name that both files of a pair share."""
 
 
 class Files(Sequence[tuple[str, Path]]):
     """(key, path) of the images below a folder; the key is the relative path.
 
     Args:
-        folder: Where they start.
-        names: Relative paths.
+        folder: The folder.
+        names: Paths relative to the folder.
     """
 
     def __init__(self, folder: Path, names: Names) -> None:
@@ -83,19 +83,23 @@ class Files(Sequence[tuple[str, Path]]):
 
 
 def shared_files(train: PairSource, validation: PairSource) -> int | None:
-    """How many of the validation items are the same files as training items; None for kinds that do not tell."""
-    mine, theirs = getattr(train, "files", None), getattr(validation, "files", None)
-    if mine is None or theirs is None:
+    """Number of files that are in both splits; None for dataset kinds without a list of files."""
+    trained, validated = getattr(train, "files", None), getattr(validation, "files", None)
+    if trained is None or validated is None:
         return None
-    if isinstance(mine, Files) and isinstance(theirs, Files):
-        return len(set(theirs.names).intersection(mine.names)) if mine.folder == theirs.folder else 0
-    return len({str(file) for file in theirs}.intersection(str(file) for file in mine))
+    if isinstance(trained, Files) and isinstance(validated, Files):
+        return len(set(validated.names).intersection(trained.names)) if trained.folder == validated.folder else 0
+    return len({str(file) for file in validated}.intersection(str(file) for file in trained))
 
 
 def counted_names(root: Path, base: Path, split: str, names: str | None) -> tuple[Names, list[str]]:
-    """The images of a split, below its folder `base`; those that a list of names has, if there is one and it counts.
+    """The images of a split below its folder, and messages about files left out.
 
-    And a line for each kind of image-like file that is left out.
+    Args:
+        root: The root of the dataset.
+        base: The folder of the split; the root if there are no split folders.
+        split: Name of the split.
+        names: A file below root that lists the images to use (`listed`), if it applies to the split (`counts`).
 
     Raises:
         UserError: As `listed`.
@@ -112,11 +116,10 @@ class CleanImages:
     """Clean images in any folder tree, to be degraded.
 
     Args:
-        root: The folder; its sub-folder of the split's name (train, val, test and usual aliases) where there is one.
-        holdout: Where there are no split folders: this share of the images, by hash of the name, is held out of
-            training.
-        names: A text file, a path a line, whose last parts say which images count (ImageNet's 10k list), but for
-            training where that has a folder of its own; relative to root.
+        root: The folder of the images, or of the split folders (train, val, test and usual aliases).
+        holdout: Share of the images held out of training, by a hash of the name, if there are no split folders.
+        names: A text file, relative to root, that lists the images to use, one path per line, of which the last part is
+            compared (such as ImageNet's 10k list). It does not apply to a training split that has its own folder.
     """
 
     def __init__(self, root: Path, split: str, holdout: float = 0.0, names: str | None = None) -> None:
@@ -137,19 +140,19 @@ class CleanImages:
 
 @register_dataset("paired_folders")
 class PairedFolders:
-    """Two folders, targets x_0 and sources x_1: files of the same name but for the suffix, or of names by templates.
+    """Pairs in two folders, targets x_0 and sources x_1, with equal names up to the suffix, or names by templates.
 
-    Layouts: root/SPLIT/x_0/..., root/x_0/SPLIT/..., root/x_0/... without splits, and with '{split}' in x_0 and x_1 any
-    other, such as root/trainB/... for '{split}B'.
+    Layouts: root/SPLIT/x_0/..., root/x_0/SPLIT/..., root/x_0/... without splits, and any other with '{split}' in x_0
+    and x_1, such as root/trainB/... for '{split}B'.
 
     Args:
-        root: The folder of both.
+        root: The folder that contains both folders.
         x_0: Folder of clean or target images.
-        x_1: Folder of degraded or source images; it may be the same one, where the name templates tell the sides apart.
-        holdout: Where there are no split folders: this share of the pairs is held out of training.
-        lenient: Leave unmatched files out instead of refusing them (`check` lists them).
-        x_0_name: Name of a target without suffix; {} stands for what both names of a pair share.
-        x_1_name: Name of a source, such as '{}_x4'.
+        x_1: Folder of degraded or source images; may be the same folder if the name templates differ.
+        holdout: Share of the pairs held out of training, if there are no split folders.
+        lenient: Leave out unmatched files instead of raising an error (`check` lists them).
+        x_0_name: Template of the name of a target without suffix; {} is the part that both names of a pair share.
+        x_1_name: Template of the name of a source, such as '{}_x4'.
     """
 
     def __init__(
@@ -173,13 +176,13 @@ class PairedFolders:
         self.left_out = [line for folder, names in found.items() for line in words_for_left_out(folder, names.left_out)]
         clean, problems = _stems(targets, found[targets], x_0_name, shared)
         degraded, more = _stems(sources, found[sources], x_1_name, shared)
-        if shared:  # 1.png beside 1_noisy.png: a file that fits both templates is of the longer one
+        if shared:  # 1.png beside 1_noisy.png: a file that matches both templates belongs to the longer one
             general, special = (clean, degraded) if len(x_0_name) < len(x_1_name) else (degraded, clean)
-            theirs = {path for _, path in special.values()}
-            for name in [name for name, (_, path) in general.items() if path in theirs]:
+            matched = {path for _, path in special.values()}
+            for name in [name for name, (_, path) in general.items() if path in matched]:
                 del general[name]
-            theirs |= {path for _, path in general.values()}
-            others = [str(targets / path) for path in found[targets] if path not in theirs]
+            matched |= {path for _, path in general.values()}
+            others = [str(targets / path) for path in found[targets] if path not in matched]
             if others:
                 shown = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
                 self.left_out.append(f"{shown}: left out: neither '{x_0_name}' nor '{x_1_name}'")
@@ -195,7 +198,7 @@ class PairedFolders:
                 f"{counts}: {shown}; lenient=true leaves out all {count}, and this lists them", ways=[command]
             )
         both = sorted(clean.keys() & degraded.keys(), key=lambda name: clean[name][0])
-        # The key is the name as the target's file spells it: held-out shares and draws hang on it.
+        # The key is the target's name in its own Unicode form, not normalised: held-out shares and draws depend on it.
         keys = [clean[name][0] for name in both]
         chosen = keep(keys, split, 0.0 if split_there else holdout)
         kept = [both[i] for i in chosen]
@@ -227,16 +230,16 @@ class PairedFolders:
 
 
 def _nearest(name: str, others: Sequence[str]) -> str | None:
-    """The name that goes on where this one ends, or the other way round (102_labels); else one that is spelt alike."""
+    """The most similar name, for a hint: one that begins with `name` or the reverse (102_labels), else by spelling."""
     longer = [other for other in others if other.startswith(name) or name.startswith(other)]
     return min(longer, key=len) if longer else next(iter(difflib.get_close_matches(name, others, n=1)), None)
 
 
 def side_folders(root: Path, x_0: str, x_1: str, split: str) -> tuple[Path, Path, bool]:
-    """The folders of targets and of sources of a split, and whether they are the split's own.
+    """The folders of targets and sources of a split, and whether they are folders of that split only.
 
     Raises:
-        UserError: One is missing, or none of their splits means this one.
+        UserError: A folder is missing, or there are folders of other splits only.
     """
     if not root.is_dir():
         raise UserError(f"{root}: no such folder")
@@ -272,9 +275,9 @@ def _templated(root: Path, x_0: str, x_1: str, split: str) -> tuple[Path, Path, 
 
 
 def _stems(folder: Path, names: ImageNames, template: str, shared: bool) -> tuple[Stems, list[str]]:
-    """The images by what {} stands for in their stems, and one line for each file without or of the same name.
+    """The images of a side by the part {} of their names, and problem lines about other and duplicate names.
 
-    Names are compared in one Unicode normal form: an archive made on a Mac spells "e with accent" as two characters.
+    Names are compared in Unicode form NFC, since archives made on a Mac have decomposed accents.
     """
     before, hole, after = normal_form(template).partition("{}")
     if not hole or "{}" in after or "/" in template:
@@ -301,13 +304,12 @@ def _stems(folder: Path, names: ImageNames, template: str, shared: bool) -> tupl
 
 @register_dataset("side_by_side")
 class SideBySide:
-    """One file per pair, A on the left and B on the right (the packing of Pix2pix).
+    """Side-by-side files, one per pair: A on the left and B on the right (the layout of Pix2pix).
 
     Args:
-        root: The folder, with split folders or without.
-        direction: 'AtoB': the left half is the source x_1 and the right half the target x_0; 'BtoA': the other way
-            round.
-        holdout: Where there are no split folders: this share of the files is held out of training.
+        root: The folder of the files, or of the split folders.
+        direction: 'AtoB': the left half is the source x_1 and the right half the target x_0; 'BtoA': the reverse.
+        holdout: Share of the files held out of training, if there are no split folders.
     """
 
     def __init__(self, root: Path, direction: Literal["AtoB", "BtoA"], split: str, holdout: float = 0.0) -> None:

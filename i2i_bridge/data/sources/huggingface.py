@@ -1,4 +1,4 @@
-"""Hugging Face datasets: a local folder or file of theirs, or a name on their hub, by column names."""
+"""Hugging Face datasets: a local folder or file, or a dataset of the hub, with images selected by column names."""
 
 import os
 from pathlib import Path
@@ -17,7 +17,7 @@ from i2i_bridge.storage.reader import MEGABYTE, read_json, read_text
 
 BUILDERS = {".parquet": "parquet", ".arrow": "arrow", ".csv": "csv", ".json": "json", ".jsonl": "json"}
 CARD, CARD_ALONE = "README.md", ".huggingface.yaml"
-"""Where a folder says which of its files are which split's."""
+"""Files in which a dataset folder assigns its data files to splits."""
 
 
 @register_dataset("huggingface")
@@ -25,19 +25,19 @@ class HubImages:
     """Rows of a Hugging Face dataset.
 
     Args:
-        root: What lies on this machine: a folder that save_to_disk wrote, a folder of data files, or one such file.
-        hub: In place of root: a name on the hub; needs `download = true`.
-        download: Allow the internet, for a dataset of the hub; under --offline it must be in the library's cache.
-        config: Which configuration of it.
-        revision: Which commit, tag or branch of it.
-        x_0: Column of the clean or target image: images, bytes of image files, or paths that start at root.
-        x_1: Column of the degraded or source image; none: clean images, to be degraded.
+        root: A local dataset: a folder written by save_to_disk, a folder of data files, or a data file.
+        hub: Name of a dataset on the hub, instead of root; needs `download = true`.
+        download: Allow internet access for a dataset of the hub. With --offline it must be in the library's cache.
+        config: Configuration of the dataset.
+        revision: Commit, tag or branch of the dataset.
+        x_0: Column of the clean or target image: images, bytes of image files, or paths relative to root.
+        x_1: Column of the degraded or source image; without it the items are clean images, to be degraded.
         mask: Column of the mask.
         condition: Column of the condition.
-        label: Column of an integer.
-        key: Column of a name; by default the row's number.
-        splits: What the dataset calls our splits: {val = "validation"}; usual names need not be said.
-        holdout: Where it has one split only: this share of the rows is held out of training.
+        label: Column of an integer label.
+        key: Column of the item's name; by default the row number.
+        splits: The dataset's names of the splits, such as {val = "validation"}; usual names are found without it.
+        holdout: Share of the rows held out of training, if the dataset has a single split.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class HubImages:
         self.files = Files(Path(self.where, name), Names(map(str, self.positions)))
 
     def _split(self, parts: Any, split: str, splits: dict[str, str], holdout: float) -> tuple[str, bool]:
-        """The dataset's name of a split, and whether all our splits share it."""
+        """The dataset's name of a split, and whether it is the only one, shared by train, val and test."""
         if split in splits:
             if splits[split] not in parts:
                 raise UserError(f"{self.where}: no split '{splits[split]}'{did_you_mean(splits[split], parts)}")
@@ -129,7 +129,7 @@ class HubImages:
 
 def _library() -> Any:
     if internet.is_offline():
-        internet.go_offline()  # before the import, when the library looks
+        internet.go_offline()  # before the import, at which the library reads the variables
     try:
         import datasets
     except ImportError as error:
@@ -138,7 +138,7 @@ def _library() -> Any:
 
 
 def _local(root: Path, config: str | None) -> Any:
-    """The splits by name; nothing but local files is looked at."""
+    """The splits of a local dataset by name, loaded without internet access."""
     datasets = _library()
     if not root.exists():
         raise UserError(f"{root}: no such file or folder")
@@ -162,10 +162,11 @@ def _loaded(datasets: Any, root: Path, config: str | None) -> Any:
 
 
 def _check_card(root: Path) -> None:
-    """Refuse a folder whose own files name places outside of it, which the library would read or fetch.
+    """Reject a dataset folder whose metadata refers to paths outside the folder or to URLs, which would be read.
 
     Raises:
-        UserError: Its README.md, dataset_dict.json or a state.json does, or cannot be read; a .huggingface.yaml.
+        UserError: README.md, dataset_dict.json or a state.json has such a reference or cannot be read, or the folder
+            has a .huggingface.yaml.
     """
     from huggingface_hub import DatasetCard
 
@@ -175,7 +176,7 @@ def _check_card(root: Path) -> None:
         try:
             card: Any = DatasetCard(read_text(root / CARD, MEGABYTE), ignore_metadata_errors=True)
             configs = card.data.to_dict().get("configs")
-        except Exception as error:  # YAML's own kinds
+        except Exception as error:  # the YAML parser raises many types
             reason = getattr(error, "strerror", None) or type(error).__name__
             raise UserError(f"{root / CARD}: not a readable dataset card ({reason})") from error
         _check_inside(root / CARD, configs)
@@ -199,12 +200,12 @@ def _json(file: Path) -> dict[str, Any] | None:
 
 
 def _check_inside(file: Path, value: Any) -> None:
-    """Refuse a text anywhere in a value that is an address or leads out of the file's folder."""
+    """Reject any text inside a value that is a URL or a path outside the file's folder."""
     waiting, seen = [value], 0
     while waiting:
         inner = waiting.pop()
         seen += 1
-        if seen > 100_000:  # in YAML, lists can hold one list many times over
+        if seen > 100_000:  # YAML aliases can repeat a list exponentially often
             raise UserError(f"{file}: names more than 100000 places")
         if isinstance(inner, dict | list):
             waiting += [*inner, *inner.values()] if isinstance(inner, dict) else inner
@@ -215,7 +216,7 @@ def _check_inside(file: Path, value: Any) -> None:
 
 
 def _caches() -> list[Path]:
-    """Where the library keeps what it fetched."""
+    """The cache folders of the library."""
     from huggingface_hub import constants
 
     config = _library().config
@@ -227,16 +228,16 @@ def _caches() -> list[Path]:
 def _fetched(name: str, config: str | None, revision: str | None) -> Any:
     datasets = _library()
     if internet.is_offline() and not datasets.config.HF_HUB_OFFLINE:
-        internet.require(f"hub '{name}'")  # the library was imported before, when it was allowed
+        internet.require(f"hub '{name}'")  # the library was imported before offline mode was set, and would connect
     try:
         return datasets.load_dataset(name, name=config, revision=revision)
-    except Exception as error:  # the network's and the hub's own kinds, of several packages
+    except Exception as error:  # several packages raise many types
         hint = f" (--offline or {internet.VARIABLE}=1 forbids to fetch it)" if internet.is_offline() else ""
         raise UserError(f"hub '{name}': {type(error).__name__}: {str(error)[:150]}{hint}") from error
 
 
 def _undecoded(rows: Any) -> Any:
-    """Image columns as bytes: our decoder knows the limits, 16 bits and EXIF."""
+    """Disable decoding of image columns: `read_picture` decodes them, with limits, 16 bits and EXIF orientation."""
     datasets = _library()
     for column, feature in rows.features.items():
         if isinstance(feature, datasets.Image):

@@ -1,4 +1,4 @@
-"""List files: each row names the files of an item. CSV, JSON lines, and BasicSR's meta_info."""
+"""Datasets given by a list file with a row for each item: CSV, JSON lines, or BasicSR's meta_info."""
 
 import csv
 import io
@@ -25,23 +25,25 @@ COLUMNS = (*IMAGES, "label", "split", "key")
 
 @register_dataset("list")
 class ListFile:
-    """Items named by a list file: .csv or .tsv with a header, .jsonl, or .txt of BasicSR's form 'NAME (H,W,C)'.
+    """Items of a list file: .csv or .tsv with a header, .jsonl, or .txt in BasicSR's form 'NAME (H,W,C)'.
 
-    Columns are x_0, and where there are some x_1, mask, condition, label, split and key; others are left alone. Without
-    a key the path of x_0 is the key, numbered where rows share it. Relative paths start at root and stay below it;
-    absolute ones are taken as they are.
+    The columns are x_0 and optionally x_1, mask, condition, label, split and key; other columns are ignored. The
+    default key is the path of x_0, with a number if rows share it. Relative paths must stay below root; absolute paths
+    are allowed.
 
     Args:
-        root: Where relative paths start, those of the list files too.
-        file: The list, where one serves all splits: by its column 'split', else by `holdout`.
-        train: The list of the split 'train', in place of `file`.
+        root: The folder to which paths are relative, including those of the list files.
+        file: A list for all splits, divided by its column 'split' or by `holdout`.
+        train: The list of the split 'train', instead of `file`.
         val: The list of the split 'val'.
         test: The list of the split 'test'; by default that of 'val'.
-        columns: Other names of the columns: {x_0 = "clean", x_1 = "noisy"}. No column is required but x_0's and those
-            that are named here.
-        folders: A folder before the paths of a column: {x_0 = "gt", x_1 = "lq"}. A .txt has x_0, and those named here.
-        x_1_name: Name of the source of a .txt without suffix, '{}' for the same as the target's: '{}x4'.
-        holdout: Without a column 'split' and lists for the splits: this share of the items is held out of training.
+        columns: Other column names, such as {x_0 = "clean", x_1 = "noisy"}. Only x_0 and the columns named here are
+            required.
+        folders: Folders prepended to the paths of a column, such as {x_0 = "gt", x_1 = "lq"}. A .txt has x_0 and the
+            parts named here.
+        x_1_name: For a .txt: template of the source's name without suffix, with {} for the target's name, such as
+            '{}x4'.
+        holdout: Share of the items held out of training, without a column 'split' and without lists for the splits.
     """
 
     def __init__(
@@ -83,18 +85,18 @@ class ListFile:
             raise UserError(f"{self.file}: no items for the split '{split}'")
 
     def _rows(self, columns: dict[str, str], x_1_name: str) -> Iterator[tuple[int, dict[str, str]]]:
-        """(line, row) with our column names, each checked."""
+        """(line number, row) of every row, checked, with the column names of COLUMNS."""
         readers = {".csv": _csv, ".tsv": _csv, ".jsonl": _jsonl, ".txt": self._meta_info}
         reader = readers.get(self.file.suffix.lower())
         if reader is None:
             raise UserError(f"{self.file}: not a list file; known: {', '.join(readers)}")
         text = _text(self.file)
-        theirs = {part: columns.get(part, part) for part in COLUMNS}
+        header = {part: columns.get(part, part) for part in COLUMNS}
         first: dict[str, str] | None = None
         for line, given in reader(text, self.file, x_1_name):
             if first is None:
-                first = {part: name for part, name in theirs.items() if name in given}
-                missing = [name for part, name in theirs.items() if part not in first and part in ("x_0", *columns)]
+                first = {part: name for part, name in header.items() if name in given}
+                missing = [name for part, name in header.items() if part not in first and part in ("x_0", *columns)]
                 if missing:
                     raise UserError(f"{self.file}: no column '{missing[0]}'{did_you_mean(missing[0], given)}")
             row = {part: given[name] for part, name in first.items() if given.get(name)}
@@ -126,7 +128,7 @@ class ListFile:
         if not hole or "{}" in after:
             raise UserError(f"'{x_1_name}': a name template has one {{}}, such as '{{}}x4'")
         for line, words in enumerate(text.split("\n"), 1):
-            # 'NAME (480,480,3)', NAME alone, or with a compression level after it; names may hold blanks.
+            # 'NAME (480,480,3)', optionally followed by a compression level, or NAME alone; names may contain spaces.
             name = words.partition(" (")[0].strip()
             if not name:
                 continue
@@ -148,7 +150,7 @@ class ListFile:
 
 
 def _spelt_as_there(path: Path) -> Path:
-    """The path, or the file of this name in the other Unicode form."""
+    """The path, or the existing file whose name is equal in Unicode form NFC."""
     if str(path).isascii() or path.exists() or not path.parent.is_dir():
         return path
     name = normal_form(path.name)
@@ -165,10 +167,10 @@ def _text(file: Path) -> str:
 
 
 def first_row(file: Path) -> dict[str, str]:
-    """The first row of a .csv, .tsv or .jsonl: its values by column.
+    """The first row of a .csv, .tsv or .jsonl, by column.
 
     Raises:
-        UserError: The file cannot be read, or has no row.
+        UserError: The file cannot be read, or has no rows.
     """
     reader = _jsonl if file.suffix.lower() == ".jsonl" else _csv
     for _, row in reader(_text(file), file, ""):
@@ -177,10 +179,10 @@ def first_row(file: Path) -> dict[str, str]:
 
 
 def refuse_unknown(table: dict[str, Any], known: tuple[str, ...], where: str) -> None:
-    """Every key of an option's table is a known one.
+    """Reject unknown keys in a table.
 
     Raises:
-        UserError: One is not; the message names the nearest.
+        UserError: A key is unknown; the message names the nearest.
     """
     for name in table:
         if name not in known:
@@ -189,7 +191,7 @@ def refuse_unknown(table: dict[str, Any], known: tuple[str, ...], where: str) ->
 
 def _csv(text: str, file: Path, _: str) -> Iterator[tuple[int, dict[str, str]]]:
     header_line = text.partition("\n")[0]
-    # A spreadsheet writes semicolons where its language has the comma in numbers.
+    # Spreadsheets separate cells by semicolons in languages with a decimal comma.
     comma = ";" if ";" in header_line and "," not in header_line else ","
     reader = csv.reader(
         io.StringIO(text, newline=""), delimiter="\t" if file.suffix.lower() == ".tsv" else comma, strict=True

@@ -1,4 +1,4 @@
-"""LMDB databases of encoded images: the cache of the official I2SB code, and BasicSR's."""
+"""Datasets in LMDB databases of encoded images: the cache of the official I2SB code, and BasicSR's layout."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,13 +14,13 @@ from i2i_bridge.storage.reader import LIST_LIMIT, read_text
 
 
 class Database:
-    """A read-only LMDB file; nothing is written beside it.
+    """A read-only LMDB database; no lock file is written.
 
     Args:
-        path: The folder that holds data.mdb, or the file itself.
+        path: The folder that contains data.mdb, or the file itself.
 
     Raises:
-        UserError: It is missing, damaged, or the package lmdb is.
+        UserError: The database is missing or damaged, or the package lmdb is not installed.
     """
 
     def __init__(self, path: Path) -> None:
@@ -43,7 +43,8 @@ class Database:
         except ImportError as error:
             raise UserError("LMDB databases need a package: pip install 'i2i-bridge[lmdb]'") from error
         try:
-            # Opened anew for each read, some 0.1 ms: a file may be open once in a process, and not across a fork.
+            # Opened for each read (about 0.1 ms): LMDB allows one open environment per file and process, and none
+            # across a fork.
             with lmdb.open(
                 str(self.path), subdir=self.path.is_dir(), readonly=True, create=False, lock=False, readahead=False
             ) as environment:
@@ -62,7 +63,7 @@ class Database:
         """The value of a key.
 
         Raises:
-            UserError: There is none.
+            UserError: The key does not exist.
         """
         with self._opened() as environment, environment.begin() as transaction:
             value = transaction.get(key.encode("utf-8", "surrogateescape"))
@@ -75,19 +76,20 @@ class Database:
 class LmdbImages:
     """Encoded images in LMDB databases.
 
-    Layout 'i2sb', the official code's cache of ImageNet: keys are the image files' paths on the machine that built it,
-    and only their ends CLASS/NAME are looked at. Clean images, to be degraded, with the class as 'label' (the classes
-    of the database, sorted). The pickled .lmdb.pt beside it is not read. Layout 'basicsr': keys are file names without
-    suffix, and meta_info.txt, where there is one, lists which count.
+    Layout 'i2sb', the official code's cache of ImageNet: keys are the paths of the image files on the machine that
+    built the database; their last two parts CLASS/NAME are used. The items are clean images, to be degraded, with the
+    class as 'label' (position in the sorted classes of the database). The pickled .lmdb.pt file is not read. Layout
+    'basicsr': keys are file names without suffix, restricted to those in meta_info.txt if there is one.
 
     Args:
-        root: The database; or the folder that holds those of the splits ('i2sb': SPLIT*.lmdb) or of both sides.
+        root: The database, or the folder of the databases of the splits ('i2sb': SPLIT*.lmdb) or of both sides.
         layout: 'i2sb' or 'basicsr'.
-        x_0: 'basicsr': name of the database of targets, as of a folder in `paired_folders`; none: root itself.
-        x_1: 'basicsr': name of the database of sources; none: clean images, to be degraded.
-        names: A text file, a path a line, whose last parts say which images count (the official 10k list), but for
-            training where that has a database of its own; relative to root's folder.
-        holdout: Where there are no databases of splits: this share of the items is held out of training.
+        x_0: 'basicsr': name of the database of targets, like a folder in `paired_folders`; by default root itself.
+        x_1: 'basicsr': name of the database of sources; without it the items are clean images, to be degraded.
+        names: A text file, relative to root or to the folder of the database, that lists the images to use, one path
+            per line, of which the last part is compared (the official 10k list). It does not apply to a training split
+            that has its own database.
+        holdout: Share of the items held out of training, if there are no databases of splits.
     """
 
     def __init__(
@@ -140,7 +142,7 @@ def _is_database(path: Path) -> bool:
 
 
 def _paths(root: Path, layout: str, split: str, x_0: str | None, x_1: str | None) -> tuple[dict[str, Path], bool]:
-    """The databases of a split, and whether they are its own."""
+    """The databases of a split, and whether they are databases of that split only."""
     if x_0 is not None:
         target, source, split_there = side_folders(root, x_0, x_1 or x_0, split)
         return {"x_0": target} | ({"x_1": source} if x_1 else {}), split_there
@@ -148,17 +150,17 @@ def _paths(root: Path, layout: str, split: str, x_0: str | None, x_1: str | None
         return {"x_0": root}, False
     there = sorted(path for path in root.iterdir() if _is_database(path) and path.suffix in (".lmdb", ".mdb"))
     for name in split_names(split) if layout == "i2sb" else ():
-        mine = [path for path in there if path.stem == name or path.stem.startswith(f"{name}_")]
-        if len(mine) > 1:
-            raise UserError(f"{root}: {mine[0].name} and {mine[1].name} both fit '{split}'; give one of them as root")
-        if mine:
-            return {"x_0": mine[0]}, True
+        found = [path for path in there if path.stem == name or path.stem.startswith(f"{name}_")]
+        if len(found) > 1:
+            raise UserError(f"{root}: {found[0].name} and {found[1].name} both fit '{split}'; give one of them as root")
+        if found:
+            return {"x_0": found[0]}, True
     shown = ", ".join(path.name for path in there)
     raise UserError(f"{root}: no LMDB database for the split '{split}'; there is {shown or 'none'}")
 
 
 def _by_end(database: Database) -> dict[str, str]:
-    """Keys by their last two parts, CLASS/NAME: the folders before them are another machine's."""
+    """Keys by their last two parts, CLASS/NAME; the parts before are folders of the machine that built the database."""
     found: dict[str, str] = {}
     for key in database.all_keys():
         end = "/".join(key.replace("\\", "/").split("/")[-2:])
@@ -169,7 +171,7 @@ def _by_end(database: Database) -> dict[str, str]:
 
 
 def _listed(databases: dict[str, Database]) -> dict[str, str]:
-    """Keys that the databases' meta_info.txt list, else all; the same on both sides."""
+    """Keys in meta_info.txt, or all keys without that file; they must be equal on both sides."""
     sides = {}
     for part, database in databases.items():
         notes = database.path / "meta_info.txt"

@@ -1,4 +1,4 @@
-"""Photos that come inside an installed package's wheel: what `make demo` trains on, without any download."""
+"""Datasets of photos inside installed packages, such as those of `make demo`, which need no download."""
 
 import importlib.util
 from functools import cached_property
@@ -15,16 +15,16 @@ from i2i_bridge.registry import register_dataset
 
 @register_dataset("packaged_images")
 class PackagedImages:
-    """Clean images named as 'package:path/inside.png'. The package is located, never imported.
+    """Clean images named 'package:path/inside.png'. The package is located, not imported.
 
     Args:
         train: Images of the split 'train'.
         val: Images of every other split.
-        tiles: Cut held-out images into squares of 1 / tiles of the short side, as many as fit. All images are then
-            decoded once and kept in memory: decoding takes longer than cutting. Default: whole files.
+        tiles: Cut held-out images into squares with sides of 1 / tiles of the short side, as many as fit. All images
+            are then decoded once and kept in memory. Default: whole files.
 
     Raises:
-        UserError: `tiles` is not 1 to 64, a split has no images, or one is in both splits or not there.
+        UserError: `tiles` is not 1 to 64, a split has no images, or an image is in both splits or missing.
     """
 
     def __init__(self, train: list[str], val: list[str], split: str, tiles: int | None = None) -> None:
@@ -51,12 +51,12 @@ class PackagedImages:
         for name, path in self.files:
             pixels = read_picture(path).pixels
             photos.append([(name, pixels)] if self.whole else _tiles(name, pixels, self.tiles or 1))
-        # The first tile of each photo, then the second, ...: a page's first images are of different photos.
+        # The first tile of each photo, then the second, ...; otherwise the first items would be tiles of one photo.
         return [tile for tiles in zip_longest(*photos) for tile in tiles if tile is not None]
 
 
 def _tiles(name: str, pixels: np.ndarray, parts: int) -> list[tuple[str, np.ndarray]]:
-    """Squares of 1 / parts of the short side in reading order; what does not fit is left out evenly at both ends."""
+    """Cut an image into squares of 1 / parts of the short side, in reading order, centred; the rest is discarded."""
     height, width = pixels.shape[:2]
     side = min(height, width) // parts
     rows, columns = height // side, width // side
@@ -77,6 +77,6 @@ def _locate(name: str) -> Path:
         raise UserError(f"'{name}': the package {package} is not installed; run: pip install 'i2i-bridge[demo]'")
     home = Path(next(iter(spec.submodule_search_locations)))
     path = home / inside
-    if not path.is_file() or not path.resolve().is_relative_to(home.resolve()):  # a link may lead out
+    if not path.is_file() or not path.resolve().is_relative_to(home.resolve()):  # a link may lead out of the package
         raise UserError(f"'{name}': {package} is installed, but holds no {inside}")
     return path

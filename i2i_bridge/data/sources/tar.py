@@ -1,4 +1,4 @@
-"""Tar files of the WebDataset layout, read at random places: members KEY.EXT of one KEY are one item."""
+"""Datasets in tar shards of the WebDataset layout, with random access: the members KEY.EXT of a KEY are an item."""
 
 import contextlib
 import itertools
@@ -18,25 +18,25 @@ from i2i_bridge.storage.archive import BROKEN, open_tar
 from i2i_bridge.storage.reader import open_regular
 
 BLOCK = 512
-"""Bytes that a tar file is counted in; one of zeros ends it."""
+"""Block size of a tar file in bytes; a block of zeros ends the file."""
 
 
 @register_dataset("tar_shards")
 class TarShards:
-    """Items inside plain .tar files (WebDataset): KEY.EXT, where KEY ends at the first dot of the file name.
+    """Items in uncompressed .tar files (WebDataset): members KEY.EXT, where KEY ends at the first dot of the file name.
 
-    The members' places are listed once, so that any item is read at once and the order does not depend on the shards.
-    Only regular files count: links are left out, compressed shards refused. An item's key is SHARD/KEY.
+    The offsets of all members are listed once; items can then be read in any order. Members that are not regular files
+    are ignored, and compressed shards are rejected. The key of an item is SHARD/KEY.
 
     Args:
-        root: The folder of the shards, with split folders or without.
-        shards: Their names, * for any text, {split} for the split's name: '{split}-*.tar'.
-        x_0: Extensions of the clean or target image; the first that is there counts: ["clean.png", "jpg"].
-        x_1: Extensions of the degraded or source image; none: clean images, to be degraded.
+        root: The folder of the shards, or of the split folders.
+        shards: Pattern of the shard names, with * for any text and {split} for the split's name: '{split}-*.tar'.
+        x_0: Extensions of the clean or target image, in order of preference: ["clean.png", "jpg"].
+        x_1: Extensions of the degraded or source image; without them the items are clean images, to be degraded.
         mask: Extensions of the mask.
         condition: Extensions of the condition.
-        label: Extension of a text file that holds an integer, such as 'cls'.
-        holdout: Where nothing tells the splits: this share of the items is held out of training.
+        label: Extension of a text file with an integer label, such as 'cls'.
+        holdout: Share of the items held out of training, without split folders and without {split} in the pattern.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class TarShards:
             raise UserError(f"{root}: no items for the split '{split}'")
 
     def _items(self, wanted: dict[str, tuple[str, ...]]) -> tuple[Names, dict[str, np.ndarray]]:
-        """The keys, and for each part the number of its member."""
+        """The keys of all items, and the member numbers of each part."""
         members, keys = self.members, []
         places: dict[str, list[int]] = {part: [] for part in wanted}
         runs = itertools.groupby(range(len(members.keys)), lambda i: (int(members.shard[i]), members.keys[i]))
@@ -72,7 +72,7 @@ class TarShards:
             there = {members.extensions[i]: i for i in run}
             found = {part: next((there[e] for e in names if e in there), None) for part, names in wanted.items()}
             if all(place is None for place in found.values()):
-                continue  # notes beside the items
+                continue  # other files, such as notes
             where = f"{self.shards[shard]}: '{key}'"
             if (shard, key) in seen:
                 raise UserError(f"{where}: comes twice; the files of one item must follow one another")
@@ -107,7 +107,7 @@ def _integer(data: bytes, where: str) -> int:
 
 
 def _shards(root: Path, pattern: str, split: str) -> tuple[list[Path], bool]:
-    """The shard files, and whether they are the split's own."""
+    """The shard files of a split, and whether they are files of that split only."""
     if "/" in pattern or not pattern.replace("{split}", "").endswith(".tar"):
         raise UserError(
             f"'{pattern}': shards are named like '*.tar' or '{{split}}-*.tar'; compressed ones are not read"
@@ -124,14 +124,14 @@ def _shards(root: Path, pattern: str, split: str) -> tuple[list[Path], bool]:
 
 @dataclass(frozen=True)
 class Members:
-    """Where the files of all shards lie, in the shards' order.
+    """Positions of the members of all shards, in the order of the shards.
 
     Args:
-        shard: Number of the shard.
-        offset: First byte.
-        size: Bytes.
+        shard: Number of the shard of each member.
+        offset: Position of its first byte.
+        size: Size in bytes.
         keys: Path up to the first dot of the file name.
-        extensions: What follows that dot, in small letters.
+        extensions: Text after that dot, in lower case.
     """
 
     shard: np.ndarray
@@ -141,10 +141,10 @@ class Members:
     extensions: Names
 
     def read(self, shard: Path, number: int) -> bytes:
-        """The bytes of a member.
+        """Read a member.
 
         Raises:
-            UserError: The shard is gone, or shorter than it was.
+            UserError: The shard cannot be read, or has become shorter.
         """
         try:
             with open_regular(shard) as stream:
@@ -158,12 +158,12 @@ class Members:
 
 
 def _members(shards: list[Path]) -> Members:
-    """Listed anew, or from the cache where no shard has another size or modification time since."""
+    """List the members of all shards, or read the list from the cache if sizes and modification times are unchanged."""
     began = time.time_ns()
     stamp = np.array([(s.st_size, s.st_mtime_ns) for s in (shard.stat() for shard in shards)], dtype=np.int64)
     what = "tar shards " + " ".join(str(shard.resolve()) for shard in shards)
     known = recall(what)
-    with contextlib.suppress(KeyError, ValueError):  # another version's
+    with contextlib.suppress(KeyError, ValueError):  # written by another version
         if known is not None and np.array_equal(known["stamp"], stamp):
             keys = Names.packed(known["keys"], known["key_ends"])
             extensions = Names.packed(known["extensions"], known["extension_ends"])
@@ -189,7 +189,7 @@ def _listed(shard: Path) -> list[tuple[str, str, int, int]]:
     """(key, extension, offset, size) of the regular files of a shard.
 
     Raises:
-        UserError: Not a plain tar file, or it does not end as one does: a part is missing or damaged.
+        UserError: The file is not an uncompressed tar file, is truncated or damaged.
     """
     found = []
 
@@ -211,6 +211,6 @@ def _listed(shard: Path) -> list[tuple[str, str, int, int]]:
         stream.seek(end)
         last = stream.read(BLOCK)
     if last != bytes(BLOCK) or any(offset + size > length for _, _, offset, size in found[-1:]):
-        # tarfile takes a damaged header for the end.
+        # tarfile treats a damaged header as the end of the file.
         raise UserError(f"{shard}: ends or is damaged at byte {end} of {length}; copy or download it again")
     return found

@@ -1,4 +1,4 @@
-"""Any dataset class of torchvision.datasets, by its name."""
+"""Datasets of torchvision.datasets, by class name."""
 
 import inspect
 from pathlib import Path
@@ -17,7 +17,7 @@ from i2i_bridge.registry import did_you_mean, register_dataset
 from i2i_bridge.storage.internet import VARIABLE, is_offline
 
 SIDES = ("split", "image_set")
-"""What torchvision's classes call the option that names a split; others have `train`, a boolean, or none."""
+"""Names of the option that selects a split by name in torchvision's classes; others have a boolean `train`, or none."""
 
 
 @register_dataset("torchvision")
@@ -25,13 +25,13 @@ class TorchvisionImages:
     """The images of a torchvision dataset as clean images, to be degraded; an integer target is the 'label'.
 
     Args:
-        dataset: The class, such as 'CIFAR10' or 'Flowers102'.
-        root: Where its files lie, for classes that have a root.
-        options: Its other constructor options, the same for every split.
-        splits: What it calls our splits: {val = "test"}. By default a class with an option `train` is asked for its
-            training part for 'train' and else for the other; one with `split` or `image_set` is asked for our name.
-        download: Let it download what is missing under root; else, and under --offline, nothing is fetched.
-        holdout: For classes without parts: this share of the images is held out of training.
+        dataset: Name of the class, such as 'CIFAR10' or 'Flowers102'.
+        root: The folder of the dataset's files, for classes that have an option `root`.
+        options: Other options of the constructor, the same for every split.
+        splits: The class's names of the splits, such as {val = "test"}. By default a class with an option `train` gets
+            True for 'train' and False for other splits, and one with `split` or `image_set` gets the split's name.
+        download: Allow the class to download missing files to root; has no effect with --offline.
+        holdout: Share of the images held out of training, for classes without splits.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class TorchvisionImages:
         if download:
             if "download" not in parameters:
                 raise UserError(f"torchvision '{dataset}' cannot download; leave `download` out")
-            given["download"] = not is_offline()  # what is there already is used as it is
+            given["download"] = not is_offline()  # offline, files that exist under root are used
         part = self._part(parameters, given, split, splits or {})
         self.name, self.split = dataset, split
         try:
@@ -83,7 +83,7 @@ class TorchvisionImages:
 
     @staticmethod
     def _part(parameters: Any, given: dict[str, Any], split: str, splits: dict[str, str]) -> dict[str, Any]:
-        """The option that asks for the split; nothing where the class has none, or the user gave it."""
+        """The constructor option that selects the split; empty if the class has none, or the user has set it."""
         if "train" in parameters and "train" not in given:
             wanted = splits.get(split, split)
             return {"train": wanted in SPLITS["train"]}
