@@ -2,8 +2,9 @@
 
 There is one registry for each kind of part. The names of built-in members are read from their source text (`members`)
 and the module of a member is imported when that member is first used, so that listing names and rejecting unknown ones
-need no torch. A user's class or function is registered by the same decorators, in a file given by `--plugin mine.py`
-or in an imported module; a recipe cannot import code.
+need no torch. A user's class or function is registered by the same decorators: in a file given by `--plugin mine.py`,
+in an imported module, or in a module that an installed package declares in the entry-point group `i2i_bridge.plugins`.
+A recipe cannot import code.
 """
 
 import difflib
@@ -112,19 +113,29 @@ class Registry:
             follower(name, member)
 
     def names(self) -> list[str]:
-        """All names, sorted."""
+        """All names, sorted; those of installed plug-ins are among them.
+
+        Raises:
+            UserError: An installed plug-in cannot be imported.
+        """
+        load_installed_plugins()
         if self._has_user_members or not self._decorator:
             self._load()
         return sorted({*self._members, *self._source})
+
+    def __contains__(self, name: str) -> bool:
+        # The names of installed plug-ins last: otherwise every command would import these packages.
+        return name in self._members or name in self._source or name in self.names()
 
     def require(self, name: str) -> None:
         """Reject a name that no member has, without importing a built-in member.
 
         Raises:
-            UserError: No member has the name; the message names the nearest one.
+            UserError: No member has the name, the message names the nearest one; or an installed plug-in, which might
+                have it, cannot be imported.
         """
-        if name not in self._members and name not in self._source and name not in (known := self.names()):
-            hint = did_you_mean(name, known)
+        if name not in self:
+            hint = did_you_mean(name, self.names())
             raise UserError(f"unknown {self.kind} '{name}'{hint} (if it is your own, load it: --plugin FILE.py)")
 
     def get(self, name: str) -> Callable[..., Any]:
@@ -567,6 +578,45 @@ def load_plugin(file: Path | str) -> None:
     _plugins.append(str(path.resolve()))
 
 
+PLUGIN_GROUP = "i2i_bridge.plugins"
+"""The entry-point group of installed plug-ins."""
+
+
+_installed: list[str] | None = None
+"""Name, package, version and module of each installed plug-in; None before `load_installed_plugins`."""
+
+
+def load_installed_plugins() -> None:
+    """Import, once, the modules that installed packages declare in the entry-point group `i2i_bridge.plugins`.
+
+    Called when a name is looked up that no member has, and when names are listed. All of them are imported: a name out
+    of a recipe chooses none.
+
+    Raises:
+        UserError: A module cannot be imported; one line with the package's name.
+    """
+    global _installed
+    if _installed is not None:
+        return
+    from importlib import metadata
+
+    # Set before the imports: the modules may call the registries while they are imported.
+    _installed = []
+    for entry in metadata.entry_points(group=PLUGIN_GROUP):
+        package = "unknown" if entry.dist is None else f"{entry.dist.name} {entry.dist.version}"
+        try:
+            entry.load()
+        except Exception as error:  # the package's code: whatever it raises is reported
+            _installed = None
+            reason = error if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+            raise UserError(f"the installed package {package}, plug-in '{entry.name}': {reason}") from error
+        _installed.append(f"{entry.name} {package} {entry.value}")
+
+
 def plugin_digests() -> list[str]:
-    """SHA-256 of each plug-in file: part of the identity of a result, which the plug-in's code may affect."""
-    return [hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in loaded_plugins()]
+    """SHA-256 of each plug-in: part of the identity of a result, which the plug-in's code may affect.
+
+    Of a file given by `--plugin` its content, of an installed plug-in the package's name and version.
+    """
+    files = [Path(file).read_bytes() for file in loaded_plugins()]
+    return [hashlib.sha256(data).hexdigest() for data in [*files, *(text.encode() for text in _installed or [])]]

@@ -42,6 +42,10 @@ MUTANTS = [
     Mutant("grid-index-rounds-up", "bridge/released.py", "self.interval - 1e-9).ceil()", "self.interval).ceil()", "test_official_grid.py"),
     Mutant("source-noise-as-a-bridge", "bridge/processes.py", "Coefficients(times, 1 - times, self.sigma_s * times)", "Coefficients(times, 1 - times, self.sigma_s * torch.sqrt(times))", "test_processes.py"),
     Mutant("velocity-of-the-mean", "bridge/targets.py", "        return (x_0 - k_x * x_t - k_1 * x_1) / k_o", "        return x_1 - x_0 if isinstance(self, VelocityTarget) else (x_0 - k_x * x_t - k_1 * x_1) / k_o", "test_targets.py"),
+    # installed plug-ins
+    Mutant("installed-plugins-always-imported", "registry.py", "return name in self._members or name in self._source or name in self.names()", "return name in self.names()", "test_installed_plugins.py"),
+    Mutant("broken-plugin-forgotten", "registry.py", "            _installed = None\n            reason", "            reason", "test_installed_plugins.py"),
+    Mutant("installed-plugins-not-in-results", "registry.py", "for text in _installed or []", "for text in []", "test_installed_plugins.py"),
     # the contract of datasets
     Mutant("dataset-keys-not-compared", "data/contract.py", "if index_of.setdefault(item.key, index) != index:", "if False:", "test_contract_dataset.py"),
     Mutant("dataset-parts-not-compared", "data/contract.py", "if item.parts != items[first].parts:", "if False:", "test_contract_dataset.py"),

@@ -191,7 +191,7 @@ class _Loop:
         self.earlier = self._earlier()
         before = self._before()
         earlier = [] if before is None else list(before.rows[0].metrics)
-        registered = {name for name in earlier if name.partition(":")[0] in registry.METRICS.names()}
+        registered = {name for name in earlier if name.partition(":")[0] in registry.METRICS}
         self.metrics = [build_metric(name)[0] for name in self.metrics]
         first = self.dataset[int(self.indices[0])]
         self.scorer = choose(

@@ -68,7 +68,7 @@ def method_preset(name: str) -> Preset:
     Raises:
         UserError: There is no such method; the message names the nearest.
     """
-    if name not in preset_names():
+    if name not in _PRESETS and name not in registry.METHODS:
         raise UserError(f"--method {name}: no such method{did_you_mean(name, preset_names())}")
     change = _PRESETS[name].change if name in _PRESETS else _registered(name)
 

@@ -487,7 +487,7 @@ def _is_text(table: Mapping[str, Any], key: Sequence[str], value: str) -> bool:
             from i2i_bridge.data.cards import load_card
 
             kind = load_card(str(data["card"])).dataset.get("name")
-        if len(key) == 2 or not isinstance(kind, str) or kind not in registry.DATASETS.names():
+        if len(key) == 2 or not isinstance(kind, str) or kind not in registry.DATASETS:
             return False
         return registry.DATASETS.typed(kind, key[2], value) == value or key[2] in ("columns", "folders", "splits")
     model: Any = Recipe
