@@ -1,4 +1,4 @@
-"""README.md and CONTRIBUTING.md do what they say: their files are written, their commands run as they stand there.
+"""README.md and docs/your-own-parts.md: their files are written and their commands run, as they stand there.
 
 Only the size of trainings is turned down, by settings appended to each.
 """
@@ -6,23 +6,25 @@ Only the size of trainings is turned down, by settings appended to each.
 import re
 import runpy
 import shlex
+import tomllib
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from test_layout import ROOMS
 
-from i2i_bridge.bridge.contract import check_sampler
+from i2i_bridge import check_dataset, check_degradation, check_sampler, load_plugin, load_recipe
 from i2i_bridge.bridge.processes import I2SB
 from i2i_bridge.bridge.time_grids import uniform
 from i2i_bridge.cli.command import main
-from i2i_bridge.degradations.contract import check_degradation
 from i2i_bridge.evaluation.results import read_evaluation
-from i2i_bridge.recipe.recipe import load_recipe
-from i2i_bridge.registry import DEGRADATIONS, SAMPLERS, load_plugin
+from i2i_bridge.registry import DATASETS, DEGRADATIONS, PLUGIN_GROUP, SAMPLERS
 
 ROOT = Path(__file__).parents[1]
-README, CONTRIBUTING = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "CONTRIBUTING.md"))
+README, CONTRIBUTING, PARTS = (
+    (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "CONTRIBUTING.md", "docs/your-own-parts.md")
+)
 SMALL = [
     *("train.steps=2", "train.batch_size=2", "train.workers=0", "network.channels=8", "network.channel_mult=[1,1]"),
     *("data.size=32", "data.validation_size=32", "data.load_size=40"),
@@ -143,13 +145,24 @@ def test_make_demo_compares_three_methods_on_a_dozen_held_out_images(place, run)
     assert all(method in table for method in methods)
 
 
-def test_contributing_is_short_and_its_how_tos_run(place, run):
+def test_contributing_is_short_and_draws_the_rooms_in_order():
+    # kills: a room that is added or moved without a word to those who look for it
+    assert len(CONTRIBUTING.splitlines()) <= 60
+    (picture,) = re.findall(r"^```\n(.*?)^```$", CONTRIBUTING, re.MULTILINE | re.DOTALL)
+    assert [line.split()[0] for line in picture.splitlines()] == ROOMS
+    for name in re.findall(r"`(\w+/[\w/]*(?:\.py)?)`", CONTRIBUTING):
+        assert any((ROOT / base / name).exists() for base in ("", "i2i_bridge")), name
+
+
+def test_the_how_tos_of_parts_run(place, run):
     # kills: an import, decorator, signature or verb of a how-to that changed
-    assert len(CONTRIBUTING.splitlines()) <= 100
-    assert re.findall(r"^### A (\w+)", CONTRIBUTING, re.MULTILINE) == ["dataset", "degradation", "sampler", "recipe"]
-    Path("mine.py").write_text("\n\n".join(blocks(CONTRIBUTING, "python")))
+    assert re.findall(r"^## A (\w+)", PARTS, re.MULTILINE) == ["dataset", "degradation", "sampler", "recipe"]
+    (declared,) = blocks(PARTS, "toml")
+    assert list(tomllib.loads(declared)["project"]["entry-points"]) == [PLUGIN_GROUP]
+    Path("mine.py").write_text("\n\n".join(blocks(PARTS, "python")))
     load_plugin(Path("mine.py"))
     assert check_degradation(DEGRADATIONS.build({"name": "darken"})) == []
+    assert check_dataset(DATASETS.build({"name": "scans", "root": "path/to/scans"}, split="train")) == []
     assert check_sampler(SAMPLERS.get("euler"), I2SB(), uniform) == []
     run("i2i-bridge copy demo/pairs own.toml")
     own = re.sub(
@@ -163,7 +176,7 @@ def test_contributing_is_short_and_its_how_tos_run(place, run):
     run("i2i-bridge train own.toml --out runs/own --plugin mine.py")
     assert "degraded input" in run("i2i-bridge evaluate runs/own --nfe 2 -n 2 --plugin mine.py")
     run("i2i-bridge train demo/deblur --out runs/dark --plugin mine.py degradation.name=darken")
-    ((commands),) = blocks(CONTRIBUTING, "sh")
+    (commands,) = blocks(PARTS, "sh")
     for line in commands.splitlines():
         run(line)
     assert Path("runs/ours/report/index.html").is_file()
