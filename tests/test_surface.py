@@ -95,3 +95,11 @@ def test_pages_import_public_names_from_the_package(page):
     for module, names in re.findall(r"from i2i_bridge\.([\w.]+) import ([\w, ]+)", text):
         deep = [name for name in re.split(r", ", names) if name in PUBLIC]
         assert not deep, f"{page}: from i2i_bridge import {', '.join(deep)} (not from i2i_bridge.{module})"
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "i2i_bridge/cli").glob("*.py")), ids=lambda file: file.name)
+def test_the_command_line_uses_the_public_names(file):
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and not node.module.startswith("i2i_bridge.cli"):
+            deep = [alias.name for alias in node.names if alias.name in PUBLIC and "." in node.module]
+            assert not deep, f"{file.name}: from i2i_bridge import {', '.join(deep)} (not from {node.module})"

@@ -7,14 +7,13 @@ from typing import Annotated
 
 import typer
 
-from i2i_bridge import console
+from i2i_bridge import UserError, console, load_recipe, method_preset
 from i2i_bridge.cli.options import MethodName, Plugins, load_plugins
 from i2i_bridge.data.cards import card_file, card_names, load_card
-from i2i_bridge.errors import UserError
 from i2i_bridge.recipe.listing import TABLES, is_setting, recipe_settings, table_settings
-from i2i_bridge.recipe.presets import method_preset, preset_names, preset_summary
+from i2i_bridge.recipe.presets import preset_names, preset_summary
 from i2i_bridge.recipe.protocol import load_protocol, protocol_file, protocol_names
-from i2i_bridge.recipe.recipe import load_recipe, recipe_file
+from i2i_bridge.recipe.recipe import recipe_file
 from i2i_bridge.registry import KINDS, Registry, did_you_mean, nearest
 from i2i_bridge.storage.files import write_whole
 from i2i_bridge.storage.reader import read_bytes, read_text

@@ -11,9 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
-from i2i_bridge import console, registry
+from i2i_bridge import UserError, console, registry
 from i2i_bridge.cli import catalogue, compare, data, doctor, evaluate, imports, restore, train, weights
-from i2i_bridge.errors import UserError
 from i2i_bridge.storage import internet
 from i2i_bridge.storage.files import IO_ERROR, expanded
 from i2i_bridge.storage.reader import may_pass

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from i2i_bridge import console
+from i2i_bridge import UserError, console
 from i2i_bridge.cli.options import MethodName, Overrides, Plugins, RecipeName, chosen_recipe, load_plugins
-from i2i_bridge.errors import UserError
 from i2i_bridge.storage import internet
 
 if TYPE_CHECKING:

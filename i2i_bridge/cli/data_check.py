@@ -6,15 +6,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from i2i_bridge import registry
+from i2i_bridge import Recipe, UserError, load_recipe, registry
 from i2i_bridge.data.cards import Card, card_names, is_card, load_card, open_source
 from i2i_bridge.data.check import Checked, _halves_problems, _looked, _Looking, _of_splits, _other_readings
 from i2i_bridge.data.source import item_of
 from i2i_bridge.data.sources.folders import shared_files
 from i2i_bridge.data.splits import HOLD_OUT
 from i2i_bridge.data.statistics import Facts, exchanged_sides, facts_of, verdicts
-from i2i_bridge.errors import UserError
-from i2i_bridge.recipe.recipe import Recipe, load_recipe, recipe_file
+from i2i_bridge.recipe.recipe import recipe_file
 from i2i_bridge.recipe.schema import DataSettings
 from i2i_bridge.storage.shipped import is_recipe_name, recipe_names
 from i2i_bridge.storage.toml import read_toml, toml_value

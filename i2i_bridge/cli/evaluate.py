@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from i2i_bridge import console
+from i2i_bridge import UserError, console
 from i2i_bridge.cli.options import (
     Checkpoint,
     Device,
@@ -20,7 +20,6 @@ from i2i_bridge.cli.options import (
     open_run,
     own_run,
 )
-from i2i_bridge.errors import UserError
 from i2i_bridge.metrics.weights import use_folder
 from i2i_bridge.storage.shipped import folder_of_run, recipe_of_run
 
@@ -183,9 +182,9 @@ def evaluate_run(
     Args:
         sample: Settings of [sample] to change; the result then needs `name` and `out`.
     """
+    from i2i_bridge import evaluate as measure
     from i2i_bridge.distributed import processes
     from i2i_bridge.evaluation.evaluate import dataset_of, resolve_for
-    from i2i_bridge.evaluation.evaluate import evaluate as measure
     from i2i_bridge.recipe.protocol import read_list
 
     processes(cpu=device == "cpu")
@@ -230,10 +229,10 @@ def evaluate_images(
     Returns:
         One line for each problem of the images; if there is any, nothing is scored.
     """
+    from i2i_bridge import load_recipe
     from i2i_bridge.evaluation.evaluate import dataset_of, folder_subject, resolve_for
     from i2i_bridge.evaluation.loop import measure
     from i2i_bridge.recipe.protocol import read_list
-    from i2i_bridge.recipe.recipe import load_recipe
     from i2i_bridge.storage.shipped import RECIPE_FILE
 
     own = Path(what) / RECIPE_FILE
@@ -256,9 +255,9 @@ def report_run(
     run: Path, *, root: Path | None = None, device: str | None = None, checkpoint: str | None = None
 ) -> None:
     """Write the report of an evaluated run folder, drawn by the checkpoint that was evaluated."""
+    from i2i_bridge import load_recipe
     from i2i_bridge.evaluation.results import read_evaluation
     from i2i_bridge.recipe.protocol import load_protocol
-    from i2i_bridge.recipe.recipe import load_recipe
     from i2i_bridge.report.comparison import open_evaluated, pairs_of
     from i2i_bridge.report.page import write_report
     from i2i_bridge.storage.shipped import recipe_of_run

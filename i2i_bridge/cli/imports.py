@@ -48,7 +48,7 @@ def i2sb(
     restores and is evaluated like a trained one, but cannot be resumed; `train --init` starts a new run from it.
     """
     load_plugins(plugin)
-    from i2i_bridge.recipe.recipe import load_recipe
+    from i2i_bridge import load_recipe
     from i2i_bridge.runs.imports import import_i2sb, released, released_settings
 
     import_i2sb(file, load_recipe(recipe, released_settings(settings or []), released), out)

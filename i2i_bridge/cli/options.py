@@ -6,16 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from i2i_bridge import console, registry
-from i2i_bridge.errors import UserError
+from i2i_bridge import UserError, console, registry
 from i2i_bridge.storage.files import write_whole
 from i2i_bridge.storage.reader import read_bytes
 from i2i_bridge.storage.shipped import folder_of_run, is_shipped_run
 
 if TYPE_CHECKING:
+    from i2i_bridge import Recipe, Run
     from i2i_bridge.images.outputs import Existing
-    from i2i_bridge.recipe.recipe import Recipe
-    from i2i_bridge.runs.run import Run
 
 RecipeName = Annotated[
     str, typer.Argument(metavar="RECIPE", help="A shipped recipe (see `list recipes`) or a TOML file.")
@@ -107,8 +105,7 @@ Force = Annotated[bool, typer.Option("--force", help="Train even where the sides
 
 def chosen_recipe(name: str, settings: list[str] | None, method: str | None) -> "Recipe":
     """Load the recipe of the command line: file, then `key=value` settings, then the preset of --method."""
-    from i2i_bridge.recipe.presets import method_preset
-    from i2i_bridge.recipe.recipe import load_recipe
+    from i2i_bridge import load_recipe, method_preset
 
     return load_recipe(name, settings or [], None if method is None else method_preset(method))
 
@@ -156,8 +153,8 @@ def own_run(run: Path) -> Path:
 
 def open_run(folder: Path, *, checkpoint: int | str | None = None, **options: Any) -> "Run":
     """`load_run`; rank 0 prints a note for each damaged checkpoint that was skipped."""
+    from i2i_bridge import load_run
     from i2i_bridge.distributed import processes
-    from i2i_bridge.runs.run import load_run
 
     return load_run(
         folder, checkpoint="last" if checkpoint is None else checkpoint, report=note_on(processes().rank), **options

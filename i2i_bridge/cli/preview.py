@@ -6,12 +6,11 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from i2i_bridge import Recipe, UserError, load_recipe
 from i2i_bridge.degradations.files import _degrade, build_ops, split_list
-from i2i_bridge.errors import UserError
 from i2i_bridge.images.files import find_images, read_picture, write_picture
 from i2i_bridge.images.montage import montage
 from i2i_bridge.images.pixels import Picture, to_tensor
-from i2i_bridge.recipe.recipe import Recipe, load_recipe
 from i2i_bridge.storage.toml import toml_value
 
 

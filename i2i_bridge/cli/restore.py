@@ -74,7 +74,7 @@ def restore(
     """Restore an image or a folder of images, of any size, with a trained run."""
     recipe_of_run(run := folder_of_run(run))  # a wrong folder is refused before torch is imported
     load_plugins(plugin)
-    from i2i_bridge.runs.restore import restore_files
+    from i2i_bridge import restore_files
 
     existing = existing_results(skip_existing, overwrite)
     loaded = open_run(run, device=device, sample=setting or [], precision=precision, checkpoint=checkpoint)

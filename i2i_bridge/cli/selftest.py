@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from i2i_bridge import UserError
 from i2i_bridge.cli.toy_runs import SAVE_EVERY, STEPS, Bench, Failed, gradient_difference, largest_difference
 from i2i_bridge.device import resolve_device
-from i2i_bridge.errors import UserError
 from i2i_bridge.randomness import generator
 from i2i_bridge.runs.checkpoint import latest_checkpoint
 from i2i_bridge.storage.files import locked, write_whole

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from i2i_bridge import Recipe, train
 from i2i_bridge.images.files import write_picture
 from i2i_bridge.images.pixels import Picture
-from i2i_bridge.recipe.recipe import Recipe, parse_recipe
+from i2i_bridge.recipe.recipe import parse_recipe
 from i2i_bridge.runs.checkpoint import latest_checkpoint
-from i2i_bridge.training.trainer import train
 
 STEPS, SAVE_EVERY = 12, 3
 """Settings of a toy run."""

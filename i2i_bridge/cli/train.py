@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from i2i_bridge import console
+from i2i_bridge import UserError, console
 from i2i_bridge.cli.evaluate import evaluate_run, report_run
 from i2i_bridge.cli.options import (
     Device,
@@ -27,11 +27,11 @@ from i2i_bridge.cli.options import (
     load_plugins,
     run_folder,
 )
-from i2i_bridge.errors import TRY_AGAIN, UserError
+from i2i_bridge.errors import TRY_AGAIN
 
 if TYPE_CHECKING:
+    from i2i_bridge import Recipe
     from i2i_bridge.console import Progress
-    from i2i_bridge.recipe.recipe import Recipe
 
 _HANG_UP = getattr(signal, "SIGHUP", None)
 RESUMES = "run the same command again to resume"
@@ -141,9 +141,9 @@ def train_run(recipe: "Recipe", folder: Path, *, device: str | None = None) -> b
     Returns:
         True if the run is finished, False if a signal stopped it.
     """
+    from i2i_bridge import train
     from i2i_bridge.data.loader import STOP_SIGNALS
     from i2i_bridge.device import resolve_device
-    from i2i_bridge.training.trainer import train
 
     chosen_device = None if device is None else resolve_device(device)
     stop_requested = lost_output = False

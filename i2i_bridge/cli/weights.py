@@ -6,8 +6,7 @@ from typing import Annotated
 
 import typer
 
-from i2i_bridge import console
-from i2i_bridge.errors import UserError
+from i2i_bridge import UserError, console
 from i2i_bridge.metrics import weights
 from i2i_bridge.storage import internet
 
