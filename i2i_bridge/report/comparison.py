@@ -1,4 +1,4 @@
-"""`compare`: evaluated folders side by side on one page; rows that are missing are measured first."""
+"""`compare`: evaluate missing rows of runs, then write one page about all of them."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -27,16 +27,16 @@ Progress = Callable[[str], AbstractContextManager[Report]]
 
 @dataclass(frozen=True)
 class Comparison:
-    """What `compare` wrote."""
+    """Result of `compare`."""
 
     page: Path
     """The HTML file."""
     table: Table
     """A row for each method and NFE."""
     paired: Differences
-    """The rows minus one of them, on the same images."""
+    """Paired differences of the rows from one of them."""
     notes: list[str]
-    """Warnings on the numbers, a line each."""
+    """Warnings about the numbers, one line each."""
 
 
 @contextmanager
@@ -64,28 +64,28 @@ def compare(
 ) -> Comparison:
     """Write the page of several evaluated folders: table, paired differences, curves, gallery, samples, settings.
 
-    Rows that are missing are measured first, which writes into the run folders.
+    Missing rows are evaluated first, which writes into the run folders.
 
     Args:
         runs: Run folders, and folders of outside results that were scored.
         out: The page's folder; with `single_file` also an .html file.
-        nfe: Network calls per image, each 1 to 1000. None: those that were evaluated, else the recipe's.
-        count: Only the first so many held-out images. None: those that were evaluated, else the protocol's.
+        nfe: Network calls per image, each 1 to 1000. None: those already evaluated, else the recipe's.
+        count: Number of held-out images, the first ones. None: those already evaluated, else the protocol's.
         protocol: Name or TOML file; by default the first run's.
-        single_file: Everything goes into the one HTML file.
-        root: Where the dataset lies now.
-        each_seed: A row for each run, also of runs that differ in `train.seed` alone.
+        single_file: Embed everything into one HTML file.
+        root: Folder of the dataset, if it was moved after the training.
+        each_seed: Keep separate rows for runs that differ only in `train.seed`.
         device: As in `load_run`.
-        checkpoint: As in `load_run`, of rows that are measured.
-        title: The page's heading; by default the name of the images.
-        labels: What the page calls the methods, by folder as in `runs`.
-        against: The row that the others are compared with, such as 'bridge, NFE 1'.
-        progress: Shows how far the stages 'evaluated' (of each run) and 'drawn' are; by default nothing is shown.
+        checkpoint: As in `load_run`, for missing rows.
+        title: Heading; default: the name of the dataset.
+        labels: Labels of the methods on the page, by folder as in `runs`.
+        against: The row from which paired differences are taken, such as 'bridge, NFE 1'.
+        progress: Opens the display of a stage, 'evaluated' (for each run) or 'drawn'; default: no display.
         note: Receives the lines of `load_run`; by default Python warnings.
 
     Raises:
-        UserError: A folder is missing or is not evaluated, its numbers were measured by other rules or on other
-            images than the first one's, or there is something else than a page at `out`.
+        UserError: A folder is missing or not evaluated, was evaluated by other rules or on other images than the
+            first, or `out` exists and is not a page.
     """
     folders, out = [expanded(run) for run in runs], expanded(out)
     root = None if root is None else expanded(root)
@@ -105,7 +105,7 @@ def compare(
     chosen = protocol or next((recipe.evaluate.protocol for recipe in recipes), "held-out")
     for folder in folders:
         with progress("evaluated") as report:
-            _complete(folder, chosen, nfe, count, root, device, checkpoint, report, note)
+            _evaluate_missing(folder, chosen, nfe, count, root, device, checkpoint, report, note)
 
     def opened(entry: Entry) -> tuple[Run, PairDataset] | None:
         if entry.recipe is None:
@@ -126,10 +126,10 @@ def compare(
 def open_evaluated(
     folder: Path, step: int, *, device: str | None = None, note: Callable[[str], None] | None = None
 ) -> Run:
-    """The run at the step that was evaluated, where that checkpoint is still kept and whole; else at the last one.
+    """Load the checkpoint that was evaluated; if it is missing or damaged, the last one.
 
     Raises:
-        UserError: The run has no whole checkpoint, or the disk fails.
+        UserError: The run has no valid checkpoint, or the disk fails.
     """
     try:
         return load_run(folder, checkpoint=step, device=device, report=note)
@@ -140,12 +140,12 @@ def open_evaluated(
 
 
 def pairs_of(recipe: Recipe, protocol: str | Path, root: Path | None) -> PairDataset:
-    """The pairs that a page draws from."""
+    """The validation pairs from which a page draws its pictures."""
     # A list of images makes no difference to the pictures of the page.
     return dataset_of(recipe, resolve_for(recipe, protocol, names=["any"]), root)
 
 
-def _complete(
+def _evaluate_missing(
     folder: Path,
     protocol: str | Path,
     nfe: Sequence[int] | None,
@@ -156,7 +156,7 @@ def _complete(
     report: Report,
     note: Callable[[str], None] | None,
 ) -> None:
-    """Measure the rows of a run that are asked for and missing; outside results have the rows that they have."""
+    """Evaluate missing rows of a run; outside results cannot be evaluated at other NFE."""
     if not (folder / RECIPE_FILE).is_file():
         return
     recipe = load_recipe(folder / RECIPE_FILE)

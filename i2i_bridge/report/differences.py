@@ -1,4 +1,4 @@
-"""How far the rows of a table are from one of them on the same images: paired differences with standard errors."""
+"""Paired differences: each row of a table minus one of its rows, on the same images, with standard errors."""
 
 import math
 import statistics
@@ -24,36 +24,36 @@ from i2i_bridge.report.table import UNKNOWN, Cell, Column, Line, Table, decimals
 REGRESSION = "regression"
 
 
-class _Unpaired(Exception):
-    """Why a cell stays empty, in a few words."""
+class _NoDifference(Exception):
+    """The difference of a cell cannot be computed; the message says why, or is empty for no note."""
 
 
 @dataclass(frozen=True)
 class Differences:
-    """Each row minus one row, `against`, on the images that both have."""
+    """Each row minus the row `against`, on the images of both."""
 
     against: str
     """The row's name, as `row_name` gives it."""
     table: Table
     """Differences with standard error and 95 % interval, marked by `mark_difference`."""
     notes: list[str]
-    """Why cells are empty, and which are of some of the images only."""
+    """Why cells are empty, and which cells cover only a part of the images."""
 
 
 def row_name(line: Line) -> str:
-    """What a row is called, such as 'degraded input' or 'bridge, NFE 5'."""
+    """The name of a row, such as 'degraded input' or 'bridge, NFE 5'."""
     return f"{line.label}, {line.row.upper()}" if line.row.startswith("nfe ") else line.label
 
 
 def choose_row(entries: Sequence[Entry], table: Table, wanted: str | None = None) -> int:
-    """The index of the row that the others are compared with.
+    """The index of the row from which the differences are taken.
 
     Args:
-        wanted: A row's name; the method's name is enough where the method has one row. None: the one row of a plain
-            regression; where there is none, or several, the first row of a method.
+        wanted: The name of a row, or of a method with one row. None: the row of the plain regression if there is
+            exactly one, else the first row of a method.
 
     Raises:
-        UserError: There is no such row, or several.
+        UserError: No row, or more than one, has this name.
     """
     if wanted is None:
         of_regression = [
@@ -66,8 +66,8 @@ def choose_row(entries: Sequence[Entry], table: Table, wanted: str | None = None
     found = [i for i, name in enumerate(names) if name.lower() == wanted.lower()]
     found = found or [i for i, line in enumerate(table.lines) if line.label.lower() == wanted.lower()]
     if len(found) != 1:
-        said = "no row of the table" if not found else "several rows of the table"
-        raise UserError(f"--against '{wanted}': {said}; give one of: {'; '.join(names)}")
+        problem = "no row of the table" if not found else "several rows of the table"
+        raise UserError(f"--against '{wanted}': {problem}; give one of: {'; '.join(names)}")
     return found[0]
 
 
@@ -79,40 +79,40 @@ def _is_regression(entry: Entry) -> bool:
 def paired_differences(entries: Sequence[Entry], table: Table, wanted: str | None = None) -> Differences:
     """The paired differences of all rows of a table from one of them.
 
-    A metric of single images: mean and standard error s / sqrt(n) of the n differences of the images that both rows
-    have, paired by key. A distance of sets: `SetMetric.difference_of_means` of the kept features, where the metric has
-    it. Of several seeds the values are means over the seeds, and the error joins that of the images and that of the
-    trainings (`pooling.difference_estimate`).
+    Metrics of single images: mean and standard error s / sqrt(n) of the n differences on the images of both rows,
+    paired by key. Distances of sets: `SetMetric.difference_of_means` of the stored features, if the metric defines it.
+    With several seeds the values are means over the seeds, and the error includes images and trainings
+    (`seeds.difference_estimate`).
 
     Args:
-        table: Of these entries, from `comparing.table_of`.
+        table: The table of these entries, from `entries.table_of`.
         wanted: As in `choose_row`.
 
     Raises:
-        UserError: As `choose_row`; or a part of an evaluation is damaged, or cannot be read now.
+        UserError: As `choose_row`; or a file of an evaluation is damaged or cannot be read.
     """
     chosen = choose_row(entries, table, wanted)
-    pairing = _Pairing(entries, table)
-    second = pairing.rows(table.lines[chosen])
+    differencer = _Differencer(entries, table)
+    second = differencer.rows(table.lines[chosen])
     notes: list[str] = []
     found: list[tuple[Line, list[Estimate]]] = []
     for i, line in enumerate(table.lines):
         if i == chosen:
             continue
-        first, estimates = pairing.rows(line), []
+        first, estimates = differencer.rows(line), []
         for k, column in enumerate(table.columns):
             try:
-                if any(math.isnan(there.cells[k].estimate.value) for there in (line, table.lines[chosen])):
-                    raise _Unpaired("")
-                estimate = pairing.difference(column.name, first, second)
+                if any(math.isnan(compared.cells[k].estimate.value) for compared in (line, table.lines[chosen])):
+                    raise _NoDifference("")
+                estimate = differencer.difference(column.name, first, second)
                 if estimate.note:
                     notes.append(f"{column.label}, {row_name(line)}: {estimate.note}.")
-            except _Unpaired as reason:
+            except _NoDifference as reason:
                 estimate = UNKNOWN
                 notes += [f"{column.label}: {reason}."] if str(reason) else []
             estimates.append(estimate)
         found.append((line, estimates))
-        pairing.forget(first, second)
+        differencer.drop_features(first, second)
     columns = [
         Column(
             column.name, column.label, column.higher_is_better,
@@ -131,54 +131,54 @@ def paired_differences(entries: Sequence[Entry], table: Table, wanted: str | Non
 
 
 @dataclass(frozen=True)
-class _Evaluated:
-    """One folder's evaluation, and what it keeps of single images."""
+class _ItemData:
+    """The evaluation of one folder, with its scores and inputs of single images."""
 
     folder: Path
     evaluation: Evaluation
     scores: dict[tuple[str, str], list[float]]
-    """A number for each column of the table, by (key, row)."""
+    """Values by (key, row), one for each column of the table."""
     scored: frozenset[str]
     """Keys of the scored images."""
     inputs: dict[str, str]
-    """What `measuring` keeps of each image in INPUTS_FILE, those too that are only a reference."""
+    """Contents of INPUTS_FILE by key, including images that are only a reference."""
 
     def fingerprint(self, row: str, key: str) -> str:
-        """That of a record which belongs to this very evaluation."""
+        """The fingerprint that a record of this evaluation must have."""
         if key not in self.inputs:
-            raise _Unpaired(f"{self.folder.name} was evaluated by an earlier version; evaluate it again")
-        inputs, _, own = self.inputs[key].partition(" ")
+            raise _NoDifference(f"{self.folder.name} was evaluated by an earlier version; evaluate it again")
+        inputs, _, extra = self.inputs[key].partition(" ")
         fixed = row == CLEAN or row in [given.name for given in baselines(self.evaluation)]
-        subject = [] if fixed else [self.evaluation.fingerprint, own]
+        subject = [] if fixed else [self.evaluation.fingerprint, extra]
         return record_fingerprint(pixels_hash(self.evaluation.protocol.settings), row, inputs, subject)
 
 
-_Rows = list[tuple[_Evaluated, str]]
-"""The evaluations, one or one of each seed, and the name of the row in each."""
+_Rows = list[tuple[_ItemData, str]]
+"""(evaluation, name of the row in it) of a table row: one pair, or one for each seed."""
 
 
-class _Pairing:
-    """Reads what single images have in common, each file once."""
+class _Differencer:
+    """Reads scores and features of single images, each file once, and computes differences of two rows."""
 
     def __init__(self, entries: Sequence[Entry], table: Table) -> None:
         self.entries = entries
         self.names = [column.name for column in table.columns]
-        self.opened: dict[Path, _Evaluated] = {}
+        self.opened: dict[Path, _ItemData] = {}
         self.features: dict[tuple[Path, str, str], dict[str, np.ndarray]] = {}
 
     def rows(self, line: Line) -> _Rows:
-        """Where a line of the table comes from."""
+        """The evaluations from which a line of the table comes."""
         if line.is_baseline:
             entry = next(e for e in self.entries if line.row in [row.name for row in baselines(e.evaluation)])
             return [(self._open(entry.folder, entry), line.row)]
         entry = self.entries[line.entry]
         return [(self._open(folder, entry), line.row) for folder in entry.seeds or (entry.folder,)]
 
-    def _open(self, folder: Path, entry: Entry) -> _Evaluated:
+    def _open(self, folder: Path, entry: Entry) -> _ItemData:
         if folder not in self.opened:
             protocol = entry.evaluation.protocol.name
             home = evaluation_folder(folder, protocol)
-            self.opened[folder] = _Evaluated(
+            self.opened[folder] = _ItemData(
                 folder,
                 read_evaluation(folder, protocol),
                 read_item_scores(home / "per_image.csv", self.names),
@@ -187,8 +187,8 @@ class _Pairing:
             )
         return self.opened[folder]
 
-    def forget(self, first: _Rows, second: _Rows) -> None:
-        """Let go of a row's features; those of the row that all are compared with stay."""
+    def drop_features(self, first: _Rows, second: _Rows) -> None:
+        """Free the features of `first`; those of `second`, the row of all comparisons, stay in memory."""
         kept = [(evaluated.folder, row) for evaluated, row in second]
         for evaluated, row in first:
             for place in [place for place in self.features if place[:2] == (evaluated.folder, row)]:
@@ -196,23 +196,23 @@ class _Pairing:
                     del self.features[place]
 
     def difference(self, name: str, first: _Rows, second: _Rows) -> Estimate:
-        """The difference of one metric between two rows."""
+        """The difference `first` - `second` of one metric."""
         try:
             metric: Any = build_metric(name)[1]
-        except UserError:  # of a plug-in that is not loaded
+        except UserError:  # a metric of a plug-in that is not loaded
             metric = None
-        difference = self._of_sets if isinstance(metric, SetMetric) else self._of_images
+        difference = self._set_difference if isinstance(metric, SetMetric) else self._image_difference
         estimate = difference(name, metric, first, second)
         values = [[self._value(name, *one) for one in rows] for rows in (first, second)]
         return difference_estimate(estimate, *values)
 
     @staticmethod
-    def _value(name: str, evaluated: _Evaluated, row: str) -> float:
+    def _value(name: str, evaluated: _ItemData, row: str) -> float:
         return next(r.metrics[name].value for r in evaluated.evaluation.rows if r.name == row)
 
-    def _of_images(self, name: str, metric: object, first: _Rows, second: _Rows) -> Estimate:
+    def _image_difference(self, name: str, metric: object, first: _Rows, second: _Rows) -> Estimate:
         k = self.names.index(name)
-        tables = [[self._scores(k, name, *one) for one in rows] for rows in (first, second)]
+        tables = [[self._row_scores(k, name, *one) for one in rows] for rows in (first, second)]
         every = [set(table) for tables_of_row in tables for table in tables_of_row]
         keys = sorted(set.intersection(*every))
         means = [np.mean([[table[key] for key in keys] for table in part], axis=0) for part in tables]
@@ -220,59 +220,61 @@ class _Pairing:
             change = means[0] - means[1]
         kept = change[np.isfinite(change)].tolist()
         if not kept:
-            raise _Unpaired("no image has a finite value in both rows")
+            raise _NoDifference("no image has a finite value in both rows")
         most = max(len(keys) for keys in every)
         note = f"of the {len(kept)} of {most} images that have a finite value in both rows" if len(kept) < most else ""
         error = statistics.stdev(kept) / math.sqrt(len(kept)) if len(kept) > 1 else math.nan
         return Estimate(statistics.fmean(kept), standard_error=error, note=note)
 
-    def _scores(self, k: int, name: str, evaluated: _Evaluated, row: str) -> dict[str, float]:
-        """The values of a row by key, checked against the table's mean."""
+    def _row_scores(self, k: int, name: str, evaluated: _ItemData, row: str) -> dict[str, float]:
+        """The values of a row by key; their mean must be the value in the table."""
         values = {key: scores[k] for (key, of), scores in evaluated.scores.items() if of == row}
         finite = [value for value in values.values() if math.isfinite(value)]
         shown = self._value(name, evaluated, row)
         if not values or all(math.isnan(value) for value in values.values()):
-            raise _Unpaired(f"{evaluated.folder.name} keeps no values of single images")
+            raise _NoDifference(f"{evaluated.folder.name} keeps no values of single images")
         if finite and not math.isclose(statistics.fmean(finite), shown, rel_tol=1e-6, abs_tol=1e-12):
-            raise _Unpaired(f"per_image.csv of {evaluated.folder.name} is of another evaluation; evaluate it again")
+            raise _NoDifference(f"per_image.csv of {evaluated.folder.name} is of another evaluation; evaluate it again")
         return values
 
-    def _of_sets(self, name: str, metric: SetMetric, first: _Rows, second: _Rows) -> Estimate:
+    def _set_difference(self, name: str, metric: SetMetric, first: _Rows, second: _Rows) -> Estimate:
         if type(metric).difference_of_means is SetMetric.difference_of_means:
-            raise _Unpaired("this metric has no paired standard error")
+            raise _NoDifference("this metric has no paired standard error")
         with registry.errors_in_words():
             extractor: Extractor = registry.EXTRACTORS.get(metric.extractor)()
         feature = feature_name(metric.extractor, extractor)
         keys = sorted(frozenset.intersection(*(evaluated.scored for evaluated, _ in [*first, *second])))
         if not keys:
-            raise _Unpaired("no image in common")
+            raise _NoDifference("no image in common")
         clean, settings = second[0][0], second[0][0].evaluation.protocol.settings
         references = sorted(clean.inputs.keys() - clean.scored) if settings.get("fid_reference") == "split" else []
-        rows = [[self._matrix(evaluated, row, feature, keys) for evaluated, row in part] for part in (first, second)]
-        reference = self._matrix(clean, CLEAN, feature, [*keys, *references])
+        rows = [
+            [self._feature_matrix(evaluated, row, feature, keys) for evaluated, row in part] for part in (first, second)
+        ]
+        reference = self._feature_matrix(clean, CLEAN, feature, [*keys, *references])
         with registry.errors_in_words():
             found = metric.difference_of_means(
                 rows[0], rows[1], reference, np.arange(len(keys)), seed=int(settings.get("seed", 0))
             )
         if found is None:
-            raise _Unpaired("this metric has no paired standard error")
+            raise _NoDifference("this metric has no paired standard error")
         most = max(len(evaluated.scored) for evaluated, _ in [*first, *second])
         note = f"of the {len(keys)} of {most} images that both rows have" if len(keys) < most else found.note
         return Estimate(found.value, standard_error=found.standard_error, note=note)
 
-    def _matrix(self, evaluated: _Evaluated, row: str, feature: str, keys: Sequence[str]) -> np.ndarray:
-        """Features (n, d) of a row from its records."""
-        held = self.features.setdefault((evaluated.folder, row, feature), {})
+    def _feature_matrix(self, evaluated: _ItemData, row: str, feature: str, keys: Sequence[str]) -> np.ndarray:
+        """The stored features of a row, (n, d)."""
+        features = self.features.setdefault((evaluated.folder, row, feature), {})
         home = evaluation_folder(evaluated.folder, evaluated.evaluation.protocol.name)
         records = Records(home / "records")
         for key in keys:
-            if key in held:
+            if key in features:
                 continue
             record = records.read(row, key, evaluated.fingerprint(row, key), [feature])
             if record is None or feature not in record.features:
-                raise _Unpaired(f"the features of {evaluated.folder.name} are not kept; evaluate it again")
-            held[key] = record.features[feature]
-        sizes = {held[key].shape for key in keys}
+                raise _NoDifference(f"the features of {evaluated.folder.name} are not kept; evaluate it again")
+            features[key] = record.features[feature]
+        sizes = {features[key].shape for key in keys}
         if len(sizes) > 1 or any(len(size) != 1 for size in sizes):
-            raise _Unpaired(f"the features of {evaluated.folder.name} are damaged; evaluate it again")
-        return np.stack([held[key] for key in keys])
+            raise _NoDifference(f"the features of {evaluated.folder.name} are damaged; evaluate it again")
+        return np.stack([features[key] for key in keys])

@@ -1,4 +1,4 @@
-"""What stands side by side: evaluated folders, refused where their numbers are not comparable, and named."""
+"""Entries of a page or table: evaluated folders that are comparable, with their labels."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # pydantic
 
 @dataclass(frozen=True)
 class Entry:
-    """One evaluated folder: a run, or outside results that were scored."""
+    """One evaluated folder: a run, or scored results of other code."""
 
     folder: Path
     label: str
@@ -27,26 +27,26 @@ class Entry:
     recipe: "Recipe | None"
     """None for outside results."""
     seeds: tuple[Path, ...] = ()
-    """The run folders whose mean this is, `folder` the first of them; empty where it is of one run."""
+    """Run folders of which this is the mean, `folder` first; empty for a single run."""
 
     @property
     def images(self) -> Path:
-        """Where its pictures lie, a folder for each row."""
+        """Folder of the saved pictures, with a subfolder for each row."""
         return evaluation_folder(self.folder, self.evaluation.protocol.name) / "images"
 
 
 def open_entries(
     folders: Sequence[Path], protocol: str, *, each_seed: bool = False, labels: Mapping[Path, str] | None = None
 ) -> list[Entry]:
-    """Read the evaluations of folders and name them; runs that differ in `train.seed` alone become one entry.
+    """Read and label the evaluations of folders; runs that differ only in `train.seed` become one entry.
 
     Args:
-        each_seed: Every run stays an entry of its own.
-        labels: What the user calls the methods, by folder; of runs that become one entry, that of the first.
+        each_seed: Keep an entry for each run.
+        labels: Labels given by the user, by folder; several runs of one entry take the first one's.
 
     Raises:
-        UserError: A folder is not evaluated under the protocol, stands twice, or its numbers were measured otherwise
-            than the first one's: by another protocol, or on other data.
+        UserError: A folder is not evaluated under the protocol, is given twice, or was evaluated by other rules or on
+            other data than the first.
     """
     from i2i_bridge.recipe.recipe import load_recipe
 
@@ -72,10 +72,10 @@ def open_entries(
 
 
 def parse_labels(texts: Sequence[str], folders: Sequence[Path]) -> dict[Path, str]:
-    """The labels that `--label RUN=NAME` gives, by folder as it stands among `folders`.
+    """Parse `--label RUN=NAME` into labels by folder, with the folder as in `folders`.
 
     Raises:
-        UserError: A text has no name, its run is not among the folders, or a run is named twice.
+        UserError: A text has no name, its run is not among the folders, or a run has two labels.
     """
     found: dict[Path, str] = {}
     for text in texts:
@@ -96,12 +96,12 @@ def parse_labels(texts: Sequence[str], folders: Sequence[Path]) -> dict[Path, st
 
 
 def pool_entries(entries: Sequence[Entry]) -> list[Entry]:
-    """The entries, those of one recipe with several training seeds as one, where the first of them stood."""
+    """Merge entries of one recipe with several training seeds into one, at the place of the first."""
     groups: list[tuple[Any, list[Entry]]] = []
     for entry in entries:
         common = None if entry.recipe is None else same_but_seed(entry.recipe, entry.evaluation)
         for other, group in groups:
-            # The same seed twice is no second draw: such runs stay apart.
+            # Runs of one seed are not independent: they stay separate entries.
             if common is not None and common == other and _seed(entry) not in map(_seed, group):
                 group.append(entry)
                 break
@@ -125,22 +125,22 @@ def _seed(entry: Entry) -> int | None:
 
 
 def refuse_unequal(evaluated: Sequence[tuple[Path, Evaluation]]) -> None:
-    """Numbers of different protocols or data are not comparable.
+    """Refuse to compare evaluations of different protocols or data.
 
     Raises:
-        UserError: One line that names the two folders and the difference.
+        UserError: The protocols or data differ; the message names two folders and the difference.
     """
     first, reference = evaluated[0]
     for folder, evaluation in evaluated[1:]:
-        mine, other = reference.protocol, evaluation.protocol
-        if mine.hash != other.hash:
+        rules, other = reference.protocol, evaluation.protocol
+        if rules.hash != other.hash:
             changed = [
-                f"{key} is {mine.settings.get(key, 'not set')} and {other.settings.get(key, 'not set')}"
-                for key in sorted({*mine.settings, *other.settings})
-                if mine.settings.get(key) != other.settings.get(key)
+                f"{key} is {rules.settings.get(key, 'not set')} and {other.settings.get(key, 'not set')}"
+                for key in sorted({*rules.settings, *other.settings})
+                if rules.settings.get(key) != other.settings.get(key)
             ]
             raise UserError(
-                f"{first} and {folder} are not comparable: protocol {mine.id} and {other.id}"
+                f"{first} and {folder} are not comparable: protocol {rules.id} and {other.id}"
                 f"{': ' if changed else ''}{'; '.join(changed)}; evaluate both by one protocol"
             )
         if reference.data.digest != evaluation.data.digest:
@@ -152,7 +152,7 @@ def refuse_unequal(evaluated: Sequence[tuple[Path, Evaluation]]) -> None:
 
 
 def name_entries(found: Sequence[tuple[str, Path]]) -> list[str]:
-    """A label for each (method label, folder): the method's, with the folder's name (or path) where it is not alone."""
+    """Label each (method label, folder): the method label, adding the folder's name or path if labels are equal."""
     methods = Counter(method for method, _ in found)
     short = [method if methods[method] == 1 else f"{method} ({folder.name})" for method, folder in found]
     counts = Counter(short)
@@ -163,10 +163,10 @@ def name_entries(found: Sequence[tuple[str, Path]]) -> list[str]:
 
 
 def table_of(entries: Sequence[Entry], nfe: Iterable[int] | None = None) -> Table:
-    """Baselines first, then each entry's rows by network calls.
+    """Build the table of entries: baselines, then the rows of each entry by network calls.
 
     Args:
-        nfe: Only these, of methods that have a choice; None is all.
+        nfe: Show only these NFE of methods that can be evaluated at several; None shows all.
     """
     rows: list[tuple[int, str, Row]] = []
     given = {row.name: row for entry in reversed(entries) for row in baselines(entry.evaluation)}
@@ -177,31 +177,31 @@ def table_of(entries: Sequence[Entry], nfe: Iterable[int] | None = None) -> Tabl
 
 
 def baselines(evaluation: Evaluation) -> list[Row]:
-    """Rows that nothing learned made: the degraded input, and what an evaluation of a run has beside 'nfe N'."""
+    """Rows without a network: the degraded input, and other rows of a run's evaluation that are not 'nfe N'."""
     if not any(row.name == INPUT for row in evaluation.rows):
         return []
     return [row for row in evaluation.rows if not row.name.startswith("nfe ")]
 
 
 def baseline_label(name: str) -> str:
-    """How the table calls such a row."""
+    """The label of a baseline row in the table."""
     return "degraded input" if name == INPUT else name
 
 
 def shown_rows(evaluation: Evaluation, nfe: Iterable[int] | None) -> list[Row]:
-    """The methods' own rows of an evaluation, by network calls; those that `nfe` does not ask for are left out."""
+    """Rows of an evaluation that are not baselines, by network calls, restricted to the NFE in `nfe`."""
     wanted = None if nfe is None else {f"nfe {calls}" for calls in nfe}
     given = [row.name for row in baselines(evaluation)]
     own = sorted((row for row in evaluation.rows if row.name not in given), key=lambda row: row.nfe)
-    # A method of one call answers every wish for more with that call, and outside results have no choice either.
+    # A one-step method has one row whatever NFE is requested, and so have scored results of other code.
     fixed = evaluation.capped or not all(row.name.startswith("nfe ") for row in own)
     return [row for row in own if wanted is None or fixed or row.name in wanted]
 
 
 def warnings_of(entries: Sequence[Entry]) -> list[str]:
-    """What the evaluations warn of, once each, and degraded inputs that score differently though all is the same."""
+    """Warnings of the evaluations without duplicates, and degraded inputs whose scores differ between entries."""
     found = [text for entry in entries for text in entry.evaluation.warnings]
-    # Evaluations of earlier versions do not hold it.
+    # Computed here because evaluations of earlier versions do not store this warning.
     rows = [row for entry in entries for row in entry.evaluation.rows]
     found += [text for row in rows for text in kid_warnings(row.metrics, row.images)]
     found = list(dict.fromkeys(found))
@@ -216,18 +216,18 @@ def warnings_of(entries: Sequence[Entry]) -> list[str]:
 
 
 def single_table(evaluation: Evaluation) -> Table:
-    """The table of one evaluation, by its method's own name."""
+    """The table of one evaluation."""
     rows = [(-1, baseline_label(row.name), row) for row in baselines(evaluation)]
     return build_table([*rows, *((0, evaluation.method, row) for row in shown_rows(evaluation, None))])
 
 
 def skipped_of(entries: Sequence[Entry]) -> dict[str, str]:
-    """Metrics that no one measured, with the reason."""
+    """Metrics that were skipped, with the reason."""
     return {name: reason for entry in entries for name, reason in entry.evaluation.skipped.items()}
 
 
 def differences(recipes: Sequence["Recipe | None"]) -> list[tuple[str, list[str]]]:
-    """The settings in which the recipes differ: dotted key, and each one's value ('–' where it has none)."""
+    """Settings in which the recipes differ: dotted key, and the value in each recipe ('–' if it has none)."""
     flat = [
         {} if recipe is None else dict(_flat(recipe.without_places().model_dump(mode="json"))) for recipe in recipes
     ]
@@ -249,7 +249,7 @@ def _flat(table: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
 
 
 def unavailable(entries: Sequence[Entry]) -> list[tuple[str, str]]:
-    """Methods of the published table that have no row of ours, those of one reason together, with the reason."""
+    """Methods of the published table that are not among the entries, grouped by reason: (methods, reason)."""
     from i2i_bridge.recipe.presets import preset_names
 
     recipe = next((entry.recipe for entry in entries if entry.recipe is not None), None)

@@ -1,4 +1,4 @@
-"""The plots of a page: SVG whose colours the page's style sheet chooses, so that they follow its dark mode."""
+"""Plots of a page as SVG; colours are variables of the page's style sheet, which has a dark mode."""
 
 import io
 import math
@@ -11,18 +11,18 @@ from typing import Any
 
 from i2i_bridge.report.table import Column, Line, Table
 
-# Drawn in these colours, shown in the style sheet's variables of the same place. None may occur by chance.
+# Placeholder colours, replaced by the variables in VARIABLES. They must not occur in an SVG by chance.
 INK, SOFT, GRID = "#0a0b0c", "#0a0b0d", "#0a0b0e"
 COLOURS = tuple(f"#0a0c{i:02d}" for i in range(8))
 VARIABLES = {INK: "--ink", SOFT: "--soft", GRID: "--line"} | {colour: f"--c{i}" for i, colour in enumerate(COLOURS)}
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
 SCALES = 10
-"""Losses that are so many times larger than others are drawn on axes of their own."""
+"""Losses that are larger than others by more than this factor get separate axes."""
 
 SETTINGS: Any = {
-    "svg.fonttype": "none",  # text stays text: it can be read aloud, found, and set in the page's own letters
-    "text.parse_math": False,  # a '$' in the name of a run is a dollar
+    "svg.fonttype": "none",  # text stays text, for search, screen readers and the fonts of the page
+    "text.parse_math": False,  # otherwise a '$' in the name of a run starts a formula
     "font.size": 9,
     "svg.hashsalt": "i2i-bridge",
     "text.color": INK,
@@ -39,13 +39,13 @@ SETTINGS: Any = {
 
 @dataclass(frozen=True)
 class Panel:
-    """One metric, against what it costs."""
+    """Plots of one metric against its cost."""
 
     label: str
     by_nfe: str
     """SVG."""
     by_seconds: str
-    """SVG; '' where no row was timed."""
+    """SVG; '' if no row was timed."""
     note: str = ""
 
 
@@ -55,7 +55,7 @@ def quality_panels(table: Table) -> list[Panel]:
     for i, column in enumerate(table.columns):
         if not any(math.isfinite(line.cells[i].estimate.value) for line in table.lines if not line.is_baseline):
             continue
-        by_nfe, note = _quality(
+        by_nfe, note = _quality_plot(
             table, i, {id(line): float(line.nfe) for line in table.lines if line.nfe}, "network calls per image (NFE)"
         )
         timed = {
@@ -63,7 +63,7 @@ def quality_panels(table: Table) -> list[Panel]:
             for line in table.lines
             if line.seconds and math.isfinite(line.cells[i].estimate.value)
         }
-        by_seconds = _quality(table, i, timed, "seconds per image")[0] if timed else ""
+        by_seconds = _quality_plot(table, i, timed, "seconds per image")[0] if timed else ""
         panels.append(Panel(column.label + _arrow(column), by_nfe, by_seconds, note))
     return panels
 
@@ -72,34 +72,34 @@ def _arrow(column: Column) -> str:
     return {True: " ↑", False: " ↓", None: ""}[column.higher_is_better]
 
 
-def _quality(table: Table, i: int, costs: Mapping[int, float], title: str) -> tuple[str, str]:
+def _quality_plot(table: Table, i: int, costs: Mapping[int, float], title: str) -> tuple[str, str]:
     with _canvas() as (canvas, axes):
         axes.set_xscale("log")
         finite = [line for line in table.lines if math.isfinite(line.cells[i].estimate.value)]
         ticks = {costs[id(line)] for line in finite if id(line) in costs and not line.is_baseline}
-        if ticks:  # before anything is drawn: of a single point the axes would have no width until then
+        if ticks:  # before drawing: otherwise the axes of a single point have no width
             axes.set_xlim(min(ticks) / 1.25, max(ticks) * 1.25)
         ends: list[float] = []
         for entry in dict.fromkeys(line.entry for line in table.lines if not line.is_baseline):
             own = [line for line in finite if line.entry == entry]
             points = sorted(((costs[id(line)], line) for line in own if id(line) in costs), key=lambda point: point[0])
             if points:
-                ends += _draw(axes, points, i, entry)
+                ends += _draw_curve(axes, points, i, entry)
             for line in own:
-                if id(line) not in costs:  # outside results: nobody knows what they cost
+                if id(line) not in costs:  # results of other code have no known cost
                     value = line.cells[i].estimate.value
                     axes.axhline(value, ls=":", lw=1.4, color=COLOURS[entry % len(COLOURS)])
                     ends.append(value)
-        note = _baselines(axes, table, i, ends)
+        note = _draw_baselines(axes, table, i, ends)
         if title.startswith("network"):
             axes.set_xticks(sorted(ticks))
-        axes.xaxis.set_major_formatter(_plain)
+        axes.xaxis.set_major_formatter(_tick_label)
         axes.minorticks_off()
         axes.set_xlabel(title)
         return _svg(canvas, table.columns[i].label), note
 
 
-def _draw(axes: Any, points: Sequence[tuple[float, Line]], i: int, entry: int) -> list[float]:
+def _draw_curve(axes: Any, points: Sequence[tuple[float, Line]], i: int, entry: int) -> list[float]:
     colour, marker = COLOURS[entry % len(COLOURS)], MARKERS[entry % len(MARKERS)]
     x = [cost for cost, _ in points]
     estimates = [line.cells[i].estimate for _, line in points]
@@ -114,8 +114,8 @@ def _draw(axes: Any, points: Sequence[tuple[float, Line]], i: int, entry: int) -
     return [*low, *high]
 
 
-def _baselines(axes: Any, table: Table, i: int, ends: Sequence[float]) -> str:
-    """Dashed lines of what was given; one far away is named instead, lest it flatten the rest."""
+def _draw_baselines(axes: Any, table: Table, i: int, ends: Sequence[float]) -> str:
+    """Draw baselines as dashed lines; return a note for those far outside, which would flatten the curves."""
     low, high = min(ends), max(ends)
     reach = 1.5 * ((high - low) or abs(high) or 1.0)
     notes = []
@@ -135,16 +135,16 @@ def _baselines(axes: Any, table: Table, i: int, ends: Sequence[float]) -> str:
 
 
 def training_curves(curves: Mapping[int, Mapping[str, Sequence[tuple[float, float]]]]) -> str:
-    """Loss against step, one line for each entry, as SVG; '' where nothing was logged.
+    """Loss against step, one line for each entry, as SVG; '' if nothing was logged.
 
-    Losses of one scale share their axes; one that is more than 10 times another's has axes of its own.
+    Losses of one scale share axes; a loss more than 10 times larger than another gets separate axes.
 
     Args:
-        curves: For each entry that was trained here, (step, loss) of its network, under '', and of what was trained
-            beside it, by name: dashed, with the name at its end.
+        curves: By entry and name: (step, loss) of the network under '', and of its companions under their names,
+            drawn dashed with the name at the end.
     """
     lines = [(entry, name, points) for entry, own in curves.items() for name, points in own.items() if points]
-    groups = _by_scale(lines)
+    groups = _group_by_scale(lines)
     if not groups:
         return ""
     with _canvas(5.2, 1.1 + 1.6 * len(groups), len(groups)) as (canvas, *many):
@@ -155,11 +155,11 @@ def training_curves(curves: Mapping[int, Mapping[str, Sequence[tuple[float, floa
 
 
 Losses = Sequence[tuple[int, str, Sequence[tuple[float, float]]]]
-"""Entry, name and (step, loss) of curves."""
+"""Curves as (entry, name, [(step, loss), ...])."""
 
 
-def _by_scale(lines: Losses) -> list[Losses]:
-    """The curves in groups, of which each spans a factor of 10 at most by the median size of a loss; largest last."""
+def _group_by_scale(lines: Losses) -> list[Losses]:
+    """Group curves whose median absolute losses differ by a factor of at most SCALES; largest last."""
     sized = []
     for i, (_, _, points) in enumerate(lines):
         finite = [abs(loss) for _, loss in points if math.isfinite(loss)]
@@ -185,25 +185,25 @@ def _draw_losses(axes: Any, lines: Losses, last: float) -> None:
             marker="o" if len(points) == 1 else "", markersize=4,
         )  # fmt: skip
         if name:
-            side = "right" if points[-1][0] > last / 2 else "left"  # inside the axes
+            side = "right" if points[-1][0] > last / 2 else "left"  # keeps the name inside the axes
             axes.annotate(
                 name, points[-1], xytext=(0, 4), textcoords="offset points", ha=side, fontsize=8, color=colour
             )
     if min(values) > 0 and max(values) / min(values) > 10:
         axes.set_yscale("log")
-        axes.yaxis.set_major_formatter(_plain)
+        axes.yaxis.set_major_formatter(_tick_label)
         axes.minorticks_off()
     axes.set_ylabel("loss")
 
 
-def _plain(value: float, place: int) -> str:
-    """A tick's number as one writes it: matplotlib's own on a log axis are mathematics."""
+def _tick_label(value: float, place: int) -> str:
+    """Tick label as a plain number; on a log axis matplotlib writes powers of ten."""
     return f"{value:g}"
 
 
 @contextmanager
 def _canvas(width: float = 4.3, height: float = 2.9, count: int = 1) -> Iterator[tuple[Any, ...]]:
-    """A figure and its axes, one below the other with one x axis, with our settings in force while it is drawn."""
+    """Yield a figure and `count` axes, stacked with a shared x axis, under SETTINGS."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
@@ -222,9 +222,9 @@ def _svg(canvas: Any, title: str) -> str:
     canvas.savefig(stream, format="svg", metadata={"Date": None, "Title": title})
     text = stream.getvalue()
     text = text[text.index("<svg") :].replace("<svg ", '<svg role="img" ', 1)
-    # Of many figures in one page: no element may carry another's name. Those that are referred to have a hash in it.
+    # Ids must be unique in a page of many figures. Drop the numbered ones; ids that are referenced contain a hash.
     text = re.sub(r' id="[A-Za-z0-9.]+_\d+"', "", text)
-    # A style element inside would rule the whole page.
+    # A style element would apply to the whole page.
     text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", text, flags=re.DOTALL)
     for colour, variable in VARIABLES.items():
         text = text.replace(colour, f"var({variable})")

@@ -1,4 +1,4 @@
-"""Putting a page where it belongs: whole, and never in place of something that is not a page of ours."""
+"""Output folder of a page: written to a temporary folder, then renamed; only an older page is ever replaced."""
 
 import contextlib
 import glob
@@ -21,18 +21,18 @@ from i2i_bridge.storage.files import (
 from i2i_bridge.storage.reader import LIST_LIMIT, open_regular, read_bytes
 
 GENERATOR = "i2i-bridge"
-"""What a page of ours names as its generator."""
-UNNAMED = ("index.html", "comparison.png", "trajectory.png", LOCK_FILE)
-"""Files of a page that the page does not name."""
-OF_DESKTOPS = (".DS_Store", "Thumbs.db", "desktop.ini")
-"""Files that desktops leave in every folder."""
+"""Value of <meta name="generator"> by which a page is recognised."""
+UNREFERENCED = ("index.html", "comparison.png", "trajectory.png", LOCK_FILE)
+"""Files in a page's folder to which index.html has no reference."""
+DESKTOP_FILES = (".DS_Store", "Thumbs.db", "desktop.ini")
+"""Files that file managers create in any folder."""
 
 
 def check_out(out: Path, single_file: bool) -> None:
-    """Before any work is done: whether a page may be written there.
+    """Check before any work that a page can be written to `out`.
 
     Raises:
-        UserError: There is something else.
+        UserError: `out` exists and is not a page.
     """
     if out.suffix == ".html" and not single_file:
         raise UserError(f"{out}: a page with its pictures is a folder; give one, or add --single-file")
@@ -44,7 +44,7 @@ def check_out(out: Path, single_file: bool) -> None:
 def _refuse_other_files(out: Path) -> None:
     """
     Raises:
-        UserError: A page's folder holds something that the page does not name: it would go with the old page.
+        UserError: The folder of a page holds a file that the page does not name; it would be lost with the old page.
     """
     if not out.is_dir() or not (out / "index.html").is_file():
         return
@@ -53,7 +53,11 @@ def _refuse_other_files(out: Path) -> None:
         for folder, _, names in os.walk(out):
             for name in names:
                 place = (Path(folder) / name).relative_to(out).as_posix()
-                if place not in UNNAMED and name not in OF_DESKTOPS and quote(place, errors="replace") not in named:
+                if (
+                    place not in UNREFERENCED
+                    and name not in DESKTOP_FILES
+                    and quote(place, errors="replace") not in named
+                ):
                     raise UserError(
                         f"{out / place}: is no part of the page in that folder, and would be lost with the old page; "
                         "move the file elsewhere"
@@ -63,7 +67,7 @@ def _refuse_other_files(out: Path) -> None:
 
 
 def _is_page(out: Path) -> bool:
-    """Whether something may be replaced: an empty folder, or a page that we wrote."""
+    """True for an empty folder or a page written by this toolkit: both may be replaced."""
     if out.is_dir() and not any(out.iterdir()):
         return True
     page = out if out.suffix == ".html" else out / "index.html"
@@ -76,11 +80,12 @@ def _is_page(out: Path) -> bool:
 
 @contextlib.contextmanager
 def fresh_folder(out: Path) -> Iterator[Path]:
-    """A new folder beside `out` for a page to be made in, which is then put in its place; nothing is left where the
-    page is not finished, and what a killed one left is removed by the next.
+    """Yield a temporary folder beside `out`, and exchange it with `out` at the end.
+
+    If the block raises, the temporary folder is deleted; leftovers of a killed process are deleted by the next call.
 
     Raises:
-        UserError: The same page is being written by another process, or cannot be written.
+        UserError: Another process is writing the same page, or it cannot be written.
     """
     fresh = out.with_name(extended_name(out.name, TEMPORARY, limit=TEMPORARY_BYTES))
     try:
@@ -90,14 +95,14 @@ def fresh_folder(out: Path) -> Iterator[Path]:
             raise UserError(f"{fresh}: is in the way and not a page in progress; remove it")
         with locked(fresh, "the same page is being written by another process; wait for it"):
             try:
-                for left in fresh.iterdir():
-                    if left.name != LOCK_FILE:
-                        remove(left)
-                for dead in out.parent.glob(f"{glob.escape(dead_name(out.name))}-*"):
-                    if not dead.is_symlink() and _is_page(dead):
-                        remove(dead)
+                for leftover in fresh.iterdir():
+                    if leftover.name != LOCK_FILE:
+                        remove(leftover)
+                for old in out.parent.glob(f"{glob.escape(dead_name(out.name))}-*"):
+                    if not old.is_symlink() and _is_page(old):
+                        remove(old)
                 yield fresh
-                _refuse_other_files(out)  # drawing takes minutes
+                _refuse_other_files(out)  # again: drawing takes minutes
                 exchange_folder(fresh, out)
                 remove(out / LOCK_FILE)
             finally:

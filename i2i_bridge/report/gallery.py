@@ -1,4 +1,4 @@
-"""The gallery of a page: which saved pictures and per-image numbers can be looked at, as plain data."""
+"""Gallery of a page: saved pictures and scores of single images, as data for the page's script."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -21,40 +21,40 @@ from i2i_bridge.report.table import BEST, Column, Table
 from i2i_bridge.storage.reader import open_regular
 
 INSIDE = 24
-"""How many images a single file holds."""
+"""Largest number of images in a single-file page."""
 
 Scores = Mapping[tuple[str, str], list[float]]
-"""A number for each column of the table, NaN where it has none per image, by (item's key, row)."""
+"""Values by (key of the item, row), one for each column of the table; NaN if the metric has none per image."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """A row that has pictures."""
+    """A row with saved pictures."""
 
     entry: int
-    """Whose folder they lie in."""
+    """Index of the entry whose folder holds the pictures."""
     row: str
     label: str
     own: bool
-    """Whether the entry's method made them."""
+    """True for restorations of the entry, False for the clean image and baselines."""
     folder: Path
     place: str
-    """Their folder in the page."""
+    """Folder of the pictures in the page."""
 
 
 def gallery(entries: Sequence[Entry], table: Table, pictures: Pictures, nfe: Sequence[int] | None) -> dict[str, Any]:
-    """What the page's script needs: sources, metrics, and for each image its files and numbers by source.
+    """Data for the page's script: sources, metrics, and for each image its files and numbers by source.
 
-    Files are copied into `pictures`; of a single file only some images are taken, the worst of each row among them.
-    Empty where no picture was saved.
+    Files are copied into `pictures`. A single-file page takes INSIDE images at most, first the worst of each row.
+    Empty if no picture was saved.
     """
     sources = _sources(entries, nfe)
-    names = sorted({file.name for source in sources for file in _pictures(source.folder)})
+    names = sorted({file.name for source in sources for file in _saved_pictures(source.folder)})
     own = [j for j, source in enumerate(sources) if source.own]
     if not names or not own:
         return {}
     scores = [_scores(entry, table.columns) for entry in entries]
-    keys = _keys({key: None for found in scores for key, _ in found}, names)
+    keys = _keys_by_file({key: None for found in scores for key, _ in found}, names)
     unknown = [math.nan] * len(table.columns)
     numbers = {
         name: [scores[source.entry].get((keys.get(name, ""), source.row), unknown) for source in sources]
@@ -63,22 +63,22 @@ def gallery(entries: Sequence[Entry], table: Table, pictures: Pictures, nfe: Seq
     kept = [k for k in range(len(table.columns)) if any(not math.isnan(v[k]) for n in names for v in numbers[n])]
     directed = [k for k in kept if table.columns[k].higher_is_better is not None]
     if pictures.inside and len(names) > INSIDE:
-        worst = [name for k in directed for j in own for name in _worst(names, numbers, j, k, table.columns[k])]
+        worst = [name for k in directed for j in own for name in _worst_images(names, numbers, j, k, table.columns[k])]
         names = sorted(list(dict.fromkeys([*worst, *names]))[:INSIDE])
     images = []
     for name in names:
-        there = [_is_picture(source.folder / name) for source in sources]
-        width, height = _size(sources[there.index(True)].folder / name)
+        exists = [_is_picture(source.folder / name) for source in sources]
+        width, height = _size(sources[exists.index(True)].folder / name)
         images.append(
             {
                 "key": keys.get(name, Path(name).stem),
                 "width": width,
                 "height": height,
                 "files": [
-                    pictures.copy(source.folder / name, safe_name("images", source.place, name)) if is_there else None
-                    for source, is_there in zip(sources, there, strict=True)
+                    pictures.copy(source.folder / name, safe_name("images", source.place, name)) if present else None
+                    for source, present in zip(sources, exists, strict=True)
                 ],
-                "numbers": [[_plain(values[k]) for k in kept] for values in numbers[name]],
+                "numbers": [[_json_number(values[k]) for k in kept] for values in numbers[name]],
             }
         )
     columns = [table.columns[k] for k in kept]
@@ -91,7 +91,7 @@ def gallery(entries: Sequence[Entry], table: Table, pictures: Pictures, nfe: Seq
         "images": images,
         "start": {
             "left": 0,
-            "right": _best(sources, table, own),
+            "right": _best_source(sources, table, own),
             "metric": kept.index(directed[0]) if directed else None,
         },
     }
@@ -100,12 +100,12 @@ def gallery(entries: Sequence[Entry], table: Table, pictures: Pictures, nfe: Seq
 def glance(
     entries: Sequence[Entry], pictures: Pictures, nfe: Sequence[int] | None, rows: int = 3
 ) -> tuple[list[list[Shown]], list[list[Tensor]], list[str]]:
-    """The first saved images, restored by each method at its fewest and most calls: for the page, and as tensors."""
+    """The first saved images, restored by each method at its fewest and most NFE: (for the page, tensors, labels)."""
     chosen = [source for source in _sources(entries, nfe) if _is_outermost(entries, source, nfe)]
-    chosen.sort(key=lambda source: source.row == CLEAN)  # clean is last
+    chosen.sort(key=lambda source: source.row == CLEAN)  # puts the clean image last
     shown: list[list[Shown]] = []
     tensors: list[list[Tensor]] = []
-    for name in sorted(file.name for file in _pictures(chosen[0].folder)) if chosen else []:
+    for name in sorted(file.name for file in _saved_pictures(chosen[0].folder)) if chosen else []:
         if len(shown) < rows and all(_is_picture(source.folder / name) for source in chosen):
             images = [to_tensor(read_picture(source.folder / name).pixels) for source in chosen]
             tensors.append(images)
@@ -118,12 +118,12 @@ def glance(
     return shown, tensors, [source.label for source in chosen]
 
 
-def _pictures(folder: Path) -> list[Path]:
+def _saved_pictures(folder: Path) -> list[Path]:
     return [file for file in folder.glob("*.png") if _is_picture(file)]
 
 
 def _is_picture(file: Path) -> bool:
-    # A link could lead to any file of the user's, which would become part of a page that is passed on.
+    # Links are ignored: otherwise any file of the user could become part of a page that is shared.
     return file.is_file() and not file.is_symlink()
 
 
@@ -136,7 +136,7 @@ def _size(file: Path) -> tuple[int, int]:
 
 
 def _sources(entries: Sequence[Entry], nfe: Sequence[int] | None) -> list[Source]:
-    """Everything that can be looked at: what was given, the clean image, then the methods by network calls."""
+    """All sources of pictures: degraded input and baselines, clean image, then the methods by network calls."""
     found = []
     for row in dict.fromkeys([INPUT, CLEAN, *(row.name for e in entries for row in baselines(e.evaluation))]):
         holder = next((i for i, entry in enumerate(entries) if (entry.images / slug(row)).is_dir()), None)
@@ -150,8 +150,8 @@ def _sources(entries: Sequence[Entry], nfe: Sequence[int] | None) -> list[Source
     return found
 
 
-def _best(sources: Sequence[Source], table: Table, own: Sequence[int]) -> int:
-    """The source of the best row by the first metric that has one; of outside results all are equal."""
+def _best_source(sources: Sequence[Source], table: Table, own: Sequence[int]) -> int:
+    """Index of the source marked best by the first metric with a mark; the last method's source if none has one."""
     for k in range(len(table.columns)):
         for line in table.lines:
             if line.cells[k].mark == BEST:
@@ -161,7 +161,7 @@ def _best(sources: Sequence[Source], table: Table, own: Sequence[int]) -> int:
 
 
 def _is_outermost(entries: Sequence[Entry], source: Source, nfe: Sequence[int] | None) -> bool:
-    """Whether it is the first or last row of its method; of a single entry all are shown."""
+    """True for baselines and for the first and last row of a method; for all rows if there is one entry."""
     rows = [row.name for row in shown_rows(entries[source.entry].evaluation, nfe)]
     return not source.own or len(entries) == 1 or source.row in (rows[0], rows[-1])
 
@@ -171,23 +171,23 @@ def _scores(entry: Entry, columns: Sequence[Column]) -> Scores:
     return read_item_scores(home / "per_image.csv", [column.name for column in columns])
 
 
-def _keys(keys: Mapping[str, None], names: Sequence[str]) -> dict[str, str]:
-    """The item's key of each saved file, by the letters of the key in its name, where these belong to one item only."""
+def _keys_by_file(keys: Mapping[str, None], names: Sequence[str]) -> dict[str, str]:
+    """Map saved files to keys by the part of the key in the file name, where only one key has it."""
     by_letters: dict[str, list[str]] = {}
     for key in keys:
         by_letters.setdefault(picture_name(0, key).partition("-")[2], []).append(key)
     found = {name: by_letters.get(Path(name).stem.partition("-")[2], []) for name in names}
-    return {name: there[0] for name, there in found.items() if len(there) == 1}
+    return {name: matches[0] for name, matches in found.items() if len(matches) == 1}
 
 
-def _worst(
+def _worst_images(
     names: Sequence[str], numbers: Mapping[str, Sequence[Sequence[float]]], source: int, k: int, column: Column
 ) -> list[str]:
     """The two worst images of a source by a metric."""
-    there = [name for name in names if not math.isnan(numbers[name][source][k])]
-    return sorted(there, key=lambda name: numbers[name][source][k], reverse=not column.higher_is_better)[:2]
+    scored = [name for name in names if not math.isnan(numbers[name][source][k])]
+    return sorted(scored, key=lambda name: numbers[name][source][k], reverse=not column.higher_is_better)[:2]
 
 
-def _plain(value: float) -> float | str | None:
-    """As JSON has it: no NaN, no infinity."""
+def _json_number(value: float) -> float | str | None:
+    """Convert to JSON, which has no NaN and no infinity."""
     return None if math.isnan(value) else "inf" if math.isinf(value) else float(f"{value:.7g}")

@@ -1,4 +1,4 @@
-"""One page from evaluated folders: collected, drawn, rendered, and published whole."""
+"""Page of a report or comparison: collect its contents from entries, draw, render, write."""
 
 import os
 import platform
@@ -49,7 +49,7 @@ from i2i_bridge.storage.files import real_folder, refuse_links, write_whole
 from i2i_bridge.training.log import read_metrics
 
 Opener = Callable[[Entry], tuple[Run, PairDataset] | None]
-"""A run and its validation pairs, or None for outside results."""
+"""Returns the run of an entry and its validation pairs; None for scored results of other code."""
 
 
 @dataclass(frozen=True)
@@ -67,14 +67,14 @@ class Group:
 
 @dataclass
 class Page:
-    """What the template shows."""
+    """Contents of the template."""
 
     title: str
     kicker: str
     summary: str
     labels: list[str]
     facts: list[tuple[str, str, str]]
-    """Name, value, and the whole value where that is cut."""
+    """(name, value, tooltip)."""
     table: Table
     csv: str
     markdown: str
@@ -110,7 +110,7 @@ DATA_MEANING = (
     "The first 12 digits of the SHA-256 of the pixels of all scored pairs. "
     "Numbers of another code are of other images. In full: {}"
 )
-"""What the codes at the head of a page mean, for a tooltip."""
+"""Tooltips of the hashes at the head of a page."""
 
 
 def write_page(
@@ -126,24 +126,24 @@ def write_page(
 ) -> Path:
     """Write OUT/index.html, its pictures, comparison.png, trajectory.png, table.csv, table.md and table.tex.
 
-    With paired differences also differences.csv.
+    With `paired` also differences.csv.
 
     Args:
-        entries: What stands side by side, at least one.
-        out: The page's folder, or the .html file of a single-file page; an older page there stays until the new one is
-            whole, and is then replaced.
+        entries: One entry for a report, several for a comparison.
+        out: The page's folder, or the .html file of a single-file page. An older page stays until the new one is
+            complete, and is then replaced.
         opened: Opens an entry's run, one at a time, to draw walks and samples.
-        nfe: Only these rows of methods that have a choice.
-        single_file: Everything goes into the one HTML file.
-        paired: The differences of the rows from one of them, for a second table.
-        title: The page's heading; by default the images' name, or the run's where it is alone.
+        nfe: Show only these NFE of methods that can be evaluated at several; None shows all.
+        single_file: Embed everything into one HTML file.
+        paired: Paired differences, for a second table.
+        title: Heading; default: the name of the dataset, or of the recipe for a single entry.
         report: Called with (entries drawn, entries in all).
 
     Raises:
-        UserError: `out` holds something that is not such a page, or cannot be written.
+        UserError: `out` exists and is not a page, or cannot be written.
     """
     check_out(out, single_file)
-    out = real_folder(out)  # a link to another disk is the user's own choice
+    out = real_folder(out)  # `out` itself may be a link, to another disk for example
     if out.suffix == ".html":
         html = render(
             collect(entries, Pictures(out.parent, True), opened, nfe=nfe, title=title, paired=paired, report=report)
@@ -168,7 +168,7 @@ def collect(
     paired: Differences | None,
     report: Callable[[int, int], None],
 ) -> Page:
-    """Everything that the page shows; pictures go where `pictures` puts them."""
+    """Collect the contents of a page and write its pictures through `pictures`."""
     if paired is not None and not paired.table.lines:
         paired = None
     first = entries[0].evaluation
@@ -214,8 +214,8 @@ def collect(
     page.glance, tensors, words = glance(entries, pictures, nfe)
     if tensors and not pictures.inside:
         write_picture(pictures.folder / "comparison.png", Picture(montage(tensors, words)))
-    held = len(page.gallery.get("images", ()))
-    page.gallery_note = f"{held} of {images} images were saved" + (
+    saved = len(page.gallery.get("images", ()))
+    page.gallery_note = f"{saved} of {images} images were saved" + (
         f"; a single file holds {INSIDE} at most, the worst of each row among them." if pictures.inside else "."
     )
     page.seeds_note = " ".join(
@@ -232,7 +232,7 @@ def collect(
             page.warnings.append(f"{entry.label}: no walks and samples are drawn: {error}")
         if run is not None:
             drawn = draw(*run, calls=[calls_in_name(row.name) for row in shown_rows(entry.evaluation, nfe)])
-            _take_in(page, i, entry.label, drawn, pictures, mean_calls(run[0].method))
+            _add_drawn(page, i, entry.label, drawn, pictures, mean_calls(run[0].method))
         report(i + 1, len(entries))
     return page
 
@@ -245,11 +245,11 @@ def _paired_markdown(paired: Differences | None) -> str:
     return f"{text}\n\n{differences_to_markdown(paired.table)}{notes}"
 
 
-def _take_in(page: Page, i: int, label: str, drawn: Drawn, pictures: Pictures, before: int) -> None:
-    """A run's own pictures, after so many network calls before its own."""
+def _add_drawn(page: Page, i: int, label: str, drawn: Drawn, pictures: Pictures, mean_nfe: int) -> None:
+    """Add the pictures drawn by a run; `mean_nfe` network calls of its mean network count towards each label."""
 
     def calls(nfe: int) -> str:
-        return "1 network call" if nfe + before == 1 else f"{nfe + before} network calls"
+        return "1 network call" if nfe + mean_nfe == 1 else f"{nfe + mean_nfe} network calls"
 
     def rows(what: str, images: Sequence[Sequence[torch.Tensor]], words: Sequence[str] = ()) -> list[list[Shown]]:
         return [
@@ -286,7 +286,7 @@ def _take_in(page: Page, i: int, label: str, drawn: Drawn, pictures: Pictures, b
 
 
 def _data_name(recipe: Any) -> str:
-    """The dataset's name: its card, else its folder, else its kind."""
+    """Name of the dataset: its card, else its folder, else its kind."""
     if recipe is None:
         return ""
     source = recipe.without_places().data
@@ -294,7 +294,7 @@ def _data_name(recipe: Any) -> str:
 
 
 def _data_summary(recipe: Any, evaluation: Evaluation, images: int) -> str:
-    """What was measured: how many images of which set, their size, and what was done to them."""
+    """One sentence about the images: number, dataset, size and degradation."""
     settings, name = evaluation.protocol.settings, _data_name(recipe)
     size, split, degradation = settings.get("size"), settings.get("split"), settings.get("degradation")
     found = f"{images} image{'' if images == 1 else 's'}"
@@ -322,7 +322,7 @@ def _reference(recipe: Any) -> dict[str, Any] | None:
 
 
 def _losses(folder: Path) -> dict[str, list[tuple[float, float]]]:
-    """(step, loss) of the network, under '', and of what was trained beside it, by name."""
+    """(step, loss) of the network under '', and of its companions under their names."""
     found: dict[str, list[tuple[float, float]]] = {}
     for row in read_metrics(folder):
         for name, value in row.items():
@@ -332,14 +332,14 @@ def _losses(folder: Path) -> dict[str, list[tuple[float, float]]]:
 
 
 def render(page: Page) -> str:
-    """The page as HTML; whatever a run is called, its name stays text."""
+    """Render the page as HTML; names and labels are escaped."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
     loader = PackageLoader("i2i_bridge.report")
 
     def finalize(value: Any) -> Any:
-        # A label could otherwise turn the writing direction of what follows it.
+        # Otherwise control characters in a label could change the writing direction of the text after it.
         return printable(value, lines=True) if isinstance(value, str) and not isinstance(value, Markup) else value
 
     environment = Environment(
@@ -350,14 +350,14 @@ def render(page: Page) -> str:
         undefined=StrictUndefined,
         finalize=finalize,
     )
-    ours = {part: Markup(loader.get_source(environment, f"compare.{part}")[0]) for part in ("css", "js")}
+    assets = {part: Markup(loader.get_source(environment, f"compare.{part}")[0]) for part in ("css", "js")}
     return environment.get_template("compare.html").render(
-        page=page, generator=GENERATOR, interval=interval_text, error=error_text, seconds=seconds_text, **ours
+        page=page, generator=GENERATOR, interval=interval_text, error=error_text, seconds=seconds_text, **assets
     )
 
 
 def environment_facts() -> dict[str, str]:
-    """Versions and machine that the page was made with."""
+    """Versions and machine with which the page was made."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
     return {
         "i2i-bridge": __version__,
@@ -372,15 +372,15 @@ def write_report(run: Run, dataset: PairDataset, protocol: str = "held-out") -> 
     """Write `report/index.html` and its pictures from an evaluated run; see `write_page`.
 
     Args:
-        run: The trained run; `evaluate` must have been called.
+        run: An evaluated run.
         dataset: Its validation pairs, for the walks and samples.
-        protocol: The evaluation to report.
+        protocol: Protocol of the evaluation to report.
 
     Returns:
         The page.
 
     Raises:
-        UserError: The run is not evaluated yet under that protocol.
+        UserError: The run is not evaluated under the protocol, or its folder cannot be written.
     """
     refuse_links(run.folder, ["report"])
     if not os.access(run.folder, os.W_OK):

@@ -1,4 +1,4 @@
-"""Where a page's pictures go: into its folder, or into the page itself."""
+"""Pictures and files of a page: written to its folder, or embedded as data URIs."""
 
 import base64
 import io
@@ -19,10 +19,10 @@ from i2i_bridge.storage.reader import open_regular
 
 @dataclass(frozen=True)
 class Shown:
-    """A picture as the page names it."""
+    """A picture in the page."""
 
     src: str
-    """An address relative to the page, or a data URI."""
+    """URL relative to the page, or a data URI."""
     caption: str
     width: int
     height: int
@@ -30,29 +30,29 @@ class Shown:
 
 @dataclass(frozen=True)
 class Pictures:
-    """Takes pictures and other files in and answers with their addresses.
+    """Writer of a page's pictures and files; each method returns the URL, or a `Shown` that holds it.
 
     Args:
-        folder: Of the page.
-        inside: Whether everything goes into the page as data URIs.
+        folder: The page's folder.
+        inside: Embed everything as data URIs instead of writing files.
     """
 
     folder: Path
     inside: bool
 
     def text(self, name: str, text: str, kind: str) -> str:
-        """A text file of a media type such as 'text/csv'."""
+        """Add a text file of a media type such as 'text/csv'."""
         if self.inside:
             return _data(text.encode(), kind)
         self._place(name).write_text(text, encoding="utf-8")
         return quote(name)
 
     def tensor(self, name: str, image: Tensor, caption: str = "") -> Shown:
-        """An image (C, H, W) in [-1, 1], as 8-bit PNG."""
+        """Add an image (C, H, W) in [-1, 1] as 8-bit PNG."""
         return self.pixels(name, shown(image), caption)
 
     def pixels(self, name: str, pixels: np.ndarray, caption: str = "") -> Shown:
-        """Pixels (H, W, 3) uint8, as PNG."""
+        """Add pixels (H, W, 3) uint8 as PNG."""
         stream = io.BytesIO()
         Image.fromarray(pixels).save(stream, "PNG")
         if self.inside:
@@ -63,10 +63,10 @@ class Pictures:
         return Shown(src, caption, pixels.shape[1], pixels.shape[0])
 
     def copy(self, file: Path, name: str) -> str:
-        """A PNG that lies elsewhere.
+        """Add a copy of a PNG file.
 
         Raises:
-            UserError: It cannot be read, or is no regular file.
+            UserError: The file cannot be read, or is not a regular file.
         """
         try:
             with open_regular(file) as stream:
@@ -85,7 +85,7 @@ class Pictures:
 
 
 def safe_name(*parts: object) -> str:
-    """A relative path of parts that may hold anything."""
+    """Join parts to a relative path; each part is reduced to safe characters."""
     return "/".join(slug(str(part)) for part in parts)
 
 

@@ -1,4 +1,4 @@
-"""Pictures that a run draws for its page: walks from X_1 to X_0, samples of one image, and what it was trained on."""
+"""Pictures of a run for its page: sampling trajectories, several samples of one image, training and held-out images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,51 +17,51 @@ from i2i_bridge.runs.run import Run
 
 @dataclass(frozen=True)
 class Samples:
-    """Several restorations of one image, by seed."""
+    """Several restorations of one image, one for each seed."""
 
     x_1: Tensor
     x_0: Tensor
     restored: list[Tensor]
     spread: Tensor
-    """Standard deviation over the samples, mean over channels, (1, H, W) in [-1, 1]: 1 is the largest."""
+    """Standard deviation over the samples, mean over channels, (1, H, W), scaled to [-1, 1] with 1 the largest."""
     largest: float
-    """That largest standard deviation, in 8-bit codes; 0 where every seed gives the same."""
+    """The largest standard deviation, in 8-bit codes; 0 if every seed gives the same image."""
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """Everything that one run drew."""
+    """Pictures of one run."""
 
     nfe: int
-    """Of the walk; samples and strips take fewer where the evaluation has a row of fewer."""
+    """NFE of the walk; samples and strips use fewer if the evaluation has a row with fewer."""
     nfe_of_samples: int
     nfe_of_strips: int
     words: list[str] = field(default_factory=list)
-    """Above the columns of the walk."""
+    """Headings of the columns of the walk."""
     walk: list[list[Tensor]] = field(default_factory=list)
-    """A row of states for each image, X_1 first; none where the method answers in one step."""
+    """A row of states for each image, X_1 first; empty for a one-step method."""
     samples: Samples | None = None
     trained_on: list[tuple[Tensor, Tensor, Tensor]] = field(default_factory=list)
-    """(x_1, restored, x_0) of training images; none where they are not here."""
+    """(x_1, restored, x_0) of training images; empty if the training data cannot be opened."""
     held_out: list[tuple[Tensor, Tensor, Tensor]] = field(default_factory=list)
     overlap: str = ""
-    """Whether validation images were trained on, in words."""
+    """A sentence on whether validation images were trained on; '' if unknown."""
 
 
 WALK, SAMPLES = 20, 10
-"""Network calls at most, where there is a choice: a page must not take longer than the evaluation."""
+"""Largest NFE of walk and samples, if the evaluation has a smaller row: otherwise a page takes longer than that."""
 
 
 def draw(
     run: Run, dataset: PairDataset, *, calls: Sequence[int], images: int = 2, samples: int = 5, columns: int = 8
 ) -> Drawn:
-    """Restore a few images of a run in every way that its page shows.
+    """Restore a few images for the page of a run.
 
     Args:
-        dataset: Its validation pairs.
-        calls: Network calls to choose from, those of the evaluation's rows.
-        images: Training and validation images; the walk shows two at most.
-        samples: Restorations of the first image; fewer than two leaves them out.
+        dataset: The validation pairs.
+        calls: NFE of the evaluation's rows, to choose from.
+        images: Number of training and of validation images; the walk shows two at most.
+        samples: Number of restorations of the first image; fewer than two skips them.
     """
     nfe, few = (max((n for n in calls if n <= most), default=min(calls)) for most in (WALK, SAMPLES))
     walks, words = walk_rows(run, dataset, nfe=nfe, images=min(images, 2), columns=columns)
@@ -82,7 +82,7 @@ def draw(
 def walk_rows(
     run: Run, dataset: PairDataset, *, nfe: int, images: int, columns: int
 ) -> tuple[list[list[Tensor]], list[str]]:
-    """The states of the first images' sampling, at most `columns` of each, and a word for each column."""
+    """The sampling states of the first images, at most `columns` of each, and a heading for each column."""
     rows: list[list[Tensor]] = []
     words: list[str] = []
     for i in range(min(images, len(dataset))):
@@ -96,7 +96,7 @@ def walk_rows(
 
 
 def overlap(run: Run, dataset: PairDataset) -> str:
-    """Whether the images were trained on, where the training data are here to tell; else ''."""
+    """A sentence on whether the images were trained on; '' if the training data cannot be opened."""
     trained_on = _training_pairs(run)
     shared = None if trained_on is None else shared_files(trained_on.source, dataset.source)
     if shared is None:
@@ -123,7 +123,7 @@ def _strip(run: Run, dataset: PairDataset | None, nfe: int, images: int) -> list
 def _samples(run: Run, dataset: PairDataset, nfe: int, count: int) -> Samples:
     item = dataset[0]
     restored = [_restored(run, item, nfe, seed) for seed in range(2)]
-    if not torch.equal(*restored):  # else it is deterministic, and more would be the same
+    if not torch.equal(*restored):  # otherwise sampling is deterministic and more seeds give the same image
         restored += [_restored(run, item, nfe, seed) for seed in range(2, count)]
     spread = torch.stack(restored).std(dim=0).mean(dim=0, keepdim=True)
     largest = float(spread.max())

@@ -1,4 +1,4 @@
-"""Runs of one recipe that differ in their training's seed, as one method: the mean, and how far seeds are apart."""
+"""Pooling of runs that differ only in the training seed: means, and intervals over images and seeds."""
 
 import math
 import statistics
@@ -14,9 +14,9 @@ if TYPE_CHECKING:  # pydantic
 
 
 def same_but_seed(recipe: "Recipe", evaluation: Evaluation) -> Any:
-    """What runs have in common that differ in `train.seed` alone: equal for two of them, and only then.
+    """A value that is equal for two runs if and only if they differ only in `train.seed`.
 
-    All settings but what was measured on the seed's own crops, and the step that was evaluated.
+    It holds the evaluated step and all settings, except the target moments, which are estimated from crops of the seed.
     """
     settings = recipe.without_places().model_dump(
         mode="json", exclude={"train": {"seed"}, "target": {"var_0", "var_1", "cov_01"}}
@@ -25,9 +25,9 @@ def same_but_seed(recipe: "Recipe", evaluation: Evaluation) -> Any:
 
 
 def pool(evaluations: Sequence[Evaluation]) -> Evaluation:
-    """One evaluation of k >= 2 that differ in the training's seed: each number is the mean of theirs.
+    """Pool k >= 2 evaluations of different training seeds: each number is the mean over them.
 
-    It has the rows and metrics that all have. Its time is the mean too; what is not a number is the first one's.
+    Rows and metrics are those that all evaluations have. Seconds are averaged too; other fields are the first one's.
     """
     first = evaluations[0]
     warnings = list(dict.fromkeys(text for evaluation in evaluations for text in evaluation.warnings))
@@ -45,12 +45,12 @@ def _pool_rows(rows: Sequence[Row]) -> Row:
 
 
 def pool_estimates(estimates: Sequence[Estimate]) -> Estimate:
-    """The mean m of k estimates on the same images, with a 95 % interval for both chances: of images and of training.
+    """The mean m of k estimates on the same images, with a 95 % interval over images and trainings.
 
     high = m + sqrt(h^2 + (t_{k-1} s / sqrt(k))^2), and low likewise: h is the mean half-width of the estimates' own
     intervals, which more seeds do not shrink, as all see the same images; s their standard deviation; t_{k-1} the
     97.5 % quantile of Student's t (4.30 for three seeds, 12.7 for two). standard_error^2 is the mean of the squares
-    + s^2 / k. Where all are equal (what no training touched) it is the first one.
+    + s^2 / k. If all estimates are equal (rows without a network), the result is the first one.
     """
     from scipy.special import stdtrit
 
@@ -72,16 +72,16 @@ def pool_estimates(estimates: Sequence[Estimate]) -> Estimate:
 
 
 def difference_estimate(image: Estimate, first: Sequence[float], second: Sequence[float]) -> Estimate:
-    """A paired difference d of means over seeds, with a 95 % interval for both chances: of images and of training.
+    """A paired difference d of means over seeds, with a 95 % interval over images and trainings.
 
     standard_error^2 = e^2 + s_1^2 / k_1 + s_2^2 / k_2 with e the paired error over images and s the standard deviation
-    of the k seeds' values; what has one seed adds nothing. The interval is d -+ sqrt((1.96 e)^2 + t^2 (s_1^2 / k_1 +
+    of the k seeds' values; a row of one seed adds nothing. The interval is d -+ sqrt((1.96 e)^2 + t^2 (s_1^2 / k_1 +
     s_2^2 / k_2)), t the 97.5 % quantile of Student's t with Welch's (1947) degrees of freedom.
 
     Args:
         image: d and e.
-        first: The values of each seed of the first row.
-        second: Of the second row.
+        first: Values of the first row, one for each seed.
+        second: Values of the second row.
     """
     from scipy.special import stdtrit
 
@@ -96,6 +96,6 @@ def difference_estimate(image: Estimate, first: Sequence[float], second: Sequenc
 
 
 def _common_note(estimates: Sequence[Estimate]) -> str:
-    """The note of all, or the different ones as what they are: of single trainings."""
+    """The common note, or a note that lists the different notes of single trainings."""
     notes = list(dict.fromkeys(estimate.note for estimate in estimates))
     return notes[0] if len(notes) == 1 else f"of single trainings: {' | '.join(note or 'nothing' for note in notes)}"

@@ -1,4 +1,4 @@
-"""The table of a comparison: methods x NFE with intervals, marks of the best, and its CSV, Markdown and LaTeX."""
+"""Table of a comparison: methods x NFE with intervals and marks of the best; output as text, CSV, Markdown, LaTeX."""
 
 import io
 import math
@@ -18,33 +18,33 @@ UNKNOWN = Estimate(math.nan)
 
 @dataclass(frozen=True)
 class Column:
-    """A metric, as the table shows it."""
+    """A metric in the table."""
 
     name: str
     label: str
     higher_is_better: bool | None
-    """None where the metric is not registered here (a plug-in's, say): then nothing is marked."""
+    """None if the metric is not registered (its plug-in is not loaded); nothing is marked then."""
     digits: int
-    """Decimals."""
+    """Number of decimals."""
 
     def text(self, value: float) -> str:
-        """A number of this column; a dash where there is none."""
+        """Format a value of this column; NaN as a dash."""
         if math.isnan(value):
             return "–"
         return "∞" if value == math.inf else f"{value:.{self.digits}f}"
 
     def signed(self, value: float) -> str:
-        """A difference, with its sign; a dash where there is none."""
+        """Format a difference with its sign; NaN as a dash."""
         return self.text(value) if math.isnan(value) else f"{value:+.{self.digits}f}"
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One number, and how it stands beside the others of its column."""
+    """One number and its mark."""
 
     estimate: Estimate
     mark: str = ""
-    """'best'; 'near': its interval overlaps the best's; else ''. Of a difference as `mark_difference` gives it."""
+    """'best'; 'near' if the interval overlaps the best's; else ''. For differences see `mark_difference`."""
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,10 @@ class Line:
     """A row of the table."""
 
     entry: int
-    """Whose row it is, as an index; -1 for what belongs to no method (the degraded input, bicubic)."""
+    """Index of the entry; -1 for baselines (degraded input, bicubic)."""
     label: str
     row: str
-    """The name that the evaluation gives it, such as 'nfe 5'."""
+    """Name of the row in the evaluation, such as 'nfe 5'."""
     nfe: int
     images: int
     seconds: float | None
@@ -63,25 +63,25 @@ class Line:
 
     @property
     def is_baseline(self) -> bool:
-        """Whether nothing was learned for it."""
+        """True for rows without a network."""
         return self.entry < 0
 
     @property
     def calls(self) -> str:
-        """Network calls; a dash where there was no network, or nobody knows."""
+        """Network calls; a dash if there is no network or the number is unknown."""
         return str(self.nfe) if self.nfe else "–"
 
 
 @dataclass(frozen=True)
 class Table:
-    """Methods x NFE."""
+    """Columns are metrics, lines are methods x NFE."""
 
     columns: list[Column]
     lines: list[Line]
 
     @property
     def notes(self) -> list[str]:
-        """What a reader must not overlook: a metric in which no method beats what it was given."""
+        """Notes below the table: metrics in which no method beats a baseline."""
         found = []
         for i, column in enumerate(self.columns):
             best = next((line.cells[i].estimate.value for line in self.lines if line.cells[i].mark == BEST), None)
@@ -92,10 +92,10 @@ class Table:
 
 
 def build_table(rows: Sequence[tuple[int, str, Row]]) -> Table:
-    """The table of (entry, label, row of an evaluation), marked.
+    """Build the table of (entry, label, row of an evaluation), with marks.
 
-    Best is the best value among the methods' rows over the most images, per metric; rows whose 95 % interval overlaps
-    the best's are marked near. Baselines are never marked.
+    Per metric, the best value among rows over the most images is marked 'best', and rows whose 95 % interval overlaps
+    its interval 'near'. Baselines are never marked.
     """
     names = list(dict.fromkeys(name for _, _, row in rows for name in row.metrics))
     columns = [_column(name, [row for _, _, row in rows]) for name in names]
@@ -118,7 +118,7 @@ def build_table(rows: Sequence[tuple[int, str, Row]]) -> Table:
 
 
 def mark_best(column: Column, estimates: Sequence[Estimate | None]) -> list[str]:
-    """'best', 'near' or '' for each estimate; None takes no part."""
+    """'best', 'near' or '' for each estimate; None is ignored."""
     there = [e.value for e in estimates if e is not None and not math.isnan(e.value)]
     if not there or column.higher_is_better is None:
         return [""] * len(estimates)
@@ -132,10 +132,9 @@ def mark_best(column: Column, estimates: Sequence[Estimate | None]) -> list[str]
 
 
 def mark_difference(column: Column, difference: Estimate) -> str:
-    """'better', 'worse', or 'differs' where the metric's direction is unknown; '' where it may be chance.
+    """'better', 'worse', or 'differs' if the metric's direction is unknown; '' if the difference is not significant.
 
-    Marked is what is more than two standard errors from 0 with an interval that leaves 0 out, which is wider where few
-    seeds are behind it.
+    Significant: more than two standard errors from 0, and the 95 % interval, which is wider for few seeds, excludes 0.
     """
     if not abs(difference.value) > 2 * difference.standard_error or difference.low <= 0 <= difference.high:
         return ""
@@ -164,14 +163,14 @@ def decimals(values: Sequence[float]) -> int:
 
 
 def interval_text(column: Column, estimate: Estimate) -> str:
-    """'low – high', or '' where it is not known."""
+    """'low – high', or '' if the interval is unknown."""
     if math.isnan(estimate.low) or math.isnan(estimate.high):
         return ""
     return f"{column.text(estimate.low)} – {column.text(estimate.high)}"
 
 
 def seconds_text(seconds: float | None) -> str:
-    """Three digits, whatever the size."""
+    """Seconds with three significant digits."""
     if seconds is None or math.isnan(seconds):
         return "–"
     return f"{seconds:.0f}" if seconds >= 100 else f"{seconds:.3g}"
@@ -191,7 +190,7 @@ def to_words(table: Table) -> tuple[list[str], list[list[str]]]:
 
 
 def error_text(column: Column, estimate: Estimate) -> str:
-    """'± 0.12', the standard error; '' where it is not known."""
+    """The standard error as '± 0.12'; '' if it is unknown."""
     return "" if math.isnan(estimate.standard_error) else f"± {column.text(estimate.standard_error)}"
 
 
@@ -208,7 +207,7 @@ def differences_to_words(table: Table) -> tuple[list[str], list[list[str]]]:
 
 
 def differences_to_markdown(table: Table) -> str:
-    """A table of differences for an issue or a README: those beyond two standard errors bold, with their direction."""
+    """A table of differences as Markdown: significant ones bold, with their direction."""
     header = ["method", "NFE", *(markdown(column.label) for column in table.columns)]
     lines = [header, ["---", *["---:"] * (len(header) - 1)]]
     for line in table.lines:
@@ -222,7 +221,7 @@ def differences_to_markdown(table: Table) -> str:
 
 
 def to_csv(table: Table) -> str:
-    """The table with every digit: value, interval and standard error of each metric in columns of their own."""
+    """The table as CSV with full precision: separate columns for value, interval and standard error."""
     stream = io.StringIO()
     writer = Writer(stream, lineterminator="\n")
     parts = ("", "_low", "_high", "_standard_error")
@@ -239,7 +238,7 @@ def to_csv(table: Table) -> str:
 
 
 def to_markdown(table: Table) -> str:
-    """The table for an issue or a README: best bold, intervals small."""
+    """The table as Markdown: best bold, intervals small."""
     arrows = {True: " ↑", False: " ↓", None: ""}
     header = ["method", "NFE", *(markdown(c.label) + arrows[c.higher_is_better] for c in table.columns), "s / image"]
     lines = [header, ["---", *["---:"] * (len(header) - 1)]]
@@ -254,15 +253,15 @@ def to_markdown(table: Table) -> str:
 
 
 def markdown(text: str) -> str:
-    """Plain text as a Markdown table shows it."""
+    """Escape plain text for a cell of a Markdown table."""
     return re.sub(r"([\\`*_{}\[\]<>#|~$&])", r"\\\1", " ".join(printable(text).split()))
 
 
 def to_latex(table: Table, caption: str) -> str:
-    """The table for a paper, with the packages booktabs and amsmath: best bold, a star where the interval overlaps.
+    """The table as LaTeX (booktabs, amsmath): best bold, a star if the interval overlaps the best's.
 
     Args:
-        caption: What was measured; stands in the caption, escaped.
+        caption: First sentence of the caption; it is escaped.
     """
     arrows = {True: r" $\uparrow$", False: r" $\downarrow$", None: ""}
     header = ["Method", "NFE", *(latex(c.label) + arrows[c.higher_is_better] for c in table.columns), "s / image"]
@@ -307,5 +306,5 @@ LATEX = {
 
 
 def latex(text: str) -> str:
-    """Plain text as LaTeX prints it, whatever characters it holds."""
+    """Escape plain text for LaTeX."""
     return "".join(LATEX.get(letter, letter) for letter in printable(text))
