@@ -1,4 +1,4 @@
-"""Dataset cards: complete, in step with the recipes, and those of the user's own."""
+"""Dataset cards: complete, consistent with the recipes, and written by users."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""All problems of a dataset in one pass, each by name."""
+"""`check`: all problems of a dataset in one pass, each with its file."""
 
 import numpy as np
 import pytest
@@ -151,7 +151,7 @@ def facades(tmp_path):
 
 
 def break_facades(root):
-    """Twelve kinds of damage, each on one file; what `check` must say of it, by its part of a line."""
+    """Apply twelve kinds of damage, each to one file; returns a part of the line that `check` must print for each."""
     train, val = root / "train", root / "val"
     kinds = {}
 

@@ -1,4 +1,4 @@
-"""What a person sees while a training runs."""
+"""Output of the command line during training, on a terminal and elsewhere."""
 
 import io
 import os
@@ -29,7 +29,7 @@ PARTS = (
 
 @pytest.fixture
 def shown(monkeypatch):
-    """What a display of one progress report and one line of text prints, on a terminal or elsewhere."""
+    """Output of a training display for one progress report and one line of text, on a terminal or elsewhere."""
 
     def display(**options):
         out = io.StringIO()

@@ -38,7 +38,7 @@ def photos(tmp_path):
 
 
 def coordinates(height=40, width=48):
-    """An image whose pixels say where they are."""
+    """An image whose pixels encode their coordinates."""
     rows, columns = np.mgrid[:height, :width]
     return np.stack([rows, columns, 0 * rows], axis=2).astype(np.uint8)
 
@@ -53,7 +53,7 @@ def test_one_transform_for_all_images_of_an_item(seed):
 
 
 def test_a_mask_is_cut_and_mirrored_with_the_image():
-    """One draw for an item: x_0, x_1, condition and mask come out of the same window, turned the same way."""
+    """One draw per item: x_0, x_1, condition and mask have the same crop and flip."""
     # kills: mask-not-mirrored, mask-of-another-window
     geometry = Geometry((16, 12), resize="none", crop="random", flip=True)
     pixels = np.random.default_rng(0).integers(0, 256, (40, 48, 3), dtype=np.uint8)
@@ -70,7 +70,7 @@ def test_a_mask_is_cut_and_mirrored_with_the_image():
 @pytest.mark.parametrize("size", [7, 16, 20, 23, 40, 64, (30, 13), (13, 30), (60, 30)], ids=str)
 @pytest.mark.parametrize("resize", ["short_side", "stretch"])
 def test_a_resized_pair_is_equal_wherever_its_mask_is_0(size, resize):
-    """The filter mixes pixels of the hole into their neighbours: they are unknown from then on."""
+    """Interpolation mixes pixels of the hole into their neighbours, which must then be marked unknown."""
     # kills: mixed-pixels-taken-for-known
     draw = np.random.default_rng(0)
     for height, width in ((40, 48), (37, 41)):
@@ -159,7 +159,7 @@ def test_any_channels_and_depths_are_cut_and_mirrored(channels, dtype):
 
 
 def test_where_a_crop_lies_says_nothing_of_its_mirroring():
-    """Three independent draws: row and column evenly over all places, mirrored half of the time."""
+    """Row, column and flip are independent: uniform over all positions, flipped half of the time."""
     # kills: crop-and-mirror-coupled. Then every crop of the upper half is mirrored, and none of the lower (r = -0.87).
     geometry = Geometry(16, resize="none", crop="random", flip=True)
     drawn = []
@@ -538,7 +538,7 @@ def test_a_degradation_that_returns_something_else_is_named(photos):
 
 
 def test_spawned_workers_know_the_plugins(tmp_path, photos):
-    """Under spawn a worker starts without the parent's plug-in modules."""
+    """A spawned worker starts without the parent's plug-in modules."""
     # kills: plugins-unknown-to-workers
     (tmp_path / "mine.py").write_text(
         "from i2i_bridge import register_dataset\n"

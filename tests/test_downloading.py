@@ -1,4 +1,4 @@
-"""Downloads from a server that means harm: sizes that are none, addresses that are none, and files without end."""
+"""Downloads from a malicious server: invalid sizes, invalid URLs, and files without end."""
 
 import socket
 
@@ -56,7 +56,7 @@ def test_a_redirect_to_no_address_is_one_line(site, tmp_path, to, monkeypatch): 
 
 
 def local(look_up):
-    """No test asks a name server."""
+    """Restrict a name look-up to this machine, so that no test queries a name server."""
 
     def answer(host, *arguments, **options):
         if host not in ("127.0.0.1", "localhost"):
@@ -112,7 +112,7 @@ def test_a_file_without_size_leaves_the_reserve_free(site, tmp_path, monkeypatch
 
 
 def test_a_trickle_is_no_download(site, tmp_path, monkeypatch):  # noqa: F811
-    """At any speed: no server is as quick as is asked for first, and none as slow as is allowed then."""
+    """Independent of the machine's speed: the first limit is above any server's rate, the second below."""
     # kills: any-rate-will-do
     monkeypatch.setattr(downloading, "WINDOW", 0.0)
     monkeypatch.setattr(downloading, "SLOWEST", 1e18)

@@ -1,4 +1,4 @@
-"""Fetching datasets, against a server of our own on this machine: whole and verified, or nothing and one line."""
+"""Fetching of datasets from a local server: complete and verified, or nothing and a one-line error."""
 
 import hashlib
 import http.server
@@ -125,7 +125,7 @@ def test_a_broken_line_is_resumed_where_it_broke(site, tmp_path, known):
 
 
 def test_what_a_kill_left_is_resumed_or_begun_anew(site, tmp_path):
-    """Without a hash, only a server's version mark can vouch for the first part."""
+    """Without a hash, only the server's validator ensures that the first part is of the same file."""
     # kills: resume-of-another-version
     url = site.put("/a.tgz", BODY)
     part, mark = tmp_path / "a.part", tmp_path / "a.part.version"
@@ -172,7 +172,7 @@ def test_a_server_that_sends_another_range(site, tmp_path):
 
 
 def busy(times):
-    """A page that is overloaded so many times."""
+    """A page that answers 503 a number of times."""
     left = iter(range(times))
     return lambda request: request.send_error(503) if next(left, None) is not None else send(request, BODY)
 
@@ -214,7 +214,7 @@ def test_a_web_page_in_disguise(site, tmp_path):
 
 @pytest.mark.parametrize("ranges", [True, False])
 def test_a_file_that_is_truncated_for_ever(site, tmp_path, ranges):
-    """It ends, says so, and keeps what it has for the next time."""
+    """The download fails with a message and keeps the partial file."""
     url = site.put("/a.tgz", BODY, until=400_000, ranges=ranges)
     with pytest.raises(UserError, match=r"run the same command again to resume"):
         download(Download(url=url, bytes=len(BODY)), tmp_path / "a")
@@ -286,7 +286,7 @@ FILES = {f"toy/{split}/{i}.png": png(i + first) for split, first in (("train", 0
 
 
 def toy(site, data, *, name="toy", file="toy.tgz", unpack="tar", top="toy", **known):
-    """A card of one's own with a download."""
+    """A user's card with a download."""
     site.put(f"/{file}", data)
     keys = "".join(f"{key} = {value!r}\n" for key, value in known.items())
     card = card_store.own_card_file(name)
@@ -383,7 +383,7 @@ def test_bad_archives_leave_nothing_to_stumble_over(site, place):
 
 
 def test_a_truncated_archive_without_a_length_is_fetched_again(site, place):
-    """Nothing but the archive itself tells that it is not whole."""
+    """Without a length, truncation shows only when the archive is unpacked."""
     # kills: bad-archive-kept
     whole = tar(place / "archive", FILES).read_bytes()
     toy(site, whole)
@@ -459,7 +459,7 @@ STEPS = [
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_killed_at_any_step_the_same_command_goes_on(site, place, monkeypatch, step, when):
-    """At no time is there a folder of that name which is not whole."""
+    """An incomplete folder of that name exists at no time."""
     # kills: unpacked-leftovers-used
     import importlib
 
@@ -493,7 +493,7 @@ def test_killed_at_any_step_the_same_command_goes_on(site, place, monkeypatch, s
 
 
 def test_a_real_kill_in_the_middle_of_the_download(site, place, store):
-    """A process, SIGKILL, and the same command again: the second asks for the rest only."""
+    """After SIGKILL, the same command requests only the missing bytes."""
     data = tar(place / "archive", {"toy/train/0.png": BODY, "toy/val/0.png": BODY}).read_bytes()
     toy(site, data)
 

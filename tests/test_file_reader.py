@@ -1,4 +1,4 @@
-"""What is read back from folders that may be a stranger's: a pipe, a device, a bomb or nonsense ends in one line."""
+"""Reading of files in untrusted folders: a pipe, a device, a bomb or nonsense gives a one-line error."""
 
 import json
 import os
@@ -37,7 +37,7 @@ from i2i_bridge.training.log import MetricsLog, read_metrics
 
 @pytest.fixture(autouse=True)
 def no_reader_waits():
-    """A reader that waits at a pipe fails here instead of waiting for ever."""
+    """Fail a test whose reader blocks, after 120 s."""
 
     def stop(number, frame):
         raise AssertionError("a reader waits for ever")
@@ -243,7 +243,7 @@ def test_hostile_names_in_an_evaluation_stay_text_on_its_page(tmp_path):
 
 @pytest.mark.parametrize("make", [pipe, device, folder, nonsense, empty])
 def test_pictures_of_a_page_are_regular_files_of_its_own(make, tmp_path):
-    """A pipe is left out, a link would publish any file of the user's, and what is no PNG is named."""
+    """A pipe is left out, a link is not followed (it could publish any file of the user), and a non-PNG is reported."""
     made = write_evaluated(tmp_path / "run", images=2)
     secret = tmp_path / "secret.png"
     secret.write_bytes(b"secret")

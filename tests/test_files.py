@@ -46,7 +46,7 @@ def test_no_power_cut_loses_what_was_said_to_be_saved(scratch, keep):
 
 @pytest.mark.parametrize("keep", [0, 1])
 def test_each_flush_is_needed(scratch, keep):
-    """Without any one of them the same power cuts lose something.
+    """If any one fsync is left out, the same power cuts lose data.
 
     kills: file-not-flushed, folder-not-flushed, names-not-flushed, retired-without-a-flush
     """
@@ -57,7 +57,7 @@ def test_each_flush_is_needed(scratch, keep):
 
 
 def test_what_a_power_cut_does_is_simulated(tmp_path):
-    """The control of the control: unflushed bytes and names come and go."""
+    """The simulation itself: unflushed bytes and names may or may not survive a power cut."""
     import random
 
     (tmp_path / "disk").mkdir()

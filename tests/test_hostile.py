@@ -1,4 +1,4 @@
-"""Files of strangers: none runs, each is refused quickly in one line, and honest ones come in."""
+"""Untrusted weight files: none is executed, bad ones are rejected quickly in one line, and good ones are read."""
 
 import os
 import subprocess
@@ -61,7 +61,7 @@ def test_no_hostile_file_runs_and_each_is_refused_within_a_second(tmp_path):
 
 
 def test_the_real_child_refuses_too(tmp_path):
-    """The whole way, child process included; each before torch is imported."""
+    """The whole path with the child process; every file is rejected before torch is imported."""
     (tmp_path / "files").mkdir()
     files = {file.name: file for file in hostile.attacks(tmp_path / "files", tmp_path / "canary")}
     for name in ("os-system-zip.pt", "eval-legacy.pt", "fifo.pt", "zero.pt", "folder.pt", "trick-bytearray-bomb.pt"):
@@ -75,7 +75,7 @@ def test_the_real_child_refuses_too(tmp_path):
 
 
 def test_torch_itself_would_not_run_it_either(tmp_path):
-    """Behind the scan stands weights_only: the loader alone refuses code."""
+    """A second barrier behind the scan: with weights_only the loader alone rejects code."""
     # kills: unsafe-load
     file, canary = tmp_path / "code.pt", tmp_path / "canary"
     file.write_bytes(zipped(pickled({"a": Call(open, str(canary), "w")})))
@@ -141,7 +141,7 @@ def test_the_old_format_only_where_it_is_asked_for(tmp_path):
 
 
 def test_tied_and_large_archives_come_in(tmp_path):
-    """Two names for one tensor, and an archive whose directory is of the wide kind (zip64)."""
+    """Two names for one tensor, and a zip64 archive."""
     tied, wide = tmp_path / "tied.pt", tmp_path / "wide.pt"
     value = torch.arange(4.0)
     torch.save({"a": value, "b": value[:2], "c": torch.zeros(64)}, tied)
@@ -359,7 +359,7 @@ def test_a_manifest_s_names_stay_in_their_folder(name, tmp_path):
 
 
 def test_each_is_refused_in_this_process_too(tmp_path):
-    """What the child does, step by step: the scan and the loader raise nothing but `Refused`."""
+    """The steps of the child process: scan and loader raise only `Refused`."""
     for file in hostile.attacks(tmp_path, tmp_path / "canary"):
         with pytest.raises(pt_reader.Refused):
             pt_reader.load(str(file), "state dict", pt_reader.examine(str(file)))

@@ -33,7 +33,7 @@ def encoded(code):
 
 @pytest.fixture(autouse=True)
 def offline(monkeypatch, tmp_path):
-    """Whatever opens a connection fails the test."""
+    """Fail the test if a connection is opened."""
 
     connect = socket.socket.connect
 

@@ -39,7 +39,7 @@ def test_names_keep_undecodable_file_names():
 
 @pytest.fixture
 def tree(tmp_path, monkeypatch):
-    """A tree that is worth keeping, an hour old, and how often it was listed."""
+    """A tree large and old enough to be cached, and a count of its listings."""
     monkeypatch.setenv("I2I_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setattr(index, "WORTH_KEEPING", 1)
     for name in ("a/1.png", "a/2.png", "b/3.png"):
@@ -126,7 +126,7 @@ def test_an_epoch_is_a_permutation(length):
 
 
 def test_the_order_stays_what_it_was():
-    """A run that is resumed by a newer version goes on with the same images."""
+    """A run resumed by a newer version must use the same images."""
     # kills: order-of-another-grid
     known = {
         (9, 0, 0): [7, 3, 2, 6, 8, 1, 4, 0, 5],

@@ -1,4 +1,4 @@
-"""`run.restore` in Python: whatever holds an image is taken, and the result has the same form."""
+"""`run.restore` from Python: every type of image is accepted, and the result has the same type."""
 
 import numpy as np
 import pytest

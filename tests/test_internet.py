@@ -22,7 +22,7 @@ FILES = {"toy/train/1.png": b"x"}
 
 @pytest.fixture(autouse=True)
 def as_before(monkeypatch):
-    """What --offline sets for the rest of the process, taken back."""
+    """Restore the environment that --offline changes for the rest of the process."""
     for name in (internet.VARIABLE, *internet.LIBRARIES):
         monkeypatch.setenv(name, "")
 
@@ -89,7 +89,7 @@ print(datasets.config.HF_HUB_OFFLINE, os.environ["HF_DATASETS_OFFLINE"])
 
 
 def test_no_library_reaches_another_machine(monkeypatch):
-    """Whatever a plug-in or library tries: the process refuses names and connections, but of this machine's own."""
+    """Name look-ups and connections of any plug-in or library fail, except those to this machine."""
     # kills: offline-is-a-wish
     internet.go_offline()
     assert all(os.environ[name] == "1" for name in internet.LIBRARIES)

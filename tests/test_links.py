@@ -1,4 +1,4 @@
-"""Links in a run folder lead nobody out of it: whatever a run writes, sweeps, rotates and sets aside is its own."""
+"""Links in a run folder are not followed: a run writes, sweeps, rotates and sets aside only files inside its folder."""
 
 import hashlib
 import os
@@ -62,7 +62,7 @@ def outside(folder):
 
 
 def linked(run, name, target):
-    """A link in place of what has that name in the run."""
+    """Replace a path of the run by a link to outside."""
     place = run / name
     place.parent.mkdir(parents=True, exist_ok=True)
     if place.is_dir() and not place.is_symlink():
@@ -72,7 +72,7 @@ def linked(run, name, target):
 
 
 def attempt(action):
-    """One line or success; nothing else."""
+    """Run a function and return the line of its UserError, or ''; any other exception fails the test."""
     try:
         action()
     except UserError as error:

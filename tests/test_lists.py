@@ -63,7 +63,7 @@ def test_jsonl_and_a_list_for_each_split(images):
 
 
 def test_lists_of_the_splits_are_taken_whole(images):
-    """`holdout` parts one list for all splits; where each split has its own, no row of it is held out."""
+    """`holdout` divides a list for all splits; if each split has a list, no row is held out."""
     # kills: holdout-cuts-lists-of-their-own
     for split, numbers in (("train", (0, 1, 2, 3)), ("val", (4, 5))):
         rows = [f"clean/{i}.png,noisy/{i}x4.png\n" for i in numbers]

@@ -32,7 +32,7 @@ def write(path, entries):
 
 @pytest.fixture
 def official(tmp_path):
-    """The official code's cache from some other machine: absolute paths, and a pickle that is not for us."""
+    """The official code's cache, built on another machine: absolute paths, and a pickle that must not be read."""
     for split, classes in (("train", ("n02", "n01")), ("val", ("n01", "n02"))):
         entries = {
             f"/fast2/data/imagenet/{split}/{c}/{split}_{c}_{i}.JPEG": encoded(10 * i + int(c[1:]))

@@ -1,4 +1,4 @@
-"""What of a file goes over into a restored one: profile, density and harmless EXIF fields, and nothing else."""
+"""Metadata copied to a restored file: profile, density and harmless EXIF fields, and nothing else."""
 
 import functools
 import io
@@ -23,7 +23,7 @@ GONE = {"op": {"name": "noise", "std": 0.000001}}
 
 @functools.cache  # it holds the time of its making
 def wide_profile() -> bytes:
-    """sRGB with its red and green primaries exchanged: a profile whose neglect shows."""
+    """sRGB with the red and green primaries exchanged, so that ignoring the profile changes the colours."""
     data = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
     count = int.from_bytes(data[128:132], "big")
     for i in range(count):

@@ -1,4 +1,4 @@
-"""Names out of files become parts of paths only where they cannot lead anywhere else."""
+"""Names from untrusted files are used as parts of paths only if the path stays inside its folder."""
 
 import os
 

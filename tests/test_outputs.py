@@ -1,4 +1,4 @@
-"""What is written for which input: names that never meet, formats, folders that go on where they stopped."""
+"""Output files: unique names, formats, and folders that are resumed after an interruption."""
 
 import csv
 import json

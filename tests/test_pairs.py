@@ -178,7 +178,7 @@ def test_class_folders_number_the_classes_of_all_splits(tmp_path):
 
 
 class Torch(torch.utils.data.Dataset):
-    """A dataset that knows nothing of us."""
+    """A dataset class independent of this package."""
 
     def __init__(self, items):
         self.items = items

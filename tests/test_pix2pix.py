@@ -42,7 +42,7 @@ def test_sizes_of_the_networks():
 
 
 def test_receptive_fields():
-    """The table of the reference, and what a logit's gradient says."""
+    """Receptive fields of the published table, and the support of a logit's gradient."""
     # kills: patchgan-strides
     assert [receptive_field(n) for n in range(7)] == [1, 16, 34, 70, 142, 286, 574]
     for n in range(4):
@@ -190,7 +190,7 @@ def test_a_condition_of_the_pairs_own_is_seen_by_both():
 
 @pytest.fixture(scope="module")
 def worn():
-    """A generator whose running statistics are not its images'."""
+    """A generator whose running statistics differ from those of its images."""
     torch.manual_seed(0)
     network = Pix2pixUNet(channels=4, levels=6).eval().requires_grad_(False)
     for module in network.modules():

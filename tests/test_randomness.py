@@ -20,7 +20,7 @@ def test_per_sample_noise_does_not_depend_on_the_batch():
 
 
 def test_one_generator_serves_the_samples_in_turn():
-    """One generator for a batch: each sample draws on where the one before ended; as many as samples, or one."""
+    """`per_sample` takes a single generator, from which the samples draw in turn, or exactly one per sample."""
     # kills: one-generator-cloned, generators-left-over
     one = generator(0, "turn")
     draws = [torch.rand(4, generator=g) for g in per_sample(one, 3)]

@@ -1,4 +1,4 @@
-"""Several processes compute what one computes, and end together: forks that share gradients over gloo."""
+"""Training in several processes (forks connected by gloo): same gradients as one process, and a common end."""
 
 import json
 import math
@@ -33,7 +33,7 @@ def root(tmp_path_factory):
 
 
 def plain(root, **settings):
-    """Without dropout, which is drawn for each process's share."""
+    """The recipe without dropout, whose draws depend on the number of processes."""
     recipe = recipe_of(root, **settings)
     return recipe.model_copy(update={"network": recipe.network | {"dropout": 0.0}})
 
@@ -199,7 +199,7 @@ def test_a_lost_process_ends_the_others_in_time_by_its_name(root, tmp_path, how)
 
 
 def test_processes_that_do_not_see_each_other_are_refused(monkeypatch):
-    """Each would train alone, in the same folder."""
+    """Otherwise each process would train alone, in the same folder."""
     monkeypatch.setenv("WORLD_SIZE", "2")
 
     class Alone:
@@ -228,7 +228,7 @@ def test_more_processes_than_devices_are_refused(monkeypatch):
 
 
 def test_an_image_that_breaks_late_ends_all_processes_with_a_save(root, tmp_path):
-    """Whichever of them meets it: here the second. And what it passes over is listed by the first."""
+    """An error on rank 1 ends all ranks; with "skip", rank 0 lists the samples skipped by rank 1."""
     own = photos(tmp_path / "own")
     number = 10  # of step 3: the third of four samples, so the second process reads it
     file = own / "clean" / "train" / plain(own).build_dataset("train").key_of(number)

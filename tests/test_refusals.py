@@ -1,4 +1,4 @@
-"""What reads data and strangers' files, where no other test comes upon its lines: `make coverage` found these."""
+"""Errors of data and file readers that no other test reaches (found by `make coverage`)."""
 
 import gzip
 import io
@@ -370,7 +370,7 @@ def test_a_recipe_without_numbers_of_calls_is_released_too():
 
 
 def test_the_child_in_this_process(tmp_path, monkeypatch):
-    """Lines of the child that only other processes run otherwise."""
+    """Code of the child process, run in this process for the coverage report."""
 
     def says(match):
         return pytest.raises(pt_reader.Refused, match=match)

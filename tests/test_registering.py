@@ -1,4 +1,4 @@
-"""A dataset of one's own, from the command line: guessed where the layout leaves no doubt, asked for where it does."""
+"""`data add`: the kind of a user's dataset is guessed if the layout is unambiguous, otherwise the user must choose."""
 
 import shlex
 import zlib
@@ -75,7 +75,7 @@ def test_split_folders_need_no_holdout(call):
 
 @pytest.mark.parametrize("n", [2, 3, 5, 8, 13])
 def test_few_images_still_have_a_validation_split(call, n):
-    """Names are held out by their hash, so a tenth of few may be none."""
+    """Names are held out by their hash, so a tenth of a few images may be none."""
     # kills: tenth-of-few-is-none
     images("few", n=n)
     code, out, err = call("data", "add", "mine", "few")
@@ -140,12 +140,12 @@ def test_two_classes_are_no_pairs(call):
 
 
 def commands(err):
-    """The commands that a refusal offers, each on a line of its own."""
+    """The commands offered by an error message, one per line."""
     return [line.strip().split("   #")[0] for line in err.splitlines()[1:]]
 
 
 def offered(call, *words):
-    """What a refusal offers, tried one after the other: the card's table, or None where that is refused too."""
+    """Run each command offered by an error message: the card's table, or None if the command fails too."""
     code, out, err = call(*words)
     assert code == 2 and out == "", (out, err)
     tables = []
@@ -479,7 +479,7 @@ def test_a_csv_is_a_list(call):
 
 
 def test_afterwards_everybody_knows_it(call, workplace, monkeypatch):
-    """From any folder; and a folder of the same name does not hide it."""
+    """A registered dataset is found from any folder, also if there is a folder of the same name."""
     images("scans/clean", "scans/noisy")
     assert call("data", "add", "scans", "scans")[0] == 0
     assert "scans" in call("list", "datasets")[1]

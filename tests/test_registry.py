@@ -130,7 +130,7 @@ DEFAULTS = {
 
 @pytest.mark.parametrize("kind", DEFAULTS)
 def test_a_default_means_what_it_meant_when_a_run_was_trained(kind):
-    """A run folder names the options that its recipe gave: with another default an old run would be another model."""
+    """A run folder stores only the options of its recipe; a changed default would change the models of old runs."""
     # kills: default-of-old-runs-changed
     for name, wanted in DEFAULTS[kind].items():
         options = KINDS[kind].options(name)

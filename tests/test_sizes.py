@@ -1,4 +1,4 @@
-"""Native pixels: what is resized, padded or enlarged before training and scoring, and that it is said."""
+"""Image sizes: resizing, padding and enlargement before training and evaluation, and the notes that report them."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""TIFFs by their tags: the right pixels or a refusal that says what the file is; never another picture in silence."""
+"""TIFFs by their tags: the right pixels, or an error that describes the file; never wrong pixels without an error."""
 
 import io
 import sys

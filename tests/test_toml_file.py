@@ -1,4 +1,4 @@
-"""TOML from anybody: what could exhaust memory, time or the stack is refused in one line before it is parsed."""
+"""Untrusted TOML: texts that would exhaust memory, time or the stack are rejected in one line before parsing."""
 
 import tracemalloc
 

@@ -23,7 +23,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 
 def randomised(module: M, seed: int = 0) -> M:
-    """All weights random, so that no branch is silent."""
+    """Randomise all weights, so that no branch is zero."""
     generator = seeded(seed)
     with torch.no_grad():
         for name, parameter in module.named_parameters():
@@ -175,7 +175,7 @@ def test_attention_is_its_formula() -> None:
 
 @pytest.fixture(params=["statistics by torch", "our statistics"])
 def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small images stand for those with few pixels, and for large ones."""
+    """Test both implementations, for few and for many pixels, on small images."""
     monkeypatch.setattr(normalisation, "FEW_PIXELS", 256 if request.param == "statistics by torch" else 0)
 
 

@@ -1,4 +1,4 @@
-"""Archives without trust: every kind of hostile or broken member is refused, and nothing lands outside."""
+"""Untrusted archives: every kind of hostile or damaged member is rejected, and nothing is written outside."""
 
 import bz2
 import gzip
@@ -83,7 +83,7 @@ def test_nothing_leaves_the_folder(tmp_path, name, kind):
     ],
 )
 def test_tar_members_that_are_no_files(tmp_path, kind, link, what):
-    """A link out, then a file through it, is the classical escape."""
+    """The classical escape: a link to outside, then a file written through the link."""
     # kills: links-unpacked
     archive = tar(tmp_path / "a.tgz", {}, **{kind: ("door", link)})
     with pytest.raises(BadArchive, match=f"'door' is {what}"):
@@ -113,7 +113,7 @@ def test_a_bomb_is_refused_before_it_goes_off(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("mode", ["w", "w:gz"])
 def test_a_truncated_tar_is_named_wherever_it_is_cut(tmp_path, mode):
-    """Python's reader takes a plain tar that ends after a member for a whole one."""
+    """tarfile accepts an uncompressed tar that ends after a member as complete."""
     # kills: tar-end-not-checked
     whole = tar(tmp_path / "a", mode=mode).read_bytes()
     # The last 8 kB of a plain tar are padding.
@@ -203,7 +203,7 @@ def test_long_names_and_pax_headers_of_honest_archives(tmp_path):
 @pytest.mark.parametrize("kind", ["tar", "zip"])
 @pytest.mark.parametrize("name", ["{}", "{}/", "d/{}/e/f/g/h"])
 def test_very_many_members_of_a_small_archive(tmp_path, monkeypatch, kind, name):
-    """Each takes a block of the disk, empty or not, and so does each folder above it."""
+    """Every member and every parent folder counts as at least one block, even if empty."""
     # kills: members-take-nothing
     monkeypatch.setattr(unpacking, "FLOOR", 2**20)
     make = tar if kind == "tar" else zipped
@@ -235,7 +235,7 @@ def test_what_follows_the_end_of_a_compressed_tar_is_limited(tmp_path, monkeypat
 
 
 def test_sizes_below_zero_and_headers_that_point_backwards(tmp_path):
-    """Base-256 numbers may be negative: older tarfiles go round in circles."""
+    """Base-256 numbers may be negative: older versions of tarfile loop for ever."""
     for kind in (tarfile.REGTYPE, tarfile.DIRTYPE, b"Z"):
         header = bytearray(gnu("f", kind, 0))
         header[124:136] = b"\xff" * 10 + b"\xfc\x00"

@@ -1,4 +1,4 @@
-"""Images that cannot be used, data workers that die, and output that nobody reads: nothing that was trained is lost."""
+"""Unusable images, lost data workers and closed output: no training progress is lost."""
 
 import errno
 import json
@@ -30,7 +30,7 @@ def file_of(root, number, **settings):
 
 
 def spoilt(root, folder, *numbers):
-    """A copy of the photos in which the files of these samples are cut off."""
+    """A copy of the photos in which the files of these samples are truncated."""
     shutil.copytree(root, folder)
     for number in numbers:
         file = file_of(folder, number)
@@ -44,7 +44,7 @@ def skipping(root, **settings):
 
 
 def at_step(step, act, lines=None):
-    """A report that acts once, after this step."""
+    """A `report` callback that runs an action once, after a given step."""
 
     def report(event):
         if lines is not None:
@@ -63,7 +63,7 @@ def interrupt():
 
 
 def test_an_image_that_breaks_late_ends_the_run_with_all_its_steps_saved(root, tmp_path):
-    """It says where it was saved; repaired, the same command ends with the bits of a run that was never stopped.
+    """The message names the saved step; after a repair, a resumed run has the bits of an uninterrupted one.
 
     kills: late-damage-loses-steps
     """
@@ -169,7 +169,7 @@ def test_a_data_set_of_which_nothing_can_be_read_ends_the_run(root):
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EMFILE, errno.EACCES])
 def test_an_error_that_may_pass_is_no_reason_to_train_on_another_image(number):
-    """The same run would end with other weights where the network drive happens to be there.
+    """Otherwise the same run would end with other weights when the network drive is available.
 
     kills: passing-errors-skipped
     """
@@ -201,7 +201,7 @@ def test_a_broken_validation_image_costs_the_sample_picture_only(root, tmp_path)
     ],
 )
 def test_a_dead_data_worker_ends_the_run_with_all_its_steps_saved(root, tmp_path, number, says):
-    """Wherever the training is at that moment: here between two steps, with no batch waited for.
+    """A worker may end at any moment: here between two steps, while the training waits for no batch.
 
     kills: dead-worker-is-our-bug
     """
@@ -236,7 +236,7 @@ def test_a_dead_data_worker_ends_the_run_with_all_its_steps_saved(root, tmp_path
     ],
 )
 def test_what_torch_says_of_its_workers_is_put_into_words(text, says):
-    """For `check` too, which reads by torch's loader as well."""
+    """`worker_problem` also serves `check`, which uses a DataLoader."""
     problem = worker_problem(RuntimeError(text), [], "x")
     assert (problem is None) if says is None else (says in str(problem) and problem.code == 75)
 
@@ -252,7 +252,7 @@ def test_a_lack_of_memory_names_the_workers(workers):
 
 
 def test_another_error_of_the_data_is_raised_as_it_is_after_a_save(root, tmp_path):
-    """A plug-in's, say; a traceback shows where."""
+    """Such as an error in a plug-in, of which a traceback shows the place."""
     recipe = recipe_of(root, save_every=100)
     from i2i_bridge.data.sources import folders
 
@@ -277,7 +277,7 @@ def test_another_error_of_the_data_is_raised_as_it_is_after_a_save(root, tmp_pat
 
 
 def command(*words, close=()):
-    """A command in a fork, with these descriptors into a pipe that nobody reads; exit code and what it said else."""
+    """Run a command in a fork with descriptors connected to a closed pipe; returns the exit code and other output."""
     reader, writer = os.pipe()
     said = os.memfd_create("said")
     pid = os.fork()

@@ -33,7 +33,7 @@ def test_a_class_by_name_gives_images_and_labels():
 
 
 class Halves(torchvision.datasets.VisionDataset):
-    """What torchvision's classes look like: an option for the split, and files that must be there."""
+    """A class like torchvision's: an option for the split, and files that must exist."""
 
     def __init__(self, root, train=True, transform=None, download=False):
         super().__init__(root)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from i2i_bridge import Recipe, UserError, load_recipe, registry
 from i2i_bridge.data.cards import Card, card_names, is_card, load_card, open_source
-from i2i_bridge.data.check import Checked, _halves_problems, _looked, _Looking, _of_splits, _other_readings
+from i2i_bridge.data.check import Checked, ItemFacts, halves_problems, merged_lines, other_readings, read_facts
 from i2i_bridge.data.source import item_of
 from i2i_bridge.data.sources.folders import shared_files
 from i2i_bridge.data.splits import HOLD_OUT
@@ -36,7 +36,7 @@ def check_data(
     Raises:
         UserError: No recipe, card or folder has this name, or none of its splits can be opened.
     """
-    opened: dict[str, _Looking] = {}
+    opened: dict[str, ItemFacts] = {}
     problems: list[str] = []
     plain = _is_folder(what) or what in card_names() or is_card(Path(what))
     if not plain and not what.endswith(".toml") and not is_recipe_name(what):
@@ -51,33 +51,33 @@ def check_data(
             problems.append(f"{split}: {error}")
     if not opened:
         raise UserError(problems[0].split(": ", 1)[1])
-    total = sum(len(looking) for looking in opened.values())
+    total = sum(len(items) for items in opened.values())
     done = 0
     found: dict[str, list[str]] = {}
     facts: dict[str, list[Facts]] = {}
-    for split, looking in opened.items():
-        lines = list(getattr(looking.source, "pairing_problems", []))
+    for split, items in opened.items():
+        lines = list(getattr(items.source, "pairing_problems", []))
         facts[split] = []
-        for seen in _looked(looking):
+        for seen in read_facts(items):
             (lines if isinstance(seen, str) else facts[split]).append(seen)  # type: ignore[arg-type]
             done += 1
             report(done, total)
         for line in lines:
             found.setdefault(line, []).append(split)
     problems += [f"{', '.join(splits)}: {line}" for line, splits in found.items()]
-    problems += _halves_problems(opened)
+    problems += halves_problems(opened)
     card = _card(what, settings, plain)
     more, notes = verdicts(facts, card.statistics if card else None)
     problems += more
     if card and not plain:
         notes += _advice_notes(card, load_recipe(what, settings).data)
     if _is_folder(what) and not settings:
-        notes += _other_readings(what)
-    notes += _of_splits({split: _source_notes(looking, what, settings) for split, looking in opened.items()})
+        notes += other_readings(what)
+    notes += merged_lines({split: _source_notes(items, what, settings) for split, items in opened.items()})
     shared = shared_files(opened["train"].source, opened["val"].source) if len(opened) == 2 else None
     if shared:
         notes.append(f"{shared} of the val items are train items too; {HOLD_OUT}")
-    counts = ", ".join(f"{split} {len(looking)}" for split, looking in opened.items())
+    counts = ", ".join(f"{split} {len(items)}" for split, items in opened.items())
     plural = "" if len(problems) == 1 else "s"
     hint = ""
     if plain and not _is_folder(what):
@@ -85,11 +85,11 @@ def check_data(
     return Checked(f"{what}: {counts} items; {len(problems) or 'no'} problem{plural}", problems, notes, hint)
 
 
-def _source_notes(looking: "_Looking", what: str, settings: list[str]) -> list[str]:
+def _source_notes(items: ItemFacts, what: str, settings: list[str]) -> list[str]:
     """Notes about the files of a split, and for a recipe about their use, that need no image to be read."""
-    if looking.dataset is None:
-        return list(getattr(looking.source, "left_out", []))
-    return load_recipe(what, settings).notes_on(looking.dataset)
+    if items.dataset is None:
+        return list(getattr(items.source, "left_out", []))
+    return load_recipe(what, settings).notes_on(items.dataset)
 
 
 FIRST = 32
@@ -158,7 +158,7 @@ def _lenient(table: dict[str, Any]) -> dict[str, Any]:
     return table | {"lenient": True} if has_option else table
 
 
-def _open_table(what: str, settings: list[str], split: str) -> _Looking:
+def _open_table(what: str, settings: list[str], split: str) -> ItemFacts:
     table: dict[str, Any] = {"name": "images", "root": what} if _is_folder(what) else dict(load_card(what).dataset)
     given: dict[str, Any] = {}
     for setting in settings:
@@ -177,12 +177,12 @@ def _open_table(what: str, settings: list[str], split: str) -> _Looking:
         typed = registry.DATASETS.typed(str(table["name"]), key, option)
         both = isinstance(option, dict) and isinstance(table.get(key), dict)
         table[key] = {**table[key], **typed} if both else typed
-    return _Looking(open_source(_lenient(table), split))
+    return ItemFacts(open_source(_lenient(table), split))
 
 
-def _open_recipe(recipe: Recipe, split: str) -> _Looking:
+def _open_recipe(recipe: Recipe, split: str) -> ItemFacts:
     table = _lenient(recipe.data_table())
     name: Literal["train", "validation"] = "train" if split == "train" else "validation"
     data = recipe.data.model_copy(update={"card": None, "root": None, "source": table})
     dataset = recipe.model_copy(update={"data": data}).build_dataset(name)
-    return _Looking(dataset.source, dataset=dataset)
+    return ItemFacts(dataset.source, dataset=dataset)

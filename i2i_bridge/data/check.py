@@ -28,7 +28,7 @@ class Checked:
     """A line about what this check could not test."""
 
 
-def _other_readings(what: str) -> list[str]:
+def other_readings(what: str) -> list[str]:
     """Notes on other ways to read a folder of clean images, each with the command that checks it that way."""
     seen = readings(Path(what))
     return [
@@ -38,12 +38,12 @@ def _other_readings(what: str) -> list[str]:
     ]
 
 
-def _halves_problems(opened: Mapping[str, "_Looking"]) -> list[str]:
+def halves_problems(opened: Mapping[str, "ItemFacts"]) -> list[str]:
     """Problems of side-by-side files whose size is unlikely for a pair, by split."""
     sizes = {
-        split: sizes_of([(str(path), path) for _, path in looking.source.files])
-        for split, looking in opened.items()
-        if isinstance(looking.source, SideBySide)
+        split: sizes_of([(str(path), path) for _, path in items.source.files])
+        for split, items in opened.items()
+        if isinstance(items.source, SideBySide)
     }
     odd, why = no_halves({file: size for found in sizes.values() for file, size in found.items()})
     problems = []
@@ -59,7 +59,7 @@ def _halves_problems(opened: Mapping[str, "_Looking"]) -> list[str]:
     return problems
 
 
-def _of_splits(lines: Mapping[str, Sequence[str]]) -> list[str]:
+def merged_lines(lines: Mapping[str, Sequence[str]]) -> list[str]:
     """Merge the lines of all splits: equal lines once, with the names of their splits."""
     where: dict[str, list[str]] = {}
     for split, found in lines.items():
@@ -68,7 +68,7 @@ def _of_splits(lines: Mapping[str, Sequence[str]]) -> list[str]:
     return [line if len(splits) == len(lines) else f"{', '.join(splits)}: {line}" for line, splits in where.items()]
 
 
-class _Looking(Dataset[Any]):
+class ItemFacts(Dataset[Any]):
     """Map-style dataset of the facts of each item, or a line about what is wrong with the item."""
 
     def __init__(self, source: PairSource, channels: int | None = None, dataset: PairDataset | None = None) -> None:
@@ -90,12 +90,17 @@ class _Looking(Dataset[Any]):
             return str(error)
 
 
-def _looked(looking: _Looking) -> Iterator[Facts | str]:
+def read_facts(items: ItemFacts) -> Iterator[Facts | str]:
+    """The facts or the problem of every item, in order, read by worker processes for more than 400 items.
+
+    Raises:
+        UserError: A worker was killed or lacks memory.
+    """
     # Starting workers takes as long as reading some hundred files.
-    workers = min(os.cpu_count() or 1, 8) if len(looking) > 400 else 0
+    workers = min(os.cpu_count() or 1, 8) if len(items) > 400 else 0
     # Otherwise spawned workers could not unpickle classes of plug-ins.
     try:
-        yield from DataLoader(WithPlugins(looking), batch_size=None, num_workers=workers)
+        yield from DataLoader(WithPlugins(items), batch_size=None, num_workers=workers)
     except (RuntimeError, MemoryError) as error:
         problem = worker_problem(error, [], "check smaller images, or give the job more memory")
         if problem is None:
