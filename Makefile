@@ -40,6 +40,7 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+# Its rows are checked there alone: a change of layout fails no test.
 mutants: $(READY)
 	$(BIN)/python tests/mutants.py
 

@@ -264,7 +264,7 @@ def cards():
 
 
 def protocols():
-    files = sorted((ROOT / "i2i_bridge" / "metrics" / "protocols").glob("*.toml"))
+    files = sorted((ROOT / "i2i_bridge" / "recipe" / "protocols").glob("*.toml"))
     return [("toml", file.read_bytes().replace(b'name = "', b'name = "my-')) for file in files]
 
 

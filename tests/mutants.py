@@ -2,11 +2,14 @@
 
     make mutants                       all of them
     python tests/mutants.py NAME...    some of them
+    python tests/mutants.py --check    only that each applies and is named by a test
 
-Run by hand and before a release. `tests/test_mutants.py` sees to it that every mutant still applies.
+Run by hand and before a release. A mutant's place is found by its tokens, so that a formatter may move it.
 """
 
+import ast
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -697,11 +700,64 @@ MUTANTS = [
 ]  # fmt: skip
 
 
+TOKEN = re.compile(r'''"""[\s\S]*?"""|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'|\#[^\n]*|\w+|[^\w\s]''')
+
+
+def tokens(text: str) -> list[re.Match[str]]:
+    """The tokens of code, without comments and without commas before a closing bracket: what a formatter may change."""
+    found = [token for token in TOKEN.finditer(text) if not token.group().startswith("#")]
+    after = [token.group() for token in found[1:]] + [""]
+    return [token for token, then in zip(found, after, strict=True) if token.group() != "," or then not in list(")]}")]
+
+
+def places(text: str, fragment: str) -> list[tuple[int, int]]:
+    """Where a fragment of code stands in a text, whatever the spaces and line breaks: (start, end) of each place."""
+    within, wanted = tokens(text), [token.group() for token in tokens(fragment)]
+    words = [token.group() for token in within]
+    starts = [i for i in range(len(words) - len(wanted) + 1) if words[i : i + len(wanted)] == wanted]
+    return [(within[i].start(), within[i + len(wanted) - 1].end()) for i in starts]
+
+
 def planted(mutant: Mutant, text: str) -> str:
-    """The file's text with the mistake in it."""
-    if text.count(mutant.right) != 1:
-        raise SystemExit(f"{mutant.name}: its place in {mutant.file} is there {text.count(mutant.right)} times")
-    return text.replace(mutant.right, mutant.wrong)
+    """The file's text with the mistake in it: as written, or else wherever a formatter has put the same tokens.
+
+    Raises:
+        SystemExit: The fragment is not there exactly once, or the result is no Python, or the same program.
+    """
+    count = text.count(mutant.right)
+    if count == 1:
+        changed = text.replace(mutant.right, mutant.wrong)
+    else:
+        found = places(text, mutant.right) if count == 0 else [(0, 0)] * count
+        if len(found) != 1:
+            raise SystemExit(f"{mutant.name}: its place in {mutant.file} is there {len(found)} times")
+        ((start, end),) = found
+        changed = text[:start] + mutant.wrong.strip() + text[end:]
+    if mutant.file.endswith(".py"):
+        try:
+            same = ast.dump(ast.parse(changed)) == ast.dump(ast.parse(text))
+        except SyntaxError as error:
+            raise SystemExit(f"{mutant.name}: {mutant.file} with it is no Python: {error}") from None
+        if same:
+            raise SystemExit(f"{mutant.name}: {mutant.file} is the same program with it")
+    return changed
+
+
+def check() -> None:
+    """Show that every mutant has its own name, applies, and is named by one of its tests ("kills: NAME").
+
+    Raises:
+        SystemExit: One does not; the message names it.
+    """
+    tests = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py")}
+    names = [mutant.name for mutant in MUTANTS]
+    if len(set(names)) != len(names):
+        raise SystemExit(f"two mutants have one name: {sorted({name for name in names if names.count(name) > 1})}")
+    for mutant in MUTANTS:
+        planted(mutant, (ROOT / "i2i_bridge" / mutant.file).read_text(encoding="utf-8"))
+        named = [line for test in mutant.tests.split() for line in tests[test].splitlines() if "kills:" in line]
+        if not any(mutant.name in line for line in named):
+            raise SystemExit(f"{mutant.name} is named by no test of {mutant.tests}")
 
 
 def tests_pass(tests: str, mutant: Mutant | None = None) -> bool:
@@ -728,6 +784,9 @@ def tests_pass(tests: str, mutant: Mutant | None = None) -> bool:
 
 def main(names: list[str]) -> int:
     """Runs the mutants; the number of survivors."""
+    check()
+    if names == ["--check"]:
+        return 0
     chosen = [mutant for mutant in MUTANTS if not names or mutant.name in names]
     for tests in sorted({mutant.tests for mutant in chosen}):
         # Tests that fail anyway would "kill" everything.

@@ -97,7 +97,7 @@ def test_time_and_memory_are_limited(tmp_path, monkeypatch):
         with pytest.raises(UserError, match=r"honest.pt: (could not be read within 1 s|cannot be read)"):
             read_pt(honest)
     code = (
-        "from i2i_bridge import pt_child; pt_reader.limit(2**26, final=True)\n"
+        "from i2i_bridge.storage import pt_reader; pt_reader.limit(2**26, final=True)\n"
         "try: bytearray(2**28)\nexcept MemoryError: print('limited')"
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)

@@ -118,7 +118,7 @@ class Guidance(ABC):
 
 @dataclass(frozen=True, eq=False)
 class Guided:
-    """A guidance tied to one measurement and one walk: the `Guide` of `guidance.predictor`.
+    """A guidance tied to one measurement and one walk: the `Guide` of `bridge.predictor`.
 
     Args:
         times: Of the walk, decreasing to 0.

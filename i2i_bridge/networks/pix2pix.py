@@ -34,7 +34,7 @@ class Pix2pixUNet(nn.Module):
     """
 
     casts_inputs: ClassVar[bool] = True
-    """See `guidance.call_network`."""
+    """See `bridge.predictor.call_network`."""
 
     def __init__(
         self,

@@ -41,7 +41,7 @@ class UNet(nn.Module):
     """Classes of the modules that `compile_blocks` compiles."""
 
     casts_inputs: ClassVar[bool] = True
-    """See `guidance.call_network`."""
+    """See `bridge.predictor.call_network`."""
 
     def __init__(
         self,
