@@ -227,7 +227,7 @@ MUTANTS = [
     Mutant("discriminator-not-halved", "methods/pix2pix.py", "0.5 * (on_fake + on_real)", "on_fake + on_real", "test_pix2pix.py"),
     Mutant("l1-weight-forgotten", "methods/pix2pix.py", "+ self.l1_weight * l1", "+ l1", "test_pix2pix.py"),
     Mutant("pair-without-x-1", "methods/pix2pix.py", "torch.cat([*seen, x_0], dim=1)", "torch.cat([*seen[1:], x_0, x_0], dim=1)", "test_pix2pix.py"),
-    Mutant("fake-not-detached", "methods/pix2pix.py", "judge(fake_pair.detach())", "judge(fake_pair)", "test_pix2pix.py"),
+    Mutant("fake-not-detached", "methods/pix2pix.py", "discriminator(fake_pair.detach())", "discriminator(fake_pair)", "test_pix2pix.py"),
     Mutant("pix2pix-mask-forgotten", "methods/pix2pix.py", "x_0_hat if mask is None else keep_known(x_0_hat, x_1, mask)", "x_0_hat", "test_pix2pix.py"),
     Mutant("dropout-off-at-test", "methods/pix2pix.py", "_mode(self.network, training=True)", "_mode(self.network, training=False)", "test_pix2pix.py"),
     Mutant("running-statistics-moved", "methods/pix2pix.py", "images.append(self._answer(one, buffers))", "images.append(self._answer(one))", "test_pix2pix.py"),
@@ -253,7 +253,7 @@ MUTANTS = [
     Mutant("preset-trains-otherwise", "recipe/presets.py", '            "target": target,\n', '            "target": target,\n            "train": table["train"] | {"lr": 1e-5},\n', "test_methods.py"),
     Mutant("palette-walks-from-x-1", "recipe/presets.py", '_walking({"name": "gaussian-prior"}, {"name": "eps"}, clip=True)', '_walking({"name": "i2sb"}, {"name": "i2sb"}, clip=True)', "test_methods.py"),
     Mutant("fewer-images-seen", "recipe/presets.py", 'if "train.steps" not in given:', "if False:", "test_methods.py"),
-    Mutant("preset-over-the-user", "recipe/recipe.py", "        for change in changes:\n            _override(table, change)\n        _take", "        _take", "test_methods.py"),
+    Mutant("preset-over-the-user", "recipe/recipe.py", "        for change in changes:\n            _override(table, change)\n        _inline", "        _inline", "test_methods.py"),
     Mutant("smallest-side-ignored", "runs/run.py", "for side in sides if side is not None", "for side in sides if side is None", "test_methods.py"),
     Mutant("decay-from-ignored", "recipe/schema.py", "start = max(self.warmup_steps, self.decay_from or 0)", "start = self.warmup_steps", "test_recipe.py"),
     # degradations

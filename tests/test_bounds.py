@@ -1,4 +1,4 @@
-"""Numbers and texts of a recipe that nobody can mean: one line each, before anything is allocated."""
+"""Bounds of a recipe's numbers and texts: a one-line error before anything is allocated."""
 
 import pytest
 import torch

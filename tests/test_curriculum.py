@@ -1,4 +1,4 @@
-"""The curriculum: which times a training draws, keyed by the sample's number, and what an error weighs."""
+"""The curriculum: times keyed by the sample's number, and weights of errors."""
 
 import math
 

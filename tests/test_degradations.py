@@ -1,4 +1,4 @@
-"""What all degradations promise, and the members that are one formula: colorization and noise."""
+"""The contract over all degradations, and the formulas of colorization and noise."""
 
 import pickle
 from typing import Any

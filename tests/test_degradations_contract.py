@@ -1,4 +1,4 @@
-"""The contract check finds operators that break a promise, and passes one that keeps all."""
+"""`check_degradation` finds each violation of the contract, and none in a correct operator."""
 
 import random
 from collections.abc import Callable

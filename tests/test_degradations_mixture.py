@@ -1,4 +1,4 @@
-"""Mixture: who is picked, what each gets, and what a user may bring."""
+"""Mixture: choice of the member, each sample's result, and a user's input."""
 
 from typing import Any
 

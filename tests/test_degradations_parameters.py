@@ -1,4 +1,4 @@
-"""What was drawn: ranges, its names, its way through mixture, compose and the items of a dataset."""
+"""Drawn parameters: ranges and names, and their values through mixture, compose and the items of a dataset."""
 
 import math
 from typing import Any

@@ -1,4 +1,4 @@
-"""The evaluation loop: digits that depend on nothing but the images, work that is never done twice, honest rows."""
+"""The evaluation loop: results depend on the images only, records are reused, and rows are complete or absent."""
 
 import dataclasses
 import errno

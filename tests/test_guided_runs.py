@@ -1,4 +1,4 @@
-"""Guidance from the recipe to the restored file: what is refused, and that a guided run is an ordinary run."""
+"""Guidance from the recipe to the restored file: refused combinations, and guided runs in training and evaluation."""
 
 import numpy as np
 import pytest

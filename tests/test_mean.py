@@ -1,4 +1,4 @@
-"""Two stages: a bridge that starts from a frozen run's answer."""
+"""Two stages ([mean]): a bridge that starts from a frozen run's output."""
 
 import json
 import re
@@ -35,7 +35,7 @@ from i2i_bridge.training.trainer import train
 
 
 class Gives(nn.Module):
-    """The same answer to everything, and what it was shown."""
+    """A method with a constant output that stores its inputs."""
 
     def __init__(self, answer):
         super().__init__()

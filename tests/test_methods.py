@@ -21,7 +21,7 @@ SHOWN = ["bridge", "flow", "ot-ode", "palette", "pix2pix", "regression"]
 
 
 class Spy(torch.nn.Module):
-    """Answers a learned constant and remembers what it saw."""
+    """A network with a learned constant output that stores its inputs."""
 
     def __init__(self, answer=0.0):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Protocols: what their fingerprint depends on, and that a mistake in one is a line."""
+"""Protocols: the settings that the fingerprint depends on, and one-line errors."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Files in, files out, for every kind of task: what a user brings to `restore` differs between them."""
+"""`restore` on files, for every kind of task with its inputs: image, mask, condition."""
 
 import gc
 import tracemalloc
@@ -21,7 +21,7 @@ from i2i_bridge.training.trainer import train
 
 @pytest.fixture
 def run_of(tmp_path):
-    """A run of a degradation after one step: what comes out is poor, but how it comes out is what is tested."""
+    """A run of a degradation after one step; the tests check format and known pixels, not quality."""
 
     def make(degradation, task="restoration", **network):
         (tmp_path / "photos").mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""Killed and resumed, a run ends with the same bits; and every part of its state is needed for that."""
+"""Resume after a kill: the run ends with the same bits, and every part of its state is needed for that."""
 
 import hashlib
 import multiprocessing
@@ -41,7 +41,7 @@ def test_killed_anywhere_a_run_ends_with_the_same_bits(root, tmp_path, variant):
 
 
 def stream(root, workers, start, steps=4):
-    """SHA-256 of all that a training sees."""
+    """SHA-256 of the batches that a training reads."""
     data, total = recipe_of(root).build_dataset("train"), hashlib.sha256()
     batches = training_batches(data, 4, start_step=start, workers=workers)
     for _ in range(steps):
@@ -78,7 +78,7 @@ def every_leaf():
 
 @dataclass(frozen=True)
 class Changed(Checkpoint):
-    """A checkpoint of which one tensor is lost, or another one."""
+    """A checkpoint in which one tensor is missing or changed."""
 
     part: str = ""
     name: str = ""
@@ -195,7 +195,7 @@ def told(recipe, folder):
 
 @pytest.mark.parametrize("schedule", ["cosine", "linear", "constant", "regression share"])
 def test_a_moved_end_of_a_falling_schedule_is_not_called_the_same_run(root, tmp_path, schedule):
-    """Of a constant rate the same bits come out as of all steps at once, unless a share of the steps is a regression.
+    """With a constant rate the bits are those of all steps in one run, unless a share of the steps is a regression.
 
     kills: moved-end-is-the-same-run
     """
@@ -214,7 +214,7 @@ def test_a_moved_end_of_a_falling_schedule_is_not_called_the_same_run(root, tmp_
 
 
 def test_a_moved_end_is_seen_by_the_checkpoint(root, tmp_path):
-    """Not by the recipe alone, which a start that was killed before its first save has rewritten."""
+    """The recipe does not tell: a start that was killed before its first save has rewritten it."""
     train(recipe_of(root, steps=2), tmp_path, cpu=True)
     (tmp_path / "recipe.toml").write_text(recipe_of(root, steps=3).to_toml())
     assert "not guaranteed: train.steps 2 -> 3" in told(recipe_of(root, steps=3), tmp_path)[1]

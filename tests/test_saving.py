@@ -1,4 +1,4 @@
-"""A training on a disk that lets it down, and one that is asked to stop."""
+"""Training when saves fail, and when it is stopped by a signal."""
 
 import errno
 import os
@@ -137,7 +137,7 @@ def started(root, folder, **settings):
 
 
 def until(condition):
-    """Wait for something that another process does, however long that takes."""
+    """Wait for a condition that another process fulfils, without a time limit."""
     while not condition():
         time.sleep(0.02)
 
@@ -193,7 +193,7 @@ def test_the_second_signal_ends_at_once(root, tmp_path, monkeypatch):
 
 
 def test_a_worker_that_is_stuck_is_reaped(root):
-    """Deaf to signals as workers are, and in the middle of a file that never comes."""
+    """A reader that ignores signals, as workers do, and blocks on a file."""
     from i2i_bridge.data.loader import training_batches
 
     data = recipe_of(root).build_dataset("train")

@@ -1,4 +1,4 @@
-"""The self-test holds here, and fails where a promise is broken."""
+"""The self-test passes on this machine, and fails for each planted fault."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Numbers that are not finite: the step changes nothing, is written down, and no checkpoint holds them."""
+"""Non-finite losses and gradients: the step changes nothing, its samples are logged, and no checkpoint holds NaN."""
 
 import json
 import math
@@ -31,14 +31,14 @@ def bad_pixel(state, batch, monkeypatch):
 
 
 def bad_gradient(state, batch, monkeypatch):
-    """One element of one gradient, of the module that is updated last."""
+    """Make one element of one gradient NaN, in the module that is updated last."""
     parameter = next(iter(state.network.parameters()))
     handle = parameter.register_hook(lambda gradient: gradient.index_fill(0, torch.tensor([0]), math.inf))
     batch["undo"] = handle.remove
 
 
 def bad_loss(state, batch, monkeypatch):
-    """Infinite, with a gradient that is finite."""
+    """An infinite loss with a finite gradient."""
     plain = state.method.losses
 
     def losses(part, draws):
@@ -53,7 +53,7 @@ def bad_loss(state, batch, monkeypatch):
 @pytest.mark.parametrize("method", ["bridge", "pix2pix"])
 @pytest.mark.parametrize("damage", [bad_pixel, bad_gradient, bad_loss])
 def test_a_bad_step_changes_nothing_but_the_count(root, method, damage, on_host, monkeypatch):
-    """The state is that of a run that was told to skip the step, to the bit.
+    """The state has the same bits as that of a run that skips the step.
 
     kills: bad-step-taken, bad-step-averaged, buffers-keep-the-bad-step, companion-keeps-the-bad-step, loss-not-shown
     """
@@ -170,7 +170,7 @@ def test_skips_survive_a_restart_and_ten_in_a_row_end_the_run(root, tmp_path, mo
 
 
 def test_flags_are_read_in_time_where_they_lie_on_a_device(root, tmp_path, monkeypatch):
-    """On an accelerator the host looks every ten steps, and before each report and save."""
+    """On an accelerator the flags are read every ten steps, and before each report and save."""
     from i2i_bridge.training.guard import NonFiniteGuard
 
     class Elsewhere(torch.Tensor):
@@ -194,7 +194,7 @@ def test_flags_are_read_in_time_where_they_lie_on_a_device(root, tmp_path, monke
 
 
 def test_weights_that_are_not_finite_are_never_published(root, tmp_path, monkeypatch):
-    """Whatever made them so: here a hand."""
+    """A weight that became NaN outside of a step is found too; here the test sets it."""
     plain = training.training_step
 
     def ruin(state, batch, *rest):

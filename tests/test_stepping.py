@@ -1,4 +1,4 @@
-"""Methods with companions in the training loop: who learns from which loss, and that nothing is lost on the way."""
+"""Methods with companions in the training loop: which module each loss trains, and that checkpoints hold them all."""
 
 import copy
 import os
@@ -187,7 +187,7 @@ def test_two_processes_train_pix2pix_as_one(photos, tmp_path):  # noqa: F811
 
 
 class Forgetful:
-    """A method of a user's whose losses do not fit its modules."""
+    """A plug-in method whose losses do not fit its modules."""
 
     def __init__(self, network, names):
         self.network, self.names = network, names
@@ -210,7 +210,7 @@ def test_losses_must_fit_the_modules(photos, names):  # noqa: F811
 
 
 def test_a_waiting_method_holds_one_micro_batch(photos):  # noqa: F811
-    """A method of one loss is done with a micro-batch before the next begins."""
+    """A method of one loss finishes a micro-batch before the next begins."""
     # kills: graphs-kept
     recipe = recipe_for(photos, train={"micro_batch": 1})
     state, live = TrainState(recipe, torch.device("cpu")), []

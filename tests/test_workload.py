@@ -1,4 +1,4 @@
-"""One line on size, memory and time before the work on large images, and never a failure for it."""
+"""The estimate of memory and time for large images: one line, and no error if it fails."""
 
 import numpy as np
 import pytest

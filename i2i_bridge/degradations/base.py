@@ -1,4 +1,4 @@
-"""What a degradation is: the operator that turns a clean image X_0 into the degraded image X_1.
+"""Degradation: the operator that turns a clean image X_0 into the degraded image X_1.
 
 A member is a frozen dataclass whose fields are the recipe's options:
 
@@ -10,7 +10,7 @@ A member is a frozen dataclass whose fields are the recipe's options:
         def __call__(self, x_0: Tensor, generator: Generator) -> Degraded:
             return Degraded(x_0 * (1 - 2 * self.strength))
 
-`check_degradation` (contract.py) tells a plug-in's author whether it keeps the promises made here.
+`check_degradation` (contract.py) checks that a plug-in keeps the contract of this class.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ from i2i_bridge.registry import did_you_mean
 
 @dataclass(frozen=True, eq=False)
 class Degraded:
-    """A degraded image and what else is known.
+    """A degraded image, with its mask, condition and drawn parameters.
 
     Args:
         x_1: Degraded image, (B, C, H, W) of x_0's dtype and device, nominally in [-1, 1] (noise and ringing may
@@ -39,8 +39,8 @@ class Degraded:
         mask: (B, 1, H, W) likewise, in {0, 1}, 1 = unknown; where it is 0, x_1 equals x_0 exactly. None:
             nothing is known exactly.
         condition: Further input of the network, (B, K, H, W) likewise, or None.
-        parameters: What was drawn, by name: (B,) float32 on x_0's device, such as {"quality": ...}. The names are
-            the degradation's `parameter_names`; NaN where a sample had no use for one.
+        parameters: Drawn values by name: (B,) float32 on x_0's device, such as {"quality": ...}. The names are the
+            degradation's `parameter_names`; NaN for samples that do not use a parameter.
     """
 
     x_1: Tensor
@@ -86,7 +86,7 @@ class Degradation(ABC):
 
     @property
     def scale(self) -> int:
-        """How many times larger x_1 is than the image that a user brings to be restored."""
+        """Ratio of the size of x_1 to the size of a user's input image, such as 4 for super-resolution."""
         return 1
 
     @property
@@ -106,27 +106,26 @@ class Degradation(ABC):
 
     @property
     def parameter_names(self) -> tuple[str, ...]:
-        """What `Degraded.parameters` will hold, the same for every batch: the options that are ranges."""
+        """Names in `Degraded.parameters`, the same for every batch: the options that are ranges."""
         return tuple(name for name in self.limits if is_range(getattr(self, name)))
 
     def linear(self, height: int, width: int, mask: Tensor | None = None) -> LinearOperator | None:
         """A of x_1 = A x_0 + b where b (noise, a hole's fill, an offset) does not depend on x_0, or None.
 
-        For guidance, which needs the adjoint and the pseudo-inverse. None: the operator is not linear, or is another
-        one for each sample.
+        Guidance uses it, with adjoint and pseudo-inverse. None: the operator is not linear, or differs between samples.
 
         Args:
-            mask: What `__call__` gave, where A depends on it: (B, 1, height, width).
+            mask: The mask of `Degraded`, if A depends on it: (B, 1, height, width).
         """
         return None
 
     @property
     def why_not_linear(self) -> str:
-        """Why `linear` gives None, in words that follow the degradation's name."""
+        """The reason why `linear` returns None, as words that follow the degradation's name."""
         return "has no linear operator here"
 
     def measurement(self, degraded: Degraded) -> Tensor:
-        """What is known of A x_0 + offset (see `linear`), free of what can be left out: x_1, (B, C, H, W)."""
+        """The measurement A x_0 + offset (see `linear`), without added noise if it can be left out; (B, C, H, W)."""
         return degraded.x_1
 
     @property
@@ -139,23 +138,23 @@ class Degradation(ABC):
         return self(x, generator)
 
     def reduced(self, x_1: Tensor) -> Tensor:
-        """The image that a user would bring to get x_1: what `prepare` enlarges, (B, C, H / scale, W / scale)."""
+        """The input image of `prepare` that gives x_1, (B, C, H / scale, W / scale)."""
         return x_1[..., :: self.scale, :: self.scale]
 
     def simple_restorations(self, x_1: Tensor) -> dict[str, Tensor]:
-        """What x_1 (B, C, H, W) becomes without any learning, by name: rows that an evaluation shows as baselines.
+        """Restorations of x_1 (B, C, H, W) without a network, by name: baseline rows of an evaluation.
 
-        Nothing by default: the degraded image itself is always a row.
+        Empty by default; the degraded image is always a row.
         """
         return {}
 
     def prepare(self, image: Tensor, generator: Generator, mask: Tensor | None = None) -> Degraded:
-        """Makes x_1 of an image that is degraded already, as `__call__` would have left it.
+        """Converts a user's degraded image to x_1, in the form that `__call__` returns.
 
         Args:
             image: (B, C, H / scale, W / scale) float32 in [-1, 1].
-            generator: As in `__call__`; used where x_1 holds noise.
-            mask: (B or 1, 1, H, W), above 0.5 = unknown: the rest of x_1 is to come back as it is.
+            generator: As in `__call__`; used if x_1 contains noise.
+            mask: (B or 1, 1, H, W), above 0.5 = unknown; known pixels are kept in the result.
 
         Raises:
             UserError: The mask is missing where one is needed, or its size is not the image's.
@@ -163,7 +162,7 @@ class Degradation(ABC):
         return Degraded(image, None if mask is None else binary_mask(mask, image))
 
     def check_image(self, x_0: Tensor, channels: tuple[int, ...] = ()) -> None:
-        """To be called first by members that are particular about sizes or channels.
+        """Checks size and channels of x_0; members with requirements call it first.
 
         Raises:
             UserError: A side of x_0 is not a multiple of `multiple`, or its number of channels is not among

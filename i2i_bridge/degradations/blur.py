@@ -1,4 +1,4 @@
-"""Uniform and Gaussian blur: as the names say, and as the paper's code really computed them."""
+"""Uniform and Gaussian blur: correct ("honest"), and as the paper's code computed them ("ddrm-compat")."""
 
 import math
 from collections.abc import Callable

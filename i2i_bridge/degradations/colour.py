@@ -1,4 +1,4 @@
-"""Colorization: the colours are taken away."""
+"""Colorization: the degradation to grey."""
 
 import math
 from dataclasses import dataclass

@@ -22,8 +22,8 @@ from i2i_bridge.registry import DEGRADATIONS, register_degradation
 class Compose(Degradation):
     """x_1 = A_n ... A_2 A_1 x_0; the result is brought back to x_0's size where a `resize` changed it.
 
-    If any member has masks, the result has the union of all, a member without counting as a mask of ones: what it
-    changed is not known exactly. One member at most may give the network a condition.
+    If any member has masks, the result's mask is their union; a member without masks counts as a mask of ones, since no
+    pixel of its result is known exactly. At most one member may give the network a condition.
 
     Args:
         degradations: A table for each member, in order, such as {name = "noise", std = [0, 0.1]}; `mixture` and
@@ -68,7 +68,7 @@ class Compose(Degradation):
 
     @property
     def scale(self) -> int:
-        """The last member's, if `prepare` is its business; else 1: the user then brings an image of full size."""
+        """The last member's scale if `prepare` delegates to it; else 1, for a user's image of full size."""
         return self.members[-1].scale if self._preparing is self.members[-1] else 1
 
     @property
@@ -82,7 +82,7 @@ class Compose(Degradation):
 
     @property
     def _preparing(self) -> Degradation:
-        """The member that says what a user's image lacks: of a condition or masks if there is one, else the last."""
+        """The member for `prepare`: the last with a condition, else the last with masks, else the last."""
         special = [member for member in self.members if member.condition_channels] or [
             member for member in self.members if member.masked
         ]
@@ -92,7 +92,7 @@ class Compose(Degradation):
         self.check_image(x_0)
         if not any(isinstance(member, Resize) for member in self.members):
             return self._through(x_0, generator)
-        # Each image gets sizes of its own.
+        # One by one: each image has its own random sizes.
         parts = [self._through(x_0[i : i + 1], [one]) for i, one in enumerate(per_sample(generator, len(x_0)))]
         return Degraded(
             torch.cat([part.x_1 for part in parts]),

@@ -1,4 +1,4 @@
-"""The promises of `Degradation`, tried on a member."""
+"""Check of a degradation against the contract of `Degradation`."""
 
 import contextlib
 import random
@@ -14,21 +14,21 @@ from i2i_bridge.randomness import generator
 
 
 def check_degradation(degradation: Degradation, channels: int = 3, size: int = 64) -> list[str]:
-    """Whether a degradation keeps the promises of `Degradation`, for authors of plug-ins.
+    """Check a degradation against the contract of `Degradation`, for authors of plug-ins.
 
     Args:
-        channels: Channels of the images that it is tried on.
-        size: Their height; rounded up to what the degradation asks for.
+        channels: Channels of the test images.
+        size: Height of the test images; rounded up to a valid multiple.
 
     Returns:
-        What is wrong, each in one line; empty if nothing is.
+        Violations, one line each; empty if there is none.
     """
     problems = []
     try:
         for problem in _faults(degradation, channels, size):
             problems.append(problem)
     except Exception as error:
-        # The tried code is anybody's: whatever it raises is the finding, and ends the trial.
+        # Plug-in code may raise anything; the exception is the finding and ends the check.
         problems.append(f"raised {type(error).__name__}: {error}")
     return problems
 
@@ -59,7 +59,7 @@ def _faults(degradation: Degradation, channels: int, size: int) -> Iterator[str]
         yield "equal generators give different results"
     for i, one in enumerate(_trial_generators()):
         single = degradation(x_0[i : i + 1].clone(), [one])
-        # Not to the bit: a library's convolution may sum in another order for another batch.
+        # With a tolerance: a library's convolution may sum in another order for another batch size.
         if not _same(degraded, single, tolerance=1e-4, sample=i):
             yield "a sample's result depends on the rest of the batch; sample i must draw from generator i"
             break
@@ -71,7 +71,7 @@ def _faults(degradation: Degradation, channels: int, size: int) -> Iterator[str]
     yield from _elsewhere(degradation, x_0)
 
     oblong = _probe(channels, size, size + multiple * scale)
-    # A member may be for square images only, if it says so.
+    # A member may accept square images only, if it raises a UserError for others.
     with contextlib.suppress(UserError):
         for problem in _malformed(degradation(oblong, _trial_generators()), oblong, degradation):
             yield f"for an image that is not square: {problem}"
@@ -127,7 +127,7 @@ def _malformed(degraded: Degraded, x_0: Tensor, degradation: Degradation) -> Ite
         if not torch.equal(x_1[known], x_0[known]):
             yield "x_1 differs from x_0 where mask = 0, which says that the pixels are known"
     values = x_1[known].float()
-    # Generous: JPEG overshoots to 1.9, and noise of std 1 stays within 7.
+    # A wide bound: JPEG overshoots to 1.9, and noise of std 1 stays within 7.
     if values.numel() and values.abs().quantile(0.9) > 8:
         yield f"x_1 reaches {float(values.abs().max()):.4g}; images are in [-1, 1], not [0, 255]"
     elif values.numel() and values.min() >= 0:
@@ -155,7 +155,7 @@ def _elsewhere(degradation: Degradation, x_0: Tensor) -> Iterator[str]:
         except Exception as error:
             words = str(error).lower()
             if device == "meta" and not ("same device" in words or "device meta" in words or "devices" in words):
-                continue  # it reads values
+                continue  # the degradation reads values, which "meta" tensors do not have
             yield f"for images on '{device}' raised {type(error).__name__}: {str(error).splitlines()[0]}"
             continue
         for name, part in _parts(degraded).items():
@@ -180,7 +180,7 @@ def _nonlinear(degradation: Degradation, mask: Tensor | None, x_0: Tensor) -> It
         yield "linear(): forward is not linear"
     if abs(float((shown * y).sum() - (x * operator.adjoint(y)).sum())) > 1e-8 * scale:
         yield "linear(): <A x, y> differs from <x, A^T y>; adjoint is not forward's"
-    # Generous: inverses of two-dimensional kernels are found step by step.
+    # A wide bound: inverses of two-dimensional kernels may be iterative.
     if not _near(operator.forward(operator.pinv(shown)), shown, 1e-3):
         yield "linear(): A A^+ A x differs from A x; pinv is not forward's"
     if operator.damped is not None:
@@ -207,7 +207,7 @@ def _near(a: Tensor, b: Tensor, tolerance: float) -> bool:
 
 
 def _probe(channels: int, height: int, width: int) -> Tensor:
-    """Three different images that fill [-1, 1]: waves with a little noise."""
+    """Three different test images that cover [-1, 1]: waves with a little noise."""
     rows, columns = torch.arange(height)[:, None] / height, torch.arange(width) / width
     phases = torch.arange(3 * channels).view(3, channels, 1, 1)
     waves = torch.sin(9 * rows + (phases % 5) * columns * 3 + phases)
@@ -226,12 +226,12 @@ def _global_states() -> tuple[bytes, str, str]:
 
 def _parts(degraded: Degraded) -> dict[str, Tensor]:
     parts = {"x_1": degraded.x_1, "mask": degraded.mask, "condition": degraded.condition}
-    there = {name: part for name, part in parts.items() if part is not None}
-    return there | {f"parameter '{name}'": values for name, values in degraded.parameters.items()}
+    present = {name: part for name, part in parts.items() if part is not None}
+    return present | {f"parameter '{name}'": values for name, values in degraded.parameters.items()}
 
 
 def _same(a: Degraded, b: Degraded, tolerance: float, sample: int | None = None) -> bool:
-    """Whether all parts agree; of a, only one sample if it is given."""
+    """Whether all parts agree; with `sample`, that sample of a is compared with b."""
     parts = {name: part if sample is None else part[sample : sample + 1] for name, part in _parts(a).items()}
     others = _parts(b)
     return parts.keys() == others.keys() and all(

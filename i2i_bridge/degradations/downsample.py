@@ -119,7 +119,7 @@ class Downsample(Degradation):
         return separable(rows, columns)
 
     def reduced(self, x_1: Tensor) -> Tensor:
-        """As `Degradation.reduced`: what was enlarged, by least squares where it was not repeated."""
+        """As `Degradation.reduced`: the small image; for bicubic enlargement its least-squares estimate."""
         if self.enlarge == "nearest":
             return super().reduced(x_1)
         rows, columns = (
@@ -163,7 +163,7 @@ class Resize(Degradation):
         return "may draw another size for each image, so A is not known"
 
     def __call__(self, x_0: Tensor, generator: Generator) -> Degraded:
-        # Each image gets a size of its own.
+        # One by one: each image has its own random size.
         parts = [self.stage(x_0[i : i + 1], one) for i, one in enumerate(per_sample(generator, len(x_0)))]
         back = [resized(part.x_1, x_0.shape[-2:], "bicubic") for part in parts]
         names = self.parameter_names

@@ -26,26 +26,26 @@ PARAMETERS_FILE = "parameters.csv"
 
 @dataclass
 class Degradings:
-    """What `degrade_files` did."""
+    """The result of `degrade_files`."""
 
     written: int = 0
     parameters: dict[str, dict[str, float]] = field(default_factory=dict)
-    """What was drawn, by file (its path below the input) and name; no entry for a file for which nothing was."""
+    """Drawn parameters by file (its path below the input) and name; no entry for a file without drawn parameters."""
     skipped: int = 0
-    """Images whose results were there (`existing`)."""
+    """Images that were not degraded because their results exist (`existing`)."""
     problems: list[str] = field(default_factory=list)
     """One line for each image that could not be degraded."""
     notes: list[str] = field(default_factory=list)
-    """One line for each file that got another name than usual, and for each kind of file that was left out."""
+    """One line for each file that was renamed, and for each kind of file that was left out."""
 
 
 def parse_op(text: str) -> dict[str, Any]:
-    """The table that `name:key=value,key=value` means; values as in TOML, strings also without quotes.
+    """Parse `name:key=value,key=value` to a table; values as in TOML, strings also without quotes.
 
         jpeg:quality=[5, 30],backend=pillow  ->  {name = "jpeg", quality = [5, 30], backend = "pillow"}
 
     Raises:
-        UserError: The text reads otherwise, or a key comes twice.
+        UserError: The text has another form, or a key comes twice.
     """
     name, colon, rest = text.partition(":")
     table: dict[str, Any] = {"name": name.strip()}
@@ -60,7 +60,7 @@ def parse_op(text: str) -> dict[str, Any]:
 
 
 def split_list(text: str) -> list[str]:
-    """The parts between commas that are outside of brackets, braces and quotes."""
+    """Split a text at the commas outside of brackets, braces and quotes."""
     parts, depth, quote = [""], 0, ""
     for letter in text:
         if quote:
@@ -77,10 +77,10 @@ def split_list(text: str) -> list[str]:
 
 
 def build_ops(tables: Sequence[Mapping[str, Any]]) -> Degradation:
-    """The degradation of one table, or the `compose` of several.
+    """Build the degradation of one table, or the `compose` of several.
 
     Raises:
-        UserError: There is none, or a table is wrong.
+        UserError: There is no table, or one is wrong.
     """
     if not tables:
         raise UserError("--op is missing; for example --op jpeg:quality=5, and `list degradations` shows all")
@@ -102,16 +102,16 @@ def degrade_files(
 ) -> Degradings:
     """Degrade a file, or every image below a folder, keeping names, sizes, bit depth and alpha.
 
-    Each file's draws are keyed by the seed and its name, so they do not depend on the other files. What is written is
-    data, and compressed without loss: JPEGs become PNGs, unless a file name or a format asks for JPEG. A mask is
-    written beside as NAME-mask.png, white = unknown; what was drawn for a folder goes to its parameters.csv. A bad
-    image of a folder does not stop the others.
+    Each file's draws are keyed by the seed and its name, so they do not depend on the other files. Results are
+    compressed without loss: JPEGs become PNGs, unless the output's name or `format` is JPEG. A mask is written beside
+    the result as NAME-mask.png, white = unknown; drawn parameters of a folder are written to its parameters.csv. An
+    unreadable image in a folder does not stop the others.
 
     Args:
         tables: Degradations in order, as in a recipe.
         format: 'png', 'jpg', 'webp' or 'tif' for all results.
-        quality: Of JPEG and WebP, 1 to 100 (`write_picture`).
-        existing: What becomes of inputs of a folder whose results are there.
+        quality: Quality of JPEG and WebP, 1 to 100 (`write_picture`).
+        existing: How to treat inputs of a folder whose results exist.
         report: Called with (images done, images in all).
 
     Raises:
@@ -152,7 +152,7 @@ def degrade_files(
                     write_picture(job.outputs["-mask"], hole, root=within)
                     done.notes += [job.notes["-mask"]] if "-mask" in job.notes else []
                 parameters = {key: float(values[0]) for key, values in degraded.parameters.items()}
-                # What a sample had no use for is NaN, which JSON has not.
+                # NaN marks an unused parameter; JSON has no NaN.
                 before.add(job, extra={key: None if np.isnan(value) else value for key, value in parameters.items()})
                 done.written += 1
             if parameters:
@@ -168,7 +168,7 @@ def degrade_files(
 
 
 def _degrade(degradation: Degradation, picture: Picture, seed: int, name: str) -> Degraded:
-    """One picture; sides that do not suit the degradation are continued by mirroring, and cut off again."""
+    """Degrade one picture; sides are padded by mirroring to the degradation's multiple, and cropped again."""
     clean = to_tensor(visible(picture))[None]
     height, width = clean.shape[-2:]
     rows, columns = (mirrored(side, 0, -side % degradation.multiple, "symmetric") for side in (height, width))

@@ -22,7 +22,7 @@ Fill = Literal["noise", "white", "grey"]
 
 
 class Holed(Degradation):
-    """What all with holes share: x_1 = (1 - mask) x_0 + mask fill; known pixels are kept exactly."""
+    """Base class of degradations with holes: x_1 = (1 - mask) x_0 + mask fill; known pixels are kept exactly."""
 
     fill: Fill
 
@@ -31,7 +31,7 @@ class Holed(Degradation):
         return True
 
     def prepare(self, image: Tensor, generator: Generator, mask: Tensor | None = None) -> Degraded:
-        """As `Degradation.prepare`; the image's pixels under the mask do not matter.
+        """As `Degradation.prepare`; the image's pixels in the hole are not used.
 
         Raises:
             UserError: No mask, or one of another size.
@@ -59,7 +59,7 @@ class Holed(Degradation):
             fill = randn_like(x, generator)
         else:
             fill = torch.full_like(x, 1.0 if self.fill == "white" else 0.0)
-        # Not by arithmetic: what lies under the hole may be NaN, and known pixels stay bit-exact.
+        # Not by arithmetic: pixels in the hole may be NaN, and known pixels stay bit-exact.
         return Degraded(torch.where(mask > 0, fill, x), mask)
 
 
@@ -141,7 +141,7 @@ class CropOut(Holed):
 
     @property
     def parameter_names(self) -> tuple[str, ...]:
-        """The count; of the sizes there are several for each image, and the mask shows them."""
+        """The count. The sizes are not listed: each image has several, and the mask shows them."""
         return tuple(name for name in super().parameter_names if name == "count")
 
     def __call__(self, x_0: Tensor, generator: Generator) -> Degraded:
@@ -168,6 +168,6 @@ class CropOut(Holed):
 
 
 def _interval(side: int, share: float, shift: float) -> tuple[int, int]:
-    """Start and length of an interval inside 0..side; shift in [0, 1) says where."""
+    """Start and length of an interval inside 0..side; shift in [0, 1) is its relative position."""
     length = max(1, round(side * share))
     return int(shift * (side - length + 1)), length

@@ -91,7 +91,7 @@ def _quantised(pixels: Tensor, cosines: Tensor, before: Tensor, steps: tuple[Ten
         (L, N W).
     """
     divide, multiply = (step.to(pixels) for step in steps)
-    # Products with long rows, as these are, take half the time of those with rows of 8.
+    # Long rows: the product takes half the time of one with rows of 8.
     coefficients = cosines @ (before @ pixels).view(-1, 8).T
     levels = coefficients.view(8, -1, 8, pixels.shape[1] // 8).mul_(divide).round_().mul_(2**-20).round_()
     return after @ (levels.mul_(multiply).view(8, -1).T @ cosines).view(len(before), -1)
@@ -149,7 +149,7 @@ def _ddrm_coded(images: Tensor, quality: int, out: Tensor) -> None:
     blocks = _by_row(images)
     luma = _copied(blocks[0])
     cosines, from_luma, to_chroma, from_chroma = (matrix.to(luma) for matrix in _matrices())
-    # A sum of planes: libraries multiply by so small a matrix no faster than they move memory, many times.
+    # A sum of planes: a matrix product with so small a matrix is limited by memory, and slower.
     weights = [127.5 * weight for weight in _TO_YCBCR[0]] if channels == 3 else [127.5]
     luma.mul_(weights[0])
     for weight, plane in zip(weights[1:], blocks[1:], strict=True):
@@ -187,7 +187,7 @@ def _copied(x: Tensor) -> Tensor:
 def _pillow(x_0: Tensor, qualities: list[int]) -> Tensor:
     images = x_0.detach().cpu().numpy()
     decoded = np.empty(images.shape, images.dtype)
-    # An image at a time, in place and in the same memory: the next step finds it in the processor's cache.
+    # One image at a time, in place, so that the data stay in the processor's cache.
     pixels, codes = np.empty(images.shape[1:], images.dtype), np.empty(images.shape[1:], np.uint8)
     for image, quality, out in zip(images, qualities, decoded, strict=True):
         np.add(image, 1, out=pixels)

@@ -1,4 +1,4 @@
-"""Blurs by a two-dimensional kernel that each image may draw for itself: motion, defocus, Gaussian."""
+"""Blurs by a two-dimensional kernel, fixed or drawn for each image: motion, defocus, Gaussian."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -25,10 +25,10 @@ class KernelBlur(Degradation):
         return Degraded(convolved(x_0, self.kernels(draws)), parameters=draws.parameters)
 
     def linear(self, height: int, width: int, mask: Tensor | None = None) -> LinearOperator | None:
-        """None where an option is a range (each image then has a kernel of its own), or the kernel is slanted."""
+        """As `Degradation.linear`; None if an option is a range (kernels then differ), or the kernel is slanted."""
         if self.parameter_names:
             return None
-        # Nothing is drawn from it.
+        # All options are numbers: nothing is drawn from this generator.
         return convolution(self.kernels(Draws(self, torch.empty(1), torch.Generator()))[0], height, width)
 
     @property

@@ -21,7 +21,7 @@ def precise(x: Tensor) -> Tensor:
 
 
 def at_once(x: Tensor, few: int) -> int:
-    """How many of the first axis to work on at a time: on a CPU a few, which stay in its cache, elsewhere all."""
+    """Number of entries of the first axis to process at a time: on a CPU `few`, which fit its cache, elsewhere all."""
     return few if x.device.type == "cpu" else max(len(x), 1)
 
 
@@ -228,17 +228,16 @@ def _smooth(size: int) -> int:
 
 @dataclass(frozen=True, eq=False)
 class LinearOperator:
-    """A, of x_1 = A x_0 + offset + what is random, with what guidance needs of it.
+    """The operator A of x_1 = A x_0 + offset + noise, with adjoint and inverses for guidance.
 
-    All take and give images (B, C, H, W) on any device, float32 or float64; the work is done in float64.
+    All functions map images (B, C, H, W) on any device, float32 or float64, to images; they compute in float64.
 
     Args:
         forward: x -> A x.
         adjoint: y -> A^T y, so that <A x, y> = <x, A^T y>.
         pinv: y -> A^+ y, so that A A^+ A = A: the smallest x whose A x is nearest to y.
-        offset: What is added to A x besides, of the shape of the given x, whose values do not matter. A hole's fill
-            and noise are not part of it.
-        damped: (y, delta) -> A^T (A A^T + delta I)^-1 y for a delta > 0, where there is a closed form.
+        offset: x -> offset, of the shape of x, whose values are not used. A hole's fill and noise are not part of it.
+        damped: (y, delta) -> A^T (A A^T + delta I)^-1 y for delta > 0; None without a closed form.
     """
 
     forward: Callable[[Tensor], Tensor]
@@ -251,7 +250,7 @@ class LinearOperator:
         """A^+ y, or A^T (A A^T + damping I)^-1 y: the most likely x of N(0, I) where y = A x + sqrt(damping) z.
 
         Raises:
-            UserError: There is damping, and the operator knows no such inverse.
+            UserError: damping > 0, and the operator has no `damped`.
         """
         if damping == 0:
             return self.pinv(y)
@@ -266,7 +265,7 @@ def diagonal(mask: Tensor | None) -> LinearOperator:
         return LinearOperator(torch.clone, torch.clone, torch.clone, damped=lambda y, delta: y / (1 + delta))
 
     def known(x: Tensor) -> Tensor:
-        # Not by a product: what lies under the hole may be NaN.
+        # Not by a product: the pixels in the hole may be NaN.
         return torch.where(mask.to(x.device) > 0, 0.0, x)
 
     return LinearOperator(known, known, known, damped=lambda y, delta: known(y) / (1 + delta))

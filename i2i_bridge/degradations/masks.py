@@ -58,7 +58,7 @@ def brush_mask(height: int, width: int, area: tuple[float, float], generator: to
         for _ in range(draw.randint(4, 12)):
             heading += draw.gauss(0, 0.7)
             length = side * draw.uniform(0.05, 0.25)
-            # Held at the border, not turned back: borders and corners are then painted as often as the middle.
+            # Clamped to the border, not reflected: otherwise borders and corners are painted less than the middle.
             end_x = min(max(x + length * math.cos(heading), 0.0), width - 1.0)
             end_y = min(max(y + length * math.sin(heading), 0.0), height - 1.0)
             left -= _stroke(hole, (x, y), (end_x, end_y), brush, left)
@@ -157,8 +157,8 @@ def packed_masks(file: Path, area: tuple[float, float]) -> npt.NDArray[np.uint8]
     try:
         with open_arrays(file) as arrays:
             if band not in arrays.files:
-                there = ", ".join(f"'{name}'" for name in arrays.files)
-                raise UserError(f"{file}: no masks '{band}'; there is {there}: set area to one of these bands")
+                bands = ", ".join(f"'{name}'" for name in arrays.files)
+                raise UserError(f"{file}: no masks '{band}'; there is {bands}: set area to one of these bands")
             bits = arrays[band]
     except FileNotFoundError as error:
         raise UserError(f"{file}: no such file of masks") from error
@@ -175,6 +175,6 @@ def packed_mask(packed: npt.NDArray[np.uint8], height: int, width: int, generato
     """One of the masks, by the generator, resized to (height, width) by nearest pixels."""
     chosen = packed[int(torch.randint(len(packed), (), generator=generator, device=generator.device))]
     hole = np.unpackbits(chosen).reshape(PACKED_SIDE, PACKED_SIDE)
-    # The pixel in whose middle that of the result lies.
+    # Nearest pixel: the source pixel that contains the centre of the result's pixel.
     rows, columns = (((np.arange(side) + 0.5) * PACKED_SIDE / side).astype(np.int64) for side in (height, width))
     return torch.from_numpy(hole[rows][:, columns]).float()

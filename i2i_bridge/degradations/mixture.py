@@ -21,8 +21,8 @@ class Mixture(Degradation):
 
     k is the parameter "pick", from 0; a member's own parameters follow its name, as in "jpeg.quality".
 
-    If any member has masks, all results have: a member without gets a mask of ones, because nothing of its
-    x_1 is known exactly. Members must agree on the condition.
+    If any member has masks, all results have one; for a member without masks it is a mask of ones, since no pixel of
+    its x_1 is known exactly. Members must agree on the number of condition channels.
 
     Args:
         degradations: A table for each member, such as {name = "jpeg", quality = 5}.
@@ -52,7 +52,7 @@ class Mixture(Degradation):
 
     @property
     def scale(self) -> int:
-        """The members' scale where all agree, else 1: the user then brings an image of full size."""
+        """The members' scale if all agree; else 1, for a user's image of full size."""
         scales = {member.scale for member in self.members}
         return scales.pop() if len(scales) == 1 else 1
 
@@ -101,7 +101,7 @@ class Mixture(Degradation):
     def prepare(self, image: Tensor, generator: Generator, mask: Tensor | None = None) -> Degraded:
         """As `Degradation.prepare`, by the first member with masks if a mask is given, else without.
 
-        Where members enlarge by different scales, the image is of full size already and taken as it is.
+        If the members' scales differ, the image has full size already and is not enlarged.
         """
         fitting = [member for member in self.members if member.masked == (mask is not None)] or self.members
         fitting = [member for member in fitting if member.scale == self.scale]

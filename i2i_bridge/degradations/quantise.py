@@ -1,4 +1,4 @@
-"""What whole codes leave of an image."""
+"""Quantisation to integer codes."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Options that are a number, or a pair [low, high] from which each image draws its own."""
+"""Options that are a number, or a pair [low, high] from which a value is drawn for each image."""
 
 import math
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from i2i_bridge.errors import UserError
 from i2i_bridge.randomness import Generator, rand
 
 MAX_MEMBERS = 100
-"""Degradations in a composition or mixture."""
+"""Largest number of degradations in a composition or mixture."""
 
 Range = float | tuple[float, float]
 """A number, or [low, high]: drawn evenly for each image."""
@@ -25,10 +25,10 @@ def is_range(value: Any) -> bool:
 
 
 def check_range(owner: str, name: str, value: Any, limits: tuple[float, float]) -> None:
-    """Holds a `Range` against its limits.
+    """Checks a `Range` against its limits.
 
     Raises:
-        UserError: It is not a number or a rising pair, or lies outside of lowest ... highest.
+        UserError: The value is not a number or a rising pair, or lies outside of the limits.
     """
     ends = list(value) if is_range(value) else [value]
     if not all(isinstance(end, int | float) and not math.isnan(end) for end in ends) or len(ends) not in (1, 2):
@@ -44,11 +44,11 @@ def check_range(owner: str, name: str, value: Any, limits: tuple[float, float]) 
 class Draws:
     """The values of a degradation's options for one batch; `parameters` collects those that were drawn.
 
-    A fixed number draws nothing, so that giving an option no range leaves every other draw as it was.
+    A fixed number draws nothing, so that replacing a range by a number does not change the other draws.
 
     Args:
-        degradation: Whose fields are the options.
-        x_0: The batch; parameters come to its device.
+        degradation: The degradation whose fields are the options.
+        x_0: The batch; parameters are on its device.
         generator: As in `Degradation.__call__`.
     """
 
@@ -68,7 +68,7 @@ class Draws:
         return values
 
     def record(self, name: str, values: Tensor) -> None:
-        """Notes what was drawn under a name, (B,)."""
+        """Stores drawn values (B,) in `parameters`."""
         self.parameters[name] = values.to(self._x_0.device, torch.float32)
 
 
@@ -78,7 +78,7 @@ def column(values: Tensor, x: Tensor) -> Tensor:
 
 
 def member_labels(tables: Sequence[dict[str, Any]]) -> list[str]:
-    """A different word for each of several degradations: its name, and from the second of a name on a number."""
+    """A unique label for each of several degradations: its name; repeated names get a number, as in "jpeg-2"."""
     labels: list[str] = []
     for table in tables:
         name = str(table.get("name"))

@@ -1,4 +1,4 @@
-"""What a camera's sensor does in little light: shot noise, and darkness itself."""
+"""Camera sensors in low light: shot noise, and a dark exposure."""
 
 from dataclasses import dataclass
 from typing import ClassVar

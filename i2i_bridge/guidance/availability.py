@@ -1,4 +1,4 @@
-"""Which known-operator method can be had for which degradation, and why the others cannot."""
+"""Availability of known-operator methods for a degradation, with the reason if one is not available."""
 
 import torch
 
@@ -8,11 +8,11 @@ from i2i_bridge.registry import GUIDANCES
 
 
 def why_not(method: str, degradation: Degradation | None) -> str | None:
-    """Why a known-operator method of the paper's tables cannot be had here, in one line; None where it can.
+    """The reason why a known-operator method of the paper's tables is not available, in one line; None if it is.
 
     Args:
         method: The name of a guidance, or "ddrm".
-        degradation: Of the recipe; None where it learns from pairs.
+        degradation: The recipe's degradation; None for a recipe that learns from pairs.
 
     Raises:
         UserError: There is no such method.
@@ -34,10 +34,10 @@ def why_not(method: str, degradation: Degradation | None) -> str | None:
 
 
 def check_known(method: str, degradation: Degradation | None) -> None:
-    """Refuse a guidance that the task cannot have.
+    """Check that a guidance is available for a degradation.
 
     Raises:
-        UserError: `why_not` has a reason.
+        UserError: It is not; the message gives the reason.
     """
     reason = why_not(method, degradation)
     if reason is not None:

@@ -1,14 +1,14 @@
-"""What a guidance is: how a measurement y = A X_0 + noise with a known A moves x_0_hat inside a sampling step.
+"""Guidance: a measurement y = A X_0 + noise with a known operator A changes x_0_hat inside a sampling step.
 
-A sampler reads nothing of the network but D = x_0_hat(X_t, t). So every method with a known operator is a change of D.
-Some are defined so (DDNM, back-projection); others add to the score or to the state, and are brought here. By Tweedie's
-formula, for X_t = a X_1 + b X_0 + c z,
+A sampler uses the network only through D = x_0_hat(X_t, t), so every known-operator method can be written as a change
+of D. Some are defined that way (DDNM, back-projection); others add to the score or to the state, and are converted. By
+Tweedie's formula, for X_t = a X_1 + b X_0 + c z,
 
     E[X_0 | X_t]    = (X_t - a X_1 + c^2 grad log p(X_t)) / b                                                     (1)
     E[X_0 | X_t, y] = D + (c^2 / b) grad_{X_t} log p(y | X_t)                                                     (2)
 
-so a method that adds g to the score adds (c^2 / b) g to D. One that adds g to the next state X_s adds g / k to D, where
-k is the weight of D in the sampler's update (`samplers.update`), whose ancestral step is meant.
+so a method that adds g to the score adds (c^2 / b) g to D. A method that adds g to the next state X_s adds g / k to D,
+where k is the weight of D in the sampler's ancestral update (`samplers.update`).
 """
 
 from abc import ABC, abstractmethod
@@ -25,7 +25,7 @@ from i2i_bridge.degradations.linear import LinearOperator, cropped
 from i2i_bridge.errors import UserError
 
 ROUNDING = 2 / 255 / 12**0.5
-"""Standard deviation of the error that rounding to 8 bits makes in [-1, 1]: 0.0023."""
+"""Standard deviation of the rounding error of 8-bit images in [-1, 1]: 0.0023."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,8 +34,8 @@ class Measurement:
 
     Args:
         operator: A.
-        y: Of the shape of A X_0; what lies outside A's range is of no account.
-        std: Standard deviation of the noise, apart from rounding.
+        y: Measurement, of the shape of A X_0; its part outside the range of A has no effect.
+        std: Standard deviation of the noise, without rounding.
     """
 
     operator: LinearOperator
@@ -48,10 +48,10 @@ class Measurement:
 
 
 def measure(degradation: Degradation, degraded: Degraded, size: tuple[int, int] | None = None) -> Measurement:
-    """The measurement that a degraded image holds: its operator, and y = (what is known of A X_0 + offset) - offset.
+    """The measurement of a degraded image: its operator A, and y = (degraded image without known noise) - offset.
 
     Args:
-        size: Height and width before the image was padded at its right and lower edge; A knows nothing of the padding.
+        size: Height and width before the image was padded at its right and lower edge; A acts on the unpadded image.
 
     Raises:
         UserError: The degradation has no linear operator.
@@ -73,15 +73,15 @@ def measure(degradation: Degradation, degraded: Degraded, size: tuple[int, int] 
 
 @dataclass(frozen=True, eq=False)
 class Look:
-    """One network call, as a guidance sees it.
+    """The arguments of a guidance: one network call and its place in the walk.
 
     Args:
         x_0_hat: D, (B, C, H, W).
-        x_t: The state that the network looked at; D's graph reaches back to it where `through_network` is set.
-        t: Its time, of the whole batch.
-        s: The next time of the walk, s < t.
-        process: Of the walk.
-        measurement: What D is held against.
+        x_t: Input state of the network; D's autograd graph includes it if `through_network` is set.
+        t: Time of x_t, the same for the whole batch.
+        s: Next time of the walk, s < t.
+        process: Process of the walk.
+        measurement: The measurement that D is compared with.
     """
 
     x_0_hat: Tensor
@@ -94,21 +94,21 @@ class Look:
     def step_weight(self) -> float:
         """k, the weight of D in the next state of an ancestral step from t to s; 1 in the last step."""
 
-        here, there = points(self.process, torch.tensor([self.t, self.s], dtype=torch.float64))
-        return update(here, there, 0.0 if self.process.deterministic else 1.0).k_d
+        point_t, point_s = points(self.process, torch.tensor([self.t, self.s], dtype=torch.float64))
+        return update(point_t, point_s, 0.0 if self.process.deterministic else 1.0).k_d
 
 
 class Guidance(ABC):
-    """D, y -> a better D. A member is a frozen dataclass whose fields are the options of `sample.guidance`."""
+    """A change of D towards a measurement y. A member is a frozen dataclass; its fields are options of the recipe."""
 
     through_network: ClassVar[bool] = False
-    """Whether gradients run through the network: about three times the work and memory of a call."""
+    """Whether gradients run through the network, for about three times the time and memory of a call."""
 
     def check(self, process: Process) -> None:  # noqa: B027 - most guidances fit every process
-        """Refuse a process that the guidance does not fit.
+        """Check that the guidance fits a process.
 
         Raises:
-            ValueError: The pair makes no sense; the message names one that does.
+            ValueError: It does not; the message names an alternative.
         """
 
     @abstractmethod
@@ -118,10 +118,10 @@ class Guidance(ABC):
 
 @dataclass(frozen=True, eq=False)
 class Guided:
-    """A guidance tied to one measurement and one walk: the `Guide` of `bridge.predictor`.
+    """A guidance bound to one measurement and one walk: the `Guide` of `bridge.predictor`.
 
     Args:
-        times: Of the walk, decreasing to 0.
+        times: Times of the walk, decreasing to 0.
     """
 
     guidance: Guidance
@@ -134,10 +134,10 @@ class Guided:
         return self.guidance.through_network
 
     def __call__(self, x_0_hat: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-        here = float(t.flatten()[0])
-        later = self.times[self.times < here]
-        there = float(later.max()) if len(later) else 0.0
-        guided: Any = self.guidance(Look(x_0_hat, x_t, here, there, self.process, self.measurement))
+        t_now = float(t.flatten()[0])
+        later = self.times[self.times < t_now]
+        s = float(later.max()) if len(later) else 0.0
+        guided: Any = self.guidance(Look(x_0_hat, x_t, t_now, s, self.process, self.measurement))
         if not isinstance(guided, Tensor) or guided.shape != x_0_hat.shape:
             given = tuple(guided.shape) if isinstance(guided, Tensor) else type(guided).__name__
             name = type(self.guidance).__name__

@@ -1,4 +1,4 @@
-"""Data consistency: x_0_hat moved by the operator alone, nothing differentiated. Fits every process and sampler."""
+"""Data consistency: change x_0_hat by the operator only, without gradients. Fits every process and sampler."""
 
 from dataclasses import dataclass
 

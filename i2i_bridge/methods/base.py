@@ -1,4 +1,4 @@
-"""What training and evaluation need to know of a method."""
+"""The interface of a method, as training and evaluation use it."""
 
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
@@ -19,44 +19,43 @@ For `walk` also size, (height, width) of the images before they were padded at t
 
 
 class Method(Protocol):
-    """A way to learn X_1 -> X_0."""
+    """A method that learns X_1 -> X_0."""
 
     network: nn.Module
-    """What restores: trained, averaged and saved."""
+    """The network that restores; it is trained, averaged (EMA) and saved."""
 
     def companions(self) -> dict[str, nn.Module]:
-        """What is trained beside the network and of no use afterwards, by name; empty for most methods.
+        """Modules that are trained beside the network and not used afterwards, by name; empty for most methods.
 
-        Asked for at the start of a training, so that a method may also refuse here what training lacks (UserError).
+        Training calls this first, so a method may also raise UserError if a file or package for training is missing.
         """
         ...
 
     def losses(self, batch: Batch, generator: Generator) -> Iterator[tuple[str, Tensor]]:
-        """Scalar losses, means over the batch, each with the name of the module that it trains.
+        """Yield scalar losses, means over the batch, each with the name of the module that it trains.
 
-        The name is "network" or a companion's. After each yield the loss is brought down in that module alone, by that
-        module's own optimizer; then the iteration goes on, and sees the new weights. A method without companions
-        yields once.
+        The name is "network" or a companion's. After each yield only that module takes an optimizer step; the next loss
+        is computed with its updated weights. A method without companions yields once.
         """
         ...
 
     def walk(self, batch: Batch, *, nfe: int, generator: Generator) -> Iterator[Tensor]:
-        """The states on the way from X_1 to the restored image, which is the last; batch needs no x_0.
+        """Yield the states from X_1 to the restored image, which is the last; batch needs no x_0.
 
-        A method that answers in one call yields one state, whatever nfe is.
+        A method of one network call yields one state, for any nfe.
         """
         ...
 
     def with_network(self, network: nn.Module) -> "Method":
-        """The same method around another network (its moving average, say)."""
+        """A copy of the method with another network, such as the EMA."""
         ...
 
 
 def refuse_guidance(recipe: "Recipe") -> None:
-    """For methods that answer in one call.
+    """Refuse a guidance, for methods of one network call.
 
     Raises:
-        UserError: The recipe asks for a guidance.
+        UserError: The recipe has a guidance.
     """
     if recipe.sample.guidance is not None:
         raise UserError(
@@ -65,7 +64,7 @@ def refuse_guidance(recipe: "Recipe") -> None:
 
 
 def condition_of(batch: Batch, wanted: bool) -> Tensor | None:
-    """What the network sees beside its first input: the pair's own condition, else X_1; None where not wanted."""
+    """The network's further input: the batch's condition if it has one, else X_1; None if not `wanted`."""
     if not wanted:
         return None
     given: Tensor | None = batch.get("condition")

@@ -27,14 +27,14 @@ from i2i_bridge.registry import register_method
 
 @dataclass
 class Bridge:
-    """A network that walks a diffusion bridge from X_1 to X_0.
+    """A diffusion bridge from X_1 to X_0.
 
     Args:
         network: Called as network(x_t, t, condition).
-        condition: Whether the network sees X_1 (or the pair's own condition): eps(X_t, t, X_1).
+        condition: Whether X_1 (or the batch's condition) is a further input of the network: eps(X_t, t, X_1).
         sampler_options: Keyword options of the sampler.
-        guidance: Moves x_0_hat towards what X_1 says of A X_0, with A of `degradation`.
-        mean: What the process starts from instead of X_1. Condition, guidance and critic go on seeing X_1 itself.
+        guidance: Moves x_0_hat towards A x_0_hat = y, with A and y from `degradation` and X_1.
+        mean: Start of the process instead of X_1. Condition, guidance and critic still use X_1.
     """
 
     network: nn.Module
@@ -54,11 +54,11 @@ class Bridge:
     mean: Mean | None = None
 
     def with_network(self, network: nn.Module) -> "Bridge":
-        """The same bridge around another network."""
+        """A copy of the bridge with another network."""
         return dataclasses.replace(self, network=network)
 
     def companions(self) -> dict[str, nn.Module]:
-        """The critic of the adversarial loss, where there is one.
+        """The critic of the adversarial loss, if there is one.
 
         Raises:
             UserError: The package with the perceptual loss's weights is not installed; training needs it, restoring
@@ -73,8 +73,8 @@ class Bridge:
 
             E || F(X_t, t[, X_1]) - (X_t - X_0) / sigma_t ||^2
 
-        The mean runs over all pixels, the known ones counting 0. The curriculum has other times, weights and norms; the
-        losses of x_0_hat come on top.
+        The mean runs over all pixels, with 0 for known ones. The curriculum changes times, weights and norm; the losses
+        of x_0_hat are added.
         """
         x_0, mask = batch["x_0"], batch.get("mask")
         x_1 = self._start(batch, generator)
@@ -101,7 +101,7 @@ class Bridge:
         yield "network", loss if self.adversarial is None else loss + adversarial
 
     def walk(self, batch: Batch, *, nfe: int, generator: Generator) -> Iterator[Tensor]:
-        """The sampler's states; the last is the restored image. Exactly nfe network calls, beside the mean's."""
+        """The sampler's states; the last is the restored image. Exactly nfe network calls, without those of `mean`."""
         x_1 = self._start(batch, generator)
         times = self.grid(self.process, nfe)
         predict_x0 = predictor(
@@ -141,7 +141,7 @@ def from_recipe(
 
     Args:
         perceptual: Weight of ST-LPIPS of x_0_hat beside the squared error; needs the extra `metrics`. 0: none.
-        perceptual_until: The latest time at which it counts; 1 for all.
+        perceptual_until: Largest t at which the perceptual loss counts; 1 for all.
         adversarial: Gradient of an adversary of (X_1, x_0_hat), as a share of the squared error's. 0: none.
         discriminator: A table with the options of `patchgan`, or with the `name` of another discriminator.
 

@@ -1,4 +1,4 @@
-"""Network calls of a method, counted as they happen."""
+"""Counting of a method's network calls."""
 
 import dataclasses
 from typing import Any
@@ -11,7 +11,7 @@ from i2i_bridge.methods.mean import mean_of, starting_from
 
 
 class CountedNetwork(torch.nn.Module):
-    """A network that counts its calls, and the images in them."""
+    """A wrapper of a network that counts calls and images."""
 
     def __init__(self, network: torch.nn.Module) -> None:
         super().__init__()
@@ -22,7 +22,7 @@ class CountedNetwork(torch.nn.Module):
         self.calls = self.images = 0
 
     def forward(self, *args: Any) -> Tensor:
-        """The network's own output."""
+        """Count the call and return the network's output."""
         self.calls += 1
         self.images += len(args[0])
         output: Tensor = self.network(*args)
@@ -30,7 +30,7 @@ class CountedNetwork(torch.nn.Module):
 
 
 class CountedMethod:
-    """A method whose network calls are counted: its own, and those of the mean that it starts from."""
+    """A wrapper of a method that counts network calls, with those of its [mean]."""
 
     def __init__(self, method: Method) -> None:
         self._networks = [CountedNetwork(method.network)]
@@ -39,19 +39,19 @@ class CountedMethod:
             self._networks.append(CountedNetwork(mean.method.network))
             mean = dataclasses.replace(mean, method=mean.method.with_network(self._networks[1]))
         self.method = starting_from(method.with_network(self._networks[0]), mean)
-        """The method, counting."""
+        """The method with counting networks."""
 
     @property
     def calls(self) -> int:
-        """Of all networks."""
+        """Number of calls of all networks."""
         return sum(network.calls for network in self._networks)
 
     @property
     def images(self) -> int:
-        """In the calls of all networks."""
+        """Number of images in the calls of all networks."""
         return sum(network.images for network in self._networks)
 
     def reset(self) -> None:
-        """Count from 0 again."""
+        """Set the counts to 0."""
         for network in self._networks:
             network.calls = network.images = 0

@@ -1,6 +1,6 @@
-"""The curriculum of a bridge's training: which times each step draws, and what an error at a time weighs.
+"""The curriculum of a bridge's training: distribution of times, and weight and norm of errors.
 
-All draws are keyed: a sample's time depends on its number alone, never on micro-batch, process count or restarts.
+All draws are keyed: a sample's time depends on its number only, not on micro-batch, number of ranks or restarts.
 """
 
 import math
@@ -33,16 +33,16 @@ class Curriculum:
     """Times and weights of a training's samples.
 
     Args:
-        source_steps: So many first steps draw t = 1 alone: a regression from X_1 by the same network and target.
+        source_steps: Number of first steps with t = 1 only: a regression from X_1 by the same network and target.
         at_source: Share of the samples at exactly t = 1 afterwards.
         time: Density of the other times on (0, 1].
             uniform: t = 1 - u.
             stratified: t = 1 - (k + u) / B, with k a permutation of the B samples of a step: one in each B-th.
             logit-normal: log(t / (1 - t)) ~ N(0, 1).
-        weight: Of a sample's error, see `weights`.
+        weight: Weight of a sample's error, see `weights`.
         loss: mse, l1, or huber (a parabola up to 0.1 and a line beyond it).
-        batch_size: B, over all processes and micro-batches.
-        seed: Of the permutations.
+        batch_size: B, over all ranks and micro-batches.
+        seed: Seed of the permutations.
     """
 
     source_steps: int = 0
@@ -55,7 +55,7 @@ class Curriculum:
 
     @classmethod
     def of(cls, train: TrainSettings) -> "Curriculum":
-        """The curriculum that the table [train] asks for; `regression_share` is rounded to whole steps."""
+        """The curriculum of a table [train]; `regression_share` is rounded to whole steps."""
         return cls(
             round(train.regression_share * train.steps),
             train.at_source,
@@ -71,8 +71,8 @@ class Curriculum:
 
         Args:
             generator: One for all, or one per sample.
-            numbers: Each sample's number in the whole training, step * batch_size + position. Without it there is no
-                first phase and nothing to stratify over: times are those of the later steps.
+            numbers: Each sample's number in the whole training, step * batch_size + position. Without it the times are
+                those of steps after `source_steps`, and not stratified.
         """
         if numbers is not None and int(numbers[0]) // self.batch_size < self.source_steps:
             return torch.ones(count, dtype=torch.float64)
@@ -93,7 +93,7 @@ class Curriculum:
         return order[numbers.cpu() % self.batch_size].double()
 
     def weights(self, process: Process, target: Target, t: Tensor) -> Tensor:
-        """What the error of the network's output weighs at each time; float64, the shape of t.
+        """Weights of the error of the network's output at each time; float64, the shape of t.
 
         The target's own weight of an error of x_0_hat is 1 / k_o^2 (x_0_hat = ... + k_o F).
 

@@ -1,4 +1,4 @@
-"""Losses of a bridge beside the mean square: a perceptual distance and an adversary, both of x_0_hat."""
+"""Further losses of a bridge, both of x_0_hat: a perceptual distance and an adversarial loss."""
 
 from dataclasses import dataclass
 
@@ -14,19 +14,20 @@ from i2i_bridge.metrics.base import in_colour
 class PerceptualLoss:
     """weight * ST-LPIPS(x_0_hat, X_0) of the samples at t <= until (as LBM and PixelGen gate theirs).
 
-    Near X_1 of a task that leaves much unknown x_0_hat is a blur over all answers, and a perceptual distance of a
-    blur asks for detail that nobody knows.
+    If much of X_0 is unknown, x_0_hat near t = 1 is an average over all solutions, and the perceptual distance of such
+    a blur rewards detail that X_1 does not determine.
 
     Args:
-        weight: Beside the mean square of the network's output.
-        until: The latest time at which it counts; 1 for all.
+        weight: Weight relative to the mean squared error of the network's output.
+        until: Largest t at which the loss counts; 1 for all.
     """
 
     weight: float
     until: float = 1.0
 
     def check(self) -> None:
-        """
+        """Check that the weights of ST-LPIPS are installed.
+
         Raises:
             UserError: The weights' package is not installed.
         """
@@ -37,10 +38,10 @@ class PerceptualLoss:
             raise UserError(problem)
 
     def __call__(self, x_0_hat: Tensor, x_0: Tensor, t: Tensor) -> Tensor:
-        """The mean over the batch, samples at later times counting 0; a scalar.
+        """The mean over the batch, with 0 for samples at t > until; a scalar.
 
         Args:
-            x_0_hat: Predicted clean images, (B, C, H, W); values beyond [-1.5, 1.5] are cut.
+            x_0_hat: Predicted clean images, (B, C, H, W); clamped to [-1.5, 1.5].
             x_0: Clean images, same shape.
             t: Times, (B,).
 
@@ -66,20 +67,20 @@ class AdversarialLoss:
         D:  softplus(D(X_1, x_0_hat)) + softplus(-D(X_1, X_0))
         F:  w softplus(-D(X_1, x_0_hat)),    w = share |d mse / d F| / |d softplus / d F|,   per sample
 
-    The weight w makes the adversary's gradient at the network's output a fixed share of the squared error's: no other
-    number has to fit the task (the adaptive weight of VQGAN, Esser et al. 2021, at the output instead of the last
-    layer).
+    The weight w makes the norm of the adversarial gradient at the network's output a fixed share of the squared error's
+    gradient, so that `share` needs no tuning per task (the adaptive weight of VQGAN, Esser et al. 2021, at the output
+    instead of the last layer).
 
     Args:
         critic: Logits of a pair, any shape; positive for "real".
-        share: Of the squared error's gradient.
+        share: Ratio of the adversarial gradient's norm to the squared error's.
     """
 
     critic: nn.Module
     share: float
 
     def of_critic(self, x_1: Tensor, x_0_hat: Tensor, x_0: Tensor) -> Tensor:
-        """The critic's loss, a mean over patches and batch; x_0_hat is not trained by it."""
+        """The critic's loss, a mean over patches and batch; x_0_hat is detached."""
         fake, real = self._logits(x_1, x_0_hat.detach()), self._logits(x_1, x_0)
         return softplus(fake).mean() + softplus(-real).mean()
 

@@ -1,4 +1,4 @@
-"""A frozen run's answer as the start of a bridge: the first of two stages."""
+"""[mean], the first of two stages: the output of a frozen run as the start of a bridge."""
 
 import dataclasses
 from collections import deque
@@ -19,26 +19,26 @@ if TYPE_CHECKING:  # pydantic: `import i2i_bridge` stays light
 
 @dataclass(frozen=True)
 class Mean:
-    """X_1 of the process is m(X_1), limited to [-1, 1] where it is unknown.
+    """A frozen method m whose output replaces X_1 as the start of the process, clipped to [-1, 1].
 
         x_1 <- mask clip(m(x_1)) + (1 - mask) x_1
 
-    With a regression for m, the bridge starts from an estimate of E[X_0 | X_1] and adds what an average lacks (PMRF,
-    Ohayon et al., 2025). m never learns: its weights are a copy of another run's moving average.
+    With a regression for m, the bridge starts from an estimate of E[X_0 | X_1] and adds the detail that the average
+    lacks (PMRF, Ohayon et al., 2025). m is not trained: its weights are a copy of another run's EMA.
 
     Args:
         method: m, in evaluation mode.
-        nfe: Its network calls per image.
+        nfe: Network calls of m per image.
     """
 
     method: Method
     nfe: int = 1
 
     def __call__(self, batch: Batch, generator: Generator) -> Tensor:
-        """The start of the bridge, (B, C, H, W) in [-1, 1] in the hole; without gradients."""
+        """The start of the bridge, (B, C, H, W), in [-1, 1] where the mask is 1; without gradients."""
         x_1, mask = batch["x_1"], batch.get("mask")
         given = {name: batch[name] for name in ("x_1", "mask", "condition", "size") if name in batch}
-        # Without autocast: otherwise the bridge would be trained from another start than it restores from.
+        # Without autocast: otherwise training and restoring would start from different values.
         with torch.no_grad(), torch.autocast(x_1.device.type, enabled=False):
             (answer,) = deque(self.method.walk(given, nfe=self.nfe, generator=generator), maxlen=1)
         answer = answer.to(x_1.dtype).clamp(-1, 1)
@@ -46,37 +46,37 @@ class Mean:
 
 
 def mean_of(method: Method) -> Mean | None:
-    """What a method starts from instead of X_1; None for X_1 itself."""
+    """The `Mean` that a method starts from; None if it starts from X_1."""
     mean: Mean | None = getattr(method, "mean", None)
     return mean
 
 
 def starting_from(method: Method, mean: Mean | None) -> Method:
-    """The same bridge from a mean's answer; the method itself for None."""
+    """A copy of the method that starts from a mean's output; the method itself for None."""
     return method if mean is None else cast(Method, dataclasses.replace(cast(Any, method), mean=mean))
 
 
 def mean_calls(method: Method) -> int:
-    """Network calls per image before the method's own."""
+    """Network calls per image of a method's `Mean`; 0 without one."""
     mean = mean_of(method)
     return 0 if mean is None else mean.nfe
 
 
 def check_mean(recipe: "Recipe", other: "Recipe", where: str) -> list[str]:
-    """Whether a run of the recipe `other` can answer for the images of `recipe`.
+    """Check that a run of the recipe `other` can be the mean of a run of `recipe`.
 
     Returns:
-        Lines for the user: what the recipes do not share.
+        Lines for the user: differences between the degradations.
 
     Raises:
-        UserError: It cannot, or starts from a mean itself.
+        UserError: The recipes differ in their images, or `other` has a [mean] too.
     """
     if other.mean is not None:
         raise UserError(f"mean.run: {where} starts from another run's answer itself; take a run without [mean]")
     for key in ("channels", "own_condition", "value_range"):
-        there, here = getattr(other.data, key), getattr(recipe.data, key)
-        if there != here:
-            raise UserError(f"mean.run: {where} was trained with data.{key} {there}, this recipe has {here}")
+        required, actual = getattr(other.data, key), getattr(recipe.data, key)
+        if required != actual:
+            raise UserError(f"mean.run: {where} was trained with data.{key} {required}, this recipe has {actual}")
     if recipe.data.own_condition and other.condition_channels != recipe.condition_channels:
         raise UserError(
             f"mean.run: {where} sees a condition of {other.condition_channels} channels, this recipe has "

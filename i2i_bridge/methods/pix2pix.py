@@ -29,7 +29,7 @@ class Pix2pix:
         network: Called as network(x_1, 1, condition).
         discriminator: Logits of a pair, any shape; positive for "real".
         l1_weight: lambda of Eq. 4.
-        condition: Whether the networks see an image of the pair's own beside X_1.
+        condition: Whether the networks have the batch's condition as a further input beside X_1.
         inference: "train" runs G as in training (Sec. 3.3): dropout on, BatchNorm by the image's own statistics.
             "eval" is deterministic: dropout off, BatchNorm by the running statistics.
     """
@@ -41,7 +41,7 @@ class Pix2pix:
     inference: Inference = "train"
 
     def with_network(self, network: nn.Module) -> "Pix2pix":
-        """The same method around another generator."""
+        """A copy of the method with another generator."""
         return dataclasses.replace(self, network=network)
 
     def companions(self) -> dict[str, nn.Module]:
@@ -49,30 +49,33 @@ class Pix2pix:
         return {"discriminator": self.discriminator}
 
     def losses(self, batch: Batch, generator: Generator) -> Iterator[tuple[str, Tensor]]:
-        """D's loss, then G's against the new D, with one forward pass of G (Eq. 4, Sec. 3.3).
+        """The loss of D, then that of G against the updated D, with one forward pass of G (Eq. 4, Sec. 3.3).
 
             D:  (BCE(D(X_1, G(X_1)), 0) + BCE(D(X_1, X_0), 1)) / 2
             G:   BCE(D(X_1, G(X_1)), 1) + lambda E |G(X_1) - X_0|
 
-        Where there is a mask, D sees the known pixels of X_1 put back, and L1 runs over unknown pixels (its mean over
-        all, the known ones counting 0).
+        With a mask, D sees G's output with the known pixels of X_1, and L1 runs over unknown pixels (its mean over all
+        pixels, with 0 for known ones).
         """
         x_0, mask = batch["x_0"], batch.get("mask")
         fake = self._answer(batch)
         seen = [image for image in (batch["x_1"], condition_of(batch, self.condition)) if image is not None]
         real_pair, fake_pair = torch.cat([*seen, x_0], dim=1), torch.cat([*seen, fake], dim=1)
-        judge = self.discriminator
-        on_fake, on_real = _judged(judge(fake_pair.detach()), real=False), _judged(judge(real_pair), real=True)
+        discriminator = self.discriminator
+        on_fake, on_real = (
+            _judged(discriminator(fake_pair.detach()), real=False),
+            _judged(discriminator(real_pair), real=True),
+        )
         yield "discriminator", 0.5 * (on_fake + on_real)
         error = (fake.float() - x_0).abs()
         l1 = (error if mask is None else error * mask).mean()
-        yield "network", _judged(judge(fake_pair), real=True) + self.l1_weight * l1
+        yield "network", _judged(discriminator(fake_pair), real=True) + self.l1_weight * l1
 
     def walk(self, batch: Batch, *, nfe: int, generator: Generator) -> Iterator[Tensor]:
         """x_0_hat, by exactly one network call per image.
 
-        One image at a time, dropout drawn from the image's own generator: no result depends on the rest of a batch.
-        Running statistics stay as they are.
+        Images are restored one by one, with dropout from the image's generator: otherwise a result would depend on the
+        batch. Running statistics do not change.
         """
         images = []
         for i, draws in enumerate(per_sample(generator, len(batch["x_1"]))):
@@ -82,7 +85,7 @@ class Pix2pix:
                     images.append(self._answer(one))
                 continue
             seed = int(torch.randint(2**62, (), generator=draws, device=draws.device))
-            # BatchNorm in training mode updates its running statistics: let it update copies.
+            # BatchNorm in training mode updates its running statistics; here it updates copies.
             buffers = {name: value.clone() for name, value in self.network.named_buffers()}
             with global_seed(seed, one["x_1"].device), _mode(self.network, training=True):
                 images.append(self._answer(one, buffers))
@@ -102,7 +105,7 @@ def _judged(logits: Tensor, *, real: bool) -> Tensor:
 
 
 class _WithBuffers(nn.Module):
-    """A network that runs with other buffers than its own."""
+    """A network that runs with replaced buffers."""
 
     def __init__(self, network: nn.Module, buffers: dict[str, Tensor]) -> None:
         super().__init__()
@@ -149,5 +152,5 @@ def from_recipe(
     if l1_weight < 0:
         raise ValueError(f"l1_weight {l1_weight}: must not be negative")
     channels = 2 * recipe.data.channels + recipe.condition_channels
-    judge = build_checked(registry.DISCRIMINATORS, {"name": "patchgan"} | discriminator, in_channels=channels)
-    return Pix2pix(network, judge, l1_weight, recipe.condition_channels > 0, inference)
+    built = build_checked(registry.DISCRIMINATORS, {"name": "patchgan"} | discriminator, in_channels=channels)
+    return Pix2pix(network, built, l1_weight, recipe.condition_channels > 0, inference)

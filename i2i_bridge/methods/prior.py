@@ -1,4 +1,4 @@
-"""An unconditional diffusion prior: a model of clean images alone, for methods that learn of the operator later."""
+"""An unconditional diffusion prior: a model of clean images only; a guidance adds the operator in sampling."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,10 +15,10 @@ from i2i_bridge.registry import register_method
 
 @dataclass
 class Prior(Bridge):
-    """A diffusion from noise that never sees X_1; sampling is tied to X_1 by a guidance alone."""
+    """A diffusion from noise whose network does not see X_1; only a guidance ties samples to X_1."""
 
     def losses(self, batch: Batch, generator: Generator) -> Iterator[tuple[str, Tensor]]:
-        """As `Bridge.losses`, of the whole clean image: the degraded one, a mask and a condition play no part."""
+        """As `Bridge.losses`, of the whole clean image; x_1, mask and condition are ignored."""
         clean = {"x_0": batch["x_0"], "x_1": batch["x_0"]}
         return super().losses(clean | {name: batch[name] for name in ("number",) if name in batch}, generator)
 

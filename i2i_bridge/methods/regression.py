@@ -1,4 +1,4 @@
-"""Regression: the recipe's own network, asked once."""
+"""Regression: one call of the recipe's network at t = 1."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ class Regression:
     clip: bool = False
 
     def with_network(self, network: nn.Module) -> "Regression":
-        """The same method around another network."""
+        """A copy of the method with another network."""
         return dataclasses.replace(self, network=network)
 
     def companions(self) -> dict[str, nn.Module]:
@@ -38,7 +38,7 @@ class Regression:
         return {}
 
     def losses(self, batch: Batch, generator: Generator) -> Iterator[tuple[str, Tensor]]:
-        """E || x_0_hat - X_0 ||^2, over unknown pixels where there is a mask; the mean runs over all pixels."""
+        """E || x_0_hat - X_0 ||^2, with a mask over unknown pixels; the mean runs over all pixels."""
         mask = batch.get("mask")
         error = (self._answer(batch, clip=False).float() - batch["x_0"]).square()
         yield "network", (error if mask is None else error * mask).mean()
@@ -66,6 +66,6 @@ def from_recipe(recipe: Recipe, network: nn.Module) -> Regression:
     """The recipe's own network in one call at t = 1, by mean squared error; no options."""
     refuse_guidance(recipe)
     process = recipe.build_process()
-    # Targets of a process that starts from noise say nothing about X_1 at t = 1.
+    # At t = 1 the targets of a process that starts from noise do not contain X_1.
     target = X0Target() if process.starts_from_noise else recipe.build_target()
     return Regression(network, process, target, condition=recipe.condition_channels > 0, clip=recipe.sample.clip)

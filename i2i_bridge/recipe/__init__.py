@@ -4,7 +4,7 @@ import importlib
 from typing import Any
 
 _HOMES = {"Recipe": "recipe", "load_recipe": "recipe", "parse_recipe": "recipe"}
-"""Where the names live that were documented under this path before it became a package; imported at first use."""
+"""Names that were documented under this path before it became a package, and their modules; imported at first use."""
 
 
 def __getattr__(name: str) -> Any:

@@ -1,7 +1,7 @@
-"""The settings of a recipe with type, range, default and meaning, as TOML that can be copied.
+"""Listing of a recipe's settings with type, range, default and meaning, as TOML that can be copied.
 
-All of it comes from the models in `settings` (pydantic's own description of each field) and from the docstrings of the
-parts; nothing is imported or built for it.
+The texts come from the models in `schema` (pydantic's description of each field) and from the docstrings of the parts,
+which are neither imported nor built.
 """
 
 import ast
@@ -40,7 +40,7 @@ TABLES: dict[str, type[Settings]] = {
     "sample": SampleSettings,
     "evaluate": EvaluateSettings,
 }
-"""The tables of a recipe whose keys are the same whatever parts it names."""
+"""The tables of a recipe with fixed keys."""
 
 PARTS: dict[str, Registry] = {
     "degradation": DEGRADATIONS,
@@ -53,13 +53,13 @@ PARTS: dict[str, Registry] = {
 """The tables that name a part; the other keys are the part's options."""
 
 INNER = {"sampler": SAMPLERS, "guidance": GUIDANCES}
-"""Likewise inside [sample]."""
+"""The tables inside [sample] that name a part; the other keys are the part's options."""
 
 WIDTH = 118
 
 
 def table_settings(name: str) -> str:
-    """Every key of a table of a recipe at its default, as TOML; the meaning, type and range stand above each."""
+    """Every key of a recipe's table at its default, as TOML, with meaning, type and range in a comment above."""
     return "\n".join([f"# {_summary(TABLES[name])}", f"[{name}]", *_keys(TABLES[name], {})]) + "\n"
 
 
@@ -67,7 +67,7 @@ def recipe_settings(table: Mapping[str, Any]) -> str:
     """A recipe's table with every setting written out, as TOML that loads as the same recipe.
 
     Args:
-        table: As it was read; its keys are taken as they are.
+        table: The recipe's table as read from TOML.
     """
     defaults = Recipe.model_json_schema()["properties"]
     given: dict[str, Any] = {name: defaults[name]["default"] for name in PARTS if defaults[name].get("default")}
@@ -78,8 +78,8 @@ def recipe_settings(table: Mapping[str, Any]) -> str:
         inner = {key: part for key, part in values.items() if key in INNER and isinstance(part, dict)}
         if name == "sample":
             inner = {"sampler": {"name": "ancestral"}} | inner
-        # A table inside [sample] that is not there is a line of [sample], as a comment.
-        left_out = name == "mean" and name not in given  # an empty table would not be left out
+        # A missing table inside [sample] is written as a commented line of [sample].
+        left_out = name == "mean" and name not in given  # as a comment: an empty [mean] would be an error on loading
         head = f"# [{name}]" if left_out else f"[{name}]"
         lines += ["", f"# {_summary(model)}", head, *_keys(model, values, leave_out=tuple(inner))]
         for key, part in inner.items():
@@ -122,14 +122,14 @@ def _part(place: str, members: Registry, table: Mapping[str, Any]) -> Iterator[s
 
 
 def _assignment(key: str, value: Any, default: Any) -> str:
-    """The key at its value; as a comment where it is not given: a default may depend on the data or the card."""
+    """A line `key = value`; a comment if the key is not given, since its default may depend on the data or the card."""
     if value is not None:
         return f"{key} = {toml_text(value)}"
     return f"# {key} ={'' if default is None else f' {toml_text(default)}'}"
 
 
 def is_setting(members: Registry, option: Option) -> bool:
-    """Whether an option is the recipe's to set, and not filled in by the library."""
+    """Whether an option is set in the recipe, and not by the library."""
     if members is SAMPLERS:
         return option.keyword_only and option.name != "start"
     if members is METHODS:
@@ -142,7 +142,7 @@ def is_setting(members: Registry, option: Option) -> bool:
 
 
 def argument_texts(documentation: str) -> dict[str, str]:
-    """What a docstring says of each argument under `Args:`."""
+    """The text of each argument under `Args:` in a docstring."""
     found: dict[str, str] = {}
     _, _, rest = documentation.partition("\nArgs:\n")
     name = ""
@@ -162,7 +162,7 @@ def _summary(model: type[Settings]) -> str:
 
 
 def _comment(text: str) -> Iterator[str]:
-    """Lines of a comment that are not too wide."""
+    """Wrap a text to comment lines of at most WIDTH characters."""
     line = "#"
     for word in text.split():
         if len(line) + 1 + len(word) > WIDTH:
@@ -173,7 +173,7 @@ def _comment(text: str) -> Iterator[str]:
 
 
 def _type(described: Mapping[str, Any], known: Mapping[str, Any]) -> str:
-    """The type and range that a JSON schema says, in words."""
+    """The type and range of a JSON schema, in words."""
     if "$ref" in described:
         return _type(known[described["$ref"].split("/")[-1]], known)
     if "enum" in described or "const" in described:
@@ -191,7 +191,7 @@ def _type(described: Mapping[str, Any], known: Mapping[str, Any]) -> str:
 
 def _range(described: Mapping[str, Any]) -> str:
     signs = {"exclusiveMinimum": "above", "minimum": "from", "exclusiveMaximum": "below", "maximum": "to"}
-    # Bounds of 64 bits are those of the generator, and tell a reader nothing.
+    # Bounds of 64 bits are left out: they are the random generator's and say nothing about sensible values.
     bounds = {key: described[key] for key in signs if key in described and abs(described[key]) < 2**62}
     return "".join(f" {signs[key]} {int(value) if value == int(value) else value}" for key, value in bounds.items())
 

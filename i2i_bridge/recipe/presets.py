@@ -1,7 +1,7 @@
-"""Named methods over any recipe: the same data, degradation and evaluation, another way to learn X_1 -> X_0.
+"""Method presets (`--method`): change a recipe's method and keep its data, degradation and evaluation.
 
-A preset takes a recipe's table and gives it another [method], [process], [target], [network] or [train] where the
-method needs one. [data], [degradation] and [evaluate] are never touched, so what is compared is the method alone.
+A preset replaces [method], [process], [target], [network] or [train] of a recipe's table where the method needs it.
+[data], [degradation] and [evaluate] never change, so that runs of two presets differ in the method only.
 """
 
 from collections.abc import Callable
@@ -25,10 +25,10 @@ UNCONDITIONAL: Table = {
     "target": {"name": "eps"},
     "proposal": {"name": "posterior"},
     "network": {"condition_channels": 0},
-    # x_0_hat of a noise-predicting network is (X_t - c eps) / b: at t = 1 its error counts 150-fold.
+    # Clipped: x_0_hat of a noise-predicting network is (X_t - c eps) / b, with 150 times the error of eps at t = 1.
     "sample": {"clip": True},
 }
-"""What makes any recipe an unconditional prior of its clean images; [network] is merged, the other tables replace."""
+"""Tables of an unconditional prior of a recipe's clean images; [network] is merged, the other tables are replaced."""
 
 KNOWN_OPERATOR: dict[str, Table] = {
     "unconditional-prior": UNCONDITIONAL,
@@ -37,11 +37,11 @@ KNOWN_OPERATOR: dict[str, Table] = {
         for name in ("ddnm", "dps", "pigdm")
     },
 }
-"""The tables of `--method`: one prior serves all three, since the guidance acts in sampling only."""
+"""Tables of the known-operator methods: one prior serves all of them, since a guidance acts in sampling only."""
 
 
 STARTS_FROM_X_1 = ("bridge", "ot-ode", "flow")
-"""Presets that keep a recipe's [mean]; the others answer in one call, or start from noise."""
+"""Presets that keep a recipe's [mean]; the others make one network call, or start from noise."""
 
 
 @dataclass(frozen=True)
@@ -51,19 +51,19 @@ class _Named:
 
 
 def preset_names() -> list[str]:
-    """The names that `--method` takes: the presets, and registered methods that need none."""
+    """The names that `--method` accepts: the presets, and registered methods without a preset."""
     return sorted({*_PRESETS, *registry.METHODS.names()})
 
 
 def preset_summary(name: str) -> str:
-    """One line about it."""
+    """One line on a preset or registered method."""
     if name in _PRESETS:
         return _PRESETS[name].summary
     return (registry.METHODS.documentation(name) or "(no description)").split("\n")[0]
 
 
 def method_preset(name: str) -> Preset:
-    """The change that `--method NAME` makes to a recipe's table, as `load_recipe` takes it.
+    """The preset of `--method NAME`, for `load_recipe`.
 
     Raises:
         UserError: There is no such method; the message names the nearest.
@@ -88,22 +88,22 @@ def _without(table: Table, *keys: str) -> Table:
 
 
 def _inner(table: Table, key: str) -> Table:
-    """A copy of an inner table; a value that is none is left for the recipe's own check."""
+    """A copy of an inner table; {} for a value that is no table, which the check of the recipe reports."""
     value = table.get(key)
     return dict(value) if isinstance(value, dict) else {}
 
 
 def _walking(process: Table, target: Table, clip: bool = False) -> Change:
-    """A bridge with another process: the same network and training, drawn by the one sampler that fits all."""
+    """A preset that changes the process of a bridge: same network and training, the default sampler."""
 
     def change(table: Table, given: frozenset[str]) -> Table:
-        there, method = _inner(table, "process"), _inner(table, "method")
-        if there.get("name", "i2sb") == process["name"] and method.get("name", "bridge") == "bridge":
+        given_process, method = _inner(table, "process"), _inner(table, "method")
+        if given_process.get("name", "i2sb") == process["name"] and method.get("name", "bridge") == "bridge":
             return table
-        rated = all(name in _RATED for name in (there.get("name"), process["name"]))
+        rated = all(name in _RATED for name in (given_process.get("name"), process["name"]))
         kept = {key: value for key, value in _inner(table, "sample").items() if key not in ("sampler", "grid")}
         return _without(table, "method", "proposal") | {
-            "process": process | (_rate(there) if rated else {}),
+            "process": process | (_rate(given_process) if rated else {}),
             "target": target,
             "network": _bridging(table),
             "sample": kept | ({"clip": True} if clip else {}),
@@ -116,15 +116,15 @@ _RATED = ("i2sb", "ot-ode")
 
 
 def _rate(process: Table) -> Table:
-    """The rate of an I2SB bridge: it belongs to the task, so the noiseless limit has the same, not its own default."""
+    """The diffusion rate of an I2SB bridge, also for its noiseless limit: the rate is chosen for the task."""
     beta_max = registry.PROCESSES.options(str(process["name"]))["beta_max"].default
-    # "auto" keeps the default's ratio of the two, all that the noiseless limit depends on.
+    # For "auto" the defaults: the noiseless limit depends only on beta_max / beta_min, which "auto" keeps.
     process = {key: value for key, value in process.items() if value != "auto"}
     return {"beta_max": beta_max} | {key: process[key] for key in ("beta_max", "beta_min") if key in process}
 
 
 def _bridging(table: Table) -> Table:
-    """The recipe's network, or where that is a Pix2pix generator, a U-Net that sees X_1 and is told t."""
+    """The recipe's network; in place of a Pix2pix generator a U-Net with inputs X_1 and t."""
     network = _inner(table, "network")
     if network.get("name") != "pix2pix-unet":
         return network
@@ -136,7 +136,7 @@ def _channels(table: Table) -> int:
 
 
 def _palette(table: Table, given: frozenset[str]) -> Table:
-    # Small errors of eps grow by 1/b near t = 1, so Palette and DDPM clip x_0_hat in each step.
+    # Clipped, as in Palette and DDPM: errors of eps grow by 1/b near t = 1.
     changed = _walking({"name": "gaussian-prior"}, {"name": "eps"}, clip=True)(table, given)
     network = changed["network"]
     return changed | {
@@ -153,21 +153,21 @@ def _regression(table: Table, given: frozenset[str]) -> Table:
 
 
 def _pix2pix(table: Table, given: frozenset[str]) -> Table:
-    """The paper's settings (appendix 6.2), sized to the recipe's images; as many images are seen as by the recipe."""
+    """The paper's settings (appendix 6.2) for the recipe's image size, with the recipe's number of training samples."""
     from i2i_bridge.networks.pix2pix import receptive_field
 
-    data, train, there = (_inner(table, key) for key in ("data", "train", "network"))
+    data, train, given_network = (_inner(table, key) for key in ("data", "train", "network"))
     size = data.get("size", 256)
     sides = size if isinstance(size, list | tuple) else [size]
     levels = 8
     while levels > 2 and any(int(side) % 2**levels for side in sides):
         levels -= 1
-    # As wide as the recipe's own network, which tells a small recipe from a large one; 64, the paper's, at most.
-    width = min(64, int(there.get("channels", 64)))
+    # The width of the recipe's network, so that a small recipe stays small; at most 64, as in the paper.
+    width = min(64, int(given_network.get("channels", 64)))
     layers = max(n for n in (1, 2, 3) if n == 1 or receptive_field(n) <= min(map(int, sides)))
     network = {"name": "pix2pix-unet", "levels": levels, "channels": width}
     if _own_condition(table):
-        network["condition_channels"] = int(there.get("condition_channels", 0))
+        network["condition_channels"] = int(given_network.get("condition_channels", 0))
 
     batch, steps = int(train.get("batch_size", 256)), int(train.get("steps", 1))
     small = batch if "train.batch_size" in given else min(batch, BATCH)
@@ -191,7 +191,7 @@ def _pix2pix(table: Table, given: frozenset[str]) -> Table:
 
 
 def _known_operator(name: str) -> Change:
-    """An unconditional prior of the recipe's clean images, led to X_1 by a guidance."""
+    """A preset of an unconditional prior of the recipe's clean images, with a guidance towards X_1."""
 
     def change(table: Table, given: frozenset[str]) -> Table:
         new = KNOWN_OPERATOR[name]
@@ -202,10 +202,10 @@ def _known_operator(name: str) -> Change:
 
 
 def _own_condition(table: Table) -> bool:
-    """Whether the data bring something to see beside X_1 (the clean grey image of a noisy X_1, say)."""
+    """Whether the data have a condition beside X_1 (such as the clean grey image of a noisy X_1)."""
     degradation = _inner(table, "degradation")
-    brings = bool(degradation) and registry.DEGRADATIONS.build(degradation).condition_channels > 0
-    return brings or bool(_inner(table, "data").get("own_condition"))
+    has_condition = bool(degradation) and registry.DEGRADATIONS.build(degradation).condition_channels > 0
+    return has_condition or bool(_inner(table, "data").get("own_condition"))
 
 
 _PRESETS: dict[str, _Named] = {

@@ -1,8 +1,8 @@
-"""Protocols: the named rules under which numbers are measured, and their fingerprint.
+"""Protocols: named rules of an evaluation (images, size, metrics), and their fingerprint.
 
-A number means nothing without the images, their size and the way they were scored. A protocol says all of that in one
-TOML file, `resolve` fills in what it leaves to the recipe, and the SHA-256 of the result stands on every number:
-`held-out@1 3f9c0a1b2c3d`. Numbers of different fingerprints are not compared.
+A protocol is one TOML file; `resolve` fills in the settings that it leaves to the recipe. The SHA-256 of the result is
+the fingerprint, shown beside every number: `held-out@1 3f9c0a1b2c3d`. Numbers of different fingerprints are not
+compared.
 """
 
 import hashlib
@@ -32,29 +32,30 @@ Words = list[str]
 
 
 class Protocol(Settings):
-    """One TOML file. What is left out is the recipe's."""
+    """The keys of a protocol's TOML file. Keys that are left out are taken from the recipe."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=100)]
     version: Positive
     summary: str
     source: str = ""
-    """Where the rules come from."""
+    """Source of the rules, such as a paper."""
     split: str | None = None
     size: tuple[Side, Side] | Side | None = None
     """Height and width of the scored images."""
     resize: Literal["short_side", "stretch", "none"] | None = None
     n: Positive | None = None
-    """The first so many images; by default `evaluate.images` of the recipe, else all."""
+    """Number of images, the first ones; by default `evaluate.images` of the recipe, else all."""
     list: str | None = None
-    """The name of a list of images that the user brings: `--list FILE`, a path a line."""
+    """Name of a list of images, which the user gives by `--list FILE`, one path per line."""
     file_format: Literal["png", "jpeg"] = "png"
-    """How outputs are stored before they are scored: `png` rounds to the file's codes, `jpeg` compresses them too."""
+    """How outputs are stored before they are scored: `png` rounds to integer codes, `jpeg` also compresses."""
     jpeg_quality: Annotated[int, Field(ge=1, le=100)] | None = None
     metrics: Words | None = None
-    """A metric's name says all about it, how its network resizes images too: `fid` is not `fid-legacy-pytorch`."""
+    """Names of metrics. A name fixes every detail, such as how the network resizes images: `fid` and
+    `fid-legacy-pytorch` differ."""
     fid_reference: Annotated[str, Field(pattern=r"^(paired|split|.+\.npz)$")] = "paired"
-    """What sets are compared with: the clean partners (`paired`), all clean images of the split (`split`), or
-    statistics in an .npz file, looked for beside the protocol and in the folder of weights."""
+    """The reference of set metrics: the clean images of the scored pairs (`paired`), all clean images of the split
+    (`split`), or statistics in an .npz file beside the protocol or in the folder of weights."""
     warnings: Words = Field(default=[])
 
     @model_validator(mode="after")
@@ -70,11 +71,11 @@ class Resolved:
 
     protocol: Protocol
     settings: Mapping[str, Any]
-    """All that decides about the scored images and their numbers, as JSON; no metrics, no paths of this machine."""
+    """All settings that scored images and scores depend on, as JSON; without metrics and without absolute paths."""
     names: tuple[str, ...] = ()
-    """The list's entries; empty for no list."""
+    """Entries of the list; empty without a list."""
     reference_file: Path | None = field(default=None, compare=False)
-    """The statistics file, where the protocol names one and it was found."""
+    """The statistics file if the protocol names one and it was found."""
 
     @property
     def name(self) -> str:
@@ -87,7 +88,7 @@ class Resolved:
 
     @property
     def id(self) -> str:
-        """What stands beside numbers, such as 'held-out@1 3f9c0a1b2c3d'."""
+        """Identifier shown beside numbers, such as 'held-out@1 3f9c0a1b2c3d'."""
         return protocol_id(self.name, self.protocol.version, self.hash)
 
     @property
@@ -106,7 +107,7 @@ class Resolved:
 
 
 def pixels_hash(settings: Mapping[str, Any]) -> str:
-    """SHA-256 of the settings that decide about one image's scores: which images there are does not."""
+    """SHA-256 of the settings that the scores of a single image depend on, without the choice of images."""
     others = ("name", "version", "n", "list", "fid_reference", "fid_reference_sha256", "split")
     return digest({key: value for key, value in settings.items() if key not in others})
 
@@ -122,15 +123,15 @@ def digest(value: Any) -> str:
 
 
 def protocol_names() -> list[str]:
-    """The shipped protocols."""
+    """Names of the shipped protocols."""
     return sorted(path.stem for path in FOLDER.glob("*.toml"))
 
 
 def protocol_file(name: str | Path) -> Path:
-    """The file of a shipped protocol, or of a user's own: a path that ends in .toml.
+    """The file of a protocol, by its shipped name or as a path that ends in .toml.
 
     Raises:
-        UserError: There is none; the message names the nearest.
+        UserError: There is no such protocol; the message names the nearest.
     """
     path = Path(name)
     if path.suffix == ".toml":
@@ -161,8 +162,10 @@ def load_protocol(name: str | Path) -> Protocol:
             unknown = str(first["loc"][-1])
             raise UserError(f"{path}: unknown key '{unknown}'{did_you_mean(unknown, Protocol.model_fields)}") from error
         got = "" if first["type"] == "missing" or not place else f", got {brief(repr(first['input']))}"
-        said = str(first["msg"]).removeprefix("Value error, ")
-        raise UserError(f"{path}: {place + ': ' if place else ''}{said.lower() if place else said}{got}") from error
+        message = str(first["msg"]).removeprefix("Value error, ")
+        raise UserError(
+            f"{path}: {place + ': ' if place else ''}{message.lower() if place else message}{got}"
+        ) from error
     if protocol.name in protocol_names() and path.parent != FOLDER:
         raise UserError(f"{path}: name = '{protocol.name}' is a shipped protocol's; give yours a name of its own")
     for metric in protocol.metrics or ():
@@ -183,19 +186,19 @@ def resolve(
     names: Sequence[str] = (),
     folders: Sequence[Path] = (),
 ) -> Resolved:
-    """Fill in from a recipe what a protocol leaves open.
+    """Fill in the settings that a protocol leaves to the recipe.
 
     Args:
-        protocol: The rules.
+        protocol: The protocol.
         data: `[data]` of the recipe.
         degradation: `[degradation]` of the recipe.
         settings: `[evaluate]` of the recipe.
-        count: The first so many images, over the protocol's own number.
+        count: Number of images, in place of the protocol's.
         names: Entries of the user's list of images.
-        folders: Where a statistics file may lie.
+        folders: Folders to search for a statistics file.
 
     Raises:
-        UserError: The protocol goes by a list, and none is given.
+        UserError: The protocol needs a list, and none is given.
     """
     if protocol.list is not None and not names:
         raise UserError(f"protocol {protocol.name} scores the images of {protocol.list}; give it with --list FILE")
@@ -214,7 +217,7 @@ def resolve(
         "channels": data.channels,
         "value_range": None if data.value_range is None else list(data.value_range),
     }
-    # What most recipes leave at its default stays out: their fingerprints are older than these settings.
+    # Defaults are left out: otherwise the fingerprints of evaluations older than these settings would change.
     if data.pad != "none":
         filled["pad"] = data.pad
     if data.factor not in (None, 1):
@@ -225,7 +228,7 @@ def resolve(
         filled["list"] = {"items": len(names), "sha256": digest(sorted(short_names(names)))}
     file = None
     if protocol.fid_reference.endswith(".npz"):
-        file = next((there for folder in folders if (there := folder / protocol.fid_reference).is_file()), None)
+        file = next((path for folder in folders if (path := folder / protocol.fid_reference).is_file()), None)
         if file is not None:
             with open_regular(file) as stream:
                 filled["fid_reference_sha256"] = hashlib.file_digest(stream, "sha256").hexdigest()
@@ -233,7 +236,7 @@ def resolve(
 
 
 def with_defaults(table: Part) -> Part:
-    """A degradation's table with the options written out that it leaves at their defaults; of a path its last part."""
+    """A degradation's table with all default options written out; paths are reduced to their file name."""
     options = registry.DEGRADATIONS.options(str(table["name"]))
     filled: Part = {"name": table["name"]}
     for key, parameter in options.items():
@@ -251,17 +254,17 @@ def with_defaults(table: Part) -> Part:
 
 
 def short_names(names: Sequence[str]) -> list[str]:
-    """The file names of paths, or the paths where two files share a name: a list may come from another machine."""
+    """The file names of paths, since a list may come from another machine; the paths if two files share a name."""
     paths = [name.replace("\\", "/").strip("/") for name in names]
     last = [PurePosixPath(path).name for path in paths]
     return last if len(set(last)) == len(last) else paths
 
 
 def read_list(file: Path) -> list[str]:
-    """The lines of a list of images, each a path, relative or of another machine; empty lines are left out.
+    """Read a list of images: a path per line, relative or of another machine; empty lines are skipped.
 
     Raises:
-        UserError: The file cannot be read, has no line, or an image comes twice.
+        UserError: The file cannot be read, is empty, or names an image twice.
     """
     try:
         lines = [line.strip() for line in read_text(file, LIST_LIMIT).splitlines()]
@@ -281,12 +284,12 @@ def read_list(file: Path) -> list[str]:
 
 
 def chosen(keys: Sequence[str], names: Sequence[str]) -> "np.ndarray":
-    """Positions among the items' keys of the images that a list names, in the list's order.
+    """Positions in `keys` of the images that a list names, in the list's order.
 
-    A name means the item whose key is the same, else ends in the same file name, with or without its suffix.
+    A name matches the item of the same key, else the item whose key has the same file name, with or without suffix.
 
     Raises:
-        UserError: Some name means no item, or more than one.
+        UserError: A name matches no item, or more than one.
     """
     import numpy as np
 
@@ -300,11 +303,11 @@ def chosen(keys: Sequence[str], names: Sequence[str]) -> "np.ndarray":
     missing: list[str] = []
     for name in names:
         path = PurePosixPath(normal_form(name).replace("\\", "/"))
-        there = next((places[word] for word in (normal_form(name), path.name, path.stem) if word in places), [])
-        if len(there) != 1:
+        matches = next((places[word] for word in (normal_form(name), path.name, path.stem) if word in places), [])
+        if len(matches) != 1:
             missing.append(name)
         else:
-            found.append(there[0])
+            found.append(matches[0])
     if missing:
         shown = ", ".join(missing[:3])
         raise UserError(

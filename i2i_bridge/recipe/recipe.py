@@ -1,7 +1,7 @@
 """Recipes: one TOML file holds every choice of a task, for training, restoring and evaluating.
 
-A recipe is data. It is checked whole before anything is built, an unknown key is an error that names the nearest
-known one, and a run folder's `recipe.toml` is the resolved recipe, all that `restore` and `evaluate` need.
+A recipe is data. It is checked as a whole before any part is built; an unknown key is an error that names the nearest
+known key. A run folder's `recipe.toml` is the resolved recipe, with all settings that `restore` and `evaluate` need.
 """
 
 import json
@@ -43,35 +43,35 @@ if TYPE_CHECKING:
 
 
 Preset = Callable[[dict[str, Any], frozenset[str]], dict[str, Any]]
-"""(a recipe's table, the keys that the user set) -> another table."""
+"""Maps a recipe's table and the keys that the user set to a changed table."""
 
 
 class Recipe(Settings):
     """Every setting of one task. See `i2i-bridge show NAME` for an example."""
 
     name: Annotated[str, AfterValidator(file_name)]
-    """Also the name of its run folder."""
+    """Name of the recipe and of its run folder."""
     summary: Text
     """One line, for lists."""
     task: Literal["restoration", "translation"]
     """A grey image is restored to a grey one; a translation has the target's colours."""
     data: DataSettings
     degradation: Part | None = None
-    """Makes X_1 of X_0 (`list degradations`); left out where the data are pairs."""
+    """The operator that makes X_1 from X_0 (`list degradations`); left out if the data are pairs."""
     method: Part = Field(default={"name": "bridge"})
     """How X_1 becomes X_0 (`list methods`)."""
     method_label: Text = ""
-    """What tables and pages call the method; by default its name."""
+    """Name of the method in tables and pages; by default `method.name`."""
     process: Part = Field(default={"name": "i2sb"})
     """The bridge between X_0 and X_1 (`list processes`)."""
     target: Part = Field(default={"name": "i2sb"})
     """What the network learns (`list targets`)."""
     proposal: Part = Field(default={"name": "posterior"})
-    """From which states it learns (`list proposals`)."""
+    """The distribution of the states that the network learns from (`list proposals`)."""
     network: Part
     """The network and its size (`list networks`)."""
     mean: MeanSettings | None = None
-    """A trained run whose answer the bridge starts from, instead of X_1 (two stages)."""
+    """A trained run whose output the bridge starts from, instead of X_1 (two stages)."""
     train: TrainSettings
     sample: SampleSettings = SampleSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
@@ -84,7 +84,7 @@ class Recipe(Settings):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> "Recipe":
-        # Built here once, so that a wrong name, key or combination is refused before any work starts.
+        # Parts are built here once: otherwise a wrong name, key or combination would show only in training.
         self._check_names()
         process, target = self.any_process(), self.build_target()
         try:
@@ -100,7 +100,7 @@ class Recipe(Settings):
         except ValueError as error:
             raise UserError(str(error)) from error
         self._check_guidance(process)
-        if not self.evaluate.protocol.endswith(".toml"):  # a file is read when it is used: it may lie elsewhere by then
+        if not self.evaluate.protocol.endswith(".toml"):  # a file is read when it is used; it may not exist yet
             load_protocol(self.evaluate.protocol)
         if self.degradation is not None:
             self.build_degradation()
@@ -114,7 +114,7 @@ class Recipe(Settings):
         return self
 
     def _check_names(self) -> None:
-        """Refuse unknown parts, and unknown keys of them, before torch is imported to build what is known."""
+        """Refuse unknown parts and unknown keys of parts, before torch is imported to build them."""
         tables = (
             (registry.PROCESSES, self.process),
             (registry.TARGETS, self.target),
@@ -134,17 +134,17 @@ class Recipe(Settings):
 
     @property
     def auto_noise(self) -> str | None:
-        """The key of `[process]` that is "auto" and that training sets; None where all is given."""
+        """The key of `[process]` that is "auto" and that training sets; None if there is none."""
         if "auto" not in self.process.values():
             return None
         key = getattr(registry.PROCESSES.get(str(self.process.get("name"))), "noise_key", None)
         return key if key is not None and self.process.get(key) == "auto" else None
 
     def any_process(self) -> "Process":
-        """The bridge of `[process]`, where its noise is "auto" with the default in its place.
+        """The bridge of `[process]`, with the default noise in place of "auto".
 
         Raises:
-            UserError: A key is wrong, or is given beside "auto", which sets it.
+            UserError: A key is wrong, or is given although "auto" sets it.
         """
         auto = self.auto_noise
         process: Process = registry.PROCESSES.build({k: v for k, v in self.process.items() if k != auto})
@@ -157,7 +157,7 @@ class Recipe(Settings):
         """The bridge of `[process]`.
 
         Raises:
-            UserError: Its noise is "auto" still.
+            UserError: The noise is "auto", as before training.
         """
         if self.auto_noise:
             raise UserError(
@@ -177,7 +177,7 @@ class Recipe(Settings):
         return proposal
 
     def build_degradation(self) -> "Degradation | None":
-        """The operator of `[degradation]`, or None where the data come as pairs."""
+        """The operator of `[degradation]`, or None for pairs."""
         if self.degradation is None:
             return None
         degradation: Degradation = registry.DEGRADATIONS.build(self.degradation)
@@ -211,10 +211,10 @@ class Recipe(Settings):
             raise UserError(f"[mean]: process '{self.process['name']}' starts from noise, not from X_1; leave it out")
 
     def data_table(self) -> Part:
-        """The dataset kind and its options: the card's, `data.source` over it, `data.root` over both.
+        """The dataset kind and its options: the card's, overridden by `data.source`, overridden by `data.root`.
 
         Raises:
-            UserError: There is none of them, or the card is unknown.
+            UserError: No dataset kind is given, or the card is unknown.
         """
         from i2i_bridge.data.cards import load_card
 
@@ -229,9 +229,9 @@ class Recipe(Settings):
         return table
 
     def with_absolute_root(self) -> "Recipe":
-        """The recipe with the folder of its images as an absolute path, where it is a folder seen from here.
+        """A copy of the recipe whose image folder is an absolute path, if that folder exists.
 
-        A run keeps it so: from another folder, the same relative path would mean other images.
+        Run folders store this copy: from another working directory a relative path would mean other images.
         """
         root, source = _absolute(self.data.root), dict(self.data.source)
         if "root" in source:
@@ -239,7 +239,7 @@ class Recipe(Settings):
         return self.model_copy(update={"data": self.data.model_copy(update={"root": root, "source": source})})
 
     def without_places(self) -> "Recipe":
-        """The recipe with only the last part of its folders: for pages, and to compare runs of two machines."""
+        """A copy of the recipe with paths reduced to their last part, for pages and to compare runs of two machines."""
         root, source = _last_part(self.data.root), dict(self.data.source)
         if "root" in source:
             source["root"] = _last_part(source["root"])
@@ -248,9 +248,9 @@ class Recipe(Settings):
         return self.model_copy(update={"data": data, "mean": mean})
 
     def build_dataset(self, split: Literal["train", "validation"]) -> "PairDataset":
-        """The pairs of a split, degraded and cut as the recipe says.
+        """The pairs of a split, degraded and cropped as the recipe says.
 
-        Training cuts and flips at random; validation takes the centre, and depends on each item's key alone.
+        Training crops and flips at random; validation takes the centre, with draws keyed by each item's key.
 
         Raises:
             UserError: The images cannot be found, or the data are neither pairs nor have a degradation.
@@ -287,7 +287,7 @@ class Recipe(Settings):
         )
 
     def notes_on(self, dataset: "PairDataset") -> list[str]:
-        """What a user should know before a dataset of this recipe is used, a line each."""
+        """Notes for the user on a dataset of this recipe, one line each."""
         lines = []
         for line in dataset.notes():
             if "images are reduced" in line:
@@ -297,7 +297,7 @@ class Recipe(Settings):
         return lines
 
     def _resize_rule(self) -> str:
-        """Whose choice the resizing is, or how to do without."""
+        """The source of the resize rule (paper or card), else how to turn resizing off."""
         from i2i_bridge.data.cards import load_card
 
         if self.reference is not None:
@@ -309,7 +309,7 @@ class Recipe(Settings):
 
     @property
     def condition_channels(self) -> int:
-        """Channels of what the network sees beside X_t: X_1 or another image; 0 for nothing."""
+        """Channels of the network's further input beside X_t (X_1 or another image); 0 for none."""
         return int(self.network.get("condition_channels", 0))
 
     def build_network(self) -> "torch.nn.Module":
@@ -335,7 +335,7 @@ class Recipe(Settings):
         return options
 
     def _try_sampler(self, process: "Process") -> None:
-        """Two steps over one black pixel: wrong options, or a process that does not fit, show before training."""
+        """Sample two steps of one black pixel, so that wrong options or a wrong process are found before training."""
         import torch
 
         from i2i_bridge.randomness import generator
@@ -359,10 +359,10 @@ class Recipe(Settings):
 
 
 def recipe_file(name: str) -> Path:
-    """The file of a recipe: an existing path, a shipped name, or its last part where that is unambiguous.
+    """The file of a recipe: an existing path, a shipped name, or its last part if that is unambiguous.
 
     Raises:
-        UserError: There is none; the message names the nearest.
+        UserError: There is no such recipe; the message names the nearest.
     """
     path = expanded(name)
     if path.suffix == ".toml":
@@ -391,29 +391,29 @@ def load_recipe(name: str | Path, overrides: Iterable[str] = (), preset: Preset 
     Args:
         name: A TOML file, or the name of a shipped recipe.
         overrides: `key.key=value` settings with TOML values, as on the command line: `train.lr=1e-4`.
-        preset: Changes the table, overrides and card included, before the overrides are laid over it once more.
+        preset: Changes the table after overrides and card; then the overrides are applied once more.
 
     Raises:
         UserError: The file or a setting is wrong; one line with file, key and value.
     """
     path = recipe_file(str(name))
     table = read_toml(path)
-    changes = sorted(overrides, key=_turn)
+    changes = sorted(overrides, key=_override_order)
     for change in changes:
         _override(table, change)
-    _take_in_card(table, path)
+    _inline_card(table, path)
     if preset is not None:
         table = preset(table, frozenset(change.partition("=")[0] for change in changes))
         for change in changes:
             _override(table, change)
-        _take_in_card(table, path)
+        _inline_card(table, path)
     return parse_recipe(table, f"{name} with {' '.join(changes)}" if changes else str(path))
 
 
 def parse_recipe(table: Mapping[str, Any], where: str) -> Recipe:
-    """A checked recipe from a table; `where` names it in errors."""
+    """Build and check a recipe from a table; `where` names the table in errors."""
     try:
-        # JSON mode is strict about types, yet lets a TOML array become a tuple.
+        # JSON mode is strict about types but accepts an array for a tuple.
         return Recipe.model_validate_json(json.dumps(table, default=str))
     except ValidationError as error:
         raise UserError(f"{where}: {_one_line(error)}") from error
@@ -421,8 +421,8 @@ def parse_recipe(table: Mapping[str, Any], where: str) -> Recipe:
         raise UserError(f"{where}: {error}") from error
 
 
-def _take_in_card(table: dict[str, Any], path: Path) -> None:
-    """A user's own card becomes part of the recipe: a run folder must not depend on a file elsewhere."""
+def _inline_card(table: dict[str, Any], path: Path) -> None:
+    """Copy a user's card into the recipe; otherwise a run folder would depend on a file elsewhere."""
     from i2i_bridge.data.cards import load_card
     from i2i_bridge.data.store import own_card_names
 
@@ -443,8 +443,8 @@ def _take_in_card(table: dict[str, Any], path: Path) -> None:
         data["source"] = card.dataset | data.get("source", {})
 
 
-def _turn(change: str) -> tuple[bool, int, bool]:
-    """Where an override stands in the order of all: whatever clears a table comes before what is set in it."""
+def _override_order(change: str) -> tuple[bool, int, bool]:
+    """Sort key of overrides: an override that clears a table comes before overrides of its keys."""
     key = change.partition("=")[0]
     return key != "data.card", key.count("."), key.rpartition(".")[2] != "name"
 
@@ -453,13 +453,13 @@ def _override(table: dict[str, Any], text: str) -> None:
     (*parents, last), value = override_parts(text)
     parsed = toml_value(value)
     if not isinstance(parsed, str) and _is_text(table, [*parents, last], value):
-        parsed = value  # a folder called 2024
+        parsed = value  # text that TOML reads as a number, such as a folder called 2024
     for parent in parents:
         inner = table.setdefault(parent, {})
         if not isinstance(inner, dict):
             raise UserError(f"'{text}': '{parent}' is a value, not a table")
         table = inner
-    # Another dataset, or another member of that name: its predecessor's options would not fit it.
+    # Another card or member: the options of the previous one are dropped, as they would not fit.
     if [*parents, last] == ["data", "card"]:
         table.pop("source", None)
         table.pop("root", None)
@@ -478,7 +478,7 @@ def _last_part(root: Any) -> Any:
 
 
 def _is_text(table: Mapping[str, Any], key: Sequence[str], value: str) -> bool:
-    """Whether a key of a recipe takes text alone."""
+    """Whether a key of a recipe takes text only."""
     if key[:2] == ["data", "source"]:
         data = table.get("data", {})
         source = data.get("source", {}) if isinstance(data, dict) else {}

@@ -1,4 +1,4 @@
-"""The tables of a recipe: which keys each has, their types, ranges and defaults."""
+"""The tables of a recipe: keys, types, ranges and defaults."""
 
 from typing import Annotated, Any, Literal
 
@@ -11,7 +11,7 @@ def _check_text(text: str) -> str:
     return text
 
 
-# Bounds far beyond any use: a slip of the pen, or a stranger's recipe, is refused before it fills memory or disk.
+# Bounds far beyond any use: otherwise a typing error or an untrusted recipe could fill memory or disk.
 Positive = Annotated[int, Field(gt=0, le=10**9)]
 Side = Annotated[int, Field(gt=0, le=65_536)]
 Channels = Annotated[int, Field(gt=0, le=4096)]
@@ -21,7 +21,7 @@ Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 Calls = Annotated[int, Field(ge=1, le=1000)]
 Text = Annotated[str, Field(max_length=4096), AfterValidator(_check_text)]
 MAX_PIXELS = 64_000_000
-"""Height times width that a network may be asked to train on, as of images that are read."""
+"""Largest height times width to train on, the same as for images that are read."""
 Part = dict[str, Any]
 """A table with a `name` from a registry; its other keys are that member's options."""
 
@@ -51,30 +51,31 @@ class DataSettings(Settings):
     validation_size: tuple[Side, Side] | Side | None = None
     """Height and width of validation images; by default as `size`."""
     resize: Literal["short_side", "stretch", "none"] = "short_side"
-    """'short_side' and 'stretch' resize images to `size` before they are cut, 'none' leaves their pixels alone."""
+    """'short_side' and 'stretch' resize images to `size` before they are cropped, 'none' keeps their pixels."""
     load_size: Side | None = None
     """Resize to this first, then crop (the jitter of Pix2pix), whatever `resize` says; "none" for none."""
     pad: Literal["none", "reflect"] = "none"
-    """What becomes of images that are smaller than `size`: refused, or continued by reflection."""
+    """Images smaller than `size`: 'none' refuses them, 'reflect' pads them by reflection."""
     enlarge: Literal["bicubic", "nearest"] = "bicubic"
-    """How a source x_1 that is a whole number of times smaller than its target x_0 is brought to its size."""
+    """Filter that enlarges a source x_1 that is a whole number of times smaller than its target x_0."""
     factor: Annotated[int, Field(gt=0, le=64)] | None = None
-    """How many times smaller the sources come; by default as the first training pair. Restoring takes such images."""
+    """Size of the targets over that of the sources; by default that of the first training pair. Restoring takes images
+    of the sources' size."""
     crop: Literal["random", "center"] = "center"
-    """Which part of a training image is cut out; validation takes the centre."""
+    """Position of the crop of a training image; validation takes the centre."""
     flip: bool = True
     """Whether training mirrors images left to right at random."""
     channels: Channels = 3
-    """Of X_0 and X_1; grey images become 3 channels and the other way round, other numbers must be there."""
+    """Channels of X_0 and X_1. Grey and colour images are converted to 3 or 1; any other number must be the images'."""
     value_range: tuple[float, float] | None = None
     """Pixel values of x_0, x_1 and condition that mean -1 and 1; by default the whole range of 8- or 16-bit codes.
     Floats need it."""
     own_condition: bool = False
-    """Whether each item brings an image of its own for the network to see (network.condition_channels) beside X_t."""
+    """Whether each item has a condition image: a further input of the network (network.condition_channels)."""
     train_split: Text = "train"
-    """The split that is trained on."""
+    """The split for training."""
     validation_split: Text = "val"
-    """The split that samples and evaluations are of."""
+    """The split for samples and evaluations."""
     on_error: Literal["stop", "skip"] = "stop"
     """A training image that cannot be read: `stop` saves and ends the run, `skip` trains on another image in its place,
     and lists it in unusable-images.jsonl."""
@@ -82,7 +83,7 @@ class DataSettings(Settings):
     @field_validator("load_size", mode="before")
     @classmethod
     def _no_load_size(cls, value: Any) -> Any:
-        return None if value == "none" else value  # TOML has no word for it
+        return None if value == "none" else value  # TOML has no null
 
     @model_validator(mode="after")
     def _range_rises(self) -> "DataSettings":
@@ -105,12 +106,12 @@ class TrainSettings(Settings):
     micro_batch: Samples | None = None
     """Samples per forward pass of one process; gradients are averaged over the batch. Default: all at once."""
     lr: Annotated[float, Field(gt=0, le=1000)] = 5e-5
-    """Learning rate, at its highest."""
+    """Largest learning rate."""
     warmup_steps: Steps = 0
     """Steps over which the rate rises from 0."""
     schedule: Literal["constant", "linear", "cosine", "step"] = "constant"
-    """`linear` and `cosine` fall towards 0, which a step after the last one would have: of n falling steps the last
-    linear one runs at lr / n. `step` multiplies by lr_gamma every lr_step steps."""
+    """`linear` and `cosine` fall to 0 just after the last step: of n falling steps the last linear one has the rate
+    lr / n. `step` multiplies by lr_gamma every lr_step steps."""
     decay_from: Steps | None = None
     """Step from which `linear` and `cosine` fall; until then the rate stays. Default: the end of the warm-up."""
     lr_gamma: Annotated[float, Field(gt=0, le=1)] = 0.99
@@ -118,52 +119,52 @@ class TrainSettings(Settings):
     lr_step: Positive = 1000
     """Steps between two factors of the `step` schedule."""
     weight_decay: Annotated[float, Field(ge=0, le=1000)] = 0.0
-    """Of AdamW: each step shrinks the weights by lr times this."""
+    """Weight decay of AdamW: each step shrinks the weights by lr times this."""
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
-    """Of Adam: decay of the means of the gradient and of its square."""
+    """Betas of AdamW: decay of the running means of the gradient and of its square."""
     clip_norm: Annotated[float, Field(gt=0, le=1e9)] | None = None
-    """Largest norm of a gradient; longer ones are scaled down. Default: no limit."""
+    """Largest norm of a gradient; larger gradients are scaled down. Default: no limit."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
-    """Reached by (1 + n) / (10 + n) after n updates."""
+    """Decay of the moving average (EMA) of the weights; after n updates at most (1 + n) / (10 + n)."""
     regression_share: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Share of the steps, the first ones, that a bridge spends at t = 1: a regression from X_1, to start from."""
+    """Share of a bridge's steps, the first ones, at t = 1 only: a regression from X_1."""
     at_source: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Share of a bridge's samples at exactly t = 1 after that."""
     time: Literal["uniform", "stratified", "logit-normal"] = "uniform"
-    """How a bridge draws its other times: evenly, evenly within each batch, or more of them in the middle."""
+    """Distribution of a bridge's other times: uniform, uniform within each batch, or denser in the middle."""
     weight: Literal["uniform", "min-snr", "edm"] = "uniform"
-    """What an error weighs at each time, beside the target's own weight."""
+    """Weight of an error at each time, beside the target's weight."""
     loss: Literal["mse", "l1", "huber"] = "mse"
-    """Of a bridge's output: squared, absolute, or Huber's (squared up to 0.1)."""
+    """Loss of a bridge's output: squared, absolute, or Huber (squared up to 0.1)."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """What the network computes in while it trains; auto is bf16 where the device computes in it,
-    on a CPU for 32 channels and more; a resumed run keeps what it began with."""
+    """Precision of the network in training; auto is bf16 if the device supports it natively, on a CPU for 32 channels
+    and more; a resumed run keeps its precision."""
     compile: bool = False
-    """Translate the network's blocks by torch.compile. It takes minutes at the start; for long runs on a GPU."""
+    """Compile the network's blocks by torch.compile. It takes minutes at the start; for long runs on a GPU."""
     seed: Seed = 0
-    """Of the order of the images, crops, degradations, times, noise, dropout and the first weights."""
+    """Seed of the order of the images, crops, degradations, times, noise, dropout and the initial weights."""
     workers: Annotated[int, Field(ge=0, le=1024)] = 2
     """Processes that read and degrade images; 0 reads in the training process."""
     save_every: Positive = 5000
     """Steps between two checkpoints."""
     keep: Positive = 2
-    """How many checkpoints stay."""
+    """Number of checkpoints that are kept."""
     sample_every: Positive = 5000
     """Steps between two pictures of restored validation images."""
     log_every: Positive = 50
     """Steps between two lines of progress, and rows of metrics.csv."""
     rank_timeout: Positive = 600
-    """Seconds that processes (`torchrun`) wait for one another before the run ends; a save takes less."""
+    """Seconds that ranks (`torchrun`) wait for one another before the run ends; must exceed the time of a save."""
     init: Text | None = None
-    """A run folder (its moving average) or a file of weights, for the first step to start from as far as they fit; by
-    default they are drawn."""
+    """Source of the initial weights: a run folder (its EMA) or a file of weights; tensors that do not fit, and by
+    default all, are random."""
     init_strict: bool = False
     """Refuse an `init` whose tensors are not exactly those of the network."""
     init_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
-    """Of the file of weights that `init` means; training fills it in, and refuses another file."""
+    """SHA-256 of the weight file of `init`; training writes it, and refuses another file."""
 
     def learning_rate(self, step: int) -> float:
-        """Learning rate of a step (counted from 0): a pure function, so there is no scheduler state to lose."""
+        """Learning rate of a step (counted from 0); a pure function, so a checkpoint needs no scheduler state."""
         if step < self.warmup_steps:
             return self.lr * (step + 1) / self.warmup_steps
         start = max(self.warmup_steps, self.decay_from or 0)
@@ -171,7 +172,7 @@ class TrainSettings(Settings):
         if self.schedule == "linear":
             return self.lr * max(1 - done, 0.0)
         if self.schedule == "cosine":
-            import torch  # its cosine, not Python's, which may differ in the last bit: a resumed run is the same
+            import torch  # its cosine may differ from Python's in the last bit, and a resumed run must stay the same
 
             return self.lr * 0.5 * (1 + float(torch.cos(torch.tensor(min(done, 1.0) * torch.pi, dtype=torch.float64))))
         if self.schedule == "step":
@@ -180,51 +181,51 @@ class TrainSettings(Settings):
 
 
 class MeanSettings(Settings):
-    """The first of two stages: a trained run whose answer a bridge starts from, instead of X_1.
+    """The first of two stages: a trained run whose output a bridge starts from, instead of X_1.
 
     Training keeps a copy of that run in the new run's folder.
     """
 
     run: Text
-    """A run folder (regression, Pix2pix or a bridge without [mean] of its own); its newest checkpoint is taken."""
+    """A run folder (regression, Pix2pix or a bridge without [mean]); its newest checkpoint is used."""
     nfe: Calls = 1
-    """Its network calls per image; methods that answer in one call make one."""
+    """Network calls per image of that run; 1 for methods of one call."""
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
-    """Of its weights (names, types, shapes, bytes). Training writes it down; where given, only these are taken."""
+    """SHA-256 of that run's weights (names, types, shapes, bytes). Training writes it, and refuses other weights."""
 
 
 class SampleSettings(Settings):
-    """How restored images are drawn."""
+    """Sampling of restored images."""
 
     sampler: Part = {"name": "ancestral"}
     """How a step goes from X_s to X_t: a sampler and its options (`list samplers`)."""
     grid: Text = "uniform"
-    """At which times the network is asked (`list grids`)."""
+    """The times at which the network is called (`list grids`)."""
     nfe: Calls = 10
     """Network calls per image."""
     clip: bool = False
     """Limit x_0_hat to [-1, 1] in every step."""
     guidance: Part | None = None
-    """Moves x_0_hat towards what X_1 says of X_0; needs a linear [degradation]."""
+    """Moves x_0_hat towards agreement with X_1 under the degradation; needs a linear [degradation]."""
 
 
 class EvaluateSettings(Settings):
-    """What `evaluate` measures by default."""
+    """Defaults of `evaluate`."""
 
     protocol: Text = "held-out"
-    """Under which rules: the name of a shipped protocol, or a TOML file; `i2i-bridge list protocols`."""
+    """The rules: the name of a shipped protocol, or a TOML file; `i2i-bridge list protocols`."""
     nfe: Annotated[list[Calls], Field(max_length=1000)] = [1, 10, 100]
     """Network calls per image; a row of the table for each."""
     metrics: Annotated[list[Text], Field(max_length=1000)] = ["psnr", "ssim", "lpips"]
-    """Names of metrics (`list metrics`), where the protocol names none."""
+    """Names of metrics (`list metrics`), if the protocol names none."""
     images: Positive | None = None
-    """Score only the first so many images of the validation split."""
+    """Number of images of the validation split to score, the first ones; by default all."""
     seed: Seed = 0
-    """Of the sampler's noise, the degradation of the images and the intervals."""
+    """Seed of the sampler's noise, the degradation of the images and the intervals."""
 
 
 class Reference(Settings):
-    """Published numbers of the task; nothing here is measured by this project."""
+    """Published numbers of the task; none of them is measured by this project."""
 
     source: Text
     protocol: Text

@@ -388,7 +388,7 @@ def _digest(value: Any) -> str:
 
 
 def _silent(event: Any) -> None:
-    """Discard a report; used on all ranks but 0, and where nobody watches."""
+    """Discard a report; used on all ranks but 0, and in sessions that are not interactive."""
 
 
 def _to(value: Any, device: torch.device) -> Any:
