@@ -55,7 +55,7 @@ def test_a_table_of_settings_shows_each_key_at_its_default(table):
 
 def test_settings_say_type_range_and_default():
     words = " ".join(description("train").replace("\n#", "").split())
-    assert "Learning rate, at its highest. (number above 0 to 1000; default 5e-05)" in words
+    assert "Largest learning rate. (number above 0 to 1000; default 5e-05)" in words
     assert 'default "constant")' in words and '"constant" or "linear" or "cosine" or "step"' in words
     assert "([number from 0 below 1, number from 0 below 1]; default [0.9, 0.999])" in words
     assert "Optimizer steps. (whole number above 0 to 1000000000; must be given)" in words
