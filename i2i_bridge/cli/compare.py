@@ -18,7 +18,7 @@ def compare(
         list[int] | None,
         typer.Option(
             "--nfe", min=1, max=1000, metavar="N...",
-            help="Network calls per image: --nfe 1,5,20; what is missing is evaluated. Default: what there is.",
+            help="Network calls per image: --nfe 1,5,20; missing rows are evaluated. Default: those already evaluated.",
         ),
     ] = None,
     out: Annotated[
@@ -36,20 +36,20 @@ def compare(
     ] = None,
     root: Annotated[Path | None, typer.Option(help="Where the dataset lies now, if not where it was trained.")] = None,
     each_seed: Annotated[
-        bool, typer.Option("--each-seed", help="A row for each run, also of runs that differ in train.seed alone.")
+        bool, typer.Option("--each-seed", help="Keep separate rows for runs that differ only in train.seed.")
     ] = False,
     title: Annotated[
         str, typer.Option(help="The page's heading. Default: the name of the images.", show_default=False)
     ] = "",
     label: Annotated[
-        list[str] | None, typer.Option(metavar="RUN=NAME", help="What the page calls a run's method; repeatable.")
+        list[str] | None, typer.Option(metavar="RUN=NAME", help="Label of a run's method on the page; repeatable.")
     ] = None,
     against: Annotated[
         str | None,
         typer.Option(
             metavar="ROW", show_default=False,
-            help="The row whose paired differences are shown, such as 'bridge, NFE 1'. Default: the plain regression's "
-            "where there is one, else a method's first.",
+            help="The row from which paired differences are taken, such as 'bridge, NFE 1'. Default: that of the plain "
+            "regression if there is one, else the first row of a method.",
         ),
     ] = None,
     checkpoint: Checkpoint = None,

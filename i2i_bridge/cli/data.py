@@ -43,7 +43,7 @@ def fetch(
             console.say(line)
         if not yes:
             if not sys.stdin.isatty():
-                raise UserError("nobody is here to agree to the licence; read it above and add --yes")
+                raise UserError("no terminal to ask for agreement to the licence; read it above and add --yes")
             typer.confirm("Download it on these terms?", abort=True)
     unverified = fetch_dataset(plan, console.transferring)
     for file, digest in unverified.items():

@@ -60,9 +60,7 @@ def selftest(
         Literal["quick", "full"],
         typer.Option("--level", help="quick: under a minute. full: more kills, a few minutes."),
     ] = "quick",
-    folder: Annotated[
-        Path, typer.Option("--dir", metavar="PATH", help="Where runs would lie: that disk is tested.")
-    ] = Path(),
+    folder: Annotated[Path, typer.Option("--dir", metavar="PATH", help="A folder on the disk to test.")] = Path(),
     file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the findings here, too.")] = None,
 ) -> None:
     """Test the guarantees on this machine: resume after a kill, flush and lock of this disk, same bits, two ranks."""

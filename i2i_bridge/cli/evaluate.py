@@ -64,11 +64,13 @@ def evaluate(
     ] = None,
     images: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Score this folder of images instead, named as the dataset's, of any origin."),
+        typer.Option(
+            metavar="DIR", help="Score the images in this folder instead, from any program, named as the dataset's."
+        ),
     ] = None,
     setting: SampleSettings = None,
     name: Annotated[
-        str | None, typer.Option(help="With --images, --set or --out: what tables call these results.")
+        str | None, typer.Option(help="With --images, --set or --out: the name of these results in tables.")
     ] = None,
     out: Annotated[
         Path | None,
@@ -84,9 +86,7 @@ def evaluate(
         ),
     ] = 1,
     root: Annotated[Path | None, typer.Option(help="Where the dataset lies now, if not where it was trained.")] = None,
-    replace: Annotated[
-        bool, typer.Option("--replace", help="Give up the evaluation that is there, where it is of other images.")
-    ] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace an existing evaluation of other images.")] = False,
     checkpoint: Checkpoint = None,
     plugin: Plugins = None,
     device: Device = None,

@@ -46,13 +46,13 @@ SampleSettings = Annotated[
     typer.Option(
         "--set",
         metavar="sample.KEY=VALUE",
-        help="Sample otherwise than the run says, such as sample.guidance.name=ddnm. Repeatable.",
+        help="Change a sampling setting of the run, such as sample.guidance.name=ddnm. Repeatable.",
     ),
 ]
 Format = Annotated[
     str | None,
     typer.Option(
-        "--format", metavar="png|jpg|webp|tif", help="Of all results. Default: the input's (see docs/images.md)."
+        "--format", metavar="png|jpg|webp|tif", help="Format of all results. Default: the input's (see docs/images.md)."
     ),
 ]
 Quality = Annotated[
@@ -62,17 +62,17 @@ Quality = Annotated[
         min=1,
         max=100,
         metavar="N",
-        help="Of JPEG (default 95) and WebP (default: without loss), 1 to 100.",
+        help="Quality of JPEG (default 95) and WebP (default: without loss), 1 to 100.",
     ),
 ]
 SkipExisting = Annotated[
-    bool, typer.Option("--skip-existing", help="Leave every result that is there, whatever made it.")
+    bool, typer.Option("--skip-existing", help="Skip every input that has a result, whatever settings made it.")
 ]
 Overwrite = Annotated[
     bool,
     typer.Option(
         "--overwrite",
-        help="Make every result again. Default: of a folder, those that the same settings made already are kept.",
+        help="Make every result again. Default: in a folder, results of the same settings are kept.",
     ),
 ]
 MethodName = Annotated[

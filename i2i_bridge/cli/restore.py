@@ -41,13 +41,15 @@ def restore(
     mask: Annotated[
         Path | None,
         typer.Option(
-            help="White = unknown: only there is restored. An image, or a folder of images of the same names. "
+            help="White = unknown: only these pixels are restored. An image, or a folder of images of the same names. "
             "Inpainting needs it; other tasks take it."
         ),
     ] = None,
     condition: Annotated[
         Path | None,
-        typer.Option(help="The network's own condition, where the dataset brought one: an image, or folder likewise."),
+        typer.Option(
+            help="Condition of the network, if its dataset has one: an image, or a folder of images of the same names."
+        ),
     ] = None,
     trajectory: Annotated[
         bool, typer.Option("--trajectory", help="Also write the walk from X_1 to X_0, as NAME-trajectory.png.")
@@ -65,7 +67,10 @@ def restore(
     overwrite: Overwrite = False,
     setting: SampleSettings = None,
     precision: Annotated[
-        str, typer.Option(metavar="fp32|bf16|auto", help="Of the network; bf16 is quicker where the device has it.")
+        str,
+        typer.Option(
+            metavar="fp32|bf16|auto", help="Precision of the network; bf16 is faster on devices that support it."
+        ),
     ] = "fp32",
     checkpoint: Checkpoint = None,
     plugin: Plugins = None,
@@ -125,7 +130,7 @@ def degrade(
             help="Draw OUT.png instead: clean beside the last --op at each value, such as quality=5,10,20.",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of all draws; each file has its own.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of all random draws, which differ between files.")] = 0,
     format: Format = None,
     quality: Quality = None,
     skip_existing: SkipExisting = False,

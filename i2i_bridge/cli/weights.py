@@ -55,7 +55,7 @@ def fetch(
                 console.say(line)
         if not yes:
             if not sys.stdin.isatty():
-                raise UserError("nobody is here to agree to the licences; read them above and add --yes")
+                raise UserError("no terminal to ask for agreement to the licences; read them above and add --yes")
             typer.confirm("Download on these terms?", abort=True)
         weights.fetch_all(chosen, place, console.transferring)
     named = weights.folder()
