@@ -21,7 +21,7 @@ ROOMS = [
 ONLY_IN = {
     "rich": {"console.py"},
     "typer": {
-        "cli/catalogue.py",
+        "cli/show.py",
         "cli/command.py",
         "cli/doctor.py",
         "cli/options.py",

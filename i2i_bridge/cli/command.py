@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from i2i_bridge import UserError, console, registry
-from i2i_bridge.cli import catalogue, compare, data, doctor, evaluate, imports, restore, train, weights
+from i2i_bridge.cli import compare, data, doctor, evaluate, imports, restore, show, train, weights
 from i2i_bridge.storage import internet
 from i2i_bridge.storage.files import IO_ERROR, expanded
 from i2i_bridge.storage.reader import may_pass
@@ -49,9 +49,9 @@ def options(
 
 
 # In the order of --help.
-app.command("list")(catalogue.list_)
-app.command()(catalogue.show)
-app.command()(catalogue.copy)
+app.command("list")(show.list_)
+app.command()(show.show)
+app.command()(show.copy)
 app.command()(train.train)
 app.command()(evaluate.evaluate)
 app.command()(compare.compare)

@@ -1,0 +1,73 @@
+"""The verbs `i2i-bridge list`, `show` and `copy`: recipes, dataset cards and the members of every registry."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from i2i_bridge import UserError, console
+from i2i_bridge.cli.options import MethodName, Plugins, load_plugins
+from i2i_bridge.registry import KINDS, nearest
+from i2i_bridge.storage.shipped import is_recipe_name, recipe_names
+
+
+def list_(
+    what: Annotated[
+        str,
+        typer.Argument(help="recipes, datasets, protocols, pretrained, or a kind of part: " + ", ".join(KINDS) + "."),
+    ] = "recipes",
+    plugin: Plugins = None,
+) -> None:
+    """List recipes, dataset cards, or the parts that a recipe can name."""
+    from i2i_bridge.cli.catalogue import listing
+
+    load_plugins(plugin)
+    console.show_list(["name", "what it is"], listing(what))
+
+
+def show(
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="A recipe, a dataset card, a protocol, a part such as 'jpeg' or '2m-sde', or the settings of train, "
+            "data, sample or evaluate. Where a name has several meanings: recipe:NAME, card:NAME, part:NAME."
+        ),
+    ],
+    all_settings: Annotated[
+        bool,
+        typer.Option("--all", help="Of a recipe: every setting, with its meaning, type, range and default."),
+    ] = False,
+    method: MethodName = None,
+    plugin: Plugins = None,
+) -> None:
+    """Show one thing whole: a recipe or card as TOML, settings with their defaults, or a part with its options."""
+    from i2i_bridge.cli.catalogue import description
+
+    load_plugins(plugin)
+    console.write(description(name, method, all_settings=all_settings))
+
+
+def copy(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A recipe, or a dataset card such as my-pairs.")],
+    file: Annotated[Path, typer.Argument(help="The new TOML file.")],
+) -> None:
+    """Copy a recipe or a dataset card into a file of your own, to edit and use."""
+    from i2i_bridge.data.cards import card_file, card_names
+    from i2i_bridge.recipe.recipe import recipe_file
+    from i2i_bridge.storage.files import write_whole
+    from i2i_bridge.storage.reader import read_bytes
+
+    is_card = name in card_names() and not is_recipe_name(name)
+    if not is_card and not is_recipe_name(name) and not name.endswith(".toml"):
+        hint = nearest(name, [*recipe_names(), *card_names()])
+        raise UserError(
+            f"no recipe or dataset card '{name}'{hint}; see `i2i-bridge list` and `i2i-bridge list datasets`"
+        )
+    source = card_file(name) if is_card else recipe_file(name)
+    if file.suffix != ".toml":
+        raise UserError(f"{file}: a recipe or card ends in .toml")
+    if file.exists():
+        raise UserError(f"{file} exists already; choose another name")
+    write_whole(file, read_bytes(source))
+    then = f"name it in a recipe: data.card={file}" if is_card else f"train it with: i2i-bridge train {file}"
+    console.say(f"wrote {file}; {then}")
