@@ -50,7 +50,7 @@ soak: $(READY)
 # Of what writes, resumes, imports, reads data and joins processes: every branch.
 LIFELINES := storage/files storage/tensors storage/pt_reader storage/toml storage/archive distributed device images/files images/pixels \
 	runs/checkpoint runs/imports training/checkpointer training/guard training/log training/identity
-COVERED := $(LIFELINES:%=i2i_bridge/%.py) i2i_bridge/data/*
+COVERED := $(LIFELINES:%=i2i_bridge/%.py) i2i_bridge/data/* i2i_bridge/data/sources/*
 empty :=
 comma := ,
 TOUCHING := files checkpoint ranks saving skipping resuming training stepping selftest \
@@ -60,7 +60,7 @@ TOUCHING := files checkpoint ranks saving skipping resuming training stepping se
 coverage: $(READY)
 	mkdir -p .venv/coverage
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest --numprocesses auto --dist loadfile $(TOUCHING:%=tests/test_%.py)
+	$(BIN)/coverage run -m pytest --numprocesses auto --dist loadfile $(foreach name,$(TOUCHING),$(wildcard tests/*/test_$(name).py))
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --include "$(subst $(empty) $(empty),$(comma),$(COVERED))" --show-missing --skip-covered --fail-under 100
 

@@ -774,7 +774,14 @@ def tests_pass(tests: str, mutant: Mutant | None = None) -> bool:
         if mutant is not None:
             file = copy / "i2i_bridge" / mutant.file
             file.write_text(planted(mutant, file.read_text(encoding="utf-8")), encoding="utf-8")
-        command = [sys.executable, "-m", "pytest", "-x", "-q", *(f"tests/{test}" for test in tests.split())]
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-x",
+            "-q",
+            *(str(next((copy / "tests").rglob(test))) for test in tests.split()),
+        ]
         environment = {**os.environ, "PYTHONPATH": str(copy)}
         done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, check=False)
         if done.returncode not in (0, 1):

@@ -129,13 +129,13 @@ def _tests(*names):
 def state(scratch, share):
     """Every tensor and counter of a state, lost and changed."""
     return "every part of the state, and the stream under fork, spawn and forkserver: " + _tests(
-        "tests/test_resuming.py", "-k", "every_part or stream"
+        "tests/training/test_resuming.py", "-k", "every_part or stream"
     )
 
 
 def ranks(scratch, share):
     """Evaluations of 1, 2, 3, 7, 97 and 101 images by 1, 2 and 3 processes, and the launcher that loses one."""
-    said = _tests("tests/test_ranks.py")
+    said = _tests("tests/training/test_ranks.py")
     from killing import photos, recipe_of
 
     root = photos(scratch / "pairs")

@@ -1,0 +1,105 @@
+"""The public names of `i2i_bridge`: their list is frozen, and what was documented elsewhere still imports."""
+
+import ast
+import importlib
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import i2i_bridge
+
+ROOT = Path(__file__).parents[2]
+NAMES = """
+Coefficients Degradation Degraded Estimate Extractor Gaussian Guidance ItemMetric LinearOperator Method Metric PredictX0
+Process Recipe Run Sampler SetMetric Target UserError __version__ check_dataset check_degradation check_metric
+check_network check_process check_sampler compare evaluate load_plugin load_recipe load_run method_preset
+register_dataset register_degradation register_discriminator register_extractor register_guidance register_method
+register_metric register_network register_process register_proposal register_sampler register_target
+register_time_grid restore_files train
+"""
+PUBLIC = NAMES.split()
+PAGES = ["README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
+
+
+def test_the_list_is_frozen():
+    # A name that goes breaks programs; one that comes is a promise: both are decided here, not by the way.
+    assert i2i_bridge.__all__ == sorted(i2i_bridge.__all__) == PUBLIC
+    assert set(PUBLIC) <= set(dir(i2i_bridge))
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_each_name_resolves_and_is_documented(name):
+    member = getattr(i2i_bridge, name)
+    if name == "__version__":
+        assert re.fullmatch(r"\d+\.\d+\.\d+", member)
+    elif name == "PredictX0":  # an alias: its text stands below it
+        module = ast.parse((ROOT / "i2i_bridge/bridge/samplers.py").read_text(encoding="utf-8")).body
+        (place,) = (i for i, node in enumerate(module) if isinstance(node, ast.Assign) and node.targets[0].id == name)
+        assert "x_0_hat" in module[place + 1].value.value
+    else:
+        text = inspect.getdoc(member) if not inspect.isclass(member) else member.__doc__
+        assert text and not text.startswith(f"{name}("), name
+
+
+def test_the_type_checker_sees_the_same_names():
+    """The imports under TYPE_CHECKING are the names and modules that are resolved at first use."""
+    tree = ast.parse((ROOT / "i2i_bridge/__init__.py").read_text(encoding="utf-8"))
+    (block,) = (node for node in tree.body if isinstance(node, ast.If))
+    seen = {alias.name: node.module.removeprefix("i2i_bridge.") for node in block.body for alias in node.names}
+    assert seen == i2i_bridge._HOMES
+
+
+def test_registering_covers_every_kind():
+    from i2i_bridge import registry
+
+    decorators = {members._decorator for members in registry.KINDS.values()}
+    assert decorators == {name for name in PUBLIC if name.startswith("register_")}
+
+
+def test_another_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="module 'i2i_bridge' has no attribute 'trian'"):
+        i2i_bridge.trian  # noqa: B018
+    with pytest.raises(ImportError, match="cannot import name 'trian'"):
+        from i2i_bridge import trian  # noqa: F401
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("images", "read_picture"), ("images", "to_tensor"), ("recipe", "load_recipe"), ("recipe", "Recipe"),
+        ("training", "train"), ("cli", "main"),
+    ],
+)  # fmt: skip
+def test_documented_deep_imports_keep_working(path, name):
+    module = importlib.import_module(f"i2i_bridge.{path}")
+    assert callable(getattr(module, name))
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        module.nothing  # noqa: B018
+
+
+def test_the_module_of_the_command_still_runs():
+    done = subprocess.run(
+        [sys.executable, "-m", "i2i_bridge.cli", "--version"], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stdout == f"i2i-bridge {i2i_bridge.__version__}\n"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_pages_import_public_names_from_the_package(page):
+    """Where a name is public, no page imports it from a module below."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for module, names in re.findall(r"from i2i_bridge\.([\w.]+) import ([\w, ]+)", text):
+        deep = [name for name in re.split(r", ", names) if name in PUBLIC]
+        assert not deep, f"{page}: from i2i_bridge import {', '.join(deep)} (not from i2i_bridge.{module})"
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "i2i_bridge/cli").glob("*.py")), ids=lambda file: file.name)
+def test_the_command_line_uses_the_public_names(file):
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and not node.module.startswith("i2i_bridge.cli"):
+            deep = [alias.name for alias in node.names if alias.name in PUBLIC and "." in node.module]
+            assert not deep, f"{file.name}: from i2i_bridge import {', '.join(deep)} (not from {node.module})"
