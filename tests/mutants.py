@@ -424,6 +424,7 @@ MUTANTS = [
     Mutant("failures-not-forgiven", "training/checkpointer.py", "if last or self._failures == PATIENCE:", "if True:", "test_saving.py"),
     Mutant("failures-forgiven-for-ever", "training/checkpointer.py", "if last or self._failures == PATIENCE:", "if last:", "test_saving.py"),
     Mutant("last-failure-forgiven", "training/checkpointer.py", "if last or self._failures == PATIENCE:", "if self._failures == PATIENCE:", "test_saving.py"),
+    Mutant("forked-worker-stops-the-run", "cli/train.py", "if os.getpid() != training_process:", "if False:", "test_saving.py"),
     Mutant("workers-heed-signals", "data/loader.py", "signal.signal(getattr(signal, name), signal.SIG_IGN)", "signal.signal(getattr(signal, name), signal.SIG_DFL)", "test_saving.py test_cli.py"),
     Mutant("second-signal-waits", "cli/train.py", "            os._exit(128 + number)", "            pass", "test_saving.py"),
     Mutant("ranks-not-compared", "distributed.py", "if other[name] != value:", "if False:", "test_ranks.py"),

@@ -147,8 +147,12 @@ def train_run(recipe: "Recipe", folder: Path, *, device: str | None = None) -> b
 
     chosen_device = None if device is None else resolve_device(device)
     stop_requested = lost_output = False
+    training_process = os.getpid()
 
     def request_stop(number: int, frame: FrameType | None) -> None:
+        # A forked worker has this handler until it sets its own: otherwise it would announce the stop as well.
+        if os.getpid() != training_process:
+            return
         # The interrupted code may be printing or hold a lock: only set a flag and call os.write, which takes no lock.
         nonlocal stop_requested
         if stop_requested:  # second signal: the last checkpoint stays

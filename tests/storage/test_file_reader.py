@@ -97,7 +97,7 @@ def at(name):
 
 
 def evaluation(file):
-    read_evaluation(file.parents[3])
+    read_evaluation(file.parents[2])
 
 
 READERS = {

@@ -13,6 +13,7 @@ from faults import FailingOS, disk
 from killing import digest, photos, recipe_of
 
 import i2i_bridge.training.trainer as training
+from i2i_bridge.data import loader
 from i2i_bridge.errors import UserError
 from i2i_bridge.runs.checkpoint import latest_checkpoint
 from i2i_bridge.storage import files
@@ -170,6 +171,23 @@ def test_a_signal_to_every_process_of_a_job_saves_and_the_same_command_goes_on(r
     recipe = recipe_of(root, steps=step + 1)
     train(recipe, folder, cpu=True, report=lambda event: lines.append(str(event)))
     assert f"at step {step} of" in lines[1]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_signal_to_a_worker_that_has_just_been_forked_does_nothing(root, tmp_path, monkeypatch):
+    """kills: forked-worker-stops-the-run"""
+    init_worker = loader._init_worker
+
+    def late(worker):
+        os.kill(os.getpid(), signal.SIGUSR1)
+        os.kill(os.getpid(), signal.SIGUSR1)  # the second one would end it
+        init_worker(worker)
+
+    monkeypatch.setattr(loader, "_init_worker", late)
+    pid = started(root, tmp_path / "run", steps=3)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    said = (tmp_path / "run.txt").read_text()
+    assert code == 0 and "stopping after this step" not in said, said
 
 
 def test_the_second_signal_ends_at_once(root, tmp_path, monkeypatch):
