@@ -54,7 +54,7 @@ MUTANTS = [
     Mutant("dataset-parts-not-compared", "data/contract.py", "if item.parts != items[first].parts:", "if False:", "test_contract_dataset.py"),
     Mutant("dataset-pixels-not-compared", "data/contract.py", "        digest.update(np.ascontiguousarray(picture.pixels).tobytes())\n", "", "test_contract_dataset.py"),
     Mutant("dataset-read-in-order", "data/contract.py", "for index in reversed(items):", "for index in items:", "test_contract_dataset.py"),
-    Mutant("dataset-global-draws-passed", "data/contract.py", "if _global_states() != before:", "if False:", "test_contract_dataset.py"),
+    Mutant("dataset-global-draws-passed", "data/contract.py", "if global_states() != before:", "if False:", "test_contract_dataset.py"),
     Mutant("dataset-last-item-unread", "data/contract.py", "i * (length - 1) // max(count - 1, 1)", "i * length // count", "test_contract_dataset.py"),
     Mutant("compare-without-labels", "report/comparison.py", "each_seed=each_seed, labels=names)", "each_seed=each_seed)", "test_comparing.py"),
     Mutant("evaluates-another-protocol", "evaluation/evaluate.py", "resolve_for(run.recipe, protocol, count=count)\n    settings", "resolve_for(run.recipe, count=count)\n    settings", "test_evaluation.py"),

@@ -106,7 +106,7 @@ def check_network(network: nn.Module, channels: int = 3, condition_channels: int
         condition_channels: K, of the condition; 0 for none.
         size: Height of the images that it is tried on; rounded up to a multiple of the network's `stride`.
     """
-    return _found(lambda: _network_faults(network, channels, condition_channels, size))
+    return collect_faults(lambda: _network_faults(network, channels, condition_channels, size))
 
 
 def _network_faults(network: Any, channels: int, condition_channels: int, size: int) -> Iterator[str]:
@@ -171,19 +171,19 @@ def _tried(when: str, network: nn.Module, x_t: Tensor, t: Tensor, condition: Ten
         if not bool(call_network(network, x_t, t, condition).isfinite().all()):
             yield f"{when}: the output is not finite"
     except Exception as error:  # anybody's code: whatever it raises is the finding
-        yield f"{when}: {_said(error)}"
+        yield f"{when}: {error_line(error)}"
 
 
-def _found(faults: Callable[[], Iterator[str]]) -> list[str]:
+def collect_faults(faults: Callable[[], Iterator[str]]) -> list[str]:
     """The faults as a list; an exception of the tried code is the last of them."""
     problems = []
     try:
         for problem in faults():
             problems.append(problem)
     except Exception as error:  # anybody's code: whatever it raises is the finding
-        problems.append(_said(error))
+        problems.append(error_line(error))
     return problems
 
 
-def _said(error: Exception) -> str:
+def error_line(error: Exception) -> str:
     return str(error if isinstance(error, UserError) else in_words(error) or f"raised {type(error).__name__}: {error}")

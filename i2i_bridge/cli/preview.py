@@ -7,7 +7,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from i2i_bridge import Recipe, UserError, load_recipe
-from i2i_bridge.degradations.files import _degrade, build_ops, split_list
+from i2i_bridge.degradations.files import build_ops, degrade_picture, split_list
 from i2i_bridge.images.files import find_images, read_picture, write_picture
 from i2i_bridge.images.montage import montage
 from i2i_bridge.images.pixels import Picture, to_tensor
@@ -40,7 +40,7 @@ def strengths_sheet(
     table: list[list[Tensor]] = []
     for one in files:
         picture = read_picture(one)
-        shown = [_degrade(degradation, picture, seed, one.name).x_1[0] for degradation in degradations]
+        shown = [degrade_picture(degradation, picture, seed, one.name).x_1[0] for degradation in degradations]
         table.append([to_tensor(picture.pixels), *shown])
     header = ["clean", *(f"{key} {word}" for word in words)]
     write_picture(file, Picture(montage(table, header), None))

@@ -35,15 +35,16 @@ if TYPE_CHECKING:
 
 _HANG_UP = getattr(signal, "SIGHUP", None)
 RESUMES = "run the same command again to resume"
+RunFolder = Annotated[
+    Path | None,
+    typer.Option("--out", metavar="DIR", help="The run folder. Default: runs/NAME, or runs/NAME-METHOD."),
+]
 
 
 def train(
     recipe: RecipeName,
     settings: Overrides = None,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", metavar="DIR", help="The run folder. Default: runs/NAME, or runs/NAME-METHOD."),
-    ] = None,
+    out: RunFolder = None,
     init: Init = None,
     init_strict: InitStrict = False,
     force: Force = False,
@@ -62,10 +63,7 @@ def train(
 def run(
     recipe: RecipeName,
     settings: Overrides = None,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", metavar="DIR", help="The run folder. Default: runs/NAME, or runs/NAME-METHOD."),
-    ] = None,
+    out: RunFolder = None,
     init: Init = None,
     init_strict: InitStrict = False,
     force: Force = False,

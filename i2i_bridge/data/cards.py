@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 from i2i_bridge import registry
 from i2i_bridge.data import store
 from i2i_bridge.errors import UserError
-from i2i_bridge.storage.download import Download, Table, _last_part
+from i2i_bridge.storage.download import Download, Table, download_name
 from i2i_bridge.storage.files import expanded, file_name
 from i2i_bridge.storage.shipped import shipped_folder
 from i2i_bridge.storage.toml import read_toml
@@ -78,7 +78,7 @@ class Card(Table):
         # URLs may have equal last parts: the second file gets a number; otherwise it would overwrite the first.
         taken: set[str] = set()
         for source in self.download:
-            stem, dot, suffix = _last_part(source.url).partition(".")
+            stem, dot, suffix = download_name(source.url).partition(".")
             names = (f"{stem}{'' if n == 1 else f'-{n}'}{dot}{suffix}" for n in itertools.count(1))
             source._file = next(name for name in names if name.casefold() not in taken)
             taken.add(source._file.casefold())

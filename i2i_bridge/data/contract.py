@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from i2i_bridge.bridge.contract import _found, _said
+from i2i_bridge.bridge.contract import collect_faults, error_line
 from i2i_bridge.data.dataset import pictures_of, raw_pixels
 from i2i_bridge.data.source import PairSource, item_of
-from i2i_bridge.degradations.contract import _global_states
+from i2i_bridge.degradations.contract import global_states
 
 PARTS = ("x_0", "x_1", "mask", "condition")
 """The images of an item."""
@@ -29,7 +29,7 @@ def check_dataset(source: PairSource, count: int = 64) -> list[str]:
         source: The dataset, such as `Mine(split="train")`.
         count: So many items are read, each twice; fewer where the dataset has fewer.
     """
-    return _found(lambda: _dataset_faults(source, count))
+    return collect_faults(lambda: _dataset_faults(source, count))
 
 
 class _Item(NamedTuple):
@@ -50,7 +50,7 @@ def _dataset_faults(source: Any, count: int) -> Iterator[str]:
         return
     count = max(1, min(count, length))
     indices = sorted({0, *(i * (length - 1) // max(count - 1, 1) for i in range(count))})
-    before = _global_states()
+    before = global_states()
     items: dict[int, _Item] = {}
     for index in indices:
         item = _read(source, index)
@@ -63,7 +63,7 @@ def _dataset_faults(source: Any, count: int) -> Iterator[str]:
         if _read(source, index) != items[index]:
             yield f"item {index}: read twice, it is not the same; draw nothing here and keep no state"
             break
-    if _global_states() != before:
+    if global_states() != before:
         yield "a global random generator is used; the recipe's crops, flips and degradation draw what is random"
     yield from _differences(items)
 
@@ -98,7 +98,7 @@ def _read(source: PairSource, index: int) -> _Item | str:
         pictures = pictures_of(item)
         raw_pixels(item)  # refuses a mask that is none
     except Exception as error:  # anybody's code: whatever it raises is the finding
-        return f"item {index}: {_said(error)}"
+        return f"item {index}: {error_line(error)}"
     for name, picture in pictures.items():
         if not np.isfinite(picture.pixels).all():
             return f"item {index}: {name} has NaN or infinite values"

@@ -41,9 +41,9 @@ def _faults(degradation: Degradation, channels: int, size: int) -> Iterator[str]
     size = -(-size // (multiple * scale)) * multiple * scale
     x_0 = _probe(channels, size, size)
 
-    original, before = x_0.clone(), _global_states()
+    original, before = x_0.clone(), global_states()
     degraded = degradation(x_0, _trial_generators())
-    if _global_states() != before:
+    if global_states() != before:
         yield "uses a global random generator; draw from the generator that is given"
     if not torch.equal(x_0, original):
         yield "changes x_0 in place"
@@ -219,7 +219,7 @@ def _trial_generators() -> list[torch.Generator]:
     return [generator(0, "check", i) for i in range(3)]
 
 
-def _global_states() -> tuple[bytes, str, str]:
+def global_states() -> tuple[bytes, str, str]:
     watched = np.random.get_state(legacy=False)  # noqa: NPY002 (the global generator is what is watched)
     return torch.get_rng_state().numpy().tobytes(), repr(random.getstate()), repr(watched)
 

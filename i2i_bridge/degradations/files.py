@@ -142,7 +142,7 @@ def degrade_files(
                 picture = read_picture(file, metadata=True)
                 if picture.converted_from:
                     done.notes.append(f"{file}: converted from {picture.converted_from} to sRGB")
-                degraded = _degrade(degradation, picture, seed, job.name)
+                degraded = degrade_picture(degradation, picture, seed, job.name)
                 dtype = picture.pixels.dtype.type
                 result = replace(picture, pixels=to_pixels(degraded.x_1[0], dtype), lossy=False)
                 lost = write_picture(job.outputs[""], result, quality=quality, root=within)
@@ -167,7 +167,7 @@ def degrade_files(
     return done
 
 
-def _degrade(degradation: Degradation, picture: Picture, seed: int, name: str) -> Degraded:
+def degrade_picture(degradation: Degradation, picture: Picture, seed: int, name: str) -> Degraded:
     """Degrade one picture; sides are padded by mirroring to the degradation's multiple, and cropped again."""
     clean = to_tensor(visible(picture))[None]
     height, width = clean.shape[-2:]

@@ -21,10 +21,10 @@ from i2i_bridge.images.metadata import ORIENTATION, Metadata, as_srgb, metadata_
 from i2i_bridge.images.pixels import (
     NO_METADATA,
     Picture,
-    _check_array,
-    _saved_metadata,
+    check_array,
     from_array,
     from_pil,
+    metadata_to_save,
     opaque,
     to_pil,
     with_channels,
@@ -306,7 +306,7 @@ def _read_array(path: Path, data: bytes | None) -> Picture:
         shape, by_columns, dtype = readers[version](stream)
         if len(shape) in (2, 3) and shape[0] * shape[1] > MAX_PIXELS:
             raise _too_large(path, shape[1], shape[0])
-        _check_array(shape, dtype)
+        check_array(shape, dtype)
         size = math.prod(shape) * dtype.itemsize
         begin = stream.tell()
         there = stream.seek(0, os.SEEK_END) - begin
@@ -405,7 +405,7 @@ def write_picture(
         if picture.alpha is not None and suffix in WITHOUT_ALPHA:
             lost += [] if opaque(picture) is pixels else ["opacity (it is shown on white)"]
             picture = replace(picture, pixels=opaque(picture), alpha=None)
-        options = _saved_metadata(picture, kind)
+        options = metadata_to_save(picture, kind)
         if picture.metadata.profile is not None and "icc_profile" not in options:
             lost.append(f"the colour profile '{profile_name(picture.metadata.profile)}', which is of other channels")
         if kind == "JPEG":
@@ -469,7 +469,7 @@ def _deep_colour(picture: Picture, suffix: str, lost: list[str]) -> bytes:
     if picture.alpha is not None and suffix in WITHOUT_ALPHA:
         lost += [] if opaque(picture) is picture.pixels else ["opacity (it is shown on white)"]
         picture = replace(picture, pixels=opaque(picture), alpha=None)
-    kept = _saved_metadata(picture, "")
+    kept = metadata_to_save(picture, "")
     layers = [picture.pixels[..., ::-1], *([] if picture.alpha is None else [picture.alpha[..., None]])]
     kind = ".ppm" if suffix in PNM_SUFFIXES else suffix
     _, data = cv2.imencode(kind, np.ascontiguousarray(np.concatenate(layers, axis=2)))

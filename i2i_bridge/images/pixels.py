@@ -43,14 +43,14 @@ def from_array(array: np.ndarray) -> Picture:
     Raises:
         UserError: The shape or dtype is not supported, or values are not finite.
     """
-    _check_array(array.shape, array.dtype)
+    check_array(array.shape, array.dtype)
     pixels = np.array(array, dtype=array.dtype if array.dtype.kind == "u" else np.float32)
     if not np.isfinite(pixels).all():
         raise UserError("holds values that are not finite")
     return Picture(pixels if pixels.ndim == 3 else pixels[..., None])
 
 
-def _check_array(shape: tuple[int, ...], dtype: np.dtype) -> None:
+def check_array(shape: tuple[int, ...], dtype: np.dtype) -> None:
     if len(shape) not in (2, 3) or min(shape) < 1:
         raise UserError(f"an array of shape {shape}; an image is (height, width) or (height, width, channels)")
     if dtype not in (np.uint8, np.uint16, np.float16, np.float32, np.float64):
@@ -111,11 +111,11 @@ def to_pil(picture: Picture) -> Image.Image:
         image = Image.fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels))
         if alpha is not None:
             image.putalpha(Image.fromarray(np.ascontiguousarray(alpha)))
-    image.info.update(_saved_metadata(picture, ""))
+    image.info.update(metadata_to_save(picture, ""))
     return image
 
 
-def _saved_metadata(picture: Picture, kind: str) -> dict[str, Any]:
+def metadata_to_save(picture: Picture, kind: str) -> dict[str, Any]:
     """The metadata as options of Pillow's `save` for a format."""
     kept = picture.metadata
     density = kept.density

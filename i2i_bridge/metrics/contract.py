@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from i2i_bridge.bridge.contract import _found
+from i2i_bridge.bridge.contract import collect_faults
 from i2i_bridge.metrics.base import Estimate, ItemMetric, Metric, Sample, SetMetric, metric_faults
 
 
@@ -24,7 +24,7 @@ def check_metric(metric: Metric | ItemMetric | SetMetric, channels: int = 3, siz
         channels: C, of the images that it is tried on.
         size: Their height and width.
     """
-    return _found(lambda: _metric_faults(metric, channels, size))
+    return collect_faults(lambda: _metric_faults(metric, channels, size))
 
 
 def _metric_faults(metric: Any, channels: int, size: int) -> Iterator[str]:

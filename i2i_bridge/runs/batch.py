@@ -34,7 +34,7 @@ def pad_to_stride(x: Tensor, stride: int, smallest: int) -> Tensor:
     return x
 
 
-def _check_size(name: str, other: Picture, picture: Picture, factor: int) -> None:
+def check_size(name: str, other: Picture, picture: Picture, factor: int) -> None:
     height, width = (side * factor for side in picture.pixels.shape[:2])
     other_height, other_width = other.pixels.shape[:2]
     if (height, width) != (other_height, other_width):

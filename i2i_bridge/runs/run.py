@@ -22,7 +22,7 @@ from i2i_bridge.images.pixels import Picture, Range, mask_of, to_mask, to_pixels
 from i2i_bridge.methods.base import Batch, Method
 from i2i_bridge.methods.mean import Mean, check_mean, mean_calls, mean_of, starting_from
 from i2i_bridge.randomness import Generator, generator
-from i2i_bridge.runs.batch import _check_size, alpha_like, degraded_batch, pad_to_stride
+from i2i_bridge.runs.batch import alpha_like, check_size, degraded_batch, pad_to_stride
 from i2i_bridge.runs.checkpoint import chosen_checkpoint, passed_over
 from i2i_bridge.storage.files import expanded, refuse_links
 from i2i_bridge.storage.shipped import RECIPE_FILE, folder_of_run, is_shipped_run, recipe_of_run
@@ -161,7 +161,7 @@ class Run:
             pixels = enlarged(pixels, factor, settings.enlarge)
         batch = {"x_1": to_tensor(pixels, picture.value_range or settings.value_range)[None]}
         if mask is not None:
-            _check_size("mask", mask, picture, scale)
+            check_size("mask", mask, picture, scale)
             batch["mask"] = to_mask(mask_of(mask)[0])[None]
             if not batch["mask"].any():
                 raise UserError("the mask marks no pixel: white (above half) means unknown, to be restored")
@@ -171,7 +171,7 @@ class Run:
             needs = "needs a" if condition is None else "takes no"
             raise UserError(f"recipe '{self.recipe.name}' {needs} condition image (data.own_condition)")
         if condition is not None:
-            _check_size("condition", condition, picture, scale)
+            check_size("condition", condition, picture, scale)
             pixels = with_channels(visible(condition), self.recipe.condition_channels)
             batch["condition"] = to_tensor(pixels, condition.value_range or settings.value_range)[None]
         return batch

@@ -40,10 +40,10 @@ class Download(Table):
     @property
     def file(self) -> str:
         """The file name: the last part of the URL, with characters invalid on some file system replaced; see `Card`."""
-        return self._file or _last_part(self.url)
+        return self._file or download_name(self.url)
 
 
-def _last_part(url: str) -> str:
+def download_name(url: str) -> str:
     last = re.split(r"[?#]", url, maxsplit=1)[0].rstrip("/").rpartition("/")[2]
     name = extended_name(re.sub(r"[^\w.%+=~@ -]", "-", last).lstrip(".") or "download", limit=NAME_LETTERS)
     # These suffixes are reserved for downloads in progress.

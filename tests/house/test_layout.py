@@ -83,6 +83,14 @@ def test_imports_run_downward():
                 assert ROOMS.index(there) <= ROOMS.index(here), f"{file.name} imports upward: {module}"
 
 
+def test_no_module_imports_a_private_name_of_another():
+    for file in sources():
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "i2i_bridge":
+                private = [alias.name for alias in node.names if alias.name.startswith("_") and alias.name[:2] != "__"]
+                assert not private, f"{file} imports {private} from {node.module}"
+
+
 def test_heavy_libraries_stay_in_their_rooms():
     for file in sources():
         name = str(file.relative_to(PACKAGE))
