@@ -247,7 +247,7 @@ class Registry:
         member, values = self.check(settings, **given)
         # A user's class that lacks an abstract method raises a TypeError when it is constructed.
         refusals = ValueError if member.__module__.startswith("i2i_bridge.") else (ValueError, TypeError)
-        with errors_in_words():
+        with plugin_errors():
             try:
                 return member(**values, **given)
             except refusals as error:
@@ -484,7 +484,7 @@ def _file_of(member: Callable[..., Any]) -> str:
     return str(Path(getattr(sys.modules.get(member.__module__), "__file__", None) or member.__module__).resolve())
 
 
-def in_words(error: Exception) -> UserError | None:
+def plugin_error(error: Exception) -> UserError | None:
     """Convert an exception raised in a user's file to a `UserError` that names the file, line and function.
 
     Returns None if the traceback contains no line of a user's file, and for a `UserError` or an out-of-memory error.
@@ -497,24 +497,24 @@ def in_words(error: Exception) -> UserError | None:
         if str(Path(frame.filename).resolve()) in _user_files
     ]
     if not frames:
-        return _of_signature(error)
-    said = str(error) or "no message"
+        return _signature_error(error)
+    message = str(error) or "no message"
     return UserError(
-        f"{frames[-1].filename}, line {frames[-1].lineno}, in {frames[-1].name}: {type(error).__name__}: {said}"
+        f"{frames[-1].filename}, line {frames[-1].lineno}, in {frames[-1].name}: {type(error).__name__}: {message}"
     )
 
 
-def _of_signature(error: Exception) -> UserError | None:
+def _signature_error(error: Exception) -> UserError | None:
     """Convert the TypeError of a call with wrong arguments; the traceback then has no line of the called function."""
-    found = re.match(r"([\w.]+)\(\) (takes|missing|got) ", str(error)) if isinstance(error, TypeError) else None
-    if found is None:
+    call = re.match(r"([\w.]+)\(\) (takes|missing|got) ", str(error)) if isinstance(error, TypeError) else None
+    if call is None:
         return None
     for module in list(sys.modules.values()):
         file = getattr(module, "__file__", None)
         if not isinstance(file, str) or str(Path(file).resolve()) not in _user_files:
             continue
         function: Any = module
-        for part in found[1].split("."):
+        for part in call[1].split("."):
             function = getattr(function, part, None)
         code = getattr(function, "__code__", None)
         if code is not None:
@@ -523,8 +523,8 @@ def _of_signature(error: Exception) -> UserError | None:
 
 
 @contextmanager
-def errors_in_words() -> Iterator[None]:
-    """Context for calling a member: converts an exception raised in a user's file to a `UserError` (see `in_words`).
+def plugin_errors() -> Iterator[None]:
+    """Context for calling a member: converts an exception raised in a user's file by `plugin_error`.
 
     Raises:
         UserError: A user's file raised any exception.
@@ -532,10 +532,10 @@ def errors_in_words() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        worded = in_words(error)
-        if worded is None:
+        converted = plugin_error(error)
+        if converted is None:
             raise
-        raise worded from error
+        raise converted from error
 
 
 def loaded_plugins() -> list[str]:
@@ -574,7 +574,7 @@ def load_plugin(file: Path | str) -> None:
         # A syntax error leaves no frame of the file in the traceback; the line number is in the error itself.
         if isinstance(error, SyntaxError) and error.filename == str(path):
             raise UserError(f"--plugin {path}, line {error.lineno}: {type(error).__name__}: {error.msg}") from error
-        raise UserError(f"--plugin {in_words(error) or f'{path}: {type(error).__name__}: {error}'}") from error
+        raise UserError(f"--plugin {plugin_error(error) or f'{path}: {type(error).__name__}: {error}'}") from error
     _plugins.append(str(path.resolve()))
 
 

@@ -358,7 +358,7 @@ MUTANTS = [
     Mutant("endings-of-both-sides-ignored", "data/readings.py", " or _endings(set(stems[0]), set(stems[1]))", "", "test_registering.py"),
     Mutant("folders-of-several-sources-are-clean-images", "data/readings.py", "if not targets and not sources:", "if True:", "test_registering.py"),
     Mutant("unknown-column-of-images-ignored", "data/registration.py", "if others and ", "if False and ", "test_registering.py"),
-    Mutant("signatures-called-our-bug", "registry.py", "return _of_signature(error)", "return None", "test_contracts.py"),
+    Mutant("signatures-called-our-bug", "registry.py", "return _signature_error(error)", "return None", "test_contracts.py"),
     Mutant("network-without-weights-trained", "training/state.py", "if next(self.network.parameters(), None) is None:", "if False:", "test_contracts.py"),
     Mutant("odd-sheets-make-it-no-sheets", "data/readings.py", "5 * wide < 4 * len(sizes)", "wide < len(sizes)", "test_registering.py"),
     Mutant("singles-cut-in-the-middle", "data/readings.py", "for name, own in shapes.items() if own < 1.2]", "for name, own in shapes.items() if own < 0]", "test_registering.py"),

@@ -16,7 +16,7 @@ from i2i_bridge.bridge.processes import Process
 from i2i_bridge.bridge.samplers import Sampler
 from i2i_bridge.bridge.time_grids import TimeGrid, log_snr
 from i2i_bridge.errors import UserError
-from i2i_bridge.registry import in_words
+from i2i_bridge.registry import plugin_error
 
 
 def check_process(process: Process) -> list[str]:
@@ -186,4 +186,6 @@ def collect_faults(faults: Callable[[], Iterator[str]]) -> list[str]:
 
 
 def error_line(error: Exception) -> str:
-    return str(error if isinstance(error, UserError) else in_words(error) or f"raised {type(error).__name__}: {error}")
+    return str(
+        error if isinstance(error, UserError) else plugin_error(error) or f"raised {type(error).__name__}: {error}"
+    )

@@ -10,7 +10,7 @@ from i2i_bridge.bridge.processes import Process
 from i2i_bridge.bridge.samplers import PredictX0
 from i2i_bridge.bridge.targets import Target
 from i2i_bridge.errors import UserError
-from i2i_bridge.registry import errors_in_words
+from i2i_bridge.registry import plugin_errors
 
 Network = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 """(x_t (B, C, H, W), t (B,) in [0, 1], condition or None) -> output (B, C, H, W)."""
@@ -42,7 +42,7 @@ def call_network(network: Network, x_t: Tensor, t: Tensor, condition: Tensor | N
         # A float64 t would meet the weights in another dtype: autocast leaves float64 as it is.
         x_t, t = x_t.to(dtype), t.to(dtype)
         condition = None if condition is None else condition.to(dtype)
-    with errors_in_words():
+    with plugin_errors():
         output: Any = network(x_t, t, condition)
     if not isinstance(output, Tensor) or output.shape != x_t.shape:
         name = getattr(network, "shown_as", type(network).__name__)

@@ -106,7 +106,7 @@ def main(arguments: list[str] | None = None) -> None:
     except Exception as error:
         if debug:
             raise
-        known = registry.in_words(error)  # raised inside a plug-in
+        known = registry.plugin_error(error)  # raised inside a plug-in
         if known is None and isinstance(error, OSError):
             known = _system_error(error)
         if known is None:

@@ -32,7 +32,7 @@ from i2i_bridge.images.pixels import (
     with_channels,
 )
 from i2i_bridge.randomness import generator, key
-from i2i_bridge.registry import errors_in_words
+from i2i_bridge.registry import plugin_errors
 from i2i_bridge.storage.files import IO_ERROR
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -251,7 +251,7 @@ class PairDataset(Dataset[dict[str, Any]]):
             )
         draws = [generator(self.seed, f"{self.purpose} degradation", *keyed)]
         try:
-            with errors_in_words():
+            with plugin_errors():
                 # For an item with a mask no other mask is drawn: x_1 must equal x_0 where the item's mask is 0.
                 degraded = (
                     self.degradation(x_0[None], draws)

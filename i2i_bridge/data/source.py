@@ -7,7 +7,7 @@ import numpy as np
 from torch import Tensor
 
 from i2i_bridge.errors import UserError
-from i2i_bridge.registry import errors_in_words
+from i2i_bridge.registry import plugin_errors
 
 
 class PairSource(Protocol):
@@ -28,7 +28,7 @@ def item_of(source: PairSource, index: int) -> dict[str, Any]:
         UserError: The item has another form, no x_0, or a label that is not an integer; or a dataset in a user's file
             raised an exception.
     """
-    with errors_in_words():
+    with plugin_errors():
         given: Any = source[index]
     if isinstance(given, Mapping):
         item = dict(given)

@@ -194,7 +194,7 @@ def _value(name: str, metric: Metric | ItemMetric, sample: Sample) -> float:
         return math.nan
     if min(sample.x_0.shape[-2:]) < metric.smallest:
         return math.nan
-    with registry.errors_in_words():
+    with registry.plugin_errors():
         value: Any
         value = metric(sample.restored[:1], sample.x_0[None]) if isinstance(metric, Metric) else metric.of(sample)
     if isinstance(metric, Metric):
@@ -232,7 +232,7 @@ def choose(
             continue
         if problems := metric_faults(metric):
             raise UserError(f"metric '{name}': {problems[0]}")
-        with registry.errors_in_words():
+        with registry.plugin_errors():
             reason = metric.missing(channels)
         if isinstance(metric, SetMetric):
             reason = reason or _set_problem(name, metric, images, protocol)

@@ -206,7 +206,7 @@ def extract(extractor: Extractor, images: Tensor) -> np.ndarray:
         UserError: The extractor gave something else, or values that are not finite.
     """
     name = type(extractor).__name__
-    with torch.inference_mode(), registry.errors_in_words():
+    with torch.inference_mode(), registry.plugin_errors():
         features = extractor(in_colour(images))
     wanted = (len(images), extractor.dimension)
     if not isinstance(features, Tensor) or tuple(features.shape) != wanted:

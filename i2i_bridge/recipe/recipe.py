@@ -343,7 +343,7 @@ class Recipe(Settings):
         sampler = registry.SAMPLERS.get(str(self.sample.sampler.get("name")))
         times = registry.TIME_GRIDS.get(self.sample.grid)(process, 2)
         pixel, draws = torch.zeros(1, 1, 1, 1), generator(0, "recipe")
-        with registry.errors_in_words():
+        with registry.plugin_errors():
             states = sampler(process, lambda x_t, t: x_t, pixel, times, draws, **self.sampler_options())
             last = list(states)[-1:] if isinstance(states, Iterator) else []
         if not last or not isinstance(last[0], torch.Tensor) or last[0].shape != pixel.shape:

@@ -240,7 +240,7 @@ class _Differencer:
     def _set_difference(self, name: str, metric: SetMetric, first: _Rows, second: _Rows) -> Estimate:
         if type(metric).difference_of_means is SetMetric.difference_of_means:
             raise _NoDifference("this metric has no paired standard error")
-        with registry.errors_in_words():
+        with registry.plugin_errors():
             extractor: Extractor = registry.EXTRACTORS.get(metric.extractor)()
         feature = feature_name(metric.extractor, extractor)
         keys = sorted(frozenset.intersection(*(evaluated.scored for evaluated, _ in [*first, *second])))
@@ -252,7 +252,7 @@ class _Differencer:
             [self._feature_matrix(evaluated, row, feature, keys) for evaluated, row in part] for part in (first, second)
         ]
         reference = self._feature_matrix(clean, CLEAN, feature, [*keys, *references])
-        with registry.errors_in_words():
+        with registry.plugin_errors():
             found = metric.difference_of_means(
                 rows[0], rows[1], reference, np.arange(len(keys)), seed=int(settings.get("seed", 0))
             )

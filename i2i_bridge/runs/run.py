@@ -202,7 +202,7 @@ class Run:
         # No `with` around the yield: otherwise inference mode would stay on in the caller.
         states = self.method.walk(padded, nfe=calls, generator=generator)
         while True:
-            with torch.inference_mode(), registry.errors_in_words():
+            with torch.inference_mode(), registry.plugin_errors():
                 state = next(states, None)
             if state is None:
                 return

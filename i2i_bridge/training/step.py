@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from i2i_bridge.errors import UserError
 from i2i_bridge.randomness import generator, global_seed, key
-from i2i_bridge.registry import errors_in_words
+from i2i_bridge.registry import plugin_errors
 from i2i_bridge.training.state import TrainState
 
 BUCKET = 2**22
@@ -117,7 +117,7 @@ def _accumulate(
             with (
                 global_seed(dropout, accelerator.device),
                 torch.autocast(accelerator.device.type, dtype, enabled=dtype != torch.float32),
-                errors_in_words(),
+                plugin_errors(),
             ):
                 name, loss = next(part.losses, ("", torch.zeros(())))
             part.taken += 1
