@@ -142,8 +142,8 @@ def test_the_parts_of_the_evidence_script(rng, monkeypatch):
     assert check_degradation(script.Edges()) == []
 
     now = [0.0]
-    monkeypatch.setattr(script, "time", SimpleNamespace(perf_counter=lambda: now[0]))
-    budget = script.Budget(10.0, None, lambda: None)
+    monkeypatch.setattr(script, "time", SimpleNamespace(process_time=lambda: now[0]))
+    budget = script.Budget(10.0, None, lambda: None, cuda=False)
     now[0] = 2.0
     with budget.paused():
         now[0] = 100.0
