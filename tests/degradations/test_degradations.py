@@ -67,6 +67,16 @@ TABLES: list[dict[str, Any]] = [
     {"name": "haze", "beta": 1.0, "airlight": 0.9},
     {"name": "rain"},
     {"name": "rain", "density": 0.01, "length": 9, "angle": 80, "brightness": 0.5},
+    {"name": "edges"},
+    {"name": "edges", "sigma": [0.5, 2], "threshold": [0.02, 0.1], "width": [1, 4], "ink": "white"},
+    {"name": "edges", "detector": "sobel"},
+    {"name": "edges", "detector": "soft", "sigma": 0, "width": 2},
+    {"name": "sketch"},
+    {"name": "sketch", "sigma": [1, 6], "darkness": [1, 4]},
+    {"name": "posterise"},
+    {"name": "posterise", "levels": [2, 8]},
+    {"name": "halftone"},
+    {"name": "halftone", "period": [3, 9], "angle": [0, 90], "ink": "colour"},
     {"name": "downsample"},
     {"name": "downsample", "factor": 3, "kernel": "lanczos", "enlarge": "bicubic"},
     {"name": "crop-out"},
@@ -89,9 +99,10 @@ def label(table: dict[str, Any]) -> str:
 
 
 def reads_values(table: dict[str, Any]) -> bool:
-    """Meta tensors have none: not for encoders, nor for what torch draws on the generator's device alone."""
+    """Meta tensors have none: not for encoders, Canny's lines, nor what torch draws on the generator's device alone."""
     inner = any(reads_values(member) for member in table.get("degradations", ()))
-    return inner or table["name"] == "shot-noise" or table.get("backend") in ("pillow", "kornia")
+    canny = table["name"] == "edges" and "detector" not in table
+    return inner or canny or table["name"] == "shot-noise" or table.get("backend") in ("pillow", "kornia")
 
 
 def images(batch: int = 2, channels: int = 3, height: int = 32, width: int = 32) -> Tensor:
@@ -185,6 +196,13 @@ def test_a_mask_of_another_size_is_refused(shape: tuple[int, ...]) -> None:
         ({"name": "quantise", "bits": 17}, "1..16"),
         ({"name": "haze", "airlight": 2}, "airlight"),
         ({"name": "rain", "density": -0.1}, "density"),
+        ({"name": "edges", "threshold": 0}, "0.001..1"),
+        ({"name": "edges", "sigma": 21}, "0..20"),
+        ({"name": "edges", "width": [0, 3]}, "1..32"),
+        ({"name": "edges", "detector": "cany"}, "canny"),
+        ({"name": "sketch", "sigma": 0}, "0.5..50"),
+        ({"name": "posterise", "levels": 1}, "2..256"),
+        ({"name": "halftone", "period": 1}, "2..64"),
         ({"name": "downsample", "factor": 5}, "factor"),
         ({"name": "crop-out", "count": 0}, "count"),
         ({"name": "crop-out", "size": 1.5}, "size"),

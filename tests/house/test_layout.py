@@ -36,7 +36,7 @@ ONLY_IN = {
     "click": {"cli/command.py"},
     "accelerate": {"training/trainer.py", "distributed.py", "evaluation/loop.py"},
     "albumentations": {"data/transforms.py"},
-    "kornia": {"degradations/jpeg.py", "degradations/kernel_blur.py"},
+    "kornia": {"degradations/drawing.py", "degradations/jpeg.py", "degradations/kernel_blur.py"},
     "lpips": {"metrics/perceptual.py"},
     "torchmetrics": {"metrics/fidelity.py"},
     "matplotlib": {"report/figures.py"},
