@@ -60,8 +60,8 @@ def compare(
     load_plugins(plugin)
     from i2i_bridge.distributed import processes
     from i2i_bridge.report import comparison
-    from i2i_bridge.report.entries import parse_labels
-    from i2i_bridge.report.table import differences_to_words, to_words
+    from i2i_bridge.report.formats import differences_to_words, to_words
+    from i2i_bridge.report.labels import parse_labels
 
     folders = [own_run(run) for run in runs]
     done = comparison.compare(

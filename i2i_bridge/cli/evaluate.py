@@ -184,21 +184,18 @@ def evaluate_run(
     """
     from i2i_bridge import evaluate as measure
     from i2i_bridge.distributed import processes
-    from i2i_bridge.evaluation.evaluate import dataset_of, resolve_for
-    from i2i_bridge.recipe.protocol import read_list
+    from i2i_bridge.evaluation.evaluate import open_evaluation
 
     processes(cpu=device == "cpu")
     loaded = open_run(run, device=_local_device(device), sample=sample or [], checkpoint=checkpoint)
-    settings = loaded.recipe.evaluate
-    names = [] if list_file is None else read_list(list_file)
-    rules = resolve_for(loaded.recipe, protocol, count=count, names=names)
+    setup = open_evaluation(loaded.recipe, protocol, count=count, list_file=list_file, root=root)
     with counted() as done:
         result = measure(
             loaded,
-            dataset_of(loaded.recipe, rules, root),
-            nfe=nfe or settings.nfe,
-            metrics=metrics or list(rules.protocol.metrics or settings.metrics),
-            protocol=rules,
+            setup.dataset,
+            nfe=nfe or None,
+            metrics=metrics or None,
+            protocol=setup.rules,
             batch_size=batch_size,
             name=name,
             out=out,
@@ -229,24 +226,18 @@ def evaluate_images(
     Returns:
         One line for each problem of the images; if there is any, nothing is scored.
     """
-    from i2i_bridge import load_recipe
-    from i2i_bridge.evaluation.evaluate import dataset_of, folder_subject, resolve_for
+    from i2i_bridge.evaluation.evaluate import folder_subject, open_evaluation
     from i2i_bridge.evaluation.loop import measure
-    from i2i_bridge.recipe.protocol import read_list
-    from i2i_bridge.storage.shipped import RECIPE_FILE
 
-    own = Path(what) / RECIPE_FILE
-    recipe = load_recipe(own if own.is_file() else what)
-    names = [] if list_file is None else read_list(list_file)
-    rules = resolve_for(recipe, protocol, count=count, names=names)
-    dataset = dataset_of(recipe, rules, root)
-    subject, problems = folder_subject(recipe, dataset, rules, images, name, out)
+    setup = open_evaluation(what, protocol, count=count, list_file=list_file, root=root)
+    subject, problems = folder_subject(setup, images, name, out)
     for problem in problems:
         console.say_error(problem)
     if not problems:
-        wanted = metrics or list(rules.protocol.metrics or recipe.evaluate.metrics)
         with counted() as done:
-            result = measure(subject, dataset, rules, wanted, out, replace=replace, report=done)
+            result = measure(
+                subject, setup.dataset, setup.rules, metrics or setup.metrics, out, replace=replace, report=done
+            )
         _print_evaluation(result, out)
     return problems
 
@@ -255,34 +246,30 @@ def report_run(
     run: Path, *, root: Path | None = None, device: str | None = None, checkpoint: str | None = None
 ) -> None:
     """Write the report of an evaluated run folder, drawn by the checkpoint that was evaluated."""
-    from i2i_bridge import load_recipe
+    from i2i_bridge.evaluation.evaluate import load_evaluated_run, open_evaluation
     from i2i_bridge.evaluation.results import read_evaluation
-    from i2i_bridge.recipe.protocol import load_protocol
-    from i2i_bridge.report.comparison import open_evaluated, pairs_of
     from i2i_bridge.report.page import write_report
-    from i2i_bridge.storage.shipped import recipe_of_run
 
-    protocol = load_recipe(recipe_of_run(run)).evaluate.protocol
-    name = load_protocol(protocol).name
+    setup = open_evaluation(run, root=root, resume=True)
+    earlier = setup.earlier or read_evaluation(run, setup.rules.name)
     if checkpoint is None:
-        loaded = open_evaluated(run, read_evaluation(run, name).step, device=device, note=note_on())
+        loaded = load_evaluated_run(run, earlier.step, device=device, note=note_on())
     else:
         loaded = open_run(run, device=device, checkpoint=checkpoint)
-        step = read_evaluation(run, name).step
-        if step != loaded.step:
+        if earlier.step != loaded.step:
             raise UserError(
-                f"{run}: evaluated at step {step}, not {loaded.step}; first: i2i-bridge evaluate {run} --checkpoint "
-                f"{loaded.step}"
+                f"{run}: evaluated at step {earlier.step}, not {loaded.step}; first: i2i-bridge evaluate {run} "
+                f"--checkpoint {loaded.step}"
             )
-    page = write_report(loaded, pairs_of(loaded.recipe, protocol, root), name)
+    page = write_report(loaded, setup.dataset, setup.rules.name)
     console.say(f"wrote {page}")
 
 
 def _print_evaluation(result: "Evaluation", folder: Path) -> None:
     from i2i_bridge.distributed import processes
     from i2i_bridge.evaluation.results import evaluation_folder
-    from i2i_bridge.report.entries import single_table
-    from i2i_bridge.report.table import to_words
+    from i2i_bridge.report.formats import to_words
+    from i2i_bridge.report.table import single_table
 
     if processes().rank:
         return

@@ -73,10 +73,10 @@ def run(
 ) -> None:
     """Train, evaluate and report in one go."""
     load_plugins(plugin)
-    from i2i_bridge.evaluation.evaluate import resolve_for
+    from i2i_bridge.evaluation.evaluate import open_evaluation
 
     loaded = _load_recipe(recipe, settings, method, init, strict=init_strict)
-    resolve_for(loaded)  # otherwise a protocol that cannot be used is reported only after the training
+    open_evaluation(loaded)  # otherwise a protocol that cannot be used is reported only after the training
     folder = out or run_folder(loaded, method)
     if not _checked_train("run", recipe, settings, loaded, folder, method, plugin, device, force=force):
         raise typer.Exit(TRY_AGAIN)

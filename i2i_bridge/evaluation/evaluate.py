@@ -1,7 +1,9 @@
-"""Evaluation of runs and image folders: choose protocol and pairs, then run the metric loop (loop.py)."""
+"""Evaluation of runs and image folders: open it (recipe, protocol, images), then run the metric loop (loop.py)."""
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from i2i_bridge import console
@@ -9,56 +11,94 @@ from i2i_bridge.data.dataset import PairDataset
 from i2i_bridge.data.source import item_of
 from i2i_bridge.distributed import processes
 from i2i_bridge.errors import UserError
-from i2i_bridge.evaluation.loop import LIST_FILE, Report, measure, positions
-from i2i_bridge.evaluation.results import (
-    Evaluation,
-    calls_in_name,
-    evaluation_folder,
-    is_outdated,
-    read_evaluation,
-)
+from i2i_bridge.evaluation.items import positions
+from i2i_bridge.evaluation.loop import Report, measure
+from i2i_bridge.evaluation.results import LIST_FILE, Evaluation, evaluation_folder, read_evaluation
 from i2i_bridge.evaluation.subjects import FolderSubject, RunSubject, match_images
 from i2i_bridge.metrics import weights
 from i2i_bridge.recipe.protocol import Resolved, load_protocol, read_list, resolve
 from i2i_bridge.recipe.recipe import Recipe, load_recipe
 from i2i_bridge.runs.run import Run, load_run
+from i2i_bridge.storage.files import IO_ERROR
 from i2i_bridge.storage.shipped import RECIPE_FILE
 
 RESERVED = ("input", "bicubic", "clean", "mask")
 """Names of picture folders that an evaluation writes; not allowed as --name."""
 
 
-def resolve_for(
-    recipe: Recipe, protocol: str | Path | None = None, *, count: int | None = None, names: Sequence[str] = ()
-) -> Resolved:
-    """Load a protocol, by default the recipe's, and fill in the settings that it leaves to the recipe.
+@dataclass(frozen=True)
+class EvaluationSetup:
+    """What every evaluation is opened with: recipe, rules and images."""
+
+    recipe: Recipe
+    rules: Resolved
+    """The protocol with every default filled in."""
+    root: Path | None = None
+    """Folder of the dataset; None: the recipe's."""
+    earlier: Evaluation | None = None
+    """The evaluation in the folder, if it is resumed."""
+
+    @property
+    def metrics(self) -> list[str]:
+        """Names of the protocol's metrics, else of the recipe's."""
+        return list(self.rules.protocol.metrics or self.recipe.evaluate.metrics)
+
+    @cached_property
+    def dataset(self) -> PairDataset:
+        """The dataset that the protocol scores, before its list or number of images is applied."""
+        data = self.rules.applied(self.recipe.data)
+        if self.root is not None:
+            data = data.model_copy(update={"root": str(self.root)})
+        return self.recipe.model_copy(update={"data": data}).build_dataset("validation")
+
+
+def open_evaluation(
+    source: Recipe | str | Path,
+    protocol: Resolved | str | Path | None = None,
+    *,
+    count: int | None = None,
+    list_file: Path | None = None,
+    root: Path | None = None,
+    resume: bool = False,
+) -> EvaluationSetup:
+    """Open an evaluation: find its recipe, rules, images and what was evaluated earlier. No image is read.
 
     Args:
-        protocol: Name of a shipped protocol, or a TOML file.
+        source: A recipe, its name or file, or a run folder.
+        protocol: Name of a shipped protocol, a TOML file, or the rules of another setup, whose `count` then applies; by
+            default the recipe's.
         count: Number of images; the first ones are taken.
-        names: The list of images, for a protocol with a list.
+        list_file: The list of images, for a protocol with a list or to choose images.
+        root: Folder of the dataset, if not the recipe's.
+        resume: Continue the evaluation in the run folder: without `count`, its number and list of images apply.
 
     Raises:
-        UserError: There is no such protocol, it has a mistake, or its list is not given.
+        UserError: There is no such recipe or protocol, one has a mistake, its list is not given, or the earlier
+            evaluation is damaged.
     """
+    if isinstance(source, Recipe):
+        recipe = source
+    else:
+        file = Path(source) / RECIPE_FILE
+        recipe = load_recipe(file if file.is_file() else source)
+    if isinstance(protocol, Resolved):
+        return EvaluationSetup(recipe, protocol, root)
     wanted = recipe.evaluate.protocol if protocol is None else protocol
+    rules = load_protocol(wanted)
+    earlier = None
+    if resume and not isinstance(source, Recipe):
+        home = evaluation_folder(Path(source), rules.name)
+        if (home / "evaluation.json").is_file():
+            earlier = read_evaluation(Path(source), rules.name)
+            if count is None:
+                count = earlier.protocol.settings.get("n")
+                list_file = home / LIST_FILE if "list" in earlier.protocol.settings else None
     folders = [place for place in (weights.folder(),) if place is not None]
     if str(wanted).endswith(".toml"):
         folders.append(Path(wanted).parent)
-    rules = load_protocol(wanted)
-    return resolve(rules, recipe.data, recipe.degradation, recipe.evaluate, count=count, names=names, folders=folders)
-
-
-def dataset_of(recipe: Recipe, protocol: Resolved, root: Path | None = None) -> PairDataset:
-    """The dataset that a protocol scores, before its list or number of images is applied.
-
-    Args:
-        root: Folder of the dataset; by default the recipe's.
-    """
-    data = protocol.applied(recipe.data)
-    if root is not None:
-        data = data.model_copy(update={"root": str(root)})
-    return recipe.model_copy(update={"data": data}).build_dataset("validation")
+    names = [] if list_file is None else read_list(list_file)
+    filled = resolve(rules, recipe.data, recipe.degradation, recipe.evaluate, count=count, names=names, folders=folders)
+    return EvaluationSetup(recipe, filled, root, earlier)
 
 
 def evaluate(
@@ -83,14 +123,13 @@ def evaluate(
 
     Args:
         run: The trained run.
-        dataset: The run's pairs, from `dataset_of`; by default the protocol's, in the recipe's folder.
+        dataset: The run's pairs, from `EvaluationSetup.dataset`; by default the protocol's, in the recipe's folder.
         nfe: Network calls per image, each 1 to 1000; by default the recipe's. A method that always makes one call has
             one row.
         metrics: Names of registered metrics, by default the protocol's, else the recipe's; a metric whose weights are
             missing is skipped, with a note.
         count: Number of images; the first ones are taken.
-        protocol: A name, a TOML file, or a result of `resolve_for`, whose `count` then applies; by default the
-            recipe's.
+        protocol: A name, a TOML file, or `EvaluationSetup.rules`, whose `count` then applies; by default the recipe's.
         batch_size: Number of images restored together. Noise does not depend on it; seconds are shares of a batch.
         name: Name in tables; by default the run's method.
         out: Folder of the result; by default the run folder.
@@ -104,30 +143,31 @@ def evaluate(
     Raises:
         UserError: There is no image, or nothing to measure.
     """
-    rules = protocol if isinstance(protocol, Resolved) else resolve_for(run.recipe, protocol, count=count)
-    settings = run.recipe.evaluate
-    dataset = dataset_of(run.recipe, rules) if dataset is None else dataset
-    nfe = settings.nfe if nfe is None else nfe
-    metrics = list(rules.protocol.metrics or settings.metrics) if metrics is None else metrics
+    setup = open_evaluation(run.recipe, protocol, count=count)
+    dataset = setup.dataset if dataset is None else dataset
     if out is not None:
         _check_out(out)
-    subject = RunSubject(run, nfe, name)
+    subject = RunSubject(run, run.recipe.evaluate.nfe if nfe is None else nfe, name)
     with ExitStack() as stack:
         if report is None:
             watched = console.is_watched() and processes().rank == 0
             report = stack.enter_context(console.counting("evaluated")) if watched else lambda done, total: None
         return measure(
-            subject, dataset, rules, metrics, out or run.folder, batch_size=batch_size, replace=replace, report=report
+            subject,
+            dataset,
+            setup.rules,
+            setup.metrics if metrics is None else metrics,
+            out or run.folder,
+            batch_size=batch_size,
+            replace=replace,
+            report=report,
         )
 
 
-def folder_subject(
-    recipe: Recipe, dataset: PairDataset, protocol: Resolved, images: Path, name: str, out: Path
-) -> tuple[FolderSubject, list[str]]:
+def folder_subject(setup: EvaluationSetup, images: Path, name: str, out: Path) -> tuple[FolderSubject, list[str]]:
     """A folder of images as a subject for `measure`, and a line for each image that is missing, surplus or mis-sized.
 
     Args:
-        dataset: From `dataset_of`.
         name: Name of the row.
         out: Folder of the result.
 
@@ -139,10 +179,11 @@ def folder_subject(
             f"--name '{name}': choose a name with a letter in it, other than {', '.join(RESERVED)} or 'nfe N'"
         )
     _check_out(out)
-    keys = [str(item_of(dataset.source, int(index))["key"]) for index in positions(dataset, protocol)]
+    dataset = setup.dataset
+    keys = [str(item_of(dataset.source, int(index))["key"]) for index in positions(dataset, setup.rules)]
     height, width = dataset.geometry.size
     files, problems = match_images(images, keys, (height, width))
-    return FolderSubject(recipe.name, name, files, dataset.channels, dataset.value_range), problems
+    return FolderSubject(setup.recipe.name, name, files, dataset.channels, dataset.value_range), problems
 
 
 def _check_out(out: Path) -> None:
@@ -153,11 +194,12 @@ def _check_out(out: Path) -> None:
 
 
 def ensure_rows(
-    run_folder: Path,
-    nfe: Sequence[int],
+    folder: Path,
+    nfe: Sequence[int] | None = None,
     protocol: str | Path | None = None,
     report: Report = lambda done, total: None,
     *,
+    count: int | None = None,
     root: Path | None = None,
     device: str | None = None,
     checkpoint: int | str = "last",
@@ -165,38 +207,44 @@ def ensure_rows(
 ) -> Evaluation:
     """Return the evaluation of a run folder; compute the rows of these NFE that are missing.
 
-    An earlier evaluation under the protocol is continued, with its number or list of images. To a folder of outside
-    results no row can be added.
+    An earlier evaluation under the protocol is continued. To a folder of outside results no row can be added.
 
     Args:
+        nfe: None: those already evaluated, else the recipe's.
         protocol: By default the recipe's.
+        count: Number of images, the first ones; None: the number or list already evaluated, else the protocol's.
         checkpoint: As in `load_run`.
         note: Receives the lines of `load_run`.
 
     Raises:
         UserError: The folder is neither a run nor evaluated.
     """
-    if not (run_folder / RECIPE_FILE).is_file():
-        return read_evaluation(run_folder, load_protocol(protocol or "held-out").name)
-    recipe = load_recipe(run_folder / RECIPE_FILE)
-    name = load_protocol(protocol or recipe.evaluate.protocol).name
-    kept = evaluation_folder(run_folder, name)
-    before = read_evaluation(run_folder, name) if (kept / "evaluation.json").is_file() else None
-    rules = resolve_for(
-        recipe,
-        protocol,
-        count=None if before is None else before.protocol.settings.get("n"),
-        names=read_list(kept / LIST_FILE) if before is not None and "list" in before.protocol.settings else (),
-    )
-    run = load_run(run_folder, device=device, checkpoint=checkpoint, report=note)
-    subject = RunSubject(run, nfe)
-    if before is not None and before.protocol.hash == rules.hash and before.fingerprint == subject.fingerprint:
-        rows_present = {row.name for row in before.rows}
-        if is_outdated(before):
-            subject = RunSubject(
-                run, sorted({*nfe, *(calls_in_name(row.name) for row in before.rows if row.name.startswith("nfe "))})
-            )
-        elif before.capped or rows_present.issuperset(f"nfe {calls}" for calls in subject.counts):
-            return before
-    metrics = list(rules.protocol.metrics or recipe.evaluate.metrics)
-    return measure(subject, dataset_of(recipe, rules, root), rules, metrics, run_folder, report=report)
+    if not (folder / RECIPE_FILE).is_file():
+        return read_evaluation(folder, load_protocol(protocol or "held-out").name)
+    setup = open_evaluation(folder, protocol, count=count, root=root, resume=True)
+    earlier = setup.earlier
+    wanted = nfe or (earlier.evaluated_nfe if earlier is not None else []) or setup.recipe.evaluate.nfe
+    run = load_run(folder, device=device, checkpoint=checkpoint, report=note)
+    subject = RunSubject(run, wanted)
+    if earlier is not None and earlier.protocol.hash == setup.rules.hash and earlier.fingerprint == subject.fingerprint:
+        if earlier.is_outdated:
+            subject = RunSubject(run, [*wanted, *earlier.evaluated_nfe])
+        elif earlier.capped or {row.name for row in earlier.rows}.issuperset(f"nfe {calls}" for calls in wanted):
+            return earlier
+    return measure(subject, setup.dataset, setup.rules, setup.metrics, folder, report=report)
+
+
+def load_evaluated_run(
+    folder: Path, step: int, *, device: str | None = None, note: Callable[[str], None] | None = None
+) -> Run:
+    """Load the checkpoint of a step that was evaluated; if it is missing or damaged, the last one.
+
+    Raises:
+        UserError: The run has no valid checkpoint, or the disk fails.
+    """
+    try:
+        return load_run(folder, checkpoint=step, device=device, report=note)
+    except UserError as error:
+        if error.code == IO_ERROR:
+            raise
+        return load_run(folder, device=device, report=note)

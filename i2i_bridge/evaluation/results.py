@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,6 +22,13 @@ INPUT = "input"
 """Name of the row of the degraded images."""
 
 
+DATA_FILE = "data.json"
+"""File of the key and the SHA-256 of the pixels of each scored pair."""
+INPUTS_FILE = "inputs.json"
+"""File of the key and the `inputs_hash` of each item, clean references too; for outside results followed by a blank and
+the fingerprint of the item's file. It tells which records belong to the results."""
+LIST_FILE = "list.txt"
+"""File of the user's list of images."""
 LARGEST = 10**12
 """Largest count accepted from a file."""
 
@@ -122,6 +129,33 @@ class Evaluation:
     capped: bool = False
     """Whether the method makes fewer calls than requested, so that its one row stands for every NFE."""
 
+    @property
+    def baselines(self) -> list[Row]:
+        """Rows without a network: the degraded input, and other rows of a run's evaluation that are not 'nfe N'."""
+        if not any(row.name == INPUT for row in self.rows):
+            return []
+        return [row for row in self.rows if not row.name.startswith("nfe ")]
+
+    def rows_of_method(self, nfe: Iterable[int] | None = None) -> list[Row]:
+        """Rows that are not baselines, by network calls; of a method with several NFE only those in `nfe`."""
+        baselines = [row.name for row in self.baselines]
+        rows = sorted((row for row in self.rows if row.name not in baselines), key=lambda row: row.nfe)
+        # A one-step method has one row whatever NFE is requested, and so have scored results of other code.
+        if nfe is None or self.capped or not all(row.name.startswith("nfe ") for row in rows):
+            return rows
+        wanted = {f"nfe {calls}" for calls in nfe}
+        return [row for row in rows if row.name in wanted]
+
+    @property
+    def evaluated_nfe(self) -> list[int]:
+        """The NFE of the rows 'nfe N', in their order."""
+        return [calls_in_name(row.name) for row in self.rows if row.name.startswith("nfe ")]
+
+    @property
+    def is_outdated(self) -> bool:
+        """Whether a number is of a metric that is computed differently today."""
+        return any(estimate.note == OUTDATED for row in self.rows for estimate in row.metrics.values())
+
 
 _EVALUATION = TypeAdapter(Evaluation)
 
@@ -168,11 +202,6 @@ def not_now(file: Path, error: OSError) -> UserError:
     return UserError(f"{file}: cannot be read ({reason}), which is no damage; give the same command again", IO_ERROR)
 
 
-def is_outdated(evaluation: Evaluation) -> bool:
-    """Whether an evaluation has a number whose metric is computed differently today."""
-    return any(estimate.note == OUTDATED for row in evaluation.rows for estimate in row.metrics.values())
-
-
 def write_hashes(file: Path, hashes: Mapping[str, str], *, root: Path | None = None) -> None:
     """Write a string for each key, such as the SHA-256 of a pair's pixels, as JSON; `root` as in `write_whole`."""
     write_whole(file, json.dumps(dict(sorted(hashes.items())), indent=0).encode(), root=root)
@@ -193,8 +222,8 @@ def read_hashes(file: Path) -> dict[str, str]:
     return {key: str(value) for key, value in table.items()} if isinstance(table, dict) else {}
 
 
-def read_item_scores(file: Path, names: Sequence[str]) -> dict[tuple[str, str], list[float]]:
-    """Read a per_image.csv: by (item's key, row) a list of numbers, one for each name, NaN for a missing number.
+def read_item_scores(file: Path, names: Collection[str]) -> dict[tuple[str, str], dict[str, float]]:
+    """Read a per_image.csv: by (item's key, row) the value of each metric in `names`, NaN for a missing number.
 
     Empty if there is no such file.
 
@@ -204,7 +233,8 @@ def read_item_scores(file: Path, names: Sequence[str]) -> dict[tuple[str, str], 
     if not file.exists():
         return {}
     try:
-        return {(line["key"], line["row"]): [_number(line.get(name)) for name in names] for line in read_rows(file)}
+        rows = read_rows(file)
+        return {(row["key"], row["row"]): {name: _number(row.get(name)) for name in names} for row in rows}
     except (OSError, ValueError, KeyError) as error:
         if isinstance(error, OSError) and may_pass(error):
             raise not_now(file, error) from error

@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import io
 import math
 import statistics
 import sys
@@ -18,8 +17,8 @@ from torch import Tensor
 from i2i_bridge import registry
 from i2i_bridge.degradations.base import Degradation
 from i2i_bridge.errors import UserError
+from i2i_bridge.evaluation.items import EvaluatedItem
 from i2i_bridge.evaluation.records import CLEAN, Record
-from i2i_bridge.images.pixels import Range, to_pixels, to_tensor
 from i2i_bridge.metrics.base import (
     Estimate,
     Extractor,
@@ -41,93 +40,6 @@ FEW_FOR_SETS = 2048
 """Below this number of images the covariance of 2048 features is singular, and the bias of FID, as 1/n, is large."""
 FEW_FOR_KID = 200
 """Below this number of images the interval of a KID is wider than the differences between most methods."""
-
-
-@dataclass(frozen=True)
-class Codec:
-    """Rounding of images to a file's pixels; scores are computed on rounded images.
-
-    Args:
-        dtype: Dtype of the file's pixels.
-        value_range: Pixel values that mean -1 and 1.
-        quality: Quality of JPEG compression; None for a lossless file.
-    """
-
-    dtype: np.dtype
-    value_range: Range
-    quality: int | None = None
-
-    def pixels(self, x: Tensor, *, output: bool = True) -> np.ndarray:
-        """Pixels (H, W, C) of an image (C, H, W).
-
-        Args:
-            output: True for a result, which JPEG compresses; False for a reference.
-
-        Raises:
-            UserError: JPEG cannot hold such pixels.
-        """
-        pixels = to_pixels(x, self.dtype, self.value_range)
-        return pixels if self.quality is None or not output else _jpeg(pixels, self.quality)
-
-    def image(self, pixels: np.ndarray) -> Tensor:
-        """The image (C, H, W) in [-1, 1] of pixels (H, W, C)."""
-        return to_tensor(pixels, self.value_range)
-
-
-def _jpeg(pixels: np.ndarray, quality: int) -> np.ndarray:
-    from PIL import Image
-
-    from i2i_bridge.images.files import read_picture
-
-    if pixels.dtype != np.uint8 or pixels.shape[2] not in (1, 3):
-        raise UserError(f"the protocol stores outputs as JPEG, which cannot hold {pixels.dtype} x {pixels.shape[2]}")
-    encoded = io.BytesIO()
-    Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(encoded, "JPEG", quality=quality)
-    return read_picture("the protocol's JPEG", encoded.getvalue()).pixels
-
-
-@dataclass(frozen=True)
-class Scored:
-    """An item of the dataset with its rounded pixels."""
-
-    position: int
-    """Position among the evaluated items; -1 for an item that is only a reference."""
-    item: dict[str, Any]
-    codec: Codec
-    clean: np.ndarray
-    degraded: np.ndarray
-    """Pixels (H, W, C) of x_0 and x_1."""
-
-    @property
-    def key(self) -> str:
-        return str(self.item["key"])
-
-    @property
-    def pixels_hash(self) -> str:
-        """SHA-256 of the scored pixels of x_0 and x_1."""
-        return array_hash(self.clean, self.degraded)
-
-    @property
-    def inputs_hash(self) -> str:
-        """SHA-256 of the item's fields that methods and metrics read: pixels, mask, condition and label."""
-        extra = [self.item[name].numpy() for name in ("mask", "condition") if name in self.item]
-        label = np.array(self.item.get("label", -1))
-        return array_hash(self.clean, self.degraded, *extra, label)
-
-
-def scored(position: int, item: dict[str, Any], value_range: Range, quality: int | None) -> Scored:
-    """Round an item's images as its files are, with the protocol's JPEG quality for x_1."""
-    codec = Codec(np.dtype(item["dtype"]), value_range, quality)
-    return Scored(position, item, codec, codec.pixels(item["x_0"], output=False), codec.pixels(item["x_1"]))
-
-
-def array_hash(*arrays: np.ndarray) -> str:
-    """SHA-256 of types, shapes and bytes."""
-    total = hashlib.sha256()
-    for array in arrays:
-        total.update(f"{array.dtype.str}{array.shape}".encode())
-        total.update(np.ascontiguousarray(array).tobytes())
-    return total.hexdigest()
 
 
 @dataclass
@@ -159,21 +71,25 @@ class Scorer:
         )
 
     def score(
-        self, record: Record, row: str, restored: Sequence[np.ndarray], one: Scored, degradation: Degradation | None,
+        self,
+        record: Record,
+        row: str,
+        restored: Sequence[np.ndarray],
+        item: EvaluatedItem,
+        degradation: Degradation | None,
         seed: int,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Compute the missing scores and features of a record.
 
         Args:
             restored: Pixels of the item's restorations; for the row `clean` those of the reference.
-            one: The item.
             degradation: The degradation of x_1; None for pairs.
             seed: Seed of the evaluation.
         """
-        images = torch.stack([one.codec.image(pixels) for pixels in restored])
-        clean = one.codec.image(one.clean)
+        images = torch.stack([item.codec.image(pixels) for pixels in restored])
         if row != CLEAN:
-            sample = Sample(images, clean, one.codec.image(one.degraded), one.item, degradation, seed)
+            x_0, x_1 = item.codec.image(item.clean), item.codec.image(item.degraded)
+            sample = Sample(images, x_0, x_1, item.fields, degradation, seed)
             for name, metric in self.images.items():
                 if record.scores.get(name, (0.0, ""))[1] == self.codes[name]:
                     continue

@@ -7,17 +7,17 @@ from pathlib import Path
 
 from i2i_bridge.data.dataset import PairDataset
 from i2i_bridge.errors import UserError
-from i2i_bridge.evaluation.evaluate import dataset_of, ensure_rows, evaluate, resolve_for
-from i2i_bridge.evaluation.results import evaluation_folder, read_evaluation
+from i2i_bridge.evaluation.evaluate import ensure_rows, load_evaluated_run, open_evaluation
 from i2i_bridge.recipe.protocol import load_protocol
-from i2i_bridge.recipe.recipe import Recipe, load_recipe
+from i2i_bridge.recipe.recipe import load_recipe
 from i2i_bridge.report.differences import Differences, paired_differences
-from i2i_bridge.report.entries import Entry, open_entries, table_of, warnings_of
+from i2i_bridge.report.entries import open_entries
 from i2i_bridge.report.folder import check_out
+from i2i_bridge.report.notes import warnings_of
 from i2i_bridge.report.page import write_page
-from i2i_bridge.report.table import Table
-from i2i_bridge.runs.run import Run, load_run
-from i2i_bridge.storage.files import IO_ERROR, expanded
+from i2i_bridge.report.table import Table, table_of
+from i2i_bridge.runs.run import Run
+from i2i_bridge.storage.files import expanded
 from i2i_bridge.storage.shipped import RECIPE_FILE
 
 Report = Callable[[int, int], None]
@@ -102,74 +102,21 @@ def compare(
                 f"labels: {folder} is none of the folders that are compared: {', '.join(map(str, folders))}"
             )
     recipes = [load_recipe(folder / RECIPE_FILE) for folder in folders if (folder / RECIPE_FILE).is_file()]
-    chosen = protocol or next((recipe.evaluate.protocol for recipe in recipes), "held-out")
+    wanted = protocol or next((recipe.evaluate.protocol for recipe in recipes), "held-out")
     for folder in folders:
         with progress("evaluated") as report:
-            _evaluate_missing(folder, chosen, nfe, count, root, device, checkpoint, report, note)
+            ensure_rows(
+                folder, nfe, wanted, report, count=count, root=root, device=device, checkpoint=checkpoint, note=note
+            )
 
-    def opened(entry: Entry) -> tuple[Run, PairDataset] | None:
-        if entry.recipe is None:
-            return None
-        run = open_evaluated(entry.folder, entry.evaluation.step, device=device, note=note)
-        return run, pairs_of(run.recipe, chosen, root)
+    def opened(folder: Path, step: int) -> tuple[Run, PairDataset]:
+        run = load_evaluated_run(folder, step, device=device, note=note)
+        return run, open_evaluation(folder, wanted, root=root, resume=True).dataset
 
-    entries = open_entries(folders, load_protocol(chosen).name, each_seed=each_seed, labels=names)
-    table = table_of(entries, nfe)
+    name = load_protocol(wanted).name
+    entries = open_entries(folders, name, nfe=nfe, each_seed=each_seed, labels=names, opener=opened)
+    table = table_of(entries)
     paired = paired_differences(entries, table, against)
     with progress("drawn") as report:
-        page = write_page(
-            entries, out, opened, nfe=nfe, single_file=single_file, title=title, paired=paired, report=report
-        )
+        page = write_page(entries, out, single_file=single_file, title=title, paired=paired, report=report)
     return Comparison(page, table, paired, [*paired.notes, *warnings_of(entries)])
-
-
-def open_evaluated(
-    folder: Path, step: int, *, device: str | None = None, note: Callable[[str], None] | None = None
-) -> Run:
-    """Load the checkpoint that was evaluated; if it is missing or damaged, the last one.
-
-    Raises:
-        UserError: The run has no valid checkpoint, or the disk fails.
-    """
-    try:
-        return load_run(folder, checkpoint=step, device=device, report=note)
-    except UserError as error:
-        if error.code == IO_ERROR:
-            raise
-        return load_run(folder, device=device, report=note)
-
-
-def pairs_of(recipe: Recipe, protocol: str | Path, root: Path | None) -> PairDataset:
-    """The validation pairs from which a page draws its pictures."""
-    # A list of images makes no difference to the pictures of the page.
-    return dataset_of(recipe, resolve_for(recipe, protocol, names=["any"]), root)
-
-
-def _evaluate_missing(
-    folder: Path,
-    protocol: str | Path,
-    nfe: Sequence[int] | None,
-    count: int | None,
-    root: Path | None,
-    device: str | None,
-    checkpoint: int | str,
-    report: Report,
-    note: Callable[[str], None] | None,
-) -> None:
-    """Evaluate missing rows of a run; outside results cannot be evaluated at other NFE."""
-    if not (folder / RECIPE_FILE).is_file():
-        return
-    recipe = load_recipe(folder / RECIPE_FILE)
-    name = load_protocol(protocol).name
-    evaluated: list[int] = []
-    if (evaluation_folder(folder, name) / "evaluation.json").is_file():
-        rows = read_evaluation(folder, name).rows
-        evaluated = [int(row.name.removeprefix("nfe ")) for row in rows if row.name.startswith("nfe ")]
-    wanted = nfe or evaluated or recipe.evaluate.nfe
-    if count is None:
-        ensure_rows(folder, wanted, protocol, report, root=root, device=device, checkpoint=checkpoint, note=note)
-        return
-    run = load_run(folder, device=device, checkpoint=checkpoint, report=note)
-    rules = resolve_for(recipe, protocol, count=count)
-    metrics = list(rules.protocol.metrics or recipe.evaluate.metrics)
-    evaluate(run, dataset_of(recipe, rules, root), nfe=wanted, metrics=metrics, protocol=rules, report=report)

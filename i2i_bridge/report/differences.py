@@ -11,13 +11,12 @@ import numpy as np
 
 from i2i_bridge import registry
 from i2i_bridge.errors import UserError
-from i2i_bridge.evaluation.loop import DATA_FILE, INPUTS_FILE
 from i2i_bridge.evaluation.records import CLEAN, Records, record_fingerprint
-from i2i_bridge.evaluation.results import Evaluation, evaluation_folder, read_evaluation, read_hashes, read_item_scores
 from i2i_bridge.evaluation.scores import feature_name
 from i2i_bridge.metrics.base import Estimate, Extractor, SetMetric, build_metric
 from i2i_bridge.recipe.protocol import pixels_hash
-from i2i_bridge.report.entries import Entry, baselines
+from i2i_bridge.report.entries import Entry
+from i2i_bridge.report.measurements import Measurements
 from i2i_bridge.report.seeds import difference_estimate
 from i2i_bridge.report.table import UNKNOWN, Cell, Column, Line, Table, decimals, mark_difference
 
@@ -33,16 +32,11 @@ class Differences:
     """Each row minus the row `against`, on the images of both."""
 
     against: str
-    """The row's name, as `row_name` gives it."""
+    """The row's name, as in `Line.name`."""
     table: Table
     """Differences with standard error and 95 % interval, marked by `mark_difference`."""
     notes: list[str]
     """Why cells are empty, and which cells cover only a part of the images."""
-
-
-def row_name(line: Line) -> str:
-    """The name of a row, such as 'degraded input' or 'bridge, NFE 5'."""
-    return f"{line.label}, {line.row.upper()}" if line.row.startswith("nfe ") else line.label
 
 
 def choose_row(entries: Sequence[Entry], table: Table, wanted: str | None = None) -> int:
@@ -62,7 +56,7 @@ def choose_row(entries: Sequence[Entry], table: Table, wanted: str | None = None
         if len(of_regression) == 1:
             return of_regression[0]
         return next((i for i, line in enumerate(table.lines) if not line.is_baseline), 0)
-    names = [row_name(line) for line in table.lines]
+    names = [line.name for line in table.lines]
     found = [i for i, name in enumerate(names) if name.lower() == wanted.lower()]
     found = found or [i for i, line in enumerate(table.lines) if line.label.lower() == wanted.lower()]
     if len(found) != 1:
@@ -92,27 +86,25 @@ def paired_differences(entries: Sequence[Entry], table: Table, wanted: str | Non
         UserError: As `choose_row`; or a file of an evaluation is damaged or cannot be read.
     """
     chosen = choose_row(entries, table, wanted)
-    differencer = _Differencer(entries, table)
-    second = differencer.rows(table.lines[chosen])
+    second = _measured_rows(entries, table.lines[chosen])
     notes: list[str] = []
     found: list[tuple[Line, list[Estimate]]] = []
-    for i, line in enumerate(table.lines):
-        if i == chosen:
-            continue
-        first, estimates = differencer.rows(line), []
+    kept: _Features = {}  # of the row of all comparisons and of the clean images
+    for line in (line for i, line in enumerate(table.lines) if i != chosen):
+        first, features = _measured_rows(entries, line), _FeatureReader(kept)
+        estimates = []
         for k, column in enumerate(table.columns):
             try:
                 if any(math.isnan(compared.cells[k].estimate.value) for compared in (line, table.lines[chosen])):
                     raise _NoDifference("")
-                estimate = differencer.difference(column.name, first, second)
+                estimate = _difference(column.name, first, second, features)
                 if estimate.note:
-                    notes.append(f"{column.label}, {row_name(line)}: {estimate.note}.")
+                    notes.append(f"{column.label}, {line.name}: {estimate.note}.")
             except _NoDifference as reason:
                 estimate = UNKNOWN
                 notes += [f"{column.label}: {reason}."] if str(reason) else []
             estimates.append(estimate)
         found.append((line, estimates))
-        differencer.drop_features(first, second)
     columns = [
         Column(
             column.name, column.label, column.higher_is_better,
@@ -127,154 +119,123 @@ def paired_differences(entries: Sequence[Entry], table: Table, wanted: str | Non
         )
         for line, estimates in found
     ]  # fmt: skip
-    return Differences(row_name(table.lines[chosen]), Table(columns, lines), list(dict.fromkeys(notes)))
+    return Differences(table.lines[chosen].name, Table(columns, lines), list(dict.fromkeys(notes)))
 
 
-@dataclass(frozen=True)
-class _ItemData:
-    """The evaluation of one folder, with its scores and inputs of single images."""
-
-    folder: Path
-    evaluation: Evaluation
-    scores: dict[tuple[str, str], list[float]]
-    """Values by (key, row), one for each column of the table."""
-    scored: frozenset[str]
-    """Keys of the scored images."""
-    inputs: dict[str, str]
-    """Contents of INPUTS_FILE by key, including images that are only a reference."""
-
-    def fingerprint(self, row: str, key: str) -> str:
-        """The fingerprint that a record of this evaluation must have."""
-        if key not in self.inputs:
-            raise _NoDifference(f"{self.folder.name} was evaluated by an earlier version; evaluate it again")
-        inputs, _, extra = self.inputs[key].partition(" ")
-        fixed = row == CLEAN or row in [given.name for given in baselines(self.evaluation)]
-        subject = [] if fixed else [self.evaluation.fingerprint, extra]
-        return record_fingerprint(pixels_hash(self.evaluation.protocol.settings), row, inputs, subject)
+_Rows = list[tuple[Measurements, str]]
+"""(measurements, name of the row in them) of a table row: one pair, or one for each seed."""
 
 
-_Rows = list[tuple[_ItemData, str]]
-"""(evaluation, name of the row in it) of a table row: one pair, or one for each seed."""
+def _measured_rows(entries: Sequence[Entry], line: Line) -> _Rows:
+    """The measurements from which a line of the table comes."""
+    if line.is_baseline:
+        entry = next(e for e in entries if line.row in [row.name for row in e.evaluation.baselines])
+        return [(entry.measurements[0], line.row)]
+    return [(measured, line.row) for measured in entries[line.entry].measurements]
 
 
-class _Differencer:
-    """Reads scores and features of single images, each file once, and computes differences of two rows."""
+def _difference(name: str, first: _Rows, second: _Rows, features: "_FeatureReader") -> Estimate:
+    """The difference `first` - `second` of one metric."""
+    try:
+        metric: Any = build_metric(name)[1]
+    except UserError:  # a metric of a plug-in that is not loaded
+        metric = None
+    if isinstance(metric, SetMetric):
+        estimate = _set_difference(metric, first, second, features)
+    else:
+        estimate = _image_difference(name, first, second)
+    values = [[measured.value(name, row) for measured, row in rows] for rows in (first, second)]
+    return difference_estimate(estimate, *values)
 
-    def __init__(self, entries: Sequence[Entry], table: Table) -> None:
-        self.entries = entries
-        self.names = [column.name for column in table.columns]
-        self.opened: dict[Path, _ItemData] = {}
-        self.features: dict[tuple[Path, str, str], dict[str, np.ndarray]] = {}
 
-    def rows(self, line: Line) -> _Rows:
-        """The evaluations from which a line of the table comes."""
-        if line.is_baseline:
-            entry = next(e for e in self.entries if line.row in [row.name for row in baselines(e.evaluation)])
-            return [(self._open(entry.folder, entry), line.row)]
-        entry = self.entries[line.entry]
-        return [(self._open(folder, entry), line.row) for folder in entry.seeds or (entry.folder,)]
+def _image_difference(name: str, first: _Rows, second: _Rows) -> Estimate:
+    tables = [[_row_scores(name, *row) for row in rows] for rows in (first, second)]
+    every = [set(table) for tables_of_row in tables for table in tables_of_row]
+    keys = sorted(set.intersection(*every))
+    means = [np.mean([[table[key] for key in keys] for table in part], axis=0) for part in tables]
+    with np.errstate(invalid="ignore"):
+        change = means[0] - means[1]
+    kept = change[np.isfinite(change)].tolist()
+    if not kept:
+        raise _NoDifference("no image has a finite value in both rows")
+    most = max(len(keys) for keys in every)
+    note = f"of the {len(kept)} of {most} images that have a finite value in both rows" if len(kept) < most else ""
+    error = statistics.stdev(kept) / math.sqrt(len(kept)) if len(kept) > 1 else math.nan
+    return Estimate(statistics.fmean(kept), standard_error=error, note=note)
 
-    def _open(self, folder: Path, entry: Entry) -> _ItemData:
-        if folder not in self.opened:
-            protocol = entry.evaluation.protocol.name
-            home = evaluation_folder(folder, protocol)
-            self.opened[folder] = _ItemData(
-                folder,
-                read_evaluation(folder, protocol),
-                read_item_scores(home / "per_image.csv", self.names),
-                frozenset(read_hashes(home / DATA_FILE)),
-                read_hashes(home / INPUTS_FILE),
-            )
-        return self.opened[folder]
 
-    def drop_features(self, first: _Rows, second: _Rows) -> None:
-        """Free the features of `first`; those of `second`, the row of all comparisons, stay in memory."""
-        kept = [(evaluated.folder, row) for evaluated, row in second]
-        for evaluated, row in first:
-            for place in [place for place in self.features if place[:2] == (evaluated.folder, row)]:
-                if place[:2] not in kept:
-                    del self.features[place]
+def _row_scores(name: str, measured: Measurements, row: str) -> dict[str, float]:
+    """The values of a row by key; their mean must be the value in the table."""
+    values = {key: scores[name] for (key, of), scores in measured.scores.items() if of == row}
+    finite = [value for value in values.values() if math.isfinite(value)]
+    if all(math.isnan(value) for value in values.values()):
+        raise _NoDifference(f"{measured.folder.name} keeps no values of single images")
+    if finite and not math.isclose(statistics.fmean(finite), measured.value(name, row), rel_tol=1e-6, abs_tol=1e-12):
+        raise _NoDifference(f"per_image.csv of {measured.folder.name} is of another evaluation; evaluate it again")
+    return values
 
-    def difference(self, name: str, first: _Rows, second: _Rows) -> Estimate:
-        """The difference `first` - `second` of one metric."""
-        try:
-            metric: Any = build_metric(name)[1]
-        except UserError:  # a metric of a plug-in that is not loaded
-            metric = None
-        difference = self._set_difference if isinstance(metric, SetMetric) else self._image_difference
-        estimate = difference(name, metric, first, second)
-        values = [[self._value(name, *one) for one in rows] for rows in (first, second)]
-        return difference_estimate(estimate, *values)
 
-    @staticmethod
-    def _value(name: str, evaluated: _ItemData, row: str) -> float:
-        return next(r.metrics[name].value for r in evaluated.evaluation.rows if r.name == row)
+def _set_difference(metric: SetMetric, first: _Rows, second: _Rows, features: "_FeatureReader") -> Estimate:
+    if type(metric).difference_of_means is SetMetric.difference_of_means:
+        raise _NoDifference("this metric has no paired standard error")
+    with registry.plugin_errors():
+        extractor: Extractor = registry.EXTRACTORS.get(metric.extractor)()
+    feature = feature_name(metric.extractor, extractor)
+    keys = sorted(frozenset.intersection(*(measured.scored for measured, _ in [*first, *second])))
+    if not keys:
+        raise _NoDifference("no image in common")
+    clean, settings = second[0][0], second[0][0].evaluation.protocol.settings
+    references = sorted(clean.inputs.keys() - clean.scored) if settings.get("fid_reference") == "split" else []
+    rows = [
+        [features.matrix(measured, row, feature, keys, keep=part is second) for measured, row in part]
+        for part in (first, second)
+    ]
+    reference = features.matrix(clean, CLEAN, feature, [*keys, *references], keep=True)
+    with registry.plugin_errors():
+        found = metric.difference_of_means(
+            rows[0], rows[1], reference, np.arange(len(keys)), seed=int(settings.get("seed", 0))
+        )
+    if found is None:
+        raise _NoDifference("this metric has no paired standard error")
+    most = max(len(measured.scored) for measured, _ in [*first, *second])
+    note = f"of the {len(keys)} of {most} images that both rows have" if len(keys) < most else found.note
+    return Estimate(found.value, standard_error=found.standard_error, note=note)
 
-    def _image_difference(self, name: str, metric: object, first: _Rows, second: _Rows) -> Estimate:
-        k = self.names.index(name)
-        tables = [[self._row_scores(k, name, *one) for one in rows] for rows in (first, second)]
-        every = [set(table) for tables_of_row in tables for table in tables_of_row]
-        keys = sorted(set.intersection(*every))
-        means = [np.mean([[table[key] for key in keys] for table in part], axis=0) for part in tables]
-        with np.errstate(invalid="ignore"):
-            change = means[0] - means[1]
-        kept = change[np.isfinite(change)].tolist()
-        if not kept:
-            raise _NoDifference("no image has a finite value in both rows")
-        most = max(len(keys) for keys in every)
-        note = f"of the {len(kept)} of {most} images that have a finite value in both rows" if len(kept) < most else ""
-        error = statistics.stdev(kept) / math.sqrt(len(kept)) if len(kept) > 1 else math.nan
-        return Estimate(statistics.fmean(kept), standard_error=error, note=note)
 
-    def _row_scores(self, k: int, name: str, evaluated: _ItemData, row: str) -> dict[str, float]:
-        """The values of a row by key; their mean must be the value in the table."""
-        values = {key: scores[k] for (key, of), scores in evaluated.scores.items() if of == row}
-        finite = [value for value in values.values() if math.isfinite(value)]
-        shown = self._value(name, evaluated, row)
-        if not values or all(math.isnan(value) for value in values.values()):
-            raise _NoDifference(f"{evaluated.folder.name} keeps no values of single images")
-        if finite and not math.isclose(statistics.fmean(finite), shown, rel_tol=1e-6, abs_tol=1e-12):
-            raise _NoDifference(f"per_image.csv of {evaluated.folder.name} is of another evaluation; evaluate it again")
-        return values
+_Features = dict[tuple[Path, str, str], dict[str, np.ndarray]]
+"""Features by (folder, row, name of the features) and key."""
 
-    def _set_difference(self, name: str, metric: SetMetric, first: _Rows, second: _Rows) -> Estimate:
-        if type(metric).difference_of_means is SetMetric.difference_of_means:
-            raise _NoDifference("this metric has no paired standard error")
-        with registry.plugin_errors():
-            extractor: Extractor = registry.EXTRACTORS.get(metric.extractor)()
-        feature = feature_name(metric.extractor, extractor)
-        keys = sorted(frozenset.intersection(*(evaluated.scored for evaluated, _ in [*first, *second])))
-        if not keys:
-            raise _NoDifference("no image in common")
-        clean, settings = second[0][0], second[0][0].evaluation.protocol.settings
-        references = sorted(clean.inputs.keys() - clean.scored) if settings.get("fid_reference") == "split" else []
-        rows = [
-            [self._feature_matrix(evaluated, row, feature, keys) for evaluated, row in part] for part in (first, second)
-        ]
-        reference = self._feature_matrix(clean, CLEAN, feature, [*keys, *references])
-        with registry.plugin_errors():
-            found = metric.difference_of_means(
-                rows[0], rows[1], reference, np.arange(len(keys)), seed=int(settings.get("seed", 0))
-            )
-        if found is None:
-            raise _NoDifference("this metric has no paired standard error")
-        most = max(len(evaluated.scored) for evaluated, _ in [*first, *second])
-        note = f"of the {len(keys)} of {most} images that both rows have" if len(keys) < most else found.note
-        return Estimate(found.value, standard_error=found.standard_error, note=note)
 
-    def _feature_matrix(self, evaluated: _ItemData, row: str, feature: str, keys: Sequence[str]) -> np.ndarray:
+class _FeatureReader:
+    """Reads features, each record once; memory holds those of one row beside the kept ones."""
+
+    def __init__(self, kept: _Features) -> None:
+        self.kept, self.own = kept, _Features()
+
+    def matrix(self, measured: Measurements, row: str, feature: str, keys: Sequence[str], *, keep: bool) -> np.ndarray:
         """The stored features of a row, (n, d)."""
-        features = self.features.setdefault((evaluated.folder, row, feature), {})
-        home = evaluation_folder(evaluated.folder, evaluated.evaluation.protocol.name)
-        records = Records(home / "records")
+        place = (measured.folder, row, feature)
+        features = (self.kept if keep or place in self.kept else self.own).setdefault(place, {})
+        records = Records(measured.home / "records")
         for key in keys:
             if key in features:
                 continue
-            record = records.read(row, key, evaluated.fingerprint(row, key), [feature])
+            record = records.read(row, key, _record_fingerprint(measured, row, key), [feature])
             if record is None or feature not in record.features:
-                raise _NoDifference(f"the features of {evaluated.folder.name} are not kept; evaluate it again")
+                raise _NoDifference(f"the features of {measured.folder.name} are not kept; evaluate it again")
             features[key] = record.features[feature]
         sizes = {features[key].shape for key in keys}
         if len(sizes) > 1 or any(len(size) != 1 for size in sizes):
-            raise _NoDifference(f"the features of {evaluated.folder.name} are damaged; evaluate it again")
+            raise _NoDifference(f"the features of {measured.folder.name} are damaged; evaluate it again")
         return np.stack([features[key] for key in keys])
+
+
+def _record_fingerprint(measured: Measurements, row: str, key: str) -> str:
+    """The fingerprint that a record of the evaluation must have."""
+    if key not in measured.inputs:
+        raise _NoDifference(f"{measured.folder.name} was evaluated by an earlier version; evaluate it again")
+    evaluation = measured.evaluation
+    inputs, _, extra = measured.inputs[key].partition(" ")
+    fixed = row == CLEAN or row in [given.name for given in evaluation.baselines]
+    subject = [] if fixed else [evaluation.fingerprint, extra]
+    return record_fingerprint(pixels_hash(evaluation.protocol.settings), row, inputs, subject)

@@ -11,20 +11,17 @@ from torch import Tensor
 
 from i2i_bridge.errors import UserError
 from i2i_bridge.evaluation.records import CLEAN, slug
-from i2i_bridge.evaluation.results import INPUT, evaluation_folder, read_item_scores
+from i2i_bridge.evaluation.results import INPUT
 from i2i_bridge.evaluation.subjects import picture_name
 from i2i_bridge.images.files import read_picture
 from i2i_bridge.images.pixels import to_tensor
-from i2i_bridge.report.entries import Entry, baseline_label, baselines, shown_rows
-from i2i_bridge.report.pictures import Pictures, Shown, safe_name
-from i2i_bridge.report.table import BEST, Column, Table
+from i2i_bridge.report.entries import Entry
+from i2i_bridge.report.pictures import PagePicture, Pictures, safe_name
+from i2i_bridge.report.table import BEST, Column, Table, baseline_label, row_name
 from i2i_bridge.storage.reader import open_regular
 
 INSIDE = 24
 """Largest number of images in a single-file page."""
-
-Scores = Mapping[tuple[str, str], list[float]]
-"""Values by (key of the item, row), one for each column of the table; NaN if the metric has none per image."""
 
 
 @dataclass(frozen=True)
@@ -42,24 +39,24 @@ class Source:
     """Folder of the pictures in the page."""
 
 
-def gallery(entries: Sequence[Entry], table: Table, pictures: Pictures, nfe: Sequence[int] | None) -> dict[str, Any]:
+def gallery(entries: Sequence[Entry], table: Table, pictures: Pictures) -> dict[str, Any]:
     """Data for the page's script: sources, metrics, and for each image its files and numbers by source.
 
     Files are copied into `pictures`. A single-file page takes INSIDE images at most, first the worst of each row.
     Empty if no picture was saved.
     """
-    sources = _sources(entries, nfe)
+    sources = _sources(entries)
     names = sorted({file.name for source in sources for file in _saved_pictures(source.folder)})
     own = [j for j, source in enumerate(sources) if source.own]
     if not names or not own:
         return {}
-    scores = [_scores(entry, table.columns) for entry in entries]
-    keys = _keys_by_file({key: None for found in scores for key, _ in found}, names)
-    unknown = [math.nan] * len(table.columns)
-    numbers = {
-        name: [scores[source.entry].get((keys.get(name, ""), source.row), unknown) for source in sources]
-        for name in names
-    }
+    scores = [entry.measurements[0].scores for entry in entries]
+    keys = _keys_by_file({key: None for part in scores for key, _ in part}, names)
+    numbers: dict[str, list[list[float]]] = {name: [] for name in names}
+    for name, values in numbers.items():
+        for source in sources:
+            found = scores[source.entry].get((keys.get(name, ""), source.row), {})
+            values.append([found.get(column.name, math.nan) for column in table.columns])
     kept = [k for k in range(len(table.columns)) if any(not math.isnan(v[k]) for n in names for v in numbers[n])]
     directed = [k for k in kept if table.columns[k].higher_is_better is not None]
     if pictures.inside and len(names) > INSIDE:
@@ -98,12 +95,12 @@ def gallery(entries: Sequence[Entry], table: Table, pictures: Pictures, nfe: Seq
 
 
 def glance(
-    entries: Sequence[Entry], pictures: Pictures, nfe: Sequence[int] | None, rows: int = 3
-) -> tuple[list[list[Shown]], list[list[Tensor]], list[str]]:
+    entries: Sequence[Entry], pictures: Pictures, rows: int = 3
+) -> tuple[list[list[PagePicture]], list[list[Tensor]], list[str]]:
     """The first saved images, restored by each method at its fewest and most NFE: (for the page, tensors, labels)."""
-    chosen = [source for source in _sources(entries, nfe) if _is_outermost(entries, source, nfe)]
+    chosen = [source for source in _sources(entries) if _is_outermost(entries, source)]
     chosen.sort(key=lambda source: source.row == CLEAN)  # puts the clean image last
-    shown: list[list[Shown]] = []
+    shown: list[list[PagePicture]] = []
     tensors: list[list[Tensor]] = []
     for name in sorted(file.name for file in _saved_pictures(chosen[0].folder)) if chosen else []:
         if len(shown) < rows and all(_is_picture(source.folder / name) for source in chosen):
@@ -135,18 +132,18 @@ def _size(file: Path) -> tuple[int, int]:
         raise UserError(f"{file}: not a readable PNG; evaluate again") from error
 
 
-def _sources(entries: Sequence[Entry], nfe: Sequence[int] | None) -> list[Source]:
+def _sources(entries: Sequence[Entry]) -> list[Source]:
     """All sources of pictures: degraded input and baselines, clean image, then the methods by network calls."""
     found = []
-    for row in dict.fromkeys([INPUT, CLEAN, *(row.name for e in entries for row in baselines(e.evaluation))]):
+    for row in dict.fromkeys([INPUT, CLEAN, *(row.name for e in entries for row in e.evaluation.baselines)]):
         holder = next((i for i, entry in enumerate(entries) if (entry.images / slug(row)).is_dir()), None)
         if holder is not None:
             label = CLEAN if row == CLEAN else baseline_label(row)
             found.append(Source(holder, row, label, False, entries[holder].images / slug(row), row))
     for i, entry in enumerate(entries):
-        for row in (shown.name for shown in shown_rows(entry.evaluation, nfe)):
-            label = f"{entry.label}, {row.upper()}" if row.startswith("nfe ") else entry.label
-            found.append(Source(i, row, label, True, entry.images / slug(row), f"{i}-{entry.label[:40]}-{row}"))
+        for row in (shown.name for shown in entry.rows):
+            place = f"{i}-{entry.label[:40]}-{row}"
+            found.append(Source(i, row, row_name(entry.label, row), True, entry.images / slug(row), place))
     return found
 
 
@@ -160,15 +157,10 @@ def _best_source(sources: Sequence[Source], table: Table, own: Sequence[int]) ->
     return own[-1]
 
 
-def _is_outermost(entries: Sequence[Entry], source: Source, nfe: Sequence[int] | None) -> bool:
+def _is_outermost(entries: Sequence[Entry], source: Source) -> bool:
     """True for baselines and for the first and last row of a method; for all rows if there is one entry."""
-    rows = [row.name for row in shown_rows(entries[source.entry].evaluation, nfe)]
+    rows = [row.name for row in entries[source.entry].rows]
     return not source.own or len(entries) == 1 or source.row in (rows[0], rows[-1])
-
-
-def _scores(entry: Entry, columns: Sequence[Column]) -> Scores:
-    home = evaluation_folder(entry.folder, entry.evaluation.protocol.name)
-    return read_item_scores(home / "per_image.csv", [column.name for column in columns])
 
 
 def _keys_by_file(keys: Mapping[str, None], names: Sequence[str]) -> dict[str, str]:

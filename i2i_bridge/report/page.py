@@ -1,9 +1,10 @@
-"""Page of a report or comparison: collect its contents from entries, draw, render, write."""
+"""Page of a report or comparison: its contents from entries, and its files."""
 
 import os
 import platform
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -11,94 +12,24 @@ import torch
 
 from i2i_bridge import __version__
 from i2i_bridge.data.dataset import PairDataset
-from i2i_bridge.errors import UserError, printable
+from i2i_bridge.errors import UserError
 from i2i_bridge.evaluation.results import Evaluation, calls_in_name
 from i2i_bridge.images.files import write_picture
 from i2i_bridge.images.montage import montage
 from i2i_bridge.images.pixels import Picture
 from i2i_bridge.methods.mean import mean_calls
 from i2i_bridge.report.differences import Differences
-from i2i_bridge.report.entries import (
-    Entry,
-    differences,
-    open_entries,
-    shown_rows,
-    skipped_of,
-    table_of,
-    unavailable,
-    warnings_of,
-)
-from i2i_bridge.report.figures import Panel, quality_panels, training_curves
+from i2i_bridge.report.entries import Entry, open_entries
+from i2i_bridge.report.figures import quality_panels, training_curves
 from i2i_bridge.report.folder import GENERATOR, check_out, fresh_folder
+from i2i_bridge.report.formats import render, to_csv, to_latex, to_markdown
 from i2i_bridge.report.gallery import INSIDE, gallery, glance
-from i2i_bridge.report.pictures import Pictures, Shown, safe_name
-from i2i_bridge.report.samples import Drawn, draw
-from i2i_bridge.report.table import (
-    Table,
-    differences_to_markdown,
-    error_text,
-    interval_text,
-    markdown,
-    seconds_text,
-    to_csv,
-    to_latex,
-    to_markdown,
-)
+from i2i_bridge.report.notes import setting_differences, skipped_of, unavailable, warnings_of
+from i2i_bridge.report.pictures import PagePicture, Pictures, safe_name
+from i2i_bridge.report.samples import draw
+from i2i_bridge.report.table import table_of
 from i2i_bridge.runs.run import Run
 from i2i_bridge.storage.files import real_folder, refuse_links, write_whole
-from i2i_bridge.training.log import read_metrics
-
-Opener = Callable[[Entry], tuple[Run, PairDataset] | None]
-"""Returns the run of an entry and its validation pairs; None for scored results of other code."""
-
-
-@dataclass(frozen=True)
-class Group:
-    """Pictures of one method."""
-
-    entry: int
-    label: str
-    note: str
-    rows: list[list[Shown]] = field(default_factory=list)
-    trained_on: list[list[Shown]] = field(default_factory=list)
-    held_out: list[list[Shown]] = field(default_factory=list)
-    overlap: str = ""
-
-
-@dataclass
-class Page:
-    """Contents of the template."""
-
-    title: str
-    kicker: str
-    summary: str
-    labels: list[str]
-    facts: list[tuple[str, str, str]]
-    """(name, value, tooltip)."""
-    table: Table
-    csv: str
-    markdown: str
-    tex: str
-    paired: Differences | None
-    paired_csv: str
-    protocol: list[tuple[str, str]]
-    warnings: list[str] = field(default_factory=list)
-    skipped: dict[str, str] = field(default_factory=dict)
-    unavailable: list[tuple[str, str]] = field(default_factory=list)
-    reference: dict[str, Any] | None = None
-    panels: list[Panel] = field(default_factory=list)
-    glance: list[list[Shown]] = field(default_factory=list)
-    gallery: dict[str, Any] = field(default_factory=dict)
-    gallery_note: str = ""
-    seeds_note: str = ""
-    walks: list[Group] = field(default_factory=list)
-    samples: list[Group] = field(default_factory=list)
-    strips: list[Group] = field(default_factory=list)
-    curves: str = ""
-    differences: list[tuple[str, list[str]]] = field(default_factory=list)
-    settings: list[tuple[str, str, str]] = field(default_factory=list)
-    environment: dict[str, str] = field(default_factory=dict)
-
 
 PROTOCOL_MEANING = (
     "Name, version, and the first 12 digits of the SHA-256 of all rules that decide about the scored images. "
@@ -116,9 +47,7 @@ DATA_MEANING = (
 def write_page(
     entries: Sequence[Entry],
     out: Path,
-    opened: Opener,
     *,
-    nfe: Sequence[int] | None = None,
     single_file: bool = False,
     title: str = "",
     paired: Differences | None = None,
@@ -129,11 +58,9 @@ def write_page(
     With `paired` also differences.csv.
 
     Args:
-        entries: One entry for a report, several for a comparison.
+        entries: One entry for a report, several for a comparison. Their runs are opened one at a time.
         out: The page's folder, or the .html file of a single-file page. An older page stays until the new one is
             complete, and is then replaced.
-        opened: Opens an entry's run, one at a time, to draw walks and samples.
-        nfe: Show only these NFE of methods that can be evaluated at several; None shows all.
         single_file: Embed everything into one HTML file.
         paired: Paired differences, for a second table.
         title: Heading; default: the name of the dataset, or of the recipe for a single entry.
@@ -144,114 +71,105 @@ def write_page(
     """
     check_out(out, single_file)
     out = real_folder(out)  # `out` itself may be a link, to another disk for example
+
+    def html(folder: Path) -> str:
+        page = contents(entries, Pictures(folder, single_file), title=title, paired=paired, report=report)
+        return render("compare.html", page=page)
+
     if out.suffix == ".html":
-        html = render(
-            collect(entries, Pictures(out.parent, True), opened, nfe=nfe, title=title, paired=paired, report=report)
-        )
-        write_whole(out, html.encode())
+        write_whole(out, html(out.parent).encode())
         return out
     with fresh_folder(out) as fresh:
-        page = collect(
-            entries, Pictures(fresh, single_file), opened, nfe=nfe, title=title, paired=paired, report=report
-        )
-        (fresh / "index.html").write_text(render(page), encoding="utf-8")
+        (fresh / "index.html").write_text(html(fresh), encoding="utf-8")
     return out / "index.html"
 
 
-def collect(
+def contents(
     entries: Sequence[Entry],
     pictures: Pictures,
-    opened: Opener,
     *,
-    nfe: Sequence[int] | None,
     title: str,
     paired: Differences | None,
     report: Callable[[int, int], None],
-) -> Page:
-    """Collect the contents of a page and write its pictures through `pictures`."""
+) -> dict[str, Any]:
+    """The contents of a page, by the names that the template uses; pictures are written through `pictures`."""
     if paired is not None and not paired.table.lines:
         paired = None
-    first = entries[0].evaluation
-    table = table_of(entries, nfe)
+    first, table = entries[0].evaluation, table_of(entries)
     recipe = next((entry.recipe for entry in entries if entry.recipe is not None), None)
-    labels = [entry.label for entry in entries]
     images = max((line.images for line in table.lines), default=0)
     caption = f"{first.recipe}, {images} images, protocol {first.protocol.id}, data {first.data.digest[:12]}."
-    page = Page(
-        title=title or (first.recipe if len(entries) == 1 else _data_name(recipe) or first.recipe),
-        kicker="Report" if len(entries) == 1 else f"Comparison of {len(entries)} methods",
-        summary=_data_summary(recipe, first, images),
-        labels=labels,
-        facts=[
+    templates = files("i2i_bridge.report") / "templates"
+    page: dict[str, Any] = {
+        "title": title or (first.recipe if len(entries) == 1 else _data_name(recipe) or first.recipe),
+        "kicker": "Report" if len(entries) == 1 else f"Comparison of {len(entries)} methods",
+        "summary": _data_summary(recipe, first, images),
+        "labels": [entry.label for entry in entries],
+        "facts": [
             ("Task", "–" if recipe is None else recipe.task, ""),
             ("Images", str(images), ""),
             ("Protocol", first.protocol.id, PROTOCOL_MEANING.format(first.protocol.hash)),
             ("Data", first.data.digest[:12], DATA_MEANING.format(first.data.digest)),
             ("Seed", str(first.seed), ""),
         ],
-        table=table,
-        csv=pictures.text("table.csv", to_csv(table), "text/csv"),
-        markdown=pictures.text("table.md", to_markdown(table) + _paired_markdown(paired), "text/markdown"),
-        tex=pictures.text("table.tex", to_latex(table, caption), "application/x-tex"),
-        paired=paired,
-        paired_csv="" if paired is None else pictures.text("differences.csv", to_csv(paired.table), "text/csv"),
-        protocol=[("hash", first.protocol.hash), *((key, str(v)) for key, v in first.protocol.settings.items())],
-        warnings=warnings_of(entries),
-        skipped=skipped_of(entries),
-        unavailable=unavailable(entries),
-        reference=_reference(recipe),
-        panels=quality_panels(table),
-        gallery=gallery(entries, table, pictures, nfe),
-        curves=training_curves({i: _losses(entry.folder) for i, entry in enumerate(entries)}),
-        differences=differences([entry.recipe for entry in entries]),
-        settings=[
+        "table": table,
+        "csv": pictures.text("table.csv", to_csv(table), "text/csv"),
+        "markdown": pictures.text("table.md", to_markdown(table, paired), "text/markdown"),
+        "tex": pictures.text("table.tex", to_latex(table, caption), "application/x-tex"),
+        "paired": paired,
+        "paired_csv": paired and pictures.text("differences.csv", to_csv(paired.table), "text/csv"),
+        "protocol": [("hash", first.protocol.hash), *((key, str(v)) for key, v in first.protocol.settings.items())],
+        "skipped": skipped_of(entries),
+        "unavailable": unavailable(entries),
+        "reference": _reference(recipe),
+        "panels": quality_panels(table),
+        "gallery": gallery(entries, table, pictures),
+        "curves": training_curves({i: entry.measurements[0].losses for i, entry in enumerate(entries)}),
+        "differences": setting_differences(entries),
+        "settings": [
             (entry.label, f"step {entry.evaluation.step}, {entry.folder.name}", entry.recipe.without_places().to_toml())
             for entry in entries
             if entry.recipe is not None
         ],
-        environment=environment_facts(),
-    )
-    page.glance, tensors, words = glance(entries, pictures, nfe)
+        "environment": environment_facts(),
+        "generator": GENERATOR,
+        "css": (templates / "compare.css").read_text(encoding="utf-8"),
+        "js": (templates / "compare.js").read_text(encoding="utf-8"),
+    }
+    page["glance"], tensors, words = glance(entries, pictures)
     if tensors and not pictures.inside:
         write_picture(pictures.folder / "comparison.png", Picture(montage(tensors, words)))
-    saved = len(page.gallery.get("images", ()))
-    page.gallery_note = f"{saved} of {images} images were saved" + (
+    page["gallery_note"] = f"{len(page['gallery'].get('images', ()))} of {images} images were saved" + (
         f"; a single file holds {INSIDE} at most, the worst of each row among them." if pictures.inside else "."
     )
-    page.seeds_note = " ".join(
+    page["seeds_note"] = " ".join(
         f"{entry.label}: the mean of {', '.join(folder.name for folder in entry.seeds)}, which differ in train.seed "
         f"alone; the intervals span both images and seeds, the pictures and curves are those of {entry.folder.name}."
         for entry in entries
         if entry.seeds
     )
+    page |= {"walks": [], "samples": [], "strips": [], "warnings": warnings_of(entries)}
     for i, entry in enumerate(entries):
         try:
-            run = opened(entry)
+            opened = None if entry.open_run is None else entry.open_run()
         except UserError as error:
-            run = None
-            page.warnings.append(f"{entry.label}: no walks and samples are drawn: {error}")
-        if run is not None:
-            drawn = draw(*run, calls=[calls_in_name(row.name) for row in shown_rows(entry.evaluation, nfe)])
-            _add_drawn(page, i, entry.label, drawn, pictures, mean_calls(run[0].method))
+            opened = None
+            page["warnings"].append(f"{entry.label}: no walks and samples are drawn: {error}")
+        if opened is not None:
+            _add_drawn(page, i, entry, *opened, pictures)
         report(i + 1, len(entries))
     return page
 
 
-def _paired_markdown(paired: Differences | None) -> str:
-    if paired is None:
-        return ""
-    text = f"\nDifference to {markdown(paired.against)}, on the same images; ± standard error, bold beyond two of them:"
-    notes = "".join(f"\n- {markdown(note)}\n" for note in paired.notes)
-    return f"{text}\n\n{differences_to_markdown(paired.table)}{notes}"
-
-
-def _add_drawn(page: Page, i: int, label: str, drawn: Drawn, pictures: Pictures, mean_nfe: int) -> None:
-    """Add the pictures drawn by a run; `mean_nfe` network calls of its mean network count towards each label."""
+def _add_drawn(page: dict[str, Any], i: int, entry: Entry, run: Run, dataset: PairDataset, pictures: Pictures) -> None:
+    """Draw walks, samples and strips by a run, and add them to the page."""
+    drawn = draw(run, dataset, calls=[calls_in_name(row.name) for row in entry.rows])
+    mean_nfe = mean_calls(run.method)  # calls of a mean network count towards each label
 
     def calls(nfe: int) -> str:
         return "1 network call" if nfe + mean_nfe == 1 else f"{nfe + mean_nfe} network calls"
 
-    def rows(what: str, images: Sequence[Sequence[torch.Tensor]], words: Sequence[str] = ()) -> list[list[Shown]]:
+    def rows(what: str, images: Sequence[Sequence[torch.Tensor]], words: Sequence[str] = ()) -> list[list[PagePicture]]:
         return [
             [
                 pictures.tensor(safe_name("images", f"{i}-{what}", f"{r}-{c}.png"), image, words[c] if words else "")
@@ -260,28 +178,26 @@ def _add_drawn(page: Page, i: int, label: str, drawn: Drawn, pictures: Pictures,
             for r, row in enumerate(images)
         ]
 
+    def add(kind: str, note: str, **groups: Any) -> None:
+        page[kind].append({"entry": i, "label": entry.label, "note": note, **groups})
+
     if drawn.walk:
-        page.walks.append(Group(i, label, calls(drawn.nfe), rows("walk", drawn.walk, drawn.words)))
+        add("walks", calls(drawn.nfe), rows=rows("walk", drawn.walk, drawn.words))
         if not pictures.inside and not (pictures.folder / "trajectory.png").exists():
             write_picture(pictures.folder / "trajectory.png", Picture(montage(drawn.walk, drawn.words)))
     found = drawn.samples
     if found is not None and found.largest:
         words = ["degraded", *(f"seed {seed}" for seed in range(len(found.restored))), "spread", "clean"]
-        grid = rows("samples", [[found.x_1, *found.restored, found.spread, found.x_0]], words)
         note = f"{calls(drawn.nfe_of_samples)}; spread at most {found.largest:.1f} of 255"
-        page.samples.append(Group(i, label, note, grid))
+        add("samples", note, rows=rows("samples", [[found.x_1, *found.restored, found.spread, found.x_0]], words))
     elif found is not None:
-        note = f"{calls(drawn.nfe_of_samples)}; every seed gives the same image"
-        page.samples.append(Group(i, label, note))
-    page.strips.append(
-        Group(
-            i,
-            label,
-            calls(drawn.nfe_of_strips),
-            trained_on=rows("trained-on", drawn.trained_on),
-            held_out=rows("held-out", drawn.held_out),
-            overlap=drawn.overlap,
-        )
+        add("samples", f"{calls(drawn.nfe_of_samples)}; every seed gives the same image", rows=[])
+    add(
+        "strips",
+        calls(drawn.nfe_of_strips),
+        trained_on=rows("trained-on", drawn.trained_on),
+        held_out=rows("held-out", drawn.held_out),
+        overlap=drawn.overlap,
     )
 
 
@@ -321,41 +237,6 @@ def _reference(recipe: Any) -> dict[str, Any] | None:
     return table | {"columns": list(dict.fromkeys(key for row in table["rows"] for key in row))}
 
 
-def _losses(folder: Path) -> dict[str, list[tuple[float, float]]]:
-    """(step, loss) of the network under '', and of its companions under their names."""
-    found: dict[str, list[tuple[float, float]]] = {}
-    for row in read_metrics(folder):
-        for name, value in row.items():
-            if name.startswith("loss") and isinstance(value, int | float):
-                found.setdefault(name.removeprefix("loss").removeprefix("_"), []).append((row["step"], value))
-    return found
-
-
-def render(page: Page) -> str:
-    """Render the page as HTML; names and labels are escaped."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-    from markupsafe import Markup
-
-    loader = PackageLoader("i2i_bridge.report")
-
-    def finalize(value: Any) -> Any:
-        # Otherwise control characters in a label could change the writing direction of the text after it.
-        return printable(value, lines=True) if isinstance(value, str) and not isinstance(value, Markup) else value
-
-    environment = Environment(
-        loader=loader,
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-        finalize=finalize,
-    )
-    assets = {part: Markup(loader.get_source(environment, f"compare.{part}")[0]) for part in ("css", "js")}
-    return environment.get_template("compare.html").render(
-        page=page, generator=GENERATOR, interval=interval_text, error=error_text, seconds=seconds_text, **assets
-    )
-
-
 def environment_facts() -> dict[str, str]:
     """Versions and machine with which the page was made."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
@@ -385,11 +266,11 @@ def write_report(run: Run, dataset: PairDataset, protocol: str = "held-out") -> 
     refuse_links(run.folder, ["report"])
     if not os.access(run.folder, os.W_OK):
         raise UserError(f"{run.folder}: cannot be written; elsewhere: i2i-bridge compare {run.folder} --out DIR")
-    (entry,) = open_entries([run.folder], protocol)
+    (entry,) = open_entries([run.folder], protocol, opener=lambda folder, step: (run, dataset))
     warnings = [*entry.evaluation.warnings, *(line for line in run.warnings if line not in entry.evaluation.warnings)]
     if entry.evaluation.step != run.step:
         warnings.append(
             f"the numbers are of step {entry.evaluation.step}, the walks and samples of step {run.step}; evaluate again"
         )
     entry = replace(entry, evaluation=replace(entry.evaluation, warnings=warnings))
-    return write_page([entry], run.folder / "report", lambda entry: (run, dataset))
+    return write_page([entry], run.folder / "report")

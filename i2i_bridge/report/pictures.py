@@ -18,7 +18,7 @@ from i2i_bridge.storage.reader import open_regular
 
 
 @dataclass(frozen=True)
-class Shown:
+class PagePicture:
     """A picture in the page."""
 
     src: str
@@ -30,7 +30,7 @@ class Shown:
 
 @dataclass(frozen=True)
 class Pictures:
-    """Writer of a page's pictures and files; each method returns the URL, or a `Shown` that holds it.
+    """Writer of a page's pictures and files; each method returns the URL, or a `PagePicture` that holds it.
 
     Args:
         folder: The page's folder.
@@ -47,11 +47,11 @@ class Pictures:
         self._place(name).write_text(text, encoding="utf-8")
         return quote(name)
 
-    def tensor(self, name: str, image: Tensor, caption: str = "") -> Shown:
+    def tensor(self, name: str, image: Tensor, caption: str = "") -> PagePicture:
         """Add an image (C, H, W) in [-1, 1] as 8-bit PNG."""
         return self.pixels(name, shown(image), caption)
 
-    def pixels(self, name: str, pixels: np.ndarray, caption: str = "") -> Shown:
+    def pixels(self, name: str, pixels: np.ndarray, caption: str = "") -> PagePicture:
         """Add pixels (H, W, 3) uint8 as PNG."""
         stream = io.BytesIO()
         Image.fromarray(pixels).save(stream, "PNG")
@@ -60,7 +60,7 @@ class Pictures:
         else:
             self._place(name).write_bytes(stream.getvalue())
             src = quote(name)
-        return Shown(src, caption, pixels.shape[1], pixels.shape[0])
+        return PagePicture(src, caption, pixels.shape[1], pixels.shape[0])
 
     def copy(self, file: Path, name: str) -> str:
         """Add a copy of a PNG file.

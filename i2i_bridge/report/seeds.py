@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from i2i_bridge.evaluation.results import Evaluation, Row
+from i2i_bridge.evaluation.results import Evaluation
 from i2i_bridge.metrics.base import Estimate
 
 if TYPE_CHECKING:  # pydantic
@@ -25,23 +25,22 @@ def same_but_seed(recipe: "Recipe", evaluation: Evaluation) -> Any:
 
 
 def pool(evaluations: Sequence[Evaluation]) -> Evaluation:
-    """Pool k >= 2 evaluations of different training seeds: each number is the mean over them.
+    """Pool evaluations of different training seeds: each number is the mean over them.
 
     Rows and metrics are those that all evaluations have. Seconds are averaged too; other fields are the first one's.
     """
     first = evaluations[0]
     warnings = list(dict.fromkeys(text for evaluation in evaluations for text in evaluation.warnings))
     named = [{row.name: row for row in evaluation.rows} for evaluation in evaluations]
-    common = [name for name in named[0] if all(name in rows for rows in named)]
-    rows = [_pool_rows([rows[name] for rows in named]) for name in common]
+    rows = []
+    for name in (name for name in named[0] if all(name in rows_of_seed for rows_of_seed in named)):
+        same = [rows_of_seed[name] for rows_of_seed in named]
+        metrics = [metric for metric in same[0].metrics if all(metric in row.metrics for row in same)]
+        estimates = {metric: pool_estimates([row.metrics[metric] for row in same]) for metric in metrics}
+        seconds = [row.seconds_per_image for row in same if row.seconds_per_image is not None]
+        mean = sum(seconds) / len(seconds) if seconds else None
+        rows.append(replace(same[0], metrics=estimates, seconds_per_image=mean))
     return replace(first, rows=rows, warnings=warnings)
-
-
-def _pool_rows(rows: Sequence[Row]) -> Row:
-    common = [name for name in rows[0].metrics if all(name in row.metrics for row in rows)]
-    metrics = {name: pool_estimates([row.metrics[name] for row in rows]) for name in common}
-    seconds = [row.seconds_per_image for row in rows if row.seconds_per_image is not None]
-    return replace(rows[0], metrics=metrics, seconds_per_image=sum(seconds) / len(seconds) if seconds else None)
 
 
 def pool_estimates(estimates: Sequence[Estimate]) -> Estimate:

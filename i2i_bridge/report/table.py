@@ -1,15 +1,13 @@
-"""Table of a comparison: methods x NFE with intervals and marks of the best; output as text, CSV, Markdown, LaTeX."""
+"""Table of a comparison: methods x NFE with intervals and marks of the best."""
 
-import io
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from i2i_bridge.errors import UserError, printable
-from i2i_bridge.evaluation.results import Row
+from i2i_bridge.errors import UserError
+from i2i_bridge.evaluation.results import INPUT, Evaluation, Row
 from i2i_bridge.metrics.base import Estimate, build_metric
-from i2i_bridge.storage.csv_file import Writer
+from i2i_bridge.report.entries import Entry
 
 BEST, NEAR = "best", "near"
 BETTER, WORSE, DIFFERS = "better", "worse", "differs"
@@ -67,6 +65,11 @@ class Line:
         return self.entry < 0
 
     @property
+    def name(self) -> str:
+        """The name of the row on a page, such as 'degraded input' or 'bridge, NFE 5'."""
+        return row_name(self.label, self.row)
+
+    @property
     def calls(self) -> str:
         """Network calls; a dash if there is no network or the number is unknown."""
         return str(self.nfe) if self.nfe else "–"
@@ -89,6 +92,29 @@ class Table:
                 if best is not None and line.is_baseline and _better(column, line.cells[i].estimate.value, best):
                     found.append(f"No method beats the {line.label} in {column.label}.")
         return found
+
+
+def baseline_label(row: str) -> str:
+    """The label of a baseline row in the table."""
+    return "degraded input" if row == INPUT else row
+
+
+def row_name(label: str, row: str) -> str:
+    """The name of a row of a method on a page, such as 'bridge, NFE 5'."""
+    return f"{label}, {row.upper()}" if row.startswith("nfe ") else label
+
+
+def table_of(entries: Sequence[Entry]) -> Table:
+    """The table of entries: baselines, then the shown rows of each entry."""
+    baselines = {row.name: row for entry in reversed(entries) for row in entry.evaluation.baselines}
+    rows = [(-1, baseline_label(name), row) for name, row in baselines.items()]
+    return build_table([*rows, *((i, entry.label, row) for i, entry in enumerate(entries) for row in entry.rows)])
+
+
+def single_table(evaluation: Evaluation) -> Table:
+    """The table of one evaluation."""
+    rows = [(-1, baseline_label(row.name), row) for row in evaluation.baselines]
+    return build_table([*rows, *((0, evaluation.method, row) for row in evaluation.rows_of_method())])
 
 
 def build_table(rows: Sequence[tuple[int, str, Row]]) -> Table:
@@ -160,151 +186,3 @@ def decimals(values: Sequence[float]) -> int:
     """Decimals that show four digits of the largest value: 2 for 27.31, 4 for 0.8123, one to six."""
     largest = max((abs(value) for value in values if math.isfinite(value) and value), default=1.0)
     return min(max(3 - math.floor(math.log10(largest)), 1), 6)
-
-
-def interval_text(column: Column, estimate: Estimate) -> str:
-    """'low – high', or '' if the interval is unknown."""
-    if math.isnan(estimate.low) or math.isnan(estimate.high):
-        return ""
-    return f"{column.text(estimate.low)} – {column.text(estimate.high)}"
-
-
-def seconds_text(seconds: float | None) -> str:
-    """Seconds with three significant digits."""
-    if seconds is None or math.isnan(seconds):
-        return "–"
-    return f"{seconds:.0f}" if seconds >= 100 else f"{seconds:.3g}"
-
-
-def to_words(table: Table) -> tuple[list[str], list[list[str]]]:
-    """Header and rows as plain text, for a terminal."""
-    header = ["", "NFE", *(column.label for column in table.columns), "seconds per image"]
-    rows = []
-    for line in table.lines:
-        cells = []
-        for column, cell in zip(table.columns, line.cells, strict=True):
-            between = interval_text(column, cell.estimate)
-            cells.append(column.text(cell.estimate.value) + (f" [{between.replace(' – ', ', ')}]" if between else ""))
-        rows.append([line.label, line.calls, *cells, seconds_text(line.seconds)])
-    return header, rows
-
-
-def error_text(column: Column, estimate: Estimate) -> str:
-    """The standard error as '± 0.12'; '' if it is unknown."""
-    return "" if math.isnan(estimate.standard_error) else f"± {column.text(estimate.standard_error)}"
-
-
-def differences_to_words(table: Table) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of a table of differences as plain text, for a terminal."""
-    rows = []
-    for line in table.lines:
-        cells = [
-            " ".join(filter(None, [column.signed(cell.estimate.value), error_text(column, cell.estimate), cell.mark]))
-            for column, cell in zip(table.columns, line.cells, strict=True)
-        ]
-        rows.append([line.label, line.calls, *cells])
-    return ["", "NFE", *(column.label for column in table.columns)], rows
-
-
-def differences_to_markdown(table: Table) -> str:
-    """A table of differences as Markdown: significant ones bold, with their direction."""
-    header = ["method", "NFE", *(markdown(column.label) for column in table.columns)]
-    lines = [header, ["---", *["---:"] * (len(header) - 1)]]
-    for line in table.lines:
-        cells = []
-        for column, cell in zip(table.columns, line.cells, strict=True):
-            value = column.signed(cell.estimate.value)
-            small = " ".join(filter(None, [error_text(column, cell.estimate), cell.mark]))
-            cells.append((f"**{value}**" if cell.mark else value) + (f" <sub>{small}</sub>" if small else ""))
-        lines.append([markdown(line.label), line.calls, *cells])
-    return "".join(f"| {' | '.join(words)} |\n" for words in lines)
-
-
-def to_csv(table: Table) -> str:
-    """The table as CSV with full precision: separate columns for value, interval and standard error."""
-    stream = io.StringIO()
-    writer = Writer(stream, lineterminator="\n")
-    parts = ("", "_low", "_high", "_standard_error")
-    numbers = [f"{column.name}{part}" for column in table.columns for part in parts]
-    writer.writerow(["method", "nfe", "images", "seconds_per_image", *numbers])
-    for line in table.lines:
-        values: list[str] = []
-        for cell in line.cells:
-            e = cell.estimate
-            values += ["" if math.isnan(x) else repr(float(x)) for x in (e.value, e.low, e.high, e.standard_error)]
-        seconds = "" if line.seconds is None else f"{line.seconds:.6g}"
-        writer.writerow([printable(line.label, lines=True), line.nfe, line.images, seconds, *values])
-    return stream.getvalue()
-
-
-def to_markdown(table: Table) -> str:
-    """The table as Markdown: best bold, intervals small."""
-    arrows = {True: " ↑", False: " ↓", None: ""}
-    header = ["method", "NFE", *(markdown(c.label) + arrows[c.higher_is_better] for c in table.columns), "s / image"]
-    lines = [header, ["---", *["---:"] * (len(header) - 1)]]
-    for line in table.lines:
-        cells = []
-        for column, cell in zip(table.columns, line.cells, strict=True):
-            value, interval = column.text(cell.estimate.value), interval_text(column, cell.estimate)
-            value = f"**{value}**" if cell.mark == BEST else value
-            cells.append(value + (f" <sub>{interval}</sub>" if interval else ""))
-        lines.append([markdown(line.label), line.calls, *cells, seconds_text(line.seconds)])
-    return "".join(f"| {' | '.join(words)} |\n" for words in lines)
-
-
-def markdown(text: str) -> str:
-    """Escape plain text for a cell of a Markdown table."""
-    return re.sub(r"([\\`*_{}\[\]<>#|~$&])", r"\\\1", " ".join(printable(text).split()))
-
-
-def to_latex(table: Table, caption: str) -> str:
-    """The table as LaTeX (booktabs, amsmath): best bold, a star if the interval overlaps the best's.
-
-    Args:
-        caption: First sentence of the caption; it is escaped.
-    """
-    arrows = {True: r" $\uparrow$", False: r" $\downarrow$", None: ""}
-    header = ["Method", "NFE", *(latex(c.label) + arrows[c.higher_is_better] for c in table.columns), "s / image"]
-    body = []
-    for i, line in enumerate(table.lines):
-        if i and table.lines[i - 1].entry != line.entry:
-            body.append(r"\midrule" if table.lines[i - 1].is_baseline else r"\addlinespace")
-        cells = [_latex_cell(column, cell) for column, cell in zip(table.columns, line.cells, strict=True)]
-        ends = (line.calls.replace("–", "--"), seconds_text(line.seconds).replace("–", "--"))
-        body.append(" & ".join([latex(line.label), ends[0], *cells, ends[1]]) + r" \\")
-    return "\n".join(
-        [
-            r"% needs \usepackage{booktabs} and \usepackage{amsmath}",
-            r"\begin{table}",
-            r"\centering",
-            rf"\begin{{tabular}}{{lr{'r' * len(table.columns)}r}}",
-            r"\toprule",
-            " & ".join(header) + r" \\",
-            r"\midrule",
-            *body,
-            r"\bottomrule",
-            r"\end{tabular}",
-            rf"\caption{{{latex(caption)} In brackets: 95\,\% intervals. Bold: best.",
-            r"A star: its interval overlaps the best's.}",
-            r"\end{table}",
-            "",
-        ]
-    )
-
-
-def _latex_cell(column: Column, cell: Cell) -> str:
-    value = column.text(cell.estimate.value).replace("∞", r"$\infty$").replace("–", "--")
-    value = rf"\textbf{{{value}}}" if cell.mark == BEST else value + (r"$^*$" if cell.mark == NEAR else "")
-    interval = interval_text(column, cell.estimate).replace("∞", r"$\infty$").replace(" – ", ", ")
-    return value + (rf" {{\scriptsize [{interval}]}}" if interval else "")
-
-
-LATEX = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
-  }  # fmt: skip
-
-
-def latex(text: str) -> str:
-    """Escape plain text for LaTeX."""
-    return "".join(LATEX.get(letter, letter) for letter in printable(text))

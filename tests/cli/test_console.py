@@ -59,7 +59,7 @@ def test_elsewhere_a_report_is_a_line(shown, capsys):
 
 def test_train_and_evaluate_show_progress_to_whoever_looks_on(tmp_path, monkeypatch, capsys):
     # kills: a notebook that stays silent; a script that prints; a `report` that is not heard
-    from i2i_bridge.evaluation.evaluate import dataset_of, evaluate, resolve_for
+    from i2i_bridge.evaluation.evaluate import evaluate, open_evaluation
     from i2i_bridge.recipe.recipe import load_recipe
     from i2i_bridge.runs.run import load_run
     from i2i_bridge.training.trainer import train
@@ -75,7 +75,13 @@ def test_train_and_evaluate_show_progress_to_whoever_looks_on(tmp_path, monkeypa
 
     def evaluated(nfe, **options):
         run = load_run(tmp_path / "run", device="cpu")
-        evaluate(run, dataset_of(run.recipe, resolve_for(run.recipe)), nfe=[nfe], metrics=["psnr"], **options)
+        evaluate(
+            run,
+            open_evaluation(run.recipe, open_evaluation(run.recipe).rules).dataset,
+            nfe=[nfe],
+            metrics=["psnr"],
+            **options,
+        )
         return capsys.readouterr().out
 
     assert trained(1) == ""

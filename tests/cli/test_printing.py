@@ -12,7 +12,8 @@ from i2i_bridge.cli.command import main
 from i2i_bridge.errors import UserError, printable
 from i2i_bridge.evaluation.results import Row
 from i2i_bridge.metrics.base import Estimate
-from i2i_bridge.report.table import build_table, latex, markdown, to_csv
+from i2i_bridge.report.formats import latex, markdown, to_csv
+from i2i_bridge.report.table import build_table
 from i2i_bridge.storage import csv_file
 
 HOSTILE = "a[/red]\x1b[2J\x1b]0;title\x07\x9b31m\u202e\u2066\x00\x7f\udcff[link=http://x]b :smile: [bold]"

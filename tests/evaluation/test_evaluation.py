@@ -24,15 +24,13 @@ from PIL import Image
 from i2i_bridge import load_run
 from i2i_bridge.cli.command import main
 from i2i_bridge.errors import UserError
-from i2i_bridge.evaluation import loop as measuring
-from i2i_bridge.evaluation import subjects
+from i2i_bridge.evaluation import pictures, subjects
 from i2i_bridge.evaluation.evaluate import (
-    dataset_of,
     ensure_rows,
     evaluate,
     folder_subject,
+    open_evaluation,
     read_evaluation,
-    resolve_for,
 )
 from i2i_bridge.evaluation.loop import measure
 from i2i_bridge.evaluation.records import Record, Records
@@ -117,9 +115,14 @@ def run(photos, tmp_path):
 
 
 def evaluated(run, nfe=(1, 3), metrics=METRICS, dataset=None, **options):
-    rules = options.pop("protocol", None) or resolve_for(run.recipe)
+    rules = options.pop("protocol", None) or open_evaluation(run.recipe).rules
     return evaluate(
-        run, dataset or dataset_of(run.recipe, rules), nfe=list(nfe), metrics=metrics, protocol=rules, **options
+        run,
+        dataset or open_evaluation(run.recipe, rules).dataset,
+        nfe=list(nfe),
+        metrics=metrics,
+        protocol=rules,
+        **options,
     )
 
 
@@ -247,7 +250,7 @@ def test_order_and_batches_change_no_digit(run):
         ("batched", range(5), 4),
     ):
         other = dataclasses.replace(run, folder=run.folder.with_name(name))
-        dataset = dataset_of(run.recipe, resolve_for(run.recipe))
+        dataset = open_evaluation(run.recipe, open_evaluation(run.recipe).rules).dataset
         dataset.source = Reordered(dataset.source, list(order))
         evaluated(other, dataset=dataset, batch_size=batch)
         assert json_of(other) == wanted, name
@@ -255,7 +258,7 @@ def test_order_and_batches_change_no_digit(run):
 
 def test_the_first_draw_is_that_of_a_single_restoration(run):
     """kills: first-draw-renamed."""
-    item = dataset_of(run.recipe, resolve_for(run.recipe))[2]
+    item = open_evaluation(run.recipe, open_evaluation(run.recipe).rules).dataset[2]
     evaluated(run, nfe=[3], metrics=["diversity-rms"], batch_size=2)
     (alone,) = run.restore_batch({"x_1": item["x_1"][None]}, nfe=3, generator=[generator(0, "evaluate", item["key"])])
     shown = Image.open(run.folder / "evaluation" / "held-out" / "images" / "nfe-3" / "0002-p2.png")
@@ -313,7 +316,7 @@ def jpeg_protocol(run, quality):
     text = 'name = "mine"\nversion = 3\nsummary = "compressed"\nfile_format = "jpeg"\n'
     file = run.folder.with_name("mine.toml")
     file.write_text(f"{text}jpeg_quality = {quality}\n")
-    return resolve_for(run.recipe, file)
+    return open_evaluation(run.recipe, file).rules
 
 
 @pytest.mark.parametrize("what", ["weights", "step", "sampler", "clip", "seed", "degradation", "file format"])
@@ -454,13 +457,13 @@ def test_memory_does_not_grow_with_the_images(photos, tmp_path, monkeypatch):
             folder, data={"root": str(folder), "source": {"name": "images"}, "size": 8, "resize": "none"}
         )
         run = run_of(recipe, tmp_path / f"run-{count}")
-        monkeypatch.setattr(measuring, "ALL_PICTURES", 4)
-        monkeypatch.setattr(measuring, "SOME_PICTURES", 4)
-        rules = resolve_for(recipe)
-        dataset = dataset_of(recipe, rules)
+        monkeypatch.setattr(pictures, "ALL_PICTURES", 4)
+        monkeypatch.setattr(pictures, "SOME_PICTURES", 4)
+        rules = open_evaluation(recipe).rules
+        dataset = open_evaluation(recipe, rules).dataset
         if count == 40:  # whatever is loaded once
             warm = dataclasses.replace(run, folder=tmp_path / "warm")
-            evaluated(warm, nfe=[1], metrics=["psnr", "shift"], protocol=resolve_for(recipe, count=2))
+            evaluated(warm, nfe=[1], metrics=["psnr", "shift"], protocol=open_evaluation(recipe, count=2).rules)
         tracemalloc.start()
         grow_strings()
         tracemalloc.stop()
@@ -540,7 +543,7 @@ def test_an_evaluation_is_never_replaced_by_one_of_other_images(run, photos, tmp
     first = evaluated(relative, nfe=[1], metrics=["psnr"])
     there = {path: path.read_bytes() for path in sorted(run.folder.rglob("*")) if path.is_file()}
     monkeypatch.chdir(elsewhere)
-    for options in ({}, {"protocol": resolve_for(relative.recipe, count=2)}):
+    for options in ({}, {"protocol": open_evaluation(relative.recipe, count=2).rules}):
         with pytest.raises(UserError, match=r"other images .* with other pixels: 'p0.png'.*--root.*--replace"):
             evaluated(relative, nfe=[1], metrics=["psnr"], **options)
         with pytest.raises(UserError, match="other images"):  # of other weights too
@@ -555,7 +558,7 @@ def test_an_evaluation_is_never_replaced_by_one_of_other_images(run, photos, tmp
 
 def test_what_is_known_is_read_once(run):
     """Looking at the images first costs no second reading where all is there, and none where nothing is there."""
-    dataset, reads = dataset_of(run.recipe, resolve_for(run.recipe)), []
+    dataset, reads = open_evaluation(run.recipe, open_evaluation(run.recipe).rules).dataset, []
     source = dataset.source
 
     class Counted(Reordered):
@@ -632,7 +635,7 @@ def test_super_resolution_has_a_bicubic_row(photos, tmp_path, degradation):
 def test_jpeg_protocol_compresses_outputs_not_references(run):
     rules = jpeg_protocol(run, 40)
     result = evaluated(run, nfe=[1], metrics=["psnr"], protocol=rules)
-    item = dataset_of(run.recipe, rules)[0]
+    item = open_evaluation(run.recipe, rules).dataset[0]
     pixels = (((item["x_1"].clamp(-1, 1) + 1) * 127.5).round().permute(1, 2, 0)).to(torch.uint8).numpy()
     stored = io.BytesIO()
     Image.fromarray(pixels).save(stored, "JPEG", quality=40)
@@ -672,7 +675,7 @@ def test_sets_are_compared_with_what_the_protocol_names(run, photos, tmp_path):
         file = tmp_path / f"{reference.partition('.')[0]}.toml"
         text = f'name = "r-{reference}"\nversion = 1\nsummary = "three images"\nn = 3\nfid_reference = "{reference}"\n'
         file.write_text(text)
-        rules = resolve_for(run.recipe, file)
+        rules = open_evaluation(run.recipe, file).rules
         result = evaluated(run, nfe=[1], metrics=["fd-means", "kid-means", "psnr"], protocol=rules)
         assert result.data.items == 3
         values[reference] = result.rows[1].metrics["fd-means"].value
@@ -684,7 +687,7 @@ def test_sets_are_compared_with_what_the_protocol_names(run, photos, tmp_path):
     assert len(set(values.values())) == 3
     (tmp_path / "stored.npz").unlink()
     result = evaluated(
-        run, nfe=[1], metrics=["fd-means", "psnr"], protocol=resolve_for(run.recipe, tmp_path / "stored.toml")
+        run, nfe=[1], metrics=["fd-means", "psnr"], protocol=open_evaluation(run.recipe, tmp_path / "stored.toml").rules
     )
     assert "stored.npz" in result.skipped["fd-means"] and "fd-means" not in result.rows[1].metrics
 
@@ -695,7 +698,8 @@ def test_kid_leaves_out_partners_by_key(run, tmp_path):
     file = tmp_path / "mine.toml"
     text = 'name = "mine"\nversion = 1\nsummary = "three"\nlist = "some.txt"\nfid_reference = "split"\n'
     file.write_text(text)
-    rules = resolve_for(run.recipe, file, names=["p4.png", "p1.png", "p3.png"])
+    (tmp_path / "some.txt").write_text("p4.png\np1.png\np3.png\n")
+    rules = open_evaluation(run.recipe, file, list_file=tmp_path / "some.txt").rules
     result = evaluated(run, metrics=["kid-means", "kid-paired-means"], protocol=rules)
     images = run.folder / "evaluation" / "mine" / "images"
     scores = {}
@@ -718,7 +722,7 @@ def test_a_kid_that_was_thinned_is_measured_anew(run, tmp_path, monkeypatch):
     # kills: old-kid-shown
     file = tmp_path / "mine.toml"
     file.write_text('name = "mine"\nversion = 1\nsummary = "three"\nn = 3\nfid_reference = "split"\n')
-    wanted = evaluated(run, metrics=["psnr", "kid-means"], protocol=resolve_for(run.recipe, file))
+    wanted = evaluated(run, metrics=["psnr", "kid-means"], protocol=open_evaluation(run.recipe, file).rules)
     place = run.folder / "evaluation" / "mine" / "evaluation.json"
     table = json.loads(place.read_text())
     for row in table["rows"]:
@@ -763,7 +767,7 @@ def test_masks_are_shown_and_a_changed_one_counts(photos, tmp_path, restored):
 
 
 def test_two_items_of_one_key_are_refused(run):
-    dataset = dataset_of(run.recipe, resolve_for(run.recipe))
+    dataset = open_evaluation(run.recipe, open_evaluation(run.recipe).rules).dataset
     dataset.source = Reordered(dataset.source, [0, 1, 1])
     with pytest.raises(UserError, match=r"two items have the key 'p1\.png'"):
         evaluated(run, metrics=["psnr"], dataset=dataset)
@@ -777,7 +781,7 @@ def test_a_metric_of_a_plugin_that_is_not_loaded_is_named(run):
     result = evaluated(run, nfe=[1], metrics=["psnr"])
     assert "--plugin" in result.skipped["fd-means"] and list(result.rows[0].metrics) == ["psnr"]
     with pytest.raises(UserError, match="nothing to measure"):
-        evaluated(run, nfe=[1], metrics=["lpips"], count=1, protocol=resolve_for(run.recipe, count=1))
+        evaluated(run, nfe=[1], metrics=["lpips"], count=1, protocol=open_evaluation(run.recipe, count=1).rules)
 
 
 def test_records_hold_what_was_put_in(tmp_path):
@@ -800,12 +804,11 @@ def test_records_hold_what_was_put_in(tmp_path):
 
 
 def outside(run, images, out, name="theirs", **options):
-    rules = resolve_for(run.recipe, **options)
-    dataset = dataset_of(run.recipe, rules)
-    subject, problems = folder_subject(run.recipe, dataset, rules, images, name, out)
+    setup = open_evaluation(run.recipe, **options)
+    subject, problems = folder_subject(setup, images, name, out)
     if problems:
         return problems
-    return measure(subject, dataset, rules, ["psnr", "ssim", "fd-means", "diversity-rms"], out)
+    return measure(subject, setup.dataset, setup.rules, ["psnr", "ssim", "fd-means", "diversity-rms"], out)
 
 
 @pytest.mark.parametrize("names", ["pictures", "keys", "tree"])
@@ -901,7 +904,7 @@ def test_rows_are_ensured(trained, restored):
     first = ensure_rows(trained, [1], device="cpu")
     assert [row.name for row in first.rows] == ["input", "nfe 1"]
     run = load_run(trained, device="cpu")
-    evaluated(run, nfe=[1], metrics=["psnr"], protocol=resolve_for(run.recipe, count=3))
+    evaluated(run, nfe=[1], metrics=["psnr"], protocol=open_evaluation(run.recipe, count=3).rules)
     restored.clear()
     # Goes on with what was measured last: three images.
     second = ensure_rows(trained, [1, 2], device="cpu")

@@ -11,7 +11,7 @@ from PIL import Image
 from i2i_bridge.cli.data_check import check_data
 from i2i_bridge.data.transforms import Geometry, enlarged, factor_between
 from i2i_bridge.errors import UserError
-from i2i_bridge.evaluation.evaluate import dataset_of, evaluate, resolve_for
+from i2i_bridge.evaluation.evaluate import evaluate, open_evaluation
 from i2i_bridge.images.files import read_picture, write_picture
 from i2i_bridge.images.pixels import Picture
 from i2i_bridge.recipe.protocol import load_protocol, resolve
@@ -63,9 +63,9 @@ def test_every_resize_is_said(tmp_path):
     run = train(load_recipe("demo/pairs", [*named, *SMALL, "data.load_size=128"]), tmp_path / "run", report=said.append)
     assert any("note: images are reduced from 260 to 128" in str(line) for line in said)
     loaded = load_run(run.folder)
-    rules = resolve_for(loaded.recipe.model_copy(update={"data": loaded.recipe.data.model_copy(update={
-        "validation_size": 32, "resize": "short_side"})}))  # fmt: skip
-    result = evaluate(loaded, dataset_of(loaded.recipe, rules), nfe=[1], metrics=["psnr"], protocol=rules)
+    rules = open_evaluation(loaded.recipe.model_copy(update={"data": loaded.recipe.data.model_copy(update={
+        "validation_size": 32, "resize": "short_side"})})).rules  # fmt: skip
+    result = evaluate(loaded, open_evaluation(loaded.recipe, rules).dataset, nfe=[1], metrics=["psnr"], protocol=rules)
     assert "images are reduced from 260 to 32 pixels" in result.warnings
 
 
@@ -199,8 +199,8 @@ def test_pairs_of_two_sizes_from_check_to_restore(tmp_path):
     said.clear()
     again = recipe.model_copy(update={"train": recipe.train.model_copy(update={"steps": 3})})
     assert train(again, tmp_path / "run", report=said.append).step == 3  # the same command, the same run
-    rules = resolve_for(run.recipe)
-    result = evaluate(run, dataset_of(run.recipe, rules), nfe=[1], metrics=["psnr"], protocol=rules)
+    rules = open_evaluation(run.recipe).rules
+    result = evaluate(run, open_evaluation(run.recipe, rules).dataset, nfe=[1], metrics=["psnr"], protocol=rules)
     assert [row.name for row in result.rows] == ["input", "nfe 1"] and json.dumps(result.warnings).count("enlarged 4")
     small = sorted((tmp_path / "set" / "LR").iterdir())[0]
     write_picture(tmp_path / "alpha.png", Picture(read_picture(small).pixels, np.full((20, 24), 200, np.uint8)))

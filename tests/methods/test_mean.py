@@ -17,7 +17,7 @@ from i2i_bridge.bridge.samplers import ancestral, deterministic
 from i2i_bridge.bridge.targets import I2SBTarget, VelocityTarget, X0Target, estimate_moments
 from i2i_bridge.cli.command import main
 from i2i_bridge.errors import UserError
-from i2i_bridge.evaluation.evaluate import dataset_of, evaluate, resolve_for
+from i2i_bridge.evaluation.evaluate import evaluate, open_evaluation
 from i2i_bridge.evaluation.subjects import fingerprint_of
 from i2i_bridge.methods import bridge as bridge_module
 from i2i_bridge.methods.bridge import Bridge
@@ -412,8 +412,8 @@ def test_the_tables_count_the_calls_of_both_stages(root, regression, two_stages,
     folder = tmp_path / "run"
     shutil.copytree(two_stages[0], folder)
     run = load_run(folder, device="cpu")
-    rules = resolve_for(run.recipe, count=2)
-    found = evaluate(run, dataset_of(run.recipe, rules), nfe=[1, 3], metrics=["psnr"], protocol=rules)
+    rules = open_evaluation(run.recipe, count=2).rules
+    found = evaluate(run, open_evaluation(run.recipe, rules).dataset, nfe=[1, 3], metrics=["psnr"], protocol=rules)
     assert {row.name: row.nfe for row in found.rows if row.name.startswith("nfe")} == {"nfe 1": 2, "nfe 3": 4}
     source = root / "noisy" / "val"
     outcome = restore_files(run, source, tmp_path / "out", nfe=2)

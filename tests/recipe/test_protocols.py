@@ -7,7 +7,7 @@ import pytest
 
 from i2i_bridge.cli.catalogue import description, listing
 from i2i_bridge.errors import UserError
-from i2i_bridge.evaluation.evaluate import resolve_for
+from i2i_bridge.evaluation.evaluate import open_evaluation
 from i2i_bridge.recipe.protocol import chosen, load_protocol, protocol_names, read_list, resolve
 from i2i_bridge.recipe.recipe import parse_recipe
 
@@ -29,9 +29,14 @@ def data(**changes):
     return {"data": {"root": "photos", "source": {"name": "images"}, "size": 32} | changes}
 
 
-def test_the_fingerprint_is_of_the_images_and_nothing_else():
+def hash_of_list(folder, recipe, names):
+    (folder / "list.txt").write_text("".join(f"{name}\n" for name in names))
+    return open_evaluation(recipe, list_file=folder / "list.txt").rules.hash
+
+
+def test_the_fingerprint_is_of_the_images_and_nothing_else(tmp_path):
     """kills: size-not-in-the-hash, seed-not-in-the-hash, degradation-not-in-the-hash, paths-in-the-hash."""
-    base = resolve_for(recipe_of()).hash
+    base = open_evaluation(recipe_of()).rules.hash
     same = [
         recipe_of(**data(root="/elsewhere")),
         recipe_of(**data(validation_size=32)),
@@ -43,7 +48,7 @@ def test_the_fingerprint_is_of_the_images_and_nothing_else():
         # A default that is written out is the same degradation.
         recipe_of(degradation={"name": "jpeg", "quality": 10, "backend": "ddrm"}),
     ]
-    assert {resolve_for(recipe).hash for recipe in same} == {base}
+    assert {open_evaluation(recipe).rules.hash for recipe in same} == {base}
     other = [
         recipe_of(**data(size=48)),
         recipe_of(**data(validation_size=(32, 48))),
@@ -56,22 +61,24 @@ def test_the_fingerprint_is_of_the_images_and_nothing_else():
         recipe_of(degradation={"name": "jpeg", "quality": 11}),
         recipe_of(degradation=None),
     ]
-    hashes = [resolve_for(recipe).hash for recipe in other]
-    hashes += [resolve_for(recipe_of(), count=5).hash, resolve_for(recipe_of(), names=["a.png"]).hash]
+    hashes = [open_evaluation(recipe).rules.hash for recipe in other]
+    hashes += [open_evaluation(recipe_of(), count=5).rules.hash, hash_of_list(tmp_path, recipe_of(), ["a.png"])]
     # The two ways of saying "the first five" are one.
     assert hashes[7] == hashes[-2]
     assert len({*hashes, base}) == len(hashes)
-    assert resolve_for(recipe_of()).id == f"held-out@1 {base[:12]}"
+    assert open_evaluation(recipe_of()).rules.id == f"held-out@1 {base[:12]}"
 
 
 def test_nested_degradations_have_their_defaults_and_no_paths():
     nested = {"name": "compose", "degradations": [{"name": "noise", "std": 0.1}, {"name": "jpeg", "quality": 10}]}
-    settings = resolve_for(recipe_of(degradation=nested)).settings["degradation"]
+    settings = open_evaluation(recipe_of(degradation=nested)).rules.settings["degradation"]
     assert "backend" in settings["degradations"][1]
-    whole = [resolve_for(recipe_of(degradation={"name": "noise", "std": std})).hash for std in (1, 1.0, 1.5)]
+    whole = [open_evaluation(recipe_of(degradation={"name": "noise", "std": std})).rules.hash for std in (1, 1.0, 1.5)]
     assert whole[0] == whole[1] != whole[2]
     masks = [
-        resolve_for(recipe_of(degradation={"name": "inpaint", "mask": "folder", "folder": f"/{place}/masks"})).hash
+        open_evaluation(
+            recipe_of(degradation={"name": "inpaint", "mask": "folder", "folder": f"/{place}/masks"})
+        ).rules.hash
         for place in ("here", "there")
     ]
     assert masks[0] == masks[1]
@@ -80,8 +87,8 @@ def test_nested_degradations_have_their_defaults_and_no_paths():
 def test_a_list_is_the_same_wherever_its_paths_lead(tmp_path):
     recipe = recipe_of()
     here, there = ["/fast2/val/n01/a.JPEG", "/fast2/val/n02/b.JPEG"], ["val/n02/b.JPEG", "val/n01/a.JPEG"]
-    assert resolve_for(recipe, names=here).hash == resolve_for(recipe, names=there).hash
-    assert resolve_for(recipe, names=here).hash != resolve_for(recipe, names=here[:1]).hash
+    assert hash_of_list(tmp_path, recipe, here) == hash_of_list(tmp_path, recipe, there)
+    assert hash_of_list(tmp_path, recipe, here) != hash_of_list(tmp_path, recipe, here[:1])
     keys = ["n01/a.JPEG", "n01/c.JPEG", "n02/b.JPEG"]
     assert chosen(keys, there).tolist() == [2, 0]
     assert chosen(keys, ["c.png"]).tolist() == [1]
@@ -110,7 +117,7 @@ def test_every_shipped_protocol_is_whole():
     assert dict(listing("protocols"))["held-out"].startswith("The recipe's own")
     assert 'name = "held-out"' in description("held-out") and "Table 3" in description("i2sb-jpeg")
     with pytest.raises(UserError, match=r"scores the images of val_faster.*--list FILE"):
-        resolve_for(recipe_of(), "i2sb-jpeg")
+        open_evaluation(recipe_of(), "i2sb-jpeg")
 
 
 GOOD = 'name = "mine"\nversion = 2\nsummary = "of my own"\n'
@@ -141,10 +148,10 @@ def test_a_mistake_in_a_protocol_is_one_line(tmp_path, text, part):
 def test_a_protocol_of_ones_own(tmp_path):
     file = tmp_path / "mine.toml"
     file.write_text(GOOD + 'size = [24, 40]\nn = 3\nsplit = "test"\nmetrics = ["ssim"]\n')
-    resolved = resolve_for(recipe_of(), file)
+    resolved = open_evaluation(recipe_of(), file).rules
     assert resolved.settings["size"] == [24, 40] and resolved.settings["n"] == 3 and resolved.id.startswith("mine@2 ")
-    assert resolve_for(recipe_of(), file, count=2).settings["n"] == 2
-    assert resolve_for(recipe_of(evaluate={"protocol": str(file)})).hash == resolved.hash
+    assert open_evaluation(recipe_of(), file, count=2).rules.settings["n"] == 2
+    assert open_evaluation(recipe_of(evaluate={"protocol": str(file)})).rules.hash == resolved.hash
     with pytest.raises(UserError, match="did you mean 'held-out'"):
         recipe_of(evaluate={"protocol": "held-aut"})
     with pytest.raises(UserError, match=r"none\.toml: no such protocol file"):

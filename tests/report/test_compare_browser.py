@@ -23,8 +23,8 @@ def folder(tmp_path_factory):
         write_evaluated(folder / "p", method="pix2pix, a method whose name is long", quality=(0.6,), nfe=(1,), seed=2),
     ]
     entries = open_entries(runs, "held-out")
-    write_page(entries, folder / "page", lambda entry: None)
-    single = write_page(entries, folder / "single", lambda entry: None, single_file=True)
+    write_page(entries, folder / "page")
+    single = write_page(entries, folder / "single", single_file=True)
     (folder / "else where").mkdir()
     shutil.move(single, folder / "else where" / "moved page.html")
     for name in ("single", "bridge", "palette", "p"):

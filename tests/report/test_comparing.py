@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from contextlib import contextmanager
 from html.parser import HTMLParser
 from pathlib import Path
@@ -16,17 +17,11 @@ from i2i_bridge.evaluation.scores import Scorer
 from i2i_bridge.evaluation.scores import warnings_of as evaluation_warnings
 from i2i_bridge.metrics.base import build_metric
 from i2i_bridge.recipe.recipe import load_recipe
-from i2i_bridge.report.entries import (
-    differences,
-    name_entries,
-    open_entries,
-    parse_labels,
-    shown_rows,
-    table_of,
-    unavailable,
-    warnings_of,
-)
+from i2i_bridge.report.entries import open_entries
+from i2i_bridge.report.labels import name_entries, parse_labels
+from i2i_bridge.report.notes import setting_differences, unavailable, warnings_of
 from i2i_bridge.report.page import write_page
+from i2i_bridge.report.table import table_of
 
 
 def change(folder, **values):
@@ -47,7 +42,7 @@ def runs(tmp_path_factory):
 
 
 def page_of(runs, out, **options):
-    return write_page(open_entries(runs, "held-out"), out, lambda entry: None, **options)
+    return write_page(open_entries(runs, "held-out"), out, **options)
 
 
 def test_other_rules_are_refused_and_the_difference_is_named(tmp_path):
@@ -86,8 +81,8 @@ def test_equal_labels_get_the_folders_name():
 def test_rows_that_are_asked_for(runs):
     # kills: Pix2pix's only row lost because --nfe 5 does not name it; the input's row once per run
     entries = open_entries(runs, "held-out")
-    change_capped = [entry.evaluation for entry in entries]
-    assert [row.name for row in shown_rows(change_capped[0], [5, 20, 7])] == ["nfe 5", "nfe 20"]
+    shown = open_entries(runs, "held-out", nfe=[5, 20, 7])
+    assert [[row.name for row in entry.rows] for entry in shown] == [["nfe 5", "nfe 20"], ["nfe 5", "nfe 20"], []]
     lines = table_of(entries).lines
     assert [(line.label, line.nfe) for line in lines] == [
         ("degraded input", 0), ("bridge", 1), ("bridge", 5), ("bridge", 20), ("palette", 1), ("palette", 5),
@@ -98,14 +93,16 @@ def test_rows_that_are_asked_for(runs):
 def test_a_method_of_one_call_stays_whatever_is_asked(tmp_path):
     folder = write_evaluated(tmp_path / "p", method="pix2pix", images=2, nfe=(1,), quality=(0.5,))
     change(folder, capped=True)
-    (entry,) = open_entries([folder], "held-out")
-    assert [row.name for row in shown_rows(entry.evaluation, [5])] == ["nfe 1"]
+    (entry,) = open_entries([folder], "held-out", nfe=[5])
+    assert [row.name for row in entry.rows] == ["nfe 1"]
 
 
-def test_differences_are_all_that_differs(runs):
-    found = dict(differences([entry.recipe for entry in open_entries(runs, "held-out")]))
+def test_differences_are_all_that_differs(runs, tmp_path):
+    found = dict(setting_differences(open_entries(runs, "held-out")))
     assert found == {"train.lr": ["0.0015", "0.002", "0.0015"], "train.seed": ["0", "1", "2"]}
-    assert differences([None, open_entries(runs[:1], "held-out")[0].recipe]) == []
+    outside = shutil.copytree(runs[0], tmp_path / "outside")
+    (outside / "recipe.toml").unlink()
+    assert setting_differences(open_entries([outside, runs[0]], "held-out")) == []
 
 
 def test_inputs_that_differ_are_told(tmp_path):
@@ -201,7 +198,7 @@ def test_title_and_labels_are_the_users_and_the_datasets(runs, tmp_path):
     named = open_entries(runs, "held-out", labels=parse_labels([f"{runs[1]}=mine = best <1>"], runs))
     assert [entry.label for entry in named][1] == "mine = best <1>"
     assert named[0].label == open_entries(runs, "held-out")[0].label
-    page = write_page(named, tmp_path / "page", lambda entry: None, title="What <we> found").read_text(encoding="utf-8")
+    page = write_page(named, tmp_path / "page", title="What <we> found").read_text(encoding="utf-8")
     assert "<h1>What &lt;we&gt; found</h1>" in page and "mine = best &lt;1&gt;" in page
     both = open_entries(runs, "held-out", labels=dict.fromkeys(runs, "same"))
     assert len({entry.label for entry in both}) == len(runs), "two methods are never called alike"
@@ -267,7 +264,7 @@ def test_the_old_page_stays_until_the_new_one_is_whole(runs, tmp_path, monkeypat
     page = page_of(runs[:1], tmp_path / "page")
     before = page.read_text()
     with pytest.raises(ZeroDivisionError):
-        write_page(open_entries(runs, "held-out"), tmp_path / "page", lambda entry: 1 / 0)
+        write_page(open_entries(runs, "held-out", opener=lambda folder, step: 1 / 0), tmp_path / "page")
     assert page.read_text() == before and [path.name for path in tmp_path.iterdir()] == ["page"]
     page_of(runs, tmp_path / "page")
     assert page.read_text() != before and [path.name for path in tmp_path.iterdir()] == ["page"]
@@ -293,11 +290,12 @@ def test_a_page_takes_nobody_elses_files_with_it(runs, tmp_path):
     page_of(runs, tmp_path / "page")
     assert page.read_text() != before
 
-    def late(entry):
+    def late(folder, step):
         (tmp_path / "page" / "late.txt").write_text("mine")
+        raise UserError("no run")
 
     with pytest.raises(UserError, match=r"late\.txt: is no part of the page"):
-        write_page(open_entries(runs[:1], "held-out"), tmp_path / "page", late)
+        write_page(open_entries(runs[:1], "held-out", opener=late), tmp_path / "page")
     assert (tmp_path / "page" / "late.txt").read_text() == "mine"
 
 

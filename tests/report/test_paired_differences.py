@@ -14,17 +14,17 @@ from PIL import Image
 from scipy.stats import t as student
 
 from i2i_bridge.errors import UserError
-from i2i_bridge.evaluation.evaluate import dataset_of, evaluate, resolve_for
+from i2i_bridge.evaluation.evaluate import evaluate, open_evaluation
 from i2i_bridge.evaluation.results import evaluation_folder
 from i2i_bridge.images.pixels import to_tensor
 from i2i_bridge.metrics.base import Estimate, Extractor
 from i2i_bridge.recipe.recipe import parse_recipe
 from i2i_bridge.registry import register_extractor
 from i2i_bridge.report.differences import choose_row, paired_differences
-from i2i_bridge.report.entries import open_entries, table_of
+from i2i_bridge.report.entries import open_entries
 from i2i_bridge.report.page import write_page
 from i2i_bridge.report.seeds import difference_estimate
-from i2i_bridge.report.table import Column, mark_difference
+from i2i_bridge.report.table import Column, mark_difference, table_of
 from i2i_bridge.runs.run import Run, build_method
 
 
@@ -216,9 +216,9 @@ def measured(tmp_path):
             "small",
         )  # fmt: skip
         run = Run(tmp_path / name, recipe, build_method(recipe, Pointwise(gain)), 7, torch.device("cpu"))
-        protocol = resolve_for(recipe, rules)
+        protocol = open_evaluation(recipe, rules).rules
         wanted = ["psnr", "fd-means", "kid-means", "kid-paired-means"]
-        evaluate(run, dataset_of(recipe, protocol), nfe=[1], metrics=wanted, protocol=protocol)
+        evaluate(run, open_evaluation(recipe, protocol).dataset, nfe=[1], metrics=wanted, protocol=protocol)
         (run.folder / "recipe.toml").write_text(recipe.to_toml())
         folders.append(run.folder)
     return folders
@@ -295,6 +295,7 @@ def test_features_are_paired_by_key_and_only_those_of_this_evaluation_are_used(m
     reason = "the features of other are not kept; evaluate it again."
     assert f"KID-means x1e3: {reason}" in paired_differences(entries, table_of(entries)).notes
     (homes[1] / "inputs.json").unlink()
+    entries = open_entries(measured, "mine")
     notes = paired_differences(entries, table_of(entries)).notes
     assert "KID-means x1e3: other was evaluated by an earlier version; evaluate it again." in notes
 
@@ -307,7 +308,7 @@ def test_the_page_its_files_and_its_marks(tmp_path):
         write_values(folder, {"nfe 1": {key: value + shift for key, value in values.items()}})
     entries = open_entries(folders, "held-out")
     found = paired_differences(entries, table_of(entries))
-    page = write_page(entries, tmp_path / "page", lambda entry: None, paired=found)
+    page = write_page(entries, tmp_path / "page", paired=found)
     text = page.read_text(encoding="utf-8")
     assert "Difference to bridge, NFE 1" in text and "+1.600" in text and "± 0.100 better" in text
     markdown = (page.parent / "table.md").read_text(encoding="utf-8")
@@ -315,5 +316,5 @@ def test_the_page_its_files_and_its_marks(tmp_path):
     rows = list(csv.DictReader((page.parent / "differences.csv").open()))
     assert len(rows) == 1 and float(rows[0]["psnr"]) == pytest.approx(1.6)
     assert float(rows[0]["psnr_standard_error"]) == pytest.approx(0.1)
-    alone = write_page(entries, tmp_path / "page", lambda entry: None)
+    alone = write_page(entries, tmp_path / "page")
     assert "Difference to" not in alone.read_text(encoding="utf-8")

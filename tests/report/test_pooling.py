@@ -10,9 +10,10 @@ from evaluated import write_evaluated
 
 from i2i_bridge.evaluation.results import evaluation_folder, read_evaluation
 from i2i_bridge.metrics.base import Estimate
-from i2i_bridge.report.entries import open_entries, table_of
+from i2i_bridge.report.entries import open_entries
 from i2i_bridge.report.page import write_page
 from i2i_bridge.report.seeds import pool, pool_estimates
+from i2i_bridge.report.table import table_of
 
 
 def test_the_interval_spans_the_chance_of_images_and_that_of_seeds():
@@ -101,7 +102,7 @@ def test_runs_of_one_recipe_become_one_row(tmp_path):
         "bridge (a3)",
     ], "the same seed twice is no second draw"
 
-    text = write_page(entries, tmp_path / "page", lambda entry: None).read_text()
+    text = write_page(entries, tmp_path / "page").read_text()
     assert "bridge, 3 seeds: the mean of a0, a1, a2, which differ in train.seed alone" in text
 
 

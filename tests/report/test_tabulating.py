@@ -9,18 +9,8 @@ import pytest
 
 from i2i_bridge.evaluation.results import Row
 from i2i_bridge.metrics.base import Estimate
-from i2i_bridge.report.table import (
-    Column,
-    build_table,
-    decimals,
-    interval_text,
-    latex,
-    mark_best,
-    seconds_text,
-    to_csv,
-    to_latex,
-    to_markdown,
-)
+from i2i_bridge.report.formats import interval_text, latex, seconds_text, to_csv, to_latex, to_markdown
+from i2i_bridge.report.table import Column, build_table, decimals, mark_best
 
 PSNR = Column("psnr", "PSNR (dB)", True, 2)
 

@@ -22,11 +22,12 @@ from i2i_bridge.evaluation.results import read_evaluation
 from i2i_bridge.metrics.frechet import read_moments
 from i2i_bridge.recipe.protocol import load_protocol, read_list
 from i2i_bridge.recipe.recipe import load_recipe
-from i2i_bridge.report.entries import open_entries, table_of
+from i2i_bridge.report.entries import open_entries
 from i2i_bridge.report.folder import check_out
 from i2i_bridge.report.gallery import gallery
 from i2i_bridge.report.page import write_page
 from i2i_bridge.report.pictures import Pictures
+from i2i_bridge.report.table import table_of
 from i2i_bridge.storage import reader as file_reader
 from i2i_bridge.storage.reader import NotRegular, open_arrays, parse_json, read_bytes
 from i2i_bridge.storage.tensors import read_safetensors
@@ -192,10 +193,6 @@ def test_rows_of_a_log_have_the_types_that_are_written(tmp_path):
     assert str(read_metrics(tmp_path)) == str(good)
 
 
-def nothing(*_):
-    return None
-
-
 EVALUATIONS = {
     "null": "null",
     "list": "[]",
@@ -236,7 +233,7 @@ def test_hostile_names_in_an_evaluation_stay_text_on_its_page(tmp_path):
         label="[/red]\x1b[2J $\\frac <script>alert(1)</script>",
         overrides=['summary="turn \\u202e it"'],
     )
-    page = write_page(open_entries([made], "held-out"), tmp_path / "page", nothing)
+    page = write_page(open_entries([made], "held-out"), tmp_path / "page")
     text = page.read_text(encoding="utf-8")
     assert "<script>alert(1)" not in text and "\x1b" not in text and "[/red]" in text and "\u202e" not in text
 
@@ -259,9 +256,9 @@ def test_pictures_of_a_page_are_regular_files_of_its_own(make, tmp_path):
     table = table_of(entries)
     if make in (nonsense, empty):
         with pytest.raises(UserError, match=r"0000-photo-0\.png: not a readable PNG"):
-            gallery(entries, table, pictures, None)
+            gallery(entries, table, pictures)
         return
-    found = gallery(entries, table, pictures, None)
+    found = gallery(entries, table, pictures)
     assert [image["key"] for image in found["images"]] == ["photo 1"]
     assert not any(b"secret" in file.read_bytes() for file in (tmp_path / "page").rglob("*.png"))
 

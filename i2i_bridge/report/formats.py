@@ -1,0 +1,139 @@
+"""Formats of a table: text for a terminal, CSV, and the templates of Markdown, LaTeX and HTML."""
+
+import io
+import math
+import re
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from i2i_bridge.errors import printable
+from i2i_bridge.metrics.base import Estimate
+from i2i_bridge.report.table import Column, Table
+from i2i_bridge.storage.csv_file import Writer
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+ARROWS = {True: " ↑", False: " ↓", None: ""}
+"""Which direction of a metric is better, behind its label."""
+
+
+def interval_text(column: Column, estimate: Estimate) -> str:
+    """'low – high', or '' if the interval is unknown."""
+    if math.isnan(estimate.low) or math.isnan(estimate.high):
+        return ""
+    return f"{column.text(estimate.low)} – {column.text(estimate.high)}"
+
+
+def error_text(column: Column, estimate: Estimate) -> str:
+    """The standard error as '± 0.12'; '' if it is unknown."""
+    return "" if math.isnan(estimate.standard_error) else f"± {column.text(estimate.standard_error)}"
+
+
+def seconds_text(seconds: float | None) -> str:
+    """Seconds with three significant digits."""
+    if seconds is None or math.isnan(seconds):
+        return "–"
+    return f"{seconds:.0f}" if seconds >= 100 else f"{seconds:.3g}"
+
+
+def to_words(table: Table) -> tuple[list[str], list[list[str]]]:
+    """Header and rows as plain text, for a terminal."""
+    header = ["", "NFE", *(column.label for column in table.columns), "seconds per image"]
+    rows = []
+    for line in table.lines:
+        cells = []
+        for column, cell in zip(table.columns, line.cells, strict=True):
+            between = interval_text(column, cell.estimate)
+            cells.append(column.text(cell.estimate.value) + (f" [{between.replace(' – ', ', ')}]" if between else ""))
+        rows.append([line.label, line.calls, *cells, seconds_text(line.seconds)])
+    return header, rows
+
+
+def differences_to_words(table: Table) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of a table of differences as plain text, for a terminal."""
+    rows = []
+    for line in table.lines:
+        cells = [
+            " ".join(filter(None, [column.signed(cell.estimate.value), error_text(column, cell.estimate), cell.mark]))
+            for column, cell in zip(table.columns, line.cells, strict=True)
+        ]
+        rows.append([line.label, line.calls, *cells])
+    return ["", "NFE", *(column.label for column in table.columns)], rows
+
+
+def to_csv(table: Table) -> str:
+    """The table as CSV with full precision: separate columns for value, interval and standard error."""
+    stream = io.StringIO()
+    writer = Writer(stream, lineterminator="\n")
+    parts = ("", "_low", "_high", "_standard_error")
+    numbers = [f"{column.name}{part}" for column in table.columns for part in parts]
+    writer.writerow(["method", "nfe", "images", "seconds_per_image", *numbers])
+    for line in table.lines:
+        values: list[str] = []
+        for cell in line.cells:
+            e = cell.estimate
+            values += ["" if math.isnan(x) else repr(float(x)) for x in (e.value, e.low, e.high, e.standard_error)]
+        seconds = "" if line.seconds is None else f"{line.seconds:.6g}"
+        writer.writerow([printable(line.label, lines=True), line.nfe, line.images, seconds, *values])
+    return stream.getvalue()
+
+
+def to_markdown(table: Table, paired: Any = None) -> str:
+    """The table as Markdown: best bold, intervals small; with `paired` also the paired differences."""
+    return render("table.md", table=table, paired=paired)
+
+
+def to_latex(table: Table, caption: str) -> str:
+    """The table as LaTeX (booktabs, amsmath): best bold, a star if the interval overlaps the best's.
+
+    Args:
+        caption: First sentence of the caption; it is escaped.
+    """
+    return render("table.tex", table=table, caption=caption)
+
+
+def markdown(text: str) -> str:
+    """Escape plain text for a cell of a Markdown table."""
+    return re.sub(r"([\\`*_{}\[\]<>#|~$&])", r"\\\1", " ".join(printable(text).split()))
+
+
+LATEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+  }  # fmt: skip
+
+
+def latex(text: str) -> str:
+    """Escape plain text for LaTeX."""
+    return "".join(LATEX.get(letter, letter) for letter in printable(text))
+
+
+def render(template: str, **values: Any) -> str:
+    """Render a template; in HTML names and labels are escaped."""
+    return _environment().get_template(template).render(**values)
+
+
+@cache
+def _environment() -> "Environment":
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+
+    def finalize(value: Any) -> Any:
+        # Otherwise control characters in a label could change the writing direction of the text after it.
+        return printable(value, lines=True) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+    environment = Environment(
+        loader=PackageLoader("i2i_bridge.report"),
+        autoescape=lambda name: name is not None and name.endswith(".html"),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        undefined=StrictUndefined,
+        finalize=finalize,
+    )
+    environment.filters |= {"markdown": markdown, "latex": latex}
+    environment.globals |= {
+        "ARROWS": ARROWS, "zip": zip, "interval": interval_text, "error": error_text, "seconds": seconds_text,
+    }  # fmt: skip
+    return environment
