@@ -16,7 +16,7 @@ import pkgutil
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -29,6 +29,8 @@ from i2i_bridge.storage.toml import toml_value
 
 LARGEST, LONGEST_TEXT = 10**12, 4096
 """The largest magnitude of a number and the most characters of a text in the options of a part."""
+LIBRARY_OPTIONS = "library_options"
+"""A parameter of this name takes all keys of a table that are no parameters: options of another library's class."""
 
 
 T = TypeVar("T", bound=Callable[..., Any])
@@ -225,7 +227,17 @@ class Registry:
             raise UserError(f"{self.kind}: the key 'name' is missing; known: {', '.join(self.names())}")
         member = self.get(name)
         parameters = {key: p for key, p in self.options(name).items() if key not in given}
+        options = _gathered(options, parameters)
         return member, _validated(f"{self.kind} '{name}'", parameters, options, member)
+
+    def gathered(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """The table with the keys that its member leaves to another library moved into `library_options`; else a copy.
+
+        Raises:
+            UserError: As `require`.
+        """
+        parameters = self.options(str(settings.get("name")))
+        return _gathered(settings, [*parameters, "name"])
 
     def check_keys(self, settings: Mapping[str, Any]) -> None:
         """Reject a table with an unknown name or key. Values are not checked and built-in members are not imported.
@@ -236,6 +248,8 @@ class Registry:
         name = settings.get("name")
         if isinstance(name, str):
             known = [option.name for option in self.option_texts(name)]
+            if LIBRARY_OPTIONS in known:  # which the constructor checks
+                return
             _refuse_unknown(f"{self.kind} '{name}'", [key for key in settings if key != "name"], known)
 
     def build(self, settings: Mapping[str, Any], **given: Any) -> Any:
@@ -282,6 +296,14 @@ def _option(key: str, parameter: inspect.Parameter) -> Option:
         text = text.replace(prefix, "")
     default = None if parameter.default is parameter.empty else repr(parameter.default)
     return Option(key, text, default, parameter.kind is parameter.KEYWORD_ONLY)
+
+
+def _gathered(options: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
+    given = options.get(LIBRARY_OPTIONS, {})
+    if LIBRARY_OPTIONS not in known or not isinstance(given, dict):  # what is no table is refused by its type
+        return dict(options)
+    own = {key: value for key, value in options.items() if key in known}
+    return own | {LIBRARY_OPTIONS: given | {key: value for key, value in options.items() if key not in known}}
 
 
 def _refuse_unknown(where: str, keys: Iterable[str], known: Iterable[str]) -> None:

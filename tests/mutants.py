@@ -640,6 +640,13 @@ MUTANTS = [
     Mutant("condition-from-the-noisy-picture", "runs/restore.py", "degradation.reduced(degradation.measurement(degraded))", "degradation.reduced(degraded.x_1)", "test_restoring.py"),
     Mutant("last-packed-mask-never", "degradations/masks.py", "torch.randint(len(packed), ()", "torch.randint(len(packed) - 1, ()", "test_degradations_inpaint.py"),
     Mutant("largest-freeform-hole-never", "degradations/masks.py", "draw.randint(least, most)", "draw.randint(least, max(least, most - 1))", "test_degradations_inpaint.py"),
+    # augmentations of kornia
+    Mutant("kornia-unseeded", "degradations/augmentation.py", "with global_seed(seed, x_0.device):", "if seed:", "test_augmentation.py"),
+    Mutant("kornia-one-seed-for-all", "degradations/augmentation.py", "seed = int(torch.randint(2**62, (), generator=one, device=one.device))", "seed = 0", "test_augmentation.py"),
+    Mutant("kornia-in-another-range", "degradations/augmentation.py", "(precise(x_0) + 1) / 2", "precise(x_0)", "test_augmentation.py"),
+    Mutant("kornia-leaves-half", "degradations/augmentation.py", 'sure = {"p": 1.0}', 'sure = {"p": 0.5}', "test_augmentation.py"),
+    Mutant("kornia-any-name", "libraries.py", "if name not in members:", "if False:", "test_augmentation.py"),
+    Mutant("kornia-options-not-in-the-protocol", "recipe/protocol.py", "    table = registry.DEGRADATIONS.gathered(table)\n", "", "test_augmentation.py"),
     # drawings
     Mutant("edges-slope-of-eight-pixels", "degradations/drawing.py", "[-1, 0, 1]]) / 8", "[-1, 0, 1]])", "test_drawing.py"),
     Mutant("canny-in-units-of-its-own", "degradations/drawing.py", "luma / (16 * threshold)", "luma / (2 * threshold)", "test_drawing.py"),

@@ -24,6 +24,7 @@ from i2i_bridge.recipe.schema import (
 from i2i_bridge.registry import (
     DEGRADATIONS,
     GUIDANCES,
+    LIBRARY_OPTIONS,
     METHODS,
     NETWORKS,
     PROCESSES,
@@ -113,12 +114,17 @@ def _part(place: str, members: Registry, table: Mapping[str, Any]) -> Iterator[s
     yield f"[{place}]"
     yield f"name = {toml_text(name)}"
     meanings = argument_texts(members.documentation(name))
-    for option in members.option_texts(name):
-        if is_setting(members, option):
+    options = members.option_texts(name)
+    for option in options:
+        if is_setting(members, option) and option.name != LIBRARY_OPTIONS:
             default = None if option.default is None else _python_value(option.default)
             must = "must be given" if option.default is None else f"default {_shown(option.default)}"
             yield from _comment(f"{meanings.get(option.name, '')} ({_python_type(option.type)}; {must})")
             yield _assignment(option.name, table.get(option.name), default)
+    if any(option.name == LIBRARY_OPTIONS for option in options):
+        yield from _comment(meanings.get(LIBRARY_OPTIONS, ""))
+        known = {"name", *(option.name for option in options)} - {LIBRARY_OPTIONS}
+        yield from (_assignment(key, value, None) for key, value in table.items() if key not in known)
 
 
 def _assignment(key: str, value: Any, default: Any) -> str:

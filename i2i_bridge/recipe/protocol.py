@@ -238,6 +238,7 @@ def resolve(
 def with_defaults(table: Part) -> Part:
     """A degradation's table with all default options written out; paths are reduced to their file name."""
     options = registry.DEGRADATIONS.options(str(table["name"]))
+    table = registry.DEGRADATIONS.gathered(table)
     filled: Part = {"name": table["name"]}
     for key, parameter in options.items():
         value = table.get(key, parameter.default)

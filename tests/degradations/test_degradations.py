@@ -77,6 +77,8 @@ TABLES: list[dict[str, Any]] = [
     {"name": "posterise", "levels": [2, 8]},
     {"name": "halftone"},
     {"name": "halftone", "period": [3, 9], "angle": [0, 90], "ink": "colour"},
+    {"name": "kornia", "op": "RandomMotionBlur", "kernel_size": 7, "angle": [0, 180], "direction": 0},
+    {"name": "kornia", "op": "RandomPlasmaShadow"},
     {"name": "downsample"},
     {"name": "downsample", "factor": 3, "kernel": "lanczos", "enlarge": "bicubic"},
     {"name": "crop-out"},
@@ -99,10 +101,10 @@ def label(table: dict[str, Any]) -> str:
 
 
 def reads_values(table: dict[str, Any]) -> bool:
-    """Meta tensors have none: not for encoders, Canny's lines, nor what torch draws on the generator's device alone."""
+    """Meta tensors have none: not for encoders, Canny, kornia, nor what torch draws on the generator's device alone."""
     inner = any(reads_values(member) for member in table.get("degradations", ()))
     canny = table["name"] == "edges" and "detector" not in table
-    return inner or canny or table["name"] == "shot-noise" or table.get("backend") in ("pillow", "kornia")
+    return inner or canny or table["name"] in ("shot-noise", "kornia") or table.get("backend") in ("pillow", "kornia")
 
 
 def images(batch: int = 2, channels: int = 3, height: int = 32, width: int = 32) -> Tensor:

@@ -14,9 +14,9 @@ PACKAGE = ROOT / "i2i_bridge"
 
 # Top of the list knows nothing of what is below it. A package stands for its files.
 ROOMS = [
-    "errors", "randomness", "members", "storage", "registry", "console", "device", "distributed", "images", "bridge",
-    "networks", "degradations", "guidance", "data", "metrics", "recipe", "methods", "runs", "training", "evaluation",
-    "report", "cli",
+    "errors", "randomness", "members", "storage", "registry", "libraries", "console", "device", "distributed", "images",
+    "bridge", "networks", "degradations", "guidance", "data", "metrics", "recipe", "methods", "runs", "training",
+    "evaluation", "report", "cli",
 ]  # fmt: skip
 ONLY_IN = {
     "rich": {"console.py"},
@@ -36,7 +36,12 @@ ONLY_IN = {
     "click": {"cli/command.py"},
     "accelerate": {"training/trainer.py", "distributed.py"},
     "albumentations": {"data/transforms.py"},
-    "kornia": {"degradations/drawing.py", "degradations/jpeg.py", "degradations/kernel_blur.py"},
+    "kornia": {
+        "degradations/augmentation.py",
+        "degradations/drawing.py",
+        "degradations/jpeg.py",
+        "degradations/kernel_blur.py",
+    },
     "lpips": {"metrics/perceptual.py"},
     "torchmetrics": {"metrics/fidelity.py"},
     "matplotlib": {"report/figures.py"},
