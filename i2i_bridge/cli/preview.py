@@ -8,7 +8,8 @@ from torch import Tensor
 
 from i2i_bridge import Recipe, UserError, load_recipe
 from i2i_bridge.degradations.files import build_ops, degrade_picture, split_list
-from i2i_bridge.images.files import find_images, read_picture, write_picture
+from i2i_bridge.images.files import read_picture, write_picture
+from i2i_bridge.images.folder import find_images
 from i2i_bridge.images.montage import montage
 from i2i_bridge.images.pixels import Picture, to_tensor
 from i2i_bridge.storage.toml import toml_value

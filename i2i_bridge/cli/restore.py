@@ -1,7 +1,8 @@
 """The verbs `i2i-bridge restore` and `i2i-bridge degrade`: image files in, image files out."""
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,6 +22,9 @@ from i2i_bridge.cli.options import (
     open_run,
 )
 from i2i_bridge.storage.shipped import folder_of_run, recipe_of_run
+
+if TYPE_CHECKING:
+    from i2i_bridge.images.outputs import FilesOutcome
 
 
 def restore(
@@ -103,14 +107,7 @@ def restore(
             say=lambda line: console.say(f"note: {line}"),
             **{"report_calls" if single else "report": done},
         )
-    for line in outcome.notes:
-        console.say(f"note: {line}")
-    for line in outcome.problems:
-        console.say_error(line)
-    calls = f" ({outcome.nfe} network calls each)" if outcome.written else ""
-    console.say(f"wrote {_images(outcome.written)} to {target}{calls}{_skipped(outcome.skipped, skip_existing)}")
-    if outcome.problems:
-        raise typer.Exit(2)
+    _finish(outcome, target, skip_existing, calls=f" ({outcome.nfe} network calls each)" if outcome.written else "")
 
 
 def degrade(
@@ -151,22 +148,28 @@ def degrade(
         outcome = degrade_files(
             tables, source, target, seed=seed, format=format, quality=quality, existing=existing, report=done
         )
+    parameters = next(iter(outcome.parameters.values()), {}) if source.is_file() else {}
+    _finish(outcome, target, skip_existing, [f"{name} = {value:.6g}" for name, value in parameters.items()])
+
+
+def _finish(
+    outcome: "FilesOutcome", target: Path, skip_existing: bool, values: Iterable[str] = (), calls: str = ""
+) -> None:
+    """Print the outcome of a verb; exit with code 2 if there were problems."""
     for line in outcome.notes:
         console.say(f"note: {line}")
     for line in outcome.problems:
         console.say_error(line)
-    if source.is_file():
-        for name, value in next(iter(outcome.parameters.values()), {}).items():
-            console.say(f"{name} = {value:.6g}")
-    console.say(f"wrote {_images(outcome.written)} to {target}{_skipped(outcome.skipped, skip_existing)}")
+    for line in values:
+        console.say(line)
+    why = (
+        "that were there" if skip_existing else "that the same settings had made already; --overwrite makes them again"
+    )
+    skipped = f"; skipped {_images(outcome.skipped)} {why}" if outcome.skipped else ""
+    console.say(f"wrote {_images(outcome.written)} to {target}{calls}{skipped}")
     if outcome.problems:
         raise typer.Exit(2)
 
 
 def _images(count: int) -> str:
     return "1 image" if count == 1 else f"{count} images"
-
-
-def _skipped(count: int, all_there: bool) -> str:
-    why = "that were there" if all_there else "that the same settings had made already; --overwrite makes them again"
-    return f"; skipped {_images(count)} {why}" if count else ""

@@ -267,8 +267,7 @@ class PairDataset(Dataset[dict[str, Any]]):
             given = tuple(degraded.x_1.shape) if isinstance(degraded.x_1, Tensor) else type(degraded.x_1).__name__
             name = type(self.degradation).__name__
             raise UserError(f"{name}: x_1 is {given} for x_0 of shape {tuple(x_0[None].shape)}; the shapes must agree")
-        fields = {"x_1": degraded.x_1, "mask": degraded.mask, "condition": degraded.condition}
-        out: dict[str, Any] = {part: value[0] for part, value in fields.items() if value is not None}
+        out: dict[str, Any] = {part: value[0] for part, value in degraded.parts().items()}
         parameters = {name: values[0] for name, values in degraded.parameters.items()}
         return out | ({"parameters": parameters} if parameters else {})
 

@@ -16,7 +16,7 @@ from typing import Self
 import numpy as np
 
 from i2i_bridge.errors import UserError
-from i2i_bridge.images.files import IMAGE_SUFFIXES, list_images
+from i2i_bridge.images.folder import IMAGE_SUFFIXES, list_images
 from i2i_bridge.storage.files import write_whole
 from i2i_bridge.storage.reader import DAMAGED_ARRAYS, open_arrays
 

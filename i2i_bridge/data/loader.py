@@ -5,7 +5,7 @@ import multiprocessing.connection
 import os
 import signal
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from multiprocessing.process import BaseProcess
 from types import FrameType
 from typing import Any
@@ -91,14 +91,20 @@ class _Batches(Sampler[list[int]]):
             step += 1
 
 
+def collate(items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The batch of items of one size: tensors stacked, keys as a list."""
+    batch: dict[str, Any] = default_collate([{k: v for k, v in item.items() if k != "unusable"} for item in items])
+    # Not by default_collate, which accepts no lists of different lengths.
+    return batch | {"unusable": [item.get("unusable", []) for item in items]}
+
+
 def _collate(items: list[dict[str, Any] | UserError]) -> dict[str, Any] | UserError:
+    usable = []
     for item in items:
         if isinstance(item, UserError):
             return item
-    plain = [{name: value for name, value in item.items() if name != "unusable"} for item in items]  # type: ignore[union-attr]
-    batch: dict[str, Any] = default_collate(plain)
-    # Not by default_collate, which accepts no lists of different lengths.
-    return batch | {"unusable": [item.get("unusable", []) for item in items]}  # type: ignore[union-attr]
+        usable.append(item)
+    return collate(usable)
 
 
 def _init_worker(worker: int) -> None:

@@ -48,6 +48,11 @@ class Degraded:
     condition: Tensor | None = None
     parameters: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
 
+    def parts(self) -> dict[str, Tensor]:
+        """x_1, mask and condition by name, without those that are None."""
+        images = {"x_1": self.x_1, "mask": self.mask, "condition": self.condition}
+        return {name: image for name, image in images.items() if image is not None}
+
 
 class Degradation(ABC):
     """x_1 = A(x_0): deterministic, or random by the given generator alone."""

@@ -12,8 +12,9 @@ from i2i_bridge import __version__
 from i2i_bridge.degradations.base import Degradation, Degraded
 from i2i_bridge.degradations.linear import mirrored
 from i2i_bridge.errors import UserError
-from i2i_bridge.images.files import left_out, read_picture, write_picture
-from i2i_bridge.images.outputs import DoneJobs, Existing, plan_files
+from i2i_bridge.images.files import read_picture, write_picture
+from i2i_bridge.images.folder import folder_notes
+from i2i_bridge.images.outputs import DoneJobs, Existing, FilesOutcome, Job, plan_files, process
 from i2i_bridge.images.pixels import Picture, to_pixels, to_tensor, visible
 from i2i_bridge.randomness import generator
 from i2i_bridge.registry import DEGRADATIONS, plugin_digests
@@ -25,18 +26,11 @@ PARAMETERS_FILE = "parameters.csv"
 
 
 @dataclass
-class Degradings:
+class Degradings(FilesOutcome):
     """The result of `degrade_files`."""
 
-    written: int = 0
     parameters: dict[str, dict[str, float]] = field(default_factory=dict)
     """Drawn parameters by file (its path below the input) and name; no entry for a file without drawn parameters."""
-    skipped: int = 0
-    """Images that were not degraded because their results exist (`existing`)."""
-    problems: list[str] = field(default_factory=list)
-    """One line for each image that could not be degraded."""
-    notes: list[str] = field(default_factory=list)
-    """One line for each file that was renamed, and for each kind of file that was left out."""
 
 
 def parse_op(text: str) -> dict[str, Any]:
@@ -124,47 +118,43 @@ def degrade_files(
         "verb": "degrade", "version": __version__, "ops": [dict(table) for table in tables], "seed": seed,
         "format": format, "quality": quality, "plugins": plugin_digests(),
     }  # fmt: skip
-    before = DoneJobs(target if source.is_dir() else None, existing, settings)
-    within = target if source.is_dir() else None  # links in a folder of results are not followed
-    done = Degradings(notes=left_out(source) + [job.notes[""] for job in jobs if "" in job.notes])
-    for i, job in enumerate(jobs):
-        file = job.source
-        try:
-            found = before.extra(job)
-            if found is not None:
-                done.skipped += 1
-                parameters = {
-                    key: np.nan if value is None else value
-                    for key, value in found.items()
-                    if value is None or isinstance(value, float)
-                }
-            else:
-                picture = read_picture(file, metadata=True)
-                if picture.converted_from:
-                    done.notes.append(f"{file}: converted from {picture.converted_from} to sRGB")
-                degraded = degrade_picture(degradation, picture, seed, job.name)
-                dtype = picture.pixels.dtype.type
-                result = replace(picture, pixels=to_pixels(degraded.x_1[0], dtype), lossy=False)
-                lost = write_picture(job.outputs[""], result, quality=quality, root=within)
-                done.notes += [f"{job.outputs['']}: without {what}" for what in lost]
-                if degraded.mask is not None:
-                    hole = Picture(to_pixels(degraded.mask[0] * 2 - 1), None)
-                    write_picture(job.outputs["-mask"], hole, root=within)
-                    done.notes += [job.notes["-mask"]] if "-mask" in job.notes else []
-                parameters = {key: float(values[0]) for key, values in degraded.parameters.items()}
-                # NaN marks an unused parameter; JSON has no NaN.
-                before.add(job, extra={key: None if np.isnan(value) else value for key, value in parameters.items()})
-                done.written += 1
-            if parameters:
-                done.parameters[job.name] = parameters
-        except UserError as error:
-            if source.is_file():
-                raise
-            done.problems.append(str(error) if str(file) in str(error) else f"{file}: {error}")
-        report(i + 1, len(jobs))
-    if source.is_dir() and done.parameters:
-        write_whole(target / PARAMETERS_FILE, _table(done.parameters).encode())
-    return done
+    root = target if source.is_dir() else None  # links in a folder of results are not followed
+    done = DoneJobs(root, existing, settings)
+    outcome = Degradings(notes=folder_notes(source) + [job.notes[""] for job in jobs if "" in job.notes])
+
+    def degrade(job: Job) -> None:
+        recorded = done.extra(job)
+        if recorded is not None:
+            outcome.skipped += 1
+            parameters = {
+                key: np.nan if value is None else value
+                for key, value in recorded.items()
+                if value is None or isinstance(value, float)
+            }
+        else:
+            picture = read_picture(job.source, metadata=True)
+            if picture.converted_from:
+                outcome.notes.append(f"{job.source}: converted from {picture.converted_from} to sRGB")
+            degraded = degrade_picture(degradation, picture, seed, job.name)
+            pixels = to_pixels(degraded.x_1[0], picture.pixels.dtype)
+            lost = write_picture(
+                job.outputs[""], replace(picture, pixels=pixels, lossy=False), quality=quality, root=root
+            )
+            outcome.notes += [f"{job.outputs['']}: without {what}" for what in lost]
+            if degraded.mask is not None:
+                write_picture(job.outputs["-mask"], Picture(to_pixels(degraded.mask[0] * 2 - 1)), root=root)
+                outcome.notes += [job.notes["-mask"]] if "-mask" in job.notes else []
+            parameters = {key: float(values[0]) for key, values in degraded.parameters.items()}
+            # NaN marks an unused parameter; JSON has no NaN.
+            done.add(job, extra={key: None if np.isnan(value) else value for key, value in parameters.items()})
+            outcome.written += 1
+        if parameters:
+            outcome.parameters[job.name] = parameters
+
+    process(jobs, source, outcome, degrade, report)
+    if source.is_dir() and outcome.parameters:
+        write_whole(target / PARAMETERS_FILE, _table(outcome.parameters).encode())
+    return outcome
 
 
 def degrade_picture(degradation: Degradation, picture: Picture, seed: int, name: str) -> Degraded:

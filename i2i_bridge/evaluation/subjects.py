@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor
 
+from i2i_bridge.data.loader import collate
 from i2i_bridge.errors import UserError
-from i2i_bridge.images.files import find_images, read_picture
+from i2i_bridge.images.files import read_picture
+from i2i_bridge.images.folder import find_images
 from i2i_bridge.images.pixels import Range, to_tensor, with_channels
-from i2i_bridge.methods.calls import CountedMethod
+from i2i_bridge.methods.calls import counted_calls
 from i2i_bridge.randomness import generator
 from i2i_bridge.recipe.protocol import digest
 from i2i_bridge.runs.run import Run, weights_sha256
@@ -84,8 +85,7 @@ class RunSubject:
         self.seed = run.recipe.evaluate.seed
         self.warnings: Sequence[str] = run.warnings
         self.fingerprint = fingerprint_of(run)
-        self.counted = CountedMethod(run.method)
-        self.run = dataclasses.replace(run, method=self.counted.method)
+        self.run = run
 
     def rows(self, first: Mapping[str, Any]) -> list[str]:
         """As `Subject.rows`; a method that always makes one call has one row."""
@@ -99,22 +99,18 @@ class RunSubject:
 
     def restore(self, row: str, items: Sequence[Mapping[str, Any]], draws: Sequence[int]) -> Restored:
         """As `Subject.restore`; draw j of an item is keyed by (seed, its key, j)."""
-        batch = {
-            name: torch.stack([item[name] for item in items])
-            for name in ("x_1", "mask", "condition")
-            if name in items[0]
-        }
         generators = [
             # Draw 0 has no number in its key, so that it equals a single restoration.
             generator(self.seed, "evaluate", str(item["key"]), *([draw] if draw else []))
             for item, draw in zip(items, draws, strict=True)
         ]
-        self.counted.reset()
-        start = time.perf_counter()
-        restored = self.run.restore_batch(batch, nfe=int(row.removeprefix("nfe ")), generator=generators)
-        seconds = (time.perf_counter() - start) / len(items)
+        batch, nfe = collate(items), int(row.removeprefix("nfe "))
+        with counted_calls(self.run.method) as calls:
+            start = time.perf_counter()
+            restored = self.run.restore_batch(batch, nfe=nfe, generator=generators)
+            seconds = (time.perf_counter() - start) / len(items)
         # Images, not calls, are counted: a method may restore the images of a batch one by one, as Pix2pix does.
-        return Restored(list(restored), seconds, self.counted.images // len(items))
+        return Restored(list(restored), seconds, calls.images // len(items))
 
 
 def fingerprint_of(run: Run) -> str:

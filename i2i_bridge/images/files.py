@@ -1,4 +1,4 @@
-"""List, read and write image files. Pillow decodes; OpenCV decodes 16-bit colour, tifffile the other TIFFs."""
+"""Read and write image files. Pillow decodes; OpenCV decodes 16-bit colour, tifffile the other TIFFs."""
 
 import contextlib
 import io
@@ -8,15 +8,15 @@ import stat
 import struct
 import warnings
 import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image
 
 from i2i_bridge.errors import UserError
+from i2i_bridge.images.folder import IMAGE_SUFFIXES, JPEG_SUFFIXES, PNM_SUFFIXES
 from i2i_bridge.images.metadata import ORIENTATION, Metadata, as_srgb, metadata_of, profile_name
 from i2i_bridge.images.pixels import (
     NO_METADATA,
@@ -35,141 +35,16 @@ from i2i_bridge.storage.reader import open_regular
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM", "JPEG2000")
 """Pillow's formats that are recognised by the first bytes. A TGA has no such bytes and is recognised by its suffix."""
-
-
-JPEG_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif"})
-
-
-PNM_SUFFIXES = frozenset({".ppm", ".pgm", ".pbm", ".pnm"})
-
-
-IMAGE_SUFFIXES = frozenset({".png", ".apng", ".webp", ".bmp", ".tif", ".tiff", ".tga", ".jp2", ".j2k", ".npy"})
-
-
-IMAGE_SUFFIXES |= JPEG_SUFFIXES | PNM_SUFFIXES
-"""Suffixes of the files that are read as images."""
-
-
-OTHER_IMAGES = frozenset({".gif", ".heic", ".heif", ".avif", ".jxl", ".psd", ".exr", ".hdr", ".pfm", ".svg", ".ico"})
-
-
-OTHER_IMAGES |= {".raw", ".dng", ".cr2", ".cr3", ".nef", ".nrw", ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw", ".x3f"}
-
-
-OTHER_IMAGES |= {".dib", ".pcx", ".dds", ".sgi", ".xbm", ".xpm", ".icns", ".mpo", ".jpx", ".j2c", ".jxr", ".bpg"}
-
-
-OTHER_IMAGES |= {".fits", ".dcm", ".npz"}
-"""Suffixes of image formats that are not supported; such files are reported when a folder is listed."""
-
-
 DEEP_SUFFIXES = frozenset({".png", ".tif", ".tiff"}) | PNM_SUFFIXES
 """Suffixes of formats with 16 bits per channel, in grey and in colour."""
-
-
 WITH_METADATA = frozenset({"PNG", "JPEG", "WEBP", "TIFF"})
-
-
 WITHOUT_ALPHA = JPEG_SUFFIXES | PNM_SUFFIXES | {".bmp"}
-
-
+LONGEST_SIDE = {"JPEG": 65500, "WEBP": 16383}
 NPY = b"\x93NUMPY"
-
-
 MAX_FRAMES = 1000
 """Maximum number of pages of a TIFF that are counted."""
-
-
 MAX_PIXELS = 64_000_000
 """Maximum number of pixels; the header is checked before an image is decoded."""
-
-
-@dataclass(frozen=True)
-class Listing:
-    """The result of `list_images`; all paths are relative to the listed folder."""
-
-    images: list[str]
-    """Image files, sorted."""
-    folders: list[str]
-    """Folders that were searched, each with a trailing slash."""
-    left_out: list[str]
-    """Unsupported image files, broken links, and links to folders (with a trailing slash), sorted."""
-
-
-def list_images(folder: Path) -> Listing:
-    """List all image files below a folder, including links to files.
-
-    Links to folders are not followed; otherwise a circular link has no end, and images could be listed twice. Hidden
-    files and special files are ignored.
-
-    Raises:
-        UserError: A folder cannot be listed.
-    """
-    found, folders, left_out, waiting = [], [], [], [""]
-    while waiting:
-        inside = waiting.pop()
-        folders.append(inside)
-        try:
-            with os.scandir(folder / inside) as entries:
-                for entry in entries:
-                    name = entry.name
-                    if name.startswith("."):
-                        continue
-                    suffix = name[name.rfind(".") :].lower()
-                    if entry.is_dir(follow_symlinks=False):
-                        waiting.append(f"{inside}{name}/")
-                    elif entry.is_symlink() and _is_folder(entry):
-                        left_out.append(f"{inside}{name}/")
-                    elif suffix in IMAGE_SUFFIXES and _is_file(entry):
-                        found.append(inside + name)
-                    elif suffix in OTHER_IMAGES or (suffix in IMAGE_SUFFIXES and entry.is_symlink()):
-                        left_out.append(inside + name)
-        except OSError as error:
-            raise UserError(f"{folder / inside}: cannot be listed ({error.strerror})") from error
-    return Listing(sorted(found), folders, sorted(left_out))
-
-
-def _is_file(entry: "os.DirEntry[str]") -> bool:
-    try:
-        return entry.is_file()
-    except OSError:  # a loop of links
-        return False
-
-
-def _is_folder(entry: "os.DirEntry[str]") -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:
-        return False
-
-
-NAMED = 10
-"""Maximum number of left-out files of a kind that a message names."""
-
-
-def words_for_left_out(folder: Path, names: Sequence[str]) -> list[str]:
-    """Messages about the files that a listing left out, one per kind of file, each naming the first files."""
-    kinds: dict[str, list[str]] = {}
-    for name in names:
-        suffix = "/" if name.endswith("/") else name[name.rfind(".") :].lower()
-        kinds.setdefault(suffix, []).append(name.rstrip("/"))
-    lines = []
-    for suffix, files in kinds.items():
-        shown = ", ".join(str(folder / name) for name in files[:NAMED])
-        more = f" and {len(files) - NAMED} more" if len(files) > NAMED else ""
-        if suffix == "/":
-            why = "left out: links to folders are not followed; name that folder itself, or copy it"
-        elif suffix in IMAGE_SUFFIXES:
-            why = "left out: links that lead to no file"
-        else:
-            why = f"left out: {suffix} is not read here; convert to .png or .jpg"
-        lines.append(f"{shown}{more}: {why}")
-    return lines
-
-
-def find_images(folder: Path) -> list[Path]:
-    """All images below a folder, sorted by path; see `list_images`."""
-    return sorted(folder / name for name in list_images(folder).images)
 
 
 def read_picture(path: Path | str, data: bytes | None = None, *, metadata: bool = False) -> Picture:
@@ -222,6 +97,10 @@ def read_picture(path: Path | str, data: bytes | None = None, *, metadata: bool 
         raise UserError(f"{path}: not a readable image ({type(error).__name__}: {reason})") from error
 
 
+def _opened(path: Path | str, data: bytes | None) -> BinaryIO:
+    return Path(path).open("rb") if data is None else io.BytesIO(data)
+
+
 def _layout(path: Path, data: bytes | None) -> Layout | None:
     with warnings.catch_warnings(action="ignore"), open_regular(path) if data is None else io.BytesIO(data) as stream:
         layout = layout_of(stream)
@@ -231,7 +110,7 @@ def _layout(path: Path, data: bytes | None) -> Layout | None:
 
 
 def _read_bands(path: Path, data: bytes | None, layout: Layout) -> Picture:
-    with path.open("rb") if data is None else io.BytesIO(data) as stream:
+    with _opened(path, data) as stream:
         array, alpha, pages = read_bands(stream, layout, stream.seek(0, os.SEEK_END))
     picture = from_array(np.ascontiguousarray(_upright(array, layout.orientation)))
     opacity = None if alpha is None else np.ascontiguousarray(_upright(alpha, layout.orientation))
@@ -250,7 +129,7 @@ def _is_lossy(kind: str | None, path: Path | str, data: bytes | None) -> bool:
     if kind != "WEBP":
         return kind == "JPEG"
     # A RIFF file: "RIFF", size, "WEBP", then chunks of a four-byte name, a size, and that many bytes padded to even.
-    with Path(path).open("rb") if data is None else io.BytesIO(data) as stream:
+    with _opened(path, data) as stream:
         stream.seek(12)
         while len(head := stream.read(8)) == 8:
             name, size = head[:4], int.from_bytes(head[4:], "little")
@@ -298,7 +177,7 @@ def _too_large(path: Path, width: int, height: int) -> UserError:
 
 def _read_array(path: Path, data: bytes | None) -> Picture:
     # Not np.load, which also opens archives and pickles, and allocates memory before it checks the header's size.
-    with warnings.catch_warnings(action="ignore"), path.open("rb") if data is None else io.BytesIO(data) as stream:
+    with warnings.catch_warnings(action="ignore"), _opened(path, data) as stream:
         version = np.lib.format.read_magic(stream)
         readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
         if version not in readers:
@@ -309,9 +188,9 @@ def _read_array(path: Path, data: bytes | None) -> Picture:
         check_array(shape, dtype)
         size = math.prod(shape) * dtype.itemsize
         begin = stream.tell()
-        there = stream.seek(0, os.SEEK_END) - begin
-        if there != size:
-            raise UserError(f"holds {there} bytes of pixels, and its header says {size}")
+        available = stream.seek(0, os.SEEK_END) - begin
+        if available != size:
+            raise UserError(f"holds {available} bytes of pixels, and its header says {size}")
         stream.seek(begin)
         array = np.frombuffer(stream.read(size), dtype).reshape(shape, order="F" if by_columns else "C")
     return from_array(array)
@@ -431,9 +310,6 @@ def write_picture(
     return lost
 
 
-LONGEST_SIDE = {"JPEG": 65500, "WEBP": 16383}
-
-
 def check_format(path: Path, picture: Picture) -> None:
     """Check that the format of a suffix can store a picture, before any expensive work.
 
@@ -494,8 +370,3 @@ def _with_chunks(data: bytes, kept: dict[str, Any]) -> bytes:
         struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body)) for name, body in chunks
     ]
     return data[:end] + b"".join(packed) + data[end:]
-
-
-def left_out(source: Path) -> list[str]:
-    """Messages about unsupported files in a folder of inputs (`words_for_left_out`); none for a single file."""
-    return words_for_left_out(source, list_images(source).left_out) if source.is_dir() else []

@@ -1,5 +1,6 @@
 """Convert images given by a Python caller (files, bytes, PIL images, arrays, tensors, lists), and results back."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from i2i_bridge.images.pixels import Picture, Range, from_array, from_pil, to_pi
 from i2i_bridge.storage.files import expanded
 
 AnyImage = str | Path | bytes | Image.Image | np.ndarray | Tensor
+Images = AnyImage | Sequence[AnyImage]
 KINDS = (
     "a file (path or bytes), a PIL image, an array (H, W), (H, W, C) or (B, H, W, C), a tensor (C, H, W) or "
     "(B, C, H, W), or a list of these"
@@ -26,7 +28,7 @@ MARGIN = 0.1
 Back = Callable[[list[Picture]], Any]
 
 
-def pictures_of(image: AnyImage | Sequence[AnyImage], value_range: Range = None) -> tuple[list[Picture], Back]:
+def pictures_of(image: Images, value_range: Range = None) -> tuple[list[Picture], Back]:
     """Convert an image, batch or list to pictures, and return a function that converts results to the same type.
 
     Args:
@@ -45,9 +47,8 @@ def pictures_of(image: AnyImage | Sequence[AnyImage], value_range: Range = None)
             return [_array_picture(image, value_range)], lambda results: results[0].pixels
         if not len(image):
             raise UserError("an array of no images")
-        return [_array_picture(one, value_range) for one in image], lambda results: np.stack(
-            [p.pixels for p in results]
-        )
+        pictures = [_array_picture(one, value_range) for one in image]
+        return pictures, lambda results: np.stack([result.pixels for result in results])
     if isinstance(image, Image.Image):
         return [replace(from_pil(image), metadata=metadata_of(image))], lambda results: to_pil(results[0])
     if isinstance(image, bytes | bytearray):
@@ -59,20 +60,28 @@ def pictures_of(image: AnyImage | Sequence[AnyImage], value_range: Range = None)
     return [picture], lambda results: to_pil(results[0])
 
 
-def mask_pictures(mask: AnyImage | Sequence[AnyImage], count: int) -> list[Picture]:
-    """Convert masks to `count` pictures; a single mask is used for all images. Arrays and tensors may be boolean."""
-    return _for_each("mask", pictures_of(_without_booleans(mask))[0], count)
+def inputs_of(
+    image: Images, mask: Images | None, condition: Images | None, value_range: Range
+) -> tuple[list[tuple[Picture, Picture | None, Picture | None]], Back]:
+    """Convert images with their masks and conditions: (picture, mask, condition) of each, and the function of results.
+
+    A single mask or condition is used for all images; without one it is None. Arrays and tensors of masks may be
+    boolean.
+
+    Raises:
+        UserError: As `pictures_of`; or there are not as many masks or conditions as images.
+    """
+    pictures, back = pictures_of(image, value_range)
+    count = len(pictures)
+    masks = _for_each("mask", [None] if mask is None else pictures_of(_without_booleans(mask))[0], count)
+    conditions = _for_each("condition", [None] if condition is None else pictures_of(condition, value_range)[0], count)
+    return list(zip(pictures, masks, conditions, strict=True)), back
 
 
-def condition_pictures(condition: AnyImage | Sequence[AnyImage], value_range: Range, count: int) -> list[Picture]:
-    """Convert conditions to `count` pictures; a single condition is used for all images."""
-    return _for_each("condition", pictures_of(condition, value_range)[0], count)
-
-
-def _for_each(what: str, pictures: list[Picture], count: int) -> list[Picture]:
-    if len(pictures) not in (1, count):
-        raise UserError(f"{len(pictures)} images as {what} for {count}; give one, or one for each")
-    return pictures * count if len(pictures) == 1 else pictures
+def _for_each(name: str, images: Sequence[Picture | None], count: int) -> list[Picture | None]:
+    if len(images) not in (1, count):
+        raise UserError(f"{len(images)} images as {name} for {count}; give one, or one for each")
+    return [*images] * count if len(images) == 1 else [*images]
 
 
 def _without_booleans(mask: Any) -> Any:
@@ -90,8 +99,8 @@ def _listed(images: Sequence[AnyImage], value_range: Range) -> tuple[list[Pictur
     parts = [pictures_of(one, value_range) for one in images]
 
     def back(results: list[Picture]) -> list[Any]:
-        waiting = iter(results)
-        return [each([next(waiting) for _ in pictures]) for pictures, each in parts]
+        rest = iter(results)
+        return [back_of_part(list(itertools.islice(rest, len(pictures)))) for pictures, back_of_part in parts]
 
     return [picture for pictures, _ in parts for picture in pictures], back
 

@@ -4,13 +4,13 @@ import hashlib
 import itertools
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from i2i_bridge.errors import UserError
-from i2i_bridge.images.files import IMAGE_SUFFIXES, JPEG_SUFFIXES, list_images, words_for_left_out
+from i2i_bridge.images.folder import IMAGE_SUFFIXES, JPEG_SUFFIXES, left_out_notes, list_images
 from i2i_bridge.storage.files import append
 from i2i_bridge.storage.reader import LIST_LIMIT, open_regular, parse_json
 
@@ -75,32 +75,30 @@ def plan_files(
         raise UserError(f"--format {format}: choose one of {', '.join(FORMATS)}")
     if quality is not None and not 1 <= quality <= 100:
         raise UserError(f"--quality {quality}: give a number from 1 to 100")
-    wanted = None if format is None else FORMATS[format]
-    plain = _plain_jobs(source, target, wanted, lossless)
-    suffixes = {result.suffix.lower() for _, _, result in plain}
+    usual_results = _usual_results(source, target, None if format is None else FORMATS[format], lossless)
+    suffixes = {result.suffix.lower() for _, _, result in usual_results}
     if quality is not None and not suffixes & (JPEG_SUFFIXES | {".webp"}):
         raise UserError(f"--quality {quality}: is of JPEG and WebP only; the results are {', '.join(sorted(suffixes))}")
     endings, taken = tuple(results), set[Path]()
     named: dict[Path, Path] = {}
     # Inputs that keep their suffix are named first: of a.jpg and a.png, both written as PNG, a.jpg becomes a.jpg.png.
-    for file, _, result in sorted(plain, key=lambda job: job[0].suffix != job[2].suffix):
-        others = (result.with_name(f"{file.name}{extra}{result.suffix}") for extra in _numbers())
+    for file, _, result in sorted(usual_results, key=lambda job: job[0].suffix != job[2].suffix):
+        numbered = (result.with_name(f"{file.name}{extra}{result.suffix}") for extra in _numbers())
         named[file] = next(
             free
-            for free in (result, *itertools.islice(others, 100))
+            for free in (result, *itertools.islice(numbered, 100))
             if taken.isdisjoint(_named(free, ending, free.suffix) for ending in endings)
         )
         taken |= {_named(named[file], ending, result.suffix) for ending in endings}
     jobs = []
-    for file, name, usual in plain:
+    for file, name, usual in usual_results:
         result = named[file]
         outputs = {ending: _named(result, ending, result.suffix) for ending in endings}
         notes = {} if result == usual else {endings[0]: f"{file}: written as {result.name}; {usual.name} is another's"}
-        for ending, own in (beside or {}).items():
-            suffix = own or result.suffix
-            free = next(
-                other for extra in _numbers() if (other := _named(result, f"{ending}{extra}", suffix)) not in taken
-            )
+        for ending, fixed_suffix in (beside or {}).items():
+            suffix = fixed_suffix or result.suffix
+            numbered = (_named(result, f"{ending}{extra}", suffix) for extra in _numbers())
+            free = next(path for path in numbered if path not in taken)
             if free != _named(result, ending, suffix):
                 notes[ending] = f"{file}: its '{ending[1:]}' is written as {free.name}; the usual name is another's"
             taken.add(free)
@@ -130,10 +128,10 @@ def keep_apart(jobs: Iterable[Job], target: Path, given: Path, what: str) -> Non
         raise UserError(f"{target}: the results would overwrite the {what} {given}; choose another output")
 
 
-def _plain_jobs(source: Path, target: Path, wanted: str | None, lossless: bool) -> list[tuple[Path, str, Path]]:
+def _usual_results(source: Path, target: Path, wanted: str | None, lossless: bool) -> list[tuple[Path, str, Path]]:
     """(input, name, result) of every input, before name collisions are resolved."""
 
-    def like(file: Path, result: Path) -> Path:
+    def with_format(file: Path, result: Path) -> Path:
         suffix = file.suffix.lower()
         if wanted is not None:
             return result.with_suffix(wanted) if suffix != wanted else result
@@ -143,10 +141,10 @@ def _plain_jobs(source: Path, target: Path, wanted: str | None, lossless: bool) 
 
     if source.is_file():
         into_folder = target.is_dir() or not target.suffix
-        result = like(source, target / source.name) if into_folder else target
+        result = with_format(source, target / source.name) if into_folder else target
         if result.suffix.lower() not in IMAGE_SUFFIXES:
             raise UserError(f"{result}: not an image suffix; use one of {', '.join(sorted(IMAGE_SUFFIXES))}")
-        if wanted is not None and _alike(result.suffix) != wanted:
+        if wanted is not None and _usual_suffix(result.suffix) != wanted:
             raise UserError(f"{result}: the name says another format than --format {wanted[1:]}")
         return [(source, source.name, result)]
     if not source.is_dir():
@@ -160,15 +158,15 @@ def _plain_jobs(source: Path, target: Path, wanted: str | None, lossless: bool) 
     listing = list_images(source)
     files = sorted(source / name for name in listing.images)
     if not files:
-        left_out = words_for_left_out(source, listing.left_out)
-        raise UserError("; ".join([f"{source}: no images in this folder", *left_out]))
+        notes = left_out_notes(source, listing.left_out)
+        raise UserError("; ".join([f"{source}: no images in this folder", *notes]))
     names = [file.relative_to(source) for file in files]
-    return [(file, name.as_posix(), like(file, target / name)) for file, name in zip(files, names, strict=True)]
+    return [(file, name.as_posix(), with_format(file, target / name)) for file, name in zip(files, names, strict=True)]
 
 
-def _alike(suffix: str) -> str:
-    small = suffix.lower()
-    return ".jpg" if small in JPEG_SUFFIXES else ".tif" if small == ".tiff" else small
+def _usual_suffix(suffix: str) -> str:
+    lower = suffix.lower()
+    return ".jpg" if lower in JPEG_SUFFIXES else ".tif" if lower == ".tiff" else lower
 
 
 def _is_jpeg(file: Path) -> bool:
@@ -193,6 +191,44 @@ def _named(result: Path, ending: str, suffix: str) -> Path:
             stem = stem[:-1]
         stem += mark
     return result.with_name(f"{stem}{ending}{suffix}")
+
+
+@dataclass
+class FilesOutcome:
+    """The result of `process`."""
+
+    written: int = 0
+    skipped: int = 0
+    """Images that were left as they are because their results exist (`existing`)."""
+    problems: list[str] = field(default_factory=list)
+    """One line for each image that could not be used."""
+    notes: list[str] = field(default_factory=list)
+    """One line for each file that was left out, and for each unusual name or image."""
+
+
+def process(
+    jobs: Sequence[Job],
+    source: Path,
+    outcome: FilesOutcome,
+    work: Callable[[Job], None],
+    report: Callable[[int, int], None],
+) -> None:
+    """Call `work` for every job, and `report` with (jobs done, jobs in all).
+
+    In a folder, the error of an image is added to the problems and does not stop the others.
+
+    Raises:
+        UserError: `work` raised it, and `source` is a single file.
+    """
+    for number, job in enumerate(jobs, 1):
+        try:
+            work(job)
+        except UserError as error:
+            line = str(error) if str(job.source) in str(error) else f"{job.source}: {error}"
+            if source.is_file():
+                raise UserError(line, error.code) from error
+            outcome.problems.append(line)
+        report(number, len(jobs))
 
 
 class DoneJobs:
@@ -224,12 +260,12 @@ class DoneJobs:
             job: The job.
             more: Other input files, such as the mask.
         """
-        there = all(job.outputs[ending].is_file() for ending in job.results)
-        if self.existing == "overwrite" or not there:
+        complete = all(job.outputs[ending].is_file() for ending in job.results)
+        if self.existing == "overwrite" or not complete:
             return None
         record = self.records.get(job.name, {})
-        same = self.file is not None and {**record, "extra": None} == self._record(job, more, None)
-        if same or self.existing == "skip":
+        unchanged = self.file is not None and {**record, "extra": None} == self._record(job, more, None)
+        if unchanged or self.existing == "skip":
             extra = record.get("extra")
             return extra if isinstance(extra, dict) else {}
         return None
@@ -238,9 +274,8 @@ class DoneJobs:
         """Record a job after all its outputs are written."""
         if self.file is None:
             return
-        line = (
-            "\n" + json.dumps(self._record(job, more, extra or {})) + "\n"
-        )  # the line before may be incomplete, after an interruption
+        # The line before may be incomplete, after an interruption.
+        line = f"\n{json.dumps(self._record(job, more, extra or {}))}\n"
         try:
             append(self.file, line.encode())
         except OSError:  # without a record the results are processed again, nothing worse
@@ -254,7 +289,7 @@ class DoneJobs:
 
 def _records(file: Path) -> dict[str, dict[str, Any]]:
     """The last record of each name; invalid lines are skipped."""
-    found: dict[str, dict[str, Any]] = {}
+    records: dict[str, dict[str, Any]] = {}
     try:
         if file.is_symlink():
             return {}
@@ -265,7 +300,7 @@ def _records(file: Path) -> dict[str, dict[str, Any]]:
                 except ValueError:
                     continue
                 if isinstance(record, dict) and isinstance(record.get("name"), str):
-                    found[record["name"]] = record
+                    records[record["name"]] = record
     except OSError:
         return {}
-    return found
+    return records

@@ -122,8 +122,8 @@ def metadata_to_save(picture: Picture, kind: str) -> dict[str, Any]:
     if density is not None and kind == "JPEG":  # a JPEG stores integers
         density = (max(round(density[0]), 1), max(round(density[1]), 1))
     exif = exif_with_density(kept) if kind == "WEBP" else kept.exif
-    found = {"icc_profile": kept.profile_for(picture.pixels.shape[2]), "dpi": density, "exif": exif}
-    return {name: value for name, value in found.items() if value is not None}
+    options = {"icc_profile": kept.profile_for(picture.pixels.shape[2]), "dpi": density, "exif": exif}
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def with_channels(pixels: np.ndarray, channels: int) -> np.ndarray:

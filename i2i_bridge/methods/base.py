@@ -15,7 +15,7 @@ Batch = Mapping[str, Any]
 """x_0 (B, C, H, W), x_1 of the same shape, optional mask (B, 1, H, W) and condition (B, K, H, W), key.
 
 In training also number (B,), each sample's number in the whole training: step * batch_size + position.
-For `walk` also size, (height, width) of the images before they were padded at their right and lower edge."""
+For `trajectory` also size, (height, width) of the images before they were padded at their right and lower edge."""
 
 
 class Method(Protocol):
@@ -39,7 +39,7 @@ class Method(Protocol):
         """
         ...
 
-    def walk(self, batch: Batch, *, nfe: int, generator: Generator) -> Iterator[Tensor]:
+    def trajectory(self, batch: Batch, *, nfe: int, generator: Generator) -> Iterator[Tensor]:
         """Yield the states from X_1 to the restored image, which is the last; batch needs no x_0.
 
         A method of one network call yields one state, for any nfe.

@@ -100,7 +100,7 @@ class Bridge:
             loss = loss + self.perceptual(x_0_hat, x_0, t)
         yield "network", loss if self.adversarial is None else loss + adversarial
 
-    def walk(self, batch: Batch, *, nfe: int, generator: Generator) -> Iterator[Tensor]:
+    def trajectory(self, batch: Batch, *, nfe: int, generator: Generator) -> Iterator[Tensor]:
         """The sampler's states; the last is the restored image. Exactly nfe network calls, without those of `mean`."""
         x_1 = self._start(batch, generator)
         times = self.grid(self.process, nfe)

@@ -1,57 +1,43 @@
 """Counting of a method's network calls."""
 
-import dataclasses
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor
+from torch import nn
 
 from i2i_bridge.methods.base import Method
-from i2i_bridge.methods.mean import mean_of, starting_from
+from i2i_bridge.methods.mean import mean_of
 
 
-class CountedNetwork(torch.nn.Module):
-    """A wrapper of a network that counts calls and images."""
+@dataclass
+class Calls:
+    """Number of network calls, and of the images in all of them."""
 
-    def __init__(self, network: torch.nn.Module) -> None:
-        super().__init__()
-        self.network = network
-        self.stride = getattr(network, "stride", 1)
-        self.casts_inputs = getattr(network, "casts_inputs", False)
-        self.shown_as = type(network).__name__
-        self.calls = self.images = 0
-
-    def forward(self, *args: Any) -> Tensor:
-        """Count the call and return the network's output."""
-        self.calls += 1
-        self.images += len(args[0])
-        output: Tensor = self.network(*args)
-        return output
+    count: int = 0
+    images: int = 0
 
 
-class CountedMethod:
-    """A wrapper of a method that counts network calls, with those of its [mean]."""
+@contextmanager
+def counted_calls(method: Method, report: Callable[[int], None] = lambda count: None) -> Iterator[Calls]:
+    """Count the calls of a method's network, and of the network of its [mean], inside the context.
 
-    def __init__(self, method: Method) -> None:
-        self._networks = [CountedNetwork(method.network)]
-        mean = mean_of(method)
-        if mean is not None:
-            self._networks.append(CountedNetwork(mean.method.network))
-            mean = dataclasses.replace(mean, method=mean.method.with_network(self._networks[1]))
-        self.method = starting_from(method.with_network(self._networks[0]), mean)
-        """The method with counting networks."""
+    Args:
+        method: The method.
+        report: Called after each call with the number of calls so far.
+    """
+    calls, mean = Calls(), mean_of(method)
 
-    @property
-    def calls(self) -> int:
-        """Number of calls of all networks."""
-        return sum(network.calls for network in self._networks)
+    def count(network: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        calls.count += 1
+        calls.images += len(inputs[0])
+        report(calls.count)
 
-    @property
-    def images(self) -> int:
-        """Number of images in the calls of all networks."""
-        return sum(network.images for network in self._networks)
-
-    def reset(self) -> None:
-        """Set the counts to 0."""
-        for network in self._networks:
-            network.calls = network.images = 0
+    networks = [method.network, *([] if mean is None else [mean.method.network])]
+    hooks = [network.register_forward_hook(count) for network in networks]
+    try:
+        yield calls
+    finally:
+        for hook in hooks:
+            hook.remove()

@@ -40,7 +40,7 @@ class Mean:
         given = {name: batch[name] for name in ("x_1", "mask", "condition", "size") if name in batch}
         # Without autocast: otherwise training and restoring would start from different values.
         with torch.no_grad(), torch.autocast(x_1.device.type, enabled=False):
-            (answer,) = deque(self.method.walk(given, nfe=self.nfe, generator=generator), maxlen=1)
+            (answer,) = deque(self.method.trajectory(given, nfe=self.nfe, generator=generator), maxlen=1)
         answer = answer.to(x_1.dtype).clamp(-1, 1)
         return answer if mask is None else keep_known(answer, x_1, mask)
 

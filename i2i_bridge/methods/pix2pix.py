@@ -71,7 +71,7 @@ class Pix2pix:
         l1 = (error if mask is None else error * mask).mean()
         yield "network", _judged(discriminator(fake_pair), real=True) + self.l1_weight * l1
 
-    def walk(self, batch: Batch, *, nfe: int, generator: Generator) -> Iterator[Tensor]:
+    def trajectory(self, batch: Batch, *, nfe: int, generator: Generator) -> Iterator[Tensor]:
         """x_0_hat, by exactly one network call per image.
 
         Images are restored one by one, with dropout from the image's generator: otherwise a result would depend on the

@@ -43,7 +43,7 @@ class Regression:
         error = (self._answer(batch, clip=False).float() - batch["x_0"]).square()
         yield "network", (error if mask is None else error * mask).mean()
 
-    def walk(self, batch: Batch, *, nfe: int, generator: Generator) -> Iterator[Tensor]:
+    def trajectory(self, batch: Batch, *, nfe: int, generator: Generator) -> Iterator[Tensor]:
         """x_0_hat, by exactly one network call."""
         yield self._answer(batch, clip=self.clip)
 

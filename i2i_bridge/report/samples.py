@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from i2i_bridge.data.dataset import PairDataset
+from i2i_bridge.data.loader import collate
 from i2i_bridge.data.sources.folders import shared_files
 from i2i_bridge.errors import UserError
 from i2i_bridge.images.montage import states_shown
@@ -87,8 +88,8 @@ def walk_rows(
     words: list[str] = []
     for i in range(min(images, len(dataset))):
         item = dataset[i]
-        states = run.walk(
-            _batch(item), nfe=nfe, generator=[generator(run.recipe.evaluate.seed, "evaluate", item["key"])]
+        states = run.trajectory(
+            collate([item]), nfe=nfe, generator=[generator(run.recipe.evaluate.seed, "evaluate", item["key"])]
         )
         row, words = states_shown(item["x_1"], (state[0] for state in states), columns)
         rows.append(row)
@@ -134,8 +135,4 @@ def _samples(run: Run, dataset: PairDataset, nfe: int, count: int) -> Samples:
 
 def _restored(run: Run, item: dict[str, Tensor], nfe: int, seed: int) -> Tensor:
     draws: Sequence[torch.Generator] = [generator(seed, "evaluate", str(item["key"]))]
-    return run.restore_batch(_batch(item), nfe=nfe, generator=draws)[0]
-
-
-def _batch(item: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: value[None] for name, value in item.items() if isinstance(value, Tensor)}
+    return run.restore_batch(collate([item]), nfe=nfe, generator=draws)[0]

@@ -1,6 +1,7 @@
-"""Conversion between pictures and a run's batch: padding to the network's stride, size checks, alpha."""
+"""A user's picture as the batch that a method restores, and the restored image as a picture."""
 
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -8,13 +9,64 @@ from PIL import Image
 from torch import Tensor
 
 from i2i_bridge.errors import UserError
-from i2i_bridge.images.pixels import Picture
+from i2i_bridge.images.pixels import Picture, mask_of, to_mask, to_pixels, to_tensor, visible, with_channels
+from i2i_bridge.randomness import Generator
+
+if TYPE_CHECKING:  # pydantic: `import i2i_bridge` stays light
+    from i2i_bridge.recipe.recipe import Recipe
 
 
-def degraded_batch(degraded: Any) -> dict[str, Tensor]:
-    """The fields of a `Degraded` that are not None, as a batch."""
-    fields = {"x_1": degraded.x_1, "mask": degraded.mask, "condition": degraded.condition}
-    return {name: value for name, value in fields.items() if value is not None}
+def to_batch(
+    recipe: "Recipe", picture: Picture, mask: Picture | None, condition: Picture | None, generator: Generator
+) -> dict[str, Tensor]:
+    """The batch of one degraded picture: x_1 (1, C, H, W) in [-1, 1], and mask and condition if the task has them.
+
+    Args:
+        recipe: The recipe of the run that restores.
+        picture: The degraded picture.
+        mask: White = unknown, of the size of the restored image.
+        condition: Further input of the network, of the size of the restored image.
+        generator: Draws the noise of x_1, where the degradation has some.
+
+    Raises:
+        UserError: Mask or condition are missing, not used by the task, or of another size than the restored image.
+    """
+    settings, degradation = recipe.data, recipe.build_degradation()
+    factor = settings.factor or 1
+    # The restored image is larger than the input for pairs of two sizes and for super-resolution.
+    scale = factor if degradation is None else factor * degradation.scale
+    pixels = with_channels(visible(picture), settings.channels)
+    if factor > 1:
+        from i2i_bridge.data.transforms import enlarged
+
+        pixels = enlarged(pixels, factor, settings.enlarge)
+    batch = {"x_1": to_tensor(pixels, picture.value_range or settings.value_range)[None]}
+    if mask is not None:
+        _check_size("mask", mask, picture, scale)
+        batch["mask"] = to_mask(mask_of(mask)[0])[None]
+        if not batch["mask"].any():
+            raise UserError("the mask marks no pixel: white (above half) means unknown, to be restored")
+    if degradation is not None:
+        batch = degradation.prepare(batch["x_1"], generator, batch.get("mask")).parts()
+    if (condition is not None) != settings.own_condition:
+        needs = "needs a" if condition is None else "takes no"
+        raise UserError(f"recipe '{recipe.name}' {needs} condition image (data.own_condition)")
+    if condition is not None:
+        _check_size("condition", condition, picture, scale)
+        pixels = with_channels(visible(condition), recipe.condition_channels)
+        batch["condition"] = to_tensor(pixels, condition.value_range or settings.value_range)[None]
+    return batch
+
+
+def to_picture(recipe: "Recipe", x_0_hat: Tensor, degraded: Picture) -> Picture:
+    """The picture of a restored image (C, H, W) in [-1, 1], with dtype, alpha and metadata of the degraded picture.
+
+    It is grey if the degraded picture is grey and the task a restoration.
+    """
+    pixels = to_pixels(x_0_hat, degraded.pixels.dtype, degraded.value_range or recipe.data.value_range)
+    if recipe.task == "restoration" and degraded.pixels.shape[2] == 1:
+        pixels = with_channels(pixels, 1)
+    return replace(degraded, pixels=pixels, alpha=alpha_like(degraded.alpha, pixels))
 
 
 def pad_to_stride(x: Tensor, stride: int, smallest: int) -> Tensor:
@@ -34,16 +86,6 @@ def pad_to_stride(x: Tensor, stride: int, smallest: int) -> Tensor:
     return x
 
 
-def check_size(name: str, other: Picture, picture: Picture, factor: int) -> None:
-    height, width = (side * factor for side in picture.pixels.shape[:2])
-    other_height, other_width = other.pixels.shape[:2]
-    if (height, width) != (other_height, other_width):
-        what = "the image" if factor == 1 else "the restored image"
-        raise UserError(
-            f"the {name} is {other_width}x{other_height} pixels and {what} {width}x{height}; they must agree"
-        )
-
-
 def alpha_like(alpha: np.ndarray | None, pixels: np.ndarray) -> np.ndarray | None:
     """Resize opacity (H, W) to the size of pixels (H', W', C), bicubically; None stays None."""
     if alpha is not None and alpha.shape != pixels.shape[:2]:
@@ -51,3 +93,13 @@ def alpha_like(alpha: np.ndarray | None, pixels: np.ndarray) -> np.ndarray | Non
         floats = Image.fromarray(alpha.astype(np.float32)).resize(size, Image.Resampling.BICUBIC)
         alpha = np.rint(np.asarray(floats)).clip(0, np.iinfo(alpha.dtype).max).astype(alpha.dtype)
     return alpha
+
+
+def _check_size(name: str, other: Picture, picture: Picture, scale: int) -> None:
+    height, width = (side * scale for side in picture.pixels.shape[:2])
+    other_height, other_width = other.pixels.shape[:2]
+    if (height, width) != (other_height, other_width):
+        image = "the image" if scale == 1 else "the restored image"
+        raise UserError(
+            f"the {name} is {other_width}x{other_height} pixels and {image} {width}x{height}; they must agree"
+        )

@@ -141,8 +141,8 @@ def latest_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
     Raises:
         UserError: There are checkpoints, but none is whole; or one cannot be read now, or is of a newer version.
     """
-    found, passed = _latest(folder)
-    return found, list(passed.values())
+    newest, skipped = _latest(folder)
+    return newest, list(skipped.values())
 
 
 def recovered_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
@@ -152,13 +152,13 @@ def recovered_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
     Raises:
         UserError: As `latest_checkpoint`; nothing is removed or renamed then.
     """
-    found, passed = _latest(folder)
-    for old in passed:
+    newest, skipped = _latest(folder)
+    for old in skipped:
         if not old.is_symlink():
             with contextlib.suppress(OSError):  # not renamed: the next call skips it again
-                passed[old] += f", kept as {set_aside(old, f'{DAMAGED}{old.name}')}"
+                skipped[old] += f", kept as {set_aside(old, f'{DAMAGED}{old.name}')}"
     sweep(folder)
-    return found, list(passed.values())
+    return newest, list(skipped.values())
 
 
 def chosen_checkpoint(folder: Path, which: int | str = "last") -> tuple[Checkpoint | None, list[str]]:
@@ -195,19 +195,19 @@ def passed_over(line: str) -> str:
 
 
 def _latest(folder: Path) -> tuple[Checkpoint | None, dict[Path, str]]:
-    passed: dict[Path, str] = {}
+    skipped: dict[Path, str] = {}
     for candidate in _folders(folder, links=True):
         if candidate.is_symlink():
-            passed[candidate] = f"{candidate}: {LINK}"
+            skipped[candidate] = f"{candidate}: {LINK}"
             continue
         try:
-            return _verified(candidate), passed
+            return _verified(candidate), skipped
         except DamagedCheckpoint as error:
-            passed[candidate] = str(error)
-    if passed:
-        first = next(iter(passed.values()))
+            skipped[candidate] = str(error)
+    if skipped:
+        first = next(iter(skipped.values()))
         raise UserError(f"{first}; no other is there: restore its files from a copy, or train into a new folder")
-    return None, passed
+    return None, skipped
 
 
 def _files(
@@ -241,7 +241,7 @@ def _folders(folder: Path, *, links: bool = False) -> list[Path]:
     """
     try:
         with os.scandir(folder) as entries:
-            found = [
+            folders = [
                 Path(entry.path)
                 for entry in entries
                 if re.fullmatch(r"step-\d{8,15}", entry.name)
@@ -250,8 +250,8 @@ def _folders(folder: Path, *, links: bool = False) -> list[Path]:
     except OSError as error:
         if error.errno in MISSING:
             return []
-        raise _not_now(folder, error) from error
-    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")), reverse=True)
+        raise _read_error(folder, error) from error
+    return sorted(folders, key=lambda path: int(path.name.removeprefix("step-")), reverse=True)
 
 
 def _verified(folder: Path) -> Checkpoint:
@@ -282,14 +282,14 @@ def _verified(folder: Path) -> Checkpoint:
             _verify(folder / name, facts["bytes"], facts["sha256"])
         return Checkpoint(folder, step, state, version)
     except (OSError, MemoryError) as error:
-        raise _not_now(folder, error) from error
+        raise _read_error(folder, error) from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DamagedCheckpoint(
             f"{folder}: not a whole checkpoint ({type(error).__name__}: {str(error)[:120]})"
         ) from error
 
 
-def _not_now(folder: Path, error: OSError | MemoryError) -> UserError:
+def _read_error(folder: Path, error: OSError | MemoryError) -> UserError:
     reason = (error.strerror or str(error)) if isinstance(error, OSError) else "out of memory"
     file = getattr(error, "filename", None) or folder
     return UserError(

@@ -1,9 +1,8 @@
 """Restore image files: one file, or every image below a folder."""
 
-import contextlib
 import uuid
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +10,16 @@ from torch import Tensor
 
 from i2i_bridge import __version__
 from i2i_bridge.errors import UserError
-from i2i_bridge.images.files import IMAGE_SUFFIXES, MAX_FRAMES, check_format, left_out, read_picture, write_picture
+from i2i_bridge.images.files import MAX_FRAMES, check_format, read_picture, write_picture
+from i2i_bridge.images.folder import IMAGE_SUFFIXES, folder_notes
 from i2i_bridge.images.montage import montage, states_shown
-from i2i_bridge.images.outputs import DoneJobs, Existing, Job, keep_apart, plan_files
+from i2i_bridge.images.outputs import DoneJobs, Existing, FilesOutcome, Job, keep_apart, plan_files, process
 from i2i_bridge.images.pixels import Picture, mask_of, to_mask, to_pixels, to_tensor, visible, with_channels
-from i2i_bridge.methods.calls import CountedMethod
+from i2i_bridge.methods.calls import counted_calls
 from i2i_bridge.methods.mean import mean_calls
 from i2i_bridge.randomness import generator
 from i2i_bridge.registry import plugin_digests
-from i2i_bridge.runs.batch import alpha_like
+from i2i_bridge.runs.batch import alpha_like, to_batch, to_picture
 from i2i_bridge.runs.checkpoint import MANIFEST, SEAL
 from i2i_bridge.runs.run import Run
 from i2i_bridge.runs.workload import announcement
@@ -28,18 +28,11 @@ from i2i_bridge.storage.reader import read_text
 
 
 @dataclass
-class Outcome:
+class Outcome(FilesOutcome):
     """The result of `restore_files`."""
 
-    written: int = 0
     nfe: int = 0
     """Network calls per image, counted."""
-    skipped: int = 0
-    """Images that were not restored because their results exist (`existing`)."""
-    problems: list[str] = field(default_factory=list)
-    """One line for each image that could not be restored."""
-    notes: list[str] = field(default_factory=list)
-    """One line for each file that was left out, and for each unusual name, mask or number of frames."""
 
 
 def restore_files(
@@ -81,91 +74,75 @@ def restore_files(
     Raises:
         UserError: The input is missing, the output would overwrite it, or a single file cannot be restored.
     """
-    numbers = [f"-{k + 1}" for k in range(samples)] if samples > 1 else [""]
+    results = [f"-{k + 1}" for k in range(samples)] if samples > 1 else [""]
     beside = {"-degraded": ""} if degrade else {}
-    beside |= {f"{number}-trajectory": ".png" for number in numbers} if trajectory else {}
-    jobs = plan_files(source, target, results=numbers, beside=beside, format=format, quality=quality)
-    for what, given in (("mask", mask), ("condition", condition)):
-        if given is not None:
-            keep_apart(jobs, target, given, what)
+    beside |= {f"{ending}-trajectory": ".png" for ending in results} if trajectory else {}
+    jobs = plan_files(source, target, results=results, beside=beside, format=format, quality=quality)
+    extras = {name: path for name, path in (("mask", mask), ("condition", condition)) if path is not None}
+    for name, path in extras.items():
+        keep_apart(jobs, target, path, name)
+    root = target if source.is_dir() else None  # links in a folder of results are not followed
     settings = {
         "verb": "restore", "run": _identity(run), "nfe": nfe, "samples": samples, "seed": seed, "mask": mask is None,
         "degrade": degrade, "trajectory": trajectory, "format": format, "quality": quality, "plugins": plugin_digests(),
     }  # fmt: skip
-    done = DoneJobs(target if source.is_dir() else None, existing, settings)
+    done = DoneJobs(root, existing, settings)
     calls = (run.recipe.sample.nfe if nfe is None else nfe) + mean_calls(run.method)
-    left = [job for job in jobs if done.extra(job, _others(job, mask, condition, source)) is None]
-    line = announcement(run, [job.source for job in left], nfe=calls, samples=samples) if left else None
+    outcome = Outcome(notes=folder_notes(source) + [note for job in jobs for note in job.notes.values()])
+
+    def companions(job: Job) -> dict[str, Path]:
+        return {name: _companion(name, path, job.source, source) for name, path in extras.items()}
+
+    def is_done(job: Job) -> bool:
+        try:
+            return done.extra(job, companions(job).values()) is not None
+        except (UserError, OSError):  # reported when the image is restored
+            return False
+
+    def restore(job: Job) -> None:
+        if job.name not in left:
+            outcome.skipped += 1
+            return
+        files = companions(job)
+        picture = read_picture(job.source, metadata=True)
+        outcome.notes += _notes(job.source, picture)
+        hole = _read_mask(files["mask"], outcome.notes) if mask is not None else None
+        extra = read_picture(files["condition"]) if condition is not None else None
+        if degrade:
+            picture, hole = _degraded(run, picture, seed, job.outputs["-degraded"], root)
+        total = calls * samples
+        with counted_calls(run.method, lambda count: report_calls(min(count, total), total)) as counted:
+            for k, ending in enumerate(results):
+                draws, output = [generator(seed + k, "restore")], job.outputs[ending]
+                batch = to_batch(run.recipe, picture, hole, extra, draws)
+                # Checked here: otherwise a wrong format would fail only after the network calls.
+                check_format(output, to_picture(run.recipe, batch["x_1"][0], picture))
+                states = (state[0] for state in run.trajectory(batch, nfe=nfe, generator=draws))
+                shown, headings = states_shown(batch["x_1"][0], states)
+                lost = write_picture(output, to_picture(run.recipe, shown[-1], picture), quality=quality, root=root)
+                outcome.notes += [f"{output}: without {what}" for what in lost]
+                if trajectory:
+                    strip = Picture(montage([shown], headings))
+                    write_picture(job.outputs[f"{ending}-trajectory"], strip, root=root)
+                outcome.written += 1
+                outcome.nfe = counted.count // (k + 1)
+        done.add(job, files.values())
+
+    left = {job.name: job.source for job in jobs if not is_done(job)}
+    line = announcement(run, list(left.values()), nfe=calls, samples=samples) if left else None
     if line is not None:
         say(line)
-    within = target if source.is_dir() else None  # links in a folder of results are not followed
-    counted = CountedMethod(run.method)
-    restorer = Run(run.folder, run.recipe, counted.method, run.step, run.device)
-    outcome = Outcome(notes=left_out(source) + [note for job in jobs for note in job.notes.values()])
-    for i, job in enumerate(jobs):
-        file = job.source
-        try:
-            pairs = (("mask", mask), ("condition", condition))
-            more = [_partner(what, given, file, source) for what, given in pairs if given is not None]
-            if done.extra(job, more) is not None:
-                outcome.skipped += 1
-                report(i + 1, len(jobs))
-                continue
-            picture = read_picture(file, metadata=True)
-            if picture.converted_from:
-                outcome.notes.append(f"{file}: converted from {picture.converted_from} to sRGB")
-            if picture.frames > 1:
-                counted_to = " or more" if picture.frames == MAX_FRAMES else ""
-                outcome.notes.append(f"{file}: {picture.frames}{counted_to} frames; only the first is restored")
-            hole = None if mask is None else _read_mask(more[0], outcome.notes)
-            seen = None if condition is None else read_picture(more[-1])
-            if degrade:
-                picture, hole = _degraded(run, picture, seed, job.outputs["-degraded"], within)
-            made = 0
-            for k, number in enumerate(numbers):
-                made += counted.calls if k else 0
-                counted.reset()
-                draws = generator(seed + k, "restore")
-                batch = run.batch_of(picture, draws, mask=hole, condition=seen)
-                named = job.outputs[number]
-                # Checked here: otherwise a wrong format would fail only after the network calls.
-                check_format(named, run.picture_of(batch["x_1"][0], picture))
-                states = (state[0] for state in restorer.walk(batch, nfe=nfe, generator=[draws]))
-                walk = _counted(states, counted, made, calls * samples, report_calls)
-                shown, words = states_shown(batch["x_1"][0], walk)
-                lost = write_picture(named, run.picture_of(shown[-1], picture), quality=quality, root=within)
-                outcome.notes += [f"{named}: without {what}" for what in lost]
-                if trajectory:
-                    strip = Picture(montage([shown], words))
-                    write_picture(job.outputs[f"{number}-trajectory"], strip, root=within)
-                outcome.written += 1
-                outcome.nfe = counted.calls
-            done.add(job, more)
-        except UserError as error:
-            line = str(error) if str(file) in str(error) else f"{file}: {error}"
-            if source.is_file():
-                raise UserError(line) from error
-            outcome.problems.append(line)
-        report(i + 1, len(jobs))
+    process(jobs, source, outcome, restore, report)
     return outcome
 
 
-def _counted(
-    states: Iterator[Tensor], network: CountedMethod, before: int, total: int, report: Callable[[int, int], None]
-) -> Iterator[Tensor]:
-    """Yield the states of a walk, and report the number of network calls at each."""
-    for state in states:
-        report(min(before + network.calls, total), total)
-        yield state
-
-
-def _others(job: Job, mask: Path | None, condition: Path | None, source: Path) -> list[Path]:
-    """The files of an image's mask and condition, those that exist."""
-    found = []
-    for what, given in (("mask", mask), ("condition", condition)):
-        with contextlib.suppress(UserError):
-            found += [] if given is None else [_partner(what, given, job.source, source)]
-    return found
+def _notes(file: Path, picture: Picture) -> list[str]:
+    """Notes on the colour space and the frames of an input."""
+    notes = [f"{file}: converted from {picture.converted_from} to sRGB"] if picture.converted_from else []
+    if picture.frames > 1:
+        or_more = " or more" if picture.frames == MAX_FRAMES else ""
+        notes.append(f"{file}: {picture.frames}{or_more} frames; only the first is restored")
+    return notes
 
 
 def _identity(run: Run) -> list[Any]:
@@ -194,40 +171,36 @@ def _read_mask(file: Path, notes: list[str]) -> Picture:
     return Picture(pixels)
 
 
-def _partner(what: str, given: Path, file: Path, source: Path) -> Path:
-    """The mask or condition of an image: the given file, or the file of that name in the given folder."""
+def _companion(name: str, given: Path, file: Path, source: Path) -> Path:
+    """The mask or condition of an image: the given file, or the file of the image's name in the given folder."""
     if not given.is_dir():
         return given
     wanted = given / file.relative_to(source if source.is_dir() else file.parent)
-    candidates = sorted(wanted.parent.iterdir()) if wanted.parent.is_dir() else []
     stem = normal_form(wanted.stem)
-    found = [path for path in candidates if normal_form(path.stem) == stem and path.suffix.lower() in IMAGE_SUFFIXES]
-    if not found:
-        raise UserError(f"{wanted}: no {what} for {file}")
-    return found[0]
+    for path in sorted(wanted.parent.iterdir()) if wanted.parent.is_dir() else []:
+        if normal_form(path.stem) == stem and path.suffix.lower() in IMAGE_SUFFIXES:
+            return path
+    raise UserError(f"{wanted}: no {name} for {file}")
 
 
 def _degraded(run: Run, picture: Picture, seed: int, result: Path, root: Path | None) -> tuple[Picture, Picture | None]:
     """Degrade a clean picture by the recipe's degradation; return a user's input (degraded picture) and its mask."""
-    degradation = run.recipe.build_degradation()
+    settings, degradation = run.recipe.data, run.recipe.build_degradation()
     if degradation is None:
         raise UserError(f"--degrade: recipe '{run.recipe.name}' learns from pairs and has no degradation")
     multiple = degradation.multiple
-    settings = run.recipe.data
     clean = to_tensor(with_channels(visible(picture), settings.channels), settings.value_range)[None]
     height, width = (side // multiple * multiple for side in clean.shape[-2:])
     if not (height and width):
         raise UserError(f"--degrade: the image is smaller than {multiple}x{multiple} pixels")
     degraded = degradation(clean[..., :height, :width], [generator(seed, "degrade")])
-
     alpha = None if picture.alpha is None else picture.alpha[:height, :width]
 
-    def written(x: Tensor) -> Picture:
+    def as_file(x: Tensor) -> Picture:
         pixels = to_pixels(x[0], picture.pixels.dtype, settings.value_range)
         return replace(picture, pixels=pixels, alpha=alpha_like(alpha, pixels), lossy=False)
 
-    write_picture(result, written(degraded.x_1), root=root)
+    write_picture(result, as_file(degraded.x_1), root=root)
     # A user's input: for super-resolution the small image, for colorization the grey image without noise.
-    small = written(degradation.reduced(degradation.measurement(degraded)))
-    hole = None if degraded.mask is None else Picture(to_pixels(degraded.mask[0] * 2 - 1), None)
-    return small, hole
+    reduced = as_file(degradation.reduced(degradation.measurement(degraded)))
+    return reduced, None if degraded.mask is None else Picture(to_pixels(degraded.mask[0] * 2 - 1))

@@ -6,8 +6,8 @@ runs/NAME/  recipe.toml  init.json  mean/  checkpoints/  metrics.jsonl  metrics.
 import hashlib
 import math
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +17,13 @@ from torch import Tensor, nn
 from i2i_bridge import registry
 from i2i_bridge.device import resolve_device, resolve_precision
 from i2i_bridge.errors import UserError
-from i2i_bridge.images.inputs import AnyImage, condition_pictures, mask_pictures, pictures_of
-from i2i_bridge.images.pixels import Picture, Range, mask_of, to_mask, to_pixels, to_tensor, visible, with_channels
+from i2i_bridge.images.inputs import Images, inputs_of
+from i2i_bridge.images.pixels import Range
 from i2i_bridge.methods.base import Batch, Method
+from i2i_bridge.methods.calls import counted_calls
 from i2i_bridge.methods.mean import Mean, check_mean, mean_calls, mean_of, starting_from
 from i2i_bridge.randomness import Generator, generator
-from i2i_bridge.runs.batch import alpha_like, check_size, degraded_batch, pad_to_stride
+from i2i_bridge.runs.batch import pad_to_stride, to_batch, to_picture
 from i2i_bridge.runs.checkpoint import chosen_checkpoint, passed_over
 from i2i_bridge.storage.files import expanded, refuse_links
 from i2i_bridge.storage.shipped import RECIPE_FILE, folder_of_run, is_shipped_run, recipe_of_run
@@ -37,7 +38,9 @@ MEAN_FOLDER = "mean"
 
 def build_method(recipe: "Recipe", network: nn.Module, mean: Mean | None = None) -> Method:
     """Build the recipe's method around a network; with [mean], the method starts from the mean's output."""
-    method: Method = registry.METHODS.build(recipe.method, recipe=recipe, network=network)
+    method: Any = registry.METHODS.build(recipe.method, recipe=recipe, network=network)
+    if not hasattr(method, "trajectory"):  # a plug-in's class that was written when `trajectory` was named `walk`
+        type(method).trajectory = type(method).walk
     return starting_from(method, mean)
 
 
@@ -61,13 +64,13 @@ class Run:
 
     def restore(
         self,
-        image: AnyImage | Sequence[AnyImage],
+        image: Images,
         *,
         nfe: int | None = None,
         seed: int = 0,
         samples: int | None = None,
-        mask: AnyImage | Sequence[AnyImage] | None = None,
-        condition: AnyImage | Sequence[AnyImage] | None = None,
+        mask: Images | None = None,
+        condition: Images | None = None,
         value_range: Range = None,
         report: Callable[[int, int], None] = lambda done, total: None,
     ) -> Any:
@@ -101,112 +104,50 @@ class Run:
         """
         if samples is not None and samples < 1:
             raise UserError(f"samples={samples}: give 1 or more, or None")
-        pictures, back = pictures_of(image, value_range)
-        masks = [None] * len(pictures) if mask is None else mask_pictures(mask, len(pictures))
-        none = [None] * len(pictures)
-        conditions = none if condition is None else condition_pictures(condition, value_range, len(pictures))
-        mean = mean_of(self.method)
-        total = len(pictures) * (samples or 1) * (self._calls(nfe) + mean_calls(self.method))
-        done = 0
-
-        def count(*_: Any) -> None:
-            nonlocal done
-            done += 1
-            report(min(done, total), total)
-
-        networks = [self.method.network, *([] if mean is None else [mean.method.network])]
-        hooks = [network.register_forward_hook(count) for network in networks]
-        try:
-            results = []
+        inputs, like_input = inputs_of(image, mask, condition, value_range)
+        total = len(inputs) * (samples or 1) * (self._nfe(nfe) + mean_calls(self.method))
+        results = []
+        with counted_calls(self.method, lambda count: report(min(count, total), total)):
             for k in range(samples or 1):
                 restored = []
-                for picture, hole, extra in zip(pictures, masks, conditions, strict=True):
-                    draws = generator(seed + k, "restore")
-                    batch = self.batch_of(picture, draws, mask=hole, condition=extra)
-                    x_0_hat = self.restore_batch(batch, nfe=nfe, generator=[draws])[0]
-                    restored.append(self.picture_of(x_0_hat, picture))
-                results.append(back(restored))
-        finally:
-            for hook in hooks:
-                hook.remove()
+                for picture, hole, extra in inputs:
+                    draws = [generator(seed + k, "restore")]
+                    batch = to_batch(self.recipe, picture, hole, extra, draws)
+                    x_0_hat = self.restore_batch(batch, nfe=nfe, generator=draws)[0]
+                    restored.append(to_picture(self.recipe, x_0_hat, picture))
+                results.append(like_input(restored))
         return results[0] if samples is None else results
-
-    def _calls(self, nfe: int | None) -> int:
-        calls = self.recipe.sample.nfe if nfe is None else nfe
-        if not 1 <= calls <= 1000:
-            raise UserError(f"nfe {calls}: give a number from 1 to 1000")
-        return calls
-
-    def batch_of(
-        self,
-        picture: Picture,
-        generator: torch.Generator,
-        *,
-        mask: Picture | None = None,
-        condition: Picture | None = None,
-    ) -> dict[str, Tensor]:
-        """The batch of one degraded picture: X_1, and mask and condition if the task has them.
-
-        Raises:
-            UserError: Mask or condition are missing, not used by the task, or of another size than the picture.
-        """
-        settings, degradation = self.recipe.data, self.recipe.build_degradation()
-        pixels, factor = with_channels(visible(picture), settings.channels), settings.factor or 1
-        # Mask and condition have the size of the restored image, which is larger than the input for pairs of two sizes
-        # and for super-resolution.
-        scale = factor if degradation is None else factor * degradation.scale
-        if factor > 1:
-            from i2i_bridge.data.transforms import enlarged
-
-            pixels = enlarged(pixels, factor, settings.enlarge)
-        batch = {"x_1": to_tensor(pixels, picture.value_range or settings.value_range)[None]}
-        if mask is not None:
-            check_size("mask", mask, picture, scale)
-            batch["mask"] = to_mask(mask_of(mask)[0])[None]
-            if not batch["mask"].any():
-                raise UserError("the mask marks no pixel: white (above half) means unknown, to be restored")
-        if degradation is not None:
-            batch = degraded_batch(degradation.prepare(batch["x_1"], [generator], batch.get("mask")))
-        if (condition is not None) != settings.own_condition:
-            needs = "needs a" if condition is None else "takes no"
-            raise UserError(f"recipe '{self.recipe.name}' {needs} condition image (data.own_condition)")
-        if condition is not None:
-            check_size("condition", condition, picture, scale)
-            pixels = with_channels(visible(condition), self.recipe.condition_channels)
-            batch["condition"] = to_tensor(pixels, condition.value_range or settings.value_range)[None]
-        return batch
-
-    def picture_of(self, x_0_hat: Tensor, degraded: Picture) -> Picture:
-        """Convert a restored image (C, H, W) to a picture with the dtype, alpha and greyness of the degraded one."""
-        grey = self.recipe.task == "restoration" and degraded.pixels.shape[2] == 1
-        pixels = to_pixels(x_0_hat, degraded.pixels.dtype, degraded.value_range or self.recipe.data.value_range)
-        pixels = with_channels(pixels, 1) if grey else pixels
-        return replace(degraded, pixels=pixels, alpha=alpha_like(degraded.alpha, pixels))
 
     def restore_batch(self, batch: Batch, *, nfe: int | None, generator: Generator) -> Tensor:
         """Restore a batch of any size (H, W); x_0_hat in [-1, 1], on the CPU."""
-        *_, last = self.walk(batch, nfe=nfe, generator=generator)
-        return last
+        *_, x_0_hat = self.trajectory(batch, nfe=nfe, generator=generator)
+        return x_0_hat
 
-    def walk(self, batch: Batch, *, nfe: int | None, generator: Generator) -> Iterator[Tensor]:
+    def trajectory(self, batch: Batch, *, nfe: int | None, generator: Generator) -> Iterator[Tensor]:
         """Yield the states from X_1 to x_0_hat, each cropped to the image's size and moved to the CPU."""
-        calls = self._calls(nfe)
+        calls = self._nfe(nfe)
         height, width = batch["x_1"].shape[-2:]
         stride, smallest = method_geometry(self.method)
         padded: dict[str, Any] = {
-            name: pad_to_stride(value, stride, smallest).to(self.device)
-            for name, value in batch.items()
-            if name in ("x_1", "mask", "condition")
+            name: pad_to_stride(batch[name], stride, smallest).to(self.device)
+            for name in ("x_1", "mask", "condition")
+            if name in batch
         }
         padded["size"] = (height, width)
         # No `with` around the yield: otherwise inference mode would stay on in the caller.
-        states = self.method.walk(padded, nfe=calls, generator=generator)
+        states = self.method.trajectory(padded, nfe=calls, generator=generator)
         while True:
             with torch.inference_mode(), registry.plugin_errors():
                 state = next(states, None)
             if state is None:
                 return
             yield state[..., :height, :width].float().cpu()
+
+    def _nfe(self, nfe: int | None) -> int:
+        calls = self.recipe.sample.nfe if nfe is None else nfe
+        if not 1 <= calls <= 1000:
+            raise UserError(f"nfe {calls}: give a number from 1 to 1000")
+        return calls
 
 
 def network_geometry(network: nn.Module) -> tuple[int, int]:
@@ -263,22 +204,22 @@ def load_run(
                 f"'{change}': a trained run takes other settings of [sample] only, such as sample.clip=true"
             )
     recipe = load_recipe(recipe_of_run(folder), changes)
-    found, passed = chosen_checkpoint(folder / "checkpoints", checkpoint)
-    if found is None:
+    saved, skipped = chosen_checkpoint(folder / "checkpoints", checkpoint)
+    if saved is None:
         raise UserError(f"{folder}: no checkpoint yet; train it first")
-    lines = tuple(f"{passed_over(line)}; step {found.step} is taken" for line in passed)
+    lines = tuple(f"{passed_over(line)}; step {saved.step} is taken" for line in skipped)
     for line in lines:
         if report is None:
             warnings.warn(line, stacklevel=2)
         else:
             report(line)
-    where = resolve_device(device)
-    dtype = resolve_precision(precision, where)
+    resolved = resolve_device(device)
+    dtype = resolve_precision(precision, resolved)
     network = recipe.build_network()
-    load_weights(network, found.tensors("ema"), str(found.folder))
-    network = network.to(where, dtype).to(memory_format=torch.channels_last).eval().requires_grad_(False)
-    mean = None if recipe.mean is None else load_mean(folder, recipe, device=where, precision=precision)
-    return Run(folder, recipe, build_method(recipe, network, mean), found.step, where, lines)
+    load_weights(network, saved.tensors("ema"), str(saved.folder))
+    network = network.to(resolved, dtype).to(memory_format=torch.channels_last).eval().requires_grad_(False)
+    mean = None if recipe.mean is None else load_mean(folder, recipe, device=resolved, precision=precision)
+    return Run(folder, recipe, build_method(recipe, network, mean), saved.step, resolved, lines)
 
 
 def place_of(run: str) -> Path:
@@ -295,16 +236,16 @@ def load_mean(folder: Path, recipe: "Recipe", *, device: torch.device, precision
     """
     if recipe.mean is None:
         raise UserError(f"{folder}: its recipe has no [mean]")
-    home = folder / MEAN_FOLDER
+    copy = folder / MEAN_FOLDER
     refuse_links(folder, [MEAN_FOLDER])
-    if not (home / RECIPE_FILE).is_file():
-        raise UserError(f"{home}: the copy of {recipe.mean.run}, which this run starts from, is missing; put it back")
-    run = load_run(home, device=device)
-    check_mean(recipe, run.recipe, str(home))
+    if not (copy / RECIPE_FILE).is_file():
+        raise UserError(f"{copy}: the copy of {recipe.mean.run}, which this run starts from, is missing; put it back")
+    run = load_run(copy, device=device)
+    check_mean(recipe, run.recipe, str(copy))
     sha256 = weights_sha256(run.method.network)
     if sha256 != recipe.mean.sha256:
         raise UserError(
-            f"{home}: other weights than the run was trained with (SHA-256 {sha256[:12]} there, mean.sha256 "
+            f"{copy}: other weights than the run was trained with (SHA-256 {sha256[:12]} there, mean.sha256 "
             f"{str(recipe.mean.sha256)[:12]}); put the right ones back"
         )
     run.method.network.to(resolve_precision(precision, device))

@@ -16,6 +16,7 @@ from i2i_bridge.images.files import image_size
 from i2i_bridge.images.pixels import Picture
 from i2i_bridge.methods.mean import mean_calls
 from i2i_bridge.randomness import generator
+from i2i_bridge.runs.batch import to_batch
 from i2i_bridge.runs.run import Run
 
 LARGE = 2_000_000
@@ -110,14 +111,14 @@ def _restore_black(run: Run, side: int) -> int:
 
 def _black(run: Run, side: int) -> dict[str, Tensor]:
     """The batch of one black image."""
-    draws, data = generator(0, "probe"), run.recipe.data
+    draws, data = [generator(0, "probe")], run.recipe.data
     black = Picture(np.zeros((side, side, data.channels), np.uint8))
     condition = Picture(np.zeros((side, side, run.recipe.condition_channels), np.uint8)) if data.own_condition else None
     try:
-        return run.batch_of(black, draws, condition=condition)
+        return to_batch(run.recipe, black, None, condition, draws)
     except UserError:  # inpainting needs a mask
         mask = Picture(np.full((side, side, 1), 255, np.uint8))
-        return run.batch_of(black, draws, mask=mask, condition=condition)
+        return to_batch(run.recipe, black, mask, condition, draws)
 
 
 def free_memory(device: torch.device) -> int | None:

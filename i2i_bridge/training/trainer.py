@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from i2i_bridge import console
 from i2i_bridge.console import Progress
 from i2i_bridge.data.dataset import PairDataset, first_remarks
-from i2i_bridge.data.loader import training_batches
+from i2i_bridge.data.loader import collate, training_batches
 from i2i_bridge.data.sources.folders import shared_files
 from i2i_bridge.data.splits import HOLD_OUT
 from i2i_bridge.device import PRECISIONS, compile_blocks, machine, resume_guarantee, training_precision
@@ -424,7 +424,7 @@ def _write_samples(
     header = ["degraded", *(f"NFE {nfe}" for nfe in counts), "clean"]
     for i in range(min(rows, len(validation))):
         item = validation[i]
-        batch = {name: value[None] for name, value in item.items() if isinstance(value, Tensor)}
+        batch = collate([item])
         restored = [
             run.restore_batch(batch, nfe=nfe, generator=[generator(recipe.evaluate.seed, "evaluate", item["key"])])[0]
             for nfe in counts

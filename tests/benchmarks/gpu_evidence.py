@@ -454,7 +454,7 @@ class Evidence:
                 return None
             batch = {name: value[start : start + CHUNK] for name, value in validation.items()}
             with torch.inference_mode():
-                *_, x_0_hat = method.walk(batch, nfe=nfe, generator=self.draws("sampling", start))
+                *_, x_0_hat = method.trajectory(batch, nfe=nfe, generator=self.draws("sampling", start))
             parts.append(x_0_hat.float())
         return torch.cat(parts)
 

@@ -42,7 +42,7 @@ def bridge(network: nn.Module) -> Bridge:
 
 def walk(network: nn.Module, x_1: Tensor, nfe: int) -> None:
     with torch.inference_mode():
-        for _ in bridge(network).walk({"x_1": x_1}, nfe=nfe, generator=generator(0, "benchmark")):
+        for _ in bridge(network).trajectory({"x_1": x_1}, nfe=nfe, generator=generator(0, "benchmark")):
             pass
 
 

@@ -17,7 +17,7 @@ from i2i_bridge.data.loader import training_batches
 from i2i_bridge.data.order import shuffled
 from i2i_bridge.data.sources.folders import CleanImages
 from i2i_bridge.data.transforms import Geometry
-from i2i_bridge.images.files import list_images
+from i2i_bridge.images.folder import list_images
 from i2i_bridge.registry import DEGRADATIONS
 
 

@@ -394,7 +394,7 @@ def test_what_makes_one_call_has_one_row(run):
         def with_network(self, network):
             return OneCall(network)
 
-        def walk(self, batch, *, nfe, generator):
+        def trajectory(self, batch, *, nfe, generator):
             x_1 = batch["x_1"]
             yield self.network(x_1, torch.zeros(len(x_1)))
 
@@ -415,7 +415,7 @@ def test_calls_are_counted_per_image(run):
         def with_network(self, network):
             return OneByOne(network)
 
-        def walk(self, batch, *, nfe, generator):
+        def trajectory(self, batch, *, nfe, generator):
             for _ in range(2):
                 yield torch.cat([self.network(x_1[None], torch.zeros(1)) for x_1 in batch["x_1"]])
 

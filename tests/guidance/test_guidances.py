@@ -459,5 +459,7 @@ def test_a_measurement_has_the_hole_of_the_image_and_the_condition_of_the_pair()
         lambda x_t, t, condition: torch.zeros_like(x_t), I2SB(), X0Target(), guidance=DDNM(noise_std=0),
         degradation=colorization,
     )  # fmt: skip
-    *_, restored = bridge.walk({"x_1": noisy.x_1, "condition": noisy.condition}, nfe=2, generator=generator(0, "walk"))
+    *_, restored = bridge.trajectory(
+        {"x_1": noisy.x_1, "condition": noisy.condition}, nfe=2, generator=generator(0, "walk")
+    )
     assert torch.allclose(colorization.linear(20, 28).forward(restored), noisy.condition, atol=1e-5)

@@ -8,13 +8,11 @@ from PIL import Image
 from i2i_bridge.errors import UserError
 from i2i_bridge.images.files import (
     MAX_FRAMES,
-    find_images,
     image_size,
-    list_images,
     read_picture,
-    words_for_left_out,
     write_picture,
 )
+from i2i_bridge.images.folder import find_images, left_out_notes, list_images
 from i2i_bridge.images.pixels import (
     Picture,
     from_pil,
@@ -148,11 +146,11 @@ def test_listing_follows_links_to_files_and_names_what_it_leaves_out(tmp_path):
     assert listing.images == ["b.png", "deep/a.JPG", "link.png"]
     assert [path.relative_to(inside).as_posix() for path in find_images(inside)] == listing.images
     assert listing.left_out == ["deep/circle/", "deep/x.HEIC", "nowhere.png", "part/", "y.dng"]
-    words = words_for_left_out(inside, listing.left_out)
+    words = left_out_notes(inside, listing.left_out)
     assert len(words) == 4 and "links to folders are not followed" in words[0]
     for name, line in (("deep/circle", 0), ("part", 0), ("x.HEIC", 1), ("nowhere.png", 2), ("y.dng", 3)):
         assert f"{inside}/" in words[line] and name in words[line], words
-    (many,) = words_for_left_out(inside, [f"{i}.gif" for i in range(25)])
+    (many,) = left_out_notes(inside, [f"{i}.gif" for i in range(25)])
     assert "9.gif and 15 more: left out: .gif is not read here" in many
 
 

@@ -16,6 +16,7 @@ from i2i_bridge.images.files import read_picture, write_picture
 from i2i_bridge.images.pixels import Picture
 from i2i_bridge.recipe.protocol import load_protocol, resolve
 from i2i_bridge.recipe.recipe import load_recipe
+from i2i_bridge.runs.batch import to_batch
 from i2i_bridge.runs.restore import restore_files
 from i2i_bridge.runs.run import load_run
 from i2i_bridge.storage.shipped import recipe_names
@@ -212,7 +213,8 @@ def test_pairs_of_two_sizes_from_check_to_restore(tmp_path):
     # What restoring feeds the network is what training fed it.
     whole = load_recipe("demo/pairs", [f"data.card={card}", "data.size=[80,96]", "data.flip=false"])
     item = whole.build_dataset("train")[0]
-    batch = run.batch_of(read_picture(tmp_path / "set" / "LR" / f"{item['key']}x4.png"), None)
+    small = read_picture(tmp_path / "set" / "LR" / f"{item['key']}x4.png")
+    batch = to_batch(run.recipe, small, None, None, [])
     assert np.array_equal(batch["x_1"][0], item["x_1"])
 
 

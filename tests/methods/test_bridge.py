@@ -33,7 +33,7 @@ def right_partner(condition, nfe):
     process = BrownianBridge(0.36)
     bridge = Bridge(CrossingPairs(process), process, X0Target(), condition=condition)
     x_1 = torch.ones(4000, 1, 1, 1, dtype=torch.float64)
-    *_, last = bridge.walk({"x_1": x_1}, nfe=nfe, generator=torch.Generator().manual_seed(0))
+    *_, last = bridge.trajectory({"x_1": x_1}, nfe=nfe, generator=torch.Generator().manual_seed(0))
     return (last < 0).double().mean().item()
 
 
@@ -86,7 +86,9 @@ def test_mask_keeps_known_pixels_to_the_last_bit_and_their_loss_at_zero():
         network = Echo(torch.zeros(1, 3, 8, 8))
         bridge = Bridge(network, process, I2SBTarget())
         for nfe in (1, 4):
-            *_, last = bridge.walk({"x_1": x_1, "mask": mask}, nfe=nfe, generator=torch.Generator().manual_seed(1))
+            *_, last = bridge.trajectory(
+                {"x_1": x_1, "mask": mask}, nfe=nfe, generator=torch.Generator().manual_seed(1)
+            )
             known = (mask == 0).expand_as(last)
             assert torch.equal(last[known], x_0[known])
             assert not torch.equal(last[~known], x_0[~known])
@@ -181,7 +183,7 @@ def test_the_network_sees_the_targets_input():
     network, three = Echo(torch.zeros(1, 1, 1, 1)), torch.full((2, 1, 4, 4), 3.0)
     bridge = Bridge(network, OTODE(), PreconditionedTarget(4.0, 4.0, 4.0 - 1e-6))
     list(bridge.losses({"x_0": three, "x_1": three}, torch.Generator().manual_seed(0)))
-    list(bridge.walk({"x_1": three}, nfe=1, generator=torch.Generator()))
+    list(bridge.trajectory({"x_1": three}, nfe=1, generator=torch.Generator()))
     for x, _, _ in network.seen:
         assert torch.allclose(x, torch.full_like(x, 1.5))
 
@@ -207,7 +209,7 @@ def test_the_walk_uses_its_grid_sampler_options_and_clip():
     def states(answer=0.5, seed=0, **choices):
         network = Echo(torch.full((1, 1, 1, 1), answer))
         bridge = Bridge(network, BrownianBridge(0.5), X0Target(), **choices)
-        walked = list(bridge.walk({"x_1": x}, nfe=4, generator=torch.Generator().manual_seed(seed)))
+        walked = list(bridge.trajectory({"x_1": x}, nfe=4, generator=torch.Generator().manual_seed(seed)))
         return walked, [t.item() for _, t, _ in network.seen]
 
     assert states(grid=quadratic)[1] == [1, 0.5625, 0.25, 0.0625]

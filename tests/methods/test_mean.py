@@ -73,7 +73,7 @@ def test_from_a_mean_that_is_x_0_a_bridge_that_changes_nothing_is_exact(process,
     # kills: starts-from-x-1
     x_0 = images(0)
     bridge = Bridge(Gives(torch.zeros(1)), process, target, sampler=sampler, mean=mean_of_answer(x_0))
-    (*_, last) = bridge.walk({"x_1": images(1)}, nfe=1, generator=draws())
+    (*_, last) = bridge.trajectory({"x_1": images(1)}, nfe=1, generator=draws())
     assert torch.allclose(last, x_0, atol=1e-6)
 
 
@@ -97,7 +97,7 @@ def test_the_condition_stays_the_users_x_1():
         mean = mean_of_answer(answer, condition=True)
         network = Gives(torch.zeros(1))
         bridge = Bridge(network, LinearFlow(), VelocityTarget(), condition=True, sampler=deterministic, mean=mean)
-        list(bridge.walk(batch, nfe=1, generator=draws()))
+        list(bridge.trajectory(batch, nfe=1, generator=draws()))
         list(bridge.losses(batch | {"x_0": images(0)}, draws()))
         assert [torch.equal(seen, condition) for _, seen in network.seen] == [True, True]
         assert all(torch.equal(seen, condition) for _, seen in mean.method.network.seen)
@@ -111,7 +111,7 @@ def test_outside_the_hole_x_1_stays():
     class Bare:
         network = Gives(torch.full((1,), 0.25))
 
-        def walk(self, batch, *, nfe, generator):
+        def trajectory(self, batch, *, nfe, generator):
             yield self.network(batch["x_1"], None, None)
 
     x_1 = 2 * images(1)  # a noisy X_1 may leave [-1, 1]
@@ -144,7 +144,7 @@ def test_a_guidance_measures_the_users_x_1(monkeypatch):
         Gives(torch.zeros(1)), LinearFlow(), X0Target(), guidance=object(), degradation=object(),
         mean=mean_of_answer(images(2)),
     )  # fmt: skip
-    bridge.walk({"x_1": x_1}, nfe=1, generator=draws())
+    bridge.trajectory({"x_1": x_1}, nfe=1, generator=draws())
     assert torch.equal(seen[0], x_1)
 
 
@@ -155,7 +155,7 @@ def test_a_mean_that_gives_x_1_back_is_no_mean():
     class Same:
         network = nn.Identity()
 
-        def walk(self, batch, *, nfe, generator):
+        def trajectory(self, batch, *, nfe, generator):
             yield batch["x_1"]
 
     batch = {"x_0": images(0), "x_1": images(1)}
@@ -166,7 +166,7 @@ def test_a_mean_that_gives_x_1_back_is_no_mean():
         started = Bridge(plain.network, process, X0Target(), sampler=plain.sampler, mean=Mean(Same()))
         losses = [loss.item() for bridge in (plain, started) for _, loss in bridge.losses(batch, draws())]
         assert losses[0] == losses[1]
-        walks = [list(bridge.walk(batch, nfe=3, generator=draws())) for bridge in (plain, started)]
+        walks = [list(bridge.trajectory(batch, nfe=3, generator=draws())) for bridge in (plain, started)]
         assert all(torch.equal(*pair) for pair in zip(*walks, strict=True))
 
 
@@ -400,7 +400,9 @@ def test_the_moments_are_of_the_means_answers(root, regression, tmp_path):
     found = load_recipe(tmp_path / "run" / "recipe.toml").target
     first, dataset = load_run(regression, device="cpu"), recipe.build_dataset("train")
     items = [dataset[i] for i in range(len(dataset))]
-    pairs = [(item["x_0"], first.method.walk({"x_1": item["x_1"][None]}, nfe=1, generator=draws(1))) for item in items]
+    pairs = [
+        (item["x_0"], first.method.trajectory({"x_1": item["x_1"][None]}, nfe=1, generator=draws(1))) for item in items
+    ]
     wanted = estimate_moments((x_0, next(iter(states))[0].clamp(-1, 1)) for x_0, states in pairs)
     assert {name: found[name] for name in wanted} == pytest.approx(wanted, rel=1e-5)
     plain = estimate_moments((item["x_0"], item["x_1"]) for item in items)

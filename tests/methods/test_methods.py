@@ -7,10 +7,11 @@ from i2i_bridge.bridge.processes import I2SB, GaussianPrior, LinearFlow
 from i2i_bridge.bridge.targets import I2SBTarget, VelocityTarget, X0Target
 from i2i_bridge.cli.catalogue import description, listing
 from i2i_bridge.errors import UserError
-from i2i_bridge.methods.calls import CountedNetwork
+from i2i_bridge.methods.calls import counted_calls
 from i2i_bridge.methods.regression import Regression
 from i2i_bridge.recipe.presets import method_preset, preset_names
 from i2i_bridge.recipe.recipe import load_recipe, parse_recipe
+from i2i_bridge.registry import register_method
 from i2i_bridge.runs.run import Run, build_method
 
 RECIPES = [
@@ -108,7 +109,7 @@ def test_palette_sees_x_1_as_its_condition_alone():
     walks = []
     for x_1 in (x_0 + 1, x_0 - 1):
         draws = [torch.Generator().manual_seed(i) for i in range(2)]
-        walks.append(list(build_method(recipe, Spy()).walk({"x_1": x_1}, nfe=3, generator=draws)))
+        walks.append(list(build_method(recipe, Spy()).trajectory({"x_1": x_1}, nfe=3, generator=draws)))
     assert all(torch.equal(*pair) for pair in zip(*walks, strict=True))
 
 
@@ -159,11 +160,12 @@ def test_methods_are_listed_and_shown():
 def test_regression_reads_the_target_at_t_1(process, target, read):
     # kills: regression-at-another-time, regression-mask-forgotten
     x_0, x_1 = torch.rand(2, 1, 4, 4), torch.rand(2, 1, 4, 4)
-    network = CountedNetwork(Spy(0.3))
+    network = Spy(0.3)
     method = Regression(network, process, target, condition=True)
-    (restored,) = method.walk({"x_1": x_1}, nfe=20, generator=torch.Generator())
-    assert network.calls == 1 and torch.allclose(restored, read(x_1, 0.3), atol=1e-6)
-    x_t, t, condition = network.network.seen[0]
+    with counted_calls(method) as calls:
+        (restored,) = method.trajectory({"x_1": x_1}, nfe=20, generator=torch.Generator())
+    assert (calls.count, calls.images) == (1, 2) and torch.allclose(restored, read(x_1, 0.3), atol=1e-6)
+    x_t, t, condition = network.seen[0]
     assert torch.equal(x_t, x_1) and torch.equal(condition, x_1) and bool((t == 1).all())
     ((name, loss),) = method.losses({"x_0": x_0, "x_1": x_1}, torch.Generator())
     assert name == "network" and loss.item() == pytest.approx((read(x_1, 0.3) - x_0).square().mean().item(), rel=1e-5)
@@ -180,10 +182,30 @@ def test_regression_puts_known_pixels_back_and_learns_beyond_the_clip():
     mask = torch.zeros(1, 1, 4, 4)
     mask[..., :2] = 1
     method = Regression(Spy(3.0), I2SB(), X0Target(), clip=True)
-    (restored,) = method.walk({"x_1": x_1, "mask": mask}, nfe=1, generator=torch.Generator())
+    (restored,) = method.trajectory({"x_1": x_1, "mask": mask}, nfe=1, generator=torch.Generator())
     assert torch.equal(restored, torch.where(mask > 0, torch.ones(()), x_1))
     ((_, loss),) = method.losses({"x_0": torch.ones(1, 1, 4, 4), "x_1": x_1}, torch.Generator())
     assert loss.item() == pytest.approx(4.0)
+
+
+def test_a_plug_in_written_when_trajectory_was_walk_still_restores():
+    # kills: walk-of-a-plugin-forgotten
+
+    class Walking:
+        def __init__(self, network):
+            self.network = network
+
+        def with_network(self, network):
+            return type(self)(network)
+
+        def walk(self, batch, *, nfe, generator):
+            yield self.network(batch["x_1"], None, None)
+
+    register_method("walking")(lambda recipe, network: Walking(network))
+    recipe = load_recipe("demo/deblur").model_copy(update={"method": {"name": "walking"}})
+    method = build_method(recipe, Spy(0.5)).with_network(Spy(0.25))
+    (x_0_hat,) = method.trajectory({"x_1": torch.zeros(1, 3, 4, 4)}, nfe=1, generator=torch.Generator())
+    assert torch.equal(x_0_hat, torch.full((1, 3, 4, 4), 0.25))
 
 
 def test_regression_takes_the_recipes_own_read_out():
@@ -199,7 +221,7 @@ def test_an_image_of_one_stride_is_not_padded(tmp_path):
     network = recipe.build_network().eval()
     shapes = []
     network.register_forward_pre_hook(lambda module, inputs: shapes.append(tuple(inputs[0].shape[-2:])))
-    run = Run(tmp_path, recipe, build_method(recipe, CountedNetwork(network)), 0, torch.device("cpu"))
+    run = Run(tmp_path, recipe, build_method(recipe, network), 0, torch.device("cpu"))
     for size in ((64, 64), (1, 65)):
         restored = run.restore_batch({"x_1": torch.rand(1, 3, *size)}, nfe=1, generator=torch.Generator())
         assert restored.shape[-2:] == size

@@ -82,7 +82,7 @@ def test_every_shipped_recipe_is_built_and_stepped(name):
     loss.backward()
     gradients = [p.grad for p in method.network.parameters() if p.grad is not None]
     assert any(float(gradient.abs().sum()) > 0 for gradient in gradients)
-    *_, restored = method.walk(batch, nfe=2, generator=g)
+    *_, restored = method.trajectory(batch, nfe=2, generator=g)
     assert restored.shape == x_0.shape
 
 

@@ -31,7 +31,8 @@ from i2i_bridge.data.sources.torchvision import TorchvisionImages
 from i2i_bridge.data.splits import listed
 from i2i_bridge.data.transforms import Geometry
 from i2i_bridge.errors import UserError
-from i2i_bridge.images.files import find_images, read_picture, write_picture
+from i2i_bridge.images.files import read_picture, write_picture
+from i2i_bridge.images.folder import find_images
 from i2i_bridge.images.pixels import Picture, to_pil, to_pixels
 from i2i_bridge.runs.imports import released
 from i2i_bridge.storage import pt_reader

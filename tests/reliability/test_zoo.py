@@ -9,7 +9,8 @@ import zoo
 
 from i2i_bridge.data.dataset import decode_item
 from i2i_bridge.errors import UserError
-from i2i_bridge.images.files import find_images, read_picture
+from i2i_bridge.images.files import read_picture
+from i2i_bridge.images.folder import find_images
 from i2i_bridge.images.pixels import opaque, visible, with_channels
 from i2i_bridge.recipe.recipe import load_recipe
 from i2i_bridge.runs.checkpoint import save_checkpoint

@@ -129,7 +129,7 @@ class FakeRun:
     def __init__(self, noise):
         self.noise, self.calls = noise, 0
 
-    def walk(self, batch, *, nfe, generator):
+    def trajectory(self, batch, *, nfe, generator):
         x = batch["x_1"]
         for _ in range(nfe):
             self.calls += 1
@@ -137,7 +137,7 @@ class FakeRun:
             yield x
 
     def restore_batch(self, batch, *, nfe, generator):
-        *_, last = self.walk(batch, nfe=nfe, generator=generator)
+        *_, last = self.trajectory(batch, nfe=nfe, generator=generator)
         return last
 
 
@@ -166,7 +166,7 @@ def test_what_is_drawn_is_what_was_evaluated():
 
     drawn = draw(FakeRun(0.1), FakePairs(), calls=[3])
     x_1 = FakePairs()[1]["x_1"][None]
-    *_, evaluated = FakeRun(0.1).walk({"x_1": x_1}, nfe=3, generator=[generator(7, "evaluate", "k1")])
+    *_, evaluated = FakeRun(0.1).trajectory({"x_1": x_1}, nfe=3, generator=[generator(7, "evaluate", "k1")])
     assert torch.equal(drawn.held_out[1][1], evaluated[0]) and torch.equal(drawn.walk[1][-1], evaluated[0])
 
 

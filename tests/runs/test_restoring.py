@@ -2,7 +2,6 @@
 
 import gc
 import tracemalloc
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,9 +12,8 @@ from i2i_bridge import UserError, load_run
 from i2i_bridge.degradations.colour import grey
 from i2i_bridge.images.pixels import Picture, to_tensor
 from i2i_bridge.recipe.recipe import parse_recipe
-from i2i_bridge.runs.batch import alpha_like
+from i2i_bridge.runs.batch import alpha_like, to_batch
 from i2i_bridge.runs.restore import restore_files
-from i2i_bridge.runs.run import Run
 from i2i_bridge.training.trainer import train
 
 
@@ -206,9 +204,9 @@ def test_deep_alpha_and_a_condition_of_a_range_keep_their_codes():
         "data": {"source": {"name": "images", "root": "."}, "own_condition": True, "value_range": [0.0, 4095.0]},
         "network": {"name": "unet", "channels": 8, "channel_mult": [1, 1], "condition_channels": 1},
     }  # fmt: skip
-    run = Run(Path(), parse_recipe(table, "deep"), None, 0, torch.device("cpu"))
+    recipe = parse_recipe(table, "deep")
     pixels = np.random.default_rng(0).integers(0, 4096, (8, 8, 1)).astype(np.uint16)
-    batch = run.batch_of(Picture(pixels.repeat(3, 2)), torch.Generator(), condition=Picture(pixels))
+    batch = to_batch(recipe, Picture(pixels.repeat(3, 2)), None, Picture(pixels), torch.Generator())
     assert torch.equal(batch["condition"], batch["x_1"][:, :1]) and batch["condition"].max() > 0.9
 
 
@@ -239,9 +237,9 @@ def test_degrading_first_shows_the_network_the_clean_grey_image(run_of, tmp_path
     run = run_of(chained if chain else noisy, task="translation", condition_channels=3)
     photo(5, (44, 36)).save(tmp_path / "clean.png")
     seen = []
-    plain = type(run.method).walk
+    plain = type(run.method).trajectory
     monkeypatch.setattr(
-        type(run.method), "walk", lambda self, batch, **k: seen.append(batch) or plain(self, batch, **k)
+        type(run.method), "trajectory", lambda self, batch, **k: seen.append(batch) or plain(self, batch, **k)
     )
     restore_files(run, tmp_path / "clean.png", tmp_path / "x.png", degrade=True, nfe=1)
     clean = to_tensor(np.asarray(photo(5, (44, 36))))[None]
@@ -274,7 +272,6 @@ def test_degrade_without_a_degradation_is_refused(run_of, tmp_path):
 
 
 CONDITIONED = '''
-from pathlib import Path
 from i2i_bridge import register_dataset
 
 @register_dataset("mapped")

@@ -12,7 +12,8 @@ from i2i_bridge.data.index import ImageNames, Names, image_names
 from i2i_bridge.data.source import PairSource
 from i2i_bridge.data.splits import HOLD_OUT, all_split_names, counts, keep, listed, split_folder, split_name
 from i2i_bridge.errors import UserError
-from i2i_bridge.images.files import read_picture, words_for_left_out
+from i2i_bridge.images.files import read_picture
+from i2i_bridge.images.folder import left_out_notes
 from i2i_bridge.registry import register_dataset
 from i2i_bridge.storage.files import normal_form
 
@@ -105,7 +106,7 @@ def counted_names(root: Path, base: Path, split: str, names: str | None) -> tupl
         UserError: As `listed`.
     """
     found = image_names(base)
-    left_out = words_for_left_out(base, found.left_out)
+    left_out = left_out_notes(base, found.left_out)
     if names is None or not counts(split, base != root):
         return found, left_out
     return found.take(np.sort(listed(found, root / names, base))), left_out
@@ -173,7 +174,7 @@ class PairedFolders:
                 f"{targets}: one folder for x_0 and x_1 needs an x_0_name and an x_1_name that tell them apart"
             )
         found = {folder: image_names(folder) for folder in (targets, sources)}
-        self.left_out = [line for folder, names in found.items() for line in words_for_left_out(folder, names.left_out)]
+        self.left_out = [line for folder, names in found.items() for line in left_out_notes(folder, names.left_out)]
         clean, problems = _stems(targets, found[targets], x_0_name, shared)
         degraded, more = _stems(sources, found[sources], x_1_name, shared)
         if shared:  # 1.png beside 1_noisy.png: a file that matches both templates belongs to the longer one
