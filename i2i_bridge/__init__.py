@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         register_time_grid,
     )
     from i2i_bridge.report.comparison import compare
+    from i2i_bridge.runs.export import export
     from i2i_bridge.runs.restore import restore_files
     from i2i_bridge.runs.run import Run, load_run
     from i2i_bridge.training.trainer import train
@@ -76,6 +77,7 @@ __all__ = [
     "check_sampler",
     "compare",
     "evaluate",
+    "export",
     "load_plugin",
     "load_recipe",
     "load_run",
@@ -126,6 +128,7 @@ _HOMES = {
     "check_sampler": "bridge.contract",
     "compare": "report.comparison",
     "evaluate": "evaluation.evaluate",
+    "export": "runs.export",
     "load_recipe": "recipe.recipe",
     "load_run": "runs.run",
     "method_preset": "recipe.presets",

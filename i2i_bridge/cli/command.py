@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from i2i_bridge import UserError, console, registry
-from i2i_bridge.cli import compare, data, doctor, evaluate, imports, restore, show, train, weights
+from i2i_bridge.cli import compare, data, doctor, evaluate, export, imports, restore, show, train, weights
 from i2i_bridge.storage import internet
 from i2i_bridge.storage.files import IO_ERROR, expanded
 from i2i_bridge.storage.reader import may_pass
@@ -59,6 +59,7 @@ app.command()(evaluate.report)
 app.command()(train.run)
 app.command()(restore.restore)
 app.command()(restore.degrade)
+app.command()(export.export)
 # Also verbs of `data`, where users look for what concerns data.
 app.command()(data.preview)
 app.command()(data.check)

@@ -102,9 +102,10 @@ def doubled_conv(conv: nn.Conv2d, x: Tensor) -> Tensor:
     """conv(nearest x2 of x), a 3x3 convolution with padding 1: (B, C, H, W) -> (B, C', 2H, 2W).
 
     Of the 3x3 pixels that the kernel meets, only 2x2 differ; adding up its weights over equal ones leaves a transposed
-    convolution of stride 2 and 4x4 weights: 4/9 of the FLOPs, on the small image. (Measured on CPUs, used there.)
+    convolution of stride 2 and 4x4 weights: 4/9 of the FLOPs, on the small image. (Measured on CPUs, used there but not
+    in exported graphs.)
     """
-    if x.device.type != "cpu":
+    if torch.compiler.is_exporting() or x.device.type != "cpu":
         y: Tensor = conv(F.interpolate(x, scale_factor=2, mode="nearest"))
         return y
     # Along one axis weight k moves input i to output 2i + q - 1: row k has a 1 at both q that it serves.

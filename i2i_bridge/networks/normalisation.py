@@ -32,7 +32,9 @@ class GroupNorm(nn.GroupNorm):
 
     def forward(self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
         """norm(x) * (1 + scale) + shift, scale and shift being (B, channels) or, both, nothing."""
-        if x.device.type != "cpu" or not x.is_contiguous(memory_format=torch.channels_last):
+        # Exported graphs are of torch's own operations: those of _ChannelsLast depend on the number of pixels.
+        plain = torch.compiler.is_exporting() or x.device.type != "cpu"
+        if plain or not x.is_contiguous(memory_format=torch.channels_last):
             y = super().forward(x)
             if scale is not None and shift is not None:
                 y = torch.addcmul(shift[..., None, None], y, 1 + scale[..., None, None])

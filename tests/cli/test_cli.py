@@ -167,7 +167,20 @@ def test_looking_around(call, workplace):
     ):
         code, out, err = call(*words)
         assert code == 0 and part in out, (words, out, err)
-    for verb in ["list", "show", "copy", "train", "restore", "evaluate", "report", "run", "preview", "check", "doctor"]:
+    for verb in [
+        "list",
+        "show",
+        "copy",
+        "train",
+        "restore",
+        "export",
+        "evaluate",
+        "report",
+        "run",
+        "preview",
+        "check",
+        "doctor",
+    ]:
         code, out, _ = call(verb, "--help")
         assert code == 0 and len(out) > 200, verb
 

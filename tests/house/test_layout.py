@@ -30,6 +30,7 @@ ONLY_IN = {
         "cli/compare.py",
         "cli/data.py",
         "cli/evaluate.py",
+        "cli/export.py",
         "cli/imports.py",
         "cli/weights.py",
     },
@@ -53,6 +54,8 @@ ONLY_IN = {
     "huggingface_hub": {"data/sources/huggingface.py"},
     "torchvision": {"data/sources/torchvision.py", "cli/doctor.py", "metrics/extractors.py"},
     "torch_fidelity": {"metrics/extractors.py"},
+    "onnx": {"runs/export.py"},
+    "openvino": {"runs/export.py"},
 }
 
 
@@ -224,7 +227,7 @@ def test_import_is_light():
     code = """
 import sys, i2i_bridge
 heavy, light = set({heavy}), {{"torch", "numpy", "PIL"}}
-later = ["Recipe", "check_dataset", "compare", "evaluate", "load_recipe", "method_preset", "restore_files", "train"]
+later = "Recipe check_dataset compare evaluate export load_recipe method_preset restore_files train".split()
 for name in [*(name for name in i2i_bridge.__all__ if name not in later), "", *later]:
     if name:
         getattr(i2i_bridge, name)
@@ -267,6 +270,7 @@ train demo/deblur degradation.sigmma=3
 train demo/deblur evaluate.metrics=["psnrr"]
 evaluate nofolder
 restore nofolder in out
+export nofolder out
 report nofolder
 data add
 data fetch nothere

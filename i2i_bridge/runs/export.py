@@ -1,0 +1,523 @@
+"""Export of a run as graphs that other programs execute: ONNX, torch.export or OpenVINO.
+
+OUT/  export.json  network.onnx  [mean.onnx]  restore-1.onnx  [restore-N.onnx]  weights.bin
+"""
+
+import copy
+import io
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from i2i_bridge import __version__
+from i2i_bridge.bridge.predictor import call_network
+from i2i_bridge.errors import UserError
+from i2i_bridge.methods.mean import mean_of
+from i2i_bridge.randomness import generator
+from i2i_bridge.recipe.recipe import Recipe
+from i2i_bridge.registry import did_you_mean, plugin_errors
+from i2i_bridge.runs.plan import Stage, plan_of, restored
+from i2i_bridge.runs.run import Run, method_geometry
+from i2i_bridge.storage.files import (
+    TEMPORARY,
+    TEMPORARY_BYTES,
+    exchange_folder,
+    expanded,
+    extended_name,
+    publish_folder,
+    remove,
+)
+from i2i_bridge.storage.reader import read_text
+
+SUFFIXES = {"onnx": ".onnx", "torch": ".pt2", "openvino": ".xml"}
+PACKAGES = {"onnx": ("onnx", "onnxscript"), "torch": (), "openvino": ("onnx", "onnxscript", "openvino")}
+EXTRAS = {"onnx": "export", "openvino": "openvino"}
+MOST_CALLS = 8
+"""Maximum number of network calls in one graph; each call is a copy of the network's operations."""
+OPSET = 18
+"""Version of the ONNX operators; onnxruntime 1.14 (2023) and later run it."""
+IR = 8
+"""Version of the ONNX file format, the one of OPSET."""
+ABOUT = "export.json"
+KIND = "i2i-bridge export"
+"""Value of "kind" in export.json by which an older export is recognised."""
+WEIGHTS = "weights.bin"
+LARGE = 1024
+"""Size in bytes from which a tensor lies in WEIGHTS, which all graphs share, and not in the graph."""
+
+
+def export(
+    run: Run,
+    out: str | Path,
+    *,
+    format: str = "onnx",
+    nfe: int | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> list[Path]:
+    """Write a run's networks and restorations as graphs with dynamic batch, height and width, in float32.
+
+    `export.json` has the weights of every step (`runs.plan`) for 1 and `nfe` network calls. `network` is the network
+    alone, for any number of calls; `restore-1` and, up to 8 calls, `restore-N` are whole restorations X_1 -> X_0, whose
+    noise is an input. docs/export.md shows how to run them without torch.
+
+    Args:
+        out: A folder; an older export in it is replaced.
+        format: "onnx", "torch" (torch.export, .pt2: `torch.export.load` unpickles, so load only files that you trust)
+            or "openvino".
+        nfe: Network calls per image, 1 to 1000; by default the recipe's, and 1 for methods of one call.
+        say: Called with a line before each graph.
+
+    Returns:
+        The files.
+
+    Raises:
+        UserError: A package is missing, the format or nfe is unknown, `out` holds other files, the run has a guidance,
+            dropout in sampling or another method, or the network cannot be traced.
+    """
+    if format not in SUFFIXES:
+        raise UserError(f"format '{format}' is unknown{did_you_mean(format, SUFFIXES)}")
+    missing = [package for package in PACKAGES[format] if find_spec(package) is None]
+    if missing:
+        raise UserError(f"export to {format} needs {' and '.join(missing)}: pip install 'i2i-bridge[{EXTRAS[format]}]'")
+    shown, out = Path(out), _real(Path(out))
+    _check_out(out)
+    restorations = _restorations(run, nfe)
+    networks = {"network": run.method.network}
+    if (mean := mean_of(run.method)) is not None:
+        networks["mean"] = mean.method.network
+    traced = {}
+    for name, network in networks.items():
+        (condition,) = {stage.condition for _, stages in restorations for stage in stages if stage.network == name}
+        # float32 and contiguous: the kernels for channels_last are no operations of a graph.
+        plain = copy.deepcopy(network).to("cpu", torch.float32).to(memory_format=torch.contiguous_format)
+        traced[name] = _Network(plain.eval().requires_grad_(False), condition)
+    inputs = _inputs(run)
+    graphs = {n: f"restore-{n}{SUFFIXES[format]}" for n, _ in restorations if n <= MOST_CALLS}
+    about = {
+        "kind": KIND, "version": 1, "i2i_bridge": __version__, "format": format,
+        "recipe": run.recipe.name, "step": run.step, "method": run.recipe.method,
+        "process": run.recipe.process, "sampler": run.recipe.sample.sampler,
+        "grid": run.recipe.sample.grid, "degradation": run.recipe.degradation, **image_facts(run.recipe),
+        "inputs": {"x_1": run.recipe.data.channels} | inputs,
+        **dict(zip(("stride", "smallest_side"), method_geometry(run.method), strict=True)),
+        "networks": {name: f"{name}{SUFFIXES[format]}" for name in traced},
+        "restorations": [
+            {"nfe": n, "graph": graphs.get(n), "draws": sum(stage.draws for stage in stages),
+             "stages": [asdict(stage) for stage in stages]}
+            for n, stages in restorations
+        ],
+    }  # fmt: skip
+    trace = _Tracer(run, traced, inputs, say)
+    plans = [stages for n, stages in restorations if n in graphs]
+    files = {"onnx": _onnx_files, "torch": _torch_files, "openvino": _openvino_files}[format](
+        trace, list(about["networks"].values()), plans, list(graphs.values())
+    )
+    about["files"] = [name for name, _ in files]
+    files.append((ABOUT, json.dumps(about, indent=1, default=str).encode()))
+    _write(out, files)
+    return [shown / name for name, _ in reversed(files)]
+
+
+def _restorations(run: Run, nfe: int | None) -> list[tuple[int, list[Stage]]]:
+    """The plans for 1 and for nfe calls."""
+    calls = run.recipe.sample.nfe if nfe is None else nfe
+    if not 1 <= calls <= 1000:
+        raise UserError(f"nfe {calls}: give a number from 1 to 1000")
+    try:
+        with plugin_errors():
+            plans = {n: plan_of(run.method, n) for n in dict.fromkeys((1, calls))}
+    except ValueError as error:
+        raise UserError(f"recipe '{run.recipe.name}': {error}") from error
+    if calls > 1 and len(plans[calls][-1].calls) == 1:
+        if nfe is not None:
+            raise UserError(f"nfe {nfe}: method '{run.recipe.method['name']}' answers in one call; leave --nfe out")
+        del plans[calls]
+    return list(plans.items())
+
+
+def _inputs(run: Run) -> dict[str, int]:
+    """Channels of mask and condition, where the run has them."""
+    degradation = run.recipe.build_degradation()
+    inputs = {"mask": 1} if degradation is not None and degradation.masked else {}
+    given = run.recipe.data.own_condition or (degradation is not None and degradation.condition_channels > 0)
+    return inputs | ({"condition": run.recipe.condition_channels} if given else {})
+
+
+def image_facts(recipe: Recipe) -> dict[str, Any]:
+    """How X_1 comes from the user's image, found by trying.
+
+    `x_1` is "image" (X_1 is the image), "repeat" (each pixel is repeated `scale` times along both sides) or "other".
+    `fill` is what a hole is filled with: a number, "noise" for N(0, 1), or None where there is no hole.
+    """
+    degradation = recipe.build_degradation()
+    if recipe.data.factor:
+        return {"scale": recipe.data.factor, "x_1": "other", "fill": None}
+    if degradation is None:
+        return {"scale": 1, "x_1": "image", "fill": None}
+    draws, scale = generator(0, "export", "image"), degradation.scale
+    fill: float | str | None = None
+    image = torch.rand(1, recipe.data.channels, 16, 16, generator=draws)
+    whole = torch.ones(1, 1, 16 * scale, 16 * scale) if degradation.masked else None
+    if whole is not None:
+        filled = degradation.prepare(image, [draws], whole).x_1
+        fill = float(filled[0, 0, 0, 0]) if bool((filled == filled[0, 0, 0, 0]).all()) else "noise"
+    x_1 = degradation.prepare(image, [draws], None if whole is None else 0 * whole).x_1
+    repeated = image.repeat_interleave(scale, -1).repeat_interleave(scale, -2)
+    same = x_1.shape == repeated.shape and torch.equal(x_1, repeated)
+    return {"scale": scale, "x_1": ("image" if scale == 1 else "repeat") if same else "other", "fill": fill}
+
+
+class _Network(nn.Module):
+    """A network as `call_network` calls it."""
+
+    def __init__(self, network: nn.Module, condition: bool) -> None:
+        super().__init__()
+        self.network, self.condition = network, condition
+
+    def forward(self, x_t: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
+        return call_network(self.network, x_t, t, condition)
+
+
+class _Restoration(nn.Module):
+    """A whole restoration, X_1 -> X_0, in the layout of inputs of a graph."""
+
+    def __init__(self, networks: Mapping[str, nn.Module], stages: list[Stage]) -> None:
+        super().__init__()
+        self.networks, self.stages = nn.ModuleDict(networks), stages
+
+    def forward(
+        self, x_1: Tensor, mask: Tensor | None = None, condition: Tensor | None = None, noise: Tensor | None = None
+    ) -> Tensor:
+        def called(network: nn.Module) -> Callable[[Tensor, float, Tensor | None], Tensor]:
+            def call(x_t: Tensor, time: float, condition: Tensor | None) -> Tensor:
+                t = torch.full((x_t.shape[0],), time, dtype=torch.float64)
+                output: Tensor = network(x_t, t, condition)
+                return output
+
+            return call
+
+        x_0: Tensor = restored(
+            self.stages,
+            {name: called(network) for name, network in self.networks.items()},
+            x_1,
+            mask,
+            condition,
+            iter(() if noise is None else noise.unbind(0)),
+            clip=lambda x: x.clamp(-1, 1),
+            choose=lambda hole, a, b: torch.where(hole > 0.5, a, b),
+        )
+        return x_0
+
+
+@dataclass(frozen=True)
+class _Tracer:
+    """Traces modules with symbolic batch, height and width."""
+
+    run: Run
+    networks: Mapping[str, _Network]
+    inputs: Mapping[str, int]
+    say: Callable[[str], None]
+
+    def images(self) -> dict[str, Tensor]:
+        """Example images: two sides that differ, the smallest that no tracer takes for a constant."""
+        stride, smallest = method_geometry(self.run.method)
+        height = max(2 * stride, smallest)
+        channels = {"x_1": self.run.recipe.data.channels} | dict(self.inputs)
+        return {name: torch.zeros(2, count, height, height + stride) for name, count in channels.items()}
+
+    def network(self, name: str) -> torch.export.ExportedProgram:
+        """The program of a network alone."""
+        images = self.images()
+        inputs = {"x_t": images["x_1"], "t": torch.ones(2, dtype=torch.float64)}
+        if self.networks[name].condition:
+            inputs["condition"] = images.get("condition", images["x_1"])
+        return self._program(self.networks[name], inputs, name)
+
+    def restoration(self, stages: list[Stage], name: str) -> torch.export.ExportedProgram:
+        """The program of a plan."""
+        inputs, draws = self.images(), sum(stage.draws for stage in stages)
+        if draws:
+            inputs["noise"] = torch.zeros(draws, *inputs["x_1"].shape)
+        return self._program(_Restoration(self.networks, stages), inputs, name)
+
+    def _program(self, module: nn.Module, inputs: dict[str, Tensor], name: str) -> torch.export.ExportedProgram:
+        self.say(f"tracing {name}")
+        free = torch.export.Dim.DYNAMIC
+        shapes = {
+            key: {0: free}
+            if value.ndim == 1
+            else {axis: free for axis in (value.ndim - 4, value.ndim - 2, value.ndim - 1)}
+            for key, value in inputs.items()
+        }
+        with torch.no_grad(), plugin_errors():
+            try:
+                return torch.export.export(module, (), inputs, dynamic_shapes=shapes, strict=False)
+            except (RuntimeError, ValueError, TypeError, NotImplementedError, AssertionError) as error:
+                raise UserError(f"{name}: torch.export cannot trace the network ({_first_line(error)})") from error
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def _torch_files(
+    trace: _Tracer, names: list[str], plans: list[list[Stage]], graphs: list[str]
+) -> list[tuple[str, bytes]]:
+    files = []
+    for network, name in zip(trace.networks, names, strict=True):
+        files.append((name, _saved(trace.network(network))))
+    for stages, name in zip(plans, graphs, strict=True):
+        files.append((name, _saved(trace.restoration(stages, name))))
+    return files
+
+
+def _saved(program: torch.export.ExportedProgram) -> bytes:
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer)
+    return buffer.getvalue()
+
+
+def _openvino_files(
+    trace: _Tracer, names: list[str], plans: list[list[Stage]], graphs: list[str]
+) -> list[tuple[str, bytes]]:
+    import openvino
+
+    files = []
+    with tempfile.TemporaryDirectory(prefix="i2i-bridge-", ignore_cleanup_errors=True) as folder:
+        swapped = [[name.replace(".xml", ".onnx") for name in group] for group in (names, graphs)]
+        for name, data in _onnx_files(trace, swapped[0], plans, swapped[1]):
+            Path(folder, name).write_bytes(data)
+        for name in (*names, *graphs):
+            model = openvino.Core().read_model(Path(folder, name.replace(".xml", ".onnx")))
+            openvino.save_model(model, Path(folder, name), compress_to_fp16=False)
+            for part in (name, name.replace(".xml", ".bin")):
+                files.append((part, Path(folder, part).read_bytes()))
+    return files
+
+
+def _onnx_files(
+    trace: _Tracer, names: list[str], plans: list[list[Stage]], graphs: list[str]
+) -> list[tuple[str, bytes]]:
+    weights = bytearray()
+    networks = {}
+    for network in trace.networks:
+        networks[network] = _onnx_network(trace.network(network), network, weights)
+    models = [
+        (name, _onnx_model(graph, networks.values())) for name, graph in zip(names, networks.values(), strict=True)
+    ]
+    models += [
+        (name, _onnx_model(_onnx_restoration(networks, stages, trace), networks.values()))
+        for stages, name in zip(plans, graphs, strict=True)
+    ]
+    return [*((name, model.SerializeToString(deterministic=True)) for name, model in models), (WEIGHTS, bytes(weights))]
+
+
+def _onnx_network(program: torch.export.ExportedProgram, name: str, weights: bytearray) -> Any:
+    """The ONNX graph of a network, without the traces of this machine's files; large tensors go to `weights`."""
+    import onnx
+
+    inputs = [spec.arg.name for spec in program.graph_signature.input_specs if spec.kind.name == "USER_INPUT"]
+    try:
+        made: Any = torch.onnx.export(
+            program, (), dynamo=True, opset_version=OPSET, input_names=inputs, output_names=["output"], verbose=False
+        )
+    except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
+        raise UserError(f"{name}: torch.onnx cannot write the network ({_first_line(error)})") from error
+    proto = made.model_proto
+    nested = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
+    if proto.functions or any(attribute.type in nested for node in proto.graph.node for attribute in node.attribute):
+        raise UserError(f"{name}: the network branches or loops by its values, which export does not write")
+    graph = onnx.GraphProto(name=name)
+    renamed = {tensor.name: f"{name}/{tensor.name}" for tensor in proto.graph.initializer}
+    for node in proto.graph.node:
+        bare = onnx.NodeProto(name=node.name, op_type=node.op_type, domain=node.domain, attribute=node.attribute)
+        bare.input.extend(renamed.get(value, value) for value in node.input)
+        bare.output.extend(node.output)
+        graph.node.append(bare)
+    for tensor in proto.graph.initializer:
+        bare = onnx.TensorProto(name=renamed[tensor.name], dims=tensor.dims, data_type=tensor.data_type)
+        if len(tensor.raw_data) < LARGE:
+            bare.raw_data = tensor.raw_data
+        else:
+            # Whole pages: otherwise a program could not map the tensor into memory.
+            weights.extend(bytes(-len(weights) % 4096))
+            bare.data_location = onnx.TensorProto.EXTERNAL
+            places = {"location": WEIGHTS, "offset": len(weights), "length": len(tensor.raw_data)}
+            bare.external_data.extend(
+                onnx.StringStringEntryProto(key=key, value=str(value)) for key, value in places.items()
+            )
+            weights.extend(tensor.raw_data)
+        graph.initializer.append(bare)
+    for value in proto.graph.input:
+        kind = value.type.tensor_type
+        sides = [side.dim_value for side in kind.shape.dim]
+        shape = ["batch"] if len(sides) == 1 else _shape(sides[1])
+        graph.input.append(onnx.helper.make_tensor_value_info(value.name, kind.elem_type, shape))
+    channels = proto.graph.output[0].type.tensor_type.shape.dim[1].dim_value
+    graph.output.append(onnx.helper.make_tensor_value_info("output", onnx.TensorProto.FLOAT, _shape(channels)))
+    return graph
+
+
+def _shape(channels: int) -> list[str | int]:
+    return ["batch", channels, "height", "width"]
+
+
+class _Nodes:
+    """Nodes of an ONNX graph under construction."""
+
+    def __init__(self) -> None:
+        self.nodes: list[Any] = []
+
+    def add(self, kind: str, *inputs: str, **attributes: Any) -> str:
+        """Append a node of one output; return the name of the output."""
+        import onnx
+
+        name = f"walk/{len(self.nodes)}"
+        self.nodes.append(onnx.helper.make_node(kind, inputs, [name], name, **attributes))
+        return name
+
+    def add_network(self, graph: Any, **inputs: str) -> str:
+        """Append a copy of a network's nodes; return the name of its output."""
+        import onnx
+
+        prefix, kept = f"call/{len(self.nodes)}/", {tensor.name for tensor in graph.initializer} | {""}
+        for node in graph.node:
+            copied = onnx.NodeProto()
+            copied.CopyFrom(node)
+            copied.name = prefix + node.name
+            copied.input[:] = [value if value in kept else inputs.get(value, prefix + value) for value in node.input]
+            copied.output[:] = [prefix + value for value in node.output]
+            self.nodes.append(copied)
+        return prefix + str(graph.output[0].name)
+
+
+@dataclass(frozen=True)
+class _Value:
+    """An output of a node, with the arithmetic of `runs.plan.restored`."""
+
+    graph: _Nodes
+    name: str
+
+    def __mul__(self, weight: float) -> "_Value":
+        return _Value(self.graph, self.graph.add("Mul", self.name, self.graph.add("Constant", value_float=weight)))
+
+    def __add__(self, other: "_Value") -> "_Value":
+        return _Value(self.graph, self.graph.add("Add", self.name, other.name))
+
+
+def _onnx_restoration(networks: Mapping[str, Any], stages: list[Stage], trace: _Tracer) -> Any:
+    """The ONNX graph of a plan: a copy of the network's nodes for each call."""
+    import onnx
+
+    graph = _Nodes()
+    channels = trace.run.recipe.data.channels
+    shapes: dict[str, list[str | int]] = {"x_1": _shape(channels)}
+    shapes |= {name: _shape(count) for name, count in trace.inputs.items()}
+    draws = sum(stage.draws for stage in stages)
+    if draws:
+        shapes["noise"] = [draws, *_shape(channels)]
+    batch = graph.add("Shape", "x_1", start=0, end=1)
+    values = {name: _Value(graph, name) for name in shapes}
+
+    def noises() -> Iterator[_Value]:
+        for i in range(draws):
+            yield _Value(graph, graph.add("Gather", "noise", graph.add("Constant", value_int=i), axis=0))
+
+    def called(network: Any) -> Callable[[_Value, float, _Value | None], _Value]:
+        def call(x_t: _Value, time: float, condition: _Value | None) -> _Value:
+            moment = onnx.helper.make_tensor("time", onnx.TensorProto.DOUBLE, [1], [time])
+            inputs = {"x_t": x_t.name, "t": graph.add("Expand", graph.add("Constant", value=moment), batch)}
+            inputs |= {} if condition is None else {"condition": condition.name}
+            return _Value(graph, graph.add_network(network, **inputs))
+
+        return call
+
+    def clip(x: _Value) -> _Value:
+        ends = [graph.add("Constant", value_float=end) for end in (-1.0, 1.0)]
+        return _Value(graph, graph.add("Clip", x.name, *ends))
+
+    def choose(mask: _Value, a: _Value, b: _Value) -> _Value:
+        hole = graph.add("Greater", mask.name, graph.add("Constant", value_float=0.5))
+        return _Value(graph, graph.add("Where", hole, a.name, b.name))
+
+    x_0 = restored(
+        stages,
+        {name: called(network) for name, network in networks.items()},
+        values["x_1"],
+        values.get("mask"),
+        values.get("condition"),
+        noises(),
+        clip=clip,
+        choose=choose,
+    )
+    graph.nodes.append(onnx.helper.make_node("Identity", [x_0.name], ["x_0"], "x_0"))
+    info, kind = onnx.helper.make_tensor_value_info, onnx.TensorProto.FLOAT
+    given = [info(name, kind, shape) for name, shape in shapes.items()]
+    return onnx.helper.make_graph(graph.nodes, "restoration", given, [info("x_0", kind, _shape(channels))])
+
+
+def _onnx_model(graph: Any, networks: Iterable[Any]) -> Any:
+    """A model of a graph, with the weights of the networks that it uses."""
+    import onnx
+
+    used = {value for node in graph.node for value in node.input}
+    whole = onnx.GraphProto()
+    whole.CopyFrom(graph)
+    del whole.initializer[:]
+    whole.initializer.extend(tensor for network in networks for tensor in network.initializer if tensor.name in used)
+    opsets = [onnx.helper.make_opsetid("", OPSET)]
+    return onnx.helper.make_model(
+        whole, opset_imports=opsets, ir_version=IR, producer_name="i2i-bridge", producer_version=__version__
+    )
+
+
+def _real(out: Path) -> Path:
+    """The path of a folder without links: otherwise a link would be replaced, and not the folder that it leads to."""
+    try:
+        return expanded(out).resolve()
+    except (OSError, RuntimeError) as error:  # RuntimeError: Python 3.11 and 3.12
+        raise UserError(f"{out}: a link that leads nowhere") from error
+
+
+def _check_out(out: Path) -> None:
+    """Check that a folder is missing, empty, or holds an older export alone.
+
+    Raises:
+        UserError: It holds other files, which would be lost.
+    """
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise UserError(f"{out}: is a file; give a folder")
+    try:
+        about = json.loads(read_text(out / ABOUT)) if (out / ABOUT).is_file() else {}
+        own = {ABOUT, *about["files"]} if about.get("kind") == KIND else set()
+    except (UserError, ValueError, TypeError, KeyError, AttributeError):
+        own = set()
+    others = sorted({entry.name for entry in out.iterdir()} - own)
+    if others:
+        raise UserError(f"{out}: holds other files than an export ({others[0]}); give another folder")
+
+
+def _write(out: Path, files: list[tuple[str, bytes]]) -> None:
+    fresh = out.with_name(extended_name(out.name, TEMPORARY, f"-{os.getpid()}-new", limit=TEMPORARY_BYTES))
+    try:
+        if not out.exists():
+            publish_folder(out, files)
+            return
+        try:
+            publish_folder(fresh, files)
+            _check_out(out)  # again: tracing takes minutes
+            exchange_folder(fresh, out)
+        finally:
+            remove(fresh)
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written ({error.strerror or error})") from error
