@@ -88,7 +88,7 @@ def batches(run, masked=False, conditioned=False):
 
 
 def inputs_of(run, batch, draws):
-    """A graph's inputs for a batch, with the noise that `Run.walk` draws from seed 5."""
+    """A graph's inputs for a batch, with the noise that `Run.trajectory` draws from seed 5."""
     stride, smallest = method_geometry(run.method)
     inputs = {name: pad_to_stride(value, stride, smallest) for name, value in batch.items()}
     if draws:

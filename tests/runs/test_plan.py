@@ -39,7 +39,7 @@ def images(seed, channels=3):
 
 
 def walked(method, nfe, batch, seed=3):
-    *_, last = method.walk(batch, nfe=nfe, generator=torch.Generator().manual_seed(seed))
+    *_, last = method.trajectory(batch, nfe=nfe, generator=torch.Generator().manual_seed(seed))
     return last.detach()
 
 
