@@ -75,9 +75,10 @@ def constructed(
 
 def reason(error: Exception) -> str:
     """What an exception of another library says, in one line."""
-    errors = getattr(error, "errors", None)
-    if callable(errors) and (found := errors()):  # of pydantic, whose text has a line for each place
-        return f"{'.'.join(map(str, found[0]['loc']))}: {found[0]['msg']}"
+    for one in (error, error.__cause__, error.__context__):
+        errors = getattr(one, "errors", None)
+        if callable(errors) and (found := errors()):  # of pydantic, whose text has a line for each place
+            return f"{found[0]['loc'][0] if found[0]['loc'] else 'options'}: {found[0]['msg']}"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__
 

@@ -655,6 +655,16 @@ MUTANTS = [
     Mutant("condition-from-the-noisy-picture", "runs/restore.py", "degradation.reduced(degradation.measurement(degraded))", "degradation.reduced(degraded.x_1)", "test_restoring.py"),
     Mutant("last-packed-mask-never", "degradations/masks.py", "torch.randint(len(packed), ()", "torch.randint(len(packed) - 1, ()", "test_degradations_inpaint.py"),
     Mutant("largest-freeform-hole-never", "degradations/masks.py", "draw.randint(least, most)", "draw.randint(least, max(least, most - 1))", "test_degradations_inpaint.py"),
+    # augmentations of albumentations
+    Mutant("augment-not-reseeded", "data/augmentation.py", '        step.transform.set_random_seed(key(seed, "augment", step.number))\n', "", "test_augmented_pairs.py"),
+    Mutant("augment-one-seed-for-the-list", "data/augmentation.py", 'key(seed, "augment", step.number)', 'key(seed, "augment")', "test_augmented_pairs.py"),
+    Mutant("augment-a-draw-for-each-side", "data/augmentation.py", 'done = self._apply(step, {name: self._unit(images[part]) for name, part in names.items()}, seed)', 'done = {name: self._apply(step, {"image": self._unit(images[part])}, seed + len(name))["image"] for name, part in names.items()}', "test_augmented_pairs.py"),
+    Mutant("augment-needs-its-own-dtype", "data/augmentation.py", "values = np.rint(values).clip(0, np.iinfo(before.dtype).max)", "pass", "test_augmented_pairs.py"),
+    Mutant("augment-mask-stays", "data/augmentation.py", 'mask = {"mask": _hole(done.pop("mask"), 0)} if "mask" in done else {}', 'mask = {"mask": images["mask"]} if done.pop("mask", None) is not None else {}', "test_augmented_pairs.py"),
+    Mutant("augment-mixed-pixels-known", "data/augmentation.py", "np.where(changed, 255, _hole(images[\"mask\"]))", "np.where(changed, 0, _hole(images[\"mask\"]))", "test_augmented_pairs.py"),
+    Mutant("augment-on-the-other-side", "data/augmentation.py", 'step.side in ("both", part)', 'step.side != part', "test_augmented_pairs.py"),
+    Mutant("augment-validation", "recipe/recipe.py", "augmentation=self.build_augmentation() if training else None", "augmentation=self.build_augmentation()", "test_augmented_pairs.py"),
+    Mutant("augment-any-name", "libraries.py", "if name not in members:", "if name is None:", "test_augmented_pairs.py"),
     # augmentations of kornia
     Mutant("kornia-unseeded", "degradations/augmentation.py", "with global_seed(seed, x_0.device):", "if seed:", "test_augmentation.py"),
     Mutant("kornia-one-seed-for-all", "degradations/augmentation.py", "seed = int(torch.randint(2**62, (), generator=one, device=one.device))", "seed = 0", "test_augmentation.py"),

@@ -221,6 +221,8 @@ class PairDataset(Dataset[dict[str, Any]]):
         images = decode_item(item, self.channels, self.condition_channels, self.enlarge, self.factor)
         try:
             cut = self.geometry(images, key(self.seed, f"{self.purpose} geometry", *keyed), self.factor)
+            if self.geometry.augmentation is not None:
+                cut = self.geometry.augmentation.painted(cut, key(self.seed, f"{self.purpose} colours", *keyed))
         except UserError as error:
             raise UserError(f"{where}: {error}") from error
         mask = cut.pop("mask", None)

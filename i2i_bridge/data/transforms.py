@@ -1,27 +1,16 @@
 """Geometric transforms: resize, crop and flip, the same for all images of an item. Resizing is by albumentations."""
 
-import os
 import random
 from collections.abc import Sequence
-from functools import cache
-from typing import Any, Literal
+from typing import Literal
 
 import cv2
 import numpy as np
 import torch
 
+from i2i_bridge.data.augmentation import Augmentation, albumentations_module
 from i2i_bridge.degradations.linear import resized
 from i2i_bridge.errors import UserError
-
-
-@cache
-def _library() -> Any:
-    """The albumentations module. Imported only if images are resized, since the import takes a second."""
-    # Otherwise albumentations connects to the internet at import to look for a newer version.
-    os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
-    import albumentations
-
-    return albumentations
 
 
 class Geometry:
@@ -37,6 +26,7 @@ class Geometry:
         flip: Flip left to right with probability 1/2.
         pad: 'reflect' extends an image smaller than `size` by reflection at its right and lower edges; 'none' raises an
             error.
+        augmentation: Moves the pixels of the resized images before the crop.
     """
 
     def __init__(
@@ -48,14 +38,16 @@ class Geometry:
         crop: Literal["random", "center"] = "center",
         flip: bool = False,
         pad: Literal["none", "reflect"] = "none",
+        augmentation: Augmentation | None = None,
     ) -> None:
+        self.augmentation = augmentation
         self.pad = pad
         self.size: tuple[int, int] = (size, size) if isinstance(size, int) else (size[0], size[1])
         self.resize, self.load_size, self.crop, self.flip = resize, load_size, crop, flip
         if load_size is not None and load_size < max(self.size):
             raise UserError(f"data.load_size {load_size} is smaller than data.size {self.size}")
         if resize != "none" or load_size is not None:
-            _library()  # before workers are forked; otherwise each would import it
+            albumentations_module()  # before workers are forked; otherwise each would import it
 
     def __call__(self, images: dict[str, np.ndarray], seed: int, grid: int = 1) -> dict[str, np.ndarray]:
         """Apply the same transform to images of one size.
@@ -73,6 +65,9 @@ class Geometry:
         height, width = next(iter(resized.values())).shape[:2]
         if (height, width) != before:
             grid = 1
+        if self.augmentation is not None:
+            resized = self.augmentation.moved(resized, seed)
+            height, width = next(iter(resized.values())).shape[:2]
         missing = [max(wanted - have, 0) for wanted, have in zip(self.size, (height, width), strict=True)]
         if any(missing) and self.pad == "reflect":
             sides = ((0, missing[0]), (0, missing[1]), (0, 0))
@@ -138,7 +133,7 @@ class Geometry:
         method = cv2.INTER_AREA if wanted[0] < height else cv2.INTER_CUBIC
         if is_mask:
             return _largest(pixels, wanted, area=method == cv2.INTER_AREA)
-        done: np.ndarray = _library().Resize(*wanted, interpolation=method)(image=pixels)["image"]
+        done: np.ndarray = albumentations_module().Resize(*wanted, interpolation=method)(image=pixels)["image"]
         return done if done.ndim == 3 else done[..., None]
 
 

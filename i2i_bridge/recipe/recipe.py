@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from i2i_bridge.bridge.processes import Process
     from i2i_bridge.bridge.proposals import Proposal
     from i2i_bridge.bridge.targets import Target
+    from i2i_bridge.data.augmentation import Augmentation
     from i2i_bridge.data.dataset import PairDataset
     from i2i_bridge.degradations.base import Degradation
     from i2i_bridge.guidance.base import Guidance
@@ -104,6 +105,7 @@ class Recipe(Settings):
             load_protocol(self.evaluate.protocol)
         if self.degradation is not None:
             self.build_degradation()
+        self.build_augmentation()
         table = self._network_table()
         registry.NETWORKS.check(table)
         for key in ("in_channels", "out_channels"):
@@ -269,6 +271,7 @@ class Recipe(Settings):
             crop=self.data.crop if training else "center",
             flip=self.data.flip and training,
             pad=self.data.pad,
+            augmentation=self.build_augmentation() if training else None,
         )
         seed = self.train.seed if training else self.evaluate.seed
         return PairDataset(
@@ -285,6 +288,19 @@ class Recipe(Settings):
             factor=self.data.factor,
             on_error=self.data.on_error if training else "stop",
         )
+
+    def build_augmentation(self) -> "Augmentation | None":
+        """The transforms of `data.augment`, for training; None if there are none.
+
+        Raises:
+            UserError: Unknown transform or option.
+        """
+        if not self.data.augment:
+            return None
+        from i2i_bridge.data.augmentation import Augmentation
+
+        pairs = self.degradation is None
+        return Augmentation(self.data.augment, pairs=pairs, value_range=self.data.value_range)
 
     def notes_on(self, dataset: "PairDataset") -> list[str]:
         """Notes for the user on a dataset of this recipe, one line each."""

@@ -65,6 +65,9 @@ class DataSettings(Settings):
     """Position of the crop of a training image; validation takes the centre."""
     flip: bool = True
     """Whether training mirrors images left to right at random."""
+    augment: Annotated[list[Part], Field(max_length=32)] = []
+    """Further transforms of training images, by albumentations: { name = 'Affine', rotate = [-5, 5] }. Geometric ones
+    move x_0, x_1, condition and mask alike; pixel-wise ones change the images named by `on`: both, x_0 or x_1."""
     channels: Channels = 3
     """Channels of X_0 and X_1. Grey and colour images are converted to 3 or 1; any other number must be the images'."""
     value_range: tuple[float, float] | None = None

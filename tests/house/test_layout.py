@@ -36,7 +36,7 @@ ONLY_IN = {
     },
     "click": {"cli/command.py"},
     "accelerate": {"training/trainer.py", "distributed.py"},
-    "albumentations": {"data/transforms.py"},
+    "albumentations": {"data/augmentation.py"},
     "kornia": {
         "degradations/augmentation.py",
         "degradations/drawing.py",
