@@ -37,7 +37,7 @@ def fetch(
     from i2i_bridge.data.fetch import plan_fetch
 
     plan = plan_fetch(name, to)
-    if not plan.there:
+    if not plan.fetched:
         internet.require(f"fetching {name}")
         for line in plan.lines():
             console.say(line)
@@ -49,7 +49,7 @@ def fetch(
     for file, digest in unverified.items():
         console.say(f"{file}: no hash is published; its sha256 is {digest}, which the next fetch will demand")
     console.say(
-        f"{name} is {'there already' if plan.there else 'ready'}: {plan.folder}; recipes find it by the card's name"
+        f"{name} is {'there already' if plan.fetched else 'ready'}: {plan.folder}; recipes find it by the card's name"
     )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+from packaging.version import Version
 
 from i2i_bridge import console
 from i2i_bridge.storage.files import write_whole
@@ -37,9 +38,9 @@ OPENCVS = (
 )
 """All install the folder cv2: the last one overwrites the files of the others."""
 SAFE = {
-    "torch": ((2, 10), "loading files with weights_only can run code before it (CVE-2025-32434, CVE-2026-24747)"),
-    "pillow": ((12, 3), "13 holes in decoders were closed in it"),
-    "safetensors": ((0, 4, 5), "it is the oldest that was tried"),
+    "torch": ("2.10", "loading files with weights_only can run code before it (CVE-2025-32434, CVE-2026-24747)"),
+    "pillow": ("12.3", "13 holes in decoders were closed in it"),
+    "safetensors": ("0.4.5", "it is the oldest that was tried"),
 }
 """Oldest versions without known vulnerabilities, and why."""
 
@@ -95,9 +96,10 @@ def examine() -> tuple[dict[str, str], list[str]]:
             facts[package] = "missing"
             problems.append(f"{package} is not installed; run: pip install {package}")
     for package, (least, why) in SAFE.items():
-        if facts.get(package, "missing") != "missing" and _version_numbers(facts[package]) < least:
-            wanted = ".".join(map(str, least))
-            problems.append(f"{package} {facts[package]} is older than {wanted}: {why}; run: pip install -U {package}")
+        version = facts.get(package, "missing")
+        # By `release`: otherwise the 2.10.0a0 of an NVIDIA container would be older than 2.10.
+        if version != "missing" and Version(version).release < Version(least).release:
+            problems.append(f"{package} {version} is older than {least}: {why}; run: pip install -U {package}")
     _check_opencv(problems)
     facts |= _devices(problems)
     _check_torchvision(problems)
@@ -107,22 +109,12 @@ def examine() -> tuple[dict[str, str], list[str]]:
     return facts, problems
 
 
-def _version_numbers(version: str) -> tuple[int, ...]:
-    found = []
-    for part in version.split("+")[0].split("."):
-        digits = "".join(c for c in part if c.isdigit())
-        if not digits:
-            break
-        found.append(int(digits))
-    return tuple(found)
-
-
 def _check_opencv(problems: list[str]) -> None:
-    there = [name for name in OPENCVS if _installed(name)]
-    if len(there) > 1:
+    installed = [name for name in OPENCVS if _installed(name)]
+    if len(installed) > 1:
         problems.append(
-            f"{' and '.join(there)} are both installed and overwrite each other's files; keep one: "
-            f"pip uninstall {' '.join(there)}, then pip install {there[-1]}"
+            f"{' and '.join(installed)} are both installed and overwrite each other's files; keep one: "
+            f"pip uninstall {' '.join(installed)}, then pip install {installed[-1]}"
         )
 
 
@@ -206,9 +198,9 @@ def _check_folders(facts: dict[str, str], problems: list[str]) -> None:
         facts["cache"] = "none: this user has no home (large folders are listed at each start; I2I_CACHE_DIR names one)"
         return
     facts["cache"] = str(cache)
-    there = next(parent for parent in (cache, *cache.parents) if parent.exists())
+    existing = next(parent for parent in (cache, *cache.parents) if parent.exists())
     try:
-        with tempfile.TemporaryFile(dir=there):
+        with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as error:
         problems.append(

@@ -8,8 +8,8 @@ command again to resume.
 import contextlib
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,8 @@ from i2i_bridge.data.cards import Card, card_file, load_card
 from i2i_bridge.data.store import Place, place_file, read_place, remember_place
 from i2i_bridge.errors import UserError
 from i2i_bridge.storage.archive import BadArchive, unpack
-from i2i_bridge.storage.download import Download, Report, download
-from i2i_bridge.storage.files import no_link, refuse_links, remove, replace, write_whole
+from i2i_bridge.storage.download import BUSY, Download, Report, download
+from i2i_bridge.storage.files import locked, refuse_links, remove, replace, write_whole
 from i2i_bridge.storage.toml import read_toml
 
 STAMP = ".i2i-bridge.toml"
@@ -36,7 +36,7 @@ class Plan:
     name: str
     card: Card
     folder: Path
-    there: bool
+    fetched: bool
     """Whether the folder has been fetched already."""
     known: dict[str, str]
     """SHA-256 of the files of an earlier fetch, by name."""
@@ -81,10 +81,10 @@ def plan_fetch(name: str, folder: Path | None = None) -> Plan:
     if folder is None and place and _made_by(place.folder, name, card, known):
         folder = place.folder
     folder = (folder or Path(os.environ.get("I2I_DATA_DIR") or "data") / name).absolute()
-    there = _made_by(folder, name, card, known)
-    if not there and folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+    fetched = _made_by(folder, name, card, known)
+    if not fetched and folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise UserError(f"{folder} is there already, with other content; choose another --to, or give it as data.root")
-    return Plan(name, card, folder, there, known)
+    return Plan(name, card, folder, fetched, known)
 
 
 def fetch(plan: Plan, progress: Progress) -> dict[str, str]:
@@ -97,7 +97,7 @@ def fetch(plan: Plan, progress: Progress) -> dict[str, str]:
         UserError: A network, content or disk error; running the same command again resumes.
     """
     staging = plan.folder.with_name(plan.folder.name + ".part")
-    if plan.there:
+    if plan.fetched:
         remember_place(plan.name, Place(folder=plan.folder, sha256=_stamp(plan.folder)["sha256"]))
         with contextlib.suppress(OSError):
             remove(staging)
@@ -105,7 +105,7 @@ def fetch(plan: Plan, progress: Progress) -> dict[str, str]:
     refuse_links(staging.parent, [f"{staging.name}{inside}" for inside in ("", "/files", "/unpacked")])
     try:
         (staging / "files").mkdir(parents=True, exist_ok=True)
-        with alone(staging):
+        with locked(staging, BUSY):
             digests = {source.file: _get(source, staging, plan, progress) for source in plan.card.download}
             made = _unpacked(plan, staging, progress)
             table = Place(folder=plan.folder, sha256=digests)
@@ -145,8 +145,8 @@ def _unpacked(plan: Plan, staging: Path, progress: Progress) -> Path:
                 raise
     made = folder / plan.card.top
     if not made.is_dir():
-        there = ", ".join(sorted(path.name for path in folder.iterdir())[:5])
-        raise UserError(f"{plan.card.download[0].url}: holds no folder '{plan.card.top}'; there is {there}")
+        names = ", ".join(sorted(path.name for path in folder.iterdir())[:5])
+        raise UserError(f"{plan.card.download[0].url}: holds no folder '{plan.card.top}'; there is {names}")
     return made
 
 
@@ -163,19 +163,3 @@ def _made_by(folder: Path, name: str, card: Card, known: dict[str, str]) -> bool
         return False
     wanted = {source.file: source.sha256 or known.get(source.file) for source in card.download}
     return stamp.get("card") == name and all(wanted[file] in (None, digest) for file, digest in made.items())
-
-
-@contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Context that locks a folder against a second fetch; the system releases the lock when the process ends."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
-    with open(folder / ".lock", "w", opener=no_link) as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UserError(f"{folder}: another fetch is at work there") from error
-        yield

@@ -196,10 +196,12 @@ def convolved(x: Tensor, kernels: Tensor) -> Tensor:
     """
     # By Fourier transform: large kernels cost no more. In float64, though float32 would be faster: its last bit depends
     # on the number of threads, and a sample must be the same in any worker.
+    from scipy.fft import next_fast_len  # scipy takes tenths of a second to import
+
     height, width = x.shape[-2:]
     reach = kernels.shape[-1] // 2
     rows, columns = (mirrored(side, reach, reach, "symmetric").to(x.device) for side in (height, width))
-    size = [_smooth(side + 2 * reach) for side in (height, width)]
+    size = [next_fast_len(side + 2 * reach, real=True) for side in (height, width)]
     result = x.new_empty(x.shape)
     exact = kernels.to(precise(x[:0])).expand(len(x), -1, -1)
     # On a CPU, in its cache and in memory that is used again, it takes a quarter of the time.
@@ -212,18 +214,6 @@ def convolved(x: Tensor, kernels: Tensor) -> Tensor:
             spread = torch.fft.irfft2(torch.fft.rfft2(padded, s=size) * spectrum, s=size)
             result[i : i + images, c : c + channels] = spread[..., 2 * reach :, 2 * reach :][..., :height, :width]
     return result
-
-
-def _smooth(size: int) -> int:
-    """The next number whose prime factors are 2, 3 and 5: others make a Fourier transform several times slower."""
-    while True:
-        rest = size
-        for prime in (2, 3, 5):
-            while rest % prime == 0:
-                rest //= prime
-        if rest == 1:
-            return size
-        size += 1
 
 
 @dataclass(frozen=True, eq=False)

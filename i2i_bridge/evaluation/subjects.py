@@ -1,7 +1,6 @@
 """Subjects of an evaluation: a trained run at several NFE, or a folder of images of any origin."""
 
 import dataclasses
-import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -19,6 +18,7 @@ from i2i_bridge.randomness import generator
 from i2i_bridge.recipe.protocol import digest
 from i2i_bridge.runs.run import Run, weights_sha256
 from i2i_bridge.storage.files import normal_form
+from i2i_bridge.storage.reader import file_sha256
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,8 +153,7 @@ class FolderSubject:
 
     def of_item(self, key: str) -> str:
         """SHA-256 of the item's file."""
-        with self.files[key].open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+        return file_sha256(self.files[key])
 
     def restore(self, row: str, items: Sequence[Mapping[str, Any]], draws: Sequence[int]) -> Restored:
         """Read the images of the items from their files."""

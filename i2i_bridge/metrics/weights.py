@@ -1,22 +1,20 @@
-"""The weight files of the networks that measure: where they come from, whether they are here, and what is in them.
+"""Weight files of the networks of metrics: sources, licences and hashes, downloading, and reading.
 
-Nothing here touches the net but `fetch`, which the user asks for by name.
+Only `fetch` uses the internet.
 """
 
 import contextlib
-import hashlib
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from i2i_bridge.data.fetch import alone
 from i2i_bridge.errors import UserError
 from i2i_bridge.registry import did_you_mean
-from i2i_bridge.storage.download import Download, Report, download
-from i2i_bridge.storage.files import refuse_links, remove, replace
-from i2i_bridge.storage.reader import open_regular
+from i2i_bridge.storage.download import BUSY, Download, Report, download
+from i2i_bridge.storage.files import LOCK_FILE, locked, refuse_links, remove, replace
+from i2i_bridge.storage.reader import file_sha256, open_regular
 
 if TYPE_CHECKING:  # torch takes a second to import
     from torch import Tensor
@@ -32,20 +30,20 @@ class Weights:
     what: str
     url: str
     megabytes: int
-    """About; as published."""
+    """Approximate size."""
     sha256: str
-    """How the SHA-256 begins: the publishers write the first eight digits into the file's name."""
+    """First eight digits of the SHA-256, which the publishers write into the file name."""
     licence: str
     metrics: tuple[str, ...]
-    """Names of the metrics that need it."""
+    """Names of the metrics that need the file."""
 
     @property
     def file(self) -> str:
-        """The file's name in the folder: as published."""
+        """The published file name."""
         return self.url.rsplit("/", 1)[-1]
 
     def lines(self) -> list[str]:
-        """What a user should know before it is fetched."""
+        """Lines about the file, its licence and its size, to be shown before the user agrees."""
         return [
             f"{self.name}: {self.what}, for {', '.join(self.metrics)}",
             f"  licence: {self.licence}",
@@ -96,13 +94,13 @@ KNOWN = (
 
 
 def folder() -> Path | None:
-    """Where the files lie: what the environment variable I2I_WEIGHTS_DIR names, or None."""
+    """The folder of the files, from the environment variable I2I_WEIGHTS_DIR, or None."""
     named = os.environ.get(VARIABLE)
     return Path(named).expanduser() if named else None
 
 
 def use_folder(path: Path) -> None:
-    """Makes `folder` that of the user's option, here and in the processes that this one starts.
+    """Set I2I_WEIGHTS_DIR in this process and in those that it starts.
 
     Raises:
         UserError: There is no such folder.
@@ -113,23 +111,23 @@ def use_folder(path: Path) -> None:
 
 
 def known(names: Iterable[str]) -> list[Weights]:
-    """The files of these names, which may also be metrics' names; all files if there are none.
+    """The files with these names, or needed by metrics with these names; all files if no name is given.
 
     Raises:
-        UserError: A name is neither; the message gives the nearest.
+        UserError: A name is unknown; the message gives the nearest.
     """
     chosen: list[Weights] = []
     for name in names:
-        found = [weights for weights in KNOWN if name == weights.name or name in weights.metrics]
-        if not found:
+        matches = [weights for weights in KNOWN if name == weights.name or name in weights.metrics]
+        if not matches:
             words = {word for weights in KNOWN for word in (weights.name, *weights.metrics)}
             raise UserError(f"no weights are known for '{name}'{did_you_mean(name, words)}")
-        chosen += [weights for weights in found if weights not in chosen]
+        chosen += [weights for weights in matches if weights not in chosen]
     return chosen or list(KNOWN)
 
 
 def missing(name: str, metric: str) -> str | None:
-    """Why a file cannot be used, in one line; None if it lies in the folder."""
+    """Why a metric's file cannot be used, in one line; None if it is in the folder."""
     (weights,) = known([name])
     place = folder()
     if place is None:
@@ -143,10 +141,10 @@ def missing(name: str, metric: str) -> str | None:
 
 
 def load(name: str, metric: str) -> tuple[Path, dict[str, "Tensor"]]:
-    """A file and its tensors by name, on the CPU. It is read like a stranger's; see `foreign`.
+    """Path and tensors, by name, of a file in the folder. It is read as an untrusted file (`read_pt`).
 
     Raises:
-        UserError: The file is missing, or holds anything else.
+        UserError: The file is missing, damaged, or holds anything but tensors.
     """
     from i2i_bridge.storage.tensors import read_pt
 
@@ -156,7 +154,7 @@ def load(name: str, metric: str) -> tuple[Path, dict[str, "Tensor"]]:
     (weights,) = known([name])
     place = folder() or Path()
     file = place / weights.file
-    # Some published files are older than today's format, which is read only if the file is known.
+    # Some published files have PyTorch's old format, which is read only if the hash is the published one.
     return file, read_pt(file.resolve(), legacy=_is_old(file) and state(weights, place) == "ok")
 
 
@@ -169,7 +167,7 @@ def _is_old(file: Path) -> bool:
 
 
 def state(weights: Weights, place: Path) -> str:
-    """'ok', 'missing', or 'wrong: ...' by the file's hash.
+    """State of a file in a folder, by its hash: 'ok', 'missing', or 'wrong: ...'.
 
     Raises:
         UserError: The file cannot be read.
@@ -177,48 +175,51 @@ def state(weights: Weights, place: Path) -> str:
     file = place / weights.file
     if not file.is_file():
         return "missing"
-    digest = _sha256(file)
+    try:
+        digest = file_sha256(file)
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror})") from error
     if digest.startswith(weights.sha256):
         return "ok"
     return f"wrong: its sha256 begins with {digest[:8]}, not {weights.sha256}: another or damaged file"
 
 
 def warnings(metrics: Iterable[str]) -> list[str]:
-    """One line for each file that these metrics use and whose content is not the published one."""
+    """One line for each file that these metrics use and that differs from the published one."""
     place = folder()
     if place is None:
         return []
-    found = []
+    lines = []
     for weights in KNOWN:
         users = [metric for metric in metrics if metric in weights.metrics]
         if users and state(weights, place).startswith("wrong"):
-            found.append(
+            lines.append(
                 f"{', '.join(users)}: {weights.file} is not the published file (see i2i-bridge weights verify);"
                 " the numbers are not comparable with anybody's"
             )
-    return found
+    return lines
 
 
 def fetch(weights: Weights, place: Path, report: Report = lambda done, total: None) -> bool:
-    """Download a file into a folder, which is made; the same call goes on where the last one broke off.
+    """Download a file into a folder, which is created if missing; a repeated call resumes the download.
 
     Returns:
-        Whether it had to be downloaded; False if it was there.
+        False if the file existed already.
 
     Raises:
-        UserError: Another file of this name is there, no connection, an error of the server's, a wrong hash (the file
-            is thrown away), or a disk that cannot be written.
+        UserError: Another file of this name exists, no connection, a server error, a wrong hash (the file is deleted),
+            or a full or read-only disk.
     """
-    there = state(weights, place)
-    if there == "ok":
+    present = state(weights, place)
+    if present == "ok":
         return False
-    if there != "missing":
-        raise UserError(f"{place / weights.file}: {there}; delete it, then fetch again")
+    if present != "missing":
+        raise UserError(f"{place / weights.file}: {present}; delete it, then fetch again")
     staging = place / ".fetching"
     refuse_links(place, [staging.name])
     try:
         staging.mkdir(parents=True, exist_ok=True)
-        with alone(staging):
+        with locked(staging, BUSY):
             fresh = staging / weights.file
             digest = download(Download(url=weights.url), fresh, report)
             if not digest.startswith(weights.sha256):
@@ -230,7 +231,7 @@ def fetch(weights: Weights, place: Path, report: Report = lambda done, total: No
             replace(fresh, place / weights.file)
     except OSError as error:
         raise UserError(f"{error.filename or place}: cannot be written ({error.strerror or error})") from error
-    if {path.name for path in staging.iterdir()} <= {".lock"}:  # else: parts of another file
+    if {path.name for path in staging.iterdir()} <= {LOCK_FILE}:  # otherwise it holds the partial download of another file
         with contextlib.suppress(OSError):
             remove(staging)
     return True
@@ -239,15 +240,7 @@ def fetch(weights: Weights, place: Path, report: Report = lambda done, total: No
 def fetch_all(
     chosen: Iterable[Weights], place: Path, progress: Callable[[str], contextlib.AbstractContextManager[Report]]
 ) -> None:
-    """`fetch` for several files, each under a progress report of its own."""
+    """Download several files (`fetch`), each with its own progress display."""
     for weights in chosen:
         with progress(weights.file) as report:
             fetch(weights, place, report)
-
-
-def _sha256(file: Path) -> str:
-    try:
-        with open_regular(file) as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as error:
-        raise UserError(f"{file}: cannot be read ({error.strerror})") from error

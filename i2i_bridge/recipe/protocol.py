@@ -20,7 +20,7 @@ from i2i_bridge.errors import UserError, brief
 from i2i_bridge.recipe.schema import DataSettings, EvaluateSettings, Part, Positive, Settings, Side
 from i2i_bridge.registry import did_you_mean
 from i2i_bridge.storage.files import normal_form
-from i2i_bridge.storage.reader import LIST_LIMIT, open_regular, read_text
+from i2i_bridge.storage.reader import LIST_LIMIT, file_sha256, read_text
 from i2i_bridge.storage.toml import read_toml
 
 if TYPE_CHECKING:
@@ -230,8 +230,7 @@ def resolve(
     if protocol.fid_reference.endswith(".npz"):
         file = next((path for folder in folders if (path := folder / protocol.fid_reference).is_file()), None)
         if file is not None:
-            with open_regular(file) as stream:
-                filled["fid_reference_sha256"] = hashlib.file_digest(stream, "sha256").hexdigest()
+            filled["fid_reference_sha256"] = file_sha256(file)
     return Resolved(protocol, filled, tuple(names), file)
 
 

@@ -53,34 +53,21 @@ def download_name(url: str) -> str:
 Report = Callable[[int, int], None]
 """Progress callback, called with (bytes done, total bytes or 0 if unknown)."""
 
-
+BUSY = "another fetch is at work there"
+"""Message of `locked` for a folder of downloads."""
 TIMEOUT = 30.0
 """Socket timeout in seconds."""
-
-
 ATTEMPTS = 3
 """Consecutive attempts without a new byte after which a download fails."""
-
-
 PAUSE = 1.0
 """Seconds before the next attempt, doubled after each attempt without a new byte."""
-
-
 LARGEST = 2**40
 """Maximum bytes of a file whose size neither the card nor the server states."""
-
-
 SLOWEST, WINDOW = 1000, 60.0
 """A download of fewer than SLOWEST bytes per second over WINDOW seconds fails."""
-
-
 NUMBER = re.compile(r"[0-9]{1,18}")
-
-
 RANGE = re.compile(rf"bytes ({NUMBER.pattern})-{NUMBER.pattern}/({NUMBER.pattern})")
 """Content-Range of a partial response: first byte, last byte, total length."""
-
-
 TRY_AGAIN = {408, 425, 429, 500, 502, 503, 504}
 
 
@@ -115,11 +102,11 @@ def download(source: Download, target: Path, report: Report = lambda done, total
                 break
         except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as error:
             problem = str(getattr(error, "reason", None) or error) or type(error).__name__
-        there = _size(partial)
-        fruitless = 0 if there > best else fruitless + 1
-        best = max(best, there)
+        size = _size(partial)
+        fruitless = 0 if size > best else fruitless + 1
+        best = max(best, size)
         if fruitless == ATTEMPTS:
-            raise UserError(f"{source.url}: {problem} (after {there} bytes); run the same command again to resume")
+            raise UserError(f"{source.url}: {problem} (after {size} bytes); run the same command again to resume")
         time.sleep(PAUSE * 2**fruitless)
     digest = _verified(source, partial)
     try:

@@ -413,11 +413,11 @@ def locked(
         with _opened(folder, root, make=True) as here:
             descriptor = os.open(LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666, dir_fd=here)
     except (FileExistsError, NotADirectoryError) as error:
-        raise UserError(f"{folder}: is a file, or below one, not a folder; choose another --out") from error
+        raise UserError(f"{folder}: is a file, or below one, not a folder; choose another folder") from error
     except OSError as error:
         # Missing permissions and read-only file systems are user errors, not disk errors.
         code = 2 if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP) else IO_ERROR
-        hint = "; choose another --out" if code == 2 else ""
+        hint = "; choose another folder" if code == 2 else ""
         raise UserError(f"{folder}: cannot be written ({error.strerror or error}){hint}", code) from error
     try:
         try:

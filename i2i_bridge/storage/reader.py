@@ -6,6 +6,7 @@ pipe blocks for ever, a device has no end, and a JSON text of 100,000 brackets e
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import stat
@@ -87,6 +88,16 @@ def read_bytes(path: Path | str, limit: int = LIMIT) -> bytes:
 
 def _too_large(path: Path | str, limit: int) -> OSError:
     return OSError(errno.EFBIG, f"larger than {limit} bytes", str(path))
+
+
+def file_sha256(path: Path | str) -> str:
+    """The SHA-256 of a regular file, as 64 hexadecimal digits.
+
+    Raises:
+        OSError: As `open_regular`.
+    """
+    with open_regular(path) as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def read_text(path: Path | str, limit: int = LIMIT, encoding: str = "utf-8") -> str:

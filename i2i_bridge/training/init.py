@@ -3,7 +3,6 @@
 The source is read at step 0 only. A resumed run loads its own checkpoint and does not open the source.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -17,7 +16,7 @@ from i2i_bridge.recipe.recipe import Recipe, load_recipe
 from i2i_bridge.runs.checkpoint import Checkpoint, latest_checkpoint, passed_over
 from i2i_bridge.runs.run import load_weights
 from i2i_bridge.storage.files import write_whole
-from i2i_bridge.storage.reader import open_regular
+from i2i_bridge.storage.reader import file_sha256
 from i2i_bridge.storage.shipped import RECIPE_FILE, folder_of_run, is_shipped_run
 from i2i_bridge.storage.tensors import read_pt, read_safetensors
 from i2i_bridge.training.state import NETWORK, TrainState
@@ -266,7 +265,10 @@ def open_init(recipe: Recipe) -> Init | None:
             raise UserError(f"train.init: {source} has no checkpoint yet; train it first")
         notes = [f"note: {passed_over(line)}" for line in damaged]
         file, source_recipe = checkpoint.folder / "ema.safetensors", load_recipe(source / RECIPE_FILE)
-    sha256 = _sha256(file)
+    try:
+        sha256 = file_sha256(file)
+    except OSError as error:
+        raise UserError(f"train.init: {file}: cannot be read ({error.strerror or error})") from error
     if recipe.train.init_sha256 not in (None, sha256):
         raise UserError(
             f"train.init: {file} has the SHA-256 {sha256}, not train.init_sha256 {recipe.train.init_sha256}: it has "
@@ -277,11 +279,3 @@ def open_init(recipe: Recipe) -> Init | None:
     except UserError as error:
         raise UserError(f"train.init: {error}") from error
     return Init(named, file, sha256, tensors, checkpoint, source_recipe, notes)
-
-
-def _sha256(file: Path) -> str:
-    try:
-        with open_regular(file) as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as error:
-        raise UserError(f"train.init: {file}: cannot be read ({error.strerror or error})") from error

@@ -318,9 +318,9 @@ def test_a_dataset_is_fetched_and_found(site, place, kind):
     assert len(open_source(load_card("toy").dataset, "train")) == 3
     # The second time says so, and asks nobody.
     asked = len(site.seen)
-    assert plan_fetch("toy").there and get() == {} and len(site.seen) == asked
+    assert plan_fetch("toy").fetched and get() == {} and len(site.seen) == asked
     # In another folder, too, wherever it was fetched to.
-    assert not plan_fetch("toy", place / "elsewhere").there
+    assert not plan_fetch("toy", place / "elsewhere").fetched
     get(folder=place / "elsewhere")
     assert load_card("toy").dataset["root"] == str(place / "elsewhere")
 
@@ -410,20 +410,20 @@ def test_a_file_in_the_way_of_the_folder(site, place):
         get()
 
 
-def test_two_at_once(site, place):
+def test_two_at_once(site, place, store):
     toy(site, tar(place / "archive", FILES).read_bytes())
-    plan = plan_fetch("toy")
-    hold = threading.Event()
+    errors = []
 
     @contextmanager
-    def held(title):
-        with pytest.raises(UserError, match="another fetch is at work"):
-            fetch(plan, quiet)
-        hold.set()
+    def while_another_process_fetches(title):
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        command = [sys.executable, "-c", CODE]
+        errors.append(subprocess.run(command, env=environment, capture_output=True, text=True, check=False).stderr)
         yield lambda done, total: None
 
-    fetch(plan, held)
-    assert hold.is_set() and plan_fetch("toy").there
+    fetch(plan_fetch("toy"), while_another_process_fetches)
+    assert errors and all("toy.part: another fetch is at work there" in error for error in errors)
+    assert plan_fetch("toy").fetched
 
 
 CODE = """
@@ -489,7 +489,7 @@ def test_killed_at_any_step_the_same_command_goes_on(site, place, monkeypatch, s
     assert not folder.exists() or len(left(folder / "train")) == 9
     get()
     assert left(place / "data") == ["toy"] and len(left(folder / "train")) == 9
-    assert load_card("toy").dataset["root"] == str(folder) and plan_fetch("toy").there
+    assert load_card("toy").dataset["root"] == str(folder) and plan_fetch("toy").fetched
 
 
 def test_a_real_kill_in_the_middle_of_the_download(site, place, store):

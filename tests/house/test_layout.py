@@ -49,7 +49,7 @@ ONLY_IN = {
     "jinja2": {"report/formats.py"},
     "lmdb": {"data/sources/lmdb.py"},
     "tifffile": {"images/tiff.py"},
-    "scipy": {"report/seeds.py"},
+    "scipy": {"degradations/linear.py", "report/seeds.py"},
     "datasets": {"data/sources/huggingface.py"},
     "huggingface_hub": {"data/sources/huggingface.py"},
     "torchvision": {"data/sources/torchvision.py", "cli/doctor.py", "metrics/extractors.py"},
