@@ -64,7 +64,7 @@ def selftest(
     folder: Annotated[Path, typer.Option("--dir", metavar="PATH", help="A folder on the disk to test.")] = Path(),
     file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the findings here, too.")] = None,
 ) -> None:
-    """Test the guarantees on this machine: resume after a kill, flush and lock of this disk, same bits, two ranks."""
+    """Test the guarantees on this machine: flush and lock of this disk, resume after a kill, device, two ranks."""
     from i2i_bridge.cli.selftest import run_checks
 
     findings = []

@@ -8,7 +8,8 @@ from typing import Any
 
 from torch.utils.data import DataLoader, Dataset
 
-from i2i_bridge.data.dataset import PairDataset, decode_item
+from i2i_bridge.data.dataset import PairDataset
+from i2i_bridge.data.items import decode_item
 from i2i_bridge.data.loader import WithPlugins, worker_problem
 from i2i_bridge.data.readings import no_halves, readings, sizes_of
 from i2i_bridge.data.source import PairSource, item_of

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from i2i_bridge.bridge.contract import collect_faults, error_line
-from i2i_bridge.data.dataset import pictures_of, raw_pixels
+from i2i_bridge.data.items import pictures_of, raw_pixels
 from i2i_bridge.data.source import PairSource, item_of
 from i2i_bridge.degradations.contract import global_states
 

@@ -1,54 +1,30 @@
 """`PairDataset`: decodes, crops and degrades the items of a dataset; every draw is keyed by (seed, purpose, sample)."""
 
 import contextlib
-import errno
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from i2i_bridge.data.items import EMPTY_MASK, decode_item, location, pictures_of, remarks, size_of
 from i2i_bridge.data.order import shuffled
 from i2i_bridge.data.source import PairSource, item_of
-from i2i_bridge.data.transforms import Enlargement, Geometry, enlarged, factor_between
+from i2i_bridge.data.transforms import Enlargement, Geometry, factor_between
 from i2i_bridge.degradations.base import Degradation, Degraded
 from i2i_bridge.degradations.inpaint import Holed
 from i2i_bridge.errors import UserError
-from i2i_bridge.images.files import image_size, read_picture
-from i2i_bridge.images.pixels import (
-    Picture,
-    Range,
-    from_pil,
-    mask_of,
-    opaque,
-    to_mask,
-    to_pixels,
-    to_tensor,
-    with_channels,
-)
+from i2i_bridge.images.pixels import Range, to_mask, to_tensor
 from i2i_bridge.randomness import generator, key
 from i2i_bridge.registry import plugin_errors
 from i2i_bridge.storage.files import IO_ERROR
-
-FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-
+from i2i_bridge.storage.reader import may_pass
 
 LOOKED_AT = 32
 """Number of images from whose headers `changes` and `factor` are determined."""
-
-
 TRIES = 20
 """Number of unusable images in a row that end a run with data.on_error = "skip"."""
-
-
-LASTING = (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG)
-"""Errors of the system that concern the file itself. Any other may be temporary and does not skip the image; otherwise
-a repeated run could use other images and end with other weights."""
 
 
 class PairDataset(Dataset[dict[str, Any]]):
@@ -172,7 +148,7 @@ class PairDataset(Dataset[dict[str, Any]]):
         for index in range(min(len(self.source), LOOKED_AT)):
             try:
                 item = item_of(self.source, index)
-                return factor_between(size_of(item["x_0"], place(item)), size_of(item["x_1"], place(item))) or 1
+                return factor_between(size_of(item["x_0"], location(item)), size_of(item["x_1"], location(item))) or 1
             except KeyError:  # there is no x_1
                 break
             except UserError:  # reported when the item is used; the next one may be readable
@@ -190,7 +166,7 @@ class PairDataset(Dataset[dict[str, Any]]):
         for i in known[:: max(len(known) // LOOKED_AT, 1)][:LOOKED_AT]:
             with contextlib.suppress(UserError):  # reported when the item is used
                 item = item_of(self.source, int(i))
-                sizes.append(size_of(item["x_0"], place(item)))
+                sizes.append(size_of(item["x_0"], location(item)))
         lines = self.geometry.changes(sizes)
         if self.factor > 1:
             lines.append(f"x_1 is enlarged {self.factor} times ({self.enlarge})")
@@ -207,7 +183,7 @@ class PairDataset(Dataset[dict[str, Any]]):
     def _item(self, item: dict[str, Any], draw: tuple[int, ...]) -> dict[str, Any]:
         name = str(item["key"])
         keyed = draw or (name,)
-        where = place(item)
+        where = location(item)
         if "x_1" in item and self.degradation is not None:
             raise UserError(f"{where}: this dataset has pairs; leave [degradation] out of the recipe")
         if self.own_condition != ("condition" in item):
@@ -234,10 +210,10 @@ class PairDataset(Dataset[dict[str, Any]]):
             out["mask"] = to_mask(mask)
         if "x_1" not in out:
             out |= self._degraded(out["x_0"], out.get("mask"), keyed, where) | out
-        there = len(out.get("condition", out["x_1"]))
-        if self.condition_channels not in (0, there):
+        channels = len(out.get("condition", out["x_1"]))
+        if self.condition_channels not in (0, channels):
             raise UserError(
-                f"{where}: the condition has {there} channels, but network.condition_channels is "
+                f"{where}: the condition has {channels} channels, but network.condition_channels is "
                 f"{self.condition_channels}"
             )
         label = {"label": item["label"]} if "label" in item else {}
@@ -275,140 +251,24 @@ class PairDataset(Dataset[dict[str, Any]]):
 
 
 def _may_pass(error: BaseException | None) -> bool:
-    """Whether an error has a system cause that may be temporary, such as a lost network drive or no descriptors."""
+    """Whether an error has a system cause that may be temporary, such as a lost network drive or no descriptors.
+
+    Such an error does not skip the image; otherwise a repeated run could use other images and end with other weights.
+    """
     while error is not None:
-        if isinstance(error, OSError) and error.errno not in LASTING:
+        if isinstance(error, OSError) and may_pass(error):
             return True
         error = error.__cause__
     return False
 
 
-def place(item: dict[str, Any]) -> str:
-    """The files of an item, or its key if it has none; for messages."""
-    files = [str(item[part]) for part in ("file", "x_0", "x_1", "condition") if isinstance(item.get(part), Path | str)]
-    return " and ".join(files) or str(item["key"])
-
-
-def decode_item(
-    item: dict[str, Any],
-    channels: int,
-    condition_channels: int = 0,
-    enlarge: Enlargement = "bicubic",
-    factor: int | None = None,
-) -> dict[str, np.ndarray]:
-    """Decode an item: pixels (H, W, C) of x_0 and, if present, x_1, mask and condition, all of one size.
-
-    Args:
-        item: An item of a dataset.
-        channels: Number of channels of x_0 and x_1 after conversion.
-        condition_channels: Number of channels of the condition after conversion; 0 for no conversion.
-        enlarge: Interpolation by which a smaller x_1 is enlarged to the size of x_0.
-        factor: Required factor between the sizes of x_0 and x_1; by default any integer.
-
-    Raises:
-        UserError: A file is unreadable, the images differ in size, or channels cannot be converted.
-    """
-    where, images = place(item), raw_pixels(item)
-    if "x_1" in images:
-        images["x_1"] = _of_one_size(images, where, enlarge, factor)
-    try:
-        wanted = {"mask": 1, "condition": condition_channels}
-        return {
-            part: with_channels(pixels, wanted.get(part, channels) or pixels.shape[2])
-            for part, pixels in images.items()
-        }
-    except UserError as error:
-        raise UserError(f"{where}: {error}") from error
-
-
-def raw_pixels(item: dict[str, Any]) -> dict[str, np.ndarray]:
-    """The pixels (H, W, C) of an item's images without conversion of channels, blended over white if transparent.
-
-    Raises:
-        UserError: A file is unreadable, the images differ in size, or the mask is invalid (`mask_of`).
-    """
-    return {
-        part: _mask_pixels(item, picture)[0] if part == "mask" else opaque(picture)
-        for part, picture in pictures_of(item).items()
-    }
-
-
-def pictures_of(item: dict[str, Any]) -> dict[str, Picture]:
-    """Read the images of an item: x_0 and, if present, x_1, mask and condition.
-
-    All have the same size, except that x_1 may be smaller by an integer factor.
-
-    Raises:
-        UserError: A file is unreadable, or the images differ in size.
-    """
-    where = place(item)
-    parts = [part for part in ("x_0", "x_1", "mask", "condition") if part in item]
-    pictures: dict[str, Picture] = {part: _picture(item[part], where, part == "mask") for part in parts}
-    sizes = {part: picture.pixels.shape[:2] for part, picture in pictures.items()}
-    others = {size for part, size in sizes.items() if part != "x_1"}
-    if len(others) > 1 or ("x_1" in sizes and not factor_between(sizes["x_0"], sizes["x_1"])):
-        shown = ", ".join(f"{part} {width}x{height}" for part, (height, width) in sizes.items())
-        raise UserError(f"{where}: the images of a pair differ in size ({shown})")
-    return pictures
-
-
-def _of_one_size(images: dict[str, np.ndarray], where: str, enlarge: Enlargement, factor: int | None) -> np.ndarray:
-    """Enlarge x_1 to the size of x_0."""
-    (height, width), (low, narrow) = images["x_0"].shape[:2], images["x_1"].shape[:2]
-    times = height // low
-    if factor is not None and times != factor:
-        raise UserError(
-            f"{where}: x_0 is {width}x{height} and x_1 {narrow}x{low} pixels, {times} to 1; in this dataset or run it "
-            f"is {factor} to 1 (data.factor)"
-        )
-    return enlarged(images["x_1"], times, enlarge)
-
-
-def size_of(image: Any, where: str) -> tuple[int, int]:
-    """(height, width) of an image of an item; for a file, only the header is read.
-
-    Raises:
-        UserError: The value is not an image.
-    """
-    if isinstance(image, Path | str | bytes):
-        return image_size(where if isinstance(image, bytes) else image, image if isinstance(image, bytes) else None)
-    if isinstance(image, Image.Image):
-        return image.height, image.width
-    shape = getattr(image, "shape", ())
-    if len(shape) not in (2, 3):
-        raise UserError(f"{where}: the dataset gave {type(image).__name__}, which is no image")
-    height, width = map(int, shape[-2:] if isinstance(image, Tensor) else shape[:2])
-    return height, width
-
-
-def remarks(item: dict[str, Any], pictures: dict[str, Picture]) -> list[str]:
-    """Remarks on the transparency and the mask of an item, as phrases that can be counted over items.
-
-    Raises:
-        UserError: The mask is invalid (`mask_of`).
-    """
-    found = []
-    if any(opaque(picture) is not picture.pixels for part, picture in pictures.items() if part != "mask"):
-        found.append("with transparent parts, which are shown on white")
-    if "mask" in pictures:
-        pixels, remark = _mask_pixels(item, pictures["mask"])
-        mask = to_mask(pixels)
-        found += [f"with a mask {remark}"] if remark else []
-        found += [] if mask.any() else [EMPTY_MASK]
-        found += ["with a mask that marks every pixel as unknown"] if mask.all() else []
-    return found
-
-
-EMPTY_MASK = "with a mask that marks no pixel (white means unknown), which teaches nothing"
-
-
-def first_remarks(dataset: "PairDataset", count: int = 8) -> list[str]:
+def first_remarks(dataset: PairDataset, count: int = 8) -> list[str]:
     """The remarks on `count` evenly spaced items of a dataset, one line for each remark.
 
     Raises:
         UserError: All masks of these items are empty.
     """
-    found: dict[str, list[str]] = {}
+    items: dict[str, list[str]] = {}
     seen = 0
     for index in sorted({len(dataset) * i // count for i in range(count)}):
         try:
@@ -418,52 +278,10 @@ def first_remarks(dataset: "PairDataset", count: int = 8) -> list[str]:
             continue
         seen += 1
         for remark in phrases:
-            found.setdefault(remark, []).append(place(item))
-    if seen and len(found.get(EMPTY_MASK, [])) == seen:
-        raise UserError(f"{found[EMPTY_MASK][0]}: all of {seen} images that were looked at are {EMPTY_MASK}")
+            items.setdefault(remark, []).append(location(item))
+    if seen and len(items.get(EMPTY_MASK, [])) == seen:
+        raise UserError(f"{items[EMPTY_MASK][0]}: all of {seen} images that were looked at are {EMPTY_MASK}")
     return [
         f"note: of {seen} images that were looked at, {len(where)} {remark} (first: {where[0]})"
-        for remark, where in found.items()
+        for remark, where in items.items()
     ]
-
-
-def _mask_pixels(item: dict[str, Any], picture: Picture) -> tuple[np.ndarray, str]:
-    try:
-        return mask_of(picture)
-    except UserError as error:
-        mask = item["mask"]
-        raise UserError(f"{mask if isinstance(mask, Path | str) else place(item)}: {error}") from error
-
-
-def _picture(
-    image: Path | str | bytes | Image.Image | np.ndarray | Tensor, where: str, is_mask: bool = False
-) -> Picture:
-    if isinstance(image, Path | str):
-        return read_picture(image)
-    if isinstance(image, bytes):
-        return read_picture(where, image)
-    if isinstance(image, Tensor):
-        if is_mask and image.dtype in (torch.bool, *FLOATS) and bool((image >= 0).all()):
-            image = image * 2.0 - 1  # a mask of 0 and 1; otherwise 0 would be read as the middle of [-1, 1]
-        return Picture(_tensor_pixels(image, where))
-    if isinstance(image, Image.Image):
-        return from_pil(image)
-    if isinstance(image, np.ndarray) and image.dtype in (np.uint8, np.uint16, np.float32):
-        return Picture(image if image.ndim == 3 else image[..., None])
-    raise UserError(
-        f"{where}: the dataset gave {type(image).__name__}; images are paths, bytes of a file, PIL images, "
-        "uint8, uint16 or float32 arrays (H, W, C), or tensors (C, H, W) of uint8 or of floats in [-1, 1]"
-    )
-
-
-def _tensor_pixels(image: Tensor, where: str) -> np.ndarray:
-    if image.ndim != 3:
-        raise UserError(f"{where}: a tensor of shape {tuple(image.shape)}; an image is (C, H, W)")
-    if image.dtype == torch.uint8:
-        return np.ascontiguousarray(image.cpu().permute(1, 2, 0).numpy())
-    if not image.is_floating_point():
-        raise UserError(f"{where}: a tensor of {image.dtype}; images are uint8, or floats in [-1, 1]")
-    # A tolerance of half a 16-bit step for rounding; images in [0, 255] exceed it by far.
-    if not (image.abs() <= 1 + 1e-5).all():
-        raise UserError(f"{where}: a float tensor must lie in [-1, 1]; from {image.min():.4g} to {image.max():.4g}")
-    return to_pixels(image, np.uint16)

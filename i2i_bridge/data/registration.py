@@ -10,7 +10,7 @@ from typing import Any
 
 from i2i_bridge import registry
 from i2i_bridge.data.cards import Card, Statistics, open_source, shipped_card_names
-from i2i_bridge.data.dataset import decode_item
+from i2i_bridge.data.items import decode_item
 from i2i_bridge.data.readings import (
     SOURCES,
     TARGETS,

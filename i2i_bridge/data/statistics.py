@@ -16,7 +16,7 @@ from PIL import Image, UnidentifiedImageError
 
 from i2i_bridge.data.alignment import Alignment, alignment_of, misalignments
 from i2i_bridge.data.cards import Statistics
-from i2i_bridge.data.dataset import pictures_of, place, remarks
+from i2i_bridge.data.items import location, pictures_of, remarks
 from i2i_bridge.images.files import count_frames
 from i2i_bridge.images.metadata import is_srgb, profile_name
 from i2i_bridge.images.pixels import opaque
@@ -80,7 +80,7 @@ def facts_of(item: Mapping[str, Any]) -> Facts:
     odd += tuple(remarked)
     sides = np.stack([looks(images[part]) for part in PARTS if part in images])
     height, width = images["x_0"].shape[:2]
-    seen = Facts(place(dict(item)), formats, f"{width}x{height}", odd, digest.digest(), sides)
+    seen = Facts(location(dict(item)), formats, f"{width}x{height}", odd, digest.digest(), sides)
     if "x_1" not in images:
         return seen
     x_0, x_1 = images["x_0"], images["x_1"]

@@ -231,7 +231,7 @@ def fetch(weights: Weights, place: Path, report: Report = lambda done, total: No
             replace(fresh, place / weights.file)
     except OSError as error:
         raise UserError(f"{error.filename or place}: cannot be written ({error.strerror or error})") from error
-    if {path.name for path in staging.iterdir()} <= {LOCK_FILE}:  # otherwise it holds the partial download of another file
+    if {path.name for path in staging.iterdir()} <= {LOCK_FILE}:  # else it holds a partial download of another file
         with contextlib.suppress(OSError):
             remove(staging)
     return True

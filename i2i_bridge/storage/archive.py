@@ -1,7 +1,8 @@
 """Unpack untrusted tar and zip archives: nothing outside the folder, no links or special files, limited size.
 
-Members are created here as plain files and folders, not by tarfile or zipfile; so there is no link that a later member
-could be written through.
+tarfile and zipfile read the members; each is checked before its file is created here. Not by `tarfile.extract`, whose
+filter "data" renames absolute paths, replaces an earlier file of the same name, and writes as many bytes as a sparse
+member's map says, whatever its size.
 """
 
 import bz2
@@ -67,7 +68,7 @@ def unpack(archive: Path, kind: Literal["tar", "zip"], folder: Path, report: Rep
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (_tar if kind == "tar" else _zip)(archive, _Room(archive, folder), report)
+        (_unpack_tar if kind == "tar" else _unpack_zip)(archive, _Destination(archive, folder), report)
     except BROKEN as error:
         raise BadArchive(f"{archive}: damaged, or not a {kind} archive ({brief(error)})") from error
     except OSError as error:
@@ -77,20 +78,20 @@ def unpack(archive: Path, kind: Literal["tar", "zip"], folder: Path, report: Rep
         raise UserError(f"{archive}: cannot be unpacked ({error.strerror})") from error
 
 
-class _Room:
+class _Destination:
     """The destination folder and the number of bytes that may still be unpacked."""
 
     def __init__(self, archive: Path, folder: Path) -> None:
         self.archive, self.folder = archive, folder
         self.left = max(RATIO * archive.stat().st_size, FLOOR)
-        self._made: set[Path] = set()
+        self._created: set[Path] = set()
 
-    def place(self, name: str) -> Path:
-        """The path of a member inside the folder."""
+    def path(self, name: str) -> Path:
+        """The path of a member, relative to the folder."""
         parts = PurePosixPath(name.replace("\\", "/")).parts
         if PurePosixPath(name).is_absolute() or PureWindowsPath(name).anchor or ".." in parts or "\0" in name:
             raise self.refuse(name, "outside of its folder")
-        return self.folder.joinpath(*parts)
+        return Path(*parts)
 
     def refuse(self, name: str, what: str) -> BadArchive:
         return BadArchive(f"{self.archive}: the member '{brief(name)}' is {what}; nothing was taken from it")
@@ -103,22 +104,19 @@ class _Room:
         if size + RESERVE > free_bytes(self.folder):
             raise UserError(f"{self.archive}: no room for what is in it; {RESERVE >> 20} MB of the disk stay free")
 
-    def make_folder(self, name: str) -> None:
-        self._make(self.place(name))
-
-    def _make(self, path: Path) -> None:
-        for folder in (*reversed(path.relative_to(self.folder).parents), path.relative_to(self.folder)):
-            if folder not in self._made:
+    def make_folder(self, path: Path) -> None:
+        for folder in (*reversed(path.parents), path):
+            if folder not in self._created:
                 self.take(0)
                 (self.folder / folder).mkdir(exist_ok=True)
-                self._made.add(folder)
+                self._created.add(folder)
 
     def write(self, name: str, size: int, stream: IO[bytes]) -> None:
-        path = self.place(name)
+        path = self.path(name)
         self.take(size)
-        self._make(path.parent)
+        self.make_folder(path.parent)
         try:
-            with path.open("xb") as out:
+            with (self.folder / path).open("xb") as out:
                 shutil.copyfileobj(stream, out, 2**20)
         except FileExistsError as error:
             raise self.refuse(name, "there twice") from error
@@ -195,25 +193,27 @@ def _members(tar: tarfile.TarFile, limited: _Limited) -> Iterator[tarfile.TarInf
             raise tarfile.ReadError("a header points backwards")
         before = member.offset
         tar.members = []  # type: ignore[attr-defined]  # otherwise tarfile keeps every member in memory
-        limited.header = -(2**62)  # the caller's reads of the member's data are limited by _Room.take
+        limited.header = -(2**62)  # the caller's reads of the member's data are limited by _Destination.take
         yield member
 
 
-def _tar(archive: Path, room: _Room, report: Report) -> None:
+def _unpack_tar(archive: Path, destination: _Destination, report: Report) -> None:
     size = archive.stat().st_size
 
     def refuse(what: str) -> BadArchive:
         return BadArchive(f"{archive}: {what}; nothing was taken from it")
 
-    end = room.left + FLOOR
+    end = destination.left + FLOOR
     with open_regular(archive) as file, open_tar(file, end, refuse, compressed=True) as (members, tar, rest):
         for member in members:
             if member.isdir():
-                room.make_folder(member.name)
+                destination.make_folder(destination.path(member.name))
             elif member.isreg() and (stream := tar.extractfile(member)) is not None:
-                room.write(member.name, member.size, stream)
+                destination.write(member.name, member.size, stream)
             else:
-                raise room.refuse(member.name, "a link" if member.issym() or member.islnk() else "a special file")
+                raise destination.refuse(
+                    member.name, "a link" if member.issym() or member.islnk() else "a special file"
+                )
             report(file.tell(), size)
         # tarfile treats a damaged header as the end of the archive; the true end is a block of zeros. The rest is read
         # because the compression's checksum is verified at the end of its stream.
@@ -226,19 +226,19 @@ def _tar(archive: Path, room: _Room, report: Report) -> None:
     report(size, size)
 
 
-def _zip(archive: Path, room: _Room, report: Report) -> None:
+def _unpack_zip(archive: Path, destination: _Destination, report: Report) -> None:
     with open_regular(archive) as file, zipfile.ZipFile(file) as members:
         total = max(sum(member.compress_size for member in members.infolist()), 1)
         done = 0
         for member in members.infolist():
             kind = stat.S_IFMT(member.external_attr >> 16)
             if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-                raise room.refuse(member.filename, "a link" if kind == stat.S_IFLNK else "a special file")
+                raise destination.refuse(member.filename, "a link" if kind == stat.S_IFLNK else "a special file")
             if member.is_dir():
-                room.make_folder(member.filename)
+                destination.make_folder(destination.path(member.filename))
             else:
                 # zipfile never yields more than the size that the member declares.
                 with members.open(member) as stream:
-                    room.write(member.filename, member.file_size, stream)
+                    destination.write(member.filename, member.file_size, stream)
             done += member.compress_size
             report(done, total)

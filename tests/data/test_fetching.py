@@ -446,7 +446,7 @@ STEPS = [
     "i2i_bridge.storage.download._verified",
     "i2i_bridge.storage.download._write_mark",
     "i2i_bridge.data.fetch.unpack",
-    "i2i_bridge.storage.archive._Room.write",
+    "i2i_bridge.storage.archive._Destination.write",
     "i2i_bridge.data.fetch.write_whole",
     "i2i_bridge.data.fetch.remember_place",
     "os.sync",

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from i2i_bridge.data.dataset import PairDataset, decode_item
+from i2i_bridge.data.dataset import PairDataset
+from i2i_bridge.data.items import decode_item
 from i2i_bridge.data.loader import training_batches
 from i2i_bridge.data.source import item_of
 from i2i_bridge.data.sources.lmdb import LmdbImages

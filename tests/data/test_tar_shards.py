@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from i2i_bridge.data.dataset import PairDataset, decode_item
+from i2i_bridge.data.dataset import PairDataset
+from i2i_bridge.data.items import decode_item
 from i2i_bridge.data.loader import training_batches
 from i2i_bridge.data.source import item_of
 from i2i_bridge.data.sources import tar as tar_shards

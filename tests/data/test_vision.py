@@ -3,7 +3,8 @@ import torch
 import torchvision
 
 from i2i_bridge.data.cards import open_source
-from i2i_bridge.data.dataset import PairDataset, decode_item
+from i2i_bridge.data.dataset import PairDataset
+from i2i_bridge.data.items import decode_item
 from i2i_bridge.data.loader import training_batches
 from i2i_bridge.data.sources.torchvision import TorchvisionImages
 from i2i_bridge.data.transforms import Geometry

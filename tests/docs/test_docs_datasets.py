@@ -14,7 +14,7 @@ from PIL import Image
 
 from i2i_bridge import check_dataset
 from i2i_bridge.data.cards import load_card, open_source
-from i2i_bridge.data.dataset import decode_item
+from i2i_bridge.data.items import decode_item
 from i2i_bridge.data.source import item_of
 from i2i_bridge.registry import DATASETS
 

@@ -10,7 +10,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from i2i_bridge.data.dataset import decode_item
+from i2i_bridge.data.items import decode_item
 from i2i_bridge.degradations.files import degrade_files
 from i2i_bridge.errors import UserError
 from i2i_bridge.images.files import read_picture

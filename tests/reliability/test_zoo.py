@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import zoo
 
-from i2i_bridge.data.dataset import decode_item
+from i2i_bridge.data.items import decode_item
 from i2i_bridge.errors import UserError
 from i2i_bridge.images.files import read_picture
 from i2i_bridge.images.folder import find_images
