@@ -90,15 +90,13 @@ def examine() -> tuple[dict[str, str], list[str]]:
     problems: list[str] = []
     facts = {"python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}"}
     for package in PACKAGES:
-        try:
-            facts[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            facts[package] = "missing"
+        facts[package] = _version(package) or "missing"
+        if facts[package] == "missing":
             problems.append(f"{package} is not installed; run: pip install {package}")
     for package, (least, why) in SAFE.items():
-        version = facts.get(package, "missing")
+        version = _version(package)
         # By `release`: otherwise the 2.10.0a0 of an NVIDIA container would be older than 2.10.
-        if version != "missing" and Version(version).release < Version(least).release:
+        if version is not None and Version(version).release < Version(least).release:
             problems.append(f"{package} {version} is older than {least}: {why}; run: pip install -U {package}")
     _check_opencv(problems)
     facts |= _devices(problems)
@@ -110,7 +108,7 @@ def examine() -> tuple[dict[str, str], list[str]]:
 
 
 def _check_opencv(problems: list[str]) -> None:
-    installed = [name for name in OPENCVS if _installed(name)]
+    installed = [name for name in OPENCVS if _version(name)]
     if len(installed) > 1:
         problems.append(
             f"{' and '.join(installed)} are both installed and overwrite each other's files; keep one: "
@@ -118,12 +116,11 @@ def _check_opencv(problems: list[str]) -> None:
         )
 
 
-def _installed(package: str) -> bool:
+def _version(package: str) -> str | None:
     try:
-        importlib.metadata.version(package)
+        return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
+        return None
 
 
 def _devices(problems: list[str]) -> dict[str, str]:

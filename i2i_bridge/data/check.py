@@ -34,7 +34,7 @@ def other_readings(what: str) -> list[str]:
     seen = readings(Path(what))
     return [
         f"read as clean images; {seen.why}: as {reading.words}: {reading.check_command()}"
-        for reading in seen.found
+        for reading in seen.candidates
         if reading.table["name"] != "images"
     ]
 

@@ -68,7 +68,7 @@ class Reading:
 class Readings:
     """The possible layouts of a folder, the likeliest first."""
 
-    found: list[Reading]
+    candidates: list[Reading]
     why: str
     """The evidence, for messages."""
     doubt: bool
@@ -83,9 +83,9 @@ def readings(root: Path) -> Readings:
     """
     plain = Reading({"name": "images", "root": str(root)}, "clean images, for a recipe's degradation")
     base = split_base(root)
-    for found in (_split_sides(root), _two_folders(root, base), _one_folder(root, base), _halves(root)):
-        if found is not None:
-            return Readings([*found.found, plain], found.why, found.doubt)
+    for pairs in (_split_sides(root), _two_folders(root, base), _one_folder(root, base), _halves(root)):
+        if pairs is not None:
+            return Readings([*pairs.candidates, plain], pairs.why, pairs.doubt)
     return Readings([plain], "no two folders or names of pairs, and no files of two halves", False)
 
 
@@ -122,17 +122,17 @@ def _both_orders(root: Path, sides: Sequence[str], templates: Sequence[str], odd
 
 def _split_sides(root: Path) -> Readings | None:
     """The layout of folders such as trainA and trainB, testA and testB."""
-    there = {path.name for path in root.iterdir() if path.is_dir()}
+    names = {path.name for path in root.iterdir() if path.is_dir()}
     for split in all_split_names():
-        ends = sorted(name[len(split) :] for name in there if name.startswith(split) and name != split)
+        ends = sorted(name[len(split) :] for name in names if name.startswith(split) and name != split)
         if len(ends) == 2 and (first := telling(*(end.strip("_- ") for end in ends))) is not None:
             sides = [f"{{split}}{end}" for end in (ends if first else ends[::-1])]
             stems = [set(_stems(root / side.replace("{split}", split))) for side in sides]
             matched = len(stems[0] & stems[1])
             why = f"folders {split}{ends[0]} and {split}{ends[1]}"
             odd = [f"{split}*/{name}" for name in sorted(stems[0] ^ stems[1])]
-            found = _both_orders(root, sides, ["{}", "{}"], odd)
-            return Readings(found[:1], why, 2 * matched <= min(map(len, stems)))
+            orders = _both_orders(root, sides, ["{}", "{}"], odd)
+            return Readings(orders[:1], why, 2 * matched <= min(map(len, stems)))
     return None
 
 
@@ -150,11 +150,11 @@ def _two_folders(root: Path, base: Path) -> Readings | None:
     targets = [path for path in folders if path.name.lower() in TARGETS]
     sources = [path for path in folders if path.name.lower() in SOURCES]
     if len(targets) == len(sources) == 1:
-        found = _sides(root, targets[0], sources[0])
+        pairs = _sides(root, targets[0], sources[0])
         others = sorted({path.name for path in folders} - {targets[0].name, sources[0].name})
-        if found is not None and others:
-            return Readings(found.found, f"{found.why}; not used: {', '.join(others)}", found.doubt)
-        return found
+        if pairs is not None and others:
+            return Readings(pairs.candidates, f"{pairs.why}; not used: {', '.join(others)}", pairs.doubt)
+        return pairs
     if len(folders) == 2:
         return _sides(root, *folders)
     targets = [path for path in folders if _word(path) in TARGETS]
@@ -164,9 +164,9 @@ def _two_folders(root: Path, base: Path) -> Readings | None:
     orders = []
     for target in targets or folders:
         for source in sources or folders:
-            found = _sides(root, target, source) if target != source else None
-            if found is not None:
-                orders.append(found.found[0])
+            pairs = _sides(root, target, source) if target != source else None
+            if pairs is not None:
+                orders.append(pairs.candidates[0])
     if not orders:
         return None
     return Readings(orders, f"{len(folders)} folders, {', '.join(path.name for path in folders)}", True)
@@ -213,30 +213,30 @@ def _sides(root: Path, one: Path, two: Path) -> Readings | None:
     return Readings(orders, why, first is None or not alike or templates != ["{}", "{}"])
 
 
-def _partner(stem: str, own: str, other: str) -> str | None:
+def _partner(stem: str, template: str, partner_template: str) -> str | None:
     """The stem of the partner of an image, by the name templates of both sides; None if the stem has another form."""
     folder, slash, name = stem.rpartition("/")
-    before, after = own.split("{}")
+    before, after = template.split("{}")
     if not (name.startswith(before) and name.endswith(after) and len(name) > len(before) + len(after)):
         return None
-    return folder + slash + other.replace("{}", name[len(before) : len(name) - len(after)])
+    return folder + slash + partner_template.replace("{}", name[len(before) : len(name) - len(after)])
 
 
 def _affix(first: set[str], second: set[str]) -> tuple[str, str, int] | None:
     """Name templates if most names of one side are those of the other with a common prefix or suffix."""
-    for here, there, order in ((first, second, 1), (second, first, -1)):
-        found: Counter[tuple[str, str]] = Counter()
-        for stem in sorted(here)[:20]:
+    for shorter, longer, order in ((first, second, 1), (second, first, -1)):
+        affixes: Counter[tuple[str, str]] = Counter()
+        for stem in sorted(shorter)[:20]:
             name = stem.rpartition("/")[2]
-            for other in there:
+            for other in longer:
                 before, hit, after = other.rpartition("/")[2].partition(name)
                 # 1 is contained in 10 and 11: a number must not be continued by further digits.
                 if hit and not (after[:1].isdigit() and name[-1:].isdigit()) and not before[-1:].isdigit():
-                    found[before, after] += 1
-        if found:
-            (before, after), _ = found.most_common(1)[0]
+                    affixes[before, after] += 1
+        if affixes:
+            (before, after), _ = affixes.most_common(1)[0]
             template = f"{before}{{}}{after}"
-            matched = sum(_partner(stem, "{}", template) in there for stem in here)
+            matched = sum(_partner(stem, "{}", template) in longer for stem in shorter)
             if 2 * matched > min(len(first), len(second)):
                 return ("{}", template, matched) if order == 1 else (template, "{}", matched)
     return None
@@ -247,8 +247,8 @@ def _endings(first: set[str], second: set[str]) -> tuple[str, str, int] | None:
     for pattern, ending in ((ENDING, True), (BEGINNING, False)):
         templates = []
         for stems in (first, second):
-            found = (pattern.search(stem.rpartition("/")[2]) for stem in stems)
-            parts = Counter(part[0] for part in found if part and re.search(r"[^\W\d_]", part[0]))
+            matches = (pattern.search(stem.rpartition("/")[2]) for stem in stems)
+            parts = Counter(part[0] for part in matches if part and re.search(r"[^\W\d_]", part[0]))
             part = parts.most_common(1)[0][0] if parts else ""
             templates.append(f"{{}}{part}" if ending else f"{part}{{}}")
         matched = sum(_partner(stem, templates[0], templates[1]) in second for stem in first)
@@ -264,10 +264,10 @@ def _one_folder(root: Path, base: Path) -> Readings | None:
     for pattern, after in ((ENDING, True), (BEGINNING, False)):
         parts: Counter[str] = Counter()
         for stem in stems:
-            found = pattern.search(stem.rpartition("/")[2])
+            match = pattern.search(stem.rpartition("/")[2])
             # Numbers enumerate images: 1_1 and 1_2 are not two sides of a pair.
-            if found and re.search(r"[^\W\d_]", found[0]):
-                parts[found[0]] += 1
+            if match and re.search(r"[^\W\d_]", match[0]):
+                parts[match[0]] += 1
         common = [part for part, count in parts.most_common(6) if count >= max(2, len(stems) / 5)]
         templates = ["{}", *(f"{{}}{part}" if after else f"{part}{{}}" for part in common)]
         for i, one in enumerate(templates):
@@ -329,9 +329,9 @@ def no_halves(sizes: Mapping[str, tuple[int, int]]) -> tuple[list[str], str]:
     shapes = {name: round(width / height, 2) for name, (height, width) in sizes.items()}
     shape, count = Counter(shapes.values()).most_common(1)[0] if shapes else (0.0, 0)
     if 2 * count >= len(shapes) and shape >= 1.2:
-        height, width = next(sizes[name] for name, own in shapes.items() if own == shape)
-        return [name for name, own in shapes.items() if abs(own - shape) > 0.05], f"most are {width}x{height}"
-    return [name for name, own in shapes.items() if own < 1.2], "two halves side by side are wider than high"
+        height, width = next(sizes[name] for name, ratio in shapes.items() if ratio == shape)
+        return [name for name, ratio in shapes.items() if abs(ratio - shape) > 0.05], f"most are {width}x{height}"
+    return [name for name, ratio in shapes.items() if ratio < 1.2], "two halves side by side are wider than high"
 
 
 def common_folder(first: Path, second: Path) -> Path:

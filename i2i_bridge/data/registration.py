@@ -174,7 +174,7 @@ def _table(
 def _chosen(name: str, path: Path, said: list[str], choose: Choose | None) -> dict[str, Any]:
     """The dataset table of the unambiguous layout of a folder, or of the one chosen by the user."""
     seen = readings(path)
-    first = seen.found[0]
+    first = seen.candidates[0]
     listed = _list_of_pairs(path) if first.table["name"] == "images" else None
     if listed is not None:
         command = shlex.join(["i2i-bridge", "data", "add", name, str(listed)])
@@ -184,10 +184,10 @@ def _chosen(name: str, path: Path, said: list[str], choose: Choose | None) -> di
             raise UserError(text, ways=ways)
         said.append(f"{listed.name} seems to list pairs; they are registered by: {command}")
     if choose is not None:
-        first = _asked(path, choose(f"{path}: {seen.why}", seen.found))
+        first = _asked(path, choose(f"{path}: {seen.why}", seen.candidates))
     elif seen.doubt:
         odd = f" ({first.odd_words()})" if first.odd else ""
-        ways = [f"{reading.add_command(name)}   # {reading.words}" for reading in seen.found]
+        ways = [f"{reading.add_command(name)}   # {reading.words}" for reading in seen.candidates]
         raise UserError(f"{path}: {seen.why}{odd}; say what it is, by one of these commands", ways=ways)
     said.append(f"guessed: kind {first.table['name']}, {first.words} ({seen.why})")
     if first.odd:

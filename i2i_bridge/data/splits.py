@@ -7,7 +7,7 @@ import numpy as np
 
 from i2i_bridge.errors import UserError
 from i2i_bridge.randomness import key
-from i2i_bridge.storage.reader import LIST_LIMIT, read_text
+from i2i_bridge.storage.reader import read_lines
 
 SPLITS = {
     "train": ("train", "training", "trainset"),
@@ -32,17 +32,17 @@ def _spellings(words: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for word in words for name in (word, word.capitalize(), word.upper())))
 
 
-def split_name(there: Iterable[str], split: str, where: Path | str) -> str | None:
-    """The name of a split among the names `there`; None if no name is that of a split.
+def split_name(names: Iterable[str], split: str, where: Path | str) -> str | None:
+    """The name of a split among names of folders; None if no name is that of a split.
 
     Raises:
         UserError: There are names of other splits, but none of this one.
     """
-    there = set(there)
+    folders = set(names)
     for name in split_names(split):
-        if name in there:
+        if name in folders:
             return name
-    others = sorted(there.intersection(all_split_names()))
+    others = sorted(folders.intersection(all_split_names()))
     if others:
         raise UserError(f"{where}: no folder for the split '{split}'; there is {', '.join(others)}")
     return None
@@ -100,15 +100,9 @@ def listed(names: Sequence[str], file: Path, where: Path | str) -> np.ndarray:
     Raises:
         UserError: The file cannot be read, or lists a name that does not exist.
     """
-    try:
-        lines = read_text(file, LIST_LIMIT).splitlines()
-    except FileNotFoundError as error:
-        raise UserError(f"{file}: no such file") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{file}: not a readable text file ({error})") from error
     places = {name.rpartition("/")[2]: i for i, name in enumerate(names)}
     chosen = {}
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(read_lines(file), 1):
         name = line.strip().replace("\\", "/").rpartition("/")[2]
         if name and name not in places:
             raise UserError(f"{file}:{number}: '{name}' is not in {where}")

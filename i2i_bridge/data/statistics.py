@@ -124,10 +124,11 @@ def verdicts(splits: Mapping[str, Sequence[Facts]], expected: Statistics | None)
     problems = [*_copies(splits), *_odd_formats(unique), *_exchanged(unique, expected)]
     problems += _equal(unique) + _misaligned(unique) + _odd_factors(unique)
     notes = []
-    for name, found in _counted(unique).items():
-        notes.append(f"{len(found)} {name} (first: {found[0]})")
-    profiled = [found for name, found in _counted(unique).items() if name.startswith(PROFILE)]
-    if len(profiled) > 1 or any(len(found) < len(unique) for found in profiled):
+    counted = _counted(unique)
+    for name, items in counted.items():
+        notes.append(f"{len(items)} {name} (first: {items[0]})")
+    profiled = [items for name, items in counted.items() if name.startswith(PROFILE)]
+    if len(profiled) > 1 or any(len(items) < len(unique) for items in profiled):
         notes.append(
             "the colour profiles are mixed: one number is several colours; convert all images to one, say sRGB"
         )
@@ -140,25 +141,25 @@ MANY = 10
 
 def _equal(facts: Sequence[Facts]) -> list[str]:
     """Report pairs with equal sides: they teach nothing, and their PSNR is infinite."""
-    found = [fact.where for fact in facts if fact.equal]
-    if len(found) > MANY:
-        return [f"{len(found)} pairs have the same pixels on both sides (first: {found[0]})"]
-    return [f"{where}: the same pixels on both sides" for where in found]
+    equal = [fact.where for fact in facts if fact.equal]
+    if len(equal) > MANY:
+        return [f"{len(equal)} pairs have the same pixels on both sides (first: {equal[0]})"]
+    return [f"{where}: the same pixels on both sides" for where in equal]
 
 
 def _misaligned(facts: Sequence[Facts]) -> list[str]:
     """Report pairs that look rotated, mirrored or shifted."""
     pairs = [fact for fact in facts if len(fact.sides) == 2]
-    found = misalignments([fact.alignment for fact in pairs])
+    descriptions = misalignments([fact.alignment for fact in pairs])
     kinds: dict[str, list[int]] = {}
-    for i, words in found.items():
+    for i, words in descriptions.items():
         kinds.setdefault(words.partition(", by")[0], []).append(i)
     lines = []
-    for words, those in kinds.items():
-        if len(those) > MANY:
-            lines.append(f"{len(those)} pairs: {words} (first: {pairs[those[0]].where})")
+    for words, indices in kinds.items():
+        if len(indices) > MANY:
+            lines.append(f"{len(indices)} pairs: {words} (first: {pairs[indices[0]].where})")
         else:
-            lines += [f"{pairs[i].where}: {found[i]}" for i in those]
+            lines += [f"{pairs[i].where}: {descriptions[i]}" for i in indices]
     return lines
 
 
@@ -200,9 +201,9 @@ def _copies(splits: Mapping[str, Sequence[Facts]]) -> list[str]:
     problems = []
     for split, facts in splits.items():
         for fact in facts:
-            there, where = first.setdefault(fact.digest, (split, fact.where))
-            if there != split and where != fact.where:
-                problems.append(f"{split}: {fact.where}: the same pixels as {where} in {there}")
+            other, where = first.setdefault(fact.digest, (split, fact.where))
+            if other != split and where != fact.where:
+                problems.append(f"{split}: {fact.where}: the same pixels as {where} in {other}")
     return problems
 
 
@@ -284,8 +285,8 @@ def _exchanged(facts: Sequence[Facts], expected: Statistics | None) -> list[str]
     if len(pairs) < FEW:
         return []
     d, m, s, telling = _differences(pairs)
-    all_of_them = None if expected is None else exchanged_sides(facts, expected)
-    problems = [] if all_of_them is None else [all_of_them]
+    exchanged = None if expected is None else exchanged_sides(facts, expected)
+    problems = [] if exchanged is None else [exchanged]
     if telling.any():
         kept = np.square((d - m) / s)[:, telling].mean(axis=1)
         mirrored = np.square((d + m) / s)[:, telling].mean(axis=1)
@@ -296,16 +297,16 @@ def _exchanged(facts: Sequence[Facts], expected: Statistics | None) -> list[str]
 
 
 def _counted(facts: Sequence[Facts]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
+    items: dict[str, list[str]] = {}
     grey = [fact for fact in facts if fact.formats.get("x_0", "").startswith("1 x")]
     if 0 < len(grey) < len(facts):
-        found["grey among colour"] = [fact.where for fact in grey]
+        items["grey among colour"] = [fact.where for fact in grey]
     size = _usual([fact.size for fact in facts])
     for fact in facts:
         if size is not None and fact.size != size:
-            found.setdefault(f"of another size than most, {size}", []).append(fact.where)
+            items.setdefault(f"of another size than most, {size}", []).append(fact.where)
         for depth in {kind.split(" x ")[1] for kind in fact.formats.values()} - {"uint8"}:
-            found.setdefault({"uint16": "of 16 bits"}.get(depth, f"of {depth}"), []).append(fact.where)
+            items.setdefault({"uint16": "of 16 bits"}.get(depth, f"of {depth}"), []).append(fact.where)
         for oddity in dict.fromkeys(fact.oddities):
-            found.setdefault(oddity, []).append(fact.where)
-    return found
+            items.setdefault(oddity, []).append(fact.where)
+    return items

@@ -326,8 +326,8 @@ def replace(path: Path, to: Path) -> None:
     Raises:
         OSError: From the operating system.
     """
-    with _opened(path.parent, None) as here, _opened(to.parent, None) as there:
-        os.replace(path.name, to.name, src_dir_fd=here, dst_dir_fd=there)
+    with _opened(path.parent, None) as source, _opened(to.parent, None) as target:
+        os.replace(path.name, to.name, src_dir_fd=source, dst_dir_fd=target)
 
 
 def _remove(name: str, folder: int) -> None:
@@ -379,8 +379,8 @@ def sweep(folder: Path) -> None:
     """
     with contextlib.suppress(OSError), _opened(folder, folder.parent) as here:
         with os.scandir(here) as entries:
-            there = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
-        for name, is_folder in there:
+            listing = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+        for name, is_folder in listing:
             file_in_progress = name.startswith(".") and name.endswith(PART) and not is_folder
             if file_in_progress or name.startswith((TEMPORARY, DEAD)):
                 with contextlib.suppress(OSError):  # removed at the next start instead
@@ -441,8 +441,7 @@ def expanded(path: Path | str) -> Path:
 
 def free_bytes(folder: Path) -> int:
     """Free disk space in bytes for this user at a folder, which need not exist yet."""
-    there = next(place for place in (folder, *folder.absolute().parents) if place.is_dir())
-    facts = os.statvfs(there)
+    facts = os.statvfs(next(path for path in (folder, *folder.absolute().parents) if path.is_dir()))
     return facts.f_bavail * facts.f_frsize
 
 

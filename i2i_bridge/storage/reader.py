@@ -9,6 +9,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import stat
 import zipfile
 import zlib
@@ -17,6 +18,8 @@ from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
+
+from i2i_bridge.errors import UserError
 
 MEGABYTE = 2**20
 LIMIT = 16 * MEGABYTE
@@ -108,6 +111,20 @@ def read_text(path: Path | str, limit: int = LIMIT, encoding: str = "utf-8") -> 
         ValueError: The file is not valid in the encoding.
     """
     return read_bytes(path, limit).decode(encoding)
+
+
+def read_lines(path: Path | str) -> list[str]:
+    """The lines of a list file, without line ends (LF, CR LF or CR) and byte order mark.
+
+    Raises:
+        UserError: The file is missing, not a regular file, larger than LIST_LIMIT, or not UTF-8.
+    """
+    try:
+        return re.split(r"\r\n?|\n", read_text(path, LIST_LIMIT, "utf-8-sig"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not a readable text file ({error})") from error
 
 
 def parse_json(text: str | bytes) -> Any:

@@ -18,21 +18,16 @@ def is_recipe_name(name: str) -> bool:
 
 RECIPE_FILE = "recipe.toml"
 """File name of the resolved recipe in a run folder."""
-
-
 CARD_FILE = "README.md"
 """File name of the model card of a shipped run: training data, licences, cost, results, limitations."""
-
-
 PACKAGE = Path(__file__).parents[1]
 """The package folder, which contains the folder `pretrained` of shipped runs."""
 
 
 def shipped_folder(kind: str) -> Path:
     """The folder of the shipped TOML files of a kind: 'datasets' or 'recipes'."""
-    package = Path(__file__).parents[1]
-    inside = package / "_shipped" / kind
-    return inside if inside.is_dir() else package.parent / kind
+    inside = PACKAGE / "_shipped" / kind
+    return inside if inside.is_dir() else PACKAGE.parent / kind
 
 
 def pretrained_names() -> list[str]:
@@ -58,6 +53,6 @@ def recipe_of_run(folder: Path) -> Path:
     """
     file = folder / RECIPE_FILE
     if not file.is_file():
-        there = f"; shipped: {', '.join(pretrained_names())}" if folder.parts[:1] == ("pretrained",) else ""
-        raise UserError(f"{folder}: not a run folder (it has no {RECIPE_FILE}){there}")
+        shipped = f"; shipped: {', '.join(pretrained_names())}" if folder.parts[:1] == ("pretrained",) else ""
+        raise UserError(f"{folder}: not a run folder (it has no {RECIPE_FILE}){shipped}")
     return file

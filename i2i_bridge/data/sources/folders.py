@@ -35,14 +35,14 @@ class ClassFolders:
         base = folder or root
         bases = [base] if folder is None else [root / name for name in all_split_names()]
         self.classes = sorted(
-            {path.name for there in bases if there.is_dir() for path in there.iterdir() if _is_class(path)}
+            {path.name for folder in bases if folder.is_dir() for path in folder.iterdir() if _is_class(path)}
         )
-        found, self.left_out = counted_names(root, base, split, names)
-        self.files = Files(base, found.take(keep(found, split, holdout if folder is None else 0.0)))
+        images, self.left_out = counted_names(root, base, split, names)
+        self.files = Files(base, images.take(keep(images, split, holdout if folder is None else 0.0)))
         if not self.files:
             raise UserError("; ".join([f"{base}: no images for the split '{split}'", *self.left_out]))
         self._label = {name: number for number, name in enumerate(self.classes)}
-        loose = next((name for name in found if "/" not in name), None)
+        loose = next((name for name in images if "/" not in name), None)
         if loose is not None:
             raise UserError(f"{base / loose}: lies in no class folder; expected {base}/CLASS/{loose}")
 
@@ -105,11 +105,11 @@ def counted_names(root: Path, base: Path, split: str, names: str | None) -> tupl
     Raises:
         UserError: As `listed`.
     """
-    found = image_names(base)
-    left_out = left_out_notes(base, found.left_out)
+    images = image_names(base)
+    left_out = left_out_notes(base, images.left_out)
     if names is None or not counts(split, base != root):
-        return found, left_out
-    return found.take(np.sort(listed(found, root / names, base))), left_out
+        return images, left_out
+    return images.take(np.sort(listed(images, root / names, base))), left_out
 
 
 @register_dataset("images")
@@ -126,8 +126,8 @@ class CleanImages:
     def __init__(self, root: Path, split: str, holdout: float = 0.0, names: str | None = None) -> None:
         folder = split_folder(root, split)
         base = folder or root
-        found, self.left_out = counted_names(root, base, split, names)
-        self.files = Files(base, found.take(keep(found, split, holdout if folder is None else 0.0)))
+        images, self.left_out = counted_names(root, base, split, names)
+        self.files = Files(base, images.take(keep(images, split, holdout if folder is None else 0.0)))
         if not self.files:
             raise UserError("; ".join([f"{base}: no images for the split '{split}'", *(self.left_out or [HOLD_OUT])]))
 
@@ -173,17 +173,17 @@ class PairedFolders:
             raise UserError(
                 f"{targets}: one folder for x_0 and x_1 needs an x_0_name and an x_1_name that tell them apart"
             )
-        found = {folder: image_names(folder) for folder in (targets, sources)}
-        self.left_out = [line for folder, names in found.items() for line in left_out_notes(folder, names.left_out)]
-        clean, problems = _stems(targets, found[targets], x_0_name, shared)
-        degraded, more = _stems(sources, found[sources], x_1_name, shared)
+        images = {folder: image_names(folder) for folder in (targets, sources)}
+        self.left_out = [line for folder in images for line in left_out_notes(folder, images[folder].left_out)]
+        clean, problems = _stems(targets, images[targets], x_0_name, shared)
+        degraded, more = _stems(sources, images[sources], x_1_name, shared)
         if shared:  # 1.png beside 1_noisy.png: a file that matches both templates belongs to the longer one
             general, special = (clean, degraded) if len(x_0_name) < len(x_1_name) else (degraded, clean)
             matched = {path for _, path in special.values()}
             for name in [name for name, (_, path) in general.items() if path in matched]:
                 del general[name]
             matched |= {path for _, path in general.values()}
-            others = [str(targets / path) for path in found[targets] if path not in matched]
+            others = [str(targets / path) for path in images[targets] if path not in matched]
             if others:
                 shown = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
                 self.left_out.append(f"{shown}: left out: neither '{x_0_name}' nor '{x_1_name}'")
@@ -212,16 +212,15 @@ class PairedFolders:
 
     @staticmethod
     def _unmatched(clean: Stems, degraded: Stems, targets: Path, sources: Path) -> Iterator[str]:
-        for here, there, home, folder in (
+        for side, other_side, folder, other_folder in (
             (clean, degraded, targets, sources),
             (degraded, clean, sources, targets),
         ):
-            alone = sorted(here.keys() - there.keys())
-            free = sorted(there.keys() - here.keys())
-            for name in alone:
+            free = sorted(other_side.keys() - side.keys())
+            for name in sorted(side.keys() - other_side.keys()):
                 near = _nearest(name, free) if len(free) < 2000 else None
-                hint = f"; nearest: {PurePosixPath(there[near][1]).name}" if near else ""
-                yield f"{home / here[name][1]}: no partner in {folder}{hint}"
+                hint = f"; nearest: {PurePosixPath(other_side[near][1]).name}" if near else ""
+                yield f"{folder / side[name][1]}: no partner in {other_folder}{hint}"
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -255,8 +254,8 @@ def side_folders(root: Path, x_0: str, x_1: str, split: str) -> tuple[Path, Path
     base = split_folder(root, split) or root
     for name in (x_0, x_1):
         if not (base / name).is_dir():
-            there = sorted(path.name for path in base.iterdir() if path.is_dir())
-            raise UserError(f"{base / name}: no such folder; {base} has {', '.join(there) or 'no folders'}")
+            folders = sorted(path.name for path in base.iterdir() if path.is_dir())
+            raise UserError(f"{base / name}: no such folder; {base} has {', '.join(folders) or 'no folders'}")
     return base / x_0, base / x_1, base != root
 
 
@@ -265,8 +264,8 @@ def _templated(root: Path, x_0: str, x_1: str, split: str) -> tuple[Path, Path, 
         if "{split}" not in side:
             raise UserError(f"'{side}': where x_0 or x_1 says {{split}}, the other must too")
     known = {*all_split_names(), split}
-    there = [name for name in known if (root / x_0.replace("{split}", name)).is_dir()]
-    name = split_name(there, split, root / x_0)
+    existing = [name for name in known if (root / x_0.replace("{split}", name)).is_dir()]
+    name = split_name(existing, split, root / x_0)
     if name is None:
         raise UserError(f"{root / x_0}: no such folder for any split")
     targets, sources = root / x_0.replace("{split}", name), root / x_1.replace("{split}", name)
@@ -283,7 +282,7 @@ def _stems(folder: Path, names: ImageNames, template: str, shared: bool) -> tupl
     before, hole, after = normal_form(template).partition("{}")
     if not hole or "{}" in after or "/" in template:
         raise UserError(f"'{template}': a name template has one {{}}, such as '{{}}_x4'; the suffix is not part of it")
-    found: Stems = {}
+    stems: Stems = {}
     problems = []
     for path in names:
         inside, slash, file = path.rpartition("/")
@@ -294,13 +293,13 @@ def _stems(folder: Path, names: ImageNames, template: str, shared: bool) -> tupl
                 problems.append(f"{folder / path}: the name is not of the form '{template}'")
             continue
         name = normal_form(inside) + slash + stem[len(before) : len(stem) - len(after)]
-        if name in found:
-            twin = PurePosixPath(found[name][1]).name
+        if name in stems:
+            twin = PurePosixPath(stems[name][1]).name
             problems.append(f"{folder / path}: the same name as {twin}; a pair must be unique")
             continue
-        own = spelt[len(before) : len(spelt) - len(after)] if template.isascii() else stem
-        found[name] = inside + slash + own, path
-    return found, problems
+        middle = spelt[len(before) : len(spelt) - len(after)] if template.isascii() else stem
+        stems[name] = inside + slash + middle, path
+    return stems, problems
 
 
 @register_dataset("side_by_side")

@@ -1,9 +1,7 @@
 """Datasets given by a list file with a row for each item: CSV, JSON lines, or BasicSR's meta_info."""
 
 import csv
-import io
 import posixpath
-import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -17,7 +15,7 @@ from i2i_bridge.data.splits import keep, split_names
 from i2i_bridge.errors import UserError
 from i2i_bridge.registry import did_you_mean, register_dataset
 from i2i_bridge.storage.files import normal_form
-from i2i_bridge.storage.reader import LIST_LIMIT, parse_json, read_text
+from i2i_bridge.storage.reader import parse_json, read_lines
 
 IMAGES = ("x_0", "x_1", "mask", "condition")
 COLUMNS = (*IMAGES, "label", "split", "key")
@@ -90,10 +88,9 @@ class ListFile:
         reader = readers.get(self.file.suffix.lower())
         if reader is None:
             raise UserError(f"{self.file}: not a list file; known: {', '.join(readers)}")
-        text = _text(self.file)
         header = {part: columns.get(part, part) for part in COLUMNS}
         first: dict[str, str] | None = None
-        for line, given in reader(text, self.file, x_1_name):
+        for line, given in reader(read_lines(self.file), self.file, x_1_name):
             if first is None:
                 first = {part: name for part, name in header.items() if name in given}
                 missing = [name for part, name in header.items() if part not in first and part in ("x_0", *columns)]
@@ -123,11 +120,11 @@ class ListFile:
                 raise UserError(f"{self.file}:{line}: the label '{row['label']}' is no integer") from error
         return np.array(labels, dtype=np.int64)
 
-    def _meta_info(self, text: str, file: Path, x_1_name: str) -> Iterator[tuple[int, dict[str, str]]]:
+    def _meta_info(self, lines: list[str], file: Path, x_1_name: str) -> Iterator[tuple[int, dict[str, str]]]:
         before, hole, after = x_1_name.partition("{}")
         if not hole or "{}" in after:
             raise UserError(f"'{x_1_name}': a name template has one {{}}, such as '{{}}x4'")
-        for line, words in enumerate(text.split("\n"), 1):
+        for line, words in enumerate(lines, 1):
             # 'NAME (480,480,3)', optionally followed by a compression level, or NAME alone; names may contain spaces.
             name = words.partition(" (")[0].strip()
             if not name:
@@ -145,25 +142,16 @@ class ListFile:
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         item: dict[str, Any] = {"key": self.keys[index]}
-        item |= {part: _spelt_as_there(self.root / names[index]) for part, names in self.paths.items()}
+        item |= {part: _existing_spelling(self.root / names[index]) for part, names in self.paths.items()}
         return item if self.labels is None else item | {"label": int(self.labels[index])}
 
 
-def _spelt_as_there(path: Path) -> Path:
+def _existing_spelling(path: Path) -> Path:
     """The path, or the existing file whose name is equal in Unicode form NFC."""
     if str(path).isascii() or path.exists() or not path.parent.is_dir():
         return path
     name = normal_form(path.name)
-    return next((there for there in path.parent.iterdir() if normal_form(there.name) == name), path)
-
-
-def _text(file: Path) -> str:
-    try:
-        return "\n".join(re.split(r"\r\n?|\n", read_text(file, LIST_LIMIT, "utf-8-sig")))
-    except FileNotFoundError as error:
-        raise UserError(f"{file}: no such file") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{file}: not a readable text file ({error})") from error
+    return next((other for other in path.parent.iterdir() if normal_form(other.name) == name), path)
 
 
 def first_row(file: Path) -> dict[str, str]:
@@ -173,7 +161,7 @@ def first_row(file: Path) -> dict[str, str]:
         UserError: The file cannot be read, or has no rows.
     """
     reader = _jsonl if file.suffix.lower() == ".jsonl" else _csv
-    for _, row in reader(_text(file), file, ""):
+    for _, row in reader(read_lines(file), file, ""):
         return row
     raise UserError(f"{file}: an empty list")
 
@@ -189,13 +177,11 @@ def refuse_unknown(table: dict[str, Any], known: tuple[str, ...], where: str) ->
             raise UserError(f"{where}: unknown key '{name}'{did_you_mean(name, known)}")
 
 
-def _csv(text: str, file: Path, _: str) -> Iterator[tuple[int, dict[str, str]]]:
-    header_line = text.partition("\n")[0]
+def _csv(lines: list[str], file: Path, _: str) -> Iterator[tuple[int, dict[str, str]]]:
     # Spreadsheets separate cells by semicolons in languages with a decimal comma.
-    comma = ";" if ";" in header_line and "," not in header_line else ","
-    reader = csv.reader(
-        io.StringIO(text, newline=""), delimiter="\t" if file.suffix.lower() == ".tsv" else comma, strict=True
-    )
+    comma = ";" if ";" in lines[0] and "," not in lines[0] else ","
+    delimiter = "\t" if file.suffix.lower() == ".tsv" else comma
+    reader = csv.reader((f"{line}\n" for line in lines), delimiter=delimiter, strict=True)
     try:
         header = [name.strip() for name in next(reader, [])]
         for cells in reader:
@@ -208,8 +194,8 @@ def _csv(text: str, file: Path, _: str) -> Iterator[tuple[int, dict[str, str]]]:
         raise UserError(f"{file}:{reader.line_num}: {error}") from error
 
 
-def _jsonl(text: str, file: Path, _: str) -> Iterator[tuple[int, dict[str, str]]]:
-    for line, words in enumerate(text.split("\n"), 1):
+def _jsonl(lines: list[str], file: Path, _: str) -> Iterator[tuple[int, dict[str, str]]]:
+    for line, words in enumerate(lines, 1):
         if not words.strip():
             continue
         try:
@@ -224,10 +210,10 @@ def _jsonl(text: str, file: Path, _: str) -> Iterator[tuple[int, dict[str, str]]
 def _of_split(rows: list[tuple[int, dict[str, str]]], split: str, file: Path) -> list[tuple[int, dict[str, str]]]:
     if "split" not in rows[0][1]:
         return rows
-    there = {row["split"] for _, row in rows}
-    names = [name for name in split_names(split) if name in there]
+    splits = {row["split"] for _, row in rows}
+    names = [name for name in split_names(split) if name in splits]
     if not names:
-        raise UserError(f"{file}: no rows of the split '{split}'; there is {', '.join(sorted(there))}")
+        raise UserError(f"{file}: no rows of the split '{split}'; there is {', '.join(sorted(splits))}")
     return [(line, row) for line, row in rows if row["split"] == names[0]]
 
 

@@ -10,7 +10,7 @@ from i2i_bridge.data.sources.folders import Files, side_folders
 from i2i_bridge.data.splits import counts, keep, listed, split_names
 from i2i_bridge.errors import UserError
 from i2i_bridge.registry import register_dataset
-from i2i_bridge.storage.reader import LIST_LIMIT, read_text
+from i2i_bridge.storage.reader import read_lines
 
 
 class Database:
@@ -111,17 +111,17 @@ class LmdbImages:
         paths, split_there = _paths(root, layout, split, x_0, x_1)
         self.databases = {part: Database(path) for part, path in paths.items()}
         where = paths["x_0"]
-        found = _by_end(self.databases["x_0"]) if layout == "i2sb" else _listed(self.databases)
-        classes = sorted({key.rpartition("/")[0] for key in found if "/" in key}) if layout == "i2sb" else []
+        stored = _by_end(self.databases["x_0"]) if layout == "i2sb" else _listed(self.databases)
+        classes = sorted({key.rpartition("/")[0] for key in stored if "/" in key}) if layout == "i2sb" else []
         self._label = {name: number for number, name in enumerate(classes)}
-        ends = sorted(found)
+        ends = sorted(stored)
         if names is not None and counts(split, split_there):
             ends = sorted(
                 ends[i] for i in listed(ends, root.parent / names if _is_database(root) else root / names, where)
             )
         kept = keep(ends, split, 0.0 if split_there else holdout)
         self.keys = Names(ends[i] for i in kept)
-        self.stored = Names(found[ends[i]] for i in kept)
+        self.stored = Names(stored[ends[i]] for i in kept)
         self.files = Files(where, self.keys)
         if not self.keys:
             raise UserError(f"{where}: no items for the split '{split}'")
@@ -148,26 +148,26 @@ def _paths(root: Path, layout: str, split: str, x_0: str | None, x_1: str | None
         return {"x_0": target} | ({"x_1": source} if x_1 else {}), split_there
     if _is_database(root):
         return {"x_0": root}, False
-    there = sorted(path for path in root.iterdir() if _is_database(path) and path.suffix in (".lmdb", ".mdb"))
+    databases = sorted(path for path in root.iterdir() if _is_database(path) and path.suffix in (".lmdb", ".mdb"))
     for name in split_names(split) if layout == "i2sb" else ():
-        found = [path for path in there if path.stem == name or path.stem.startswith(f"{name}_")]
-        if len(found) > 1:
-            raise UserError(f"{root}: {found[0].name} and {found[1].name} both fit '{split}'; give one of them as root")
-        if found:
-            return {"x_0": found[0]}, True
-    shown = ", ".join(path.name for path in there)
+        fits = [path for path in databases if path.stem == name or path.stem.startswith(f"{name}_")]
+        if len(fits) > 1:
+            raise UserError(f"{root}: {fits[0].name} and {fits[1].name} both fit '{split}'; give one of them as root")
+        if fits:
+            return {"x_0": fits[0]}, True
+    shown = ", ".join(path.name for path in databases)
     raise UserError(f"{root}: no LMDB database for the split '{split}'; there is {shown or 'none'}")
 
 
 def _by_end(database: Database) -> dict[str, str]:
     """Keys by their last two parts, CLASS/NAME; the parts before are folders of the machine that built the database."""
-    found: dict[str, str] = {}
+    keys: dict[str, str] = {}
     for key in database.all_keys():
         end = "/".join(key.replace("\\", "/").split("/")[-2:])
-        if end in found:
-            raise UserError(f"{database.path}: '{key}' and '{found[end]}' end alike; these images cannot be told apart")
-        found[end] = key
-    return found
+        if end in keys:
+            raise UserError(f"{database.path}: '{key}' and '{keys[end]}' end alike; these images cannot be told apart")
+        keys[end] = key
+    return keys
 
 
 def _listed(databases: dict[str, Database]) -> dict[str, str]:
@@ -176,11 +176,7 @@ def _listed(databases: dict[str, Database]) -> dict[str, str]:
     for part, database in databases.items():
         notes = database.path / "meta_info.txt"
         if notes.is_file():
-            try:
-                lines = read_text(notes, LIST_LIMIT).splitlines()
-            except (OSError, UnicodeDecodeError) as error:
-                raise UserError(f"{notes}: not a readable text file ({error})") from error
-            names = [line.partition(" (")[0].strip() for line in lines if line.strip()]
+            names = [line.partition(" (")[0].strip() for line in read_lines(notes) if line.strip()]
             sides[part] = {name.rpartition(".")[0] or name for name in names}
         else:
             sides[part] = set(database.all_keys())

@@ -69,20 +69,20 @@ class TarShards:
         runs = itertools.groupby(range(len(members.keys)), lambda i: (int(members.shard[i]), members.keys[i]))
         seen: set[tuple[int, str]] = set()
         for (shard, key), run in runs:
-            there = {members.extensions[i]: i for i in run}
-            found = {part: next((there[e] for e in names if e in there), None) for part, names in wanted.items()}
-            if all(place is None for place in found.values()):
+            numbers = {members.extensions[i]: i for i in run}
+            parts = {part: next((numbers[e] for e in names if e in numbers), None) for part, names in wanted.items()}
+            if all(number is None for number in parts.values()):
                 continue  # other files, such as notes
             where = f"{self.shards[shard]}: '{key}'"
             if (shard, key) in seen:
                 raise UserError(f"{where}: comes twice; the files of one item must follow one another")
             seen.add((shard, key))
-            for part, place in found.items():
-                if place is None:
+            for part, number in parts.items():
+                if number is None:
                     raise UserError(
-                        f"{where}: no {part} ({' or '.join(wanted[part])}); there is {', '.join(sorted(there))}"
+                        f"{where}: no {part} ({' or '.join(wanted[part])}); there is {', '.join(sorted(numbers))}"
                     )
-                places[part].append(place)
+                places[part].append(number)
             keys.append(f"{self.shards[shard].stem}/{key}")
         return Names(keys), {part: np.array(place, dtype=np.int64) for part, place in places.items()}
 
@@ -115,11 +115,11 @@ def _shards(root: Path, pattern: str, split: str) -> tuple[list[Path], bool]:
     folder = split_folder(root, split)
     base = folder or root
     for name in split_names(split) if "{split}" in pattern else ("",):
-        found = sorted(base.glob(pattern.replace("{split}", name)))
-        if found:
-            return found, folder is not None or "{split}" in pattern
-    there = ", ".join(path.name for path in sorted(base.glob("*.tar"))[:3])
-    raise UserError(f"{base}: no shards '{pattern}' for the split '{split}'; there is {there or 'no .tar file'}")
+        shards = sorted(base.glob(pattern.replace("{split}", name)))
+        if shards:
+            return shards, folder is not None or "{split}" in pattern
+    others = ", ".join(path.name for path in sorted(base.glob("*.tar"))[:3])
+    raise UserError(f"{base}: no shards '{pattern}' for the split '{split}'; there is {others or 'no .tar file'}")
 
 
 @dataclass(frozen=True)
@@ -168,21 +168,15 @@ def _members(shards: list[Path]) -> Members:
             keys = Names.packed(known["keys"], known["key_ends"])
             extensions = Names.packed(known["extensions"], known["extension_ends"])
             return Members(known["shard"], known["offset"], known["size"], keys, extensions)
-    numbers: list[tuple[int, int, int]] = []
-    found_keys: list[str] = []
-    found_extensions: list[str] = []
-    for number, shard in enumerate(shards):
-        for key, extension, offset, size in _listed(shard):
-            numbers.append((number, offset, size))
-            found_keys.append(key)
-            found_extensions.append(extension)
-    columns = np.array(numbers, dtype=np.int64).reshape(-1, 3).T.copy()
-    found = Members(columns[0], columns[1], columns[2], Names(found_keys), Names(found_extensions))
-    if len(found.keys) >= WORTH_KEEPING and stamp[:, 1].max() < began - SETTLED:
-        arrays = {"stamp": stamp, "shard": found.shard, "offset": found.offset, "size": found.size}
-        arrays |= {"keys": found.keys.text, "key_ends": found.keys.ends}
-        remember(what, arrays | {"extensions": found.extensions.text, "extension_ends": found.extensions.ends})
-    return found
+    rows = [(number, *row) for number, shard in enumerate(shards) for row in _listed(shard)]
+    columns = np.array([(number, offset, size) for number, _, _, offset, size in rows], dtype=np.int64)
+    shard_numbers, offsets, sizes = columns.reshape(-1, 3).T.copy()
+    keys, extensions = Names(row[1] for row in rows), Names(row[2] for row in rows)
+    if len(keys) >= WORTH_KEEPING and stamp[:, 1].max() < began - SETTLED:
+        arrays: dict[str, np.ndarray] = {"stamp": stamp, "shard": shard_numbers, "offset": offsets, "size": sizes}
+        arrays |= {"keys": keys.text, "key_ends": keys.ends}
+        remember(what, arrays | {"extensions": extensions.text, "extension_ends": extensions.ends})
+    return Members(shard_numbers, offsets, sizes, keys, extensions)
 
 
 def _listed(shard: Path) -> list[tuple[str, str, int, int]]:
@@ -191,7 +185,7 @@ def _listed(shard: Path) -> list[tuple[str, str, int, int]]:
     Raises:
         UserError: The file is not an uncompressed tar file, is truncated or damaged.
     """
-    found = []
+    rows = []
 
     def refuse(what: str) -> UserError:
         return UserError(f"{shard}: {what}")
@@ -203,14 +197,14 @@ def _listed(shard: Path) -> list[tuple[str, str, int, int]]:
                 folder, slash, file = member.name.removeprefix("./").rpartition("/")
                 stem, dot, extension = file.partition(".")
                 if member.isreg() and not member.issparse() and stem and dot:
-                    found.append((folder + slash + stem, extension.lower(), member.offset_data, member.size))
+                    rows.append((folder + slash + stem, extension.lower(), member.offset_data, member.size))
             end = tar.offset
     except (OSError, *BROKEN) as error:
         raise UserError(f"{shard}: not a whole, uncompressed tar file ({brief(error)})") from error
     with open_regular(shard) as stream:
         stream.seek(end)
         last = stream.read(BLOCK)
-    if last != bytes(BLOCK) or any(offset + size > length for _, _, offset, size in found[-1:]):
+    if last != bytes(BLOCK) or any(offset + size > length for _, _, offset, size in rows[-1:]):
         # tarfile treats a damaged header as the end of the file.
         raise UserError(f"{shard}: ends or is damaged at byte {end} of {length}; copy or download it again")
-    return found
+    return rows
