@@ -48,7 +48,7 @@ soak: $(READY)
 	$(BIN)/python tests/soak.py
 
 # Of what writes, resumes, imports, reads data and joins processes: every branch.
-LIFELINES := storage/files storage/tensors storage/pt_reader storage/toml storage/archive distributed device images/files images/pixels \
+LIFELINES := storage/files storage/names storage/tensors storage/pt_reader storage/toml storage/archive distributed device images/files images/pixels \
 	runs/checkpoint runs/imports training/checkpointer training/guard training/log training/identity
 COVERED := $(LIFELINES:%=i2i_bridge/%.py) i2i_bridge/data/* i2i_bridge/data/sources/*
 empty :=

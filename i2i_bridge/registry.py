@@ -24,7 +24,7 @@ from typing import Any, ClassVar, TypeVar
 
 from i2i_bridge.errors import UserError, brief
 from i2i_bridge.members import Option, SourceMember, members_of
-from i2i_bridge.storage.files import expanded, file_name
+from i2i_bridge.storage.names import expanded, file_name
 from i2i_bridge.storage.toml import toml_value
 
 LARGEST, LONGEST_TEXT = 10**12, 4096

@@ -14,7 +14,8 @@ import typer
 from i2i_bridge import UserError, console, registry
 from i2i_bridge.cli import compare, data, doctor, evaluate, export, imports, restore, show, train, weights
 from i2i_bridge.storage import internet
-from i2i_bridge.storage.files import IO_ERROR, expanded
+from i2i_bridge.storage.files import IO_ERROR
+from i2i_bridge.storage.names import expanded
 from i2i_bridge.storage.reader import may_pass
 
 app = typer.Typer(

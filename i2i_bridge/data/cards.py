@@ -11,7 +11,7 @@ from i2i_bridge import registry
 from i2i_bridge.data import store
 from i2i_bridge.errors import UserError
 from i2i_bridge.storage.download import Download, Table, download_name
-from i2i_bridge.storage.files import expanded, file_name
+from i2i_bridge.storage.names import expanded, file_name
 from i2i_bridge.storage.shipped import shipped_folder
 from i2i_bridge.storage.toml import read_toml
 

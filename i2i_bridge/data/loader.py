@@ -24,7 +24,7 @@ STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP")
 LESS_MEMORY = "lower train.workers or data.load_size, or give the job more memory"
 
 
-class _Stream(Dataset[Any]):
+class _TrainingSamples(Dataset[Any]):
     """Map-style dataset of training samples. Errors are returned, not raised: a DataLoader would wrap an exception."""
 
     def __init__(self, dataset: PairDataset) -> None:
@@ -75,7 +75,7 @@ def _with_plugins(plugins: None, dataset: Dataset[Any]) -> WithPlugins:
     return WithPlugins(dataset)
 
 
-class _Batches(Sampler[list[int]]):
+class _BatchSampler(Sampler[list[int]]):
     """Endless batch sampler: the global sample numbers of one process for each step."""
 
     def __init__(self, batch_size: int, start_step: int, rank: int, world_size: int) -> None:
@@ -242,8 +242,8 @@ def training_batches(
         UserError: An item is unusable, raised when its batch is reached; or a worker was killed or lacks memory.
     """
     loader: DataLoader[Any] = DataLoader(
-        WithPlugins(_Stream(dataset)),
-        batch_sampler=_Batches(batch_size, start_step, rank, world_size),
+        WithPlugins(_TrainingSamples(dataset)),
+        batch_sampler=_BatchSampler(batch_size, start_step, rank, world_size),
         num_workers=workers,
         collate_fn=_collate,
         worker_init_fn=_init_worker,

@@ -14,7 +14,7 @@ from i2i_bridge.data.splits import all_split_names
 from i2i_bridge.errors import UserError
 from i2i_bridge.images.files import image_size
 from i2i_bridge.images.folder import list_images
-from i2i_bridge.storage.files import normal_form
+from i2i_bridge.storage.names import normal_form
 
 TARGETS = {"b", "clean", "gt", "ground_truth", "groundtruth", "high", "hq", "hr", "original", "sharp", "target"}
 TARGETS |= {"targets", "trg", "x0", "x_0"}

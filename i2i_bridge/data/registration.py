@@ -28,7 +28,8 @@ from i2i_bridge.data.statistics import facts_of, statistics_of
 from i2i_bridge.data.store import own_card_file, own_card_names
 from i2i_bridge.errors import UserError
 from i2i_bridge.images.folder import IMAGE_SUFFIXES
-from i2i_bridge.storage.files import NAME_LETTERS, write_whole
+from i2i_bridge.storage.files import write_whole
+from i2i_bridge.storage.names import NAME_LETTERS
 from i2i_bridge.storage.shipped import is_recipe_name
 from i2i_bridge.storage.toml import override_parts
 

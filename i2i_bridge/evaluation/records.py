@@ -17,7 +17,8 @@ import numpy as np
 
 from i2i_bridge.evaluation.results import not_now
 from i2i_bridge.recipe.protocol import digest
-from i2i_bridge.storage.files import extended_name, remove, write_whole
+from i2i_bridge.storage.files import remove, write_whole
+from i2i_bridge.storage.names import extended_name
 from i2i_bridge.storage.reader import may_pass, open_regular, parse_json
 
 FORMAT = 1

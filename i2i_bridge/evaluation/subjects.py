@@ -17,7 +17,7 @@ from i2i_bridge.methods.calls import counted_calls
 from i2i_bridge.randomness import generator
 from i2i_bridge.recipe.protocol import digest
 from i2i_bridge.runs.run import Run, weights_sha256
-from i2i_bridge.storage.files import normal_form
+from i2i_bridge.storage.names import normal_form
 from i2i_bridge.storage.reader import file_sha256
 
 

@@ -15,7 +15,7 @@ from i2i_bridge.errors import UserError
 from i2i_bridge.images.files import read_picture
 from i2i_bridge.images.metadata import metadata_of
 from i2i_bridge.images.pixels import Picture, Range, from_array, from_pil, to_pil
-from i2i_bridge.storage.files import expanded
+from i2i_bridge.storage.names import expanded
 
 AnyImage = str | Path | bytes | Image.Image | np.ndarray | Tensor
 Images = AnyImage | Sequence[AnyImage]

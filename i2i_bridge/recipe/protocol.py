@@ -19,7 +19,7 @@ from i2i_bridge import registry
 from i2i_bridge.errors import UserError, brief
 from i2i_bridge.recipe.schema import DataSettings, EvaluateSettings, Part, Positive, Settings, Side
 from i2i_bridge.registry import did_you_mean
-from i2i_bridge.storage.files import normal_form
+from i2i_bridge.storage.names import normal_form
 from i2i_bridge.storage.reader import LIST_LIMIT, file_sha256, read_text
 from i2i_bridge.storage.toml import read_toml
 

@@ -27,7 +27,7 @@ from i2i_bridge.recipe.schema import (
     TrainSettings,
 )
 from i2i_bridge.registry import did_you_mean, nearest
-from i2i_bridge.storage.files import expanded, file_name
+from i2i_bridge.storage.names import expanded, file_name
 from i2i_bridge.storage.shipped import recipe_names, shipped_folder
 from i2i_bridge.storage.toml import override_parts, read_toml, toml_value
 

@@ -17,7 +17,7 @@ from i2i_bridge.report.notes import warnings_of
 from i2i_bridge.report.page import write_page
 from i2i_bridge.report.table import Table, table_of
 from i2i_bridge.runs.run import Run
-from i2i_bridge.storage.files import expanded
+from i2i_bridge.storage.names import expanded
 from i2i_bridge.storage.shipped import RECIPE_FILE
 
 Report = Callable[[int, int], None]

@@ -23,7 +23,7 @@ from i2i_bridge.runs.batch import alpha_like, to_batch, to_picture
 from i2i_bridge.runs.checkpoint import MANIFEST, SEAL
 from i2i_bridge.runs.run import Run
 from i2i_bridge.runs.workload import announcement
-from i2i_bridge.storage.files import normal_form
+from i2i_bridge.storage.names import normal_form
 from i2i_bridge.storage.reader import read_text
 
 

@@ -25,7 +25,8 @@ from i2i_bridge.methods.mean import Mean, check_mean, mean_calls, mean_of, start
 from i2i_bridge.randomness import Generator, generator
 from i2i_bridge.runs.batch import pad_to_stride, to_batch, to_picture
 from i2i_bridge.runs.checkpoint import chosen_checkpoint, passed_over
-from i2i_bridge.storage.files import expanded, refuse_links
+from i2i_bridge.storage.files import refuse_links
+from i2i_bridge.storage.names import expanded
 from i2i_bridge.storage.shipped import RECIPE_FILE, folder_of_run, is_shipped_run, recipe_of_run
 
 if TYPE_CHECKING:

@@ -15,8 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from i2i_bridge.errors import UserError
 from i2i_bridge.storage.archive import RESERVE
-from i2i_bridge.storage.files import NAME_LETTERS, extended_name, free_bytes, no_link, remove, replace, write_whole
+from i2i_bridge.storage.files import free_bytes, no_link, remove, replace, write_whole
 from i2i_bridge.storage.internet import require
+from i2i_bridge.storage.names import NAME_LETTERS, extended_name
 from i2i_bridge.storage.reader import read_bytes
 
 

@@ -11,26 +11,20 @@ folders above it may be links.
 
 import contextlib
 import errno
-import hashlib
 import itertools
 import os
-import re
 import stat
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from i2i_bridge.errors import UserError
+from i2i_bridge.storage.names import extended_name
 
 TEMPORARY, DEAD, PART = ".tmp-", ".dead-", ".part"
 """Name prefixes of a folder being written and of one being removed, and name suffix of a file being written."""
 LOCK_FILE = ".lock"
 IO_ERROR = 74
 """Exit code for a disk error (EX_IOERR)."""
-NAME_BYTES = 255
-"""Maximum length of a file name in bytes on common file systems."""
-NAME_LETTERS = 200
-"""Maximum length in bytes of the name of a recipe, card or part; file names add a prefix or suffix to it."""
 TEMPORARY_BYTES = 100
 """Maximum length in bytes of a temporary name; otherwise the temporary name of a long file name would be too long."""
 
@@ -87,40 +81,6 @@ def no_link(path: str, flags: int) -> int:
         OSError: The path is a link, or from the operating system.
     """
     return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
-
-
-def extended_name(name: str, before: str = "", after: str = "", *, limit: int = NAME_BYTES) -> str:
-    """A file name with a prefix and a suffix; if the result is too long, the end of `name` is replaced by a hash.
-
-    Args:
-        name: The name.
-        before: The prefix.
-        after: The suffix.
-        limit: Maximum length in bytes.
-    """
-    room = limit - len(os.fsencode(before + after))
-    encoded = os.fsencode(name)
-    if len(encoded) > room:
-        digest = hashlib.sha256(encoded).hexdigest()[:12]
-        name = f"{encoded[: room - 13].decode('utf-8', 'ignore')}-{digest}"
-    return f"{before}{name}{after}"
-
-
-def file_name(name: str) -> str:
-    """Check that an untrusted name can be used as a file name: no path separator, no leading dot.
-
-    Returns:
-        The name.
-
-    Raises:
-        ValueError: The name has other characters or is too long.
-    """
-    if not re.fullmatch(r"\w[\w .+()-]*(?<! )", name) or len(name.encode("utf-8", "replace")) > NAME_LETTERS:
-        raise ValueError(
-            "should be letters, digits, '.', '_', '-', '+', '(', ')' and spaces, a letter or digit first, at most "
-            f"{NAME_LETTERS} bytes: it is used as a file name"
-        )
-    return name
 
 
 def _write(name: str, data: bytes, folder: int) -> None:
@@ -431,20 +391,7 @@ def locked(
         os.close(descriptor)
 
 
-def expanded(path: Path | str) -> Path:
-    """A path with a leading ~ replaced by the home folder; unchanged if the user has no home."""
-    try:
-        return Path(path).expanduser()
-    except RuntimeError:
-        return Path(path)
-
-
 def free_bytes(folder: Path) -> int:
     """Free disk space in bytes for this user at a folder, which need not exist yet."""
     facts = os.statvfs(next(path for path in (folder, *folder.absolute().parents) if path.is_dir()))
     return facts.f_bavail * facts.f_frsize
-
-
-def normal_form(name: str) -> str:
-    """A file name in Unicode form NFC; archives made on a Mac have decomposed accents (NFD)."""
-    return name if name.isascii() else unicodedata.normalize("NFC", name)

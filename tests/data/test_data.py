@@ -552,14 +552,14 @@ import torch
 from torch.utils.data import DataLoader
 from i2i_bridge.registry import DATASETS, load_plugin
 from i2i_bridge.data.dataset import PairDataset
-from i2i_bridge.data.loader import WithPlugins, _Stream
+from i2i_bridge.data.loader import WithPlugins, _TrainingSamples
 from i2i_bridge.data.transforms import Geometry
 if __name__ == "__main__":
     load_plugin({str(tmp_path / "mine.py")!r})
     source = DATASETS.build({{"name": "mine", "root": {str(photos)!r}}}, split="train")
     from i2i_bridge.degradations.noise import Noise
     dataset = PairDataset(source, Geometry(16), Noise(0.1), 3, 0, "train")
-    stream = WithPlugins(_Stream(dataset))
+    stream = WithPlugins(_TrainingSamples(dataset))
     loader = DataLoader(stream, None, sampler=[3], num_workers=1, multiprocessing_context="spawn")
     (item,) = loader
     assert torch.equal(item["x_1"], dataset.sample(3)["x_1"])

@@ -11,7 +11,7 @@ from i2i_bridge.data.cards import Card, load_card
 from i2i_bridge.data.sources.packaged import PackagedImages
 from i2i_bridge.errors import UserError
 from i2i_bridge.recipe.recipe import parse_recipe
-from i2i_bridge.storage import files
+from i2i_bridge.storage import files, names
 from i2i_bridge.storage.download import Download
 
 BAD = [
@@ -110,12 +110,12 @@ def test_a_name_is_extended_within_the_limit(tmp_path, letter):
     file = tmp_path / f"{stem}.png"
     files.write_whole(file, b"1")
     assert [path.name for path in tmp_path.iterdir()] == [file.name] and file.read_bytes() == b"1"
-    longer = files.extended_name(stem, "", "-trajectory.png")
+    longer = names.extended_name(stem, "", "-trajectory.png")
     assert len(longer.encode()) <= 255 and longer.endswith("-trajectory.png")
-    assert files.extended_name(stem + "a", "", "-trajectory.png") != files.extended_name(
+    assert names.extended_name(stem + "a", "", "-trajectory.png") != names.extended_name(
         stem + "b", "", "-trajectory.png"
     )
-    assert files.extended_name("short", "a-", ".png") == "a-short.png"
+    assert names.extended_name("short", "a-", ".png") == "a-short.png"
 
 
 @pytest.mark.parametrize("words", [["train"], ["check"], ["restore", "."], ["data", "add"], ["show"], ["copy"]])

@@ -306,12 +306,12 @@ def test_an_evaluation_has_the_same_digits_by_any_number_of_processes(tmp_path):
 
 def test_a_stream_is_the_same_for_any_number_of_processes(root):
     """The sample numbers of a step, shared out: ids, cuts and degradations are functions of these alone."""
-    from i2i_bridge.data.loader import _Batches
+    from i2i_bridge.data.loader import _BatchSampler
 
     def numbers(counts):
         stream = []
         for step, count in enumerate(counts):
-            shares = [next(iter(_Batches(12, step, rank, count))) for rank in range(count)]
+            shares = [next(iter(_BatchSampler(12, step, rank, count))) for rank in range(count)]
             stream += [n for share in shares for n in share]
         return stream
 

@@ -15,7 +15,7 @@ from i2i_bridge.errors import UserError
 from i2i_bridge.images.files import read_picture
 from i2i_bridge.images.folder import left_out_notes
 from i2i_bridge.registry import register_dataset
-from i2i_bridge.storage.files import normal_form
+from i2i_bridge.storage.names import normal_form
 
 
 @register_dataset("class_folders")

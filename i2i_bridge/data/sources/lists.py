@@ -14,7 +14,7 @@ from i2i_bridge.data.sources.folders import Files
 from i2i_bridge.data.splits import keep, split_names
 from i2i_bridge.errors import UserError
 from i2i_bridge.registry import did_you_mean, register_dataset
-from i2i_bridge.storage.files import normal_form
+from i2i_bridge.storage.names import normal_form
 from i2i_bridge.storage.reader import parse_json, read_lines
 
 IMAGES = ("x_0", "x_1", "mask", "condition")
