@@ -489,6 +489,7 @@ MUTANTS = [
     Mutant("few-covariance-by-n", "metrics/frechet.py", "/ np.sqrt(n - 1), n)", "/ np.sqrt(n), n)", "test_metrics_distribution.py"),
     Mutant("memory-not-flat", "metrics/frechet.py", "ROWS = 1024", "ROWS = 10**9", "test_metrics_distribution.py"),
     Mutant("order-shows", "metrics/frechet.py", "key=digests.__getitem__)", "key=int)", "test_metrics_distribution.py"),
+    Mutant("list-lines-by-splitlines", "storage/reader.py", 'return re.split(r"\\r\\n?|\\n", read_text(path, LIST_LIMIT, "utf-8-sig"))', "return read_text(path, LIST_LIMIT).splitlines()", "test_file_reader.py"),
     Mutant("statistics-unpickled", "storage/reader.py", "np.load(stream, allow_pickle=False)", "np.load(stream, allow_pickle=True)", "test_metrics_distribution.py"),
     Mutant("kid-biased", "metrics/distribution.py", "        np.fill_diagonal(k, 0.0)\n", "", "test_metrics_distribution.py"),
     Mutant("kid-counts-own-pair", "metrics/distribution.py", "        cross[both, both - part[0]] = 0.0\n", "", "test_metrics_distribution.py"),

@@ -80,7 +80,7 @@ def add(
     paths = [Path(word) for word in words if word not in settings]
     choose = _choose if sys.stdin.isatty() and not yes else None
     registered = register(name, paths, settings, kind, replace=replace, choose=choose)
-    for line in registered.said:
+    for line in registered.messages:
         console.say(line)
     console.say(f"wrote {registered.file}; now: i2i-bridge check {name}, or train RECIPE data.card={name}")
 

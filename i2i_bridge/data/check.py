@@ -46,14 +46,14 @@ def halves_problems(opened: Mapping[str, "ItemFacts"]) -> list[str]:
         for split, items in opened.items()
         if isinstance(items.source, SideBySide)
     }
-    odd, why = no_halves({file: size for found in sizes.values() for file, size in found.items()})
+    odd, why = no_halves({file: size for of_split in sizes.values() for file, size in of_split.items()})
     problems = []
-    for split, found in sizes.items():
-        files = [file for file in odd if file in found]
-        shown = [f"{file} ({found[file][1]}x{found[file][0]} pixels)" for file in files]
+    for split, of_split in sizes.items():
+        files = [file for file in odd if file in of_split]
+        shown = [f"{file} ({of_split[file][1]}x{of_split[file][0]} pixels)" for file in files]
         if len(shown) > 10:
             problems.append(
-                f"{split}: {len(shown)} of {len(found)} files are hardly pairs of halves, such as {shown[0]}; {why}"
+                f"{split}: {len(shown)} of {len(of_split)} files are hardly pairs of halves, such as {shown[0]}; {why}"
             )
         else:
             problems += [f"{split}: {words}: hardly a pair of halves; {why}" for words in shown]
@@ -63,8 +63,8 @@ def halves_problems(opened: Mapping[str, "ItemFacts"]) -> list[str]:
 def merged_lines(lines: Mapping[str, Sequence[str]]) -> list[str]:
     """Merge the lines of all splits: equal lines once, with the names of their splits."""
     where: dict[str, list[str]] = {}
-    for split, found in lines.items():
-        for line in found:
+    for split, of_split in lines.items():
+        for line in of_split:
             where.setdefault(line, []).append(split)
     return [line if len(splits) == len(lines) else f"{', '.join(splits)}: {line}" for line, splits in where.items()]
 

@@ -48,7 +48,7 @@ class Registered:
 
     card: Card
     file: Path
-    said: list[str] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
     """Messages about guesses, the number of items and files left out, one line each."""
 
 
@@ -80,23 +80,23 @@ def register(
     for path in paths:
         if not path.exists():
             raise UserError(f"{path}: no such file or folder")
-    said: list[str] = []
-    table = _table(name, [path.resolve() for path in paths], options, kind, said, choose)
+    messages: list[str] = []
+    table = _table(name, [path.resolve() for path in paths], options, kind, messages, choose)
     known = registry.DATASETS.options(table["name"])
     table |= {key: registry.DATASETS.typed(table["name"], key, value) for key, value in options.items()}
     if table["name"] == "side_by_side":
-        said += _check_halves(name, table, explicit=kind is not None)
+        messages += _check_halves(name, table, explicit=kind is not None)
     if "holdout" in known and "holdout" not in table and not _has_splits(table):
         share = table["holdout"] = _share(table)
-        said.append(f"no folders for splits: a share of {share} is held out by name (holdout={share})")
-    said.append(_count_items(table))
-    said += _left_out(table)
+        messages.append(f"no folders for splits: a share of {share} is held out by name (holdout={share})")
+    messages.append(_count_items(table))
+    messages += _left_out(table)
     where = " and ".join(str(path) for path in paths)
     summary = f"Your own: {where} ({table['name']})"
     card = Card(name=name, summary=summary, licence="your own", dataset=table, statistics=_statistics(table))
     file = own_card_file(name)
     write_whole(file, card.to_toml().encode())
-    return Registered(card, file, said)
+    return Registered(card, file, messages)
 
 
 def _statistics(table: dict[str, Any]) -> Statistics | None:
@@ -144,11 +144,11 @@ def _options(settings: Sequence[str]) -> dict[str, Any]:
 
 
 def _table(
-    name: str, paths: list[Path], options: dict[str, Any], kind: str | None, said: list[str], choose: Choose | None
+    name: str, paths: list[Path], options: dict[str, Any], kind: str | None, messages: list[str], choose: Choose | None
 ) -> dict[str, Any]:
     """The dataset table with kind and root, without the user's other options."""
     if len(paths) == 2 and kind in (None, "paired_folders"):
-        return _pair(name, paths[0], paths[1], options, said)
+        return _pair(name, paths[0], paths[1], options, messages)
     if len(paths) != 1:
         raise UserError("one folder, or the two folders of a pair, is registered at a time")
     (path,) = paths
@@ -156,7 +156,7 @@ def _table(
     if kind in (None, "paired_folders") and path.is_dir() and not {"x_0", "x_1"} <= options.keys():
         sides = _two_sides(path)
     if sides and "direction" not in options and {"x_0", "x_1"} & options.keys():
-        return _pair(name, *sides, options, said, root=path)
+        return _pair(name, *sides, options, messages, root=path)
     if kind is not None:
         known = registry.DATASETS.options(kind)
         if "root" not in known:
@@ -164,15 +164,15 @@ def _table(
         place = {"root": str(path.parent), "file": path.name} if path.is_file() else {"root": str(path)}
         return {"name": kind} | place
     if path.is_file():
-        return _list(name, path, options, said)
+        return _list(name, path, options, messages)
     if "direction" in options:
         return {"name": "side_by_side", "root": str(path)}
     if {"x_0", "x_1"} & options.keys():
         return {"name": "paired_folders", "root": str(path)}
-    return _chosen(name, path, said, choose)
+    return _chosen(name, path, messages, choose)
 
 
-def _chosen(name: str, path: Path, said: list[str], choose: Choose | None) -> dict[str, Any]:
+def _chosen(name: str, path: Path, messages: list[str], choose: Choose | None) -> dict[str, Any]:
     """The dataset table of the unambiguous layout of a folder, or of the one chosen by the user."""
     seen = readings(path)
     first = seen.candidates[0]
@@ -183,16 +183,16 @@ def _chosen(name: str, path: Path, said: list[str], choose: Choose | None) -> di
             ways = [f"{command}   # the pairs of the list", f"{first.add_command(name)}   # {first.words}"]
             text = f"{path}: {listed.name} in it seems to list pairs; say what it is, by one of these commands"
             raise UserError(text, ways=ways)
-        said.append(f"{listed.name} seems to list pairs; they are registered by: {command}")
+        messages.append(f"{listed.name} seems to list pairs; they are registered by: {command}")
     if choose is not None:
         first = _asked(path, choose(f"{path}: {seen.why}", seen.candidates))
     elif seen.doubt:
         odd = f" ({first.odd_words()})" if first.odd else ""
         ways = [f"{reading.add_command(name)}   # {reading.words}" for reading in seen.candidates]
         raise UserError(f"{path}: {seen.why}{odd}; say what it is, by one of these commands", ways=ways)
-    said.append(f"guessed: kind {first.table['name']}, {first.words} ({seen.why})")
+    messages.append(f"guessed: kind {first.table['name']}, {first.words} ({seen.why})")
     if first.odd:
-        said.append(first.odd_words())
+        messages.append(first.odd_words())
     return dict(first.table)
 
 
@@ -216,29 +216,29 @@ def _asked(path: Path, reading: Reading | None) -> Reading:
     return reading
 
 
-def _list(name: str, path: Path, options: dict[str, Any], said: list[str]) -> dict[str, Any]:
+def _list(name: str, path: Path, options: dict[str, Any], messages: list[str]) -> dict[str, Any]:
     """The dataset table of a list file; the columns of x_0 and x_1 are guessed from the header."""
     if path.suffix.lower() not in LISTS:
         raise UserError(f"{path}: a file, not a folder; say with --kind what it is")
-    said.append("guessed from the suffix: kind list")
+    messages.append("guessed from the suffix: kind list")
     table: dict[str, Any] = {"name": "list", "root": str(path.parent), "file": path.name}
     row = first_row(path)
     columns = list(row)
     given = options.get("columns", {})
-    found = {}
+    guessed = {}
     for part, words in (("x_0", TARGETS), ("x_1", SOURCES)):
-        told = [column for column in columns if column.lower() in words and column not in given.values()]
-        if len(told) == 1 and part not in columns and part not in given:
-            found[part] = told[0]
-    if "x_0" not in {*columns, *given, *found}:
+        fits = [column for column in columns if column.lower() in words and column not in given.values()]
+        if len(fits) == 1 and part not in columns and part not in given:
+            guessed[part] = fits[0]
+    if "x_0" not in {*columns, *given, *guessed}:
         command = shlex.join(["i2i-bridge", "data", "add", name, str(path), "columns.x_0=COLUMN", "columns.x_1=COLUMN"])
         raise UserError(
             f"{path}: which of the columns {', '.join(columns)} is x_0, and x_1 if there is one?", ways=[command]
         )
-    used = {*COLUMNS, *given.values(), *found.values()}
+    used = {*COLUMNS, *given.values(), *guessed.values()}
     others = [column for column in columns if column not in used and Path(row[column]).suffix.lower() in IMAGE_SUFFIXES]
-    if others and "x_0" not in given and "x_1" not in {*columns, *found}:
-        target = found.get("x_0", "x_0")
+    if others and "x_0" not in given and "x_1" not in {*columns, *guessed}:
+        target = guessed.get("x_0", "x_0")
         base = ["i2i-bridge", "data", "add", name, str(path), f"columns.x_0={target}"]
         ways = [
             f"{shlex.join([*base, f'columns.x_1={column}'])}   # pairs, {column} the sources x_1" for column in others
@@ -248,10 +248,10 @@ def _list(name: str, path: Path, options: dict[str, Any], said: list[str]) -> di
             f"{path}: {target} is x_0, and {' and '.join(others)} may be x_1; say what it is, by one of these commands",
             ways=ways,
         )
-    if not found:
+    if not guessed:
         return table
-    said.append("guessed from the header: " + ", ".join(f"{column} is {part}" for part, column in found.items()))
-    options["columns"] = found | given
+    messages.append("guessed from the header: " + ", ".join(f"{column} is {part}" for part, column in guessed.items()))
+    options["columns"] = guessed | given
     return table
 
 
@@ -266,14 +266,14 @@ def _check_halves(name: str, table: dict[str, Any], explicit: bool) -> list[str]
         with contextlib.suppress(UserError):  # reported by `_count_items`
             files = open_source(table, split).files  # type: ignore[attr-defined]
             sizes[split] = sizes_of([(str(path), path) for _, path in files])
-    odd, why = no_halves({file: size for found in sizes.values() for file, size in found.items()})
+    all_sizes = {file: size for of_split in sizes.values() for file, size in of_split.items()}
+    odd, why = no_halves(all_sizes)
     if not odd:
         return []
-    shown = ", ".join(f"{file} ({size[1]}x{size[0]})" for found in sizes.values() for file, size in found.items()
-                      if file in odd[:5])  # fmt: skip
+    shown = ", ".join(f"{file} ({width}x{height})" for file in odd[:5] for height, width in [all_sizes[file]])
     line = f"{len(odd)} files are hardly pairs of halves: {shown}{' ...' if len(odd) > 5 else ''}; {why}"
-    for split, found in sizes.items():
-        if not explicit and 2 * sum(file in set(odd) for file in found) > len(found):
+    for split, of_split in sizes.items():
+        if not explicit and 2 * sum(file in set(odd) for file in of_split) > len(of_split):
             words = [f"{key}={value}" for key, value in table.items() if key not in ("name", "root")]
             ways = [["--kind", "side_by_side", *words], ["--kind", "images"]]
             commands = [shlex.join(["i2i-bridge", "data", "add", name, table["root"], *way]) for way in ways]
@@ -282,7 +282,7 @@ def _check_halves(name: str, table: dict[str, Any], explicit: bool) -> list[str]
 
 
 def _pair(
-    name: str, first: Path, second: Path, options: dict[str, Any], said: list[str], root: Path | None = None
+    name: str, first: Path, second: Path, options: dict[str, Any], messages: list[str], root: Path | None = None
 ) -> dict[str, Any]:
     """The dataset table of two folders; the target folder is given by the options or guessed from the names."""
     if first.is_relative_to(second) or second.is_relative_to(first):
@@ -302,7 +302,7 @@ def _pair(
         raise UserError(f"{first.name} and {second.name}: which one holds the targets x_0, the clean ones?", ways=ways)
     target, source = order
     if not named:
-        said.append(
+        messages.append(
             f"guessed from the names: kind paired_folders, {target.name} the targets x_0, {source.name} the sources x_1"
         )
     base = root or common

@@ -20,7 +20,7 @@ from i2i_bridge.errors import UserError, brief
 from i2i_bridge.recipe.schema import DataSettings, EvaluateSettings, Part, Positive, Settings, Side
 from i2i_bridge.registry import did_you_mean
 from i2i_bridge.storage.names import normal_form
-from i2i_bridge.storage.reader import LIST_LIMIT, file_sha256, read_text
+from i2i_bridge.storage.reader import file_sha256, read_lines
 from i2i_bridge.storage.toml import read_toml
 
 if TYPE_CHECKING:
@@ -267,12 +267,9 @@ def read_list(file: Path) -> list[str]:
         UserError: The file cannot be read, is empty, or names an image twice.
     """
     try:
-        lines = [line.strip() for line in read_text(file, LIST_LIMIT).splitlines()]
-    except FileNotFoundError as error:
-        raise UserError(f"--list {file}: no such file") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--list {file}: not a readable text file ({error})") from error
-    names = [line for line in lines if line]
+        names = [name for line in read_lines(file) if (name := line.strip())]
+    except UserError as error:
+        raise UserError(f"--list {error}") from error
     if not names:
         raise UserError(f"--list {file}: it names no image")
     seen: set[str] = set()

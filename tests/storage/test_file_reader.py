@@ -29,7 +29,7 @@ from i2i_bridge.report.page import write_page
 from i2i_bridge.report.pictures import Pictures
 from i2i_bridge.report.table import table_of
 from i2i_bridge.storage import reader as file_reader
-from i2i_bridge.storage.reader import NotRegular, open_arrays, parse_json, read_bytes
+from i2i_bridge.storage.reader import NotRegular, open_arrays, parse_json, read_bytes, read_lines
 from i2i_bridge.storage.tensors import read_safetensors
 from i2i_bridge.storage.toml import read_toml
 from i2i_bridge.training.guard import UNUSABLE_FILE, read_unusable
@@ -304,3 +304,16 @@ def test_the_descriptor_is_closed_where_a_file_is_refused(tmp_path):
         with pytest.raises(NotRegular):
             read_bytes(tmp_path / "pipe")
     assert not before or len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_lines_of_lists_written_on_other_systems(tmp_path):
+    """A byte order mark and other line ends are no part of a name; U+2028 may be."""
+    # kills: list-lines-by-splitlines
+    file = tmp_path / "list.txt"
+    file.write_bytes("a.png\r\nb\u2028c.png\rd.png\n".encode("utf-8-sig"))
+    assert read_lines(file) == ["a.png", "b\u2028c.png", "d.png", ""]
+    file.write_bytes(b"\xff")
+    with pytest.raises(UserError, match=r"list\.txt: not a readable text file"):
+        read_lines(file)
+    with pytest.raises(UserError, match=r"list\.txt: no such file"):
+        read_lines(tmp_path / "none" / "list.txt")
