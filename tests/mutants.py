@@ -545,6 +545,7 @@ MUTANTS = [
     Mutant("consistency-in-the-hole", "metrics/consistency.py", "None if mask is None else mask[None]", "None", "test_metrics_items.py"),
     Mutant("consistency-of-other-draws", "metrics/consistency.py", '"validation degradation"', '"degradation"', "test_metrics_items.py"),
     Mutant("diversity-of-the-first-pair", "metrics/diversity.py", "distances.mean()", "distances[0]", "test_metrics_items.py"),
+    Mutant("pt-time-unlimited", "storage/pt_reader.py", "resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))", "pass", "test_hostile.py"),
     Mutant("unsafe-load", "storage/pt_reader.py", "weights_only=True, mmap", "weights_only=False, mmap", "test_hostile.py"),
     # files of strangers
     Mutant("overlapping-tensors", "storage/pt_reader.py", "not value.permute(order).is_contiguous() or", "", "test_hostile.py"),

@@ -20,7 +20,9 @@ from i2i_bridge.storage import pt_reader
 from i2i_bridge.storage.reader import open_regular
 
 SECONDS, BYTES_PER_SECOND = 60, 20_000_000
-"""Time limit of the child process: SECONDS, plus one second per BYTES_PER_SECOND of the file."""
+"""Processor time of the child process: SECONDS, plus one second per BYTES_PER_SECOND of the file."""
+PATIENCE = 10
+"""Time on the clock of the child process, as a multiple of its processor time; a machine may be busy."""
 MAX_HEADER, MAX_TENSORS = 16 * 2**20, 50_000
 """Maximum header bytes and number of tensors of a safetensors file."""
 
@@ -42,12 +44,12 @@ def read_pt(file: Path, layout: Literal["state dict", "i2sb"] = "state dict", *,
         # -P: otherwise modules in the folder of the script would shadow packages of the same name.
         command = [sys.executable, "-P", pt_reader.__file__, os.fspath(file.absolute()), layout, str(out)]
         try:
-            seconds = SECONDS + file.lstat().st_size / BYTES_PER_SECOND
+            seconds = SECONDS + file.lstat().st_size // BYTES_PER_SECOND
             finished = subprocess.run(
-                [*command, "legacy" if legacy else "zip"],
+                [*command, "legacy" if legacy else "zip", str(seconds)],
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
-                timeout=seconds,
+                timeout=PATIENCE * seconds,
                 check=False,
             )
             refusal = json.loads(finished.stdout) if finished.returncode == 0 else _limits_exceeded(seconds)
@@ -62,8 +64,8 @@ def read_pt(file: Path, layout: Literal["state dict", "i2sb"] = "state dict", *,
         return read_safetensors(out)
 
 
-def _limits_exceeded(seconds: float) -> str:
-    return f"could not be read within {seconds:.0f} s and the memory of its size: damaged, or made to do harm"
+def _limits_exceeded(seconds: int) -> str:
+    return f"could not be read within {seconds} s and the memory of its size: damaged, or made to do harm"
 
 
 def read_safetensors(file: Path) -> dict[str, Tensor]:

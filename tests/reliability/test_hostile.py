@@ -94,6 +94,7 @@ def test_time_and_memory_are_limited(tmp_path, monkeypatch):
         (tmp_path / "child.py").write_text(body)
         monkeypatch.setattr(pt_reader, "__file__", str(tmp_path / "child.py"))
         monkeypatch.setattr("i2i_bridge.storage.tensors.SECONDS", 1)
+        monkeypatch.setattr("i2i_bridge.storage.tensors.PATIENCE", 1)
         with pytest.raises(UserError, match=r"honest.pt: (could not be read within 1 s|cannot be read)"):
             read_pt(honest)
     code = (
@@ -102,6 +103,9 @@ def test_time_and_memory_are_limited(tmp_path, monkeypatch):
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert said.stdout == "limited\n"
+    # kills: pt-time-unlimited
+    code = "from i2i_bridge.storage import pt_reader; pt_reader.limit_time(1)\nfor _ in range(10**9): pass"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode < 0
 
 
 def test_the_child_s_own_answers(tmp_path, monkeypatch):
