@@ -175,7 +175,7 @@ def read_bands(stream: BinaryIO, layout: Layout, size: int) -> tuple[np.ndarray,
     if layout.samples > 1 and layout.separate:
         array = np.moveaxis(array.reshape(layout.samples, layout.height, layout.width), 0, 2)
     array = array.reshape(layout.height, layout.width, layout.samples)
-    array = _spread(array, layout)
+    array = _full_range(array, layout)
     alpha = None
     if layout.opacity:
         alpha = np.ascontiguousarray(array[..., -1])
@@ -211,7 +211,7 @@ def _by_opencv(stream: BinaryIO, layout: Layout) -> np.ndarray | None:
     return bands if layout.samples == 1 else bands[..., [2, 1, 0, 3][: layout.samples]]
 
 
-def _spread(array: np.ndarray, layout: Layout) -> np.ndarray:
+def _full_range(array: np.ndarray, layout: Layout) -> np.ndarray:
     if layout.format not in (UNSIGNED, FLOAT):
         raise UserError(f"a TIFF of {layout}: convert it to unsigned integers or floats")
     if layout.format == FLOAT:
