@@ -26,15 +26,8 @@ from i2i_bridge.recipe.recipe import Recipe
 from i2i_bridge.registry import did_you_mean, plugin_errors
 from i2i_bridge.runs.plan import Stage, plan_of, restored
 from i2i_bridge.runs.run import Run, method_geometry
-from i2i_bridge.storage.files import (
-    TEMPORARY,
-    TEMPORARY_BYTES,
-    exchange_folder,
-    expanded,
-    extended_name,
-    publish_folder,
-    remove,
-)
+from i2i_bridge.storage.files import TEMPORARY, TEMPORARY_BYTES, exchange_folder, publish_folder, remove
+from i2i_bridge.storage.names import expanded, extended_name
 from i2i_bridge.storage.reader import read_text
 
 SUFFIXES = {"onnx": ".onnx", "torch": ".pt2", "openvino": ".xml"}
