@@ -107,7 +107,7 @@ MUTANTS = [
     Mutant("mean-of-a-mean", "methods/mean.py", "if other.mean is not None:", "if False:", "test_mean.py"),
     Mutant("mean-kept-by-a-preset", "recipe/presets.py", "kept = table if name in STARTS_FROM_X_1 else", "kept = table if name else", "test_mean.py"),
     Mutant("moments-of-x-1", "training/trainer.py", "start=partial(start_of, mean, recipe.train.seed)", "start=partial(start_of, None, recipe.train.seed)", "test_mean.py"),
-    Mutant("calls-of-the-mean-not-counted", "methods/calls.py", "*([] if mean is None else [mean.method.network])", "*([] if mean is None else [method.network])", "test_mean.py"),
+    Mutant("calls-of-the-mean-not-counted", "methods/calls.py", "*([] if mean is None else [mean.method.network])", "*[]", "test_mean.py"),
     Mutant("evaluation-of-another-mean-reused", "evaluation/subjects.py", 'del settings["mean"]["run"]', 'del settings["mean"]', "test_mean.py"),
     # measuring networks out of packages
     Mutant("st-lpips-reflects-one-pixel", "metrics/packaged.py", "functional.pad(x, (2, 2, 2, 2), mode=", "functional.pad(x, (1, 1, 1, 1), mode=", "test_metrics_packaged.py"),

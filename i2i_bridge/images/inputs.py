@@ -28,7 +28,26 @@ MARGIN = 0.1
 Back = Callable[[list[Picture]], Any]
 
 
-def pictures_of(image: Images, value_range: Range = None) -> tuple[list[Picture], Back]:
+def inputs_of(
+    image: Images, mask: Images | None, condition: Images | None, value_range: Range
+) -> tuple[list[tuple[Picture, Picture | None, Picture | None]], Back]:
+    """Convert images with their masks and conditions: (picture, mask, condition) of each, and the function of results.
+
+    A single mask or condition is used for all images; without one it is None. Arrays and tensors of masks may be
+    boolean.
+
+    Raises:
+        UserError: A type is not supported, an input is empty, its values exceed the range, or there are not as many
+            masks or conditions as images.
+    """
+    pictures, back = _pictures(image, value_range)
+    count = len(pictures)
+    masks = _for_each("mask", [None] if mask is None else _pictures(_without_booleans(mask))[0], count)
+    conditions = _for_each("condition", [None] if condition is None else _pictures(condition, value_range)[0], count)
+    return list(zip(pictures, masks, conditions, strict=True)), back
+
+
+def _pictures(image: Images, value_range: Range = None) -> tuple[list[Picture], Back]:
     """Convert an image, batch or list to pictures, and return a function that converts results to the same type.
 
     Args:
@@ -60,24 +79,6 @@ def pictures_of(image: Images, value_range: Range = None) -> tuple[list[Picture]
     return [picture], lambda results: to_pil(results[0])
 
 
-def inputs_of(
-    image: Images, mask: Images | None, condition: Images | None, value_range: Range
-) -> tuple[list[tuple[Picture, Picture | None, Picture | None]], Back]:
-    """Convert images with their masks and conditions: (picture, mask, condition) of each, and the function of results.
-
-    A single mask or condition is used for all images; without one it is None. Arrays and tensors of masks may be
-    boolean.
-
-    Raises:
-        UserError: As `pictures_of`; or there are not as many masks or conditions as images.
-    """
-    pictures, back = pictures_of(image, value_range)
-    count = len(pictures)
-    masks = _for_each("mask", [None] if mask is None else pictures_of(_without_booleans(mask))[0], count)
-    conditions = _for_each("condition", [None] if condition is None else pictures_of(condition, value_range)[0], count)
-    return list(zip(pictures, masks, conditions, strict=True)), back
-
-
 def _for_each(name: str, images: Sequence[Picture | None], count: int) -> list[Picture | None]:
     if len(images) not in (1, count):
         raise UserError(f"{len(images)} images as {name} for {count}; give one, or one for each")
@@ -96,7 +97,7 @@ def _without_booleans(mask: Any) -> Any:
 def _listed(images: Sequence[AnyImage], value_range: Range) -> tuple[list[Picture], Back]:
     if not images:
         raise UserError("a list of no images")
-    parts = [pictures_of(one, value_range) for one in images]
+    parts = [_pictures(one, value_range) for one in images]
 
     def back(results: list[Picture]) -> list[Any]:
         rest = iter(results)

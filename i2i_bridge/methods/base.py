@@ -17,6 +17,9 @@ Batch = Mapping[str, Any]
 In training also number (B,), each sample's number in the whole training: step * batch_size + position.
 For `trajectory` also size, (height, width) of the images before they were padded at their right and lower edge."""
 
+INPUTS = ("x_1", "mask", "condition")
+"""The images of a batch that restoring reads, x_1 and those that the batch has."""
+
 
 class Method(Protocol):
     """A method that learns X_1 -> X_0."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from i2i_bridge.bridge.predictor import keep_known
 from i2i_bridge.errors import UserError
-from i2i_bridge.methods.base import Batch, Method
+from i2i_bridge.methods.base import INPUTS, Batch, Method
 from i2i_bridge.randomness import Generator
 
 if TYPE_CHECKING:  # pydantic: `import i2i_bridge` stays light
@@ -37,7 +37,7 @@ class Mean:
     def __call__(self, batch: Batch, generator: Generator) -> Tensor:
         """The start of the bridge, (B, C, H, W), in [-1, 1] where the mask is 1; without gradients."""
         x_1, mask = batch["x_1"], batch.get("mask")
-        given = {name: batch[name] for name in ("x_1", "mask", "condition", "size") if name in batch}
+        given = {name: batch[name] for name in (*INPUTS, "size") if name in batch}
         # Without autocast: otherwise training and restoring would start from different values.
         with torch.no_grad(), torch.autocast(x_1.device.type, enabled=False):
             (answer,) = deque(self.method.trajectory(given, nfe=self.nfe, generator=generator), maxlen=1)

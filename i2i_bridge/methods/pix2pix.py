@@ -12,7 +12,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from i2i_bridge import registry
 from i2i_bridge.bridge.predictor import call_network, keep_known
-from i2i_bridge.methods.base import Batch, condition_of, refuse_guidance
+from i2i_bridge.methods.base import INPUTS, Batch, condition_of, refuse_guidance
 from i2i_bridge.networks.size import build_checked
 from i2i_bridge.randomness import Generator, global_seed, per_sample
 from i2i_bridge.recipe.recipe import Recipe
@@ -79,7 +79,7 @@ class Pix2pix:
         """
         images = []
         for i, draws in enumerate(per_sample(generator, len(batch["x_1"]))):
-            one = {name: batch[name][i : i + 1] for name in ("x_1", "mask", "condition") if name in batch}
+            one = {name: batch[name][i : i + 1] for name in INPUTS if name in batch}
             if self.inference == "eval":
                 with _mode(self.network, training=False):
                     images.append(self._answer(one))

@@ -19,7 +19,7 @@ from i2i_bridge.device import resolve_device, resolve_precision
 from i2i_bridge.errors import UserError
 from i2i_bridge.images.inputs import Images, inputs_of
 from i2i_bridge.images.pixels import Range
-from i2i_bridge.methods.base import Batch, Method
+from i2i_bridge.methods.base import INPUTS, Batch, Method
 from i2i_bridge.methods.calls import counted_calls
 from i2i_bridge.methods.mean import Mean, check_mean, mean_calls, mean_of, starting_from
 from i2i_bridge.randomness import Generator, generator
@@ -130,9 +130,7 @@ class Run:
         height, width = batch["x_1"].shape[-2:]
         stride, smallest = method_geometry(self.method)
         padded: dict[str, Any] = {
-            name: pad_to_stride(batch[name], stride, smallest).to(self.device)
-            for name in ("x_1", "mask", "condition")
-            if name in batch
+            name: pad_to_stride(batch[name], stride, smallest).to(self.device) for name in INPUTS if name in batch
         }
         padded["size"] = (height, width)
         # No `with` around the yield: otherwise inference mode would stay on in the caller.

@@ -52,8 +52,8 @@ def announcement(run: Run, files: Sequence[Path], *, nfe: int, samples: int = 1)
     """
     try:
         # In pixels of X_1: an image for super-resolution is enlarged before the network sees it.
-        factor = _black(run, SIDES[0])["x_1"].shape[-1] / SIDES[0]
-        sizes = [_pixels(file) * factor**2 for file in files]
+        factor = _black_batch(run, SIDES[0])["x_1"].shape[-1] / SIDES[0]
+        sizes = [_pixel_count(file) * factor**2 for file in files]
         largest = max(sizes)
         if largest < LARGE:
             return None
@@ -93,23 +93,23 @@ def probed(run: Run, factor: float = 1) -> Probe:
         torch.cuda.reset_peak_memory_stats(run.device)
         before: float | None = float(torch.cuda.memory_allocated(run.device))
     else:
-        before = _resident("VmRSS") if _reset_peak() else None
+        before = _process_memory("VmRSS") if _reset_peak() else None
     start = time.perf_counter()
     pixels = _restore_black(run, max(round(SIDES[1] / factor), 8))
     seconds = (time.perf_counter() - start) / (1 + mean_calls(run.method))
-    peak = float(torch.cuda.max_memory_allocated(run.device)) if cuda else _resident("VmHWM")
+    peak = float(torch.cuda.max_memory_allocated(run.device)) if cuda else _process_memory("VmHWM")
     memory = None if before is None or peak is None or peak <= before else (peak - before) / pixels
     return Probe(seconds / pixels, memory)
 
 
 def _restore_black(run: Run, side: int) -> int:
     """Restore one black image with one network call; return the number of pixels of its X_1."""
-    batch = _black(run, side)
+    batch = _black_batch(run, side)
     run.restore_batch(batch, nfe=1, generator=[generator(0, "probe")])
     return batch["x_1"].shape[-2] * batch["x_1"].shape[-1]
 
 
-def _black(run: Run, side: int) -> dict[str, Tensor]:
+def _black_batch(run: Run, side: int) -> dict[str, Tensor]:
     """The batch of one black image."""
     draws, data = [generator(0, "probe")], run.recipe.data
     black = Picture(np.zeros((side, side, data.channels), np.uint8))
@@ -132,10 +132,10 @@ def free_memory(device: torch.device) -> int | None:
         return None
 
 
-def _resident(what: str) -> float | None:
+def _process_memory(field: str) -> float | None:
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
-        return next(float(line.split()[1]) * 1024 for line in lines if line.startswith(f"{what}:"))
+        return next(float(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
     except (OSError, StopIteration, ValueError, IndexError):
         return None
 
@@ -149,7 +149,7 @@ def _reset_peak() -> bool:
     return True
 
 
-def _pixels(file: Path) -> int:
+def _pixel_count(file: Path) -> int:
     try:
         return math.prod(image_size(file))
     except UserError:  # reported when the file is read
