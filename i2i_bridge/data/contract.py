@@ -8,11 +8,9 @@ import numpy as np
 
 from i2i_bridge.bridge.contract import collect_faults, error_line
 from i2i_bridge.data.items import pictures_of, raw_pixels
-from i2i_bridge.data.source import PairSource, item_of
+from i2i_bridge.data.source import IMAGES, PairSource, item_of
 from i2i_bridge.degradations.contract import global_states
 
-PARTS = ("x_0", "x_1", "mask", "condition")
-"""The images of an item."""
 OTHERS = ("key", "label", "file")
 
 
@@ -89,9 +87,9 @@ def _read(source: PairSource, index: int) -> _Item | str:
     """An item, or what is wrong with it."""
     try:
         item = item_of(source, index)
-        unknown = [str(name) for name in item if name not in PARTS + OTHERS]
+        unknown = [str(name) for name in item if name not in IMAGES + OTHERS]
         if unknown:
-            return f"item {index}: '{unknown[0]}' is no part of an item; the parts are {', '.join(PARTS + OTHERS)}"
+            return f"item {index}: '{unknown[0]}' is no part of an item; the parts are {', '.join(IMAGES + OTHERS)}"
         key = item["key"]
         if not isinstance(key, str) or not key:
             return f"item {index}: the key is {key!r}; a string that is not empty is needed"

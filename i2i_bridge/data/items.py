@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from i2i_bridge.data.source import IMAGES
 from i2i_bridge.data.transforms import Enlargement, enlarged, factor_between
 from i2i_bridge.errors import UserError
 from i2i_bridge.images.files import image_size, read_picture
@@ -76,7 +77,7 @@ def pictures_of(item: dict[str, Any]) -> dict[str, Picture]:
         UserError: A file is unreadable, or the images differ in size.
     """
     where = location(item)
-    parts = [part for part in ("x_0", "x_1", "mask", "condition") if part in item]
+    parts = [part for part in IMAGES if part in item]
     pictures: dict[str, Picture] = {part: _picture(item[part], where, part == "mask") for part in parts}
     sizes = {part: picture.pixels.shape[:2] for part, picture in pictures.items()}
     others = {size for part, size in sizes.items() if part != "x_1"}

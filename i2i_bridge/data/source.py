@@ -9,6 +9,9 @@ from torch import Tensor
 from i2i_bridge.errors import UserError
 from i2i_bridge.registry import plugin_errors
 
+IMAGES = ("x_0", "x_1", "mask", "condition")
+"""The parts of an item that are images."""
+
 
 class PairSource(Protocol):
     """Protocol of dataset kinds: a sequence of items; see `item_of` for the forms of an item."""

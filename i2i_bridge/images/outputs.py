@@ -12,12 +12,11 @@ from typing import Any, Literal
 from i2i_bridge.errors import UserError
 from i2i_bridge.images.folder import IMAGE_SUFFIXES, JPEG_SUFFIXES, left_out_notes, list_images
 from i2i_bridge.storage.files import append
+from i2i_bridge.storage.names import NAME_BYTES
 from i2i_bridge.storage.reader import LIST_LIMIT, open_regular, parse_json
 
 FORMATS = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "tif": ".tif"}
 """The values of `--format` and their suffixes."""
-NAME_BYTES = 255
-"""Maximum bytes of a file name."""
 DONE_FILE = ".i2i-bridge-done.jsonl"
 """Name of the record of finished inputs in an output folder, one line per input."""
 LINE_BYTES = 2**16

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from i2i_bridge.errors import UserError
 from i2i_bridge.registry import did_you_mean
-from i2i_bridge.storage.download import BUSY, Download, Report, download
+from i2i_bridge.storage.archive import Report
+from i2i_bridge.storage.download import BUSY, Download, download
 from i2i_bridge.storage.files import LOCK_FILE, locked, refuse_links, remove, replace
 from i2i_bridge.storage.reader import file_sha256, open_regular
 

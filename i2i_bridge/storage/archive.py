@@ -24,7 +24,7 @@ from i2i_bridge.storage.files import free_bytes
 from i2i_bridge.storage.reader import open_regular
 
 Report = Callable[[int, int], None]
-"""Progress callback, called with (bytes done, total bytes)."""
+"""Progress callback, called with (bytes done, total bytes or 0 if unknown)."""
 
 RATIO, FLOOR = 20, 64 * 2**20
 """Unpacked size limit: RATIO times the archive's size, or FLOOR bytes if that is more. Images hardly compress."""

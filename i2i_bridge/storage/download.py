@@ -6,7 +6,6 @@ import http.client
 import re
 import time
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -14,7 +13,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from i2i_bridge.errors import UserError
-from i2i_bridge.storage.archive import RESERVE
+from i2i_bridge.storage.archive import RESERVE, Report
 from i2i_bridge.storage.files import free_bytes, no_link, remove, replace, write_whole
 from i2i_bridge.storage.internet import require
 from i2i_bridge.storage.names import NAME_LETTERS, extended_name
@@ -50,9 +49,6 @@ def download_name(url: str) -> str:
     # These suffixes are reserved for downloads in progress.
     return f"{name}.file" if name.endswith((".part", ".version")) else name
 
-
-Report = Callable[[int, int], None]
-"""Progress callback, called with (bytes done, total bytes or 0 if unknown)."""
 
 BUSY = "another fetch is at work there"
 """Message of `locked` for a folder of downloads."""

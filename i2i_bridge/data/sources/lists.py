@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from i2i_bridge.data.index import Names
+from i2i_bridge.data.source import IMAGES
 from i2i_bridge.data.sources.folders import Files
 from i2i_bridge.data.splits import keep, split_names
 from i2i_bridge.errors import UserError
@@ -17,7 +18,6 @@ from i2i_bridge.registry import did_you_mean, register_dataset
 from i2i_bridge.storage.names import normal_form
 from i2i_bridge.storage.reader import parse_json, read_lines
 
-IMAGES = ("x_0", "x_1", "mask", "condition")
 COLUMNS = (*IMAGES, "label", "split", "key")
 
 
