@@ -24,10 +24,11 @@ if TYPE_CHECKING:
     from i2i_bridge.methods.base import Method
     from i2i_bridge.metrics.base import Estimate, Extractor, ItemMetric, Metric, SetMetric
     from i2i_bridge.metrics.contract import check_metric
+    from i2i_bridge.plugins import load_plugin
+    from i2i_bridge.recipe.load import load_recipe
     from i2i_bridge.recipe.presets import method_preset
-    from i2i_bridge.recipe.recipe import Recipe, load_recipe
+    from i2i_bridge.recipe.recipe import Recipe
     from i2i_bridge.registry import (
-        load_plugin,
         register_dataset,
         register_degradation,
         register_discriminator,
@@ -129,12 +130,13 @@ _HOMES = {
     "compare": "report.comparison",
     "evaluate": "evaluation.evaluate",
     "export": "runs.export",
-    "load_recipe": "recipe.recipe",
+    "load_plugin": "plugins",
+    "load_recipe": "recipe.load",
     "load_run": "runs.run",
     "method_preset": "recipe.presets",
     "restore_files": "runs.restore",
     "train": "training.trainer",
-} | {name: "registry" for name in __all__ if name.startswith("register_") or name == "load_plugin"}
+} | {name: "registry" for name in __all__ if name.startswith("register_")}
 """The module of each public name, imported when the name is first used (PEP 562): torch takes a second to import."""
 
 

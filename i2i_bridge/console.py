@@ -92,6 +92,11 @@ def say_error(text: str | UserError) -> None:
         errors.print(f"  {printable(way)}")
 
 
+def say_note(text: str) -> None:
+    """Print `note: ...` on standard error, in one line: for outputs that are redirected to a file."""
+    errors.print(f"note: {one_line(text)}")
+
+
 def write(text: str) -> None:
     """Print a text of several lines, such as a recipe, without wrapping it and without adding a line end."""
     sys.stdout.write(printable(text, lines=True))

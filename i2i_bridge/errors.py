@@ -1,13 +1,18 @@
-"""`UserError`, the exception for errors that the user can correct, and functions that sanitise printed text."""
+"""`UserError`, the exception for errors that the user can correct; its place, hints, and sanitised text."""
 
+import difflib
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 LONGEST = 300
 """Maximum length of a message in characters, not counting long paths."""
 TRY_AGAIN = 75
 """Exit code for a temporary failure: running the same command again later may resume (EX_TEMPFAIL)."""
+
+
+Errors = type[Exception] | tuple[type[Exception], ...]
 
 
 class UserError(Exception):
@@ -24,9 +29,70 @@ class UserError(Exception):
     """
 
     def __init__(self, text: str, code: int = 2, *, command: str = "", ways: Sequence[str] = ()) -> None:
-        super().__init__(one_line(str(text)) + (f": {printable(command)}" if command else ""))
+        super().__init__(one_line(str(text)))
         self.code = code
+        self.command = printable(command)
         self.ways = tuple(printable(way) for way in ways)
+
+    def __str__(self) -> str:
+        return f"{self.args[0]}: {self.command}" if self.command else str(self.args[0])
+
+
+def _names(message: str, place: str) -> bool:
+    """Whether a message has a place in front of a part of it, or a path anywhere; a key such as '3' may be a number."""
+    return f" {place}: " in f" {message}" or ("/" in place and place in message)
+
+
+@contextmanager
+def located(place: object, problem: str = "", errors: Errors = ()) -> Iterator[None]:
+    """Context that puts a place before the message of an error: `with located(file): ...`.
+
+    A `UserError` is raised again as `PLACE: message`, with its exit code and commands; unchanged if its message names
+    the place already.
+
+    Args:
+        place: The file, folder, key or item that the error is about.
+        problem: What has failed, such as "cannot be read", for `errors`.
+        errors: Other exceptions, raised as `UserError`: `PLACE: PROBLEM (reason)`, or `PLACE: reason` without a
+            problem. The reason of an OSError is that of the system, without the path.
+
+    Raises:
+        UserError: As described.
+    """
+    try:
+        yield
+    except UserError as error:
+        if not _names(str(error), str(place)):
+            # Changed, not wrapped: otherwise the class, the exit code and the cause would be those of the wrapper.
+            error.args = (one_line(f"{place}: {error.args[0]}"),)
+        raise
+    except errors as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{place}: {f'{problem} ({reason})' if problem else reason}") from error
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """The hint '; did you mean ...?' for a near miss, else a list of the known words."""
+    known = sorted(known)
+    return nearest(word, known) or (f"; known: {', '.join(known)}" if known else "")
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The hint '; did you mean ...?' for a near miss, else an empty string: for words too many to be listed."""
+    near = difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.6)
+    return f"; did you mean '{near[0]}'?" if near else ""
+
+
+def check_keys(keys: Iterable[str], known: Iterable[str]) -> None:
+    """Refuse the keys of a table that are not known.
+
+    Raises:
+        UserError: A key is unknown; the message gives the nearest.
+    """
+    known = list(known)
+    for key in keys:
+        if key not in known:
+            raise UserError(f"unknown key '{key}'{did_you_mean(key, known)}")
 
 
 def printable(text: str, *, lines: bool = False) -> str:

@@ -7,8 +7,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from i2i_bridge.errors import UserError, brief
-from i2i_bridge.registry import did_you_mean, nearest
+from i2i_bridge.errors import UserError, brief, did_you_mean, nearest
 
 LARGEST = 10_000.0
 """Largest magnitude of a number, where no other bound is known."""

@@ -2,27 +2,19 @@
 
 There is one registry for each kind of part. The names of built-in members are read from their source text (`members`)
 and the module of a member is imported when that member is first used, so that listing names and rejecting unknown ones
-need no torch. A user's class or function is registered by the same decorators: in a file given by `--plugin mine.py`,
-in an imported module, or in a module that an installed package declares in the entry-point group `i2i_bridge.plugins`.
-A recipe cannot import code.
+need no torch. A user's class or function is registered by the same decorators, in an imported module or a plug-in
+(`plugins`). A recipe cannot import code.
 """
 
-import difflib
-import hashlib
-import importlib.util
+import importlib
 import inspect
-import json
 import pkgutil
-import re
-import sys
-import traceback
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping
 from functools import cached_property
-from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-from i2i_bridge.errors import UserError, brief
+from i2i_bridge import plugins
+from i2i_bridge.errors import UserError, brief, check_keys, did_you_mean, located, nearest
 from i2i_bridge.members import Option, SourceMember, members_of
 from i2i_bridge.storage.names import expanded, file_name
 from i2i_bridge.storage.toml import toml_value
@@ -39,18 +31,6 @@ T = TypeVar("T", bound=Callable[..., Any])
 def _with_home(value: Any) -> Any:
     """A value of a recipe or card; in a text that begins with `~/`, the home folder replaces `~`."""
     return str(expanded(value)) if isinstance(value, str) and value.startswith("~/") else value
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """The hint '; did you mean ...?' for a near miss, else a list of the known words."""
-    known = sorted(known)
-    return nearest(word, known) or (f"; known: {', '.join(known)}" if known else "")
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """The hint '; did you mean ...?' for a near miss, else an empty string: for words too many to be listed."""
-    near = difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.6)
-    return f"; did you mean '{near[0]}'?" if near else ""
 
 
 class Registry:
@@ -80,25 +60,20 @@ class Registry:
         Raises:
             UserError: The name is taken by another member, or is not valid as a part of a file name.
         """
-        try:
+        with located(f"{self.kind} '{name}'", errors=ValueError):
             file_name(name)
-        except ValueError as error:
-            raise UserError(f"{self.kind} '{name}': the name {error}") from error
 
         def enter(member: T) -> T:
             # Import the built-in member of this name first; otherwise a user's member could replace it.
             if not member.__module__.startswith("i2i_bridge."):
                 Registry._has_user_members = True
-                _user_files.add(_file_of(member))
+                plugins.add_source(member.__module__)
                 self._import(name)
-            there = self._members.get(name)
-            if there is not None and (there.__module__, there.__qualname__) != (
-                member.__module__,
-                member.__qualname__,
-            ):
+            registered = self._members.get(name, member)
+            # A module that is imported again registers equal names.
+            if _qualified(registered) != _qualified(member):
                 raise UserError(
-                    f"{self.kind} '{name}' is already registered by {there.__module__}.{there.__qualname__};"
-                    " choose another name"
+                    f"{self.kind} '{name}' is already registered by {_qualified(registered)}; choose another name"
                 )
             self._members[name] = member
             for follower in self._followers:
@@ -115,12 +90,8 @@ class Registry:
             follower(name, member)
 
     def names(self) -> list[str]:
-        """All names, sorted; those of installed plug-ins are among them.
-
-        Raises:
-            UserError: An installed plug-in cannot be imported.
-        """
-        load_installed_plugins()
+        """All names, sorted; those of installed plug-ins are among them."""
+        plugins.load_installed_plugins()
         if self._has_user_members or not self._decorator:
             self._load()
         return sorted({*self._members, *self._source})
@@ -133,12 +104,15 @@ class Registry:
         """Reject a name that no member has, without importing a built-in member.
 
         Raises:
-            UserError: No member has the name, the message names the nearest one; or an installed plug-in, which might
-                have it, cannot be imported.
+            UserError: No member has the name; the message names the nearest one, and the installed plug-ins that cannot
+                be imported, since one of them might have it.
         """
-        if name not in self:
-            hint = did_you_mean(name, self.names())
-            raise UserError(f"unknown {self.kind} '{name}'{hint} (if it is your own, load it: --plugin FILE.py)")
+        if name in self:
+            return
+        if broken := plugins.broken_plugins():
+            raise UserError(f"unknown {self.kind} '{name}'{nearest(name, self.names())}; {'; '.join(broken)}")
+        hint = did_you_mean(name, self.names())
+        raise UserError(f"unknown {self.kind} '{name}'{hint} (if it is your own, load it: --plugin FILE.py)")
 
     def get(self, name: str) -> Callable[..., Any]:
         """The member of that name.
@@ -174,8 +148,8 @@ class Registry:
             UserError: As `require`.
         """
         self.require(name)
-        found = None if name in self._members else self._source[name].options()
-        return found if found is not None else [_option(key, p) for key, p in self.options(name).items()]
+        options = None if name in self._members else self._source[name].options()
+        return options if options is not None else [_option(key, p) for key, p in self.options(name).items()]
 
     def options(self, name: str) -> dict[str, inspect.Parameter]:
         """The parameters of a member's constructor, by name."""
@@ -184,38 +158,36 @@ class Registry:
         # A torch.nn.Module that defines no constructor has *args and **kwargs.
         return {key: p for key, p in parameters.items() if p.kind not in many}
 
-    def typed(self, name: str, key: str, given: Any) -> Any:
+    def typed(self, name: str, key: str, text: Any) -> Any:
         """Parse the value of an option given on the command line: as TOML, or as text if the option's type is text.
 
         So the folder name `2024` stays text. The entries of a table (from dotted keys) are parsed one by one.
         """
-        if isinstance(given, dict):
-            entries = {inner: self.typed(name, f"{key}.{inner}", value) for inner, value in given.items()}
-            return entries if self._takes(name, key, entries) else {k: str(v) for k, v in given.items()}
-        value = toml_value(given)
-        if not isinstance(value, bool | int | float | list | dict):  # a date is text here
-            return given if not isinstance(value, str) else value
-        if "." in key or self._takes(name, key, value) or not self._takes(name, key, given):
+        if isinstance(text, dict):
+            entries = {inner: self.typed(name, f"{key}.{inner}", value) for inner, value in text.items()}
+            return entries if self._takes(name, key, entries) else {k: str(v) for k, v in text.items()}
+        value = toml_value(text)
+        if isinstance(value, str) or "." in key or self._takes(name, key, value) or not self._takes(name, key, text):
             return value
-        return given
+        return text
 
     def _takes(self, name: str, key: str, value: Any) -> bool:
         """Whether a value is of an option's type."""
         parameters = {known: p for known, p in self.options(name).items() if known == key}
         try:
-            _validated(name, parameters, {key: value}, self.get(name))
+            _validated_options(name, parameters, {key: value}, self.get(name))
         except UserError:
             return False
         return True
 
-    def check(self, settings: Mapping[str, Any], **given: Any) -> tuple[Callable[..., Any], dict[str, Any]]:
+    def check(self, settings: Mapping[str, Any], **arguments: Any) -> tuple[Callable[..., Any], dict[str, Any]]:
         """Look up the member of a table such as `{name = "jpeg", quality = 5}` and validate its options.
 
         The keys other than `name` are parameters of the constructor, validated by its annotations.
 
         Args:
             settings: The table, as read from TOML.
-            given: Constructor arguments that the caller supplies; the table must not set them.
+            arguments: Constructor arguments that the caller supplies; the table must not set them.
 
         Raises:
             UserError: Unknown name, unknown key (the message names the nearest), missing key, or a value of the wrong
@@ -226,9 +198,9 @@ class Registry:
         if not isinstance(name, str):
             raise UserError(f"{self.kind}: the key 'name' is missing; known: {', '.join(self.names())}")
         member = self.get(name)
-        parameters = {key: p for key, p in self.options(name).items() if key not in given}
+        parameters = {key: p for key, p in self.options(name).items() if key not in arguments}
         options = _gathered(options, parameters)
-        return member, _validated(f"{self.kind} '{name}'", parameters, options, member)
+        return member, _validated_options(f"{self.kind} '{name}'", parameters, options, member)
 
     def gathered(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """The table with the keys that its member leaves to another library moved into `library_options`; else a copy.
@@ -250,20 +222,21 @@ class Registry:
             known = [option.name for option in self.option_texts(name)]
             if LIBRARY_OPTIONS in known:  # which the constructor checks
                 return
-            _refuse_unknown(f"{self.kind} '{name}'", [key for key in settings if key != "name"], known)
+            with located(f"{self.kind} '{name}'"):
+                check_keys([key for key in settings if key != "name"], known)
 
-    def build(self, settings: Mapping[str, Any], **given: Any) -> Any:
+    def build(self, settings: Mapping[str, Any], **arguments: Any) -> Any:
         """Construct the member that a table describes; see `check`.
 
         Raises:
             UserError: As `check`, or the constructor raises a ValueError, such as for a value out of range.
         """
-        member, values = self.check(settings, **given)
+        member, values = self.check(settings, **arguments)
         # A user's class that lacks an abstract method raises a TypeError when it is constructed.
         refusals = ValueError if member.__module__.startswith("i2i_bridge.") else (ValueError, TypeError)
-        with plugin_errors():
+        with plugins.plugin_errors():
             try:
-                return member(**values, **given)
+                return member(**values, **arguments)
             except refusals as error:
                 raise UserError(f"{self.kind} '{settings['name']}': {error}") from error
 
@@ -285,8 +258,8 @@ class Registry:
         self._loaded = True
         for home in self._homes:
             module = importlib.import_module(home)
-            for found in pkgutil.iter_modules(getattr(module, "__path__", [])):
-                importlib.import_module(f"{home}.{found.name}")
+            for inner in pkgutil.iter_modules(getattr(module, "__path__", [])):
+                importlib.import_module(f"{home}.{inner.name}")
 
 
 def _option(key: str, parameter: inspect.Parameter) -> Option:
@@ -306,45 +279,37 @@ def _gathered(options: Mapping[str, Any], known: Collection[str]) -> dict[str, A
     return own | {LIBRARY_OPTIONS: given | {key: value for key, value in options.items() if key not in known}}
 
 
-def _refuse_unknown(where: str, keys: Iterable[str], known: Iterable[str]) -> None:
-    known = list(known)
-    unknown = sorted(set(keys) - set(known))
-    if unknown:
-        raise UserError(f"{where}: unknown key '{unknown[0]}'{did_you_mean(unknown[0], known)}")
+def _qualified(member: Callable[..., Any]) -> str:
+    return f"{member.__module__}.{member.__qualname__}"
 
 
-def _validated(
-    where: str,
+def _validated_options(
+    place: str,
     parameters: Mapping[str, inspect.Parameter],
     options: Mapping[str, Any],
     member: Callable[..., Any],
 ) -> dict[str, Any]:
+    """The options of a member, validated by the annotations of its constructor."""
     import pydantic
 
-    _refuse_unknown(where, options, parameters)
-    for key, value in options.items():
-        _check_values(where, key, value)
+    from i2i_bridge.storage.table import validated
+
     annotations = inspect.get_annotations(member.__init__ if inspect.isclass(member) else member, eval_str=True)
     fields: dict[str, Any] = {
         key: (annotations.get(key, Any), ... if p.default is inspect.Parameter.empty else p.default)
         for key, p in parameters.items()
     }
-    model = pydantic.create_model(
-        "Options", __config__=pydantic.ConfigDict(arbitrary_types_allowed=True, strict=True), **fields
-    )
-    try:
-        # JSON mode: strict about types, yet a TOML array may become a tuple and a string a path.
-        checked = model.model_validate_json(json.dumps(options, default=str))
-    except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        got = "" if first["type"] == "missing" else f", got {brief(repr(options.get(str(first['loc'][0]))))}"
-        raise UserError(f"{where}: {place}: {first['msg'].lower()}{got}") from error
+    config = pydantic.ConfigDict(arbitrary_types_allowed=True, strict=True, extra="forbid")
+    model = pydantic.create_model("Options", __config__=config, **fields)
+    with located(place):
+        for key, value in options.items():
+            _check_values(key, value)
+        checked = validated(model, options, place)
     # Only the keys that the user gave; the constructor fills in its own defaults.
     return {key: getattr(checked, key) for key in options}
 
 
-def _check_values(where: str, key: str, value: Any) -> None:
+def _check_values(key: str, value: Any) -> None:
     """Reject values that are valid for no option, also inside arrays and tables.
 
     Raises:
@@ -355,9 +320,9 @@ def _check_values(where: str, key: str, value: Any) -> None:
     while waiting:
         inner = waiting.pop()
         if isinstance(inner, int | float) and not -LARGEST <= inner <= LARGEST:
-            raise UserError(f"{where}: {key}: should be a finite number of at most {LARGEST:.0e}, got {brief(inner)}")
+            raise UserError(f"{key}: should be a finite number of at most {LARGEST:.0e}, got {brief(inner)}")
         if isinstance(inner, str) and ("\0" in inner or len(inner) > LONGEST_TEXT):
-            raise UserError(f"{where}: {key}: should be a text of at most {LONGEST_TEXT} characters, none of them null")
+            raise UserError(f"{key}: should be a text of at most {LONGEST_TEXT} characters, none of them null")
         if isinstance(inner, dict | list | tuple):
             waiting += inner.values() if isinstance(inner, dict) else inner
 
@@ -365,46 +330,20 @@ def _check_values(where: str, key: str, value: Any) -> None:
 PROCESSES = Registry(
     "process", "i2i_bridge.bridge.processes", "i2i_bridge.bridge.released", decorator="register_process"
 )
-
-
 TARGETS = Registry("target", "i2i_bridge.bridge.targets", decorator="register_target")
-
-
 PROPOSALS = Registry("proposal", "i2i_bridge.bridge.proposals", decorator="register_proposal")
-
-
 SAMPLERS = Registry("sampler", "i2i_bridge.bridge.samplers", decorator="register_sampler")
-
-
 TIME_GRIDS = Registry(
     "time grid", "i2i_bridge.bridge.time_grids", "i2i_bridge.bridge.released", decorator="register_time_grid"
 )
-
-
 DEGRADATIONS = Registry("degradation", "i2i_bridge.degradations", decorator="register_degradation")
-
-
 GUIDANCES = Registry("guidance", "i2i_bridge.guidance", decorator="register_guidance")
-
-
 DATASETS = Registry("dataset kind", "i2i_bridge.data.sources", decorator="register_dataset")
-
-
 NETWORKS = Registry("network", "i2i_bridge.networks", decorator="register_network")
-
-
 DISCRIMINATORS = Registry("discriminator", "i2i_bridge.networks", decorator="register_discriminator")
-
-
 METRICS = Registry("metric", "i2i_bridge.metrics", decorator="register_metric")
-
-
 EXTRACTORS = Registry("extractor", "i2i_bridge.metrics", decorator="register_extractor")
-
-
 METHODS = Registry("method", "i2i_bridge.methods", decorator="register_method")
-
-
 KINDS: dict[str, Registry] = {
     "processes": PROCESSES,
     "targets": TARGETS,
@@ -424,41 +363,17 @@ KINDS: dict[str, Registry] = {
 
 
 register_process = PROCESSES.register
-
-
 register_target = TARGETS.register
-
-
 register_proposal = PROPOSALS.register
-
-
 register_sampler = SAMPLERS.register
-
-
 register_time_grid = TIME_GRIDS.register
-
-
 register_degradation = DEGRADATIONS.register
-
-
 register_guidance = GUIDANCES.register
-
-
 register_dataset = DATASETS.register
-
-
 register_network = NETWORKS.register
-
-
 register_discriminator = DISCRIMINATORS.register
-
-
 register_metric = METRICS.register
-
-
 register_extractor = EXTRACTORS.register
-
-
 register_method = METHODS.register
 
 
@@ -476,10 +391,7 @@ def metric_table(name: str) -> dict[str, Any]:
         option, equals, value = (word.strip() for word in part.partition("="))
         if not equals or not option or option in table:
             raise UserError(f"metric '{name}': options read NAME:KEY=VALUE, for example psnr-y:border=4")
-        try:
-            table[option] = json.loads(value)
-        except (ValueError, RecursionError):
-            table[option] = value
+        table[option] = toml_value(value)
     return table
 
 
@@ -493,152 +405,3 @@ def require_metric(name: str) -> None:
     METRICS.require(table["name"])
     if len(table) > 1:
         METRICS.build(table)
-
-
-_plugins: list[str] = []
-
-
-_user_files: set[str] = set()
-"""Absolute paths of the files that define users' members."""
-
-
-def _file_of(member: Callable[..., Any]) -> str:
-    return str(Path(getattr(sys.modules.get(member.__module__), "__file__", None) or member.__module__).resolve())
-
-
-def plugin_error(error: Exception) -> UserError | None:
-    """Convert an exception raised in a user's file to a `UserError` that names the file, line and function.
-
-    Returns None if the traceback contains no line of a user's file, and for a `UserError` or an out-of-memory error.
-    """
-    if isinstance(error, UserError | MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return None
-    frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if str(Path(frame.filename).resolve()) in _user_files
-    ]
-    if not frames:
-        return _signature_error(error)
-    message = str(error) or "no message"
-    return UserError(
-        f"{frames[-1].filename}, line {frames[-1].lineno}, in {frames[-1].name}: {type(error).__name__}: {message}"
-    )
-
-
-def _signature_error(error: Exception) -> UserError | None:
-    """Convert the TypeError of a call with wrong arguments; the traceback then has no line of the called function."""
-    call = re.match(r"([\w.]+)\(\) (takes|missing|got) ", str(error)) if isinstance(error, TypeError) else None
-    if call is None:
-        return None
-    for module in list(sys.modules.values()):
-        file = getattr(module, "__file__", None)
-        if not isinstance(file, str) or str(Path(file).resolve()) not in _user_files:
-            continue
-        function: Any = module
-        for part in call[1].split("."):
-            function = getattr(function, part, None)
-        code = getattr(function, "__code__", None)
-        if code is not None:
-            return UserError(f"{code.co_filename}, line {code.co_firstlineno}: {type(error).__name__}: {error}")
-    return None
-
-
-@contextmanager
-def plugin_errors() -> Iterator[None]:
-    """Context for calling a member: converts an exception raised in a user's file by `plugin_error`.
-
-    Raises:
-        UserError: A user's file raised any exception.
-    """
-    try:
-        yield
-    except Exception as error:
-        converted = plugin_error(error)
-        if converted is None:
-            raise
-        raise converted from error
-
-
-def loaded_plugins() -> list[str]:
-    """The files that `load_plugin` imported; a spawned process must import them again."""
-    return list(_plugins)
-
-
-def load_plugin(file: Path | str) -> None:
-    """Import a user's Python file; the members that it registers can then be named in a recipe.
-
-    The file is one given by the user (`--plugin FILE.py`), never a path read from a recipe or run folder.
-
-    Raises:
-        UserError: The file is missing, is not a .py file, or fails while it is imported.
-    """
-    path = Path(file)
-    if path.suffix != ".py" or not path.is_file():
-        raise UserError(f"--plugin {path}: not an existing .py file")
-    name = f"i2i_plugin_{path.stem}"
-    if str(path.resolve()) in _plugins and name in sys.modules:
-        return
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise UserError(f"--plugin {path}: cannot be imported")
-    module = importlib.util.module_from_spec(spec)
-    # Added before execution, as an import does; otherwise data-loader workers cannot unpickle the module's classes.
-    sys.modules[name] = module
-    _user_files.add(str(path.resolve()))
-    try:
-        spec.loader.exec_module(module)
-    except UserError as error:
-        del sys.modules[name]
-        raise UserError(f"--plugin {path}: {error}") from error
-    except Exception as error:
-        del sys.modules[name]
-        # A syntax error leaves no frame of the file in the traceback; the line number is in the error itself.
-        if isinstance(error, SyntaxError) and error.filename == str(path):
-            raise UserError(f"--plugin {path}, line {error.lineno}: {type(error).__name__}: {error.msg}") from error
-        raise UserError(f"--plugin {plugin_error(error) or f'{path}: {type(error).__name__}: {error}'}") from error
-    _plugins.append(str(path.resolve()))
-
-
-PLUGIN_GROUP = "i2i_bridge.plugins"
-"""The entry-point group of installed plug-ins."""
-
-
-_installed: list[str] | None = None
-"""Name, package, version and module of each installed plug-in; None before `load_installed_plugins`."""
-
-
-def load_installed_plugins() -> None:
-    """Import, once, the modules that installed packages declare in the entry-point group `i2i_bridge.plugins`.
-
-    Called when a name is looked up that no member has, and when names are listed. All of them are imported: a name out
-    of a recipe chooses none.
-
-    Raises:
-        UserError: A module cannot be imported; one line with the package's name.
-    """
-    global _installed
-    if _installed is not None:
-        return
-    from importlib import metadata
-
-    # Set before the imports: the modules may call the registries while they are imported.
-    _installed = []
-    for entry in metadata.entry_points(group=PLUGIN_GROUP):
-        package = "unknown" if entry.dist is None else f"{entry.dist.name} {entry.dist.version}"
-        try:
-            entry.load()
-        except Exception as error:  # the package's code: whatever it raises is reported
-            _installed = None
-            reason = error if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-            raise UserError(f"the installed package {package}, plug-in '{entry.name}': {reason}") from error
-        _installed.append(f"{entry.name} {package} {entry.value}")
-
-
-def plugin_digests() -> list[str]:
-    """SHA-256 of each plug-in: part of the identity of a result, which the plug-in's code may affect.
-
-    Of a file given by `--plugin` its content, of an installed plug-in the package's name and version.
-    """
-    files = [Path(file).read_bytes() for file in loaded_plugins()]
-    return [hashlib.sha256(data).hexdigest() for data in [*files, *(text.encode() for text in _installed or [])]]

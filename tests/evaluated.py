@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from i2i_bridge.images.pixels import to_tensor
 from i2i_bridge.metrics.base import bootstrap_interval
 from i2i_bridge.metrics.fidelity import PSNR, SSIM
-from i2i_bridge.recipe.recipe import load_recipe
+from i2i_bridge.recipe.load import load_recipe
 
 METRICS = {"psnr": PSNR, "ssim": SSIM}
 

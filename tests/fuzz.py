@@ -50,8 +50,8 @@ from i2i_bridge.data.store import read_place
 from i2i_bridge.errors import UserError, printable
 from i2i_bridge.evaluation.results import read_evaluation
 from i2i_bridge.images.files import read_picture
+from i2i_bridge.recipe.load import load_recipe
 from i2i_bridge.recipe.protocol import load_protocol
-from i2i_bridge.recipe.recipe import load_recipe
 from i2i_bridge.report.formats import to_csv, to_latex, to_markdown, to_words
 from i2i_bridge.report.table import single_table
 from i2i_bridge.runs import checkpoint

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 import i2i_bridge.training.trainer as training
-from i2i_bridge.recipe.recipe import parse_recipe
+from i2i_bridge.recipe.load import parse_recipe
 from i2i_bridge.runs import checkpoint
 from i2i_bridge.runs.checkpoint import latest_checkpoint
 from i2i_bridge.storage import files

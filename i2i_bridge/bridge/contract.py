@@ -16,7 +16,7 @@ from i2i_bridge.bridge.processes import Process
 from i2i_bridge.bridge.samplers import Sampler
 from i2i_bridge.bridge.time_grids import TimeGrid, log_snr
 from i2i_bridge.errors import UserError
-from i2i_bridge.registry import plugin_error
+from i2i_bridge.plugins import plugin_error
 
 
 def check_process(process: Process) -> list[str]:

@@ -10,7 +10,7 @@ from i2i_bridge.bridge.processes import Process
 from i2i_bridge.bridge.samplers import PredictX0
 from i2i_bridge.bridge.targets import Target
 from i2i_bridge.errors import UserError
-from i2i_bridge.registry import plugin_errors
+from i2i_bridge.plugins import plugin_errors
 
 Network = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 """(x_t (B, C, H, W), t (B,) in [0, 1], condition or None) -> output (B, C, H, W)."""

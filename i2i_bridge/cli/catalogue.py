@@ -6,11 +6,12 @@ from pathlib import Path
 
 from i2i_bridge import UserError, load_recipe, method_preset
 from i2i_bridge.data.cards import card_names, load_card
+from i2i_bridge.errors import did_you_mean
 from i2i_bridge.recipe.listing import TABLES, is_setting, recipe_settings, table_settings
+from i2i_bridge.recipe.load import recipe_file
 from i2i_bridge.recipe.presets import preset_names, preset_summary
 from i2i_bridge.recipe.protocol import load_protocol, protocol_file, protocol_names
-from i2i_bridge.recipe.recipe import recipe_file
-from i2i_bridge.registry import KINDS, Registry, did_you_mean
+from i2i_bridge.registry import KINDS, Registry
 from i2i_bridge.storage.reader import read_text
 from i2i_bridge.storage.shipped import (
     CARD_FILE,

@@ -11,8 +11,9 @@ from typing import Annotated, Any
 
 import typer
 
-from i2i_bridge import UserError, console, registry
+from i2i_bridge import UserError, console
 from i2i_bridge.cli import compare, data, doctor, evaluate, export, imports, restore, show, train, weights
+from i2i_bridge.plugins import plugin_error
 from i2i_bridge.storage import internet
 from i2i_bridge.storage.files import IO_ERROR
 from i2i_bridge.storage.names import expanded
@@ -108,7 +109,7 @@ def main(arguments: list[str] | None = None) -> None:
     except Exception as error:
         if debug:
             raise
-        known = registry.plugin_error(error)  # raised inside a plug-in
+        known = plugin_error(error)  # raised inside a plug-in
         if known is None and isinstance(error, OSError):
             known = _system_error(error)
         if known is None:

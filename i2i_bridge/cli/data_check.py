@@ -13,7 +13,8 @@ from i2i_bridge.data.source import item_of
 from i2i_bridge.data.sources.folders import shared_files
 from i2i_bridge.data.splits import HOLD_OUT
 from i2i_bridge.data.statistics import Facts, exchanged_sides, facts_of, verdicts
-from i2i_bridge.recipe.recipe import recipe_file
+from i2i_bridge.errors import nearest
+from i2i_bridge.recipe.load import recipe_file
 from i2i_bridge.recipe.schema import DataSettings
 from i2i_bridge.storage.shipped import is_recipe_name, recipe_names
 from i2i_bridge.storage.toml import read_toml, toml_value
@@ -40,7 +41,7 @@ def check_data(
     problems: list[str] = []
     plain = _is_folder(what) or what in card_names() or is_card(Path(what))
     if not plain and not what.endswith(".toml") and not is_recipe_name(what):
-        hint = registry.nearest(what, [*card_names(), *recipe_names()])
+        hint = nearest(what, [*card_names(), *recipe_names()])
         raise UserError(f"{what}: no such folder, dataset card or recipe{hint}")
     for split in ("train", "val"):
         try:

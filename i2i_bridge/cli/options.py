@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from i2i_bridge import UserError, console, registry
+from i2i_bridge import UserError, console, load_plugin
 from i2i_bridge.storage.files import write_whole
 from i2i_bridge.storage.reader import read_bytes
 from i2i_bridge.storage.shipped import folder_of_run, is_shipped_run
@@ -129,7 +129,7 @@ def existing_results(skip: bool, overwrite: bool) -> "Existing":
 def load_plugins(plugins: list[Path] | None) -> None:
     """Import the files of --plugin."""
     for file in plugins or []:
-        registry.load_plugin(file)
+        load_plugin(file)
 
 
 def own_run(run: Path) -> Path:

@@ -5,9 +5,10 @@ from typing import Annotated
 
 import typer
 
-from i2i_bridge import UserError, console
+from i2i_bridge import UserError, console, plugins
 from i2i_bridge.cli.options import MethodName, Plugins, load_plugins
-from i2i_bridge.registry import KINDS, nearest
+from i2i_bridge.errors import nearest
+from i2i_bridge.registry import KINDS
 from i2i_bridge.storage.shipped import is_recipe_name, recipe_names
 
 
@@ -23,6 +24,7 @@ def list_(
 
     load_plugins(plugin)
     console.show_list(["name", "what it is"], listing(what))
+    _note_broken_plugins()
 
 
 def show(
@@ -45,6 +47,13 @@ def show(
 
     load_plugins(plugin)
     console.write(description(name, method, all_settings=all_settings))
+    _note_broken_plugins()
+
+
+def _note_broken_plugins() -> None:
+    """A note on standard error for each broken plug-in of an installed package: the output may go to a file."""
+    for line in plugins.broken_plugins():
+        console.say_note(line)
 
 
 def copy(
@@ -53,7 +62,7 @@ def copy(
 ) -> None:
     """Copy a recipe or a dataset card into a file of your own, to edit and use."""
     from i2i_bridge.data.cards import card_file, card_names
-    from i2i_bridge.recipe.recipe import recipe_file
+    from i2i_bridge.recipe.load import recipe_file
     from i2i_bridge.storage.files import write_whole
     from i2i_bridge.storage.reader import read_bytes
 

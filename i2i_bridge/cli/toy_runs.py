@@ -14,7 +14,7 @@ from torch import Tensor
 from i2i_bridge import Recipe, train
 from i2i_bridge.images.files import write_picture
 from i2i_bridge.images.pixels import Picture
-from i2i_bridge.recipe.recipe import parse_recipe
+from i2i_bridge.recipe.load import parse_recipe
 from i2i_bridge.runs.checkpoint import latest_checkpoint
 
 STEPS, SAVE_EVERY = 12, 3

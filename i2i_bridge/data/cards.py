@@ -5,14 +5,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from i2i_bridge import registry
 from i2i_bridge.data import store
-from i2i_bridge.errors import UserError
-from i2i_bridge.storage.download import Download, Table, download_name
+from i2i_bridge.errors import UserError, did_you_mean
+from i2i_bridge.storage.download import Download, download_name
 from i2i_bridge.storage.names import expanded, file_name
 from i2i_bridge.storage.shipped import shipped_folder
+from i2i_bridge.storage.table import Table, validated
 from i2i_bridge.storage.toml import read_toml
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ def card_file(name: str) -> Path:
     if shipped and own:
         raise UserError(f"'{name}' is a shipped card and your own: rename {store.own_card_file(name)}")
     if not shipped and not own:
-        raise UserError(f"no dataset card '{name}'{registry.did_you_mean(name, card_names())}")
+        raise UserError(f"no dataset card '{name}'{did_you_mean(name, card_names())}")
     return store.own_card_file(name) if own else shipped_folder("datasets") / f"{name}.toml"
 
 
@@ -126,18 +127,12 @@ def load_card(name: str | Path) -> Card:
     """
     by_name = Path(name).suffix != ".toml"
     path = card_file(str(name)) if by_name else expanded(name)
-    try:
-        card = Card.model_validate(read_toml(path))
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        hint = registry.did_you_mean(place, Card.model_fields) if first["type"] == "extra_forbidden" else ""
-        raise UserError(f"{path}: {place}: {first['msg'].lower()}{hint}") from error
+    card = validated(Card, read_toml(path), path)
     if "root" in card.dataset and path.parent != shipped_folder("datasets"):
         # Relative to the card's folder, not to the current folder; an absolute path is unchanged.
         card.dataset["root"] = str(path.parent / str(card.dataset["root"]))
-    elif "root" not in card.dataset and by_name and (there := store.read_place(store.place_file(str(name)))):
-        card.dataset["root"] = str(there.folder)
+    elif "root" not in card.dataset and by_name and (fetched := store.read_place(store.place_file(str(name)))):
+        card.dataset["root"] = str(fetched.folder)
     return card
 
 

@@ -16,8 +16,8 @@ from i2i_bridge.degradations.base import Degradation, Degraded
 from i2i_bridge.degradations.inpaint import Holed
 from i2i_bridge.errors import UserError
 from i2i_bridge.images.pixels import Range, to_mask, to_tensor
+from i2i_bridge.plugins import plugin_errors
 from i2i_bridge.randomness import generator, key
-from i2i_bridge.registry import plugin_errors
 from i2i_bridge.storage.files import IO_ERROR
 from i2i_bridge.storage.reader import may_pass
 

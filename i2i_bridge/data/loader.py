@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from i2i_bridge.data.dataset import PairDataset
 from i2i_bridge.errors import TRY_AGAIN, UserError
-from i2i_bridge.registry import load_plugin, loaded_plugins
+from i2i_bridge.plugins import load_plugin, loaded_plugins
 
 STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP")
 """Signals by which a terminal or a scheduler stops a run; SIGHUP: the terminal was closed."""

@@ -7,7 +7,7 @@ import numpy as np
 from torch import Tensor
 
 from i2i_bridge.errors import UserError
-from i2i_bridge.registry import plugin_errors
+from i2i_bridge.plugins import plugin_errors
 
 IMAGES = ("x_0", "x_1", "mask", "condition")
 """The parts of an item that are images."""

@@ -7,17 +7,14 @@ The store is `$I2I_HOME`, or `~/.config/i2i-bridge`: `datasets/NAME.toml` is a c
 import os
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
-from i2i_bridge.errors import UserError
+from i2i_bridge.errors import UserError, located
 from i2i_bridge.storage.files import remove, write_whole
+from i2i_bridge.storage.table import Table, validated
 from i2i_bridge.storage.toml import read_toml
 
 
-class Place(BaseModel):
+class Place(Table):
     """The location and origin of a fetched dataset."""
-
-    model_config = ConfigDict(extra="forbid")
 
     folder: Path
     sha256: dict[str, str]
@@ -32,8 +29,8 @@ class Place(BaseModel):
 
 def store_folder() -> Path:
     """The folder of the store."""
-    if given := os.environ.get("I2I_HOME"):
-        return Path(given)
+    if folder := os.environ.get("I2I_HOME"):
+        return Path(folder)
     try:
         return Path("~/.config/i2i-bridge").expanduser()
     except RuntimeError:  # a user without a home folder, as in a container
@@ -62,10 +59,7 @@ def read_place(file: Path) -> Place | None:
         UserError: The file is damaged.
     """
     try:
-        return Place.model_validate(read_toml(file)) if os.path.lexists(file) else None
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise UserError(f"{file}: {'.'.join(map(str, first['loc']))}: {first['msg'].lower()}; delete it") from error
+        return validated(Place, read_toml(file), file) if os.path.lexists(file) else None
     except UserError as error:
         raise UserError(f"{error}; delete it") from error
 
@@ -88,10 +82,8 @@ def forget(name: str) -> list[Path]:
     # Only files listed in their folder; otherwise a name such as '../x' could delete other files.
     for file in (own_card_file(name), place_file(name)):
         if file in file.parent.glob("*.toml"):
-            try:
+            with located(file, "cannot be deleted", OSError):
                 remove(file)
-            except OSError as error:
-                raise UserError(f"{file}: cannot be deleted ({error.strerror})") from error
             gone.append(file)
     if not gone:
         raise UserError(f"'{name}' is not registered; `i2i-bridge list datasets` shows all")

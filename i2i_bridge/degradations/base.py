@@ -24,9 +24,8 @@ from torch import Tensor
 
 from i2i_bridge.degradations.linear import LinearOperator
 from i2i_bridge.degradations.ranges import check_range, is_range
-from i2i_bridge.errors import UserError
+from i2i_bridge.errors import UserError, did_you_mean
 from i2i_bridge.randomness import Generator
-from i2i_bridge.registry import did_you_mean
 
 
 @dataclass(frozen=True, eq=False)

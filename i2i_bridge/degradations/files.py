@@ -16,8 +16,9 @@ from i2i_bridge.images.files import read_picture, write_picture
 from i2i_bridge.images.folder import folder_notes
 from i2i_bridge.images.outputs import DoneJobs, Existing, FilesOutcome, Job, plan_files, process
 from i2i_bridge.images.pixels import Picture, to_pixels, to_tensor, visible
+from i2i_bridge.plugins import plugin_digests
 from i2i_bridge.randomness import generator
-from i2i_bridge.registry import DEGRADATIONS, plugin_digests
+from i2i_bridge.registry import DEGRADATIONS
 from i2i_bridge.storage.csv_file import Writer
 from i2i_bridge.storage.files import write_whole
 from i2i_bridge.storage.toml import toml_value

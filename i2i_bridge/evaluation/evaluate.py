@@ -16,8 +16,9 @@ from i2i_bridge.evaluation.loop import Report, measure
 from i2i_bridge.evaluation.results import LIST_FILE, Evaluation, evaluation_folder, read_evaluation
 from i2i_bridge.evaluation.subjects import FolderSubject, RunSubject, match_images
 from i2i_bridge.metrics import weights
+from i2i_bridge.recipe.load import load_recipe
 from i2i_bridge.recipe.protocol import Resolved, load_protocol, read_list, resolve
-from i2i_bridge.recipe.recipe import Recipe, load_recipe
+from i2i_bridge.recipe.recipe import Recipe
 from i2i_bridge.runs.run import Run, load_run
 from i2i_bridge.storage.files import IO_ERROR
 from i2i_bridge.storage.shipped import RECIPE_FILE

@@ -32,6 +32,7 @@ from i2i_bridge.metrics.base import (
     metric_faults,
 )
 from i2i_bridge.metrics.distribution import FrechetDistance, KernelDistance, PairedKernelDistance
+from i2i_bridge.plugins import plugin_errors
 from i2i_bridge.recipe.protocol import Resolved
 
 FEW = 30
@@ -110,7 +111,7 @@ def _value(name: str, metric: Metric | ItemMetric, sample: Sample) -> float:
         return math.nan
     if min(sample.x_0.shape[-2:]) < metric.smallest:
         return math.nan
-    with registry.plugin_errors():
+    with plugin_errors():
         value: Any
         value = metric(sample.restored[:1], sample.x_0[None]) if isinstance(metric, Metric) else metric.of(sample)
     if isinstance(metric, Metric):
@@ -148,7 +149,7 @@ def choose(
             continue
         if problems := metric_faults(metric):
             raise UserError(f"metric '{name}': {problems[0]}")
-        with registry.plugin_errors():
+        with plugin_errors():
             reason = metric.missing(channels)
         if isinstance(metric, SetMetric):
             reason = reason or _set_problem(name, metric, images, protocol)

@@ -13,6 +13,7 @@ from torch import Tensor
 from i2i_bridge import registry
 from i2i_bridge.degradations.base import Degradation
 from i2i_bridge.errors import UserError
+from i2i_bridge.plugins import plugin_errors
 from i2i_bridge.randomness import key
 
 
@@ -206,7 +207,7 @@ def extract(extractor: Extractor, images: Tensor) -> np.ndarray:
         UserError: The extractor gave something else, or values that are not finite.
     """
     name = type(extractor).__name__
-    with torch.inference_mode(), registry.plugin_errors():
+    with torch.inference_mode(), plugin_errors():
         features = extractor(in_colour(images))
     wanted = (len(images), extractor.dimension)
     if not isinstance(features, Tensor) or tuple(features.shape) != wanted:

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from i2i_bridge.errors import UserError
-from i2i_bridge.registry import did_you_mean
+from i2i_bridge.errors import UserError, did_you_mean
 from i2i_bridge.storage.archive import Report
 from i2i_bridge.storage.download import BUSY, Download, download
 from i2i_bridge.storage.files import LOCK_FILE, locked, refuse_links, remove, replace

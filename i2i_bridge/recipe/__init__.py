@@ -3,7 +3,7 @@
 import importlib
 from typing import Any
 
-_HOMES = {"Recipe": "recipe", "load_recipe": "recipe", "parse_recipe": "recipe"}
+_HOMES = {"Recipe": "recipe", "load_recipe": "load", "parse_recipe": "load"}
 """Names that were documented under this path before it became a package, and their modules; imported at first use."""
 
 

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from i2i_bridge import registry
-from i2i_bridge.errors import UserError
-from i2i_bridge.recipe.recipe import Preset
-from i2i_bridge.registry import did_you_mean
+from i2i_bridge.errors import UserError, did_you_mean
+from i2i_bridge.recipe.load import Preset
 
 Table = dict[str, Any]
 Change = Callable[[Table, frozenset[str]], Table]

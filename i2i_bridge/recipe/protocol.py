@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from i2i_bridge import registry
-from i2i_bridge.errors import UserError, brief
+from i2i_bridge.errors import UserError, did_you_mean, located
 from i2i_bridge.recipe.schema import DataSettings, EvaluateSettings, Part, Positive, Settings, Side
-from i2i_bridge.registry import did_you_mean
 from i2i_bridge.storage.names import normal_form
 from i2i_bridge.storage.reader import file_sha256, read_lines
+from i2i_bridge.storage.table import validated
 from i2i_bridge.storage.toml import read_toml
 
 if TYPE_CHECKING:
@@ -152,27 +152,12 @@ def load_protocol(name: str | Path) -> Protocol:
         UserError: No such protocol, or a wrong key or value; one line.
     """
     path = protocol_file(name)
-    table = read_toml(path)
-    try:
-        protocol = Protocol.model_validate_json(json.dumps(table, default=str))
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"] if isinstance(part, str) and part in Protocol.model_fields)
-        if first["type"] == "extra_forbidden":
-            unknown = str(first["loc"][-1])
-            raise UserError(f"{path}: unknown key '{unknown}'{did_you_mean(unknown, Protocol.model_fields)}") from error
-        got = "" if first["type"] == "missing" or not place else f", got {brief(repr(first['input']))}"
-        message = str(first["msg"]).removeprefix("Value error, ")
-        raise UserError(
-            f"{path}: {place + ': ' if place else ''}{message.lower() if place else message}{got}"
-        ) from error
+    protocol = validated(Protocol, read_toml(path), path)
     if protocol.name in protocol_names() and path.parent != FOLDER:
         raise UserError(f"{path}: name = '{protocol.name}' is a shipped protocol's; give yours a name of its own")
-    for metric in protocol.metrics or ():
-        try:
+    with located(path), located("metrics"):
+        for metric in protocol.metrics or ():
             registry.require_metric(metric)
-        except UserError as error:
-            raise UserError(f"{path}: metrics: {error}") from error
     return protocol
 
 
@@ -296,7 +281,7 @@ def chosen(keys: Sequence[str], names: Sequence[str]) -> "np.ndarray":
         path = PurePosixPath(key.replace("\\", "/"))
         for word in {key, path.name, str(path.with_suffix("")) if path.name else key, path.stem}:
             places.setdefault(word, []).append(position)
-    found: list[int] = []
+    positions: list[int] = []
     missing: list[str] = []
     for name in names:
         path = PurePosixPath(normal_form(name).replace("\\", "/"))
@@ -304,11 +289,11 @@ def chosen(keys: Sequence[str], names: Sequence[str]) -> "np.ndarray":
         if len(matches) != 1:
             missing.append(name)
         else:
-            found.append(matches[0])
+            positions.append(matches[0])
     if missing:
         shown = ", ".join(missing[:3])
         raise UserError(
             f"--list: {len(missing)} of {len(names)} images are not (or not once) among the {len(keys)} items of the"
             f" split: {shown}{' ...' if len(missing) > 3 else ''}"
         )
-    return np.array(found, dtype=np.int64)
+    return np.array(positions, dtype=np.int64)

@@ -4,16 +4,16 @@ A recipe is data. It is checked as a whole before any part is built; an unknown 
 known key. A run folder's `recipe.toml` is the resolved recipe, with all settings that `restore` and `evaluate` need.
 """
 
-import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from i2i_bridge import registry
-from i2i_bridge.errors import UserError, brief
+from i2i_bridge.errors import UserError
+from i2i_bridge.plugins import plugin_errors
 from i2i_bridge.recipe.protocol import load_protocol
 from i2i_bridge.recipe.schema import (
     DataSettings,
@@ -26,10 +26,7 @@ from i2i_bridge.recipe.schema import (
     Text,
     TrainSettings,
 )
-from i2i_bridge.registry import did_you_mean, nearest
-from i2i_bridge.storage.names import expanded, file_name
-from i2i_bridge.storage.shipped import recipe_names, shipped_folder
-from i2i_bridge.storage.toml import override_parts, read_toml, toml_value
+from i2i_bridge.storage.names import file_name
 
 if TYPE_CHECKING:
     import torch
@@ -41,10 +38,6 @@ if TYPE_CHECKING:
     from i2i_bridge.data.dataset import PairDataset
     from i2i_bridge.degradations.base import Degradation
     from i2i_bridge.guidance.base import Guidance
-
-
-Preset = Callable[[dict[str, Any], frozenset[str]], dict[str, Any]]
-"""Maps a recipe's table and the keys that the user set to a changed table."""
 
 
 class Recipe(Settings):
@@ -88,18 +81,12 @@ class Recipe(Settings):
         # Parts are built here once: otherwise a wrong name, key or combination would show only in training.
         self._check_names()
         process, target = self.any_process(), self.build_target()
-        try:
-            target.check(process)
-        except ValueError as error:
-            raise UserError(str(error)) from error
+        target.check(process)
         registry.METHODS.check(self.method, recipe=None, network=None)
         self._check_mean(process)
         self.method_label = self.method_label or str(self.method["name"])
-        try:
-            self.build_proposal().check(process)
-            self._try_sampler(process)
-        except ValueError as error:
-            raise UserError(str(error)) from error
+        self.build_proposal().check(process)
+        self._try_sampler(process)
         self._check_guidance(process)
         if not self.evaluate.protocol.endswith(".toml"):  # a file is read when it is used; it may not exist yet
             load_protocol(self.evaluate.protocol)
@@ -199,10 +186,7 @@ class Recipe(Settings):
         from i2i_bridge.guidance.availability import check_known
 
         check_known(str(self.sample.guidance["name"]), self.build_degradation())
-        try:
-            guidance.check(process)
-        except ValueError as error:
-            raise UserError(str(error)) from error
+        guidance.check(process)
 
     def _check_mean(self, process: "Process") -> None:
         if self.mean is None:
@@ -359,7 +343,7 @@ class Recipe(Settings):
         sampler = registry.SAMPLERS.get(str(self.sample.sampler.get("name")))
         times = registry.TIME_GRIDS.get(self.sample.grid)(process, 2)
         pixel, draws = torch.zeros(1, 1, 1, 1), generator(0, "recipe")
-        with registry.plugin_errors():
+        with plugin_errors():
             states = sampler(process, lambda x_t, t: x_t, pixel, times, draws, **self.sampler_options())
             last = list(states)[-1:] if isinstance(states, Iterator) else []
         if not last or not isinstance(last[0], torch.Tensor) or last[0].shape != pixel.shape:
@@ -374,116 +358,6 @@ class Recipe(Settings):
         return tomlkit.dumps(self.model_dump(mode="json", exclude_none=True))
 
 
-def recipe_file(name: str) -> Path:
-    """The file of a recipe: an existing path, a shipped name, or its last part if that is unambiguous.
-
-    Raises:
-        UserError: There is no such recipe; the message names the nearest.
-    """
-    path = expanded(name)
-    if path.suffix == ".toml":
-        if not path.is_file():
-            raise UserError(f"{name}: no such recipe file")
-        return path
-    names = recipe_names()
-    found = [known for known in names if name in (known, known.split("/")[-1])]
-    if len(found) != 1:
-        from i2i_bridge.data.cards import card_names
-
-        if found:
-            raise UserError(f"'{name}' could be {' or '.join(found)}; give the whole name")
-        if name in card_names():
-            raise UserError(f"'{name}' is a dataset card, not a recipe; name a recipe and give it data.card={name}")
-        if path.exists():
-            raise UserError(f"{name}: not a recipe; a recipe is a TOML file, or one of `i2i-bridge list recipes`")
-        hint = nearest(name, names + [known.split("/")[-1] for known in names])
-        raise UserError(f"no recipe '{name}'{hint}; `i2i-bridge list recipes` shows all")
-    return shipped_folder("recipes") / f"{found[0]}.toml"
-
-
-def load_recipe(name: str | Path, overrides: Iterable[str] = (), preset: Preset | None = None) -> Recipe:
-    """Read and check a recipe.
-
-    Args:
-        name: A TOML file, or the name of a shipped recipe.
-        overrides: `key.key=value` settings with TOML values, as on the command line: `train.lr=1e-4`.
-        preset: Changes the table after overrides and card; then the overrides are applied once more.
-
-    Raises:
-        UserError: The file or a setting is wrong; one line with file, key and value.
-    """
-    path = recipe_file(str(name))
-    table = read_toml(path)
-    changes = sorted(overrides, key=_override_order)
-    for change in changes:
-        _override(table, change)
-    _inline_card(table, path)
-    if preset is not None:
-        table = preset(table, frozenset(change.partition("=")[0] for change in changes))
-        for change in changes:
-            _override(table, change)
-        _inline_card(table, path)
-    return parse_recipe(table, f"{name} with {' '.join(changes)}" if changes else str(path))
-
-
-def parse_recipe(table: Mapping[str, Any], where: str) -> Recipe:
-    """Build and check a recipe from a table; `where` names the table in errors."""
-    try:
-        # JSON mode is strict about types but accepts an array for a tuple.
-        return Recipe.model_validate_json(json.dumps(table, default=str))
-    except ValidationError as error:
-        raise UserError(f"{where}: {_one_line(error)}") from error
-    except UserError as error:
-        raise UserError(f"{where}: {error}") from error
-
-
-def _inline_card(table: dict[str, Any], path: Path) -> None:
-    """Copy a user's card into the recipe; otherwise a run folder would depend on a file elsewhere."""
-    from i2i_bridge.data.cards import load_card
-    from i2i_bridge.data.store import own_card_names
-
-    data = table.get("data")
-    name = str(data.get("card", "")) if isinstance(data, dict) else ""
-    if not isinstance(data, dict) or not name:
-        return
-    try:
-        card = load_card(name)
-    except UserError as error:
-        raise UserError(f"{path}: data.card: {error}") from error
-    if card.channels is not None:
-        data.setdefault("channels", card.channels)
-    if card.value_range is not None:
-        data.setdefault("value_range", list(card.value_range))
-    if name.endswith(".toml") or name in own_card_names():
-        del data["card"]
-        data["source"] = card.dataset | data.get("source", {})
-
-
-def _override_order(change: str) -> tuple[bool, int, bool]:
-    """Sort key of overrides: an override that clears a table comes before overrides of its keys."""
-    key = change.partition("=")[0]
-    return key != "data.card", key.count("."), key.rpartition(".")[2] != "name"
-
-
-def _override(table: dict[str, Any], text: str) -> None:
-    (*parents, last), value = override_parts(text)
-    parsed = toml_value(value)
-    if not isinstance(parsed, str) and _is_text(table, [*parents, last], value):
-        parsed = value  # text that TOML reads as a number, such as a folder called 2024
-    for parent in parents:
-        inner = table.setdefault(parent, {})
-        if not isinstance(inner, dict):
-            raise UserError(f"'{text}': '{parent}' is a value, not a table")
-        table = inner
-    # Another card or member: the options of the previous one are dropped, as they would not fit.
-    if [*parents, last] == ["data", "card"]:
-        table.pop("source", None)
-        table.pop("root", None)
-    if last == "name" and parents and table.get("name") != parsed:
-        table.clear()
-    table[last] = parsed
-
-
 def _absolute(root: Any) -> Any:
     is_here = isinstance(root, str) and not root.startswith("~") and Path(root).exists()
     return os.path.normpath(Path(root).absolute()) if is_here else root
@@ -491,61 +365,3 @@ def _absolute(root: Any) -> Any:
 
 def _last_part(root: Any) -> Any:
     return PurePath(root).name or root if isinstance(root, str) and PurePath(root).is_absolute() else root
-
-
-def _is_text(table: Mapping[str, Any], key: Sequence[str], value: str) -> bool:
-    """Whether a key of a recipe takes text only."""
-    if key[:2] == ["data", "source"]:
-        data = table.get("data", {})
-        source = data.get("source", {}) if isinstance(data, dict) else {}
-        kind = source.get("name") if isinstance(source, dict) else None
-        if kind is None and isinstance(data, dict) and data.get("card"):
-            from i2i_bridge.data.cards import load_card
-
-            kind = load_card(str(data["card"])).dataset.get("name")
-        if len(key) == 2 or not isinstance(kind, str) or kind not in registry.DATASETS:
-            return False
-        return registry.DATASETS.typed(kind, key[2], value) == value or key[2] in ("columns", "folders", "splits")
-    model: Any = Recipe
-    for part in key[:-1]:
-        field = getattr(model, "model_fields", {}).get(part)
-        model = None if field is None else field.annotation
-    field = getattr(model, "model_fields", {}).get(key[-1])
-    words = str(None if field is None else field.annotation).replace("'", "")
-    return "str" in words and not any(other in words for other in ("int", "float", "bool", "dict", "list"))
-
-
-def _one_line(error: ValidationError) -> str:
-    first = error.errors()[0]
-    place = [
-        part
-        for part in first["loc"]
-        if isinstance(part, int) or part not in ("constrained-int", "tuple[constrained-int, constrained-int]")
-    ]
-    dotted = ".".join(str(part) for part in place)
-    if first["type"] == "extra_forbidden":
-        model: Any = Recipe
-        for part in place[:-1]:
-            annotation = model.model_fields[part].annotation
-            model = next(
-                (
-                    m
-                    for m in (annotation, *getattr(annotation, "__args__", ()))
-                    if isinstance(m, type) and issubclass(m, BaseModel)
-                ),
-                None,
-            )
-        return f"unknown key '{dotted}'{did_you_mean(str(place[-1]), model.model_fields if model else ())}"
-    if first["type"] == "missing":
-        return f"{dotted}: the key is missing"
-    wanted = " or ".join(dict.fromkeys(_wanted(other) for other in error.errors() if other["input"] == first["input"]))
-    return f"{dotted}: {wanted}, got {brief(repr(first['input']))}"
-
-
-def _wanted(problem: Any) -> str:
-    kind = problem["type"]
-    if kind in ("dict_type", "model_type"):
-        return 'should be a table, such as { name = "..." }'
-    if kind in ("tuple_type", "list_type"):
-        return "should be an array, such as [256, 256]"
-    return str(problem["msg"]).lower().removeprefix("input ").removeprefix("value error, ")

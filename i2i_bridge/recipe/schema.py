@@ -2,7 +2,9 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, field_validator, model_validator
+
+from i2i_bridge.storage.table import Table
 
 
 def _check_text(text: str) -> str:
@@ -26,12 +28,10 @@ Part = dict[str, Any]
 """A table with a `name` from a registry; its other keys are that member's options."""
 
 
-class Settings(BaseModel):
-    """A table of the recipe; unknown keys are errors."""
+class Settings(Table):
+    """A table of the recipe; types are strict and defaults are validated, too."""
 
-    model_config = ConfigDict(
-        extra="forbid", strict=True, validate_default=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
+    model_config = ConfigDict(strict=True, validate_default=True, use_attribute_docstrings=True)
 
 
 class DataSettings(Settings):
@@ -44,7 +44,7 @@ class DataSettings(Settings):
     """A dataset card: the name of a shipped or registered one (`list datasets`), or a TOML file."""
     root: Text | None = None
     """The folder of the images, instead of the card's or the source's."""
-    source: Part = {}
+    source: Part = Field(default={})
     """The dataset kind and its options, such as { name = 'images', root = 'photos' }; `list dataset-kinds`."""
     size: tuple[Side, Side] | Side = 256
     """Height and width that the network trains on, in pixels."""
@@ -65,7 +65,7 @@ class DataSettings(Settings):
     """Position of the crop of a training image; validation takes the centre."""
     flip: bool = True
     """Whether training mirrors images left to right at random."""
-    augment: Annotated[list[Part], Field(max_length=32)] = []
+    augment: Annotated[list[Part], Field(max_length=32)] = Field(default=[])
     """Further transforms of training images, by albumentations: { name = 'Affine', rotate = [-5, 5] }. Geometric ones
     move x_0, x_1, condition and mask alike; pixel-wise ones change the images named by `on`: both, x_0 or x_1."""
     channels: Channels = 3
@@ -200,7 +200,7 @@ class MeanSettings(Settings):
 class SampleSettings(Settings):
     """Sampling of restored images."""
 
-    sampler: Part = {"name": "ancestral"}
+    sampler: Part = Field(default={"name": "ancestral"})
     """How a step goes from X_s to X_t: a sampler and its options (`list samplers`)."""
     grid: Text = "uniform"
     """The times at which the network is called (`list grids`)."""
@@ -217,9 +217,9 @@ class EvaluateSettings(Settings):
 
     protocol: Text = "held-out"
     """The rules: the name of a shipped protocol, or a TOML file; `i2i-bridge list protocols`."""
-    nfe: Annotated[list[Calls], Field(max_length=1000)] = [1, 10, 100]
+    nfe: Annotated[list[Calls], Field(max_length=1000)] = Field(default=[1, 10, 100])
     """Network calls per image; a row of the table for each."""
-    metrics: Annotated[list[Text], Field(max_length=1000)] = ["psnr", "ssim", "lpips"]
+    metrics: Annotated[list[Text], Field(max_length=1000)] = Field(default=["psnr", "ssim", "lpips"])
     """Names of metrics (`list metrics`), if the protocol names none."""
     images: Positive | None = None
     """Number of images of the validation split to score, the first ones; by default all."""

@@ -8,8 +8,8 @@ from pathlib import Path
 from i2i_bridge.data.dataset import PairDataset
 from i2i_bridge.errors import UserError
 from i2i_bridge.evaluation.evaluate import ensure_rows, load_evaluated_run, open_evaluation
+from i2i_bridge.recipe.load import load_recipe
 from i2i_bridge.recipe.protocol import load_protocol
-from i2i_bridge.recipe.recipe import load_recipe
 from i2i_bridge.report.differences import Differences, paired_differences
 from i2i_bridge.report.entries import open_entries
 from i2i_bridge.report.folder import check_out

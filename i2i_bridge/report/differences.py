@@ -14,6 +14,7 @@ from i2i_bridge.errors import UserError
 from i2i_bridge.evaluation.records import CLEAN, Records, record_fingerprint
 from i2i_bridge.evaluation.scores import feature_name
 from i2i_bridge.metrics.base import Estimate, Extractor, SetMetric, build_metric
+from i2i_bridge.plugins import plugin_errors
 from i2i_bridge.recipe.protocol import pixels_hash
 from i2i_bridge.report.entries import Entry
 from i2i_bridge.report.measurements import Measurements
@@ -178,7 +179,7 @@ def _row_scores(name: str, measured: Measurements, row: str) -> dict[str, float]
 def _set_difference(metric: SetMetric, first: _Rows, second: _Rows, features: "_FeatureReader") -> Estimate:
     if type(metric).difference_of_means is SetMetric.difference_of_means:
         raise _NoDifference("this metric has no paired standard error")
-    with registry.plugin_errors():
+    with plugin_errors():
         extractor: Extractor = registry.EXTRACTORS.get(metric.extractor)()
     feature = feature_name(metric.extractor, extractor)
     keys = sorted(frozenset.intersection(*(measured.scored for measured, _ in [*first, *second])))
@@ -191,7 +192,7 @@ def _set_difference(metric: SetMetric, first: _Rows, second: _Rows, features: "_
         for part in (first, second)
     ]
     reference = features.matrix(clean, CLEAN, feature, [*keys, *references], keep=True)
-    with registry.plugin_errors():
+    with plugin_errors():
         found = metric.difference_of_means(
             rows[0], rows[1], reference, np.arange(len(keys)), seed=int(settings.get("seed", 0))
         )

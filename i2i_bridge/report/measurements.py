@@ -14,7 +14,7 @@ from i2i_bridge.evaluation.results import (
     read_hashes,
     read_item_scores,
 )
-from i2i_bridge.recipe.recipe import load_recipe
+from i2i_bridge.recipe.load import load_recipe
 from i2i_bridge.storage.shipped import RECIPE_FILE
 from i2i_bridge.training.log import read_metrics
 

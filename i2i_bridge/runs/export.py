@@ -19,11 +19,11 @@ from torch import Tensor, nn
 
 from i2i_bridge import __version__
 from i2i_bridge.bridge.predictor import call_network
-from i2i_bridge.errors import UserError
+from i2i_bridge.errors import UserError, did_you_mean
 from i2i_bridge.methods.mean import mean_of
+from i2i_bridge.plugins import plugin_errors
 from i2i_bridge.randomness import generator
 from i2i_bridge.recipe.recipe import Recipe
-from i2i_bridge.registry import did_you_mean, plugin_errors
 from i2i_bridge.runs.plan import Stage, plan_of, restored
 from i2i_bridge.runs.run import Run, method_geometry
 from i2i_bridge.storage.files import TEMPORARY, TEMPORARY_BYTES, exchange_folder, publish_folder, remove

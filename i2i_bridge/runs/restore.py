@@ -17,8 +17,8 @@ from i2i_bridge.images.outputs import DoneJobs, Existing, FilesOutcome, Job, kee
 from i2i_bridge.images.pixels import Picture, mask_of, to_mask, to_pixels, to_tensor, visible, with_channels
 from i2i_bridge.methods.calls import counted_calls
 from i2i_bridge.methods.mean import mean_calls
+from i2i_bridge.plugins import plugin_digests
 from i2i_bridge.randomness import generator
-from i2i_bridge.registry import plugin_digests
 from i2i_bridge.runs.batch import alpha_like, to_batch, to_picture
 from i2i_bridge.runs.checkpoint import MANIFEST, SEAL
 from i2i_bridge.runs.run import Run

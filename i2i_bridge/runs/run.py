@@ -22,6 +22,7 @@ from i2i_bridge.images.pixels import Range
 from i2i_bridge.methods.base import INPUTS, Batch, Method
 from i2i_bridge.methods.calls import counted_calls
 from i2i_bridge.methods.mean import Mean, check_mean, mean_calls, mean_of, starting_from
+from i2i_bridge.plugins import plugin_errors
 from i2i_bridge.randomness import Generator, generator
 from i2i_bridge.runs.batch import pad_to_stride, to_batch, to_picture
 from i2i_bridge.runs.checkpoint import chosen_checkpoint, passed_over
@@ -136,7 +137,7 @@ class Run:
         # No `with` around the yield: otherwise inference mode would stay on in the caller.
         states = self.method.trajectory(padded, nfe=calls, generator=generator)
         while True:
-            with torch.inference_mode(), registry.plugin_errors():
+            with torch.inference_mode(), plugin_errors():
                 state = next(states, None)
             if state is None:
                 return
@@ -194,7 +195,7 @@ def load_run(
         UserError: The folder is missing or holds no whole checkpoint, the named one is not kept or is damaged, there
             is no such device, or a setting is wrong or would need another training.
     """
-    from i2i_bridge.recipe.recipe import load_recipe
+    from i2i_bridge.recipe.load import load_recipe
 
     folder, changes = folder_of_run(expanded(folder)), list(sample)
     for change in changes:

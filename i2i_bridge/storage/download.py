@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+from pydantic import Field, PrivateAttr
 
 from i2i_bridge.errors import UserError
 from i2i_bridge.storage.archive import RESERVE, Report
@@ -18,12 +18,7 @@ from i2i_bridge.storage.files import free_bytes, no_link, remove, replace, write
 from i2i_bridge.storage.internet import require
 from i2i_bridge.storage.names import NAME_LETTERS, extended_name
 from i2i_bridge.storage.reader import read_bytes
-
-
-class Table(BaseModel):
-    """A table of a card; unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+from i2i_bridge.storage.table import Table
 
 
 class Download(Table):

@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+from datetime import date, time
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def toml_value(text: str) -> Any:
-    """Parse a TOML value; a text that is not valid TOML is returned as a string.
+    """Parse a TOML value; a text that is not valid TOML, or is a date or time, is returned as a string.
 
     Raises:
         UserError: The value is TOML beyond the limits of `parse_toml`.
@@ -93,7 +94,8 @@ def toml_value(text: str) -> Any:
         if isinstance(error, TooManyParts) and not {"{", "\n"} & set(text):
             return text  # without an inline table there is no key: a word with many dots
         raise UserError(f"'{text}': {error}") from error
-    return table["value"] if table.keys() == {"value"} else text  # a line end in the text could add another key
+    # A line end in the text could add another key. No setting is a date: a folder may be called 2024-01-01.
+    return text if table.keys() != {"value"} or isinstance(table["value"], date | time) else table["value"]
 
 
 def override_parts(text: str) -> tuple[list[str], str]:

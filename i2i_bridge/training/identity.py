@@ -9,7 +9,8 @@ from torch import Tensor
 from i2i_bridge.bridge.targets import estimate_moments
 from i2i_bridge.data.dataset import PairDataset
 from i2i_bridge.errors import UserError
-from i2i_bridge.recipe.recipe import Recipe, load_recipe
+from i2i_bridge.recipe.load import load_recipe
+from i2i_bridge.recipe.recipe import Recipe
 from i2i_bridge.recipe.schema import MeanSettings
 from i2i_bridge.runs.run import load_run, place_of, weights_sha256
 from i2i_bridge.storage.shipped import RECIPE_FILE

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from i2i_bridge.errors import UserError, brief
-from i2i_bridge.recipe.recipe import Recipe, load_recipe
+from i2i_bridge.recipe.load import load_recipe
+from i2i_bridge.recipe.recipe import Recipe
 from i2i_bridge.runs.checkpoint import Checkpoint, latest_checkpoint, passed_over
 from i2i_bridge.runs.run import load_weights
 from i2i_bridge.storage.files import write_whole

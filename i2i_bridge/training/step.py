@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from i2i_bridge.errors import UserError
+from i2i_bridge.plugins import plugin_errors
 from i2i_bridge.randomness import generator, global_seed, key
-from i2i_bridge.registry import plugin_errors
 from i2i_bridge.training.state import TrainState
 
 BUCKET = 2**22

@@ -51,8 +51,9 @@ from i2i_bridge.methods.base import Method
 from i2i_bridge.metrics.distribution import PairedKernelDistance
 from i2i_bridge.metrics.packaged import EFFICIENTNET_LITE0, ST_LPIPS_ALEX, EfficientNetLite0, shift_tolerant_lpips
 from i2i_bridge.randomness import Generator, global_seed, key
+from i2i_bridge.recipe.load import parse_recipe
 from i2i_bridge.recipe.presets import method_preset
-from i2i_bridge.recipe.recipe import Recipe, parse_recipe
+from i2i_bridge.recipe.recipe import Recipe
 from i2i_bridge.registry import register_degradation
 from i2i_bridge.storage.files import write_whole
 from i2i_bridge.training.state import TrainState

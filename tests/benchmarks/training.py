@@ -29,7 +29,8 @@ from twins import B64, TINY, ours, theirs
 
 from i2i_bridge.device import compile_blocks
 from i2i_bridge.randomness import generator
-from i2i_bridge.recipe.recipe import Recipe, load_recipe
+from i2i_bridge.recipe.load import load_recipe
+from i2i_bridge.recipe.recipe import Recipe
 from i2i_bridge.training.state import TrainState
 from i2i_bridge.training.step import training_step
 

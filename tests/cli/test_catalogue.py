@@ -9,8 +9,9 @@ from i2i_bridge.cli.command import main
 from i2i_bridge.console import show_list, show_table
 from i2i_bridge.errors import UserError
 from i2i_bridge.recipe.listing import PARTS, TABLES, argument_texts, is_setting, recipe_settings, toml_text
+from i2i_bridge.recipe.load import load_recipe, parse_recipe, recipe_file
 from i2i_bridge.recipe.presets import method_preset
-from i2i_bridge.recipe.recipe import Recipe, load_recipe, parse_recipe, recipe_file
+from i2i_bridge.recipe.recipe import Recipe
 from i2i_bridge.registry import KINDS
 from i2i_bridge.storage.shipped import recipe_names
 

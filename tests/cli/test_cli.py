@@ -289,7 +289,7 @@ BAD = [
     (["preview", "small.toml", "sheet.png", "data.root=empty"], "no images"),
     (["check", "empty"], "no images"),
     (["check", "photos", "kind=paired_foldres"], "did you mean 'paired_folders'"),
-    (["check", "photos", "kind=paired_folders"], "field required"),
+    (["check", "photos", "kind=paired_folders"], "the key is missing"),
     (["list", "recipe"], "did you mean 'recipes'"),
     (["show", "jepg"], "did you mean 'jpeg'"),
     (["copy", "demo/deblur", "mine.txt"], "ends in .toml"),

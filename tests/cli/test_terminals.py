@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from i2i_bridge.cli.command import _expand_home, _open_closed_streams
-from i2i_bridge.recipe.recipe import load_recipe
+from i2i_bridge.recipe.load import load_recipe
 
 
 def command(*words: str, **environment: str) -> "subprocess.CompletedProcess[bytes]":

@@ -14,7 +14,7 @@ from i2i_bridge.data.loader import training_batches
 from i2i_bridge.degradations.contract import global_states
 from i2i_bridge.errors import UserError
 from i2i_bridge.recipe.listing import table_settings
-from i2i_bridge.recipe.recipe import parse_recipe
+from i2i_bridge.recipe.load import parse_recipe
 from i2i_bridge.training.trainer import train
 
 AFFINE = {"name": "Affine", "rotate": [-20, 20], "scale": [0.8, 1.2], "p": 1.0}

@@ -5,7 +5,7 @@ import pytest
 from i2i_bridge.data import store as card_store
 from i2i_bridge.data.cards import card_names, load_card, open_source
 from i2i_bridge.errors import UserError
-from i2i_bridge.recipe.recipe import load_recipe
+from i2i_bridge.recipe.load import load_recipe
 from i2i_bridge.storage.download import Download
 from i2i_bridge.storage.shipped import recipe_names
 

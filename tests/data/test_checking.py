@@ -236,7 +236,7 @@ def test_a_recipe_that_jitters_against_the_card_s_advice_is_told(facades):
 def test_masks_are_named(tmp_path):
     # kills: masks-not-named
     from i2i_bridge.errors import UserError
-    from i2i_bridge.recipe.recipe import parse_recipe
+    from i2i_bridge.recipe.load import parse_recipe
     from i2i_bridge.training.trainer import train
 
     full = np.full((32, 40), 255, np.uint8)

@@ -19,7 +19,7 @@ from i2i_bridge.data.sources.packaged import PackagedImages
 from i2i_bridge.data.splits import SPLITS, counts, keep, listed, split_name
 from i2i_bridge.data.transforms import Geometry
 from i2i_bridge.errors import UserError
-from i2i_bridge.recipe.recipe import load_recipe
+from i2i_bridge.recipe.load import load_recipe
 from i2i_bridge.registry import DATASETS, DEGRADATIONS
 
 
@@ -550,7 +550,8 @@ def test_spawned_workers_know_the_plugins(tmp_path, photos):
     script = f"""
 import torch
 from torch.utils.data import DataLoader
-from i2i_bridge.registry import DATASETS, load_plugin
+from i2i_bridge.plugins import load_plugin
+from i2i_bridge.registry import DATASETS
 from i2i_bridge.data.dataset import PairDataset
 from i2i_bridge.data.loader import WithPlugins, _TrainingSamples
 from i2i_bridge.data.transforms import Geometry

@@ -12,7 +12,7 @@ from i2i_bridge.cli.command import main
 from i2i_bridge.data.cards import load_card, open_source
 from i2i_bridge.data.registration import register
 from i2i_bridge.errors import UserError
-from i2i_bridge.recipe.recipe import load_recipe
+from i2i_bridge.recipe.load import load_recipe
 from i2i_bridge.registry import DATASETS
 
 

@@ -15,8 +15,8 @@ from i2i_bridge.degradations.contract import check_degradation, global_states
 from i2i_bridge.errors import UserError
 from i2i_bridge.randomness import generator, rand
 from i2i_bridge.recipe.listing import toml_text
+from i2i_bridge.recipe.load import load_recipe
 from i2i_bridge.recipe.protocol import with_defaults
-from i2i_bridge.recipe.recipe import load_recipe
 from i2i_bridge.registry import DEGRADATIONS
 
 MOTION = {"name": "kornia", "op": "RandomMotionBlur", "kernel_size": 7, "angle": [0, 180], "direction": [-1, 1]}

@@ -16,7 +16,7 @@ from i2i_bridge.degradations.files import parse_op
 from i2i_bridge.errors import UserError
 from i2i_bridge.images.pixels import to_pixels, to_tensor
 from i2i_bridge.randomness import generator
-from i2i_bridge.recipe.recipe import load_recipe
+from i2i_bridge.recipe.load import load_recipe
 
 
 def photo(height: int, width: int, channels: int = 3, seed: int = 0) -> np.ndarray:

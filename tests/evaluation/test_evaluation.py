@@ -41,7 +41,7 @@ from i2i_bridge.metrics.base import Estimate, Extractor, SetMetric
 from i2i_bridge.metrics.distribution import KernelDistance
 from i2i_bridge.metrics.frechet import Moments, frechet_distance, moments, write_moments
 from i2i_bridge.randomness import generator
-from i2i_bridge.recipe.recipe import parse_recipe
+from i2i_bridge.recipe.load import parse_recipe
 from i2i_bridge.registry import register_extractor, register_metric
 from i2i_bridge.runs.run import Run, build_method
 from i2i_bridge.training.trainer import train
@@ -367,8 +367,8 @@ def test_one_changed_image_is_the_only_one_done_again(run, photos, restored):
 
 
 def test_an_edited_metric_scores_anew(run, tmp_path, restored):
+    from i2i_bridge import load_plugin
     from i2i_bridge.registry import METRICS as REGISTERED
-    from i2i_bridge.registry import load_plugin
 
     text = "from i2i_bridge.metrics.base import Metric\nfrom i2i_bridge.registry import register_metric\n" + (
         '@register_metric("constant")\nclass Constant(Metric):\n    label = "constant"\n    higher_is_better = True\n'

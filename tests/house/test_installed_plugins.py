@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -56,12 +57,13 @@ def test_a_name_that_no_built_in_part_has_is_looked_for_in_installed_packages(in
     install("dark_parts", PART)
     code = """
 from i2i_bridge import registry
-before = registry.plugin_digests()
+from i2i_bridge.plugins import plugin_digests
+before = plugin_digests()
 assert registry.DEGRADATIONS.get("jpeg") and "noise" in registry.DEGRADATIONS
 print("built-in", before)
 member = registry.DEGRADATIONS.get("darken")
 again = registry.DEGRADATIONS.get("darken")
-print(member.__module__, member is again, len(registry.plugin_digests()))
+print(member.__module__, member is again, len(plugin_digests()))
 """
     assert python("-c", code) == ("built-in []\nimported\ndark_parts True 1\n", 0)
 
@@ -90,23 +92,30 @@ def test_the_command_lists_shows_and_names_them(install, python):
         ("def", "SyntaxError: invalid syntax"),
     ],
 )
-def test_a_package_that_fails_is_named_in_one_line(install, python, code, words):
-    # kills: broken-plugin-forgotten
+def test_a_package_that_fails_is_a_note_and_the_rest_works(install, python, code, words):
+    # kills: broken-plugin-forgotten broken-plugin-stops-the-others
     install("broken_parts", code)
-    out, status = python("-m", "i2i_bridge.cli", "list", "degradations")
-    assert status == 2 and words in out
-    (line,) = [line for line in out.splitlines() if line.startswith("error:")]
-    assert "the installed package broken_parts 1.5, plug-in 'parts': " in line
-    twice = """
-from i2i_bridge import UserError, registry
-for name in ("jpeg", "noise", "darken", "darken"):
-    try:
-        registry.DEGRADATIONS.get(name)
-        print("found", name)
-    except UserError as error:
-        print("broken_parts" in str(error))
-"""
-    assert python("-c", twice)[0].replace("imported\n", "") == "found jpeg\nfound noise\nTrue\nTrue\n"
+    install("dark_parts", PART)
+    for verb, shown in ((["list", "degradations"], ["darken", "jpeg"]), (["show", "part:darken"], ["Half as bright"])):
+        out, status = python("-m", "i2i_bridge.cli", *verb)
+        assert status == 0 and all(word in out for word in shown), out
+        (line,) = [line for line in out.splitlines() if line.startswith("note:")]
+        assert "the installed package broken_parts 1.5, plug-in 'parts': not loaded: " in line and words in line
+    # The verb that needs a part which the package may have says so; a misspelt name keeps its hint.
+    for name, hint in (("brighten", ""), ("darkn", "did you mean 'darken'?")):
+        out, status = python("-m", "i2i_bridge.cli", "train", "demo/deblur", f"degradation.name={name}")
+        (line,) = [line for line in out.splitlines() if line.startswith("error:")]
+        assert status == 2 and f"unknown degradation '{name}'" in line and hint in line
+        assert "the installed package broken_parts 1.5, plug-in 'parts': not loaded: " in line and words in line
+
+
+def test_a_note_on_a_broken_package_stays_out_of_what_is_shown(install, tmp_path):
+    """`show RECIPE > FILE` writes a recipe, whatever is installed."""
+    install("broken_parts", "1 / 0")
+    command = [sys.executable, "-m", "i2i_bridge.cli", "show", "demo/deblur"]
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"}
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert tomllib.loads(done.stdout)["name"] and done.stderr.startswith("note: the installed package broken_parts")
 
 
 def test_a_recipe_cannot_choose_what_is_imported(install, python, tmp_path):

@@ -14,8 +14,9 @@ PACKAGE = ROOT / "i2i_bridge"
 
 # Top of the list knows nothing of what is below it. A package stands for its files.
 ROOMS = [
-    "errors", "randomness", "members", "storage", "registry", "libraries", "console", "device", "distributed", "images",
-    "bridge", "networks", "degradations", "guidance", "data", "metrics", "recipe", "methods", "runs", "training",
+    "errors", "randomness", "members", "storage", "plugins", "registry", "libraries", "console", "device",
+    "distributed", "images", "bridge", "networks", "degradations", "guidance", "data", "metrics", "recipe", "methods",
+    "runs", "training",
     "evaluation", "report", "cli",
 ]  # fmt: skip
 ONLY_IN = {

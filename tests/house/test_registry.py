@@ -9,7 +9,8 @@ import torch
 
 from i2i_bridge.cli.catalogue import description
 from i2i_bridge.errors import UserError
-from i2i_bridge.registry import KINDS, NETWORKS, PROCESSES, SAMPLERS, Registry, load_plugin, register_network
+from i2i_bridge.plugins import load_plugin
+from i2i_bridge.registry import KINDS, NETWORKS, PROCESSES, SAMPLERS, Registry, register_network
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def test_build_checks_names_keys_types_and_ranges(shapes):
         ({"name": "circel", "radius": 1.0}, "did you mean 'circle'"),
         ({"radius": 1.0}, "'name' is missing"),
         ({"name": "circle", "raduis": 1.0}, "unknown key 'raduis'; did you mean 'radius'"),
-        ({"name": "circle"}, "radius: field required"),
+        ({"name": "circle"}, "radius: the key is missing"),
         ({"name": "circle", "radius": "big"}, "got 'big'"),
         ({"name": "circle", "radius": "2"}, "got '2'"),
         ({"name": "circle", "radius": 1.0, "style": "dotted"}, "'solid' or 'dashed'"),

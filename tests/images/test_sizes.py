@@ -14,8 +14,8 @@ from i2i_bridge.errors import UserError
 from i2i_bridge.evaluation.evaluate import evaluate, open_evaluation
 from i2i_bridge.images.files import read_picture, write_picture
 from i2i_bridge.images.pixels import Picture
+from i2i_bridge.recipe.load import load_recipe
 from i2i_bridge.recipe.protocol import load_protocol, resolve
-from i2i_bridge.recipe.recipe import load_recipe
 from i2i_bridge.runs.batch import to_batch
 from i2i_bridge.runs.restore import restore_files
 from i2i_bridge.runs.run import load_run

@@ -9,7 +9,7 @@ from i2i_bridge.cli.preview import contact_sheet
 from i2i_bridge.evaluation.evaluate import evaluate
 from i2i_bridge.images.files import read_picture, write_picture
 from i2i_bridge.images.pixels import Picture, to_pixels, to_tensor
-from i2i_bridge.recipe.recipe import parse_recipe
+from i2i_bridge.recipe.load import parse_recipe
 from i2i_bridge.runs.restore import restore_files
 from i2i_bridge.training.trainer import train
 

@@ -13,7 +13,7 @@ from i2i_bridge.methods.bridge import Bridge
 from i2i_bridge.methods.curriculum import Curriculum
 from i2i_bridge.methods.losses import AdversarialLoss, PerceptualLoss
 from i2i_bridge.metrics import packaged
-from i2i_bridge.recipe.recipe import load_recipe
+from i2i_bridge.recipe.load import load_recipe
 from i2i_bridge.runs.run import build_method
 
 HAS_WEIGHTS = packaged.ST_LPIPS_ALEX.file() is not None

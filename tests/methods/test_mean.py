@@ -24,8 +24,8 @@ from i2i_bridge.methods.bridge import Bridge
 from i2i_bridge.methods.curriculum import Curriculum
 from i2i_bridge.methods.mean import Mean
 from i2i_bridge.methods.regression import Regression
+from i2i_bridge.recipe.load import load_recipe
 from i2i_bridge.recipe.presets import method_preset
-from i2i_bridge.recipe.recipe import load_recipe
 from i2i_bridge.recipe.schema import MeanSettings
 from i2i_bridge.runs.batch import pad_to_stride
 from i2i_bridge.runs.checkpoint import latest_checkpoint
@@ -369,7 +369,7 @@ def test_what_cannot_be_a_first_stage_is_refused_and_claims_no_folder(root, regr
     ("settings", "why"),
     [
         (["mean.nfe=2"], "mean.run: the key is missing"),
-        (["mean.run=5"], "mean.run: .*string"),
+        (["mean.run=[5]"], "mean.run: .*string"),
         (["mean.run=a", "mean.rum=a"], "unknown key 'mean.rum'; did you mean 'run'"),
         (["mean.run=a", "mean.nfe=0"], "mean.nfe: .*greater than or equal to 1"),
         (["mean.run=a", 'mean.sha256="xy"'], "mean.sha256: .*pattern"),

@@ -9,8 +9,8 @@ from i2i_bridge.cli.catalogue import description, listing
 from i2i_bridge.errors import UserError
 from i2i_bridge.methods.calls import counted_calls
 from i2i_bridge.methods.regression import Regression
+from i2i_bridge.recipe.load import load_recipe, parse_recipe
 from i2i_bridge.recipe.presets import method_preset, preset_names
-from i2i_bridge.recipe.recipe import load_recipe, parse_recipe
 from i2i_bridge.registry import register_method
 from i2i_bridge.runs.run import Run, build_method
 
@@ -66,6 +66,15 @@ def test_the_same_network_and_training_for_all_that_walk():
     assert preset("demo/deblur", "ot-ode").process == {"name": "ot-ode", "beta_max": 1.0}
     assert preset("demo/deblur", "bridge").process == {"name": "i2sb", "beta_max": 1.0}
     assert preset("demo/jpeg", "bridge") == load_recipe("demo/jpeg")
+
+
+def test_a_setting_on_top_of_a_preset_stays_out_of_the_next_recipe():
+    # kills: presets-tables-changed
+    preset = method_preset("ddnm")
+    plain = load_recipe("demo/deblur", preset=preset)
+    changed = load_recipe("demo/deblur", ["process.beta_max=11", "sample.guidance.name=dps"], preset)
+    assert changed.process["beta_max"] == 11 and changed.sample.guidance == {"name": "dps"}
+    assert load_recipe("demo/deblur", preset=preset) == plain
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from conftest import shared_folder
 from PIL import Image
 from torch.nn import functional
 
-from i2i_bridge import registry
+from i2i_bridge import plugins
 from i2i_bridge.cli.command import main
 from i2i_bridge.errors import UserError
 from i2i_bridge.images.pixels import to_tensor
@@ -23,7 +23,8 @@ from i2i_bridge.metrics.distribution import FID
 from i2i_bridge.metrics.diversity import Diversity
 from i2i_bridge.metrics.extractors import Inception, InceptionLegacyPytorch, ResNet50, codes
 from i2i_bridge.metrics.perceptual import LPIPS, LPIPSVGG
-from i2i_bridge.registry import EXTRACTORS, METRICS, load_plugin
+from i2i_bridge.plugins import load_plugin
+from i2i_bridge.registry import EXTRACTORS, METRICS
 
 
 def photos(count, height=64, width=64, seed=0):
@@ -222,7 +223,7 @@ def test_a_network_of_ones_own(tmp_path, capsys):
     estimate = kid.estimate(*features, seed=0)
     assert estimate.value > 3 * estimate.standard_error > 0
     # Loaded again, as in a worker: no clash with itself. A name of ours cannot be taken.
-    registry._plugins.clear()
+    plugins._files.clear()
     load_plugin(tmp_path / "tiny.py")
     (tmp_path / "thief.py").write_text(TINY.replace('"tiny"', '"inception"'))
     with pytest.raises(UserError, match="extractor 'inception' is already registered"):
@@ -248,7 +249,7 @@ def test_what_a_users_network_gives_is_checked(returned, says, tmp_path):
     load_plugin(tmp_path / "odd.py")
     with pytest.raises(UserError, match=says):
         extract(EXTRACTORS.get("tiny")(), photos(2))
-    registry._plugins.clear()
+    plugins._files.clear()
 
 
 MOBILENET = """

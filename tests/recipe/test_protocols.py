@@ -8,8 +8,8 @@ import pytest
 from i2i_bridge.cli.catalogue import description, listing
 from i2i_bridge.errors import UserError
 from i2i_bridge.evaluation.evaluate import open_evaluation
+from i2i_bridge.recipe.load import parse_recipe
 from i2i_bridge.recipe.protocol import chosen, load_protocol, protocol_names, read_list, resolve
-from i2i_bridge.recipe.recipe import parse_recipe
 
 
 def recipe_of(**changes):

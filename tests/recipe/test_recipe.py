@@ -6,7 +6,7 @@ import torch
 
 from i2i_bridge.data.cards import load_card
 from i2i_bridge.errors import UserError
-from i2i_bridge.recipe.recipe import load_recipe, parse_recipe, recipe_file
+from i2i_bridge.recipe.load import load_recipe, parse_recipe, recipe_file
 from i2i_bridge.runs.run import build_method
 from i2i_bridge.storage.shipped import recipe_names
 
@@ -209,6 +209,9 @@ def test_overrides(tmp_path):
     )
     assert recipe.train.lr == 1e-4 and recipe.data.root == "/some/where" and recipe.evaluate.nfe == [1, 7]
     assert recipe.process == {"name": "ot-ode"}
+    texts = load_recipe("jpeg-5", ["mean.run=2024", "summary=1e3", "data.root=2024-01-01", "train.init=7"])
+    assert texts.mean is not None and (texts.mean.run, texts.summary) == ("2024", "1e3")
+    assert (texts.data.root, texts.train.init) == ("2024-01-01", "7")
     for override, part in (
         ("train.lr", "key.key=value"),
         ("train.lr.x=1", "is a value"),

@@ -7,8 +7,8 @@ from i2i_bridge.data.cards import load_card
 from i2i_bridge.degradations.files import build_ops, parse_op
 from i2i_bridge.errors import UserError
 from i2i_bridge.networks.size import MAX_PARAMETERS, build_checked
+from i2i_bridge.recipe.load import load_recipe
 from i2i_bridge.recipe.protocol import load_protocol
-from i2i_bridge.recipe.recipe import load_recipe
 from i2i_bridge.recipe.schema import (
     DataSettings,
     EvaluateSettings,

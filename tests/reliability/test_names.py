@@ -10,7 +10,7 @@ from i2i_bridge.cli.command import main
 from i2i_bridge.data.cards import Card, load_card
 from i2i_bridge.data.sources.packaged import PackagedImages
 from i2i_bridge.errors import UserError
-from i2i_bridge.recipe.recipe import parse_recipe
+from i2i_bridge.recipe.load import parse_recipe
 from i2i_bridge.storage import files, names
 from i2i_bridge.storage.download import Download
 

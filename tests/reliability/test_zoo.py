@@ -12,7 +12,7 @@ from i2i_bridge.errors import UserError
 from i2i_bridge.images.files import read_picture
 from i2i_bridge.images.folder import find_images
 from i2i_bridge.images.pixels import opaque, visible, with_channels
-from i2i_bridge.recipe.recipe import load_recipe
+from i2i_bridge.recipe.load import load_recipe
 from i2i_bridge.runs.checkpoint import save_checkpoint
 from i2i_bridge.runs.restore import restore_files
 from i2i_bridge.runs.run import Run, load_run

@@ -16,7 +16,7 @@ from i2i_bridge.evaluation.results import evaluation_folder
 from i2i_bridge.evaluation.scores import Scorer
 from i2i_bridge.evaluation.scores import warnings_of as evaluation_warnings
 from i2i_bridge.metrics.base import build_metric
-from i2i_bridge.recipe.recipe import load_recipe
+from i2i_bridge.recipe.load import load_recipe
 from i2i_bridge.report.entries import open_entries
 from i2i_bridge.report.labels import name_entries, parse_labels
 from i2i_bridge.report.notes import setting_differences, unavailable, warnings_of

@@ -18,7 +18,7 @@ from i2i_bridge.evaluation.evaluate import evaluate, open_evaluation
 from i2i_bridge.evaluation.results import evaluation_folder
 from i2i_bridge.images.pixels import to_tensor
 from i2i_bridge.metrics.base import Estimate, Extractor
-from i2i_bridge.recipe.recipe import parse_recipe
+from i2i_bridge.recipe.load import parse_recipe
 from i2i_bridge.registry import register_extractor
 from i2i_bridge.report.differences import choose_row, paired_differences
 from i2i_bridge.report.entries import open_entries

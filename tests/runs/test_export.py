@@ -23,7 +23,7 @@ from i2i_bridge.methods.mean import Mean
 from i2i_bridge.methods.pix2pix import Pix2pix
 from i2i_bridge.methods.regression import Regression
 from i2i_bridge.randomness import generator
-from i2i_bridge.recipe.recipe import parse_recipe
+from i2i_bridge.recipe.load import parse_recipe
 from i2i_bridge.runs import export as exports
 from i2i_bridge.runs.batch import pad_to_stride
 from i2i_bridge.runs.checkpoint import save_checkpoint

@@ -11,8 +11,8 @@ from i2i_bridge import load_run
 from i2i_bridge.cli.command import main
 from i2i_bridge.errors import UserError
 from i2i_bridge.networks.pix2pix import Pix2pixUNet, to_official
+from i2i_bridge.recipe.load import load_recipe
 from i2i_bridge.recipe.presets import method_preset
-from i2i_bridge.recipe.recipe import load_recipe
 from i2i_bridge.runs.imports import import_pix2pix
 
 SETTINGS = ["network.channels=4", "data.size=64"]

@@ -16,7 +16,7 @@ from i2i_bridge import load_run
 from i2i_bridge.cli.command import main
 from i2i_bridge.images.pixels import to_pixels, to_tensor
 from i2i_bridge.randomness import generator
-from i2i_bridge.recipe.recipe import load_recipe
+from i2i_bridge.recipe.load import load_recipe
 from i2i_bridge.registry import DEGRADATIONS
 from i2i_bridge.runs.checkpoint import MANIFEST, SEAL, latest_checkpoint
 from i2i_bridge.storage import shipped

@@ -11,7 +11,7 @@ from PIL import Image
 from i2i_bridge import UserError, load_run
 from i2i_bridge.degradations.colour import grey
 from i2i_bridge.images.pixels import Picture, to_tensor
-from i2i_bridge.recipe.recipe import parse_recipe
+from i2i_bridge.recipe.load import parse_recipe
 from i2i_bridge.runs.batch import alpha_like, to_batch
 from i2i_bridge.runs.restore import restore_files
 from i2i_bridge.training.trainer import train
@@ -289,7 +289,7 @@ def test_a_condition_of_ones_own(tmp_path):
     """cond is any image, not only X_1: trained, evaluated and restored with it, refused without."""
     # kills: own-condition-ignored
     from i2i_bridge.evaluation.evaluate import evaluate
-    from i2i_bridge.registry import load_plugin
+    from i2i_bridge.plugins import load_plugin
 
     (tmp_path / "mine.py").write_text(CONDITIONED)
     load_plugin(tmp_path / "mine.py")

@@ -20,8 +20,8 @@ from i2i_bridge.errors import UserError
 from i2i_bridge.evaluation.records import Record, Records
 from i2i_bridge.evaluation.results import read_evaluation
 from i2i_bridge.metrics.frechet import read_moments
+from i2i_bridge.recipe.load import load_recipe
 from i2i_bridge.recipe.protocol import load_protocol, read_list
-from i2i_bridge.recipe.recipe import load_recipe
 from i2i_bridge.report.entries import open_entries
 from i2i_bridge.report.folder import check_out
 from i2i_bridge.report.gallery import gallery

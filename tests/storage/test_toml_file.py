@@ -6,7 +6,7 @@ import pytest
 
 from i2i_bridge.degradations.files import parse_op
 from i2i_bridge.errors import UserError
-from i2i_bridge.recipe.recipe import load_recipe
+from i2i_bridge.recipe.load import load_recipe
 from i2i_bridge.storage.toml import MAX_DEPTH, MAX_KEY, MAX_PARTS, parse_toml, read_toml, toml_value
 
 LONG = ".".join(["a"] * 40_000)

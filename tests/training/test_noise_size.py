@@ -20,8 +20,8 @@ from i2i_bridge.bridge.processes import (
     VPBridge,
 )
 from i2i_bridge.cli.command import app
+from i2i_bridge.recipe.load import load_recipe
 from i2i_bridge.recipe.presets import method_preset
-from i2i_bridge.recipe.recipe import load_recipe
 from i2i_bridge.registry import PROCESSES
 from i2i_bridge.training.noise_size import curve, noise_level, proposed, share_above, sized, unknown_rms
 from i2i_bridge.training.trainer import train

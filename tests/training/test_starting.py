@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from i2i_bridge.cli.command import main
 from i2i_bridge.errors import UserError
 from i2i_bridge.networks.unet import UNet
-from i2i_bridge.recipe.recipe import load_recipe
+from i2i_bridge.recipe.load import load_recipe
 from i2i_bridge.runs.checkpoint import latest_checkpoint
 from i2i_bridge.training.init import Difference, fit, with_init
 from i2i_bridge.training.trainer import train

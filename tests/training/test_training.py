@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw
 from i2i_bridge import load_run
 from i2i_bridge.errors import UserError
 from i2i_bridge.evaluation.evaluate import evaluate, read_evaluation
-from i2i_bridge.recipe.recipe import parse_recipe
+from i2i_bridge.recipe.load import parse_recipe
 from i2i_bridge.report.page import write_report
 from i2i_bridge.runs.batch import pad_to_stride
 from i2i_bridge.runs.restore import restore_files

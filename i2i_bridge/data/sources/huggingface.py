@@ -10,8 +10,8 @@ from i2i_bridge.data.index import Names
 from i2i_bridge.data.source import is_integer
 from i2i_bridge.data.sources.folders import Files
 from i2i_bridge.data.splits import keep, split_names
-from i2i_bridge.errors import UserError
-from i2i_bridge.registry import did_you_mean, register_dataset
+from i2i_bridge.errors import UserError, did_you_mean
+from i2i_bridge.registry import register_dataset
 from i2i_bridge.storage import internet
 from i2i_bridge.storage.reader import MEGABYTE, read_json, read_text
 

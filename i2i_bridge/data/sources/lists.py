@@ -13,8 +13,8 @@ from i2i_bridge.data.index import Names
 from i2i_bridge.data.source import IMAGES
 from i2i_bridge.data.sources.folders import Files
 from i2i_bridge.data.splits import keep, split_names
-from i2i_bridge.errors import UserError
-from i2i_bridge.registry import did_you_mean, register_dataset
+from i2i_bridge.errors import UserError, check_keys, did_you_mean, located
+from i2i_bridge.registry import register_dataset
 from i2i_bridge.storage.names import normal_form
 from i2i_bridge.storage.reader import parse_json, read_lines
 
@@ -65,8 +65,10 @@ class ListFile:
             file = next((lists[name] for name in split_names(split) if name in lists), None)
             if file is None:
                 raise UserError(f"no list for the split '{split}'; there is {', '.join(lists)}")
-        refuse_unknown(columns or {}, COLUMNS, "columns")
-        refuse_unknown(self.folders, IMAGES, "folders")
+        with located("columns"):
+            check_keys(columns or {}, COLUMNS)
+        with located("folders"):
+            check_keys(self.folders, IMAGES)
         self.file = root / str(file)
         rows = list(self._rows(columns or {}, x_1_name))
         if not rows:
@@ -164,17 +166,6 @@ def first_row(file: Path) -> dict[str, str]:
     for _, row in reader(read_lines(file), file, ""):
         return row
     raise UserError(f"{file}: an empty list")
-
-
-def refuse_unknown(table: dict[str, Any], known: tuple[str, ...], where: str) -> None:
-    """Reject unknown keys in a table.
-
-    Raises:
-        UserError: A key is unknown; the message names the nearest.
-    """
-    for name in table:
-        if name not in known:
-            raise UserError(f"{where}: unknown key '{name}'{did_you_mean(name, known)}")
 
 
 def _csv(lines: list[str], file: Path, _: str) -> Iterator[tuple[int, dict[str, str]]]:

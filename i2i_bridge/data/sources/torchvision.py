@@ -12,8 +12,8 @@ from i2i_bridge.data.index import Names
 from i2i_bridge.data.source import is_integer
 from i2i_bridge.data.sources.folders import Files
 from i2i_bridge.data.splits import SPLITS, keep
-from i2i_bridge.errors import UserError
-from i2i_bridge.registry import did_you_mean, register_dataset
+from i2i_bridge.errors import UserError, did_you_mean
+from i2i_bridge.registry import register_dataset
 from i2i_bridge.storage.internet import VARIABLE, is_offline
 
 SIDES = ("split", "image_set")
