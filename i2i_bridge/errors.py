@@ -71,6 +71,16 @@ def located(place: object, problem: str = "", errors: Errors = ()) -> Iterator[N
         raise UserError(f"{place}: {f'{problem} ({reason})' if problem else reason}") from error
 
 
+@contextmanager
+def readable(file: object, problem: str = "cannot be read", errors: Errors = OSError) -> Iterator[None]:
+    """As `located`, for code that reads a file: a missing one is `FILE: no such file`."""
+    with located(file, problem, errors):
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise UserError("no such file") from error
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """The hint '; did you mean ...?' for a near miss, else a list of the known words."""
     known = sorted(known)

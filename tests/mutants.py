@@ -714,7 +714,7 @@ MUTANTS = [
     Mutant("mask-of-the-small-image", "runs/batch.py", "scale = factor if degradation is None else factor * degradation.scale", "scale = factor", "test_restoring.py"),
     Mutant("first-sample-keyed-by-its-name", "data/dataset.py", "keyed = draw or (name,)", "keyed = draw if any(draw) else (name,)", "test_data.py"),
     Mutant("condition-in-its-whole-range", "data/dataset.py", "to_tensor(pixels, self.value_range) for part, pixels in cut.items()", "to_tensor(pixels, self.value_range if part != \"condition\" else None) for part, pixels in cut.items()", "test_data.py"),
-    Mutant("own-condition-over-the-items", "data/dataset.py", "keyed, where) | out\n", "keyed, where)\n", "test_data.py"),
+    Mutant("own-condition-over-the-items", "data/dataset.py", "keyed) | out\n", "keyed)\n", "test_data.py"),
     Mutant("validation-of-the-training-size", "recipe/recipe.py", "size = self.data.size if training else self.data.validation_size or self.data.size", "size = self.data.size", "test_recipe.py"),
     Mutant("validation-drawn-by-the-training-seed", "recipe/recipe.py", "seed = self.train.seed if training else self.evaluate.seed", "seed = self.train.seed", "test_recipe.py"),
     Mutant("alpha-cut-at-8-bits", "runs/batch.py", "clip(0, np.iinfo(alpha.dtype).max)", "clip(0, 255)", "test_restoring.py"),

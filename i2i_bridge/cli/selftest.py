@@ -22,6 +22,7 @@ from torch import Tensor
 from i2i_bridge import UserError
 from i2i_bridge.cli.toy_runs import SAVE_EVERY, STEPS, Bench, Failed, gradient_difference, largest_difference
 from i2i_bridge.device import resolve_device
+from i2i_bridge.errors import located
 from i2i_bridge.randomness import generator
 from i2i_bridge.storage.files import locked, write_whole
 
@@ -216,11 +217,9 @@ def run_checks(level: Level, folder: Path) -> Iterator[Finding]:
     Raises:
         UserError: The folder cannot be written.
     """
-    try:
+    with located(folder, "cannot be written", OSError):
         folder.mkdir(parents=True, exist_ok=True)
         home = tempfile.TemporaryDirectory(prefix="selftest-", dir=folder, ignore_cleanup_errors=True)
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({error.strerror})") from error
     threads = torch.get_num_threads()
     # Toy runs are fastest with one thread, above all on a busy machine.
     torch.set_num_threads(1)

@@ -14,7 +14,7 @@ from i2i_bridge.data.source import PairSource, item_of
 from i2i_bridge.data.transforms import Enlargement, Geometry, factor_between
 from i2i_bridge.degradations.base import Degradation, Degraded
 from i2i_bridge.degradations.inpaint import Holed
-from i2i_bridge.errors import UserError
+from i2i_bridge.errors import UserError, located
 from i2i_bridge.images.pixels import Range, to_mask, to_tensor
 from i2i_bridge.plugins import plugin_errors
 from i2i_bridge.randomness import generator, key
@@ -183,68 +183,60 @@ class PairDataset(Dataset[dict[str, Any]]):
     def _item(self, item: dict[str, Any], draw: tuple[int, ...]) -> dict[str, Any]:
         name = str(item["key"])
         keyed = draw or (name,)
-        where = location(item)
+        with located(location(item)):
+            self._check_parts(item)
+        images = decode_item(item, self.channels, self.condition_channels, self.enlarge, self.factor)
+        with located(location(item)):
+            cut = self.geometry(images, key(self.seed, f"{self.purpose} geometry", *keyed), self.factor)
+            if self.geometry.augmentation is not None:
+                cut = self.geometry.augmentation.painted(cut, key(self.seed, f"{self.purpose} colours", *keyed))
+            mask = cut.pop("mask", None)
+            out: dict[str, Any] = {part: to_tensor(pixels, self.value_range) for part, pixels in cut.items()}
+            if mask is not None:
+                out["mask"] = to_mask(mask)
+            if "x_1" not in out:
+                out |= self._degraded(out["x_0"], out.get("mask"), keyed) | out
+            channels = len(out.get("condition", out["x_1"]))
+            if (wanted := self.condition_channels) not in (0, channels):
+                raise UserError(f"the condition has {channels} channels, but network.condition_channels is {wanted}")
+        label = {"label": item["label"]} if "label" in item else {}
+        return out | label | {"key": name, "dtype": images["x_0"].dtype.name}
+
+    def _check_parts(self, item: dict[str, Any]) -> None:
+        """Refuse an item with a part that the recipe's [data] or [degradation] has no use for."""
         if "x_1" in item and self.degradation is not None:
-            raise UserError(f"{where}: this dataset has pairs; leave [degradation] out of the recipe")
+            raise UserError("this dataset has pairs; leave [degradation] out of the recipe")
         if self.own_condition != ("condition" in item):
             brings = "no condition" if self.own_condition else "a condition of its own"
-            raise UserError(f"{where}: this item brings {brings}, but data.own_condition is {self.own_condition}")
+            raise UserError(f"this item brings {brings}, but data.own_condition is {self.own_condition}")
         if self.value_range is not None and any(
             isinstance(item.get(part), Tensor) and item[part].is_floating_point()
             for part in ("x_0", "x_1", "condition")
         ):
-            raise UserError(f"{where}: float tensors are in [-1, 1] already; leave data.value_range out")
-        images = decode_item(item, self.channels, self.condition_channels, self.enlarge, self.factor)
-        try:
-            cut = self.geometry(images, key(self.seed, f"{self.purpose} geometry", *keyed), self.factor)
-            if self.geometry.augmentation is not None:
-                cut = self.geometry.augmentation.painted(cut, key(self.seed, f"{self.purpose} colours", *keyed))
-        except UserError as error:
-            raise UserError(f"{where}: {error}") from error
-        mask = cut.pop("mask", None)
-        try:
-            out: dict[str, Any] = {part: to_tensor(pixels, self.value_range) for part, pixels in cut.items()}
-        except UserError as error:
-            raise UserError(f"{where}: {error}") from error
-        if mask is not None:
-            out["mask"] = to_mask(mask)
-        if "x_1" not in out:
-            out |= self._degraded(out["x_0"], out.get("mask"), keyed, where) | out
-        channels = len(out.get("condition", out["x_1"]))
-        if self.condition_channels not in (0, channels):
-            raise UserError(
-                f"{where}: the condition has {channels} channels, but network.condition_channels is "
-                f"{self.condition_channels}"
-            )
-        label = {"label": item["label"]} if "label" in item else {}
-        return out | label | {"key": name, "dtype": images["x_0"].dtype.name}
+            raise UserError("float tensors are in [-1, 1] already; leave data.value_range out")
 
-    def _degraded(self, x_0: Tensor, mask: Tensor | None, keyed: tuple[int | str, ...], where: Any) -> dict[str, Any]:
+    def _degraded(self, x_0: Tensor, mask: Tensor | None, keyed: tuple[int | str, ...]) -> dict[str, Any]:
+        name = type(self.degradation).__name__
         if self.degradation is None:
-            raise UserError(f"{where}: no x_1; the recipe needs a [degradation], or a dataset of pairs")
+            raise UserError("no x_1; the recipe needs a [degradation], or a dataset of pairs")
         if mask is not None and not isinstance(self.degradation, Holed):
             raise UserError(
-                f"{where}: this item brings a mask, and {type(self.degradation).__name__} would change what it says is "
+                f"this item brings a mask, and {name} would change what it says is "
                 "known; that takes pairs, or a [degradation] that fills holes, such as inpaint"
             )
         draws = [generator(self.seed, f"{self.purpose} degradation", *keyed)]
-        try:
-            with plugin_errors():
-                # For an item with a mask no other mask is drawn: x_1 must equal x_0 where the item's mask is 0.
-                degraded = (
-                    self.degradation(x_0[None], draws)
-                    if mask is None
-                    else self.degradation.prepare(x_0[None], draws, mask[None])
-                )
-        except UserError as error:
-            raise UserError(f"{where}: {error}") from error
+        with plugin_errors():
+            # For an item with a mask no other mask is drawn: x_1 must equal x_0 where the item's mask is 0.
+            degraded = (
+                self.degradation(x_0[None], draws)
+                if mask is None
+                else self.degradation.prepare(x_0[None], draws, mask[None])
+            )
         if not isinstance(degraded, Degraded):
-            given = type(degraded).__name__
-            raise UserError(f"{type(self.degradation).__name__}: a degradation must return Degraded(x_1), not {given}")
+            raise UserError(f"{name}: a degradation must return Degraded(x_1), not {type(degraded).__name__}")
         if not isinstance(degraded.x_1, Tensor) or degraded.x_1.shape != x_0[None].shape:
-            given = tuple(degraded.x_1.shape) if isinstance(degraded.x_1, Tensor) else type(degraded.x_1).__name__
-            name = type(self.degradation).__name__
-            raise UserError(f"{name}: x_1 is {given} for x_0 of shape {tuple(x_0[None].shape)}; the shapes must agree")
+            x_1 = tuple(degraded.x_1.shape) if isinstance(degraded.x_1, Tensor) else type(degraded.x_1).__name__
+            raise UserError(f"{name}: x_1 is {x_1} for x_0 of shape {tuple(x_0[None].shape)}; the shapes must agree")
         out: dict[str, Any] = {part: value[0] for part, value in degraded.parts().items()}
         parameters = {name: values[0] for name, values in degraded.parameters.items()}
         return out | ({"parameters": parameters} if parameters else {})

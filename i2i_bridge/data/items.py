@@ -10,7 +10,7 @@ from torch import Tensor
 
 from i2i_bridge.data.source import IMAGES
 from i2i_bridge.data.transforms import Enlargement, enlarged, factor_between
-from i2i_bridge.errors import UserError
+from i2i_bridge.errors import UserError, located
 from i2i_bridge.images.files import image_size, read_picture
 from i2i_bridge.images.pixels import Picture, from_pil, mask_of, opaque, to_mask, to_pixels, with_channels
 
@@ -43,17 +43,15 @@ def decode_item(
     Raises:
         UserError: A file is unreadable, the images differ in size, or channels cannot be converted.
     """
-    where, images = location(item), raw_pixels(item)
-    if "x_1" in images:
-        images["x_1"] = _of_one_size(images, where, enlarge, factor)
-    try:
-        wanted = {"mask": 1, "condition": condition_channels}
+    images = raw_pixels(item)
+    wanted = {"mask": 1, "condition": condition_channels}
+    with located(location(item)):
+        if "x_1" in images:
+            images["x_1"] = _of_one_size(images, enlarge, factor)
         return {
             part: with_channels(pixels, wanted.get(part, channels) or pixels.shape[2])
             for part, pixels in images.items()
         }
-    except UserError as error:
-        raise UserError(f"{where}: {error}") from error
 
 
 def raw_pixels(item: dict[str, Any]) -> dict[str, np.ndarray]:
@@ -87,14 +85,14 @@ def pictures_of(item: dict[str, Any]) -> dict[str, Picture]:
     return pictures
 
 
-def _of_one_size(images: dict[str, np.ndarray], where: str, enlarge: Enlargement, factor: int | None) -> np.ndarray:
+def _of_one_size(images: dict[str, np.ndarray], enlarge: Enlargement, factor: int | None) -> np.ndarray:
     """Enlarge x_1 to the size of x_0."""
     (height, width), (low, narrow) = images["x_0"].shape[:2], images["x_1"].shape[:2]
     times = height // low
     if factor is not None and times != factor:
         raise UserError(
-            f"{where}: x_0 is {width}x{height} and x_1 {narrow}x{low} pixels, {times} to 1; in this dataset or run it "
-            f"is {factor} to 1 (data.factor)"
+            f"x_0 is {width}x{height} and x_1 {narrow}x{low} pixels, {times} to 1; in this dataset or run it is "
+            f"{factor} to 1 (data.factor)"
         )
     return enlarged(images["x_1"], times, enlarge)
 
@@ -135,11 +133,8 @@ def remarks(item: dict[str, Any], pictures: dict[str, Picture]) -> list[str]:
 
 
 def _mask_pixels(item: dict[str, Any], picture: Picture) -> tuple[np.ndarray, str]:
-    try:
+    with located(item["mask"] if isinstance(item["mask"], Path | str) else location(item)):
         return mask_of(picture)
-    except UserError as error:
-        mask = item["mask"]
-        raise UserError(f"{mask if isinstance(mask, Path | str) else location(item)}: {error}") from error
 
 
 def _picture(
@@ -152,7 +147,8 @@ def _picture(
     if isinstance(image, Tensor):
         if is_mask and image.dtype in (torch.bool, *FLOATS) and bool((image >= 0).all()):
             image = image * 2.0 - 1  # a mask of 0 and 1; otherwise 0 would be read as the middle of [-1, 1]
-        return Picture(_tensor_pixels(image, where))
+        with located(where):
+            return Picture(_tensor_pixels(image))
     if isinstance(image, Image.Image):
         return from_pil(image)
     if isinstance(image, np.ndarray) and image.dtype in (np.uint8, np.uint16, np.float32):
@@ -163,14 +159,14 @@ def _picture(
     )
 
 
-def _tensor_pixels(image: Tensor, where: str) -> np.ndarray:
+def _tensor_pixels(image: Tensor) -> np.ndarray:
     if image.ndim != 3:
-        raise UserError(f"{where}: a tensor of shape {tuple(image.shape)}; an image is (C, H, W)")
+        raise UserError(f"a tensor of shape {tuple(image.shape)}; an image is (C, H, W)")
     if image.dtype == torch.uint8:
         return np.ascontiguousarray(image.cpu().permute(1, 2, 0).numpy())
     if not image.is_floating_point():
-        raise UserError(f"{where}: a tensor of {image.dtype}; images are uint8, or floats in [-1, 1]")
+        raise UserError(f"a tensor of {image.dtype}; images are uint8, or floats in [-1, 1]")
     # A tolerance of half a 16-bit step for rounding; images in [0, 255] exceed it by far.
     if not (image.abs() <= 1 + 1e-5).all():
-        raise UserError(f"{where}: a float tensor must lie in [-1, 1]; from {image.min():.4g} to {image.max():.4g}")
+        raise UserError(f"a float tensor must lie in [-1, 1]; from {image.min():.4g} to {image.max():.4g}")
     return to_pixels(image, np.uint16)

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from i2i_bridge.errors import UserError
+from i2i_bridge.errors import UserError, located
 from i2i_bridge.images.pixels import from_pil, mask_of, to_mask
 from i2i_bridge.storage.reader import DAMAGED_ARRAYS, open_arrays
 
@@ -130,13 +130,11 @@ def folder_mask(files: Sequence[Path], height: int, width: int, generator: torch
         UserError: The file is not a readable image.
     """
     file = files[int(torch.randint(len(files), (), generator=generator, device=generator.device))]
-    try:
-        with Image.open(file) as image:
-            hole = to_mask(mask_of(from_pil(image))[0])[0].numpy().astype(np.uint8)
-    except UserError as error:
-        raise UserError(f"{file}: {error}") from error
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{file}: not a readable mask image ({error})") from error
+    with (
+        located(file, "not a readable mask image", (OSError, ValueError, Image.DecompressionBombError)),
+        Image.open(file) as image,
+    ):
+        hole = to_mask(mask_of(from_pil(image))[0])[0].numpy().astype(np.uint8)
     resized = Image.fromarray(hole).resize((width, height), Image.Resampling.NEAREST)
     return torch.from_numpy(np.array(resized)).float()
 

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image
 
-from i2i_bridge.errors import UserError
+from i2i_bridge.errors import UserError, located
 from i2i_bridge.images.folder import IMAGE_SUFFIXES, JPEG_SUFFIXES, PNM_SUFFIXES
 from i2i_bridge.images.metadata import ORIENTATION, Metadata, as_srgb, metadata_of, profile_name
 from i2i_bridge.images.pixels import (
@@ -293,7 +293,8 @@ def write_picture(
             # Without `exact`, lossless WebP still discards the colours of transparent pixels.
             lossy = picture.lossy or quality is not None
             options |= {"quality": quality or 95} if lossy else {"lossless": True, "exact": True}
-        try:
+        # A ValueError: larger than the format allows.
+        with located(path, "cannot be encoded", (OSError, ValueError)):
             image = to_pil(picture)
             if kind not in WITH_METADATA and "icc_profile" in options:
                 profile = options.pop("icc_profile")
@@ -302,10 +303,6 @@ def write_picture(
             if kind not in WITH_METADATA:
                 lost += ["EXIF"] if options.pop("exif", None) else []
             image.save(encoded, format=kind, **options)
-        except UserError as error:
-            raise UserError(f"{path}: {error}") from error
-        except (OSError, ValueError) as error:  # larger than the format allows
-            raise UserError(f"{path}: cannot be encoded ({error})") from error
     write_whole(path, encoded.getvalue(), root=root)
     return lost
 

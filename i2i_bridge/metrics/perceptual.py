@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from i2i_bridge.errors import UserError
+from i2i_bridge.errors import UserError, located
 from i2i_bridge.metrics import weights
 from i2i_bridge.metrics.base import Metric, in_colour, one_by_one
 from i2i_bridge.randomness import global_seed
@@ -39,12 +39,9 @@ class Perceptual(Metric):
         with global_seed(0, torch.device("cpu")), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the package uses an old option of torchvision's
             distance: torch.nn.Module = Distance(net=self.net, pnet_rand=True, verbose=False)
-        try:
-            with torch.no_grad():
-                for name, slot in distance.get_submodule("net").named_parameters():
-                    slot.copy_(stored["features." + name.split(".", 1)[1]])
-        except (KeyError, RuntimeError) as error:
-            raise UserError(f"{file}: not {self.backbone}'s weights ({error})") from error
+        with located(file, f"not {self.backbone}'s weights", (KeyError, RuntimeError)), torch.no_grad():
+            for name, slot in distance.get_submodule("net").named_parameters():
+                slot.copy_(stored["features." + name.split(".", 1)[1]])
         return distance.eval().requires_grad_(False)
 
     def __call__(self, restored: Tensor, clean: Tensor) -> Tensor:

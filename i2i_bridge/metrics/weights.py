@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from i2i_bridge.errors import UserError, did_you_mean
+from i2i_bridge.errors import UserError, did_you_mean, readable
 from i2i_bridge.storage.archive import Report
 from i2i_bridge.storage.download import BUSY, Download, download
 from i2i_bridge.storage.files import LOCK_FILE, locked, refuse_links, remove, replace
@@ -159,11 +159,8 @@ def load(name: str, metric: str) -> tuple[Path, dict[str, "Tensor"]]:
 
 
 def _is_old(file: Path) -> bool:
-    try:
-        with open_regular(file) as stream:
-            return stream.read(4) != b"PK\x03\x04"
-    except OSError as error:
-        raise UserError(f"{file}: cannot be read ({error.strerror})") from error
+    with readable(file), open_regular(file) as stream:
+        return stream.read(4) != b"PK\x03\x04"
 
 
 def state(weights: Weights, place: Path) -> str:

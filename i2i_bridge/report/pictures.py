@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from i2i_bridge.errors import UserError
+from i2i_bridge.errors import located
 from i2i_bridge.evaluation.records import slug
 from i2i_bridge.images.pixels import shown
 from i2i_bridge.storage.reader import open_regular
@@ -68,14 +68,11 @@ class Pictures:
         Raises:
             UserError: The file cannot be read, or is not a regular file.
         """
-        try:
-            with open_regular(file) as stream:
-                if self.inside:
-                    return _data(stream.read(), "image/png")
-                with self._place(name).open("wb") as out:
-                    shutil.copyfileobj(stream, out)
-        except OSError as error:
-            raise UserError(f"{file}: cannot be copied into the page ({error.strerror or error})") from error
+        with located(file, "cannot be copied into the page", OSError), open_regular(file) as stream:
+            if self.inside:
+                return _data(stream.read(), "image/png")
+            with self._place(name).open("wb") as out:
+                shutil.copyfileobj(stream, out)
         return quote(name)
 
     def _place(self, name: str) -> Path:

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from i2i_bridge.bridge.processes import I2SB
-from i2i_bridge.errors import UserError
+from i2i_bridge.errors import UserError, located
 from i2i_bridge.networks.pix2pix import Pix2pixUNet, from_official
 from i2i_bridge.recipe.recipe import Recipe
 from i2i_bridge.runs.checkpoint import save_checkpoint
@@ -42,10 +42,8 @@ def import_pix2pix(file: Path, recipe: Recipe, folder: Path) -> None:
     if not isinstance(network, Pix2pixUNet):
         raise UserError(f"recipe '{recipe.name}': its network is '{recipe.network['name']}', not 'pix2pix-unet'")
     stored = read_pt(file)
-    try:
+    with located(file):
         load_weights(network, from_official(network, stored), str(file))
-    except UserError as error:
-        raise UserError(f"{file}: {error}") from error
     weights = network.state_dict()
     _write(folder, recipe, {"network": weights, "ema": weights}, file)
 

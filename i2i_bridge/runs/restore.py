@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from i2i_bridge import __version__
-from i2i_bridge.errors import UserError
+from i2i_bridge.errors import UserError, located
 from i2i_bridge.images.files import MAX_FRAMES, check_format, read_picture, write_picture
 from i2i_bridge.images.folder import IMAGE_SUFFIXES, folder_notes
 from i2i_bridge.images.montage import montage, states_shown
@@ -157,10 +157,8 @@ def _identity(run: Run) -> list[Any]:
 
 def _read_mask(file: Path, notes: list[str]) -> Picture:
     """Read a mask as a picture of one channel; append notes on unusual masks."""
-    try:
+    with located(file):
         pixels, remark = mask_of(read_picture(file))
-    except UserError as error:
-        raise UserError(str(error) if str(file) in str(error) else f"{file}: {error}") from error
     hole = to_mask(pixels)
     if not hole.any():
         raise UserError(f"{file}: the mask marks no pixel: white (above half) means unknown, to be restored")

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, PrivateAttr
 
-from i2i_bridge.errors import UserError
+from i2i_bridge.errors import UserError, located, readable
 from i2i_bridge.storage.archive import RESERVE, Report
 from i2i_bridge.storage.files import free_bytes, no_link, remove, replace, write_whole
 from i2i_bridge.storage.internet import require
@@ -101,10 +101,8 @@ def download(source: Download, target: Path, report: Report = lambda done, total
             raise UserError(f"{source.url}: {problem} (after {size} bytes); run the same command again to resume")
         time.sleep(PAUSE * 2**fruitless)
     digest = _verified(source, partial)
-    try:
+    with located(target, "cannot be written", OSError):
         replace(partial, target)
-    except OSError as error:
-        raise UserError(f"{target}: cannot be written ({error.strerror})") from error
     remove(_mark(partial))
     return digest
 
@@ -175,10 +173,8 @@ def _receive(response: Any, source: Download, partial: Path, start: int, report:
             if free_bytes(partial.parent) < len(chunk) + RESERVE:
                 raise UserError(f"{partial.parent}: no room for more; {RESERVE >> 20} MB of the disk stay free")
             pace.add(len(chunk))
-            try:
+            with located(partial, "cannot be written", OSError):
                 out.write(chunk)
-            except OSError as error:
-                raise UserError(f"{partial}: cannot be written ({error.strerror})") from error
             report(done, limit or 0)
     return limit is None or done == limit
 
@@ -206,14 +202,11 @@ class Pace:
 def _verified(source: Download, path: Path) -> str:
     """Check a file against the card's size and hashes and return its SHA-256; a file that differs is deleted."""
     sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
-    try:
-        with path.open("rb") as stream:
-            while chunk := stream.read(2**20):
-                sha256.update(chunk)
-                if source.md5:
-                    md5.update(chunk)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    with readable(path), path.open("rb") as stream:
+        while chunk := stream.read(2**20):
+            sha256.update(chunk)
+            if source.md5:
+                md5.update(chunk)
     facts: list[tuple[str, int | str | None, int | str]] = [
         ("size in bytes", source.bytes, _size(path)),
         ("sha256", source.sha256, sha256.hexdigest()),

@@ -19,7 +19,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
-from i2i_bridge.errors import UserError
+from i2i_bridge.errors import readable
 
 MEGABYTE = 2**20
 LIMIT = 16 * MEGABYTE
@@ -119,12 +119,8 @@ def read_lines(path: Path | str) -> list[str]:
     Raises:
         UserError: The file is missing, not a regular file, larger than LIST_LIMIT, or not UTF-8.
     """
-    try:
+    with readable(path, "not a readable text file", (OSError, UnicodeDecodeError)):
         return re.split(r"\r\n?|\n", read_text(path, LIST_LIMIT, "utf-8-sig"))
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not a readable text file ({error})") from error
 
 
 def parse_json(text: str | bytes) -> Any:

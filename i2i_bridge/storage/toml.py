@@ -6,7 +6,7 @@ from datetime import date, time
 from pathlib import Path
 from typing import Any
 
-from i2i_bridge.errors import UserError
+from i2i_bridge.errors import UserError, located, readable
 from i2i_bridge.storage.reader import NotRegular, read_bytes
 
 MAX_BYTES = 2**20
@@ -68,16 +68,12 @@ def read_toml(path: Path) -> dict[str, Any]:
     Raises:
         UserError: The file is missing, not a regular file, larger than 1 MB, not UTF-8, or not TOML; see `parse_toml`.
     """
-    try:
-        return parse_toml(read_bytes(path, MAX_BYTES).decode("utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file") from error
-    except NotRegular as error:  # a pipe would block, and /dev/zero has no end
-        raise UserError(f"{path}: is not a file") from error
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:  # bad TOML, bad UTF-8, a number of 5000 digits, a NUL in the path
-        raise UserError(f"{path}: {error}") from error
+    # ValueError: bad TOML, bad UTF-8, a number of 5000 digits, a NUL in the path.
+    with readable(path), located(path, errors=ValueError):
+        try:
+            return parse_toml(read_bytes(path, MAX_BYTES).decode("utf-8"))
+        except NotRegular as error:  # a pipe would block, and /dev/zero has no end
+            raise UserError("is not a file") from error
 
 
 def toml_value(text: str) -> Any:
@@ -108,10 +104,8 @@ def override_parts(text: str) -> tuple[list[str], str]:
     if not equals or not key:
         raise UserError(f"'{text}': an override reads key.key=value, for example train.lr=1e-4")
     parts = key.split(".")
-    try:
+    with located(f"'{text}'", errors=ValueError):
         check_key(parts)
-    except ValueError as error:
-        raise UserError(f"'{text}': {error}") from error
     if len(parts) > MAX_PARTS:
         raise UserError(f"'{text}': a dotted key of more than {MAX_PARTS} parts")
     return parts, value

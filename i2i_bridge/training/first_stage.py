@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from i2i_bridge.errors import UserError
+from i2i_bridge.errors import UserError, located
 from i2i_bridge.methods.mean import Mean, check_mean
 from i2i_bridge.randomness import generator
 from i2i_bridge.recipe.recipe import Recipe
@@ -64,10 +64,8 @@ def open_mean(recipe: Recipe, device: torch.device) -> tuple[Recipe, MeanSource 
     if recipe.mean is None:
         return recipe, None
     place, notes = place_of(recipe.mean.run), list[str]()
-    try:
+    with located("mean.run"):
         run = load_run(place, device=device, report=lambda line: notes.append(f"note: {line}"))
-    except UserError as error:
-        raise UserError(f"mean.run: {error}", error.code) from error
     notes += check_mean(recipe, run.recipe, str(place))
     sha256 = weights_sha256(run.method.network)
     if recipe.mean.sha256 not in (None, sha256):

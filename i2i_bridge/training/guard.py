@@ -14,7 +14,7 @@ from torch import Tensor
 
 from i2i_bridge.data.dataset import PairDataset
 from i2i_bridge.distributed import Ranks
-from i2i_bridge.errors import UserError, one_line
+from i2i_bridge.errors import UserError, located, one_line
 from i2i_bridge.storage.files import append, write_whole
 from i2i_bridge.storage.reader import read_json_lines
 from i2i_bridge.training.state import TrainState
@@ -149,10 +149,8 @@ def read_unusable(folder: Path) -> list[dict[str, Any]]:
         UserError: The file cannot be read, or is no regular file.
     """
     file = folder / UNUSABLE_FILE
-    try:
+    with located(file, "cannot be read", OSError):
         rows = read_json_lines(file)
-    except OSError as error:
-        raise UserError(f"{file}: cannot be read ({error.strerror or error})") from error
     return [
         row for row in rows if isinstance(row, dict) and all(type(row.get(name)) is int for name in ("sample", "item"))
     ]

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from i2i_bridge.errors import UserError, brief
+from i2i_bridge.errors import UserError, brief, located
 from i2i_bridge.recipe.load import load_recipe
 from i2i_bridge.recipe.recipe import Recipe
 from i2i_bridge.runs.checkpoint import Checkpoint, latest_checkpoint, passed_over
@@ -275,8 +275,6 @@ def open_init(recipe: Recipe) -> Init | None:
             f"train.init: {file} has the SHA-256 {sha256}, not train.init_sha256 {recipe.train.init_sha256}: it has "
             "changed; leave init_sha256 out to start from it as it is"
         )
-    try:
+    with located("train.init"):
         tensors = read_safetensors(file) if file.suffix == ".safetensors" else read_pt(file)
-    except UserError as error:
-        raise UserError(f"train.init: {error}") from error
     return Init(named, file, sha256, tensors, checkpoint, source_recipe, notes)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from i2i_bridge.console import Progress
-from i2i_bridge.errors import UserError
+from i2i_bridge.errors import located
 from i2i_bridge.storage.csv_file import Writer
 from i2i_bridge.storage.files import append, write_whole
 from i2i_bridge.storage.reader import read_json_lines
@@ -64,10 +64,8 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
         UserError: The file cannot be read, is no regular file, or is larger than any log.
     """
     file = folder / "metrics.jsonl"
-    try:
+    with located(file, "cannot be read", OSError):
         return [row for row in read_json_lines(file) if _is_row(row)]
-    except OSError as error:
-        raise UserError(f"{file}: cannot be read ({error.strerror or error})") from error
 
 
 def _is_row(row: Any) -> bool:

@@ -10,7 +10,7 @@ from i2i_bridge.data.index import Names
 from i2i_bridge.data.source import is_integer
 from i2i_bridge.data.sources.folders import Files
 from i2i_bridge.data.splits import keep, split_names
-from i2i_bridge.errors import UserError, did_you_mean
+from i2i_bridge.errors import UserError, did_you_mean, readable
 from i2i_bridge.registry import register_dataset
 from i2i_bridge.storage import internet
 from i2i_bridge.storage.reader import MEGABYTE, read_json, read_text
@@ -190,10 +190,8 @@ def _check_card(root: Path) -> None:
 def _json(file: Path) -> dict[str, Any] | None:
     if not file.exists():
         return None
-    try:
+    with readable(file, errors=(OSError, ValueError)):
         table = read_json(file)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
     if not isinstance(table, dict):
         raise UserError(f"{file}: cannot be read (not a JSON object)")
     return table

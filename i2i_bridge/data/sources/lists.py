@@ -189,10 +189,8 @@ def _jsonl(lines: list[str], file: Path, _: str) -> Iterator[tuple[int, dict[str
     for line, words in enumerate(lines, 1):
         if not words.strip():
             continue
-        try:
+        with located(f"{file}:{line}", "not JSON", ValueError):
             row = parse_json(words)
-        except ValueError as error:
-            raise UserError(f"{file}:{line}: not JSON ({error})") from error
         if not isinstance(row, dict):
             raise UserError(f'{file}:{line}: a row is a JSON object, such as {{"x_0": "a.png"}}')
         yield line, {name: str(value) for name, value in row.items() if value is not None}

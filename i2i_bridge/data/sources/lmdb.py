@@ -8,7 +8,7 @@ from typing import Any, Literal
 from i2i_bridge.data.index import Names
 from i2i_bridge.data.sources.folders import Files, side_folders
 from i2i_bridge.data.splits import counts, keep, listed, split_names
-from i2i_bridge.errors import UserError
+from i2i_bridge.errors import UserError, located
 from i2i_bridge.registry import register_dataset
 from i2i_bridge.storage.reader import read_lines
 
@@ -42,15 +42,15 @@ class Database:
             import lmdb
         except ImportError as error:
             raise UserError("LMDB databases need a package: pip install 'i2i-bridge[lmdb]'") from error
-        try:
-            # Opened for each read (about 0.1 ms): LMDB allows one open environment per file and process, and none
-            # across a fork.
-            with lmdb.open(
+        # Opened for each read (about 0.1 ms): LMDB allows one open environment per file and process, and none across a
+        # fork.
+        with (
+            located(self.path, "not a readable LMDB database", lmdb.Error),
+            lmdb.open(
                 str(self.path), subdir=self.path.is_dir(), readonly=True, create=False, lock=False, readahead=False
-            ) as environment:
-                yield environment
-        except lmdb.Error as error:
-            raise UserError(f"{self.path}: not a readable LMDB database ({error})") from error
+            ) as environment,
+        ):
+            yield environment
 
     def all_keys(self) -> list[str]:
         """All keys, sorted by their bytes."""

@@ -12,7 +12,7 @@ import numpy as np
 from i2i_bridge.data.index import SETTLED, WORTH_KEEPING, Names, recall, remember
 from i2i_bridge.data.sources.folders import Files
 from i2i_bridge.data.splits import keep, split_folder, split_names
-from i2i_bridge.errors import UserError, brief
+from i2i_bridge.errors import UserError, brief, readable
 from i2i_bridge.registry import register_dataset
 from i2i_bridge.storage.archive import BROKEN, open_tar
 from i2i_bridge.storage.reader import open_regular
@@ -146,12 +146,9 @@ class Members:
         Raises:
             UserError: The shard cannot be read, or has become shorter.
         """
-        try:
-            with open_regular(shard) as stream:
-                stream.seek(int(self.offset[number]))
-                data = stream.read(int(self.size[number]))
-        except OSError as error:
-            raise UserError(f"{shard}: cannot be read ({error.strerror})") from error
+        with readable(shard), open_regular(shard) as stream:
+            stream.seek(int(self.offset[number]))
+            data = stream.read(int(self.size[number]))
         if len(data) != self.size[number]:
             raise UserError(f"{shard}: shorter than when it was opened")
         return data

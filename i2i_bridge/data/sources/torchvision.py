@@ -12,7 +12,7 @@ from i2i_bridge.data.index import Names
 from i2i_bridge.data.source import is_integer
 from i2i_bridge.data.sources.folders import Files
 from i2i_bridge.data.splits import SPLITS, keep
-from i2i_bridge.errors import UserError, did_you_mean
+from i2i_bridge.errors import UserError, did_you_mean, located
 from i2i_bridge.registry import register_dataset
 from i2i_bridge.storage.internet import VARIABLE, is_offline
 
@@ -96,10 +96,8 @@ class TorchvisionImages:
     def __getitem__(self, index: int) -> dict[str, Any]:
         position = int(self.positions[index])
         where = f"torchvision '{self.name}' {self.split} {position}"
-        try:
+        with located(where, errors=(OSError, RuntimeError, ValueError)):
             given = self.images[position]
-        except (OSError, RuntimeError, ValueError) as error:
-            raise UserError(f"{where}: {error}") from error
         image, *rest = given if isinstance(given, tuple) else (given,)
         if not isinstance(image, Image.Image | np.ndarray | Tensor):
             raise UserError(f"{where}: gives {type(image).__name__}, not an image")
