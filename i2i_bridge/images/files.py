@@ -88,8 +88,9 @@ def read_picture(path: Path | str, data: bytes | None = None, *, metadata: bool 
             return replace(picture, frames=frames, lossy=_is_lossy(image.format, path, data), metadata=kept)
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file") from error
-    except UserError as error:
-        raise UserError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
+    except UserError:
+        with located(path):
+            raise
     except Image.DecompressionBombError as error:
         raise UserError(f"{path}: too many pixels to be read") from error
     except Exception as error:  # for damaged files, decoders raise many types of exceptions

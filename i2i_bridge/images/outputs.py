@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from i2i_bridge.errors import UserError
+from i2i_bridge.errors import UserError, located
 from i2i_bridge.images.folder import IMAGE_SUFFIXES, JPEG_SUFFIXES, left_out_notes, list_images
 from i2i_bridge.storage.files import append
 from i2i_bridge.storage.names import NAME_BYTES
@@ -221,12 +221,12 @@ def process(
     """
     for number, job in enumerate(jobs, 1):
         try:
-            work(job)
+            with located(job.source):
+                work(job)
         except UserError as error:
-            line = str(error) if str(job.source) in str(error) else f"{job.source}: {error}"
             if source.is_file():
-                raise UserError(line, error.code) from error
-            outcome.problems.append(line)
+                raise
+            outcome.problems.append(str(error))
         report(number, len(jobs))
 
 
