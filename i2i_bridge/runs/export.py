@@ -98,7 +98,8 @@ def export(
         "kind": KIND, "version": 1, "i2i_bridge": __version__, "format": format,
         "recipe": run.recipe.name, "step": run.step, "method": run.recipe.method,
         "process": run.recipe.process, "sampler": run.recipe.sample.sampler,
-        "grid": run.recipe.sample.grid, "degradation": run.recipe.degradation, **image_facts(run.recipe),
+        "grid": run.recipe.sample.grid, "degradation": _without_folders(run.recipe.degradation),
+        **image_facts(run.recipe),
         "inputs": {"x_1": run.recipe.data.channels} | inputs,
         **dict(zip(("stride", "smallest_side"), method_geometry(run.method), strict=True)),
         "networks": {name: f"{name}{SUFFIXES[format]}" for name in traced},
@@ -142,6 +143,15 @@ def _inputs(run: Run) -> dict[str, int]:
     inputs = {"mask": 1} if degradation is not None and degradation.masked else {}
     given = run.recipe.data.own_condition or (degradation is not None and degradation.condition_channels > 0)
     return inputs | ({"condition": run.recipe.condition_channels} if given else {})
+
+
+def _without_folders(value: Any) -> Any:
+    """A table with the last part of each absolute path: an export is made to be passed on."""
+    if isinstance(value, dict):
+        return {key: _without_folders(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_without_folders(inner) for inner in value]
+    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
 
 
 def image_facts(recipe: Recipe) -> dict[str, Any]:

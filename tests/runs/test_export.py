@@ -263,9 +263,11 @@ def test_image_facts_are_those_of_the_degradation():
 
 def test_another_folder_is_not_overwritten_and_an_export_is(tmp_path):
     # kills: export-over-other-files
-    run, out = run_of(Small()), tmp_path / "out"
+    members = [{"name": "jpeg", "quality": 50}, {"name": "inpaint", "mask": "folder", "folder": "/home/me/masks"}]
+    run, out = run_of(Small(), degradation={"name": "compose", "degradations": members}), tmp_path / "out"
     out.mkdir()
     export(run, out, format="torch", nfe=1)
+    assert "/home" not in (out / "export.json").read_text()
     assert sorted(path.name for path in out.iterdir()) == ["export.json", "network.pt2", "restore-1.pt2"]
     export(run, out, format="torch", nfe=9)
     assert [plan["graph"] for plan in plans(out)] == ["restore-1.pt2", None]
