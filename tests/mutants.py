@@ -673,6 +673,9 @@ MUTANTS = [
     Mutant("augment-on-the-other-side", "data/augmentation.py", 'step.side in ("both", part)', 'step.side != part', "test_augmented_pairs.py"),
     Mutant("augment-validation", "recipe/recipe.py", "augmentation=self.build_augmentation() if training else None", "augmentation=self.build_augmentation()", "test_augmented_pairs.py"),
     Mutant("augment-any-name", "libraries.py", "if name not in members:", "if name is None:", "test_augmented_pairs.py"),
+    # schemas for editors
+    Mutant("schema-takes-any-key", "recipe/json_schema.py", '"additionalProperties": any(option.name == LIBRARY_OPTIONS for option in options)', '"additionalProperties": True', "test_json_schema.py"),
+    Mutant("schema-of-one-member-only", "recipe/json_schema.py", "for name in members.names()]", "for name in members.names()[:1]]", "test_json_schema.py"),
     # augmentations of kornia
     Mutant("kornia-unseeded", "degradations/augmentation.py", "with global_seed(seed, x_0.device):", "if seed:", "test_augmentation.py"),
     Mutant("kornia-one-seed-for-all", "degradations/augmentation.py", "seed = int(torch.randint(2**62, (), generator=one, device=one.device))", "seed = 0", "test_augmentation.py"),

@@ -1,5 +1,6 @@
 """The names that recipes and commands can use, and what each means."""
 
+import json
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -91,6 +92,19 @@ def description(name: str, method: str | None = None, *, all_settings: bool = Fa
             0, f"# '{rest}' means {len(found)} things, all below; one alone: i2i-bridge show {' or '.join(words)}\n"
         )
     return "\n".join(texts)
+
+
+def schema_text(what: str) -> str:
+    """The JSON schema of recipes or of cards, indented.
+
+    Raises:
+        UserError: `what` is neither.
+    """
+    from i2i_bridge.recipe.json_schema import SCHEMAS
+
+    if what not in SCHEMAS:
+        raise UserError(f"no schema of '{what}'{did_you_mean(what, SCHEMAS)}")
+    return json.dumps(SCHEMAS[what](), indent=2) + "\n"
 
 
 def _meanings(name: str) -> Iterator[tuple[str, Callable[[], str]]]:

@@ -25,7 +25,6 @@ app = typer.Typer(
     epilog="Mistakes end with one line and exit code 2; add --debug to see the traceback. --offline, anywhere, forbids "
     "the internet, which only `data fetch`, `weights fetch` and datasets with `download = true` use.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 

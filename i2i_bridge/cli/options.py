@@ -9,14 +9,19 @@ import typer
 from i2i_bridge import UserError, console, load_plugin
 from i2i_bridge.storage.files import write_whole
 from i2i_bridge.storage.reader import read_bytes
-from i2i_bridge.storage.shipped import folder_of_run, is_shipped_run
+from i2i_bridge.storage.shipped import folder_of_run, is_shipped_run, recipe_names
 
 if TYPE_CHECKING:
     from i2i_bridge import Recipe, Run
     from i2i_bridge.images.outputs import Existing
 
 RecipeName = Annotated[
-    str, typer.Argument(metavar="RECIPE", help="A shipped recipe (see `list recipes`) or a TOML file.")
+    str,
+    typer.Argument(
+        metavar="RECIPE",
+        help="A shipped recipe (see `list recipes`) or a TOML file.",
+        autocompletion=recipe_names,
+    ),
 ]
 Overrides = Annotated[
     list[str] | None,

@@ -29,24 +29,34 @@ def list_(
 
 def show(
     name: Annotated[
-        str,
+        str | None,
         typer.Argument(
             help="A recipe, a dataset card, a protocol, a part such as 'jpeg' or '2m-sde', or the settings of train, "
-            "data, sample or evaluate. Where a name has several meanings: recipe:NAME, card:NAME, part:NAME."
+            "data, sample or evaluate. Where a name has several meanings: recipe:NAME, card:NAME, part:NAME.",
+            autocompletion=recipe_names,
         ),
-    ],
+    ] = None,
     all_settings: Annotated[
         bool,
         typer.Option("--all", help="Of a recipe: every setting, with its meaning, type, range and default."),
     ] = False,
+    schema: Annotated[
+        str | None,
+        typer.Option("--schema", metavar="recipe|card", help="The JSON schema of recipes or cards, for editors."),
+    ] = None,
     method: MethodName = None,
     plugin: Plugins = None,
 ) -> None:
     """Show one thing whole: a recipe or card as TOML, settings with their defaults, or a part with its options."""
-    from i2i_bridge.cli.catalogue import description
+    from i2i_bridge.cli.catalogue import description, schema_text
 
     load_plugins(plugin)
-    console.write(description(name, method, all_settings=all_settings))
+    if schema is not None:
+        console.write(schema_text(schema))
+    elif name is None:
+        raise UserError("show what? Give a name; `i2i-bridge list` shows recipes, `list KIND` parts")
+    else:
+        console.write(description(name, method, all_settings=all_settings))
     _note_broken_plugins()
 
 

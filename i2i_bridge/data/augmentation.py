@@ -193,6 +193,11 @@ def _hole(mask: np.ndarray, above: float | None = None) -> np.ndarray:
     return np.where(hole, 255, 0).astype(np.uint8)
 
 
+def transform_names() -> list[str]:
+    """The names that `data.augment` may have."""
+    return sorted(_members())
+
+
 def is_geometric(member: Any) -> bool:
     """Whether a class of albumentations moves pixels; dropouts and morphology change them where they are."""
     pixelwise = ".dropout." in member.__module__ or member.__name__ == "Morphological"

@@ -88,6 +88,11 @@ class Augmentation(Degradation):
         return result
 
 
+def operator_names() -> list[str]:
+    """The names that `op` may have."""
+    return sorted(_members())
+
+
 @cache
 def _members() -> dict[str, Any]:
     """kornia's public augmentations of single images, by name."""
