@@ -60,7 +60,7 @@ def compare(
     load_plugins(plugin)
     from i2i_bridge.distributed import processes
     from i2i_bridge.report import comparison
-    from i2i_bridge.report.formats import differences_to_words, to_words
+    from i2i_bridge.report.formats import to_words
     from i2i_bridge.report.labels import parse_labels
 
     folders = [own_run(run) for run in runs]
@@ -72,7 +72,7 @@ def compare(
     console.show_table("", *to_words(done.table), numbers=True)
     if done.paired.table.lines:
         console.say(f"Difference to {done.paired.against}, on the same images; ± standard error")
-        console.show_table("", *differences_to_words(done.paired.table), numbers=True)
+        console.show_table("", *to_words(done.paired.table), numbers=True)
     for note in done.notes:
         console.say(f"note: {note}")
     console.say(f"wrote {done.page}")

@@ -107,21 +107,9 @@ def evaluate(
         run = own_run(Path(what)) if out is None else folder_of_run(Path(what))
         recipe_of_run(run)  # a wrong folder is refused before torch is imported
         evaluate_run(
-            run,
-            nfe=nfe,
-            count=count,
-            metrics=metric,
-            protocol=protocol,
-            list_file=list_file,
-            batch_size=batch,
-            root=root,
-            device=device,
-            sample=setting,
-            name=name,
-            out=out,
-            checkpoint=checkpoint,
-            replace=replace,
-        )
+            run, nfe=nfe, count=count, metrics=metric, protocol=protocol, list_file=list_file, batch_size=batch,
+            root=root, device=device, sample=setting, name=name, out=out, checkpoint=checkpoint, replace=replace,
+        )  # fmt: skip
         return
     if name is None or out is None:
         raise UserError("--images DIR needs --name NAME, the row's name, and --out FOLDER, where the result is written")
@@ -131,20 +119,19 @@ def evaluate(
         raise UserError("--set is for runs: outside images (--images) are scored as they are")
     if nfe is not None:
         raise UserError("--nfe is for runs: of outside images (--images) nobody counts the network calls")
-    problems = evaluate_images(
-        what,
-        images,
-        name,
-        out,
-        count=count,
-        metrics=metric,
-        protocol=protocol,
-        list_file=list_file,
-        root=root,
-        replace=replace,
-    )
+    from i2i_bridge.evaluation.evaluate import folder_subject, open_evaluation
+    from i2i_bridge.evaluation.loop import measure
+
+    setup = open_evaluation(what, protocol, count=count, list_file=list_file, root=root)
+    subject, problems = folder_subject(setup, images, name, out)
+    for problem in problems:
+        console.say_error(problem)
     if problems:
         raise typer.Exit(2)
+    metrics = metric or setup.metrics
+    with counted() as done:
+        result = measure(subject, setup.dataset, setup.rules, metrics, out, replace=replace, report=done)
+    _print_evaluation(result, out)
 
 
 def report(
@@ -203,43 +190,6 @@ def evaluate_run(
             report=done,
         )
     _print_evaluation(result, out or run)
-
-
-def evaluate_images(
-    what: str,
-    images: Path,
-    name: str,
-    out: Path,
-    *,
-    count: int | None = None,
-    metrics: list[str] | None = None,
-    protocol: str | None = None,
-    list_file: Path | None = None,
-    root: Path | None = None,
-    replace: bool = False,
-) -> list[str]:
-    """Score a folder of images by the rules for runs, and print the table.
-
-    Args:
-        what: A run folder, or a recipe.
-
-    Returns:
-        One line for each problem of the images; if there is any, nothing is scored.
-    """
-    from i2i_bridge.evaluation.evaluate import folder_subject, open_evaluation
-    from i2i_bridge.evaluation.loop import measure
-
-    setup = open_evaluation(what, protocol, count=count, list_file=list_file, root=root)
-    subject, problems = folder_subject(setup, images, name, out)
-    for problem in problems:
-        console.say_error(problem)
-    if not problems:
-        with counted() as done:
-            result = measure(
-                subject, setup.dataset, setup.rules, metrics or setup.metrics, out, replace=replace, report=done
-            )
-        _print_evaluation(result, out)
-    return problems
 
 
 def report_run(

@@ -67,7 +67,9 @@ class ItemFacts:
     """As `EvaluatedItem.position`."""
     key: str
     pixels_hash: str
+    """SHA-256 of the scored pixels of x_0 and x_1."""
     inputs_hash: str
+    """SHA-256 of the item's fields that methods and metrics read: pixels, mask, condition and label."""
     subject_fingerprint: str
     """`Subject.of_item` of the item; empty for a reference."""
     equal: bool
@@ -91,22 +93,17 @@ class EvaluatedItem:
     def key(self) -> str:
         return str(self.fields["key"])
 
-    @property
-    def pixels_hash(self) -> str:
-        """SHA-256 of the scored pixels of x_0 and x_1."""
-        return array_hash(self.clean, self.degraded)
-
-    @property
-    def inputs_hash(self) -> str:
-        """SHA-256 of the item's fields that methods and metrics read: pixels, mask, condition and label."""
-        extra = [self.fields[name].numpy() for name in ("mask", "condition") if name in self.fields]
-        label = np.array(self.fields.get("label", -1))
-        return array_hash(self.clean, self.degraded, *extra, label)
-
     def facts(self, subject_fingerprint: str) -> ItemFacts:
         """What the summary needs of the item."""
-        equal = np.array_equal(self.clean, self.degraded)
-        return ItemFacts(self.position, self.key, self.pixels_hash, self.inputs_hash, subject_fingerprint, equal)
+        conditions = [self.fields[name].numpy() for name in ("mask", "condition") if name in self.fields]
+        return ItemFacts(
+            self.position,
+            self.key,
+            array_hash(self.clean, self.degraded),
+            array_hash(self.clean, self.degraded, *conditions, np.array(self.fields.get("label", -1))),
+            subject_fingerprint,
+            np.array_equal(self.clean, self.degraded),
+        )
 
 
 def round_item(position: int, fields: dict[str, Any], value_range: Range, quality: int | None) -> EvaluatedItem:

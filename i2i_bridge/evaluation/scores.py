@@ -50,6 +50,8 @@ class Scorer:
     images: dict[str, Metric | ItemMetric] = field(default_factory=dict)
     sets: dict[str, SetMetric] = field(default_factory=dict)
     extractors: dict[str, Extractor] = field(default_factory=dict)
+    features: dict[str, str] = field(default_factory=dict)
+    """Name of each extractor's features in a record."""
     skipped: dict[str, str] = field(default_factory=dict)
     """Metrics that cannot be computed, with the reason."""
     codes: dict[str, str] = field(default_factory=dict)
@@ -60,15 +62,11 @@ class Scorer:
         """Number of restorations that the metrics need of each item."""
         return max((metric.samples for metric in self.images.values() if isinstance(metric, ItemMetric)), default=1)
 
-    def feature(self, extractor: str) -> str:
-        """As `feature_name`, of an extractor of this scorer."""
-        return feature_name(extractor, self.extractors[extractor])
-
     def lacks(self, record: Record, row: str) -> bool:
         """Whether a score or feature of a record is missing."""
         wanted = {} if row == CLEAN else self.codes
         return any(record.scores.get(name, (0.0, ""))[1] != code for name, code in wanted.items()) or any(
-            self.feature(name) not in record.stored for name in self.extractors
+            name not in record.stored for name in self.features.values()
         )
 
     def score(
@@ -94,11 +92,10 @@ class Scorer:
             for name, metric in self.images.items():
                 if record.scores.get(name, (0.0, ""))[1] == self.codes[name]:
                     continue
-                value = _value(name, metric, sample)
-                record.scores[name] = (value, self.codes[name])
-        for name, extractor in self.extractors.items():
-            if self.feature(name) not in record.features:
-                record.features[self.feature(name)] = extract(extractor, images[:1])[0]
+                record.scores[name] = (_value(name, metric, sample), self.codes[name])
+        for name, feature in self.features.items():
+            if feature not in record.features:
+                record.features[feature] = extract(self.extractors[name], images[:1])[0]
 
 
 def _value(name: str, metric: Metric | ItemMetric, sample: Sample) -> float:
@@ -161,7 +158,9 @@ def choose(
         elif isinstance(metric, SetMetric):
             scorer.sets[name] = metric
             if metric.extractor not in scorer.extractors:
-                scorer.extractors[metric.extractor] = registry.EXTRACTORS.get(metric.extractor)()
+                extractor: Extractor = registry.EXTRACTORS.get(metric.extractor)()
+                scorer.extractors[metric.extractor] = extractor
+                scorer.features[metric.extractor] = feature_name(metric.extractor, extractor)
         else:
             scorer.images[name] = metric
             scorer.codes[name] = code_of(type(metric))

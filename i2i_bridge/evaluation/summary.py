@@ -129,7 +129,7 @@ def _set_estimate(
 ) -> Estimate:
     """Estimate a distance between sets, from features that are memory-mapped; arguments as in `_row`."""
     distance = plan.scorer.sets[metric]
-    feature = plan.scorer.feature(distance.extractor)
+    feature = plan.scorer.features[distance.extractor]
     files = {side: plan.home / "records" / f"features-{side}.npy" for side in ("restored", "reference", "earlier")}
 
     def matrix(side: str, of: str, facts: Sequence[ItemFacts]) -> np.ndarray:

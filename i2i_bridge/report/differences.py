@@ -120,7 +120,7 @@ def paired_differences(entries: Sequence[Entry], table: Table, wanted: str | Non
         )
         for line, estimates in found
     ]  # fmt: skip
-    return Differences(table.lines[chosen].name, Table(columns, lines), list(dict.fromkeys(notes)))
+    return Differences(table.lines[chosen].name, Table(columns, lines, of_differences=True), list(dict.fromkeys(notes)))
 
 
 _Rows = list[tuple[Measurements, str]]

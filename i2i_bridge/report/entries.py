@@ -84,7 +84,7 @@ def open_entries(
     measured = [read_measurements(folder, protocol) for folder in folders]
     refuse_unequal([(part.folder, part.evaluation) for part in measured])
     groups = [(part,) for part in measured] if each_seed else _group_by_seed(measured)
-    evaluations = [pool([part.evaluation for part in group]) for group in groups]
+    evaluations = [pool([part.evaluation for part in group]) if group[1:] else group[0].evaluation for group in groups]
     own = []
     for group, evaluation in zip(groups, evaluations, strict=True):
         given = [labels[part.folder] for part in group if labels is not None and part.folder in labels]

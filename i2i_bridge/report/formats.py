@@ -7,27 +7,11 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from i2i_bridge.errors import printable
-from i2i_bridge.metrics.base import Estimate
-from i2i_bridge.report.table import Column, Table
+from i2i_bridge.report.table import Table
 from i2i_bridge.storage.csv_file import Writer
 
 if TYPE_CHECKING:
     from jinja2 import Environment
-
-ARROWS = {True: " ↑", False: " ↓", None: ""}
-"""Which direction of a metric is better, behind its label."""
-
-
-def interval_text(column: Column, estimate: Estimate) -> str:
-    """'low – high', or '' if the interval is unknown."""
-    if math.isnan(estimate.low) or math.isnan(estimate.high):
-        return ""
-    return f"{column.text(estimate.low)} – {column.text(estimate.high)}"
-
-
-def error_text(column: Column, estimate: Estimate) -> str:
-    """The standard error as '± 0.12'; '' if it is unknown."""
-    return "" if math.isnan(estimate.standard_error) else f"± {column.text(estimate.standard_error)}"
 
 
 def seconds_text(seconds: float | None) -> str:
@@ -39,27 +23,14 @@ def seconds_text(seconds: float | None) -> str:
 
 def to_words(table: Table) -> tuple[list[str], list[list[str]]]:
     """Header and rows as plain text, for a terminal."""
-    header = ["", "NFE", *(column.label for column in table.columns), "seconds per image"]
-    rows = []
+    header, rows = ["", "NFE", *(column.label for column in table.columns)], []
     for line in table.lines:
-        cells = []
-        for column, cell in zip(table.columns, line.cells, strict=True):
-            between = interval_text(column, cell.estimate)
-            cells.append(column.text(cell.estimate.value) + (f" [{between.replace(' – ', ', ')}]" if between else ""))
-        rows.append([line.label, line.calls, *cells, seconds_text(line.seconds)])
-    return header, rows
-
-
-def differences_to_words(table: Table) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of a table of differences as plain text, for a terminal."""
-    rows = []
-    for line in table.lines:
-        cells = [
-            " ".join(filter(None, [column.signed(cell.estimate.value), error_text(column, cell.estimate), cell.mark]))
-            for column, cell in zip(table.columns, line.cells, strict=True)
-        ]
-        rows.append([line.label, line.calls, *cells])
-    return ["", "NFE", *(column.label for column in table.columns)], rows
+        row = [line.label, line.calls]
+        for cell in table.texts(line):
+            small = cell.small if table.of_differences or not cell.small else f"[{cell.small.replace(' – ', ', ')}]"
+            row.append(f"{cell.value} {small}".strip())
+        rows.append(row if table.of_differences else [*row, seconds_text(line.seconds)])
+    return header if table.of_differences else [*header, "seconds per image"], rows
 
 
 def to_csv(table: Table) -> str:
@@ -132,8 +103,5 @@ def _environment() -> "Environment":
         undefined=StrictUndefined,
         finalize=finalize,
     )
-    environment.filters |= {"markdown": markdown, "latex": latex}
-    environment.globals |= {
-        "ARROWS": ARROWS, "zip": zip, "interval": interval_text, "error": error_text, "seconds": seconds_text,
-    }  # fmt: skip
+    environment.filters |= {"markdown": markdown, "latex": latex, "seconds": seconds_text}
     return environment

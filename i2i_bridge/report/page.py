@@ -71,28 +71,25 @@ def write_page(
     """
     check_out(out, single_file)
     out = real_folder(out)  # `out` itself may be a link, to another disk for example
-
-    def html(folder: Path) -> str:
-        page = contents(entries, Pictures(folder, single_file), title=title, paired=paired, report=report)
-        return render("compare.html", page=page)
-
     if out.suffix == ".html":
-        write_whole(out, html(out.parent).encode())
+        html = page_html(entries, Pictures(out.parent, True), title=title, paired=paired, report=report)
+        write_whole(out, html.encode())
         return out
     with fresh_folder(out) as fresh:
-        (fresh / "index.html").write_text(html(fresh), encoding="utf-8")
+        html = page_html(entries, Pictures(fresh, single_file), title=title, paired=paired, report=report)
+        (fresh / "index.html").write_text(html, encoding="utf-8")
     return out / "index.html"
 
 
-def contents(
+def page_html(
     entries: Sequence[Entry],
     pictures: Pictures,
     *,
     title: str,
     paired: Differences | None,
     report: Callable[[int, int], None],
-) -> dict[str, Any]:
-    """The contents of a page, by the names that the template uses; pictures are written through `pictures`."""
+) -> str:
+    """The HTML of a page; its pictures are written through `pictures`."""
     if paired is not None and not paired.table.lines:
         paired = None
     first, table = entries[0].evaluation, table_of(entries)
@@ -158,7 +155,7 @@ def contents(
         if opened is not None:
             _add_drawn(page, i, entry, *opened, pictures)
         report(i + 1, len(entries))
-    return page
+    return render("compare.html", page=page)
 
 
 def _add_drawn(page: dict[str, Any], i: int, entry: Entry, run: Run, dataset: PairDataset, pictures: Pictures) -> None:

@@ -25,7 +25,7 @@ def same_but_seed(recipe: "Recipe", evaluation: Evaluation) -> Any:
 
 
 def pool(evaluations: Sequence[Evaluation]) -> Evaluation:
-    """Pool evaluations of different training seeds: each number is the mean over them.
+    """Pool k >= 2 evaluations of different training seeds: each number is the mean over them.
 
     Rows and metrics are those that all evaluations have. Seconds are averaged too; other fields are the first one's.
     """

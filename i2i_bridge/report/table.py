@@ -1,8 +1,10 @@
 """Table of a comparison: methods x NFE with intervals and marks of the best."""
 
+import contextlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from i2i_bridge.errors import UserError
 from i2i_bridge.evaluation.results import INPUT, Evaluation, Row
@@ -75,12 +77,37 @@ class Line:
         return str(self.nfe) if self.nfe else "–"
 
 
+class CellText(NamedTuple):
+    """A cell as text."""
+
+    value: str
+    small: str
+    """The interval; of a difference the standard error and the mark."""
+    title: str
+    """The note of the number; of a difference the interval."""
+    mark: str
+
+
 @dataclass(frozen=True)
 class Table:
     """Columns are metrics, lines are methods x NFE."""
 
     columns: list[Column]
     lines: list[Line]
+    of_differences: bool = False
+
+    def texts(self, line: Line) -> list[CellText]:
+        """The cells of a line as text."""
+        found = []
+        for column, cell in zip(self.columns, line.cells, strict=True):
+            number, interval = cell.estimate, interval_text(column, cell.estimate)
+            if self.of_differences:
+                error = "" if math.isnan(number.standard_error) else f"± {column.text(number.standard_error)}"
+                small, title = " ".join(filter(None, [error, cell.mark])), interval and f"95 % interval: {interval}"
+                found.append(CellText(column.signed(number.value), small, title, cell.mark))
+            else:
+                found.append(CellText(column.text(number.value), interval, number.note, cell.mark))
+        return found
 
     @property
     def notes(self) -> list[str]:
@@ -92,6 +119,13 @@ class Table:
                 if best is not None and line.is_baseline and _better(column, line.cells[i].estimate.value, best):
                     found.append(f"No method beats the {line.label} in {column.label}.")
         return found
+
+
+def interval_text(column: Column, estimate: Estimate) -> str:
+    """'low – high', or '' if the interval is unknown."""
+    if math.isnan(estimate.low) or math.isnan(estimate.high):
+        return ""
+    return f"{column.text(estimate.low)} – {column.text(estimate.high)}"
 
 
 def baseline_label(row: str) -> str:
@@ -124,7 +158,13 @@ def build_table(rows: Sequence[tuple[int, str, Row]]) -> Table:
     its interval 'near'. Baselines are never marked.
     """
     names = list(dict.fromkeys(name for _, _, row in rows for name in row.metrics))
-    columns = [_column(name, [row for _, _, row in rows]) for name in names]
+    columns = []
+    for name in names:
+        label, higher_is_better = name, None
+        with contextlib.suppress(UserError):  # a metric of a plug-in that is not loaded
+            label, higher_is_better = (metric := build_metric(name)[1]).label, metric.higher_is_better
+        values = [row.metrics[name].value for _, _, row in rows if name in row.metrics]
+        columns.append(Column(name, label, higher_is_better, decimals(values)))
     most = max((row.images for entry, _, row in rows if entry >= 0), default=0)
     marks = [
         mark_best(
@@ -145,16 +185,16 @@ def build_table(rows: Sequence[tuple[int, str, Row]]) -> Table:
 
 def mark_best(column: Column, estimates: Sequence[Estimate | None]) -> list[str]:
     """'best', 'near' or '' for each estimate; None is ignored."""
-    there = [e.value for e in estimates if e is not None and not math.isnan(e.value)]
-    if not there or column.higher_is_better is None:
+    values = [e.value for e in estimates if e is not None and not math.isnan(e.value)]
+    if not values or column.higher_is_better is None:
         return [""] * len(estimates)
-    best = max(there) if column.higher_is_better else min(there)
+    best = max(values) if column.higher_is_better else min(values)
     winners = [e for e in estimates if e is not None and e.value == best]
-
-    def near(estimate: Estimate) -> bool:
-        return any(estimate.low <= winner.high and winner.low <= estimate.high for winner in winners)
-
-    return ["" if e is None else BEST if e.value == best else NEAR if near(e) else "" for e in estimates]
+    marks = []
+    for e in estimates:
+        near = e is not None and any(e.low <= winner.high and winner.low <= e.high for winner in winners)
+        marks.append(BEST if e is not None and e.value == best else NEAR if near else "")
+    return marks
 
 
 def mark_difference(column: Column, difference: Estimate) -> str:
@@ -171,15 +211,6 @@ def mark_difference(column: Column, difference: Estimate) -> str:
 
 def _better(column: Column, value: float, than: float) -> bool:
     return value > than if column.higher_is_better else value < than
-
-
-def _column(name: str, rows: Sequence[Row]) -> Column:
-    values = [row.metrics[name].value for row in rows if name in row.metrics]
-    try:
-        _, part = build_metric(name)
-    except UserError:
-        return Column(name, name, None, decimals(values))
-    return Column(name, part.label, part.higher_is_better, decimals(values))
 
 
 def decimals(values: Sequence[float]) -> int:

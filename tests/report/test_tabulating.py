@@ -9,8 +9,8 @@ import pytest
 
 from i2i_bridge.evaluation.results import Row
 from i2i_bridge.metrics.base import Estimate
-from i2i_bridge.report.formats import interval_text, latex, seconds_text, to_csv, to_latex, to_markdown
-from i2i_bridge.report.table import Column, build_table, decimals, mark_best
+from i2i_bridge.report.formats import latex, seconds_text, to_csv, to_latex, to_markdown
+from i2i_bridge.report.table import Column, build_table, decimals, interval_text, mark_best
 
 PSNR = Column("psnr", "PSNR (dB)", True, 2)
 
