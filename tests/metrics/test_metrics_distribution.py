@@ -10,10 +10,11 @@ import scipy.linalg
 import torch
 
 from i2i_bridge.errors import UserError
-from i2i_bridge.metrics import distribution
+from i2i_bridge.metrics import distribution, kernel
 from i2i_bridge.metrics.base import bootstrap_interval
-from i2i_bridge.metrics.distribution import FID, KID, FrechetDistance, KIDPaired, kernel_distance
+from i2i_bridge.metrics.distribution import FID, KID, FrechetDistance, KIDPaired
 from i2i_bridge.metrics.frechet import Moments, frechet_distance, moments, read_moments, write_moments
+from i2i_bridge.metrics.kernel import kernel_distance
 
 
 def exact(mean, root, n, seed):
@@ -304,7 +305,7 @@ def test_paired_kid_of_several_seeds_is_the_jackknife_over_pairs():
 def test_error_of_a_difference_of_kid_is_that_of_repeated_draws(monkeypatch):
     """Two blocks, more clean images than restorations; each row's own error would be several times too large."""
     # kills: kid-difference-unpaired
-    monkeypatch.setattr(distribution, "BLOCK", 100)
+    monkeypatch.setattr(kernel, "BLOCK", 100)
     rng = np.random.default_rng(4)
     found, own = [], []
     for _ in range(80):
