@@ -36,8 +36,8 @@ class SourceMember:
     @property
     def definition(self) -> Definition:
         """The syntax tree of the decorated class or function."""
-        found = (node for node in _tree(self.module).body if isinstance(node, Definition))
-        return next(node for node in found if self.name in _names(node, self.decorator))
+        definitions = (node for node in _tree(self.module).body if isinstance(node, Definition))
+        return next(node for node in definitions if self.name in _names(node, self.decorator))
 
     @property
     def documentation(self) -> str:
@@ -93,15 +93,17 @@ def _options(module: str, node: Definition) -> Iterator[Option]:
     if isinstance(node, ast.FunctionDef):
         yield from _parameters(module, node)
         return
-    own = next((part for part in node.body if isinstance(part, ast.FunctionDef) and part.name == "__init__"), None)
-    if own is not None:
-        yield from list(_parameters(module, own))[1:]
+    constructor = next(
+        (part for part in node.body if isinstance(part, ast.FunctionDef) and part.name == "__init__"), None
+    )
+    if constructor is not None:
+        yield from list(_parameters(module, constructor))[1:]
         return
     fields: dict[str, Option] = {}
     for base in node.bases:
-        found = _defined(module, base.id) if isinstance(base, ast.Name) else None
-        if found is not None and isinstance(found[1], ast.ClassDef):
-            fields |= {option.name: option for option in _options(found[0], found[1])}
+        parent = _defined(module, base.id) if isinstance(base, ast.Name) else None
+        if parent is not None and isinstance(parent[1], ast.ClassDef):
+            fields |= {option.name: option for option in _options(parent[0], parent[1])}
     if any("dataclass" in ast.unparse(decorator) for decorator in node.decorator_list):
         fields |= {option.name: option for option in _fields(module, node)}
     yield from fields.values()
@@ -116,14 +118,14 @@ def _fields(module: str, node: ast.ClassDef) -> Iterator[Option]:
 
 
 def _parameters(module: str, function: ast.FunctionDef) -> Iterator[Option]:
-    found = function.args
-    if found.vararg or found.kwarg:
+    arguments = function.args
+    if arguments.vararg or arguments.kwarg:
         raise _NotPlainError
-    places = [*found.posonlyargs, *found.args]
-    defaults = [None] * (len(places) - len(found.defaults)) + list(found.defaults)
-    for argument, default in zip(places, defaults, strict=True):
+    positional = [*arguments.posonlyargs, *arguments.args]
+    defaults = [None] * (len(positional) - len(arguments.defaults)) + list(arguments.defaults)
+    for argument, default in zip(positional, defaults, strict=True):
         yield Option(argument.arg, _type(module, argument.annotation), _default(module, default))
-    for argument, default in zip(found.kwonlyargs, found.kw_defaults, strict=True):
+    for argument, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True):
         yield Option(argument.arg, _type(module, argument.annotation), _default(module, default), keyword_only=True)
 
 
@@ -134,8 +136,8 @@ def _type(module: str, annotation: ast.expr | None) -> str:
 
     class Resolver(ast.NodeTransformer):
         def visit_Name(self, name: ast.Name) -> ast.expr:
-            found = _defined(module, name.id)
-            return found[1] if found is not None and isinstance(found[1], ast.expr) else name
+            alias = _defined(module, name.id)
+            return alias[1] if alias is not None and isinstance(alias[1], ast.expr) else name
 
     return ast.unparse(Resolver().visit(ast.parse(ast.unparse(annotation), mode="eval")))
 
@@ -143,8 +145,8 @@ def _type(module: str, annotation: ast.expr | None) -> str:
 def _default(module: str, value: ast.expr | None) -> str | None:
     if value is None:
         return None
-    if isinstance(value, ast.Name) and (found := _defined(module, value.id)) and isinstance(found[1], ast.expr):
-        value = found[1]
+    if isinstance(value, ast.Name) and (constant := _defined(module, value.id)) and isinstance(constant[1], ast.expr):
+        value = constant[1]
     try:
         return repr(ast.literal_eval(value))
     except ValueError as error:

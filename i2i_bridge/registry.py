@@ -272,11 +272,11 @@ def _option(key: str, parameter: inspect.Parameter) -> Option:
 
 
 def _gathered(options: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
-    given = options.get(LIBRARY_OPTIONS, {})
-    if LIBRARY_OPTIONS not in known or not isinstance(given, dict):  # what is no table is refused by its type
+    library = options.get(LIBRARY_OPTIONS, {})
+    if LIBRARY_OPTIONS not in known or not isinstance(library, dict):  # what is no table is refused by its type
         return dict(options)
-    own = {key: value for key, value in options.items() if key in known}
-    return own | {LIBRARY_OPTIONS: given | {key: value for key, value in options.items() if key not in known}}
+    parameters = {key: value for key, value in options.items() if key in known}
+    return parameters | {LIBRARY_OPTIONS: library | {key: value for key, value in options.items() if key not in known}}
 
 
 def _qualified(member: Callable[..., Any]) -> str:

@@ -271,7 +271,7 @@ MUTANTS = [
     Mutant("preset-touches-the-data", "recipe/presets.py", '{"method_label": name}', '{"method_label": name, "data": {**table["data"], "flip": False}}', "test_methods.py"),
     Mutant("preset-trains-otherwise", "recipe/presets.py", '            "target": target,\n', '            "target": target,\n            "train": table["train"] | {"lr": 1e-5},\n', "test_methods.py"),
     Mutant("palette-walks-from-x-1", "recipe/presets.py", '_walking({"name": "gaussian-prior"}, {"name": "eps"}, clip=True)', '_walking({"name": "i2sb"}, {"name": "i2sb"}, clip=True)', "test_methods.py"),
-    Mutant("fewer-images-seen", "recipe/presets.py", 'if "train.steps" not in given:', "if False:", "test_methods.py"),
+    Mutant("fewer-images-seen", "recipe/presets.py", 'if "train.steps" not in user_keys:', "if False:", "test_methods.py"),
     Mutant("preset-over-the-user", "recipe/load.py", "        table = _overridden(table, [override for override in user if", "        _overridden(table, [override for override in user if", "test_methods.py"),
     Mutant("smallest-side-ignored", "runs/run.py", "for side in sides if side is not None", "for side in sides if side is None", "test_methods.py"),
     Mutant("decay-from-ignored", "recipe/schema.py", "start = max(self.warmup_steps, self.decay_from or 0)", "start = self.warmup_steps", "test_recipe.py"),

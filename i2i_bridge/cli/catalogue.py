@@ -82,14 +82,14 @@ def description(name: str, method: str | None = None, *, all_settings: bool = Fa
     if rest.endswith(".toml"):
         load_recipe(rest)
         return read_text(recipe_file(rest))
-    found = {at: text for at, text in _meanings(rest) if sort in ("", at) or (sort == "part" and at in KINDS)}
-    if not found:
+    meanings = {at: text for at, text in _meanings(rest) if sort in ("", at) or (sort == "part" and at in KINDS)}
+    if not meanings:
         raise UserError(f"nothing is called '{name}'{did_you_mean(rest, _all_names())}")
-    texts = [text() for text in found.values()]
-    if len(found) > 1:
-        words = [f"{at}:{rest}" for at in found]
+    texts = [text() for text in meanings.values()]
+    if len(meanings) > 1:
+        words = [f"{at}:{rest}" for at in meanings]
         texts.insert(
-            0, f"# '{rest}' means {len(found)} things, all below; one alone: i2i-bridge show {' or '.join(words)}\n"
+            0, f"# '{rest}' means {len(meanings)} things, all below; one alone: i2i-bridge show {' or '.join(words)}\n"
         )
     return "\n".join(texts)
 

@@ -71,25 +71,25 @@ def recipe_settings(table: Mapping[str, Any]) -> str:
         table: The recipe's table as read from TOML.
     """
     defaults = Recipe.model_json_schema()["properties"]
-    given: dict[str, Any] = {name: defaults[name]["default"] for name in PARTS if defaults[name].get("default")}
-    given |= table
-    lines = list(_keys(Recipe, given, leave_out=(*TABLES, *PARTS, "reference")))
+    settings: dict[str, Any] = {name: defaults[name]["default"] for name in PARTS if defaults[name].get("default")}
+    settings |= table
+    lines = list(_keys(Recipe, settings, leave_out=(*TABLES, *PARTS, "reference")))
     for name, model in TABLES.items():
-        values = given.get(name, {})
+        values = settings.get(name, {})
         inner = {key: part for key, part in values.items() if key in INNER and isinstance(part, dict)}
         if name == "sample":
             inner = {"sampler": {"name": "ancestral"}} | inner
         # A missing table inside [sample] is written as a commented line of [sample].
-        left_out = name == "mean" and name not in given  # as a comment: an empty [mean] would be an error on loading
+        left_out = name == "mean" and name not in settings  # as a comment: an empty [mean] would be an error on loading
         head = f"# [{name}]" if left_out else f"[{name}]"
         lines += ["", f"# {_summary(model)}", head, *_keys(model, values, leave_out=tuple(inner))]
         for key, part in inner.items():
             lines += ["", *_part(f"{name}.{key}", INNER[key], part)]
     for name, members in PARTS.items():
-        if isinstance(given.get(name), dict):
-            lines += ["", *_part(name, members, given[name])]
-    if "reference" in given:
-        values = given["reference"]
+        if isinstance(settings.get(name), dict):
+            lines += ["", *_part(name, members, settings[name])]
+    if "reference" in settings:
+        values = settings["reference"]
         lines += ["", "[reference]", *(f"{key} = {toml_text(value)}" for key, value in values.items())]
     return "\n".join(lines) + "\n"
 
@@ -149,7 +149,7 @@ def is_setting(members: Registry, option: Option) -> bool:
 
 def argument_texts(documentation: str) -> dict[str, str]:
     """The text of each argument under `Args:` in a docstring."""
-    found: dict[str, str] = {}
+    texts: dict[str, str] = {}
     _, _, rest = documentation.partition("\nArgs:\n")
     name = ""
     for line in rest.splitlines():
@@ -157,10 +157,10 @@ def argument_texts(documentation: str) -> dict[str, str]:
             break
         begins = re.match(r" {4}(\w+): (.*)", line)
         if begins:
-            name, found[begins[1]] = begins[1], begins[2]
+            name, texts[begins[1]] = begins[1], begins[2]
         elif name and line.strip():
-            found[name] += f" {line.strip()}"
-    return found
+            texts[name] += f" {line.strip()}"
+    return texts
 
 
 def _summary(model: type[Settings]) -> str:
@@ -204,14 +204,14 @@ def _range(described: Mapping[str, Any]) -> str:
 
 def _python_type(text: str) -> str:
     """An annotation in words."""
-    text = re.sub(r"Literal\[(.*?)\]", lambda found: found[1].replace("'", '"').replace(", ", " or "), text)
+    text = re.sub(r"Literal\[(.*?)\]", lambda match: match[1].replace("'", '"').replace(", ", " or "), text)
     text = re.sub(r"tuple\[(\w+), \.\.\.\]", r"list of \1", text)
     text = re.sub(r"tuple\[(.*?)\]", r"[\1]", text)
     text = re.sub(r"dict\[str, \w+\]", "table", text)
     text = re.sub(r"list\[(\w+)\]", r"list of \1", text)
     text = text.replace(" | None", "").replace(" | ", " or ")
     words = {"int": "whole number", "float": "number", "str": "text", "bool": "true or false", "Path": "path"}
-    return re.sub(r"\b(int|float|str|bool|Path)\b", lambda found: words[found[1]], text)
+    return re.sub(r"\b(int|float|str|bool|Path)\b", lambda match: words[match[1]], text)
 
 
 def _python_value(text: str) -> Any:

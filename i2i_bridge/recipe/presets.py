@@ -71,15 +71,15 @@ def method_preset(name: str) -> Preset:
         raise UserError(f"--method {name}: no such method{did_you_mean(name, preset_names())}")
     change = _PRESETS[name].change if name in _PRESETS else _registered(name)
 
-    def labelled(table: Table, given: frozenset[str]) -> Table:
+    def labelled(table: Table, user_keys: frozenset[str]) -> Table:
         kept = table if name in STARTS_FROM_X_1 else _without(table, "mean")
-        return change(kept, given) | {"method_label": name}
+        return change(kept, user_keys) | {"method_label": name}
 
     return labelled
 
 
 def _registered(name: str) -> Change:
-    return lambda table, given: _without(table, "method") | {"method": {"name": name}}
+    return lambda table, user_keys: _without(table, "method") | {"method": {"name": name}}
 
 
 def _without(table: Table, *keys: str) -> Table:
@@ -95,14 +95,14 @@ def _inner(table: Table, key: str) -> Table:
 def _walking(process: Table, target: Table, clip: bool = False) -> Change:
     """A preset that changes the process of a bridge: same network and training, the default sampler."""
 
-    def change(table: Table, given: frozenset[str]) -> Table:
-        given_process, method = _inner(table, "process"), _inner(table, "method")
-        if given_process.get("name", "i2sb") == process["name"] and method.get("name", "bridge") == "bridge":
+    def change(table: Table, user_keys: frozenset[str]) -> Table:
+        current_process, method = _inner(table, "process"), _inner(table, "method")
+        if current_process.get("name", "i2sb") == process["name"] and method.get("name", "bridge") == "bridge":
             return table
-        rated = all(name in _RATED for name in (given_process.get("name"), process["name"]))
+        rated = all(name in _RATED for name in (current_process.get("name"), process["name"]))
         kept = {key: value for key, value in _inner(table, "sample").items() if key not in ("sampler", "grid")}
         return _without(table, "method", "proposal") | {
-            "process": process | (_rate(given_process) if rated else {}),
+            "process": process | (_rate(current_process) if rated else {}),
             "target": target,
             "network": _bridging(table),
             "sample": kept | ({"clip": True} if clip else {}),
@@ -134,16 +134,16 @@ def _channels(table: Table) -> int:
     return int(_inner(table, "data").get("channels", 3))
 
 
-def _palette(table: Table, given: frozenset[str]) -> Table:
+def _palette(table: Table, user_keys: frozenset[str]) -> Table:
     # Clipped, as in Palette and DDPM: errors of eps grow by 1/b near t = 1.
-    changed = _walking({"name": "gaussian-prior"}, {"name": "eps"}, clip=True)(table, given)
+    changed = _walking({"name": "gaussian-prior"}, {"name": "eps"}, clip=True)(table, user_keys)
     network = changed["network"]
     return changed | {
         "network": network | {"condition_channels": network.get("condition_channels") or _channels(table)}
     }
 
 
-def _regression(table: Table, given: frozenset[str]) -> Table:
+def _regression(table: Table, user_keys: frozenset[str]) -> Table:
     return _without(table, "proposal") | {
         "method": {"name": "regression"},
         "network": _bridging(table),
@@ -151,26 +151,26 @@ def _regression(table: Table, given: frozenset[str]) -> Table:
     }
 
 
-def _pix2pix(table: Table, given: frozenset[str]) -> Table:
+def _pix2pix(table: Table, user_keys: frozenset[str]) -> Table:
     """The paper's settings (appendix 6.2) for the recipe's image size, with the recipe's number of training samples."""
     from i2i_bridge.networks.pix2pix import receptive_field
 
-    data, train, given_network = (_inner(table, key) for key in ("data", "train", "network"))
+    data, train, current_network = (_inner(table, key) for key in ("data", "train", "network"))
     size = data.get("size", 256)
     sides = size if isinstance(size, list | tuple) else [size]
     levels = 8
     while levels > 2 and any(int(side) % 2**levels for side in sides):
         levels -= 1
     # The width of the recipe's network, so that a small recipe stays small; at most 64, as in the paper.
-    width = min(64, int(given_network.get("channels", 64)))
+    width = min(64, int(current_network.get("channels", 64)))
     layers = max(n for n in (1, 2, 3) if n == 1 or receptive_field(n) <= min(map(int, sides)))
     network = {"name": "pix2pix-unet", "levels": levels, "channels": width}
     if _own_condition(table):
-        network["condition_channels"] = int(given_network.get("condition_channels", 0))
+        network["condition_channels"] = int(current_network.get("condition_channels", 0))
 
     batch, steps = int(train.get("batch_size", 256)), int(train.get("steps", 1))
-    small = batch if "train.batch_size" in given else min(batch, BATCH)
-    if "train.steps" not in given:
+    small = batch if "train.batch_size" in user_keys else min(batch, BATCH)
+    if "train.steps" not in user_keys:
         steps = -(-steps * batch // small)
     training = _without(train, "micro_batch", "clip_norm", "weight_decay", "warmup_steps", "lr_gamma", "lr_step") | {
         "steps": steps,
@@ -192,7 +192,7 @@ def _pix2pix(table: Table, given: frozenset[str]) -> Table:
 def _known_operator(name: str) -> Change:
     """A preset of an unconditional prior of the recipe's clean images, with a guidance towards X_1."""
 
-    def change(table: Table, given: frozenset[str]) -> Table:
+    def change(table: Table, user_keys: frozenset[str]) -> Table:
         new = KNOWN_OPERATOR[name]
         kept = _without(_inner(table, "sample"), "sampler", "grid", "guidance")
         return table | new | {"network": _bridging(table) | new["network"], "sample": kept | new["sample"]}

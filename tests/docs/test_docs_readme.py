@@ -19,7 +19,8 @@ from i2i_bridge.bridge.processes import I2SB
 from i2i_bridge.bridge.time_grids import uniform
 from i2i_bridge.cli.command import main
 from i2i_bridge.evaluation.results import read_evaluation
-from i2i_bridge.registry import DATASETS, DEGRADATIONS, PLUGIN_GROUP, SAMPLERS
+from i2i_bridge.plugins import PLUGIN_GROUP
+from i2i_bridge.registry import DATASETS, DEGRADATIONS, SAMPLERS
 
 ROOT = Path(__file__).parents[2]
 README, CONTRIBUTING, PARTS = (
