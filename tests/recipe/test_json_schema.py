@@ -9,7 +9,7 @@ import pytest
 from i2i_bridge.cli.command import main
 from i2i_bridge.data.cards import shipped_card_names
 from i2i_bridge.recipe.json_schema import card_schema, recipe_schema, type_schema
-from i2i_bridge.recipe.recipe import recipe_file
+from i2i_bridge.recipe.load import recipe_file
 from i2i_bridge.registry import KINDS
 from i2i_bridge.storage.shipped import recipe_names, shipped_folder
 
