@@ -1,6 +1,7 @@
 """`PairDataset`: decodes, crops and degrades the items of a dataset; every draw is keyed by (seed, purpose, sample)."""
 
 import contextlib
+import random
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
@@ -111,14 +112,12 @@ class PairDataset(Dataset[dict[str, Any]]):
         raise UserError(f"{len(unusable)} images in a row cannot be used; the last: {unusable[-1][2]}")
 
     def _candidates(self, number: int) -> Iterator[int]:
+        """The item of a sample; with `on_error="skip"` then up to TRIES - 1 others, drawn by (seed, number)."""
         first, length = self._index(number), len(self.source)
         yield first
-        seed, others = key(self.seed, "replacement", number), 1
-        for turn in range(length if self.on_error == "skip" else 0):
-            index = shuffled(turn, length, seed, 0)
-            if index != first and others < TRIES:
-                others += 1
-                yield index
+        if self.on_error == "skip":
+            drawn = random.Random(key(self.seed, "replacement", number)).sample(range(length), min(length, TRIES))
+            yield from [index for index in drawn if index != first][: TRIES - 1]
 
     def is_usable(self, index: int) -> bool:
         """Whether item `index` can be read and degraded now."""

@@ -207,12 +207,12 @@ def worker_problem(error: Exception, codes: list[int], less: str = LESS_MEMORY) 
     if isinstance(error, MemoryError):
         return UserError(f"not enough memory to read the images; {less}", TRY_AGAIN)
     if codes or "DataLoader worker (pid" in text:
-        how = _how(codes[0]) if codes else " ".join(text.split())
+        how = _exit_text(codes[0]) if codes else " ".join(text.split())
         return UserError(f"a data worker ended unexpectedly ({how}); train.workers=0 shows where", TRY_AGAIN)
     return None
 
 
-def _how(code: int) -> str:
+def _exit_text(code: int) -> str:
     return f"exit code {code}" if code >= 0 else signal.Signals(-code).name
 
 

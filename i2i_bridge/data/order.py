@@ -1,25 +1,37 @@
-"""Order of the items in an epoch: a keyed permutation computed position by position, without a list."""
+"""Order of the training images: for each epoch a random permutation keyed by (seed, epoch)."""
 
-from math import isqrt
+from functools import lru_cache
 
-from i2i_bridge.randomness import key
+import numpy as np
+import torch
 
-ROUNDS = 6
+from i2i_bridge.randomness import generator
+
+PART = 2**22
+"""Most items of one permutation: 17 MB."""
 
 
-def shuffled(position: int, length: int, seed: int, epoch: int) -> int:
+def shuffled(position: int, length: int, seed: int, epoch: int, most: int = PART) -> int:
     """Index of the item at a position of an epoch; a permutation of range(length) for each (seed, epoch).
 
-    A Feistel network on the a x a grid with the smallest a^2 >= length: in each round (left, right) becomes
-    (right, left + f(right) mod a) with a keyed hash f, which is invertible for any f. It is repeated while the result
-    is not below `length`, which keeps it one-to-one (Black and Rogaway, Ciphers with arbitrary finite domains, 2002);
-    as a^2 < length + 2 sqrt(length) + 1 that is rare.
+    Up to `most` items it is `torch.randperm`. A longer epoch is k = ceil(length / most) parts, one after the other,
+    otherwise each process would hold a list of all items: part j takes every k-th item, j, j + k, j + 2 k, ..., in a
+    random order of its own.
+
+    Args:
+        position: Place in the epoch, in [0, length).
+        length: Number of items.
+        most: Most items of one part.
     """
-    side = isqrt(length - 1) + 1
-    while True:
-        left, right = divmod(position, side)
-        for turn in range(ROUNDS):
-            left, right = right, (left + key(seed, "order", epoch, turn, right)) % side
-        position = left * side + right
-        if position < length:
-            return position
+    parts = -(-length // most)
+    size, longer = divmod(length, parts)  # the first `longer` parts have one item more
+    part, place = divmod(position, size + 1)
+    if part >= longer:
+        part, place = divmod(position - longer, size)
+    return part + parts * int(_permutation(size + (part < longer), seed, epoch, part)[place])
+
+
+@lru_cache(maxsize=1)  # samples are read in order, so that one permutation is in use at a time
+def _permutation(length: int, seed: int, epoch: int, part: int) -> np.ndarray:
+    draws = generator(seed, "order", epoch, part)
+    return torch.randperm(length, generator=draws, dtype=torch.int32).numpy()

@@ -13,7 +13,7 @@ from PIL import Image
 from i2i_bridge.data import index
 from i2i_bridge.data.dataset import PairDataset
 from i2i_bridge.data.index import Names, image_names, recall, remember
-from i2i_bridge.data.loader import training_batches
+from i2i_bridge.data.loader import _BatchSampler, training_batches
 from i2i_bridge.data.order import shuffled
 from i2i_bridge.data.sources.folders import CleanImages
 from i2i_bridge.data.transforms import Geometry
@@ -119,19 +119,32 @@ def test_a_cache_that_cannot_be_written_does_no_harm(tree, tmp_path, monkeypatch
     assert recall("a") is None
 
 
-@pytest.mark.parametrize("length", [1, 2, 3, 4, 5, 7, 16, 17, 100, 101, 4096, 5000])
+@pytest.mark.parametrize("length", [1, 2, 3, 4, 5, 7, 16, 17, 100, 101])
 def test_an_epoch_is_a_permutation(length):
-    for epoch in range(3):
-        assert sorted(shuffled(i, length, 0, epoch) for i in range(length)) == list(range(length))
+    """Every item once, however many parts an epoch is cut into."""
+    for most, (seed, epoch) in itertools.product((1, 2, 3, 7, 16, 100, 2**22), ((0, 0), (0, 1), (-(2**63), 10**9))):
+        assert sorted(shuffled(i, length, seed, epoch, most) for i in range(length)) == list(range(length))
+
+
+def test_a_part_of_a_long_epoch_is_spread_over_all_items():
+    """Every k-th item, otherwise the first part of a sorted dataset would be of its first classes alone."""
+    # kills: parts-of-neighbours
+    orders = [[shuffled(i, 103, 0, epoch, 35) for i in range(103)] for epoch in range(2)]
+    for order in orders:
+        assert [sorted(part) for part in (order[:35], order[35:69], order[69:])] == [
+            list(range(j, 103, 3)) for j in range(3)
+        ]
+    first, second = orders[0][:34], orders[0][35:69]
+    assert orders[0] != orders[1] and [index // 3 for index in first] != [index // 3 for index in second]
 
 
 def test_the_order_stays_what_it_was():
     """A run resumed by a newer version must use the same images."""
-    # kills: order-of-another-grid
+    # kills: order-of-every-epoch-alike
     known = {
-        (9, 0, 0): [7, 3, 2, 6, 8, 1, 4, 0, 5],
-        (16, 0, 1): [11, 14, 6, 15, 4, 13, 7, 3, 8, 1, 9, 0, 12, 5, 2, 10],
-        (10, 3, 0): [7, 9, 4, 8, 2, 1, 0, 3, 6, 5],
+        (9, 0, 0): [5, 7, 1, 2, 6, 4, 0, 8, 3],
+        (16, 0, 1): [2, 7, 15, 10, 5, 4, 9, 14, 6, 8, 3, 12, 1, 13, 0, 11],
+        (10, 3, 0): [0, 2, 8, 4, 6, 1, 5, 7, 9, 3],
     }
     for (length, seed, epoch), order in known.items():
         assert [shuffled(i, length, seed, epoch) for i in range(length)] == order
@@ -143,7 +156,7 @@ def test_the_order_has_no_pattern(length):
 
     Chi-squared per degree of freedom is 1 for fair draws, and stays within 1 +- 5 sqrt(2 / degrees).
     """
-    # kills: order-keeps-its-round-key
+    # kills: order-of-every-epoch-alike
     epochs = 3000
     orders = [[shuffled(i, length, 0, epoch) for i in range(length)] for epoch in range(epochs)]
     places = Counter((i, order[i]) for order in orders for i in range(length))
@@ -165,6 +178,23 @@ def test_a_big_epoch_is_well_mixed():
     for other in (np.arange(len(order)), np.roll(order, 1), np.roll(order, 1140)):
         assert abs(np.corrcoef(order, other)[0, 1]) < 5 / np.sqrt(len(order))
     assert abs(np.corrcoef(order, [shuffled(i, length, 1, 0) for i in range(20_000)])[0, 1]) < 5 / np.sqrt(len(order))
+
+
+@pytest.mark.parametrize(
+    ("length", "processes", "share", "start"), [(1, 2, 3, 5), (7, 1, 4, 0), (7, 3, 1, 9), (24, 2, 2, 40), (30, 4, 3, 2)]
+)
+def test_every_process_sees_its_own_part(length, processes, share, start):
+    """From any step on, the shares of all processes are the samples of one process, and each epoch has every item."""
+    batch_size, steps = processes * share, 2 * length
+    streams = [
+        list(itertools.islice(iter(_BatchSampler(batch_size, start, rank, processes)), steps))
+        for rank in range(processes)
+    ]
+    numbers = [n for step in zip(*streams, strict=True) for share in step for n in share]
+    assert numbers == list(range(start * batch_size, (start + steps) * batch_size))
+    items = [shuffled(n % length, length, 0, n // length) for n in numbers]
+    begin = -numbers[0] % length  # where the next epoch begins
+    assert sorted(items[begin : begin + length]) == list(range(length))
 
 
 def test_workers_may_change_on_resume(tmp_path):
