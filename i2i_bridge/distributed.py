@@ -12,8 +12,8 @@ import torch
 
 from i2i_bridge.errors import UserError
 
-LOST_AFTER = 1800
-"""Timeout of a collective operation in seconds."""
+TIMEOUT = 1800
+"""Timeout of a collective operation of an evaluation, in seconds."""
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,10 @@ def processes(*, cpu: bool = False) -> Processes:
     wanted = int(os.environ.get("WORLD_SIZE", "1"))
     if wanted == 1:
         return Processes(0, 1)
-    import torch
     from accelerate import PartialState
 
     # Without a GPU and without cpu=True, accelerate initialises no process group: each process would have rank 0 of 1.
-    patience = timedelta(seconds=LOST_AFTER)
-    state = PartialState(cpu=cpu or not torch.cuda.is_available(), timeout=patience)
+    state = PartialState(cpu=cpu or not torch.cuda.is_available(), timeout=timedelta(seconds=TIMEOUT))
     if int(state.num_processes) != wanted:
         raise UserError(f"{wanted} processes were started, but accelerate sees {state.num_processes}")
     return Processes(int(state.process_index), wanted)
@@ -142,7 +140,7 @@ class Ranks:
         try:
             yield
         except RuntimeError as error:
-            if self.count == 1 or not _is_exchange(error):
+            if self.count == 1 or not _is_collective_error(error):
                 raise
             gone = self._missing()
             who = f"process {', '.join(map(str, gone))}" if gone else "another process"
@@ -185,6 +183,6 @@ def process_group(timeout: int) -> list[Any]:
     return [InitProcessGroupKwargs(timeout=timedelta(seconds=timeout))]
 
 
-def _is_exchange(error: RuntimeError) -> bool:
+def _is_collective_error(error: RuntimeError) -> bool:
     text = str(error).lower()
     return isinstance(error, torch.distributed.DistError) or any(word in text for word in ("gloo", "nccl", "c10d"))

@@ -166,22 +166,6 @@ class TrainSettings(Settings):
     init_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
     """SHA-256 of the weight file of `init`; training writes it, and refuses another file."""
 
-    def learning_rate(self, step: int) -> float:
-        """Learning rate of a step (counted from 0); a pure function, so a checkpoint needs no scheduler state."""
-        if step < self.warmup_steps:
-            return self.lr * (step + 1) / self.warmup_steps
-        start = max(self.warmup_steps, self.decay_from or 0)
-        done = max(step - start, 0) / max(self.steps - start, 1)
-        if self.schedule == "linear":
-            return self.lr * max(1 - done, 0.0)
-        if self.schedule == "cosine":
-            import torch  # its cosine may differ from Python's in the last bit, and a resumed run must stay the same
-
-            return self.lr * 0.5 * (1 + float(torch.cos(torch.tensor(min(done, 1.0) * torch.pi, dtype=torch.float64))))
-        if self.schedule == "step":
-            return self.lr * self.lr_gamma ** (step // self.lr_step)
-        return self.lr
-
 
 class MeanSettings(Settings):
     """The first of two stages: a trained run whose output a bridge starts from, instead of X_1.

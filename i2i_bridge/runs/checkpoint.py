@@ -57,6 +57,12 @@ class Checkpoint:
     state: dict[str, Any]
     format: int = FORMAT
 
+    @property
+    def machine(self) -> dict[str, str]:
+        """Facts about the machine that saved the checkpoint; imported weights have none."""
+        facts = self.state.get("machine")
+        return {name: str(value) for name, value in facts.items()} if isinstance(facts, dict) else {}
+
     def tensors(self, part: str) -> dict[str, Tensor]:
         """The tensors of one part ('network', 'ema' or 'optimizer'), on the CPU.
 

@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from i2i_bridge.data.dataset import PairDataset
 from i2i_bridge.distributed import Ranks
 from i2i_bridge.errors import UserError, located, one_line
 from i2i_bridge.storage.files import append, write_whole
 from i2i_bridge.storage.reader import read_json_lines
-from i2i_bridge.training.state import TrainState
+from i2i_bridge.training.step import Outcome
 
 LIMIT = 10
 """Number of skipped steps in a row that ends the run."""
@@ -29,52 +28,50 @@ RECHECKED = 100
 
 
 class NonFiniteGuard:
-    """Count steps with a non-finite loss or gradient, log their samples, and abort after LIMIT in a row.
+    """Report skipped steps (non-finite loss or gradient), list their samples, and abort after LIMIT in a row.
 
-    TrainState skips the step on the device, without a sync. The flags are read here: on a CPU after each step, on an
-    accelerator after every LIMIT steps and before each report and checkpoint.
+    The step itself decides, without a sync. Its outcome is read here: on a CPU after each step, on an accelerator after
+    every LIMIT steps and before each report and checkpoint.
 
     Args:
         folder: The run folder.
         dataset: The training data, for the keys of a step's samples.
+        batch_size: Samples of a step, over all ranks.
         report: Receives a line for each skipped step.
         writes: Whether this process writes the files.
     """
 
     def __init__(
-        self, state: TrainState, folder: Path, dataset: PairDataset, report: Callable[[str], None], writes: bool
+        self, folder: Path, dataset: PairDataset, batch_size: int, report: Callable[[str], None], writes: bool
     ) -> None:
-        self._state, self._folder, self._dataset = state, folder, dataset
+        self._folder, self._dataset, self._batch_size = folder, dataset, batch_size
         self._report, self._writes = report, writes
-        self._flags: list[Tensor] = []
+        self._unread: list[Outcome] = []
 
-    def add(self, flag: Tensor) -> None:
-        """Add the flag of the last step: 1 if it was skipped, else 0; the same on every rank.
+    def add(self, outcome: Outcome) -> None:
+        """Add the outcome of a step.
 
         Raises:
             UserError: LIMIT steps in a row were skipped.
         """
-        self._flags.append(flag)
-        if flag.device.type == "cpu" or len(self._flags) == LIMIT:
+        self._unread.append(outcome)
+        if outcome.in_a_row.device.type == "cpu" or len(self._unread) == LIMIT:
             self.read()
 
     def read(self) -> None:
-        """Read the flags, which waits for the device, and count the skipped steps.
+        """Read the outcomes since the last call, which waits for the device.
 
         Raises:
             UserError: LIMIT steps in a row were skipped.
         """
-        flags = torch.stack(self._flags).tolist() if self._flags else []
-        first = self._state.step - len(flags)
-        self._flags = []
-        for step, skipped in enumerate(flags, first + 1):
-            self._state.in_a_row = self._state.in_a_row + 1 if skipped else 0
-            if skipped:
-                self._state.skipped += 1
-                self._note(step)
-            if self._state.in_a_row >= LIMIT:
+        outcomes, self._unread = self._unread, []
+        counts = torch.stack([outcome.in_a_row for outcome in outcomes]).tolist() if outcomes else []
+        for outcome, in_a_row in zip(outcomes, counts, strict=True):
+            if in_a_row > 0:
+                self._note(outcome.step)
+            if in_a_row >= LIMIT:
                 raise UserError(
-                    f"the loss or its gradient is not finite at step {step}, the {LIMIT}th in a row; the last "
+                    f"the loss or its gradient is not finite at step {outcome.step}, the {LIMIT}th in a row; the last "
                     "checkpoint is kept. Lower train.lr, set train.clip_norm, or use train.precision=fp32",
                     NOT_FINITE,
                 )
@@ -82,8 +79,7 @@ class NonFiniteGuard:
     def _note(self, step: int) -> None:
         if not self._writes:
             return
-        size = self._state.settings.batch_size
-        numbers = range((step - 1) * size, step * size)
+        numbers = range((step - 1) * self._batch_size, step * self._batch_size)
         samples: list[dict[str, Any]] = [{"number": n, "key": self._dataset.key_of(n)} for n in numbers]
         file = self._folder / f"nonfinite-step-{step}.json"
         where = f"listed in {file.name}"
@@ -91,7 +87,7 @@ class NonFiniteGuard:
             write_whole(file, json.dumps({"step": step, "samples": samples}, indent=1).encode())
         except UserError as error:
             where = str(error)
-        self._report(f"step {step} skipped: its loss or gradient is not finite ({size} samples, {where})")
+        self._report(f"step {step} skipped: its loss or gradient is not finite ({len(samples)} samples, {where})")
 
 
 class UnusableImages:

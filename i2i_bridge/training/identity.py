@@ -14,6 +14,7 @@ from i2i_bridge.recipe.recipe import Recipe
 from i2i_bridge.recipe.schema import MeanSettings
 from i2i_bridge.runs.run import load_run, place_of, weights_sha256
 from i2i_bridge.storage.shipped import RECIPE_FILE
+from i2i_bridge.training.schedule import learning_rate
 
 FREE_TO_CHANGE = (
     "steps",
@@ -190,7 +191,7 @@ def moved_end(before: int, recipe: Recipe, step: int) -> list[str]:
         return []
     changes = []
     if now.schedule in ("linear", "cosine"):
-        rates = [train.learning_rate(step) for train in (now.model_copy(update={"steps": before}), now)]
+        rates = [learning_rate(train, step) for train in (now.model_copy(update={"steps": before}), now)]
         changes.append(
             f"the end of the {now.schedule} schedule: the next learning rate is {rates[1]:.3g}, not {rates[0]:.3g}"
         )

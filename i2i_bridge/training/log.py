@@ -16,6 +16,7 @@ from i2i_bridge.storage.csv_file import Writer
 from i2i_bridge.storage.files import append, write_whole
 from i2i_bridge.storage.reader import read_json_lines
 from i2i_bridge.training.state import NETWORK
+from i2i_bridge.training.step import Outcome
 
 
 class MetricsLog:
@@ -84,10 +85,8 @@ class Window:
         self.restart()
 
     def restart(self) -> None:
-        self.steps, self.wait, self.busy = 0, 0.0, 0.0
-        self.losses: list[dict[str, Tensor]] = []
-        self.norms: list[dict[str, Tensor]] = []
-        self.skipped: list[Tensor] = []
+        self.wait, self.busy = 0.0, 0.0
+        self.outcomes: list[Outcome] = []
         self.mark = time.perf_counter()
 
     def waiting(self) -> None:
@@ -100,40 +99,27 @@ class Window:
         self.wait += now - self.mark
         self.mark = now
 
-    def add(self, losses: dict[str, Tensor], norms: dict[str, Tensor], skipped: Tensor) -> None:
-        self.steps += 1
-        self.losses.append(losses)
-        self.norms.append(norms)
-        self.skipped.append(skipped)
+    def add(self, outcome: Outcome) -> None:
+        self.outcomes.append(outcome)
 
-    def _mean(self, table: list[dict[str, Tensor]], name: str) -> Tensor:
-        """Mean over the steps that were not skipped; NaN if all were skipped."""
-        values = torch.stack([step[name] for step in table])
-        return values.where(torch.stack(self.skipped) == 0, math.nan).nanmean()
+    def _mean(self, values: list[Tensor]) -> Tensor:
+        """Mean of a value of each step over the steps that were not skipped; NaN if all were skipped."""
+        taken = torch.stack([outcome.in_a_row for outcome in self.outcomes]) == 0
+        return torch.stack(values).where(taken, math.nan).nanmean()
 
-    def progress(self, step: int, steps: int, lr: float, accelerator: Any) -> Progress:
-        losses = {
-            name: accelerator.reduce(self._mean(self.losses, name), reduction="mean").item() for name in self.losses[0]
-        }
+    def progress(self, steps: int, accelerator: Any) -> Progress:
+        """The means and rates since the last report, over all ranks; `steps` is the number of steps of the run."""
+        last = self.outcomes[-1]
+        means = {name: self._mean([outcome.losses[name] for outcome in self.outcomes]) for name in last.losses}
+        losses = {name: accelerator.reduce(mean, reduction="mean").item() for name, mean in means.items()}
         loss = losses.pop(NETWORK)
-        norm = self._mean(self.norms, NETWORK).item()
+        norm = self._mean([outcome.norms[NETWORK] for outcome in self.outcomes]).item()
         self.waiting()
         seconds = max(self.busy + self.wait, 1e-9)
-        rate = self.steps / seconds
-        shown = Progress(
-            step,
-            steps,
-            loss,
-            lr,
-            norm,
-            rate,
-            self.wait / seconds,
-            _peak_memory(accelerator.device),
-            (steps - step) / rate,
-            losses,
-        )
+        rate = len(self.outcomes) / seconds
+        wait, memory, left = self.wait / seconds, _peak_memory(accelerator.device), (steps - last.step) / rate
         self.restart()
-        return shown
+        return Progress(last.step, steps, loss, last.lr, norm, rate, wait, memory, left, losses)
 
 
 def _peak_memory(device: torch.device) -> float:

@@ -14,6 +14,7 @@ from i2i_bridge.randomness import global_seed, key
 from i2i_bridge.recipe.recipe import Recipe
 from i2i_bridge.runs.checkpoint import UNSEALED, Checkpoint
 from i2i_bridge.runs.run import build_method, load_weights
+from i2i_bridge.training.schedule import ema_decay
 
 NETWORK = "network"
 """Key of the network in `TrainState.modules`; the other keys are its companions' names."""
@@ -38,36 +39,33 @@ class TrainState:
         self.micro_batch = recipe.train.micro_batch
         """Samples per forward pass, None for all; `training_step` halves it when out of memory."""
         fused = device.type in ("cpu", "cuda")
-        self.on_host = device.type == "cpu" or not fused
-        """True on CPU and where the optimizer has no fused kernel: read the finite flag every step. Otherwise the flag
-        stays on the device, so that no step forces a sync."""
+        self.on_host = device.type != "cuda"
+        """Whether the finite flag is read in every step: on CPU, and where the optimizer has no fused kernel. Otherwise
+        it stays on the device, so that no step forces a sync."""
+        lr, betas, decay = recipe.train.lr, recipe.train.betas, recipe.train.weight_decay
         self.optimizers = {
-            name: torch.optim.AdamW(
-                module.parameters(),
-                lr=recipe.train.lr,
-                betas=recipe.train.betas,
-                weight_decay=recipe.train.weight_decay,
-                fused=fused,
-            )
+            name: torch.optim.AdamW(module.parameters(), lr=lr, betas=betas, weight_decay=decay, fused=fused)
             for name, module in self.modules.items()
         }
         for optimizer in self.optimizers.values():
             _start_moments(optimizer)
         self.step = 0
-        self.skipped, self.in_a_row = 0, 0
-        """Number of skipped steps (non-finite loss or gradient): in all, and in a row up to now."""
-        self.was_skipped = torch.zeros((), device=device)
-        """1 if the last step was skipped, else 0; the same on every rank."""
-        self._bad = torch.zeros_like(self.was_skipped)
-        self._before: list[tuple[Tensor, Tensor]] = []
-        self._statistics: list[tuple[Tensor, Tensor]] = []
+        self.skipped = torch.zeros((), dtype=torch.int64, device=device)
+        """Number of skipped steps (non-finite loss or gradient)."""
+        self.in_a_row = torch.zeros_like(self.skipped)
+        """Number of steps skipped in a row up to now, 0 if the last step was taken; the same on every rank."""
+        self._bad = torch.zeros((), device=device)
+        self._undo: list[tuple[Tensor, Tensor]] = []
+        self._buffers: list[tuple[Tensor, Tensor]] = []
         self._updates = 0
 
     def begin_step(self) -> None:
         """Copy the buffers, so that a step with a non-finite number can be undone."""
+        self._bad = torch.zeros_like(self._bad)
+        self._undo, self._updates = [], 0
         for module in self.modules.values():
             self._remember(module.buffers())
-        self._statistics = list(self._before)
+        self._buffers = list(self._undo)
 
     def undo_pass(self) -> None:
         """Drop all gradients and restore the buffers (running statistics) of the step's start, after out of memory.
@@ -77,11 +75,11 @@ class TrainState:
         for module in self.modules.values():
             module.zero_grad(set_to_none=True)
         with torch.no_grad():
-            for tensor, old in self._statistics:
+            for tensor, old in self._buffers:
                 tensor.copy_(old)
 
     def _remember(self, tensors: Iterable[Tensor]) -> None:
-        self._before += [(tensor, tensor.detach().clone()) for tensor in tensors]
+        self._undo += [(tensor, tensor.detach().clone()) for tensor in tensors]
 
     def update(self, lr: float, name: str = NETWORK) -> Tensor:
         """Take one optimizer step of one module from its averaged gradients; return their norm.
@@ -92,7 +90,7 @@ class TrainState:
         self._updates += 1
         if self._updates < len(self.modules):  # a later module's non-finite gradient must undo this update too
             self._remember(self.modules[name].parameters())
-            self._remember(value for kept in optimizer.state.values() for value in kept.values())
+            self._remember(value for moments in optimizer.state.values() for value in moments.values())
         limit = self.settings.clip_norm or math.inf
         norm = torch.nn.utils.clip_grad_norm_(self.modules[name].parameters(), limit)
         for group in optimizer.param_groups:
@@ -109,47 +107,28 @@ class TrainState:
     def end_step(self) -> None:
         """Count the step and update the EMA (with ema_decay 0 it equals the network).
 
-        A step with a non-finite number changes only the count. On an accelerator this forces no sync.
+        A step with a non-finite number changes only the counts. On an accelerator this forces no sync.
         """
         self.step += 1
-        bad, before = self._bad, self._before
-        self.was_skipped, self._bad, self._before, self._updates = bad, torch.zeros_like(bad), [], 0
-        if self.on_host and not bad:
-            self._average()
-            return
+        skipped = self._bad > 0
+        self.skipped = self.skipped + skipped
+        self.in_a_row = (self.in_a_row + 1) * skipped
+        average: list[Tensor] = list(self.ema.parameters())
+        new: list[Tensor] = list(self.network.parameters())
         with torch.no_grad():
-            for tensor, old in before:
-                tensor.copy_(torch.where(bad.to(tensor.device) > 0, old, tensor))
-        if not self.on_host:
-            self._average_unless(bad)
-
-    def _decay(self) -> float:
-        return min(self.settings.ema_decay, (1 + self.step) / (10 + self.step))
-
-    def _average(self) -> None:
-        average = get_ema_multi_avg_fn(self._decay())  # type: ignore[no-untyped-call]
-        with torch.no_grad():
-            average(list(self.ema.parameters()), list(self.network.parameters()), self.step)
-        self._take_buffers()
-
-    def _average_unless(self, bad: Tensor) -> None:
-        """As `_average`, with a weight of 0 for a skipped step; the flag is not read by the host."""
-        with torch.no_grad():
-            kept: list[Tensor] = list(self.ema.parameters())
-            new: list[Tensor] = list(self.network.parameters())
-            change = torch._foreach_sub(new, kept)
-            torch._foreach_mul_(change, (1 - self._decay()) * (1 - bad))
-            torch._foreach_add_(kept, change)
-        self._take_buffers()
-
-    def _take_buffers(self) -> None:
-        with torch.no_grad():
+            if not self.on_host or skipped:
+                for tensor, old in self._undo:
+                    tensor.copy_(torch.where(skipped.to(tensor.device), old, tensor))
+                # The average of equal numbers is that number: a skipped step leaves the EMA as it is.
+                new = [torch.where(skipped, old, value) for old, value in zip(average, new, strict=True)]
+            get_ema_multi_avg_fn(ema_decay(self.settings, self.step))(average, new, self.step)  # type: ignore[no-untyped-call]
             for kept, buffer in zip(self.ema.buffers(), self.network.buffers(), strict=True):
                 kept.copy_(buffer)
+        self._undo, self._buffers = [], []
 
     def counters(self) -> dict[str, int]:
-        """The counters of a checkpoint, without its step."""
-        return {"skipped": self.skipped, "in_a_row": self.in_a_row}
+        """The counters of a checkpoint, without its step. Reading them waits for the device."""
+        return {"skipped": int(self.skipped), "in_a_row": int(self.in_a_row)}
 
     def parts(self) -> dict[str, Mapping[str, Tensor]]:
         """The tensors of a checkpoint, by file name without suffix."""
@@ -183,9 +162,9 @@ class TrainState:
         self.step = checkpoint.step
         for name in self.counters():
             value = checkpoint.state.get(name, 0 if checkpoint.format == UNSEALED else None)
-            if type(value) is not int or value < 0:
+            if type(value) is not int or not 0 <= value < 2**63:
                 raise UserError(f"{where}: the checkpoint's counter '{name}' is missing or no number")
-            setattr(self, name, value)
+            setattr(self, name, torch.full_like(self.skipped, value))
 
     def _load_moments(self, module: str, checkpoint: Checkpoint) -> None:
         optimizer, part = self.optimizers[module], _optimizer_part(module)

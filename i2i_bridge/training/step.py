@@ -14,18 +14,32 @@ from torch import Tensor, nn
 from i2i_bridge.errors import UserError
 from i2i_bridge.plugins import plugin_errors
 from i2i_bridge.randomness import generator, global_seed, key
+from i2i_bridge.training.schedule import learning_rate
 from i2i_bridge.training.state import TrainState
 
 BUCKET = 2**22
 """Gradient values per all-reduce (16 MB): smaller buckets cost round trips, larger ones memory for the copy."""
 
 
-def training_step(
-    state: TrainState, batch: Mapping[str, Any], accelerator: Any, dtype: torch.dtype
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Take one step of every module; return losses and gradient norms by module name.
+@dataclass(frozen=True)
+class Outcome:
+    """The result of one step. Its tensors stay on the device; reading one waits for the step."""
 
-    If a loss or gradient of any rank is not finite, every rank skips the step and `state.was_skipped` is 1.
+    step: int
+    """Number of the step, counted from 1."""
+    lr: float
+    losses: dict[str, Tensor]
+    """Mean loss of this rank's samples, by module."""
+    norms: dict[str, Tensor]
+    """Norm of the averaged gradient before clipping, by module."""
+    in_a_row: Tensor
+    """0 if the step was taken; n if it was skipped as the n-th in a row. The same on every rank."""
+
+
+def training_step(state: TrainState, batch: Mapping[str, Any], accelerator: Any, dtype: torch.dtype) -> Outcome:
+    """Take one step of every module, or skip it.
+
+    If a loss or gradient of any rank is not finite, every rank skips the step: only the step's number changes.
 
     All draws are keyed by (seed, purpose, global sample index): neither micro-batch nor number of ranks changes t or
     noise. (Dropout and BatchNorm's statistics depend on the micro-batch.) When out of memory, the micro-batch
@@ -39,13 +53,14 @@ def training_step(
     settings = state.settings
     share = settings.batch_size // accelerator.num_processes
     first = state.step * settings.batch_size + accelerator.process_index * share
-    state.begin_step()
-    parts = _parts(state, batch, first, share)
+    lr = learning_rate(settings, state.step)
     losses: dict[str, Tensor] = {}
     norms: dict[str, Tensor] = {}
+    state.begin_step()
+    parts = _parts(state, batch, first, share)
     while len(norms) < len(state.modules):
         try:
-            name, loss = _accumulate(state, parts, norms, accelerator, dtype, first, share)
+            name, loss = _accumulate(state, parts, norms, dtype)
             fits = True
         except RuntimeError as error:
             # On a CPU with limited memory (ulimit) torch raises a plain RuntimeError; only its text tells.
@@ -59,10 +74,10 @@ def training_step(
             continue
         losses[name] = loss
         _poison_gradient(loss, state.modules[name])
-        _share_gradients(accelerator, state.modules[name])
-        norms[name] = state.update(settings.learning_rate(state.step), name)
+        _average_gradients(accelerator, state.modules[name])
+        norms[name] = state.update(lr, name)
     state.end_step()
-    return losses, norms
+    return Outcome(state.step, lr, losses, norms, state.in_a_row)
 
 
 def _poison_gradient(loss: Tensor, module: nn.Module) -> None:
@@ -75,15 +90,16 @@ def _poison_gradient(loss: Tensor, module: nn.Module) -> None:
 
 @dataclass
 class _Part:
-    """A micro-batch: samples `start` to `stop`, the iterator of its losses, and the number of losses taken from it."""
+    """A micro-batch: its first sample's number, its share of the batch, and its losses, of which `taken` are taken."""
 
-    start: int
-    stop: int
+    first: int
+    weight: float
     losses: Iterator[tuple[str, Tensor]]
     taken: int = 0
 
 
 def _parts(state: TrainState, batch: Mapping[str, Any], first: int, share: int) -> list[_Part]:
+    """The micro-batches of this rank's `share` samples, the first of which is sample number `first`."""
     micro = state.micro_batch or share
     parts = []
     for start in range(0, share, micro):
@@ -91,39 +107,33 @@ def _parts(state: TrainState, batch: Mapping[str, Any], first: int, share: int) 
         part = {name: value[start:stop] for name, value in batch.items()}
         part["number"] = torch.arange(first + start, first + stop)
         draws = [generator(state.settings.seed, "t and noise", first + i) for i in range(start, stop)]
-        parts.append(_Part(start, stop, state.method.losses(part, draws)))
+        parts.append(_Part(first + start, (stop - start) / share, state.method.losses(part, draws)))
     return parts
 
 
 def _accumulate(
-    state: TrainState,
-    parts: Sequence[_Part],
-    done: Mapping[str, Tensor],
-    accelerator: Any,
-    dtype: torch.dtype,
-    first: int,
-    share: int,
+    state: TrainState, parts: Sequence[_Part], done: Mapping[str, Tensor], dtype: torch.dtype
 ) -> tuple[str, Tensor]:
     """Accumulate the gradients of the next module, not in `done`, over all parts; return its name and the loss."""
-    phase, last = len(done), len(done) == len(state.modules) - 1
+    device, phase, last = state.in_a_row.device, len(done), len(done) == len(state.modules) - 1
     wrong = f"{type(state.method).__name__}.losses must yield one loss for each of {list(state.modules)}"
-    name, total = "", torch.zeros((), device=accelerator.device)
+    name, total = "", torch.zeros((), device=device)
     for part in parts:
         # More than one loss is taken if the parts were rebuilt in the middle of a step (out of memory): the losses of
         # modules that are already updated are computed again and dropped.
         while part.taken <= phase:
             # Dropout draws from torch's global generator.
-            dropout = key(state.settings.seed, "dropout", first + part.start, *([part.taken] if part.taken else []))
+            dropout = key(state.settings.seed, "dropout", part.first, *([part.taken] if part.taken else []))
             with (
-                global_seed(dropout, accelerator.device),
-                torch.autocast(accelerator.device.type, dtype, enabled=dtype != torch.float32),
+                global_seed(dropout, device),
+                torch.autocast(device.type, dtype, enabled=dtype != torch.float32),
                 plugin_errors(),
             ):
                 name, loss = next(part.losses, ("", torch.zeros(())))
             part.taken += 1
         if name not in state.modules or name in done:
             raise UserError(wrong)
-        weighted = loss * ((part.stop - part.start) / share)
+        weighted = loss * part.weight
         # Gradients of this module only: otherwise a discriminator would learn from the generator's loss.
         weighted.backward(inputs=list(state.modules[name].parameters()))  # type: ignore[no-untyped-call]
         total = total + weighted.detach()
@@ -150,11 +160,12 @@ def _halve(state: TrainState, share: int) -> None:
         torch.cuda.empty_cache()
 
 
-def _share_gradients(accelerator: Any, module: nn.Module) -> None:
-    """Average the gradients of a module over all ranks, in place.
+def _average_gradients(accelerator: Any, module: nn.Module) -> None:
+    """Average the gradients of a module over all ranks, in place, after its last micro-batch.
 
-    DistributedDataParallel does not fit: it expects one backward pass after each forward pass of a module, and with
-    micro-batches in phases the passes interleave.
+    DistributedDataParallel, which exchanges them during the backward pass, does not fit: a rank that is out of memory
+    repeats its pass when a part of the failed one's gradients is exchanged already. It also regroups its buckets after
+    a first pass, so that three or more ranks add in another order after a resume.
     """
     if accelerator.num_processes == 1:
         return

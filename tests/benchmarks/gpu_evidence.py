@@ -56,6 +56,7 @@ from i2i_bridge.recipe.presets import method_preset
 from i2i_bridge.recipe.recipe import Recipe
 from i2i_bridge.registry import register_degradation
 from i2i_bridge.storage.files import write_whole
+from i2i_bridge.training.schedule import learning_rate
 from i2i_bridge.training.state import TrainState
 
 Table = dict[str, Any]
@@ -418,7 +419,7 @@ class Evidence:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
                 name, loss = next(losses)
             loss.backward(inputs=list(state.modules[name].parameters()))
-            state.update(state.settings.learning_rate(place), name)
+            state.update(learning_rate(state.settings, place), name)
         state.end_step()
 
     def train(
@@ -429,18 +430,16 @@ class Evidence:
         state.network.train()
         size = recipe.train.batch_size
         milestones = [count for count in self.milestones() if curve]
-        skipped = torch.zeros((), device=self.device)
         budget.begin()
         with global_seed(key(self.options.seed, "dropout"), self.device):
             while (share := budget.share(state.step)) < 1 and self.clock.left():
                 self.step(state, degradation, share)
-                skipped += state.was_skipped
                 if milestones and curve and state.step * size >= milestones[0]:
                     milestones = [count for count in milestones if count > state.step * size]
                     with budget.paused():
                         curve(state)
         self.synchronise()
-        return state, float(skipped)
+        return state, float(state.skipped)
 
     def milestones(self) -> Sequence[int]:
         return MILESTONES if not self.options.dry_run else (self.options.batch,)

@@ -13,6 +13,7 @@ from i2i_bridge.recipe.load import load_recipe, parse_recipe
 from i2i_bridge.recipe.presets import method_preset, preset_names
 from i2i_bridge.registry import register_method
 from i2i_bridge.runs.run import Run, build_method
+from i2i_bridge.training.schedule import learning_rate
 
 RECIPES = [
     "demo/deblur", "demo/inpaint", "demo/colorize", "demo/pairs", "restoration/sr4x-pool", "restoration/inpaint-center",
@@ -132,7 +133,7 @@ def test_pix2pix_is_sized_to_the_images():
     assert (small.train.lr, small.train.betas, small.train.ema_decay) == (2e-4, (0.5, 0.999), 0.0)
     plain = load_recipe("demo/deblur").train
     assert small.train.batch_size == 4 and small.train.steps * 4 == plain.steps * plain.batch_size
-    assert small.train.learning_rate(plain.steps - 1) == 2e-4 and small.train.learning_rate(small.train.steps) == 0
+    assert learning_rate(small.train, plain.steps - 1) == 2e-4 and learning_rate(small.train, small.train.steps) == 0
     # A colorization X_1 holds noise: the clean grey image is the networks' own condition, as the bridge's.
     assert preset("demo/colorize", "pix2pix").condition_channels == 3
     assert preset("demo/deblur", "pix2pix", "data.size=[96, 160]").network["levels"] == 5

@@ -1,5 +1,4 @@
 import itertools
-import math
 
 import pytest
 import torch
@@ -9,6 +8,7 @@ from i2i_bridge.errors import UserError
 from i2i_bridge.recipe.load import load_recipe, parse_recipe, recipe_file
 from i2i_bridge.runs.run import build_method
 from i2i_bridge.storage.shipped import recipe_names
+from i2i_bridge.training.schedule import learning_rate
 
 NINE = {"jpeg-5", "jpeg-10", "sr4x-pool", "sr4x-bicubic", "blur-uniform", "blur-gaussian"} | {
     f"inpaint-{mask}" for mask in ("center", "freeform-10-20", "freeform-20-30")
@@ -93,50 +93,12 @@ def test_paper_settings():
         "beta_max": 1.0,
     }
     assert jpeg.train.lr == 5e-5 and jpeg.train.batch_size == 256 and jpeg.train.micro_batch == 2
-    assert jpeg.train.learning_rate(0) == 5e-5 and jpeg.train.learning_rate(1000) == pytest.approx(4.95e-5)
+    assert learning_rate(jpeg.train, 0) == 5e-5 and learning_rate(jpeg.train, 1000) == pytest.approx(4.95e-5)
     assert jpeg.reference.rows[0] == {"method": "I2SB", "nfe": 1000, "fid": 4.6, "ca": 67.9}
     for name in recipe_names():
         reference = load_recipe(name).reference
         if name.startswith("restoration/"):
             assert reference is not None and "I2SB (Liu" in reference.source
-
-
-def test_learning_rate_is_a_function_of_the_step():
-    recipe = parse_recipe(small(train={"steps": 110, "lr": 1.0, "warmup_steps": 10, "schedule": "cosine"}), "x")
-    rate = recipe.train.learning_rate
-    assert [rate(0), rate(4), rate(9)] == pytest.approx([0.1, 0.5, 1.0])
-    assert [rate(10), rate(60), rate(110)] == pytest.approx([1.0, 0.5, 0.0], abs=1e-12)
-    linear = parse_recipe(small(train={"steps": 100, "lr": 1.0, "schedule": "linear"}), "x").train.learning_rate
-    assert [linear(0), linear(50), linear(100)] == pytest.approx([1.0, 0.5, 0.0])
-
-
-def test_the_rate_may_stay_before_it_falls():
-    # kills: decay-from-ignored
-    settings = {"steps": 100, "lr": 1.0, "warmup_steps": 10, "schedule": "linear", "decay_from": 60}
-    rate = parse_recipe(small(train=settings), "x").train.learning_rate
-    assert [rate(n) for n in (4, 9, 10, 59, 60, 70, 80, 100)] == pytest.approx([0.5, 1, 1, 1, 1, 0.75, 0.5, 0])
-    cosine = parse_recipe(small(train=settings | {"schedule": "cosine"}), "x").train.learning_rate
-    assert [cosine(n) for n in (60, 80, 100)] == pytest.approx([1, 0.5, 0], abs=1e-12)
-    # As documented: of n falling steps the last one still runs at lr / n, and the next would at 0.
-    assert [rate(99), rate(100)] == pytest.approx([1 / 40, 0])
-    assert cosine(99) == pytest.approx((1 + math.cos(math.pi * 39 / 40)) / 2)
-    # Longer than the run: it never falls.
-    late = parse_recipe(small(train=settings | {"decay_from": 500}), "x").train.learning_rate
-    assert late(100) == 1
-
-
-def test_the_step_schedule_is_torch_s():
-    """lr gamma^floor(step / lr_step): the first fall is at step lr_step itself, as torch's StepLR has it."""
-    # kills: step-schedule-off-by-one
-    settings = {"steps": 100, "lr": 1.0, "schedule": "step", "lr_step": 10, "lr_gamma": 0.5}
-    rate = parse_recipe(small(train=settings), "x").train.learning_rate
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(()))], lr=1.0)
-    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, step_size=10, gamma=0.5)
-    for step in range(45):
-        assert rate(step) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-12), step
-        optimizer.step()
-        scheduler.step()
-    assert [rate(step) for step in (8, 9, 10, 19, 20)] == [1, 1, 0.5, 0.5, 0.25]
 
 
 def test_pix2pix_settings_of_the_paper():
@@ -156,7 +118,7 @@ def test_pix2pix_settings_of_the_paper():
         assert jitter == ((None, "center", False) if "edges" in name else (286, "random", True))
         bridge = load_recipe(f"translation/{name}")
         assert (recipe.data, recipe.degradation) == (bridge.data, bridge.degradation)
-    assert train.learning_rate(39_999) == 2e-4 and train.learning_rate(60_000) == pytest.approx(1e-4)
+    assert learning_rate(train, 39_999) == 2e-4 and learning_rate(train, 60_000) == pytest.approx(1e-4)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 from accelerate import Accelerator
+from durability import reseal
 from killing import VARIANTS, digest, digest_of, kill_and_resume, photos, recipe_of
 
 from i2i_bridge.data.loader import training_batches
@@ -184,6 +185,15 @@ def test_changed_data_are_said(root, tmp_path):
     lines = []
     train(recipe_of(own, steps=2), tmp_path / "run", cpu=True, report=lambda event: lines.append(str(event)))
     assert "not guaranteed: images 12 -> 11" in lines[1]
+
+
+def test_a_run_of_an_earlier_version_is_said_to_have_another_order(root, tmp_path):
+    # kills: other-order-not-said
+    train(recipe_of(root, steps=1, schedule="constant"), tmp_path, cpu=True)
+    found, _ = latest_checkpoint(tmp_path / "checkpoints")
+    reseal(found.folder, lambda manifest: manifest["state"]["machine"].pop("order of images"))
+    line = told(recipe_of(root, steps=2, schedule="constant"), tmp_path)[1]
+    assert line.endswith("not guaranteed: order of images by an earlier version -> by torch.randperm")
 
 
 def told(recipe, folder):

@@ -12,8 +12,9 @@ import i2i_bridge.training.trainer as training
 from i2i_bridge.errors import UserError
 from i2i_bridge.runs.checkpoint import latest_checkpoint
 from i2i_bridge.storage.files import IO_ERROR
+from i2i_bridge.training.guard import NonFiniteGuard
 from i2i_bridge.training.state import TrainState
-from i2i_bridge.training.step import training_step
+from i2i_bridge.training.step import Outcome, training_step
 
 
 @pytest.fixture(scope="module")
@@ -66,16 +67,16 @@ def test_a_bad_step_changes_nothing_but_the_count(root, method, damage, on_host,
         for step in range(4):
             batch = batch_of(data, step)
             if step not in (0, 2):  # the first of all too: before the moments have any value
-                training_step(state, batch, accelerator, torch.float32)
-                assert state.was_skipped == 0
+                outcome = training_step(state, batch, accelerator, torch.float32)
+                assert outcome.in_a_row == 0
             elif told:
                 state.step += 1
             else:
                 damage(state, batch, monkeypatch)
                 undo = batch.pop("undo", lambda: None)
-                training_step(state, batch, accelerator, torch.float32)
+                outcome = training_step(state, batch, accelerator, torch.float32)
                 undo()
-                assert state.was_skipped == 1
+                assert outcome.in_a_row == 1
         ended.append(digest_of(state.parts(), {"step": state.step}))
     assert ended[0] == ended[1]
 
@@ -98,8 +99,9 @@ def test_one_bad_module_skips_the_step_of_all(root, spoiled_module, on_host):
             yield name, loss * math.nan if name == spoiled_module else loss
 
     state.method.__dict__["losses"] = losses
-    training_step(state, batch_of(data, 1), accelerator, torch.float32)
-    assert state.was_skipped == 1 and state.step == 2
+    outcome = training_step(state, batch_of(data, 1), accelerator, torch.float32)
+    assert outcome.in_a_row == 1 and outcome.step == state.step == 2
+    assert state.counters() == {"skipped": 1, "in_a_row": 1}
     assert digest_of(state.parts(), {}) == before
 
 
@@ -112,8 +114,8 @@ def test_host_and_device_take_a_good_step_alike(root):
         state.on_host = on_host
         for step in range(3):
             training_step(state, batch_of(data, step), accelerator, torch.float32)
-        ended.append(torch.cat([p.flatten() for p in (*state.network.parameters(), *state.ema.parameters())]))
-    assert torch.allclose(*ended, rtol=1e-6, atol=1e-7)
+        ended.append([p.detach().clone() for p in (*state.network.parameters(), *state.ema.parameters())])
+    assert all(torch.equal(a, b) for a, b in zip(*ended, strict=True))
 
 
 def spoiled(monkeypatch, steps):
@@ -169,28 +171,32 @@ def test_skips_survive_a_restart_and_ten_in_a_row_end_the_run(root, tmp_path, mo
     assert found.step == 12 and found.state["in_a_row"] == 9
 
 
-def test_flags_are_read_in_time_where_they_lie_on_a_device(root, tmp_path, monkeypatch):
-    """On an accelerator the flags are read every ten steps, and before each report and save."""
-    from i2i_bridge.training.guard import NonFiniteGuard
+def test_outcomes_are_read_in_time_where_they_lie_on_a_device(root, tmp_path):
+    """On an accelerator the outcomes are read every ten steps, and before each report and save."""
 
     class Elsewhere(torch.Tensor):
         device = torch.device("meta")
 
-    state, lines = TrainState(recipe_of(root), torch.device("cpu")), []
-    guard = NonFiniteGuard(state, tmp_path, recipe_of(root).build_dataset("train"), lines.append, True)
-    for step in range(1, 10):
-        state.step = step
-        guard.add(torch.tensor(float(step == 4)).as_subclass(Elsewhere))
-    assert lines == [] and state.skipped == 0
-    state.step = 10
-    guard.add(torch.tensor(0.0).as_subclass(Elsewhere))
-    assert len(lines) == 1 and lines[0].startswith("step 4 skipped") and (state.skipped, state.in_a_row) == (1, 0)
+    def outcome(step, in_a_row):
+        return Outcome(step, 1e-3, {}, {}, torch.tensor(in_a_row))
+
+    def guard(folder, writes=True):
+        return NonFiniteGuard(folder, recipe_of(root).build_dataset("train"), 4, lines.append, writes)
+
+    lines = []
+    waiting = guard(tmp_path)
+    for step in range(1, 11):
+        assert lines == []
+        count = torch.tensor(int(step == 4)).as_subclass(Elsewhere)
+        waiting.add(Outcome(step, 1e-3, {}, {}, count))
+    assert len(lines) == 1 and lines[0].startswith("step 4 skipped")
     (tmp_path / "other").write_text("")
-    silent = NonFiniteGuard(state, tmp_path / "other", recipe_of(root).build_dataset("train"), lines.append, True)
-    silent.add(torch.tensor(1.0))
+    guard(tmp_path / "other").add(outcome(1, 1))
     assert "other" in lines[1] and "cannot be written" in lines[1]
-    NonFiniteGuard(state, tmp_path, recipe_of(root).build_dataset("train"), lines.append, False).add(torch.tensor(1.0))
-    assert len(lines) == 2 and state.skipped == 3
+    guard(tmp_path, writes=False).add(outcome(1, 1))
+    assert len(lines) == 2
+    with pytest.raises(UserError, match="not finite at step 13, the 10th in a row"):
+        guard(tmp_path, writes=False).add(outcome(13, 10))
 
 
 def test_weights_that_are_not_finite_are_never_published(root, tmp_path, monkeypatch):

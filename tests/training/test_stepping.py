@@ -78,18 +78,18 @@ def test_the_generator_meets_the_discriminator_that_has_learned(photos):  # noqa
     recipe = pix2pix(photos, micro_batch=2, lr=0.01)
     batch = batch_of(recipe)
     stepped, by_hand = (TrainState(recipe, torch.device("cpu")) for _ in range(2))
-    losses, norms = training_step(stepped, batch, Accelerator(cpu=True), torch.float32)
+    outcome = training_step(stepped, batch, Accelerator(cpu=True), torch.float32)
     walks = [by_hand.method.losses({k: v[i : i + 2] for k, v in batch.items()}, torch.Generator()) for i in (0, 2)]
     untaught = copy.deepcopy(by_hand.method.discriminator)
     for name in ("discriminator", "network"):
         taken = [next(walk) for walk in walks]
         assert [found for found, _ in taken] == [name, name]
         loss = sum(value for _, value in taken) / 2
-        assert loss.item() == pytest.approx(losses[name].item(), rel=1e-5)
+        assert loss.item() == pytest.approx(outcome.losses[name].item(), rel=1e-5)
         module = by_hand.modules[name]
         gradients = torch.autograd.grad(loss, list(module.parameters()), retain_graph=True)
         norm = torch.linalg.vector_norm(torch.stack([g.norm() for g in gradients]))
-        assert norm.item() == pytest.approx(norms[name].item(), rel=1e-4)
+        assert norm.item() == pytest.approx(outcome.norms[name].item(), rel=1e-4)
         for parameter, gradient in zip(module.parameters(), gradients, strict=True):
             parameter.grad = gradient
         by_hand.update(0.01, name)
@@ -285,8 +285,8 @@ def test_out_of_memory_between_two_modules_trains_neither_twice(photos, monkeypa
     state.method.losses = crowded(state.method.losses, 2, after=1)
     update = state.update
     monkeypatch.setattr(state, "update", lambda lr, name: (updated.append(name), update(lr, name))[1])
-    losses, norms = training_step(state, batch_of(recipe), Accelerator(cpu=True), torch.float32)
-    assert updated == ["discriminator", "network"] == list(losses) == list(norms)
+    outcome = training_step(state, batch_of(recipe), Accelerator(cpu=True), torch.float32)
+    assert updated == ["discriminator", "network"] == list(outcome.losses) == list(outcome.norms)
     assert state.micro_batch == 2 and state.step == 1
     counts = [name for name, _ in state.network.named_buffers() if name.endswith("num_batches_tracked")]
     assert counts, "no running statistics to count"

@@ -549,10 +549,10 @@ def test_images_that_are_trained_on_are_not_called_held_out(photos, tmp_path):
 
 def test_train_compile_compiles_the_network_and_may_be_changed(photos, tmp_path, monkeypatch):
     # kills: compile-ignored
-    from i2i_bridge.training import trainer
+    from i2i_bridge.training import preparation
 
     compiled = []
-    monkeypatch.setattr(trainer, "compile_blocks", lambda network, device: compiled.append(network))
+    monkeypatch.setattr(preparation, "compile_blocks", lambda network, device: compiled.append(network))
     train(recipe_for(photos, train={"steps": 1}), tmp_path / "plain", cpu=True)
     assert not compiled
     train(recipe_for(photos, train={"steps": 1, "compile": True}), tmp_path / "compiled", cpu=True)
