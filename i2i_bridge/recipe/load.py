@@ -138,8 +138,9 @@ def _value(table: Mapping[str, Any], keys: list[str], text: str) -> Any:
     value = toml_value(text)
     model = model_at(Recipe, keys[:-1])
     field = None if model is None else model.model_fields.get(keys[-1])
-    is_text = field is not None and not _fits(field.annotation, value) and _fits(field.annotation, text)
-    return text if is_text else value
+    if isinstance(value, str) or field is None or _fits(field.annotation, value):
+        return value
+    return text if _fits(field.annotation, text) else value
 
 
 def _fits(annotation: Any, value: Any) -> bool:

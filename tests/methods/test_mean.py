@@ -369,7 +369,7 @@ def test_what_cannot_be_a_first_stage_is_refused_and_claims_no_folder(root, regr
     ("settings", "why"),
     [
         (["mean.nfe=2"], "mean.run: the key is missing"),
-        (["mean.run=[5]"], "mean.run: .*string"),
+        (["mean={run = 5}"], "mean.run: .*string"),
         (["mean.run=a", "mean.rum=a"], "unknown key 'mean.rum'; did you mean 'run'"),
         (["mean.run=a", "mean.nfe=0"], "mean.nfe: .*greater than or equal to 1"),
         (["mean.run=a", 'mean.sha256="xy"'], "mean.sha256: .*pattern"),
