@@ -132,6 +132,20 @@ def official(process: Process, nfe: int) -> Tensor:
     return process.times(nfe)
 
 
+def check_text(beta_max: float) -> str:
+    """Numbers of the released grid of 1000 steps, by which other implementations can be compared."""
+    tables = OfficialGrid(1000, beta_max).tables
+    total, largest = float(tables.beta.sum()), float(tables.std.max())
+    names = ("beta", "sigma", "sigma_bar", "mean_x_0", "mean_x_1", "std")
+    lines = [
+        f"released grid, N = 1000, beta_max = {beta_max:g}: sum of beta {total:.9f}, largest std {largest:.9f}",
+        "     k" + "".join(f"{name:>13}" for name in names),
+    ]
+    for k in (0, 1, 250, 500, 999):
+        lines.append(f"{k:>6}" + "".join(f"{float(getattr(tables, name)[k]):>13.9f}" for name in names))
+    return "\n".join(lines) + "\n"
+
+
 @lru_cache(maxsize=8)
 def _tables(interval: int, beta_max: float) -> OfficialTables:
     start, end = math.sqrt(1e-4), math.sqrt(beta_max / interval)

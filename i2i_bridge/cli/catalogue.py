@@ -107,6 +107,19 @@ def schema_text(what: str) -> str:
     return json.dumps(SCHEMAS[what](), indent=2) + "\n"
 
 
+def check_table(name: str | None) -> str:
+    """Numbers of I2SB's schedule for the paper's two values of beta_max.
+
+    Raises:
+        UserError: The name is of something else.
+    """
+    if name not in ("i2sb", "official-grid"):
+        raise UserError("--check is for the schedule of I2SB: i2i-bridge show i2sb --check")
+    from i2i_bridge.bridge.released import check_text
+
+    return "\n".join(check_text(beta_max) for beta_max in (0.3, 1.0))
+
+
 def _meanings(name: str) -> Iterator[tuple[str, Callable[[], str]]]:
     """Yield (prefix, function that returns the description) for each meaning of a name."""
     if name in TABLES:

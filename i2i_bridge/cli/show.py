@@ -44,15 +44,20 @@ def show(
         str | None,
         typer.Option("--schema", metavar="recipe|card", help="The JSON schema of recipes or cards, for editors."),
     ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Of i2sb: numbers to compare with; docs/is-my-i2sb-right.md.")
+    ] = False,
     method: MethodName = None,
     plugin: Plugins = None,
 ) -> None:
     """Show one thing whole: a recipe or card as TOML, settings with their defaults, or a part with its options."""
-    from i2i_bridge.cli.catalogue import description, schema_text
+    from i2i_bridge.cli.catalogue import check_table, description, schema_text
 
     load_plugins(plugin)
     if schema is not None:
         console.write(schema_text(schema))
+    elif check:
+        console.write(check_table(name))
     elif name is None:
         raise UserError("show what? Give a name; `i2i-bridge list` shows recipes, `list KIND` parts")
     else:
