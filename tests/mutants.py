@@ -666,6 +666,11 @@ MUTANTS = [
     Mutant("augment-on-the-other-side", "data/augmentation.py", 'step.side in ("both", part)', 'step.side != part', "test_augmented_pairs.py"),
     Mutant("augment-validation", "recipe/recipe.py", "augmentation=self.build_augmentation() if training else None", "augmentation=self.build_augmentation()", "test_augmented_pairs.py"),
     Mutant("augment-any-name", "libraries.py", "if name not in members:", "if name is None:", "test_augmented_pairs.py"),
+    # misaligned pairs
+    Mutant("shift-the-other-way", "data/alignment.py", "spectra[0] * np.conj(spectra[1])", "np.conj(spectra[0]) * spectra[1]", "test_alignment.py"),
+    Mutant("any-shift-believed", "data/alignment.py", "surface.max() <= SURE * surface.std()", "surface.max() < 0", "test_alignment.py"),
+    Mutant("overlap-of-the-same-side", "data/alignment.py", "x_1[max(-row, 0)", "x_1[max(row, 0)", "test_alignment.py"),
+    Mutant("shifted-pairs-as-they-are", "data/dataset.py", "if shift is None or max(map(abs, shift)) <= 1:", "if True:", "test_alignment.py"),
     # schemas for editors
     Mutant("schema-takes-any-key", "recipe/json_schema.py", '"additionalProperties": any(option.name == LIBRARY_OPTIONS for option in options)', '"additionalProperties": True', "test_json_schema.py"),
     Mutant("schema-of-one-member-only", "recipe/json_schema.py", "for name in members.names()]", "for name in members.names()[:1]]", "test_json_schema.py"),

@@ -39,6 +39,8 @@ class Alignment:
     """Pixels of the image per pixel of the thumbnail."""
     shifted: float
     """Correlation after `shift`."""
+    pixels: tuple[int, int] | None = None
+    """`shift_between` of the images themselves."""
 
 
 def alignment_of(x_0: np.ndarray, x_1: np.ndarray) -> Alignment | None:
@@ -59,7 +61,7 @@ def alignment_of(x_0: np.ndarray, x_1: np.ndarray) -> Alignment | None:
     surface = np.fft.irfft2(spectrum, first.shape) / max(first.size * first.std() * second.std(), 1e-12)
     place = np.unravel_index(int(surface.argmax()), surface.shape)
     row, column = (int(at) - side * (at > side // 2) for at, side in zip(place, surface.shape, strict=True))
-    return Alignment(turns, (row * step, column * step), step, float(surface.max()))
+    return Alignment(turns, (row * step, column * step), step, float(surface.max()), shift_between(x_0, x_1))
 
 
 def _edges(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -82,15 +84,16 @@ def misalignments(alignments: Sequence[Alignment | None]) -> dict[int, str]:
     A pair is reported as turned if a transform raises its correlation by more than 0.2, to above 0.4, provided that the
     best median correlation over all pairs is at least 0.3; otherwise edges are no evidence. A pair is reported as
     shifted if a shift of at least one pixel of the thumbnail raises its correlation by more than 0.03, provided that
-    the median after shifting is above 0.8, as for clean and degraded photos but not for photos and label maps.
+    the median after shifting is above 0.8, as for clean and degraded photos but not for photos and label maps; or if
+    `shift_between` tells more than one pixel.
     """
-    found: dict[int, str] = {}
     known = {i: one for i, one in enumerate(alignments) if one is not None}
+    found = {i: _shifted(*one.pixels) for i, one in known.items() if one.pixels and max(map(abs, one.pixels)) > 1}
     if len(known) < FEW:
-        return {}
+        return found
     usual = max(float(np.median([one.turns.get(way, 0.0) for one in known.values()])) for way in WAYS)
     if usual < 0.3:
-        return {}
+        return found
     well = float(np.median([one.shifted for one in known.values()])) > 0.8
     for i, one in known.items():
         turn = max(one.turns, key=lambda name: one.turns[name])
@@ -98,8 +101,64 @@ def misalignments(alignments: Sequence[Alignment | None]) -> dict[int, str]:
         if one.turns[turn] > 0.4 and one.turns[turn] - straight > 0.2:
             found[i] = f"x_1 looks {turn} against x_0"
         elif well and one.shifted - straight > 0.03 and max(map(abs, one.shift)) >= one.step:
-            rows, columns = one.shift
-            found[i] = (
-                f"x_1 looks shifted against x_0, by about {0 - columns:.0f} pixels across and {0 - rows:.0f} down"
-            )
+            found[i] = _shifted(*(one.pixels or one.shift))
     return found
+
+
+def _shifted(rows: float, columns: float) -> str:
+    return f"x_1 looks shifted against x_0, by about {0 - columns:.0f} pixels across and {0 - rows:.0f} down"
+
+
+WINDOW = 512
+"""Pixels of a side of the window in the middle of the images from which `shift_between` is estimated."""
+SURE = 9.0
+"""Least height of the correlation's peak, in standard deviations of the correlation, of a shift that is believed."""
+
+
+def shift_between(x_0: np.ndarray, x_1: np.ndarray) -> tuple[int, int] | None:
+    """The shift (rows, columns) of x_1 that aligns it with x_0, in pixels; None where nothing tells it.
+
+    Phase correlation of gradient magnitudes, so that sides of other colours, noise or drawn edges are comparable:
+
+        c = F^-1[ G_0 conj(G_1) / sqrt(|G_0| |G_1|) ],   G = F[window |gradient|],   shift = argmax c
+
+    Args:
+        x_0: Pixels (H, W, C).
+        x_1: Pixels of the same height and width.
+    """
+    height, width = x_0.shape[:2]
+    if min(height, width) < LEAST or x_1.shape[:2] != (height, width):
+        return None
+    rows, columns = (
+        slice((side - min(side, WINDOW)) // 2, (side + min(side, WINDOW)) // 2) for side in (height, width)
+    )
+    first, second = (_steepness(image[rows, columns]) for image in (x_0, x_1))
+    spectra = [np.fft.rfft2(image) for image in (first, second)]
+    product = spectra[0] * np.conj(spectra[1])
+    surface = np.fft.irfft2(product / np.sqrt(np.abs(product) + 1e-12), first.shape)
+    place = np.unravel_index(int(surface.argmax()), surface.shape)
+    row, column = (int(at) - side * (at > side // 2) for at, side in zip(place, surface.shape, strict=True))
+    # A quarter: of a larger shift, too little of the window is left to tell.
+    if surface.max() <= SURE * surface.std() or abs(row) > first.shape[0] // 4 or abs(column) > first.shape[1] // 4:
+        return None
+    return row, column
+
+
+def _steepness(image: np.ndarray) -> np.ndarray:
+    """Gradient magnitude of the smoothed grey image, with mean 0, fading to the borders."""
+    grey = cv2.GaussianBlur(image.astype(np.float32).mean(axis=2), (0, 0), 1.0)
+    slopes = np.hypot(cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1))
+    # Otherwise a drawn line would have two ridges, and an edge of the photo one.
+    strength = cv2.GaussianBlur(slopes, (0, 0), 1.5).astype(np.float64)
+    fading: np.ndarray = np.outer(np.hanning(strength.shape[0]), np.hanning(strength.shape[1]))
+    faded: np.ndarray = (strength - strength.mean()) * fading
+    return faded
+
+
+def overlapping(x_0: np.ndarray, x_1: np.ndarray, shift: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """The parts of x_0 and x_1 that show the same, given the shift that aligns x_1 with x_0."""
+    (height, width), (row, column) = x_0.shape[:2], shift
+    return (
+        x_0[max(row, 0) : height + min(row, 0), max(column, 0) : width + min(column, 0)],
+        x_1[max(-row, 0) : height - max(row, 0), max(-column, 0) : width - max(column, 0)],
+    )

@@ -6,9 +6,11 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from i2i_bridge.data.alignment import overlapping, shift_between
 from i2i_bridge.data.items import EMPTY_MASK, decode_item, location, pictures_of, remarks, size_of
 from i2i_bridge.data.order import shuffled
 from i2i_bridge.data.source import PairSource, item_of
@@ -52,6 +54,7 @@ class PairDataset(Dataset[dict[str, Any]]):
         value_range: Pixel values that map to -1 and 1.
         enlarge: Interpolation by which an x_1 smaller than x_0 by an integer factor is enlarged.
         factor: That factor; by default the one of the first readable item.
+        align: Cut pairs whose sides are shifted by more than one pixel to what both show; pairs with a mask stay.
         on_error: What `sample` does with an unusable item: "stop" raises an error, "skip" takes another item.
 
     Raises:
@@ -73,7 +76,9 @@ class PairDataset(Dataset[dict[str, Any]]):
         enlarge: Enlargement = "bicubic",
         factor: int | None = None,
         on_error: str = "stop",
+        align: bool = False,
     ) -> None:
+        self.align, self._shifts = align, dict[str, tuple[int, int] | None]()
         self.value_range, self.on_error = value_range, on_error
         self.enlarge, self._factor = enlarge, factor
         self.source, self.geometry, self.degradation = source, geometry, degradation
@@ -185,6 +190,8 @@ class PairDataset(Dataset[dict[str, Any]]):
         with located(location(item)):
             self._check_parts(item)
         images = decode_item(item, self.channels, self.condition_channels, self.enlarge, self.factor)
+        if self.align and "x_1" in images and "mask" not in images:
+            images = self._aligned(name, images)
         with located(location(item)):
             cut = self.geometry(images, key(self.seed, f"{self.purpose} geometry", *keyed), self.factor)
             if self.geometry.augmentation is not None:
@@ -213,6 +220,16 @@ class PairDataset(Dataset[dict[str, Any]]):
             for part in ("x_0", "x_1", "condition")
         ):
             raise UserError("float tensors are in [-1, 1] already; leave data.value_range out")
+
+    def _aligned(self, name: str, images: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        if name not in self._shifts:  # estimated once for each pair and worker: it takes longer than a crop
+            self._shifts[name] = shift_between(images["x_0"], images["x_1"])
+        shift = self._shifts[name]
+        if shift is None or max(map(abs, shift)) <= 1:
+            return images
+        # A condition lies where the source lies.
+        cut = {part: overlapping(images["x_0"], pixels, shift) for part, pixels in images.items() if part != "x_0"}
+        return {"x_0": cut["x_1"][0]} | {part: second for part, (_, second) in cut.items()}
 
     def _degraded(self, x_0: Tensor, mask: Tensor | None, keyed: tuple[int | str, ...]) -> dict[str, Any]:
         name = type(self.degradation).__name__

@@ -271,6 +271,7 @@ class Recipe(Settings):
             enlarge=self.data.enlarge,
             factor=self.data.factor,
             on_error=self.data.on_error if training else "stop",
+            align=self.data.align == "crop" and training,
         )
 
     def build_augmentation(self) -> "Augmentation | None":

@@ -1,0 +1,106 @@
+"""Shifts between the sides of a pair: known ones are found, for sides that look different too, and pairs are cut."""
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from i2i_bridge.data.alignment import misalignments, overlapping, shift_between
+from i2i_bridge.data.dataset import PairDataset
+from i2i_bridge.data.statistics import facts_of
+from i2i_bridge.data.transforms import Geometry
+
+
+def photo(seed, side=240):
+    """Shapes of many sizes and colours."""
+    draw = np.random.default_rng(seed)
+    image = np.full((side, side, 3), 120, np.uint8)
+    for _ in range(60):
+        colour = tuple(int(v) for v in draw.integers(0, 256, 3))
+        centre, size = tuple(int(v) for v in draw.integers(0, side, 2)), int(draw.integers(4, 40))
+        if draw.random() < 0.5:
+            cv2.circle(image, centre, size, colour, -1)
+        else:
+            cv2.rectangle(image, centre, (centre[0] + size, centre[1] + size // 2), colour, -1)
+    return image
+
+
+def looks(kind, image, seed=0):
+    if kind == "noisy":
+        noise = np.random.default_rng(seed).normal(0, 30, image.shape)
+        return (image + noise).clip(0, 255).astype(np.uint8)
+    if kind == "edges":
+        lines = cv2.Canny(image, 80, 160)
+        return 255 - np.repeat(lines[..., None], 3, 2)
+    return 255 - image if kind == "negative" else image
+
+
+def pair(kind, row, column, seed=0):
+    """x_0, and x_1 that must move by (row, column) to lie on it."""
+    image = photo(seed)
+    x_1 = looks(kind, image, seed)[20 + row : 220 + row, 20 + column : 220 + column]
+    return image[20:220, 20:220], x_1
+
+
+@pytest.mark.parametrize("kind", ["same", "noisy", "negative", "edges"])
+def test_a_known_shift_is_found(kind):
+    # kills: shift-the-other-way; rows and columns exchanged
+    allowed = 1 if kind == "edges" else 0
+    for seed, (row, column) in enumerate([(0, 0), (3, 0), (0, -5), (7, 4), (-6, 9), (-2, -3)]):
+        found = shift_between(*pair(kind, row, column, seed))
+        assert found is not None
+        assert max(abs(found[0] - row), abs(found[1] - column)) <= allowed, (seed, found)
+
+
+def test_what_has_nothing_in_common_has_no_shift():
+    # kills: any-shift-believed
+    for seed in range(6):
+        assert shift_between(pair("same", 0, 0, seed)[0], pair("same", 0, 0, seed + 50)[0]) is None
+    flat = np.full((64, 64, 3), 90, np.uint8)
+    assert shift_between(flat, flat) is None
+    assert shift_between(flat[:20], flat[:20]) is None
+    assert shift_between(flat, flat[:40]) is None
+
+
+@pytest.mark.parametrize("shift", [(0, 0), (3, 0), (-4, 2), (5, -6)])
+def test_the_overlap_shows_the_same(shift):
+    # kills: overlap-of-the-same-side, shift-the-other-way
+    x_0, x_1 = overlapping(*pair("same", *shift), shift)
+    assert np.array_equal(x_0, x_1)
+    assert x_0.shape[:2] == (200 - abs(shift[0]), 200 - abs(shift[1]))
+
+
+class Pairs:
+    def __init__(self, **parts):
+        self.parts = parts
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        x_0, x_1 = pair("same", 4, -3)
+        return {"x_0": x_0, "x_1": x_1, "key": "one"} | self.parts
+
+
+def test_a_shifted_pair_is_cut_where_the_recipe_says_so():
+    # kills: shifted-pairs-as-they-are; a pair with a mask moved away from it
+    for align, equal in ((True, True), (False, False)):
+        data = PairDataset(Pairs(), Geometry(64, resize="none", crop="random"), None, 3, 0, "train", align=align)
+        for number in range(3):
+            item = data.sample(number)
+            assert bool((item["x_0"] == item["x_1"]).all()) is equal
+    mask = np.zeros((200, 200, 1), np.uint8)
+    masked = PairDataset(Pairs(mask=mask), Geometry(64, resize="none"), None, 3, 0, "train", align=True)[0]
+    assert not bool((masked["x_0"] == masked["x_1"]).all())
+
+
+def test_shifted_pairs_are_named():
+    # kills: any-shift-believed; a shift of one pixel called a mistake
+    facts = []
+    for seed, shift in enumerate([(0, 0), (0, 1), (0, 3), (0, 0), (-2, 0), (0, 0)]):
+        x_0, x_1 = (np.asarray(Image.fromarray(side)) for side in pair("noisy", *shift, seed))
+        facts.append(facts_of({"x_0": x_0, "x_1": x_1, "key": str(seed)}))
+    found = misalignments([fact.alignment for fact in facts])
+    assert found.keys() == {2, 4}
+    assert "by about -3 pixels across and 0 down" in found[2]
+    assert "by about 0 pixels across and 2 down" in found[4]
