@@ -3,12 +3,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help demo test lint mutants bench soak fuzz coverage clean
+.PHONY: help demo test lint docs mutants bench soak fuzz coverage clean
 
 help:
 	@echo "make demo     train a small bridge, a regression and Pix2pix on real photos and compare them -> runs/demo/report/index.html"
 	@echo "make test     run the tests"
 	@echo "make lint     ruff format and check, mypy"
+	@echo "make docs     build the documentation site -> build/docs/index.html"
 	@echo "make mutants  plant each known mistake and show that the tests catch it"
 	@echo "make bench    time sampling, training and operators beside other libraries -> runs/bench (a quarter of an hour)"
 	@echo "make soak     the long reliability tests: faults, kills, flipped bits, ranks, leaks (docs/reliability.md)"
@@ -39,6 +40,12 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# The variable silences an advertisement of the theme, which is no warning about the pages.
+docs: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[docs]"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+	@echo "open build/docs/index.html"
 
 # Its rows are checked there alone: a change of layout fails no test.
 mutants: $(READY)

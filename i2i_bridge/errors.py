@@ -26,6 +26,14 @@ class UserError(Exception):
         command: A command that solves the problem, appended to the message and never shortened.
         code: Exit code: 74 for a disk error, 75 if running the same command again later may resume.
         ways: Alternative commands, printed below the message, one per line.
+
+    Examples:
+        >>> from i2i_bridge import UserError, load_recipe
+        >>> try:
+        ...     load_recipe("demo/deblur", ["train.stepz=5"])
+        ... except UserError as error:
+        ...     print(error.code, str(error).endswith("did you mean 'steps'?"))
+        2 True
     """
 
     def __init__(self, text: str, code: int = 2, *, command: str = "", ways: Sequence[str] = ()) -> None:

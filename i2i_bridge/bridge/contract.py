@@ -24,6 +24,18 @@ def check_process(process: Process) -> list[str]:
 
     Checked on a fine grid: shapes and float64, exact ends, c >= 0, and a signal-to-noise ratio that never rises from
     X_0 to X_1, so that every step of a sampler removes noise.
+
+    Examples:
+        >>> from dataclasses import dataclass
+        >>> from i2i_bridge import Coefficients, Process, check_process
+        >>> from i2i_bridge.bridge.processes import as_times
+        >>> @dataclass(frozen=True)
+        ... class Quadratic(Process):
+        ...     def coefficients(self, t):
+        ...         t = as_times(t)
+        ...         return Coefficients(t**2, 1 - t**2, 0.3 * t * (1 - t))
+        >>> check_process(Quadratic())
+        []
     """
     problems = []
     times = torch.linspace(0, 1, 1001, dtype=torch.float64).reshape(7, 143)
@@ -56,6 +68,14 @@ def check_sampler(sampler: Sampler, process: Process, grid: TimeGrid) -> list[st
     Checked for several NFE: as many calls of predict_x0 as `times` has steps, at times inside (0, 1] that fall; an
     oracle's X_0 returned to the last bit; x_1 untouched; the same images from the same generator; the global generator
     unread.
+
+    Examples:
+        >>> from i2i_bridge import check_sampler
+        >>> from i2i_bridge.bridge.processes import I2SB
+        >>> from i2i_bridge.bridge.samplers import ancestral
+        >>> from i2i_bridge.bridge.time_grids import uniform
+        >>> check_sampler(ancestral, I2SB(), uniform)
+        []
     """
     problems = []
     make = torch.Generator().manual_seed(0)
@@ -105,6 +125,19 @@ def check_network(network: nn.Module, channels: int = 3, condition_channels: int
         channels: C, of the images.
         condition_channels: K, of the condition; 0 for none.
         size: Height of the images that it is tried on; rounded up to a multiple of the network's `stride`.
+
+    Examples:
+        >>> from torch import nn
+        >>> from i2i_bridge import check_network
+        >>> class Plain(nn.Module):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.convolution = nn.Conv2d(3, 3, 3, padding=1)
+        ...
+        ...     def forward(self, x_t, t, condition=None):
+        ...         return self.convolution(x_t) * t[:, None, None, None]
+        >>> check_network(Plain(), size=16)
+        []
     """
     return collect_faults(lambda: _network_faults(network, channels, condition_channels, size))
 

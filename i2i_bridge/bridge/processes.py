@@ -34,7 +34,15 @@ class Coefficients(NamedTuple):
 
 
 class Gaussian(NamedTuple):
-    """A normal distribution: mean (B, C, H, W) and a standard deviation broadcastable to it."""
+    """A normal distribution: mean (B, C, H, W) and a standard deviation broadcastable to it.
+
+    Examples:
+        >>> import torch
+        >>> from i2i_bridge import Gaussian
+        >>> x = Gaussian(torch.zeros(2, 3, 8, 8), torch.tensor(0.5)).sample(torch.Generator().manual_seed(0))
+        >>> x.shape, bool((x.std() - 0.5).abs() < 0.05)
+        (torch.Size([2, 3, 8, 8]), True)
+    """
 
     mean: Tensor
     std: Tensor
@@ -66,7 +74,14 @@ def expand(values: Tensor, like: Tensor) -> Tensor:
 
 
 class Process(ABC):
-    """X_t = a_t X_1 + b_t X_0 + c_t z."""
+    """X_t = a_t X_1 + b_t X_0 + c_t z.
+
+    Examples:
+        >>> from i2i_bridge.bridge.processes import BrownianBridge
+        >>> a, b, c = BrownianBridge(sigma_1=0.5).coefficients(0.5)
+        >>> a.item(), b.item(), c.item()
+        (0.5, 0.5, 0.25)
+    """
 
     deterministic: ClassVar[bool] = False
     """c_t = 0 for every t."""

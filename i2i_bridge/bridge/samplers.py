@@ -36,13 +36,16 @@ PredictX0 = Callable[[Tensor, Tensor], Tensor]
 class Sampler(Protocol):
     """A generator function over the states X_t.
 
-    Args:
-        process: The bridge.
-        predict_x0: Called once per network call.
-        x_1: Degraded images, (B, C, H, W).
-        times: Decreasing, float64, (nfe + 1,).
-        generator: One for the batch, or one per sample.
-        start: The state at times[0]; by default X_1 of a bridge, or a draw where the process is not pinned.
+    Examples:
+        >>> import torch
+        >>> from i2i_bridge.bridge.processes import I2SB
+        >>> from i2i_bridge.bridge.samplers import ancestral
+        >>> from i2i_bridge.bridge.time_grids import uniform
+        >>> x_0, x_1 = torch.zeros(1, 3, 4, 4), torch.ones(1, 3, 4, 4)
+        >>> draws = torch.Generator().manual_seed(0)
+        >>> states = list(ancestral(I2SB(), lambda x_t, t: x_0, x_1, uniform(I2SB(), 5), draws))
+        >>> len(states), torch.equal(states[-1], x_0)
+        (5, True)
     """
 
     def __call__(
@@ -54,7 +57,18 @@ class Sampler(Protocol):
         generator: Generator,
         *,
         start: Tensor | None = None,
-    ) -> Iterator[Tensor]: ...
+    ) -> Iterator[Tensor]:
+        """Yield X_t after every step; the last is the restored image.
+
+        Args:
+            process: The bridge.
+            predict_x0: Called once per network call.
+            x_1: Degraded images, (B, C, H, W).
+            times: Decreasing, float64, (nfe + 1,).
+            generator: One for the batch, or one per sample.
+            start: The state at times[0]; by default X_1 of a bridge, or a draw where the process is not pinned.
+        """
+        ...
 
 
 class Point(NamedTuple):

@@ -30,7 +30,18 @@ class Weights(NamedTuple):
 
 
 class Target(ABC):
-    """x_0_hat = k_x X_t + k_1 X_1 + k_o F(c_in X_t, t)."""
+    """x_0_hat = k_x X_t + k_1 X_1 + k_o F(c_in X_t, t).
+
+    Examples:
+        >>> import torch
+        >>> from i2i_bridge.bridge.processes import I2SB
+        >>> from i2i_bridge.bridge.targets import I2SBTarget
+        >>> x_0, x_1, t = torch.zeros(1, 3, 4, 4), torch.ones(1, 3, 4, 4), torch.tensor([0.5])
+        >>> x_t = I2SB().marginal(x_0, x_1, t).mean
+        >>> output = I2SBTarget().of(I2SB(), x_0, x_1, x_t, t)
+        >>> torch.allclose(I2SBTarget().x_0_hat(I2SB(), output, x_t, x_1, t), x_0, atol=1e-6)
+        True
+    """
 
     @abstractmethod
     def weights(self, process: Process, t: Tensor | float) -> Weights:

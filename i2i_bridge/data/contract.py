@@ -26,6 +26,13 @@ def check_dataset(source: PairSource, count: int = 64) -> list[str]:
     Args:
         source: The dataset, such as `Mine(split="train")`.
         count: So many items are read, each twice; fewer where the dataset has fewer.
+
+    Examples:
+        >>> from PIL import Image
+        >>> from i2i_bridge import check_dataset
+        >>> greys = [{"key": str(i), "x_0": Image.new("L", (8, 8), 60 * i)} for i in range(4)]
+        >>> check_dataset(greys)
+        []
     """
     return collect_faults(lambda: _dataset_faults(source, count))
 

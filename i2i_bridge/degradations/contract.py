@@ -22,6 +22,18 @@ def check_degradation(degradation: Degradation, channels: int = 3, size: int = 6
 
     Returns:
         Violations, one line each; empty if there is none.
+
+    Examples:
+        >>> from dataclasses import dataclass
+        >>> from i2i_bridge import Degradation, Degraded, check_degradation
+        >>> @dataclass(frozen=True)
+        ... class Darken(Degradation):
+        ...     gamma: float = 2.0
+        ...
+        ...     def __call__(self, x_0, generator):
+        ...         return Degraded(((x_0 + 1) / 2) ** self.gamma * 2 - 1)
+        >>> check_degradation(Darken())
+        []
     """
     problems = []
     try:

@@ -228,6 +228,15 @@ class LinearOperator:
         pinv: y -> A^+ y, so that A A^+ A = A: the smallest x whose A x is nearest to y.
         offset: x -> offset, of the shape of x, whose values are not used. A hole's fill and noise are not part of it.
         damped: (y, delta) -> A^T (A A^T + delta I)^-1 y for delta > 0; None without a closed form.
+
+    Examples:
+        >>> import torch
+        >>> from i2i_bridge.registry import DEGRADATIONS
+        >>> operator = DEGRADATIONS.build({"name": "downsample", "factor": 2}).linear(8, 8, None)
+        >>> x = torch.rand(1, 3, 8, 8, dtype=torch.float64)
+        >>> y = operator.forward(x)
+        >>> torch.allclose(operator.forward(operator.pinv(y)), y)
+        True
     """
 
     forward: Callable[[Tensor], Tensor]

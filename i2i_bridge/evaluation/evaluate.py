@@ -143,6 +143,14 @@ def evaluate(
 
     Raises:
         UserError: There is no image, or nothing to measure.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from i2i_bridge import evaluate, load_run
+        >>> run = load_run("pretrained/photos")
+        >>> scored = evaluate(run, nfe=[1], metrics=["psnr"], count=1, out=Path("results"))
+        >>> [row.name for row in scored.rows]
+        ['input', 'nfe 1']
     """
     setup = open_evaluation(run.recipe, protocol, count=count)
     dataset = setup.dataset if dataset is None else dataset

@@ -23,6 +23,16 @@ def check_metric(metric: Metric | ItemMetric | SetMetric, channels: int = 3, siz
     Args:
         channels: C, of the images that it is tried on.
         size: Their height and width.
+
+    Examples:
+        >>> from i2i_bridge import Metric, check_metric
+        >>> class MAE(Metric):
+        ...     label, higher_is_better = "MAE (codes)", False
+        ...
+        ...     def __call__(self, restored, clean):
+        ...         return 127.5 * (restored - clean).abs().mean((1, 2, 3))
+        >>> check_metric(MAE())
+        []
     """
     return collect_faults(lambda: _metric_faults(metric, channels, size))
 

@@ -31,6 +31,12 @@ def load_recipe(name: str | Path, overrides: Iterable[str] = (), preset: Preset 
 
     Raises:
         UserError: The file or a setting is wrong; one line with file, key and value.
+
+    Examples:
+        >>> from i2i_bridge import load_recipe
+        >>> recipe = load_recipe("demo/jpeg", ["train.steps=100", "sample.nfe=3"])
+        >>> recipe.train.steps, recipe.sample.nfe
+        (100, 3)
     """
     path = recipe_file(str(name))
     user = sorted(map(override_parts, overrides), key=_order)

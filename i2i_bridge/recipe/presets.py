@@ -66,6 +66,11 @@ def method_preset(name: str) -> Preset:
 
     Raises:
         UserError: There is no such method; the message names the nearest.
+
+    Examples:
+        >>> from i2i_bridge import load_recipe, method_preset
+        >>> load_recipe("demo/jpeg", preset=method_preset("regression")).method["name"]
+        'regression'
     """
     if name not in _PRESETS and name not in registry.METHODS:
         raise UserError(f"--method {name}: no such method{did_you_mean(name, preset_names())}")

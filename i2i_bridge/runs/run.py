@@ -103,6 +103,15 @@ class Run:
         Raises:
             UserError: The image cannot be read or does not fit the recipe, or PIL has no type for its result (16-bit
                 colour, for example).
+
+        Examples:
+            >>> import numpy as np
+            >>> from i2i_bridge import load_run
+            >>> run = load_run("pretrained/photos")
+            >>> noisy = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+            >>> restored = run.restore(noisy, nfe=1)
+            >>> restored.shape, restored.dtype.name
+            ((40, 50, 3), 'uint8')
         """
         if samples is not None and samples < 1:
             raise UserError(f"samples={samples}: give 1 or more, or None")

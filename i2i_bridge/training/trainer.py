@@ -73,6 +73,14 @@ def train(
     Raises:
         UserError: The folder holds another recipe's run or is being written by one, the data are unusable, saving
             fails PATIENCE times in a row, too many losses in a row are not finite, or another process is gone.
+
+    Examples:
+        >>> from i2i_bridge import load_recipe, load_run, train
+        >>> small = ["train.steps=2", "train.batch_size=2", "train.workers=0", "network.channels=8"]
+        >>> train(load_recipe("demo/deblur", small), "runs/example").step
+        2
+        >>> load_run("runs/example").step
+        2
     """
     from accelerate import Accelerator
 
