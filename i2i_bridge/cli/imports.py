@@ -22,7 +22,7 @@ def pix2pix(
     """Pix2pix's official PyTorch generator; RECIPE says what it was trained on, such as edges2shoes-pix2pix.
 
     A recipe of another method is taken as --method pix2pix makes it. The run restores and is evaluated like a trained
-    one. It cannot be resumed; `train --init` starts a new run from it.
+    one. It cannot be resumed; `train --from` starts a new run from it.
     """
     load_plugins(plugin)
     from i2i_bridge.runs.imports import import_pix2pix
@@ -45,7 +45,7 @@ def i2sb(
     """A checkpoint of the official I2SB code, with the schedule that it was trained with (process official-grid).
 
     The file is read in a separate process and cannot run code; options.pkl beside it is never opened. The run
-    restores and is evaluated like a trained one, but cannot be resumed; `train --init` starts a new run from it.
+    restores and is evaluated like a trained one, but cannot be resumed; `train --from` starts a new run from it.
     """
     load_plugins(plugin)
     from i2i_bridge import load_recipe

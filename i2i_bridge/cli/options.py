@@ -23,6 +23,14 @@ RecipeName = Annotated[
         autocompletion=recipe_names,
     ),
 ]
+RecipeOrSetting = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="RECIPE",
+        help="A shipped recipe (see `list recipes`) or a TOML file; none with --from.",
+        autocompletion=recipe_names,
+    ),
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change, such as train.lr=1e-4 data.root=photos."),
@@ -93,6 +101,15 @@ Device = Annotated[
 ]
 
 
+Source = Annotated[
+    Path | None,
+    typer.Option(
+        "--from",
+        metavar="RUN",
+        help="Fine-tune this run folder or shipped run: a new run of its recipe and data, from its weights (EMA); "
+        "KEY=VALUE changes settings.",
+    ),
+]
 Init = Annotated[
     Path | None,
     typer.Option(

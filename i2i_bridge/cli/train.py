@@ -5,6 +5,7 @@ import errno
 import os
 import shlex
 import signal
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from types import FrameType
@@ -22,12 +23,14 @@ from i2i_bridge.cli.options import (
     MethodName,
     Overrides,
     Plugins,
-    RecipeName,
+    RecipeOrSetting,
+    Source,
     chosen_recipe,
     load_plugins,
     run_folder,
 )
 from i2i_bridge.errors import TRY_AGAIN
+from i2i_bridge.storage.shipped import folder_of_run, recipe_of_run
 
 if TYPE_CHECKING:
     from i2i_bridge import Recipe
@@ -37,14 +40,17 @@ _HANG_UP = getattr(signal, "SIGHUP", None)
 RESUMES = "run the same command again to resume"
 RunFolder = Annotated[
     Path | None,
-    typer.Option("--out", metavar="DIR", help="The run folder. Default: runs/NAME, or runs/NAME-METHOD."),
+    typer.Option(
+        "--out", metavar="DIR", help="The run folder. Default: runs/NAME, or runs/NAME-METHOD, or runs/NAME-from-RUN."
+    ),
 ]
 
 
 def train(
-    recipe: RecipeName,
+    recipe: RecipeOrSetting = None,
     settings: Overrides = None,
     out: RunFolder = None,
+    source: Source = None,
     init: Init = None,
     init_strict: InitStrict = False,
     force: Force = False,
@@ -54,16 +60,17 @@ def train(
 ) -> None:
     """Train a recipe. The same command in the same folder resumes; Ctrl-C or SIGTERM saves first (exit code 75)."""
     load_plugins(plugin)
-    loaded = _load_recipe(recipe, settings, method, init, strict=init_strict)
-    folder = out or run_folder(loaded, method)
-    if not _checked_train("train", recipe, settings, loaded, folder, method, plugin, device, force=force):
+    request = _request("train", recipe, settings, source, method, plugin, device)
+    loaded = request.load(init, strict=init_strict)
+    if not request.train(loaded, out or request.folder(loaded), force=force):
         raise typer.Exit(TRY_AGAIN)
 
 
 def run(
-    recipe: RecipeName,
+    recipe: RecipeOrSetting = None,
     settings: Overrides = None,
     out: RunFolder = None,
+    source: Source = None,
     init: Init = None,
     init_strict: InitStrict = False,
     force: Force = False,
@@ -75,59 +82,126 @@ def run(
     load_plugins(plugin)
     from i2i_bridge.evaluation.evaluate import open_evaluation
 
-    loaded = _load_recipe(recipe, settings, method, init, strict=init_strict)
+    request = _request("run", recipe, settings, source, method, plugin, device)
+    loaded = request.load(init, strict=init_strict)
     open_evaluation(loaded)  # otherwise a protocol that cannot be used is reported only after the training
-    folder = out or run_folder(loaded, method)
-    if not _checked_train("run", recipe, settings, loaded, folder, method, plugin, device, force=force):
+    folder = out or request.folder(loaded)
+    if not request.train(loaded, folder, force=force):
         raise typer.Exit(TRY_AGAIN)
     evaluate_run(folder, device=device)
     report_run(folder, device=device)
 
 
-def _load_recipe(
-    name: str, settings: list[str] | None, method: str | None, init: Path | None, *, strict: bool
-) -> "Recipe":
-    loaded = chosen_recipe(name, settings, method)
-    source = init or loaded.train.init
-    if source is None and strict:
-        raise UserError("--init-strict: nothing to start from; give --init SOURCE")
-    if source is None or not (init or strict):
-        return loaded
-    from i2i_bridge.training.init import with_init
+@dataclass(frozen=True)
+class _Request:
+    """What the command line asks for: a recipe or, with --from, a run, and what is changed."""
 
-    return with_init(loaded, source, strict=strict, sha256=None if init else loaded.train.init_sha256)
+    verb: str
+    recipe: str
+    """The recipe's name or file; with --from the recipe file of the run."""
+    settings: list[str]
+    source: Path | None
+    """The run of --from."""
+    method: str | None
+    plugin: list[Path]
+    device: str | None
+
+    def load(self, init: Path | None, *, strict: bool) -> "Recipe":
+        """The recipe, with the source of its weights.
+
+        Raises:
+            UserError: A setting is wrong, or two options exclude each other.
+        """
+        if self.source is not None:
+            for option, value in (("--init", init), ("--method", self.method)):
+                if value is not None:
+                    raise UserError(
+                        f"--from and {option}: give one of them; --from RUN takes the run's own recipe, "
+                        "RECIPE --init RUN another one"
+                    )
+            from i2i_bridge.training.init import recipe_from
+
+            loaded = recipe_from(self.source, self.settings)
+        else:
+            loaded = chosen_recipe(self.recipe, self.settings, self.method)
+        chosen = init or loaded.train.init
+        if chosen is None and strict:
+            raise UserError("--init-strict: nothing to start from; give --init SOURCE")
+        if chosen is None or not (init or strict):
+            return loaded
+        from i2i_bridge.training.init import with_init
+
+        return with_init(loaded, chosen, strict=strict, sha256=None if init else loaded.train.init_sha256)
+
+    def folder(self, recipe: "Recipe") -> Path:
+        """The default run folder; with --from runs/NAME-from-RUN."""
+        if self.source is None:
+            return run_folder(recipe, self.method)
+        return Path("runs") / f"{recipe.name}-from-{self.source.resolve().name}"
+
+    def train(self, recipe: "Recipe", folder: Path, *, force: bool) -> bool:
+        """Check the sides of the pairs and call `train_run`; errors name the full command that would work."""
+        from i2i_bridge.cli.data_check import check_sides
+        from i2i_bridge.training.identity import OtherSettings
+
+        if not force:
+            check_sides(self.recipe, self.settings, recipe, folder)
+        try:
+            return train_run(recipe, folder, device=self.device)
+        except OtherSettings as error:
+            if not error.fits:
+                raise
+            raise UserError(str(error), command=self._fine_tuning(recipe, folder)) from error
+
+    def _fine_tuning(self, recipe: "Recipe", folder: Path) -> str:
+        """The command that trains the recipe from the weights of the run in a folder, into a new one."""
+        other = next(path for n in count(2) if not (path := folder.with_name(f"{folder.name}-{n}")).exists())
+        settings = [text for text in self.settings if not text.startswith("train.init=")]
+        if self.method is None and _is_reached(recipe, folder, settings):
+            words = ["i2i-bridge", self.verb, "--from", str(folder), *settings]
+        else:
+            words = ["i2i-bridge", self.verb, self.recipe, *settings, "--init", str(folder)]
+            words += [] if self.method is None else ["--method", self.method]
+        words += ["--out", str(other)]
+        words += [word for file in self.plugin for word in ("--plugin", str(file))]
+        words += [] if self.device is None else ["--device", self.device]
+        return shlex.join(words)
 
 
-def _checked_train(
+def _is_reached(recipe: "Recipe", folder: Path, settings: list[str]) -> bool:
+    """Whether the recipe of the run in a folder, changed by settings, is this recipe."""
+    from i2i_bridge.training.identity import is_same_run
+    from i2i_bridge.training.init import recipe_from
+
+    try:
+        return is_same_run(recipe_from(folder, settings), recipe)
+    except UserError:
+        return False
+
+
+def _request(
     verb: str,
-    name: str,
+    recipe: str | None,
     settings: list[str] | None,
-    recipe: "Recipe",
-    folder: Path,
+    source: Path | None,
     method: str | None,
     plugin: list[Path] | None,
     device: str | None,
-    *,
-    force: bool,
-) -> bool:
-    """Check the sides of the pairs and call `train_run`; errors name the full command that would work."""
-    from i2i_bridge.cli.data_check import check_sides
-    from i2i_bridge.training.identity import OtherSettings
+) -> _Request:
+    """The request of a command line: with --from its first word is a setting, not a recipe.
 
-    if not force:
-        check_sides(name, settings or [], recipe, folder)
-    try:
-        return train_run(recipe, folder, device=device)
-    except OtherSettings as error:
-        if not error.fits:
-            raise
-        other = next(path for n in count(2) if not (path := folder.with_name(f"{folder.name}-{n}")).exists())
-        words = ["i2i-bridge", verb, name, *(text for text in settings or [] if not text.startswith("train.init="))]
-        words += ["--init", str(folder), "--out", str(other)]
-        words += [] if method is None else ["--method", method]
-        words += [word for file in plugin or [] for word in ("--plugin", str(file))]
-        words += [] if device is None else ["--device", device]
-        raise UserError(str(error), command=shlex.join(words)) from error
+    Raises:
+        UserError: There is neither or both of recipe and --from.
+    """
+    changes = list(settings or [])
+    if source is not None:
+        if recipe is not None and "=" not in recipe:
+            raise UserError(f"--from {source}: the recipe is that of the run; leave {recipe} out, or give --init")
+        changes = ([] if recipe is None else [recipe]) + changes
+        recipe = str(recipe_of_run(folder_of_run(source)))
+    elif recipe is None:
+        raise UserError(f"Missing argument 'RECIPE', or --from RUN; see i2i-bridge {verb} --help")
+    return _Request(verb, recipe, changes, source, method, plugin or [], device)
 
 
 def train_run(recipe: "Recipe", folder: Path, *, device: str | None = None) -> bool:

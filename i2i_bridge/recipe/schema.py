@@ -163,6 +163,8 @@ class TrainSettings(Settings):
     init: Text | None = None
     """Source of the initial weights: a run folder (its EMA) or a file of weights; tensors that do not fit, and by
     default all, are random."""
+    init_added: Literal["zero", "random"] = "zero"
+    """First weights of input channels that the network has and `init` has not, such as those of a condition."""
     init_strict: bool = False
     """Refuse an `init` whose tensors are not exactly those of the network."""
     init_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None

@@ -220,7 +220,8 @@ def load(path: str, layout: str, sizes: frozenset[int] | None) -> dict[str, Any]
 
     Args:
         path: The file.
-        layout: "state dict" (tensors by name) or "i2sb" (a network and the list of its EMA weights).
+        layout: "state dict" (tensors by name), "i2sb" (a network and the list of its EMA weights), or "weights"
+            (either; of "i2sb" the EMA weights by the network's names).
         sizes: The result of `examine`.
 
     Raises:
@@ -235,7 +236,7 @@ def load(path: str, layout: str, sizes: frozenset[int] | None) -> dict[str, Any]
         raise
     except Exception as error:  # torch raises many types, and its message advises weights_only=False: it is not shown
         raise Refused("is not a readable PyTorch file: damaged, or made to do harm") from error
-    tensors = _state_dict(stored) if layout == "state dict" else _i2sb(stored)
+    tensors = {"state dict": _state_dict, "i2sb": _i2sb, "weights": _weights}[layout](stored)
     room, seen = Path(path).stat().st_size, set()
     for name, value in tensors.items():
         room -= _check_tensor(name, value)
@@ -291,6 +292,13 @@ def _i2sb(stored: Any) -> dict[str, Any]:
         raise Refused(f"its moving average has {len(average)} tensors and its network {len(net)}; they must agree")
     both = {f"net/{name}": value for name, value in net.items()}
     return both | {f"ema/{name}": value for name, value in zip(net, average, strict=True)}
+
+
+def _weights(stored: Any) -> dict[str, Any]:
+    """The tensors of a state dict, or the EMA weights of a checkpoint of the official I2SB code."""
+    if not (isinstance(stored, dict) and {"net", "ema"} <= stored.keys()):
+        return _state_dict(stored)
+    return {name.removeprefix("ema/"): value for name, value in _i2sb(stored).items() if name.startswith("ema/")}
 
 
 def limit(memory: int, final: bool) -> None:

@@ -27,13 +27,17 @@ MAX_HEADER, MAX_TENSORS = 16 * 2**20, 50_000
 """Maximum header bytes and number of tensors of a safetensors file."""
 
 
-def read_pt(file: Path, layout: Literal["state dict", "i2sb"] = "state dict", *, legacy: bool = False) -> Any:
+Layout = Literal["state dict", "i2sb", "weights"]
+
+
+def read_pt(file: Path, layout: Layout = "state dict", *, legacy: bool = False) -> Any:
     """The tensors of a PyTorch file by name, on the CPU, all finite and dense.
 
     Args:
         file: The file.
         layout: "state dict": tensors by name. "i2sb": a checkpoint of the official I2SB code, whose weights are named
-            'net/NAME' and 'ema/NAME'; its optimizer state is ignored.
+            'net/NAME' and 'ema/NAME'; its optimizer state is ignored. "weights": either; of a checkpoint
+            of the official code the EMA weights, by the names of its network.
         legacy: Also accept the format of PyTorch before 1.6; only for files whose hash is known.
 
     Raises:

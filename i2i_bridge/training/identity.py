@@ -27,6 +27,7 @@ FREE_TO_CHANGE = (
     "compile",
     "rank_timeout",
     "init",
+    "init_added",
     "init_strict",
 )
 """Settings of [train] that may change on resume, since data, times and noise of every step do not depend on them.
@@ -111,9 +112,18 @@ def started_recipe(folder: Path) -> Recipe:
 def is_run_of(folder: Path, recipe: Recipe) -> bool:
     """Whether a folder holds a run of this recipe, so that leftovers of an interrupted save may be removed."""
     try:
-        return not _compared(load_recipe(folder / RECIPE_FILE), recipe)[1]
+        return is_same_run(load_recipe(folder / RECIPE_FILE), recipe)
     except UserError:  # the recipe is missing or cannot be read
         return False
+
+
+def is_same_run(started: Recipe, recipe: Recipe) -> bool:
+    """Whether a recipe is that of a started run, except for what may change on resume and what is measured.
+
+    Raises:
+        UserError: A run that the recipe starts from cannot be read.
+    """
+    return not _compared(started, recipe)[1]
 
 
 def _compared(started: Recipe, recipe: Recipe) -> tuple[Recipe, str]:

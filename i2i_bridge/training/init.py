@@ -1,10 +1,10 @@
-"""Initial weights of a new run, from another run or a file (`train.init`, `train --init SOURCE`).
+"""Initial weights of a new run, from another run or a file (`train.init`, `train --init SOURCE`, `train --from RUN`).
 
 The source is read at step 0 only. A resumed run loads its own checkpoint and does not open the source.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -15,10 +15,12 @@ from i2i_bridge.errors import UserError, brief, located
 from i2i_bridge.recipe.load import load_recipe
 from i2i_bridge.recipe.recipe import Recipe
 from i2i_bridge.runs.checkpoint import Checkpoint, latest_checkpoint, passed_over
-from i2i_bridge.runs.run import load_weights
+from i2i_bridge.runs.imports import PREFIX
+from i2i_bridge.runs.run import MEAN_FOLDER, load_weights
 from i2i_bridge.storage.files import write_whole
+from i2i_bridge.storage.names import expanded
 from i2i_bridge.storage.reader import file_sha256
-from i2i_bridge.storage.shipped import RECIPE_FILE, folder_of_run, is_shipped_run
+from i2i_bridge.storage.shipped import RECIPE_FILE, folder_of_run, is_shipped_run, recipe_of_run
 from i2i_bridge.storage.tensors import read_pt, read_safetensors
 from i2i_bridge.training.state import NETWORK, TrainState
 
@@ -48,21 +50,28 @@ class Difference:
 
 
 def fit(
-    stored: Mapping[str, Tensor], network: nn.Module, channels: int, condition_channels: int
+    stored: Mapping[str, Tensor],
+    network: nn.Module,
+    channels: int,
+    condition_channels: int,
+    *,
+    added: str = "zero",
 ) -> tuple[dict[str, Tensor], list[Difference]]:
     r"""Adapt the tensors of a source to a network, as far as they fit.
 
         W'[:, :k] = W,  W'[:, k:] = 0      input channels added for a condition
         W' = W[:C],     b' = b[:C]         more output channels than the network's C
 
-    At step 0 the network then computes what the source computes, for every condition. Any other tensor of another
-    shape or kind of number is left out and keeps the network's random initial values.
+    At step 0 the network then computes what the source computes, for every condition; not so where `added` is "random",
+    and W'[:, k:] stays as it is. Any other tensor of another shape or kind of number is left out and keeps the
+    network's random initial values.
 
     Args:
         stored: Tensors of the source, by name.
         network: The network to initialise.
         channels: C, the channels of the network's state and output.
         condition_channels: Channels of the network's further input.
+        added: "zero" or "random": the first weights of added input channels.
 
     Returns:
         The tensors that fit, and the differences: first in the network's order, then the source's unused tensors.
@@ -75,7 +84,7 @@ def fit(
         if source is None:
             differences.append(Difference(name, None, shape, "missing: starts fresh"))
             continue
-        new, action = _fitted(source, value, channels, channels + condition_channels)
+        new, action = _fitted(source, value, channels, channels + condition_channels, added)
         if new is not None:
             # Converted before the check for finite values: float8 has no isfinite, and a conversion may overflow.
             fitted[name] = new.to(value.dtype)
@@ -86,7 +95,7 @@ def fit(
     return fitted, differences
 
 
-def _fitted(stored: Tensor, wanted: Tensor, outputs: int, inputs: int) -> tuple[Tensor | None, str]:
+def _fitted(stored: Tensor, wanted: Tensor, outputs: int, inputs: int, start: str) -> tuple[Tensor | None, str]:
     """The stored tensor in the wanted shape (None if it does not fit), and the change made to it ("" for none)."""
     fresh = "does not fit: starts fresh"
     if stored.is_floating_point() != wanted.is_floating_point() or stored.ndim != wanted.ndim:
@@ -98,8 +107,12 @@ def _fitted(stored: Tensor, wanted: Tensor, outputs: int, inputs: int) -> tuple[
     if new.ndim >= 2 and outputs <= new.shape[1] < wanted.shape[1] == inputs:
         added = new.new_zeros(new.shape[0], inputs - new.shape[1], *new.shape[2:])
         new = torch.cat([new, added], dim=1)
-        done.append("input channels added as zeros")
-    return (new, ", ".join(done)) if new.shape == wanted.shape else (None, fresh)
+        done.append("input channels added as zeros" if start == "zero" else "input channels added at random")
+    if new.shape != wanted.shape:
+        return None, fresh
+    if start == "random" and stored.shape[1:] != wanted.shape[1:]:
+        new[:, stored.shape[1] :] = wanted[:, stored.shape[1] :]
+    return new, ", ".join(done)
 
 
 @dataclass(frozen=True)
@@ -128,7 +141,8 @@ class Init:
         Raises:
             UserError: No tensor fits; with train.init_strict, one does not fit exactly.
         """
-        fitted, differences = fit(self.tensors, state.network, recipe.data.channels, recipe.condition_channels)
+        channels, added = (recipe.data.channels, recipe.condition_channels), recipe.train.init_added
+        fitted, differences = fit(self.tensors, state.network, *channels, added=added)
         if not fitted:
             raise UserError(f"train.init: {self.file}: none of its tensors fits the recipe's network")
         self._take(fitted, state.network)
@@ -223,6 +237,28 @@ def with_init(recipe: Recipe, source: str | Path, *, strict: bool = False, sha25
     return recipe.model_copy(update={"train": recipe.train.model_copy(update=changes)})
 
 
+def recipe_from(run: str | Path, settings: Iterable[str] = ()) -> Recipe:
+    """The recipe of a run with changed settings, starting from that run's weights (`train --from RUN`).
+
+    Measured values of the run (moments of the target, size of the noise) stay, since the weights were trained for them.
+    Its [mean] is the copy in its folder.
+
+    Args:
+        run: A run folder or the name of a shipped run.
+        settings: `key=value`, as on the command line.
+
+    Raises:
+        UserError: There is no such run, or a setting is wrong.
+    """
+    source = expanded(run)
+    folder, changes = folder_of_run(source), list(settings)
+    recipe = load_recipe(recipe_of_run(folder), changes)
+    if recipe.mean is not None and not any(text.startswith("mean.run=") for text in changes):
+        mean = recipe.mean.model_copy(update={"run": str(folder.absolute() / MEAN_FOLDER)})
+        recipe = recipe.model_copy(update={"mean": mean})
+    return with_init(recipe, source)
+
+
 def absolute_init(recipe: Recipe, folder: Path) -> Recipe:
     """A copy of the recipe with `train.init` as an absolute path, valid from any working directory.
 
@@ -276,5 +312,7 @@ def open_init(recipe: Recipe) -> Init | None:
             "changed; leave init_sha256 out to start from it as it is"
         )
     with located("train.init"):
-        tensors = read_safetensors(file) if file.suffix == ".safetensors" else read_pt(file)
+        tensors = read_safetensors(file) if file.suffix == ".safetensors" else read_pt(file, "weights")
+    if all(name.startswith(PREFIX) for name in tensors):
+        tensors = {name.removeprefix(PREFIX): value for name, value in tensors.items()}
     return Init(named, file, sha256, tensors, checkpoint, source_recipe, notes)

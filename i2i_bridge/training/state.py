@@ -153,7 +153,7 @@ class TrainState:
         where = str(checkpoint.folder)
         if "imported" in checkpoint.state:
             raise UserError(
-                f"{where}: imported weights, without the state of a training; start a new run from them by --init"
+                f"{where}: imported weights, without the state of a training; start a new run from them by train --from"
             )
         load_weights(self.ema, checkpoint.tensors("ema"), where)
         for name, module in self.modules.items():

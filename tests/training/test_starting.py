@@ -14,8 +14,10 @@ from i2i_bridge.cli.command import main
 from i2i_bridge.errors import UserError
 from i2i_bridge.networks.unet import UNet
 from i2i_bridge.recipe.load import load_recipe
+from i2i_bridge.recipe.schema import MeanSettings
 from i2i_bridge.runs.checkpoint import latest_checkpoint
-from i2i_bridge.training.init import Difference, fit, with_init
+from i2i_bridge.training.init import Difference, fit, recipe_from, with_init
+from i2i_bridge.training.log import read_metrics
 from i2i_bridge.training.trainer import train
 
 
@@ -386,3 +388,125 @@ def _on(recipe, root):
     )
     training = recipe_of(root, steps=2, keep=9).train
     return recipe.model_copy(update={"data": data, "train": training})
+
+
+def test_an_official_checkpoint_is_a_file_of_weights(root, tmp_path):
+    """Its average, without its prefix, also from ADM's six outputs.
+
+    kills: official-init-from-raw-weights, official-prefix-kept
+    """
+    from test_hostile import official, settings
+
+    network, stored = official()
+    head = list(dict(network.named_parameters())).index("out.2.bias")
+    for name in ("out.2.weight", "out.2.bias"):
+        raw = stored["net"][f"diffusion_model.{name}"]
+        stored["net"][f"diffusion_model.{name}"] = torch.cat([raw, raw + 7])
+        place = head if name == "out.2.bias" else head - 1
+        average = stored["ema"]["shadow_params"][place]
+        stored["ema"]["shadow_params"][place] = torch.cat([average, average + 7])
+    torch.save(stored, tmp_path / "latest.pt")
+    recipe = _on(load_recipe("jpeg-5", settings()), root)
+    train(with_init(recipe, tmp_path / "latest.pt"), tmp_path / "run", cpu=True, stop=lambda: True)
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-00000001")
+    first = newest(tmp_path / "run").tensors("network")
+    for (name, value), average in zip(network.named_parameters(), stored["ema"]["shadow_params"], strict=True):
+        assert torch.equal(first[name], average[:3] if name.startswith("out.2") else average), name
+        assert torch.equal(first[name], value.detach() * 0.5)
+
+
+def test_added_channels_keep_the_networks_own_start_by_option():
+    """kills: added-at-random-are-zero"""
+    source, network = unet(), unet(1, condition_channels=5)
+    fitted, (row,) = fit(source.state_dict(), network, 3, 5, added="random")
+    assert torch.equal(fitted[FIRST][:, :3], source.state_dict()[FIRST])
+    assert torch.equal(fitted[FIRST][:, 3:], network.state_dict()[FIRST][:, 3:])
+    assert row == Difference(FIRST, (8, 3, 3, 3), (8, 8, 3, 3), "input channels added at random")
+
+
+# Fine-tuning in one word: train --from RUN.
+
+
+def call(capsys, *words):
+    with pytest.raises(SystemExit) as ended:
+        main([str(word) for word in words])
+    said = capsys.readouterr()
+    return ended.value.code, said.out, said.err
+
+
+def test_a_run_is_fine_tuned_in_one_word(root, prior, tmp_path, capsys, monkeypatch):
+    """Recipe and data of the run but for the settings given, its weights, a new folder; the same command resumes.
+
+    kills: from-without-its-weights
+    """
+    monkeypatch.chdir(tmp_path)
+    words = ("train", "--from", prior, "train.steps=3", "train.lr=1e-5", "train.keep=9", "--device", "cpu")
+    code, out, err = call(capsys, *words)
+    assert code == 0 and f"starting from the weights of {prior}, step 2" in out, err
+    folder = tmp_path / "runs" / "tiny-from-prior"
+    old, new = load_recipe(prior / "recipe.toml"), load_recipe(folder / "recipe.toml")
+    changed = {"steps": 3, "lr": 1e-5, "keep": 9, "init": str(prior), "init_sha256": new.train.init_sha256}
+    assert new == old.model_copy(update={"train": old.train.model_copy(update=changed)})
+    assert same(first_of(folder).tensors("network"), newest(prior).tensors("ema"))
+    code, out, err = call(capsys, *words, "train.steps=4")
+    assert code == 0 and "resuming runs/tiny-from-prior at step 3 of 4" in out, err
+    for more, says in (
+        (["--init", prior], "--from and --init: give one of them"),
+        (["--method", "flow"], "--from and --method: give one of them"),
+        (["train.stepz=4"], "stepz"),
+    ):
+        code, out, err = call(capsys, *words, *more)
+        assert code == 2 and says in err and err.count("\n") == 1, err
+    for words, says in (
+        (["--from", "nowhere"], "nowhere: not a run folder"),
+        (["demo/denoise", "--from", prior], "the recipe is that of the run; leave demo/denoise out"),
+        ([], "Missing argument 'RECIPE'"),
+    ):
+        code, out, err = call(capsys, "train", *words)
+        assert code == 2 and says in err and err.count("\n") == 1, err
+
+
+def first_of(folder):
+    """The checkpoint of step 0, where all are kept."""
+    for later in sorted((folder / "checkpoints").glob("step-*"))[1:]:
+        later.rename(folder / later.name)
+    first = newest(folder)
+    for later in folder.glob("step-*"):
+        later.rename(folder / "checkpoints" / later.name)
+    assert first.step == 0
+    return first
+
+
+def test_fine_tuning_starts_ahead_of_a_fresh_start(root, tmp_path):
+    """The loss of the first step, on the same samples, times and noise: from a run of another task or from scratch."""
+    recipe = recipe_of(root, steps=60, lr=1e-2, save_every=100, log_every=60)
+    train(recipe, tmp_path / "noise", cpu=True)
+    noisier = recipe_from(tmp_path / "noise", ["degradation.std=0.4", "train.steps=1", "train.log_every=1"])
+    train(noisier, tmp_path / "tuned", cpu=True)
+    fresh = noisier.train.model_copy(update={"init": None, "init_sha256": None})
+    train(noisier.model_copy(update={"train": fresh}), tmp_path / "fresh", cpu=True)
+    (tuned,), (scratch,) = (read_metrics(tmp_path / name) for name in ("tuned", "fresh"))
+    assert tuned["loss"] < 0.8 * scratch["loss"], (tuned, scratch)
+
+
+def test_imported_runs_are_trained_on_in_one_word(root, tmp_path):
+    from test_hostile import official, settings
+
+    from i2i_bridge.runs.imports import import_i2sb, released
+
+    torch.save(official()[1], tmp_path / "latest.pt")
+    import_i2sb(tmp_path / "latest.pt", _on(load_recipe("jpeg-5", settings(), released), root), tmp_path / "official")
+    train(recipe_from(tmp_path / "official", ["train.steps=1"]), tmp_path / "run", cpu=True)
+    stored = load_recipe(tmp_path / "run" / "recipe.toml")
+    assert newest(tmp_path / "run").step == 1 and stored.process["name"] == "official-grid"
+    assert json.loads((tmp_path / "run" / "init.json").read_text())["differences"] == []
+
+
+def test_the_first_stage_of_a_fine_tuned_run_is_its_copy(root, tmp_path):
+    """kills: from-needs-the-first-stage"""
+    train(recipe_of(root, steps=1).model_copy(update={"method": {"name": "regression"}}), tmp_path / "first", cpu=True)
+    second = recipe_of(root, steps=1).model_copy(update={"mean": MeanSettings(run=str(tmp_path / "first"))})
+    train(second, tmp_path / "second", cpu=True)
+    shutil.rmtree(tmp_path / "first")
+    train(recipe_from(tmp_path / "second"), tmp_path / "third", cpu=True)
+    assert load_recipe(tmp_path / "third" / "recipe.toml").mean.run == str(tmp_path / "second" / "mean")
