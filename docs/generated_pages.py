@@ -5,6 +5,7 @@
 - A link to a file of the repository, `](../i2i_bridge/...)`, leads to a page of the site that shows the file. If the
   link's text is `Symbol` or `Symbol.member`, it leads to the line that defines the symbol.
 - Formulas become MathML, which browsers draw without a script.
+- A built page that would fetch a script, style, font or picture from a network ends the build.
 
 Only what mkdocs calls (`on_...`) needs mkdocs.
 """
@@ -113,7 +114,7 @@ def curves_figure() -> str:
             axes[0][column].set_title(task)
             axes[1][column].set(xscale="log", xlabel="network calls", xticks=[1, 5, 20], xticklabels=["1", "5", "20"])
             axes[1][column].minorticks_off()
-        axes[0][0].legend()
+        figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
         file = io.StringIO()
         figure.savefig(file, format="svg", metadata={"Date": None})
     svg = file.getvalue()
@@ -207,3 +208,27 @@ def on_page_content(content: str, **_: Any) -> str:
         r'<a data-line="(\d+)" href="([^"]+)"', r'<a href="\2#__codelineno-0-\1"',
         re.sub(r'<a href="([^"]+)" data-line="(\d+)"', r'<a data-line="\2" href="\1"', content),
     )  # fmt: skip
+
+
+def on_post_build(config: Any, **_: Any) -> None:
+    """Check that the built pages ask no network for anything.
+
+    Raises:
+        SystemExit: A page does; the message names file and address.
+    """
+    for file in sorted(Path(config.site_dir).rglob("*")):
+        if file.suffix in (".html", ".css"):
+            found = fetched(file.read_text(encoding="utf-8"))
+            if found:
+                raise SystemExit(f"{file.relative_to(config.site_dir)}: asks a network for {found[0]}")
+
+
+def fetched(text: str) -> list[str]:
+    """The addresses of a network that a browser fetches by itself when it shows this HTML or CSS."""
+    named = r"""<(?:script|img|iframe|source|video|audio|embed)\b[^>]*?\bsrc=["']?((?:https?:)?//[^"'\s>]+)"""
+    linked = r"""<link\b(?![^>]*\brel=["']?canonical)[^>]*?\bhref=["']?((?:https?:)?//[^"'\s>]+)"""
+    return [
+        address
+        for pattern in (named, linked, r"""(?:url\(|@import )\s*["']?((?:https?:)?//[^"'\s)]+)""")
+        for address in re.findall(pattern, text)
+    ]

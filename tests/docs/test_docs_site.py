@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from chromium import Chromium, browser_file
 from PIL import Image
 
 import i2i_bridge
@@ -79,6 +80,13 @@ def table_rows(text):
 def test_the_navigation_has_every_page_once():
     # kills: a page that nobody finds; one that was renamed
     assert sorted(navigation(SITE["nav"])) == PAGES, "add the page to `nav` in mkdocs.yml"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_lists_are_nested_as_both_renderers_read_them(page):
+    # kills: a nested list that GitHub shows and the site flattens
+    text = prose((DOCS / page).read_text(encoding="utf-8"))
+    assert not re.findall(r"^ {1,3}(?:[-*]|\d+\.) .*", text, re.MULTILINE), "indent nested lists by four spaces"
 
 
 @pytest.mark.parametrize("page", LINKED)
@@ -313,3 +321,44 @@ def test_the_site_asks_no_network():
     tree = ast.parse((DOCS / "generated_pages.py").read_text(encoding="utf-8"))
     top = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
     assert "mkdocs" not in ast.dump(ast.Module(top, [])), "the tests use these functions without mkdocs"
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ('<script async src="https://a.b/c.js">', "https://a.b/c.js"),
+        ("<img alt=x src=//a.b/c.png>", "//a.b/c.png"),
+        ('<link rel="stylesheet" href="https://a.b/c.css">', "https://a.b/c.css"),
+        ("@font-face { src: url('https://a.b/f.woff2') }", "https://a.b/f.woff2"),
+        ('@import "//a.b/c.css";', "//a.b/c.css"),
+        ('<a href="https://a.b">', None),
+        ('<link rel="canonical" href="https://a.b/">', None),
+        ("<img src=a.png>", None),
+    ],
+)
+def test_a_page_that_asks_a_network_ends_the_build(text, address):
+    # kills: a script of a network that a newer theme brings
+    assert hooks().fetched(text) == ([address] if address else [])
+
+
+@pytest.mark.skipif(browser_file() is None, reason="no Chromium is here")
+def test_the_search_works_in_a_page_that_is_opened_as_a_file(tmp_path):
+    # kills: a worker that a browser refuses; a message that is sent before the worker listens; an answer that is lost
+    (tmp_path / "worker.js").write_text(
+        "let sum = 0; importScripts('more.js');\n"
+        "addEventListener('message', (event) => { sum += event.data; postMessage(sum); });"
+    )
+    (tmp_path / "more.js").write_text("self.more = true;")
+    script = (DOCS / "assets" / "iframe-worker.js").read_text(encoding="utf-8")
+    (tmp_path / "page.html").write_text(f"<!doctype html><body><script>{script}</script>")
+    use = """new Promise((resolve) => {
+        const worker = new Worker(new URL("worker.js", location)), answers = [];
+        worker.addEventListener("message", (event) => {
+          answers.push(event.data);
+          if (answers.length == 2) resolve(answers);
+        });
+        worker.postMessage(2); worker.postMessage(3);
+    })"""
+    with Chromium() as browser:
+        browser.open(tmp_path / "page.html")
+        assert browser.run(use) == [2, 5]
