@@ -176,6 +176,20 @@ def check_devices() -> None:
         )
 
 
+def check_launcher() -> None:
+    """Check that the launcher asks for nothing that training does not do.
+
+    Raises:
+        UserError: `accelerate launch` was told to shard the state.
+    """
+    for variable, option in (("ACCELERATE_USE_FSDP", "--use_fsdp"), ("ACCELERATE_USE_DEEPSPEED", "--use_deepspeed")):
+        if os.environ.get(variable, "").lower() in ("1", "true"):
+            raise UserError(
+                f"accelerate launch {option}: training shards nothing, each process holds the whole state; launch it "
+                "with --multi_gpu, and where memory is short set train.micro_batch=1 network.checkpointing=true"
+            )
+
+
 def process_group(timeout: int) -> list[Any]:
     """The handlers for `Accelerator` that set the timeout of collective operations, in seconds."""
     from accelerate.utils import InitProcessGroupKwargs

@@ -136,6 +136,13 @@ MUTANTS = [
     Mutant("mixture-ratio-inverted", "bridge/proposals.py", "generator) < self.forward_ratio", "generator) >= self.forward_ratio", "test_proposals.py"),
     # what a training passes over, and starts from
     Mutant("late-damage-loses-steps", "training/trainer.py", "    if checkpointer.saved_at != state.step:\n", "    if checkpointer.saved_at != state.step and not failed:\n", "test_unusable.py"),
+    Mutant("tracker-written-twice", "training/trackers.py", "if step > self._sent[name]:", "if step:", "test_trackers.py"),
+    Mutant("tracker-not-purged", "training/trackers.py", "purge = after_step + 1 if (folder / name).exists() else None", "purge = None", "test_trackers.py"),
+    Mutant("tracker-starts-a-new-run", "training/trackers.py", "identifier = run or uuid.uuid4().hex", "identifier = uuid.uuid4().hex", "test_trackers.py"),
+    Mutant("tracker-goes-online", "training/trackers.py", 'mode = "offline" if is_offline() else os.environ.get("WANDB_MODE", "offline")', 'mode = os.environ.get("WANDB_MODE", "offline")', "test_trackers.py"),
+    Mutant("tracker-ends-the-training", "training/trackers.py", 'reason = one_line(f"{type(error).__name__}: {error}")', "raise", "test_trackers.py"),
+    Mutant("missing-tracker-starts", "training/trackers.py", "if importlib.util.find_spec(name) is None or name not in LOGGER_TYPE_TO_CLASS:", "if name not in LOGGER_TYPE_TO_CLASS:", "test_trackers.py"),
+    Mutant("sharding-ignored", "distributed.py", 'os.environ.get(variable, "").lower() in ("1", "true")', 'os.environ.get(variable, "") == "1"', "test_docs_scaling.py"),
     Mutant("replacement-is-not-keyed", "data/dataset.py", "random.Random(key(self.seed, \"replacement\", number))", "random.Random()", "test_unusable.py"),
     Mutant("unusable-rows-doubled", "training/guard.py", "for row in read_unusable(folder) if row[\"sample\"] < after]", "for row in read_unusable(folder)]", "test_unusable.py"),
     Mutant("repair-not-reported", "training/preparation.py", "usable = repaired(folder, state.step * settings.batch_size, dataset) if ranks.is_first else 0", "usable = 0", "test_unusable.py"),

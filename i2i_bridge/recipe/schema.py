@@ -158,6 +158,10 @@ class TrainSettings(Settings):
     """Steps between two pictures of restored validation images."""
     log_every: Positive = 50
     """Steps between two lines of progress, and rows of metrics.csv."""
+    track: Annotated[list[Literal["tensorboard", "wandb", "trackio", "mlflow"]], Field(max_length=4)] = Field(
+        default=[]
+    )
+    """Trackers that also get the rows of metrics.csv and the pictures; each is an extra of the package."""
     rank_timeout: Positive = 600
     """Seconds that ranks (`torchrun`) wait for one another before the run ends; must exceed the time of a save."""
     init: Text | None = None

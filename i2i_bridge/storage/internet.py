@@ -32,6 +32,7 @@ def go_offline() -> None:
     os.environ[VARIABLE] = "1"
     for name in LIBRARIES:
         os.environ[name] = "1"
+    os.environ["WANDB_MODE"] = "offline"
     _watch()
 
 

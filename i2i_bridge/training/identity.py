@@ -23,6 +23,7 @@ FREE_TO_CHANGE = (
     "keep",
     "sample_every",
     "log_every",
+    "track",
     "micro_batch",
     "compile",
     "rank_timeout",

@@ -17,6 +17,7 @@ from i2i_bridge.storage.files import append, write_whole
 from i2i_bridge.storage.reader import read_json_lines
 from i2i_bridge.training.state import NETWORK
 from i2i_bridge.training.step import Outcome
+from i2i_bridge.training.trackers import Trackers
 
 
 class MetricsLog:
@@ -34,8 +35,14 @@ class MetricsLog:
     def __init__(self, folder: Path, *, after_step: int, writes: bool = True) -> None:
         self._jsonl, self._csv = folder / "metrics.jsonl", folder / "metrics.csv"
         self._writes = writes
+        self.last_step = 0
+        """Step of the last row that the files had, of a dropped one too."""
+        self.trackers: Trackers | None = None
+        """Get a copy of every row."""
         if writes and self._jsonl.is_file():
-            rows = [row for row in read_metrics(folder) if row["step"] <= after_step]
+            rows = read_metrics(folder)
+            self.last_step = max((row["step"] for row in rows), default=0)
+            rows = [row for row in rows if row["step"] <= after_step]
             # Rewritten atomically: otherwise a crash here loses rows. A line cut off by an earlier crash is dropped.
             write_whole(self._csv, (_csv(list(rows[0])) + "".join(map(_csv, rows)) if rows else "").encode())
             write_whole(self._jsonl, "".join(json.dumps(row) + "\n" for row in rows).encode())
@@ -50,6 +57,8 @@ class MetricsLog:
             new = not self._csv.exists() or not self._csv.stat().st_size
             append(self._csv, ((_csv(list(row)) if new else "") + _csv(row)).encode())
             append(self._jsonl, (json.dumps(row) + "\n").encode())
+        if self.trackers is not None:
+            self.trackers.log(row)
 
 
 def _csv(row: dict[str, Any] | list[str]) -> str:

@@ -20,7 +20,7 @@ from i2i_bridge import console
 from i2i_bridge.console import Progress
 from i2i_bridge.data.dataset import PairDataset
 from i2i_bridge.data.loader import collate
-from i2i_bridge.distributed import Ranks, check_devices, process_group
+from i2i_bridge.distributed import Ranks, check_devices, check_launcher, process_group
 from i2i_bridge.errors import TRY_AGAIN, UserError
 from i2i_bridge.images.files import write_picture
 from i2i_bridge.images.montage import montage
@@ -35,6 +35,7 @@ from i2i_bridge.training.log import MetricsLog, Window
 from i2i_bridge.training.preparation import Prepared, lock_and_recover, prepare
 from i2i_bridge.training.state import TrainState
 from i2i_bridge.training.step import training_step
+from i2i_bridge.training.trackers import Trackers, check_trackers
 
 Report = Callable[[Progress | str], None]
 NOT_TRAINED_ON = ("parameters", "unusable")
@@ -86,6 +87,7 @@ def train(
 
     # Without an accelerator and without cpu=True, accelerate treats each process of torchrun as a single process.
     cpu = cpu or not torch.accelerator.is_available()
+    check_launcher()
     if not cpu:
         check_devices()
     accelerator = Accelerator(cpu=cpu, kwargs_handlers=process_group(recipe.train.rank_timeout))
@@ -100,6 +102,7 @@ def train(
         problem = None
         try:
             run_folder = real_folder(Path(folder))
+            check_trackers(recipe.train.track)
             found = lock_and_recover(recipe, run_folder, stack) if ranks.is_first else None
         except UserError as error:
             problem = error
@@ -110,17 +113,28 @@ def train(
             problem = error
         ranks.share_problem(problem)
         ranks.check_alike(prepared.facts())
-        return _run_steps(prepared, run_folder, accelerator, ranks, report, stop)
+        return _run_steps(prepared, run_folder, accelerator, ranks, report, stop, stack)
 
 
 def _run_steps(
-    prepared: Prepared, folder: Path, accelerator: Any, ranks: Ranks, report: Report, stop: Callable[[], bool]
+    prepared: Prepared,
+    folder: Path,
+    accelerator: Any,
+    ranks: Ranks,
+    report: Report,
+    stop: Callable[[], bool],
+    stack: ExitStack,
 ) -> Trained:
     """The loop: load, step, log, save, draw, until the last step, a stop, or data that cannot be used."""
     recipe, state, settings = prepared.recipe, prepared.state, prepared.recipe.train
     for line in prepared.notes:
         report(line)
     log = MetricsLog(folder, after_step=state.step, writes=ranks.is_first)
+    if settings.track and ranks.is_first:
+        table = recipe.without_places().model_dump(mode="json", exclude_none=True)
+        steps = {"after_step": state.step, "logged": log.last_step}
+        log.trackers = Trackers(settings.track, folder, table, **steps, report=report)
+        stack.callback(log.trackers.finish)
     checkpointer = Checkpointer(folder, recipe, ranks, prepared.machine, report, prepared.saved_at)
     guard = NonFiniteGuard(folder, prepared.dataset, settings.batch_size, report, ranks.is_first)
     unusable = UnusableImages(folder, state.step * settings.batch_size, report, ranks)
@@ -159,7 +173,8 @@ def _run_steps(
             checkpointer.save(state, last=last)
         if draws and ranks.is_first:
             file = folder / "samples" / f"step-{state.step:08d}.png"
-            _write_optional(report, str(file), partial(_write_samples, file, recipe, state, prepared.validation))
+            draw = partial(_write_samples, file, recipe, state, prepared.validation, log.trackers)
+            _write_optional(report, str(file), draw)
             window.restart()
         window.waiting()
         stopped = not last and stop()
@@ -216,8 +231,15 @@ def _on_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
     return moved
 
 
-def _write_samples(file: Path, recipe: Recipe, state: TrainState, validation: PairDataset, rows: int = 4) -> None:
-    """Write a sheet of the first validation images: X_1 | NFE 1 | NFE of the recipe | X_0.
+def _write_samples(
+    file: Path,
+    recipe: Recipe,
+    state: TrainState,
+    validation: PairDataset,
+    trackers: Trackers | None,
+    rows: int = 4,
+) -> None:
+    """Write a sheet of the first validation images, X_1 | NFE 1 | NFE of the recipe | X_0, and give it to the trackers.
 
     Raises:
         UserError: A validation image cannot be used, or the file cannot be written.
@@ -234,4 +256,7 @@ def _write_samples(file: Path, recipe: Recipe, state: TrainState, validation: Pa
             for nfe in counts
         ]
         table.append([item["x_1"], *restored, item["x_0"]])
-    write_picture(file, Picture(montage(table, header), None), root=run.folder)
+    sheet = montage(table, header)
+    write_picture(file, Picture(sheet, None), root=run.folder)
+    if trackers is not None:
+        trackers.picture(file, sheet, state.step)

@@ -36,7 +36,8 @@ ONLY_IN = {
         "cli/weights.py",
     },
     "click": {"cli/command.py"},
-    "accelerate": {"training/trainer.py", "distributed.py"},
+    "accelerate": {"training/trainer.py", "training/trackers.py", "distributed.py"},
+    "trackio": {"training/trackers.py"},
     "albumentations": {"data/augmentation.py"},
     "kornia": {
         "degradations/augmentation.py",

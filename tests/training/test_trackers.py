@@ -1,0 +1,148 @@
+"""Trackers get what metrics.jsonl gets, once, and can neither change nor end a training."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+from killing import digest, photos, recipe_of
+
+from i2i_bridge.errors import UserError
+from i2i_bridge.storage import internet
+from i2i_bridge.training.log import read_metrics
+from i2i_bridge.training.trackers import TRACKERS_FILE
+from i2i_bridge.training.trainer import train
+
+FAKE = """
+import json, os
+class Image:
+    def __init__(self, pixels):
+        self.shape = list(pixels.shape)
+class Run:
+    def log(self, values, step):
+        if os.environ.get("FAKE_FAILS") == str(step):
+            raise ConnectionError("no route\\nto host")
+        values = {name: value if isinstance(value, float) else "image" for name, value in values.items()}
+        say({"step": step} | values)
+    def finish(self):
+        say({"finish": True})
+def say(event):
+    with open(os.environ["FAKE_LOG"], "a") as stream:
+        stream.write(json.dumps(event) + "\\n")
+def init(**given):
+    kept = {name: given[name] for name in ("project", "id", "resume", "mode")}
+    say({"init": kept, "recipe": given["config"]["name"]})
+    return Run()
+"""
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return photos(tmp_path_factory.mktemp("pairs"))
+
+
+@pytest.fixture
+def wandb(tmp_path, monkeypatch):
+    """A package wandb that writes down what it is told; returns a function that reads and clears that."""
+    (tmp_path / "site" / "wandb").mkdir(parents=True)
+    (tmp_path / "site" / "wandb" / "__init__.py").write_text(FAKE)
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    monkeypatch.delitem(sys.modules, "wandb", raising=False)
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    log = tmp_path / "log"
+    monkeypatch.setenv("FAKE_LOG", str(log))
+    pytest.importorskip("accelerate.tracking").LOGGER_TYPE_TO_CLASS["wandb"]
+
+    def told():
+        events = [json.loads(line) for line in log.read_text().splitlines()]
+        log.unlink()
+        return events
+
+    yield told
+    sys.modules.pop("wandb", None)
+
+
+def stop_after(steps):
+    """A `stop` that ends a training after so many steps of this call."""
+    left = iter([False] * (steps - 1))
+    return lambda: next(left, True)
+
+
+def test_tensorboard_holds_what_the_files_hold_once(root, tmp_path):
+    """An event file read back, of a run that was stopped after two steps and killed back to an earlier checkpoint."""
+    # kills: tracker-not-purged
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    settings = {"sample_every": 3, "save_every": 2, "steps": 6}
+    recipe = recipe_of(root, method="pix2pix", track=["tensorboard"], **settings)
+    folder = tmp_path / "run"
+    train(recipe, folder, cpu=True, stop=stop_after(5))
+    for checkpoint in sorted((folder / "checkpoints").glob("step-*"))[1:]:  # the last saves are lost
+        for file in checkpoint.iterdir():
+            file.unlink()
+        checkpoint.rmdir()
+    train(recipe, folder, cpu=True)
+    events = accumulator.EventAccumulator(str(folder / "tensorboard"), size_guidance={"images": 0})
+    events.Reload()
+    rows = read_metrics(folder)
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    names = set(rows[0]) - {"step", "steps", "seconds_left"}
+    assert set(events.Tags()["scalars"]) == names and {"loss", "lr", "grad_norm"} < names
+    assert any(name.startswith("loss_") for name in names), "the discriminator's"
+    for name in names:
+        scalars = events.Scalars(name)
+        assert [scalar.step for scalar in scalars] == [1, 2, 3, 4, 5, 6]
+        np.testing.assert_allclose([scalar.value for scalar in scalars], [row[name] for row in rows], rtol=1e-6)
+    assert [picture.step for picture in events.Images("samples")] == [3, 6]
+    train(recipe_of(root, method="pix2pix", **settings), tmp_path / "without", cpu=True)
+    assert digest(folder) == digest(tmp_path / "without"), "a tracker changes no bit"
+
+
+def test_a_resumed_training_continues_the_run_and_sends_no_step_twice(root, tmp_path, wandb, monkeypatch):
+    # kills: tracker-written-twice, tracker-starts-a-new-run, tracker-goes-online
+    recipe = recipe_of(root, track=["wandb"], save_every=2, sample_every=3)
+    train(recipe, tmp_path / "run", cpu=True, stop=stop_after(3))
+    first = wandb()
+    assert first[0]["recipe"] == "tiny" and first[0]["init"]["mode"] == "offline", "no network unless it is asked for"
+    assert [event["step"] for event in first[1:-1]] == [1, 2, 3, 3] and first[-1] == {"finish": True}
+    assert first[4] == {"step": 3, "samples": "image"}
+    rows = read_metrics(tmp_path / "run")
+    assert first[1]["loss"] == rows[0]["loss"] and "seconds_left" not in first[1]
+    last = max((tmp_path / "run" / "checkpoints").iterdir())
+    for file in last.iterdir():
+        file.unlink()
+    last.rmdir()
+    monkeypatch.setenv("WANDB_MODE", "online")
+    train(recipe, tmp_path / "run", cpu=True, stop=stop_after(2))  # from step 2
+    again = wandb()
+    assert again[0]["init"] == first[0]["init"] | {"mode": "online"}
+    assert [event["step"] for event in again[1:-1]] == [4]
+    monkeypatch.setenv(internet.VARIABLE, "1")
+    (tmp_path / "run" / TRACKERS_FILE).write_text('{"wandb": {"run": "../x", "step": 1}}')
+    train(recipe, tmp_path / "run", cpu=True)
+    other = wandb()
+    assert other[0]["init"]["id"] not in ("../x", first[0]["init"]["id"]), "an identifier out of a file is checked"
+    assert other[0]["init"]["mode"] == "offline", "--offline overrides WANDB_MODE"
+
+
+def test_a_tracker_that_fails_ends_nothing_but_itself(root, tmp_path, wandb, monkeypatch):
+    # kills: tracker-ends-the-training
+    monkeypatch.setenv("FAKE_FAILS", "3")
+    lines = []
+    trained = train(recipe_of(root, track=["wandb"]), tmp_path / "run", cpu=True, report=lines.append)
+    assert trained.finished and len(read_metrics(tmp_path / "run")) == 6
+    notes = [line for line in lines if "wandb" in str(line)]
+    assert notes == [
+        "note: tracker wandb failed and gets nothing more (ConnectionError: no route to host); training continues"
+    ]
+    assert [event["step"] for event in wandb()[1:]] == [1, 2]
+
+
+def test_a_package_that_is_missing_and_a_name_that_is_unknown(root, tmp_path, monkeypatch):
+    # kills: missing-tracker-starts
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r'^train.track: mlflow is not installed: pip install "i2i-bridge\[mlflow\]"$'):
+        train(recipe_of(root, track=["mlflow"]), tmp_path / "run", cpu=True)
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(UserError, match=r"train.track.0: should be .tensorboard., .*, got .tensorbord.$") as error:
+        recipe_of(root, track=["tensorbord"])
+    assert "\n" not in str(error.value)
