@@ -40,6 +40,12 @@ class Degraded:
         condition: Further input of the network, (B, K, H, W) likewise, or None.
         parameters: Drawn values by name: (B,) float32 on x_0's device, such as {"quality": ...}. The names are the
             degradation's `parameter_names`; NaN for samples that do not use a parameter.
+
+    Examples:
+        >>> import torch
+        >>> from i2i_bridge import Degraded
+        >>> Degraded(torch.zeros(1, 3, 8, 8), mask=torch.ones(1, 1, 8, 8)).parts().keys()
+        dict_keys(['x_1', 'mask'])
     """
 
     x_1: Tensor

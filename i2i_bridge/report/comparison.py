@@ -86,6 +86,13 @@ def compare(
     Raises:
         UserError: A folder is missing or not evaluated, was evaluated by other rules or on other images than the
             first, or `out` exists and is not a page.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from i2i_bridge import compare, evaluate, load_run
+        >>> scored = evaluate(load_run("pretrained/photos"), nfe=[1], metrics=["psnr"], count=2, out=Path("results"))
+        >>> compare(["results"], "page").page.name
+        'index.html'
     """
     folders, out = [expanded(run) for run in runs], expanded(out)
     root = None if root is None else expanded(root)

@@ -73,6 +73,16 @@ def restore_files(
 
     Raises:
         UserError: The input is missing, the output would overwrite it, or a single file cannot be restored.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from PIL import Image
+        >>> from i2i_bridge import load_run, restore_files
+        >>> Path("photos").mkdir()
+        >>> Image.new("RGB", (50, 40), (90, 120, 150)).save("photos/sky.png")
+        >>> outcome = restore_files(load_run("pretrained/photos"), Path("photos"), Path("restored"), nfe=1)
+        >>> Image.open("restored/sky.png").size
+        (50, 40)
     """
     results = [f"-{k + 1}" for k in range(samples)] if samples > 1 else [""]
     beside = {"-degraded": ""} if degrade else {}

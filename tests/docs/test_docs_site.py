@@ -205,7 +205,7 @@ def test_examples_of_docstrings_run(name, tmp_path, monkeypatch):
     if name == "train":
         pytest.importorskip("skimage")
         pytest.importorskip("sklearn")
-    if name == "evaluate":
+    if name in ("evaluate", "compare"):
         pytest.importorskip("skimage")
     monkeypatch.chdir(tmp_path)
     output = []
@@ -214,7 +214,7 @@ def test_examples_of_docstrings_run(name, tmp_path, monkeypatch):
 
 
 def test_there_are_examples_for_what_users_call_first():
-    assert {"load_recipe", "train", "evaluate", "Run.restore", "UserError", "Process", "check_process"} <= set(EXAMPLES)
+    assert {"load_recipe", "train", "evaluate", "compare", "Run.restore", "restore_files"} <= set(EXAMPLES)
 
 
 def test_the_notebook_runs(tmp_path, monkeypatch):
