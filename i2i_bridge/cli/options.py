@@ -122,6 +122,15 @@ Init = Annotated[
 InitStrict = Annotated[
     bool, typer.Option("--init-strict", help="Refuse an --init whose tensors are not exactly the network's.")
 ]
+Freeze = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--freeze",
+        metavar="PATTERN",
+        help="Do not train the network's parameters of these names, such as 'input_blocks.*'; in place of the recipe's "
+        "train.freeze. Repeatable.",
+    ),
+]
 Force = Annotated[bool, typer.Option("--force", help="Train even where the sides of the pairs look exchanged.")]
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import json
 import os
 import shlex
 import signal
@@ -18,6 +19,7 @@ from i2i_bridge.cli.evaluate import evaluate_run, report_run
 from i2i_bridge.cli.options import (
     Device,
     Force,
+    Freeze,
     Init,
     InitStrict,
     MethodName,
@@ -53,6 +55,7 @@ def train(
     source: Source = None,
     init: Init = None,
     init_strict: InitStrict = False,
+    freeze: Freeze = None,
     force: Force = False,
     method: MethodName = None,
     plugin: Plugins = None,
@@ -60,7 +63,7 @@ def train(
 ) -> None:
     """Train a recipe. The same command in the same folder resumes; Ctrl-C or SIGTERM saves first (exit code 75)."""
     load_plugins(plugin)
-    request = _request("train", recipe, settings, source, method, plugin, device)
+    request = _request("train", recipe, settings, source, freeze, method, plugin, device)
     loaded = request.load(init, strict=init_strict)
     if not request.train(loaded, out or request.folder(loaded), force=force):
         raise typer.Exit(TRY_AGAIN)
@@ -73,6 +76,7 @@ def run(
     source: Source = None,
     init: Init = None,
     init_strict: InitStrict = False,
+    freeze: Freeze = None,
     force: Force = False,
     method: MethodName = None,
     plugin: Plugins = None,
@@ -82,7 +86,7 @@ def run(
     load_plugins(plugin)
     from i2i_bridge.evaluation.evaluate import open_evaluation
 
-    request = _request("run", recipe, settings, source, method, plugin, device)
+    request = _request("run", recipe, settings, source, freeze, method, plugin, device)
     loaded = request.load(init, strict=init_strict)
     open_evaluation(loaded)  # otherwise a protocol that cannot be used is reported only after the training
     folder = out or request.folder(loaded)
@@ -184,6 +188,7 @@ def _request(
     recipe: str | None,
     settings: list[str] | None,
     source: Path | None,
+    freeze: list[str] | None,
     method: str | None,
     plugin: list[Path] | None,
     device: str | None,
@@ -201,6 +206,7 @@ def _request(
         recipe = str(recipe_of_run(folder_of_run(source)))
     elif recipe is None:
         raise UserError(f"Missing argument 'RECIPE', or --from RUN; see i2i-bridge {verb} --help")
+    changes += [f"train.freeze={json.dumps(freeze)}"] if freeze else []
     return _Request(verb, recipe, changes, source, method, plugin or [], device)
 
 

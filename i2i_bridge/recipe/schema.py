@@ -164,6 +164,8 @@ class TrainSettings(Settings):
     """Trackers that also get the rows of metrics.csv and the pictures; each is an extra of the package."""
     rank_timeout: Positive = 600
     """Seconds that ranks (`torchrun`) wait for one another before the run ends; must exceed the time of a save."""
+    freeze: Annotated[list[Text], Field(max_length=1000)] = Field(default=[])
+    """Patterns of names of the network's parameters that are not trained, such as "input_blocks.*"."""
     init: Text | None = None
     """Source of the initial weights: a run folder (its EMA) or a file of weights; tensors that do not fit, and by
     default all, are random."""

@@ -222,9 +222,11 @@ def _summary(recipe: Recipe, dataset: PairDataset, state: TrainState, device: st
     """One line on the training: recipe, data, size of the network, batch and device."""
     size = recipe.data.size if isinstance(recipe.data.size, tuple) else (recipe.data.size, recipe.data.size)
     count = sum(parameter.numel() for module in state.modules.values() for parameter in module.parameters())
+    frozen = sum(state.network.get_parameter(name).numel() for name in state.frozen)
+    fixed = f" ({frozen / 1e6:.3g} M of them frozen)" if frozen else ""
     several = f"{processes} processes, " if processes > 1 else ""
     return (
-        f"training {recipe.name}: {len(dataset)} images at {size[1]}x{size[0]}, {count / 1e6:.3g} M parameters, batch "
+        f"training {recipe.name}: {len(dataset)} images at {size[1]}x{size[0]}, {count / 1e6:.3g} M parameters{fixed}, batch "
         f"{recipe.train.batch_size}, {recipe.train.steps} steps, {several}on {device}, into {folder}"
     )
 

@@ -2,13 +2,14 @@
 
 import copy
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from i2i_bridge.errors import UserError
+from i2i_bridge.errors import UserError, did_you_mean
 from i2i_bridge.methods.mean import Mean
 from i2i_bridge.randomness import global_seed, key
 from i2i_bridge.recipe.recipe import Recipe
@@ -35,6 +36,8 @@ class TrainState:
         for module in self.modules.values():
             module.to(device).to(memory_format=torch.channels_last)
         self.ema = copy.deepcopy(self.network).eval().requires_grad_(False)
+        self.frozen = freeze(self.network, recipe.train.freeze)
+        """Names of the network's parameters that are not trained. Their moments stay 0."""
         self.settings = recipe.train
         self.micro_batch = recipe.train.micro_batch
         """Samples per forward pass, None for all; `training_step` halves it when out of memory."""
@@ -181,6 +184,30 @@ class TrainState:
         for name in stored:
             raise UserError(f"{checkpoint.folder}: {part}'s '{name}' belongs to no weight of the recipe's network")
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def freeze(network: nn.Module, patterns: Sequence[str]) -> list[str]:
+    """Exclude the parameters whose names match a pattern from training; return their names.
+
+    They get no gradient, so that AdamW neither updates nor shrinks them. Buffers (running statistics) are not excluded.
+
+    Args:
+        patterns: Shell patterns, in which * also matches dots: "input_blocks.*", "*.bias".
+
+    Raises:
+        UserError: A pattern matches no parameter, or no parameter is left.
+    """
+    names = dict(network.named_parameters())
+    parts = {f"{name.split('.')[0]}.*" for name in names}
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise UserError(f"train.freeze: '{pattern}' matches no parameter{did_you_mean(pattern, parts)}")
+    frozen = [name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)]
+    if len(frozen) == len(names):
+        raise UserError(f"train.freeze: {', '.join(patterns)}: no parameter is left to train")
+    for name in frozen:
+        names[name].requires_grad_(False)
+    return frozen
 
 
 def _start_moments(optimizer: torch.optim.Optimizer) -> None:

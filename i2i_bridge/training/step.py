@@ -135,7 +135,8 @@ def _accumulate(
             raise UserError(wrong)
         weighted = loss * part.weight
         # Gradients of this module only: otherwise a discriminator would learn from the generator's loss.
-        weighted.backward(inputs=list(state.modules[name].parameters()))  # type: ignore[no-untyped-call]
+        trained = [parameter for parameter in state.modules[name].parameters() if parameter.requires_grad]
+        weighted.backward(inputs=trained)  # type: ignore[no-untyped-call]
         total = total + weighted.detach()
         # Exhaust the generator before the next micro-batch: otherwise it keeps its images and activations alive.
         if last and next(part.losses, None) is not None:
