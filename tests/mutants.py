@@ -151,6 +151,8 @@ MUTANTS = [
     Mutant("lost-output-loses-steps", "cli/train.py", "stop=lambda: stop_requested or lost_output", "stop=lambda: stop_requested", "test_unusable.py"),
     Mutant("closed-terminal-kills", "data/loader.py", "\"SIGUSR1\", \"SIGHUP\")", "\"SIGUSR1\")", "test_unusable.py"),
     Mutant("other-order-not-said", "training/preparation.py", '{"order of images": "by an earlier version"}', '{"order of images": "by torch.randperm"}', "test_resuming.py"),
+    Mutant("changed-rate-is-the-same-run", "training/preparation.py", "falling_end(recipe) | rate_settings(settings) |", "falling_end(recipe) |", "test_resuming.py"),
+    Mutant("changed-rate-unsaid", "training/identity.py", "    if not changes or step >= now.steps:\n", "    if changes:\n", "test_resuming.py"),
     Mutant("moved-end-is-the-same-run", "training/identity.py", "if decides else {}", "if not decides else {}", "test_resuming.py"),
     Mutant("each-process-alone-on-a-cpu", "training/trainer.py", "cpu = cpu or not torch.accelerator.is_available()", "cpu = bool(cpu)", "test_training.py"),
     Mutant("two-processes-on-one-device", "distributed.py", "int(started) > torch.cuda.device_count():", "int(started) > 8:", "test_ranks.py"),

@@ -11,12 +11,15 @@ from i2i_bridge.data.dataset import PairDataset
 from i2i_bridge.errors import UserError
 from i2i_bridge.recipe.load import load_recipe
 from i2i_bridge.recipe.recipe import Recipe
-from i2i_bridge.recipe.schema import MeanSettings
+from i2i_bridge.recipe.schema import MeanSettings, TrainSettings
 from i2i_bridge.runs.run import load_run, place_of, weights_sha256
 from i2i_bridge.storage.shipped import RECIPE_FILE
 from i2i_bridge.training.schedule import learning_rate
 
+RATE = ("lr", "schedule", "warmup_steps", "decay_from", "lr_gamma", "lr_step")
+"""Settings of [train] that the learning rate depends on, beside `steps`."""
 FREE_TO_CHANGE = (
+    *RATE,
     "steps",
     "workers",
     "save_every",
@@ -32,7 +35,8 @@ FREE_TO_CHANGE = (
     "init_strict",
 )
 """Settings of [train] that may change on resume, since data, times and noise of every step do not depend on them.
-`steps` moves the end of a falling learning rate, `micro_batch` draws other dropout, and `compile` changes last bits."""
+RATE changes the updates from there on, `steps` moves the end of a falling learning rate, `micro_batch` draws other
+dropout, and `compile` changes last bits."""
 MOMENTS = ("var_0", "var_1", "cov_01")
 _OTHER_OUT = "choose another --out"
 
@@ -188,6 +192,30 @@ def falling_end(recipe: Recipe) -> dict[str, str]:
     """
     decides = recipe.train.schedule in ("linear", "cosine") or recipe.train.regression_share > 0
     return {"train.steps": str(recipe.train.steps)} if decides else {}
+
+
+def rate_settings(train: TrainSettings) -> dict[str, str]:
+    """The settings of the learning rate, for the comparison on resume."""
+    return {f"train.{name}": str(getattr(train, name)) for name in RATE}
+
+
+def changed_rate(before: TrainSettings, now: TrainSettings, step: int) -> list[str]:
+    """A note on settings of the learning rate that have changed.
+
+    Args:
+        before: [train] before the change.
+        now: [train] after it.
+        step: The step that the run resumes at.
+    """
+    old, new = rate_settings(before), rate_settings(now)
+    changes = [f"{name} {old[name]} -> {value}" for name, value in new.items() if old[name] != value]
+    if not changes or step >= now.steps:
+        return []
+    rates = [learning_rate(train, step) for train in (before.model_copy(update={"steps": now.steps}), now)]
+    return [
+        f"note: {', '.join(changes)} from step {step} on: the next learning rate is {rates[1]:.3g}, not "
+        f"{rates[0]:.3g}. The result is not that of one rate in one run; from here on it resumes as ever"
+    ]
 
 
 def moved_end(before: int, recipe: Recipe, step: int) -> list[str]:

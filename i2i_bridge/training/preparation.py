@@ -22,13 +22,23 @@ from i2i_bridge.distributed import Ranks
 from i2i_bridge.errors import UserError
 from i2i_bridge.methods.mean import Mean
 from i2i_bridge.recipe.recipe import Recipe
+from i2i_bridge.recipe.schema import TrainSettings
 from i2i_bridge.runs.checkpoint import Checkpoint, check_space, latest_checkpoint, passed_over, recovered_checkpoint
 from i2i_bridge.runs.run import MEAN_FOLDER, load_mean, network_geometry
 from i2i_bridge.storage.files import locked, refuse_links, sweep, write_whole
 from i2i_bridge.storage.shipped import RECIPE_FILE
 from i2i_bridge.training.first_stage import MeanSource, open_mean, start_of
 from i2i_bridge.training.guard import repaired
-from i2i_bridge.training.identity import falling_end, is_run_of, moved_end, resolved, run_identity, started_recipe
+from i2i_bridge.training.identity import (
+    changed_rate,
+    falling_end,
+    is_run_of,
+    moved_end,
+    rate_settings,
+    resolved,
+    run_identity,
+    started_recipe,
+)
 from i2i_bridge.training.init import Loaded, absolute_init, open_init, with_init
 from i2i_bridge.training.noise_size import sized
 from i2i_bridge.training.state import TrainState
@@ -84,6 +94,7 @@ class Prepared:
             "settings": _digest(run_identity(self.recipe.without_places())),
             "images": f"{count} ({_digest([self.dataset.key_of(n) for n in range(min(count, 16))])})",
             "step": str(self.state.step),
+            "learning rate": _digest(rate_settings(self.recipe.train)),
             "torch": self.machine["torch"],
             "processes": self.machine["processes"],
         }
@@ -117,7 +128,7 @@ def prepare(
     before = None if checkpoint is None else checkpoint.machine
     dtype = training_precision(settings.precision, device, recipe.network.get("channels"), before)
     environment = machine(device, ranks.count) | {"images": str(len(dataset)), "compile": str(settings.compile)}
-    environment |= falling_end(recipe) | {"order of images": "by torch.randperm"}
+    environment |= falling_end(recipe) | rate_settings(settings) | {"order of images": "by torch.randperm"}
     if settings.precision == "auto":
         environment["precision"] = next(name for name, known in PRECISIONS.items() if known == dtype)
     place = {"start_step": state.step, "rank": ranks.index, "world_size": ranks.count}
@@ -143,8 +154,8 @@ class _Start:
 
     recipe: Recipe
     state: TrainState
-    steps_before: int = 0
-    """`train.steps` of the resumed run as its recipe has it."""
+    before: TrainSettings | None = None
+    """[train] of the resumed run as its recipe has it."""
     notes: list[str] = field(default_factory=list)
     init: Loaded | None = None
     mean: MeanSource | None = None
@@ -176,7 +187,7 @@ def _resumed_run(
     recipe = resolved(folder, recipe, dataset, started=started, init=None)
     state = _state(recipe, device, None if recipe.mean is None else load_mean(folder, recipe, device=device))
     state.load(checkpoint)
-    return _Start(recipe, state, started.train.steps)
+    return _Start(recipe, state, started.train)
 
 
 def _state(recipe: Recipe, device: torch.device, mean: Mean | None) -> TrainState:
@@ -226,8 +237,8 @@ def _summary(recipe: Recipe, dataset: PairDataset, state: TrainState, device: st
     fixed = f" ({frozen / 1e6:.3g} M of them frozen)" if frozen else ""
     several = f"{processes} processes, " if processes > 1 else ""
     return (
-        f"training {recipe.name}: {len(dataset)} images at {size[1]}x{size[0]}, {count / 1e6:.3g} M parameters{fixed}, batch "
-        f"{recipe.train.batch_size}, {recipe.train.steps} steps, {several}on {device}, into {folder}"
+        f"training {recipe.name}: {len(dataset)} images at {size[1]}x{size[0]}, {count / 1e6:.3g} M parameters{fixed}, "
+        f"batch {recipe.train.batch_size}, {recipe.train.steps} steps, {several}on {device}, into {folder}"
     )
 
 
@@ -251,16 +262,18 @@ def _notes_on_resume(
         now: Facts of this machine.
         usable: Number of images that were unusable and can be used now.
     """
+    assert start.before is not None
     steps = str(before.get("train.steps", ""))
-    steps_before = int(steps) if steps.isdecimal() else start.steps_before
+    steps_before = int(steps) if steps.isdecimal() else start.before.steps
     # Missing in older checkpoints. Without a precision it depended on the device only.
-    missing = {"precision": now.get("precision", ""), "train.steps": str(steps_before)}
+    missing = {"precision": now.get("precision", ""), "train.steps": str(steps_before)} | rate_settings(start.before)
     before = missing | {"order of images": "by an earlier version"} | before
     also = [f"{usable} images that were unusable can be used now"] if usable else []
     step, settings = start.state.step, start.recipe.train
     return [
         f"resuming {folder} at step {step} of {settings.steps}: {resume_guarantee(before, now, also)}",
         *moved_end(steps_before, start.recipe, step),
+        *changed_rate(start.before, settings, step),
     ]
 
 

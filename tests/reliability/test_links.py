@@ -157,7 +157,7 @@ def test_nothing_is_swept_before_the_folder_is_known_to_be_this_run(root, traine
     (run / ".lock").touch()
     before = tree(run)
     with pytest.raises(UserError, match="holds a run of other settings"):
-        train(recipe_of(root, steps=2, lr=1e-3), run, cpu=True)
+        train(recipe_of(root, steps=2, ema_decay=0.4), run, cpu=True)
     assert tree(run) == before
     (run / "recipe.toml").unlink()
     with pytest.raises(UserError, match=r"holds checkpoints but no recipe\.toml"):

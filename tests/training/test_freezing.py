@@ -77,4 +77,4 @@ def test_the_option_stands_for_the_setting(root, tmp_path, capsys):
     with pytest.raises(SystemExit) as ended:
         main(words)
     said = capsys.readouterr().err
-    assert ended.value.code == 2 and "train.freeze" in said and "i2i-bridge train --from" in said, said
+    assert ended.value.code == 2 and "(train.freeze: " in said and "choose another --out" in said, said

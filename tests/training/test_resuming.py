@@ -223,6 +223,28 @@ def test_a_moved_end_of_a_falling_schedule_is_not_called_the_same_run(root, tmp_
     assert same != (moved in lines[2])
 
 
+def test_a_changed_rate_is_said_and_resumes_with_the_same_bits(root, tmp_path):
+    """The rate of a run may change where it resumes; stopped again after that, it ends with the same bits.
+
+    kills: changed-rate-is-the-same-run, changed-rate-unsaid
+    """
+    settings = {"steps": 6, "save_every": 100, "warmup_steps": 0, "schedule": "constant"}
+    for name in ("once", "twice"):
+        stops = iter([False, True])
+        train(recipe_of(root, **settings), tmp_path / name, cpu=True, stop=lambda: next(stops))  # noqa: B023
+    changed = recipe_of(root, **settings | {"lr": 1e-4, "schedule": "cosine", "decay_from": 4})
+    lines = told(changed, tmp_path / "once")
+    assert "not guaranteed: train.lr 0.002 -> 0.0001, train.schedule constant -> cosine" in lines[1], lines
+    assert lines[2].startswith("note: train.lr 0.002 -> 0.0001") and "rate is 0.0001, not 0.002." in lines[2]
+    stops = iter([False, True])
+    train(changed, tmp_path / "twice", cpu=True, stop=lambda: next(stops))
+    lines = told(changed, tmp_path / "twice")
+    assert lines[1].endswith("bit for bit as if it had never stopped") and not any("train.lr" in line for line in lines)
+    assert digest(tmp_path / "once") == digest(tmp_path / "twice")
+    train(recipe_of(root, **settings), tmp_path / "same", cpu=True)
+    assert digest(tmp_path / "same") != digest(tmp_path / "once")
+
+
 def test_a_moved_end_is_seen_by_the_checkpoint(root, tmp_path):
     """The recipe does not tell: a start that was killed before its first save has rewritten it."""
     train(recipe_of(root, steps=2), tmp_path, cpu=True)

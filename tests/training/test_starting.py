@@ -141,7 +141,7 @@ def test_another_process_or_target_is_noted(root, tmp_path):
     assert sum("the weights were trained with another target" in line for line in lines) == 1
 
 
-def test_the_refusal_of_another_rate_is_a_command_that_works(root, tmp_path, capsys, monkeypatch):
+def test_the_refusal_of_another_batch_is_a_command_that_works(root, tmp_path, capsys, monkeypatch):
     """kills: refusal-is-a-dead-end"""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a folder").mkdir()
@@ -155,12 +155,12 @@ def test_the_refusal_of_another_rate_is_a_command_that_works(root, tmp_path, cap
 
     words = ("train", recipe, "train.steps=2", "--out", "my run", "--device", "cpu")
     assert call(*words)[0] == 0
-    for change in ("train.lr=1e-4", "train.batch_size=2"):
+    for change in ("train.ema_decay=0.4", "train.batch_size=2"):
         code, said = call(*words, change)
         assert code == 2 and said.err.count("\n") == 1
         start = said.err.index("i2i-bridge train")
         program, *again = shlex.split(said.err[start:])
-        assert program == "i2i-bridge" and change in again
+        assert program == "i2i-bridge" and change in again and again[:3] == ["train", "--from", "my run"]
         code, said = call(*again)
         assert code == 0 and "starting from the weights of" in said.out
     assert [newest(tmp_path / name).step for name in ("my run", "my run-2", "my run-3")] == [2, 2, 2]
