@@ -262,7 +262,7 @@ MUTANTS = [
     Mutant("running-statistics-moved", "methods/pix2pix.py", "images.append(self._answer(one, buffers))", "images.append(self._answer(one))", "test_pix2pix.py"),
     Mutant("statistics-of-the-batch", "methods/pix2pix.py", "batch[name][i : i + 1] for name", "batch[name] for name", "test_pix2pix.py"),
     Mutant("eval-ignored", "methods/pix2pix.py", 'if self.inference == "eval":', "if False:", "test_pix2pix.py"),
-    Mutant("generator-teaches-the-discriminator", "training/step.py", "weighted.backward(inputs=list(state.modules[name].parameters()))", "weighted.backward()", "test_stepping.py"),
+    Mutant("generator-teaches-the-discriminator", "training/step.py", "weighted.backward(inputs=trained)", "weighted.backward()", "test_stepping.py"),
     Mutant("generator-first", "training/state.py", "        optimizer.step()\n", '        optimizer.step() if name == NETWORK or self.step else None\n', "test_stepping.py"),
     Mutant("graphs-kept", "training/step.py", "if last and next(part.losses, None) is not None", "if False", "test_stepping.py"),
     Mutant("precision-ignored", "runs/run.py", "network.to(resolved, dtype)", "network.to(resolved)", "test_precision.py"),
