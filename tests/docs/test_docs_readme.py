@@ -3,6 +3,7 @@
 Only the size of trainings is turned down, by settings appended to each.
 """
 
+import json
 import re
 import runpy
 import shlex
@@ -177,7 +178,10 @@ def test_the_how_tos_of_parts_run(place, run):
     run("i2i-bridge train own.toml --out runs/own --plugin mine.py")
     assert "degraded input" in run("i2i-bridge evaluate runs/own --nfe 2 -n 2 --plugin mine.py")
     run("i2i-bridge train demo/deblur --out runs/dark --plugin mine.py degradation.name=darken")
-    (commands,) = blocks(PARTS, "sh")
-    for line in commands.splitlines():
-        run(line)
+    for line in "".join(blocks(PARTS, "sh")).splitlines():
+        typed, _, file = line.partition(" > ")
+        printed = run(typed)
+        if file:
+            Path(file).write_text(printed)
+            assert json.loads(printed)
     assert Path("runs/ours/report/index.html").is_file()
