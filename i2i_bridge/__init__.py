@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         register_target,
         register_time_grid,
     )
+    from i2i_bridge.report.card import push_to_hub, save_pretrained
     from i2i_bridge.report.comparison import compare
     from i2i_bridge.runs.export import export
     from i2i_bridge.runs.restore import restore_files
@@ -83,6 +84,7 @@ __all__ = [
     "load_recipe",
     "load_run",
     "method_preset",
+    "push_to_hub",
     "register_dataset",
     "register_degradation",
     "register_discriminator",
@@ -97,6 +99,7 @@ __all__ = [
     "register_target",
     "register_time_grid",
     "restore_files",
+    "save_pretrained",
     "train",
 ]
 __version__ = "0.1.0"
@@ -134,7 +137,9 @@ _HOMES = {
     "load_recipe": "recipe.load",
     "load_run": "runs.run",
     "method_preset": "recipe.presets",
+    "push_to_hub": "report.card",
     "restore_files": "runs.restore",
+    "save_pretrained": "report.card",
     "train": "training.trainer",
 } | {name: "registry" for name in __all__ if name.startswith("register_")}
 """The module of each public name, imported when the name is first used (PEP 562): torch takes a second to import."""

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from i2i_bridge import UserError, console
-from i2i_bridge.cli import compare, data, doctor, evaluate, export, imports, restore, show, train, weights
+from i2i_bridge.cli import compare, data, doctor, evaluate, export, imports, restore, share, show, train, weights
 from i2i_bridge.plugins import plugin_error
 from i2i_bridge.storage import internet
 from i2i_bridge.storage.files import IO_ERROR
@@ -23,7 +23,8 @@ app = typer.Typer(
     name="i2i-bridge",
     help="Paired image-to-image restoration and translation with diffusion bridges.",
     epilog="Mistakes end with one line and exit code 2; add --debug to see the traceback. --offline, anywhere, forbids "
-    "the internet, which only `data fetch`, `weights fetch` and datasets with `download = true` use.",
+    "the internet, which only `data fetch`, `weights fetch`, `share`, runs named OWNER/NAME and datasets with "
+    "`download = true` use.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
@@ -69,6 +70,7 @@ app.command()(doctor.selftest)
 app.add_typer(data.app, name="data")
 app.add_typer(imports.app, name="import")
 app.add_typer(weights.app, name="weights")
+app.add_typer(share.app, name="share")
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -31,7 +31,8 @@ def fetch(
 ) -> None:
     """Show licence and size of a dataset, then download it; after a stop the same command resumes.
 
-    The internet is used only by this verb, `weights fetch` and datasets with `download = true`; --offline forbids it.
+    The internet is used only by this verb, `weights fetch`, `share` and runs named OWNER/NAME, and datasets with
+    `download = true`; --offline forbids it.
     """
     from i2i_bridge.data.fetch import fetch as fetch_dataset
     from i2i_bridge.data.fetch import plan_fetch

@@ -9,7 +9,7 @@ import typer
 from i2i_bridge import UserError, console, load_plugin
 from i2i_bridge.storage.files import write_whole
 from i2i_bridge.storage.reader import read_bytes
-from i2i_bridge.storage.shipped import folder_of_run, is_shipped_run, recipe_names
+from i2i_bridge.storage.shipped import folder_of_run, is_shipped_run, recipe_names, recipe_of_run
 
 if TYPE_CHECKING:
     from i2i_bridge import Recipe, Run
@@ -163,6 +163,23 @@ def load_plugins(plugins: list[Path] | None) -> None:
         load_plugin(file)
 
 
+def place_of_run(run: Path, plugins: list[Path] | None) -> Path:
+    """The folder of RUN: a path, a shipped run, or the local copy of OWNER/NAME, fetched from the Hub at first use.
+
+    Raises:
+        UserError: It is no run folder; raised before torch is imported. Or the run cannot be fetched.
+    """
+    folder = folder_of_run(run)
+    if not folder.exists():
+        from i2i_bridge.runs.hub import hub_folder, is_hub_name
+
+        if is_hub_name(folder):
+            load_plugins(plugins)  # the recipe is checked when it is fetched, and may name their parts
+            folder = hub_folder(folder, console.say_note)
+    recipe_of_run(folder)
+    return folder
+
+
 def own_run(run: Path) -> Path:
     """A run folder that can be written to; for a shipped run its copy runs/pretrained/NAME, created at first use.
 
@@ -170,6 +187,12 @@ def own_run(run: Path) -> Path:
         UserError: The place of the copy holds other files, or it cannot be written.
     """
     if not is_shipped_run(run):
+        from i2i_bridge.runs.hub import is_hub_name
+
+        if is_hub_name(run):
+            raise UserError(
+                f"{run}: no such folder; to fetch it from the Hub", command=f"i2i-bridge share pull {run} DIR"
+            )
         return run
     source, copy = folder_of_run(run), Path("runs") / run
     # Sorted, so that recipe.toml, which makes a folder a run, is copied last.

@@ -20,8 +20,8 @@ from i2i_bridge.cli.options import (
     existing_results,
     load_plugins,
     open_run,
+    place_of_run,
 )
-from i2i_bridge.storage.shipped import folder_of_run, recipe_of_run
 
 if TYPE_CHECKING:
     from i2i_bridge.images.outputs import FilesOutcome
@@ -81,7 +81,7 @@ def restore(
     device: Device = None,
 ) -> None:
     """Restore an image or a folder of images, of any size, with a trained run."""
-    recipe_of_run(run := folder_of_run(run))  # a wrong folder is refused before torch is imported
+    run = place_of_run(run, plugin)
     load_plugins(plugin)
     from i2i_bridge import restore_files
 

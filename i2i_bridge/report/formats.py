@@ -1,6 +1,7 @@
 """Formats of a table: text for a terminal, CSV, and the templates of Markdown, LaTeX and HTML."""
 
 import io
+import json
 import math
 import re
 from functools import cache
@@ -103,5 +104,5 @@ def _environment() -> "Environment":
         undefined=StrictUndefined,
         finalize=finalize,
     )
-    environment.filters |= {"markdown": markdown, "latex": latex, "seconds": seconds_text}
+    environment.filters |= {"markdown": markdown, "quoted": json.dumps, "latex": latex, "seconds": seconds_text}
     return environment

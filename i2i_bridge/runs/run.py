@@ -32,6 +32,7 @@ from i2i_bridge.storage.shipped import RECIPE_FILE, folder_of_run, is_shipped_ru
 
 if TYPE_CHECKING:
     from i2i_bridge.recipe.recipe import Recipe
+    from i2i_bridge.runs.hub import Origin
 
 
 MEAN_FOLDER = "mean"
@@ -129,6 +130,18 @@ class Run:
                 results.append(like_input(restored))
         return results[0] if samples is None else results
 
+    def save_pretrained(self, folder: str | Path, **options: Any) -> Path:
+        """As `i2i_bridge.save_pretrained(run, folder, licence=...)`: write the run for others, with a model card."""
+        from i2i_bridge import save_pretrained  # the card shows evaluations, which are not known in this room
+
+        return save_pretrained(self, folder, **options)
+
+    def push_to_hub(self, name: str, **options: Any) -> "Origin":
+        """As `i2i_bridge.push_to_hub(run, name, licence=...)`: upload the run to the Hugging Face Hub."""
+        from i2i_bridge import push_to_hub
+
+        return push_to_hub(self, name, **options)
+
     def restore_batch(self, batch: Batch, *, nfe: int | None, generator: Generator) -> Tensor:
         """Restore a batch of any size (H, W); x_0_hat in [-1, 1], on the CPU."""
         *_, x_0_hat = self.trajectory(batch, nfe=nfe, generator=generator)
@@ -192,7 +205,8 @@ def load_run(
     """Open a run folder for restoring.
 
     Args:
-        folder: The folder that `train` wrote, or the name of a shipped run, 'pretrained/photos'.
+        folder: The folder that `train` wrote, the name of a shipped run, 'pretrained/photos', or a run on the Hugging
+            Face Hub, 'owner/name' or 'owner/name@REVISION', which is fetched once and then read from the local copy.
         device: By default CUDA if available, else the CPU.
         sample: Changed settings of [sample], such as "sample.guidance.name=ddnm".
         precision: Precision of weights and activations: fp32, bf16 (half the memory, a few per cent off), or auto: bf16
@@ -202,11 +216,16 @@ def load_run(
 
     Raises:
         UserError: The folder is missing or holds no whole checkpoint, the named one is not kept or is damaged, there
-            is no such device, or a setting is wrong or would need another training.
+            is no such device, or a setting is wrong or would need another training; or a run on the Hub cannot be
+            fetched.
     """
     from i2i_bridge.recipe.load import load_recipe
 
     folder, changes = folder_of_run(expanded(folder)), list(sample)
+    if not folder.exists():
+        from i2i_bridge.runs.hub import hub_folder
+
+        folder = hub_folder(folder, report)
     for change in changes:
         if not change.startswith("sample."):
             raise UserError(

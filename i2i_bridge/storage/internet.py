@@ -1,6 +1,7 @@
 """Internet access: off unless a command downloads, and blocked under `--offline` or `I2I_OFFLINE=1`.
 
-Only `data fetch`, `weights fetch` and datasets with `download = true` connect to other machines.
+Only `data fetch`, `weights fetch`, `share push|pull`, runs named `owner/name` that are no folder, and datasets with
+`download = true` connect to other machines.
 """
 
 import contextlib

@@ -54,6 +54,12 @@ def expanded(path: Path | str) -> Path:
         return Path(path)
 
 
+def leads_out(text: str) -> bool:
+    """Whether a text would, as a path, lead out of its folder, or is an address: absolute, with ~ or a drive, .. or ://."""
+    parts = text.replace("\\", "/").split("/")
+    return "://" in text or "::" in text or ".." in parts or text[:1] in ("/", "\\", "~") or text[1:2] == ":"
+
+
 def normal_form(name: str) -> str:
     """A file name in Unicode form NFC; archives made on a Mac have decomposed accents (NFD)."""
     return name if name.isascii() else unicodedata.normalize("NFC", name)

@@ -161,7 +161,7 @@ def _recorded(started: MeanSettings | None, current: MeanSettings | None) -> Mea
         sha256 = started.sha256
     elif sha256 is None:
         try:
-            sha256 = weights_sha256(load_run(current.run, device="cpu").method.network)
+            sha256 = weights_sha256(load_run(place_of(current.run), device="cpu").method.network)
         except UserError as error:
             raise UserError(f"mean.run: {error}; the run started from {started.run}") from error
     return current.model_copy(update={"sha256": sha256} | ({"run": started.run} if sha256 == started.sha256 else {}))

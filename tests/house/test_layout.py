@@ -33,6 +33,7 @@ ONLY_IN = {
         "cli/evaluate.py",
         "cli/export.py",
         "cli/imports.py",
+        "cli/share.py",
         "cli/weights.py",
     },
     "click": {"cli/command.py"},
@@ -53,7 +54,7 @@ ONLY_IN = {
     "tifffile": {"images/tiff.py"},
     "scipy": {"degradations/linear.py", "report/seeds.py"},
     "datasets": {"data/sources/huggingface.py"},
-    "huggingface_hub": {"data/sources/huggingface.py"},
+    "huggingface_hub": {"data/sources/huggingface.py", "runs/hub.py"},
     "torchvision": {"data/sources/torchvision.py", "cli/doctor.py", "metrics/extractors.py"},
     "torch_fidelity": {"metrics/extractors.py"},
     "onnx": {"runs/export.py"},
@@ -230,6 +231,7 @@ def test_import_is_light():
 import sys, i2i_bridge
 heavy, light = set({heavy}), {{"torch", "numpy", "PIL"}}
 later = "Recipe check_dataset compare evaluate export load_recipe method_preset restore_files train".split()
+later += ["push_to_hub", "save_pretrained"]
 for name in [*(name for name in i2i_bridge.__all__ if name not in later), "", *later]:
     if name:
         getattr(i2i_bridge, name)
@@ -273,6 +275,10 @@ train demo/deblur evaluate.metrics=["psnrr"]
 evaluate nofolder
 restore nofolder in out
 export nofolder out
+share push nofolder a/b --licence mit
+share save nofolder out --licence mit
+share push nofolder noname
+--offline share pull a/b
 report nofolder
 data add
 data fetch nothere

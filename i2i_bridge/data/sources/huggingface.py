@@ -13,6 +13,7 @@ from i2i_bridge.data.splits import keep, split_names
 from i2i_bridge.errors import UserError, did_you_mean, readable
 from i2i_bridge.registry import register_dataset
 from i2i_bridge.storage import internet
+from i2i_bridge.storage.names import leads_out
 from i2i_bridge.storage.reader import MEGABYTE, read_json, read_text
 
 BUILDERS = {".parquet": "parquet", ".arrow": "arrow", ".csv": "csv", ".json": "json", ".jsonl": "json"}
@@ -207,10 +208,8 @@ def _check_inside(file: Path, value: Any) -> None:
             raise UserError(f"{file}: names more than 100000 places")
         if isinstance(inner, dict | list):
             waiting += [*inner, *inner.values()] if isinstance(inner, dict) else inner
-        elif isinstance(inner, str):
-            parts = inner.replace("\\", "/").split("/")
-            if "://" in inner or "::" in inner or ".." in parts or inner[:1] in ("/", "\\", "~") or inner[1:2] == ":":
-                raise UserError(f"{file}: names '{inner}', which is not in this folder; nothing outside of it is read")
+        elif isinstance(inner, str) and leads_out(inner):
+            raise UserError(f"{file}: names '{inner}', which is not in this folder; nothing outside of it is read")
 
 
 def _caches() -> list[Path]:

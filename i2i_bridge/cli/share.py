@@ -1,0 +1,118 @@
+"""The verbs `i2i-bridge share ...`: a run for others, on the Hugging Face Hub or in a folder."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from i2i_bridge import UserError, console
+from i2i_bridge.cli.options import Checkpoint, Plugins, RunFolder, load_plugins, open_run, place_of_run
+
+if TYPE_CHECKING:
+    from i2i_bridge import Run
+
+app = typer.Typer(help="Give a run to others, and fetch theirs, by the Hugging Face Hub.", no_args_is_help=True)
+
+Name = Annotated[str, typer.Argument(metavar="OWNER/NAME", help="The name on the Hub.")]
+Licence = Annotated[
+    str | None,
+    typer.Option(
+        "--licence",
+        metavar="ID",
+        help="The licence that others get the weights under, as the Hub calls it: apache-2.0, cc-by-4.0, other, ...",
+    ),
+]
+CardFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--card", metavar="FILE.md", help="Your own model card, with license: in its header; see `share card`."
+    ),
+]
+Pictures = Annotated[
+    bool,
+    typer.Option("--pictures", help="Add training's picture of restored validation images: it shows the dataset."),
+]
+
+
+@app.command()
+def push(
+    run: RunFolder,
+    name: Name,
+    licence: Licence = None,
+    card: CardFile = None,
+    pictures: Pictures = False,
+    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+    checkpoint: Checkpoint = None,
+    plugin: Plugins = None,
+) -> None:
+    """Upload weights, recipe and model card of a run to the Hub; log in first (hf auth login, or HF_TOKEN)."""
+    from i2i_bridge.runs.hub import check_name
+
+    check_name(name)
+    loaded = _opened(run, plugin, checkpoint)
+    origin = loaded.push_to_hub(name, licence=licence, card=card, pictures=pictures, private=private)
+    console.say(f"pushed {run} to {name}, commit {origin.revision}; others type: i2i-bridge restore {name} IN OUT")
+
+
+@app.command()
+def pull(
+    name: Annotated[
+        str, typer.Argument(metavar="OWNER/NAME[@REVISION]", help="The name on the Hub, and a commit, tag or branch.")
+    ],
+    folder: Annotated[
+        Path | None,
+        typer.Argument(metavar="[FOLDER]", help="The run folder to write. Default: the copy that OWNER/NAME opens."),
+    ] = None,
+    plugin: Plugins = None,
+) -> None:
+    """Fetch a run from the Hub, checked like any file of a stranger, and pinned: hub.json holds the commit."""
+    load_plugins(plugin)
+    from i2i_bridge.runs import hub
+
+    place, origin = hub.pull(name, folder, report=console.say)
+    console.say(f"{place} holds {origin.repository} at commit {origin.revision}; restore with: i2i-bridge restore")
+
+
+@app.command()
+def save(
+    run: RunFolder,
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A folder that does not exist, or is empty.")],
+    licence: Licence = None,
+    card: CardFile = None,
+    pictures: Pictures = False,
+    checkpoint: Checkpoint = None,
+    plugin: Plugins = None,
+) -> None:
+    """Write what `push` uploads into a folder, which every verb opens as a run."""
+    loaded = _opened(run, plugin, checkpoint)
+    loaded.save_pretrained(folder, licence=licence, card=card, pictures=pictures)
+    console.say(f"wrote {folder}; restore with: i2i-bridge restore {folder} IN OUT")
+
+
+@app.command()
+def card(
+    run: RunFolder,
+    file: Annotated[Path, typer.Argument(metavar="FILE.md", help="The new file.")],
+    licence: Licence = None,
+    name: Annotated[
+        str, typer.Option("--name", metavar="OWNER/NAME", help="What users will type to open the run.")
+    ] = "path/to/this/folder",
+    pictures: Pictures = False,
+    checkpoint: Checkpoint = None,
+    plugin: Plugins = None,
+) -> None:
+    """Write the model card to edit, for `--card` of push and save."""
+    if file.exists():
+        raise UserError(f"{file} exists already; choose another name")
+    loaded = _opened(run, plugin, checkpoint)
+    from i2i_bridge.report.card import model_card
+    from i2i_bridge.storage.files import write_whole
+
+    write_whole(file, model_card(loaded, licence, place=name, pictures=pictures).encode())
+    console.say(f"wrote {file}; edit it, then: i2i-bridge share push {run} OWNER/NAME --card {file}")
+
+
+def _opened(run: Path, plugin: list[Path] | None, checkpoint: str | None) -> "Run":
+    folder = place_of_run(run, plugin)
+    load_plugins(plugin)
+    return open_run(folder, device="cpu", checkpoint=checkpoint)

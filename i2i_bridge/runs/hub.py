@@ -1,0 +1,359 @@
+"""Shared runs on the Hugging Face Hub: upload, and download of a stranger's run with the checks of local files.
+
+Of a repository only the files of a shared run are fetched (`WANTED`), by names that are checked and sizes that are
+bounded before the download. A local copy is pinned: hub.json in it holds the repository and the commit.
+"""
+
+import json
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from i2i_bridge import __version__
+from i2i_bridge.console import is_watched, say_note
+from i2i_bridge.data.store import store_folder
+from i2i_bridge.errors import UserError, brief, located
+from i2i_bridge.runs.shared import PICTURE, check_portable
+from i2i_bridge.storage import internet
+from i2i_bridge.storage.archive import RESERVE
+from i2i_bridge.storage.files import IO_ERROR, LOCK_FILE, exchange_folder, free_bytes, locked, remove, write_whole
+from i2i_bridge.storage.names import expanded
+from i2i_bridge.storage.reader import MEGABYTE, read_json
+from i2i_bridge.storage.shipped import CARD_FILE, RECIPE_FILE
+from i2i_bridge.storage.toml import read_toml
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from i2i_bridge.recipe.recipe import Recipe
+
+PART = r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,94}[A-Za-z0-9_])?"
+NAME = re.compile(rf"({PART}/{PART})(?:@({PART}))?")
+"""owner/name, and after an @ a commit, tag or branch."""
+OWN_FOLDERS = ("runs", "pretrained")
+"""First parts of names that always mean a folder."""
+COMMIT = re.compile(r"[0-9a-f]{40}")
+ORIGIN = "hub.json"
+"""File of the repository and commit that a local copy was fetched from."""
+WEIGHTS = re.compile(r"((?:mean/)?)checkpoints/step-([0-9]{8,15})/(ema\.safetensors|manifest\.json|manifest\.sha256)")
+WANTED = re.compile(rf"(?:mean/)?{RECIPE_FILE}|{CARD_FILE}|{WEIGHTS.pattern}")
+"""Names of the files of a shared run that are fetched."""
+LIMITS = {".toml": MEGABYTE, ".md": MEGABYTE, ".json": MEGABYTE, ".sha256": 1000}
+"""Maximum bytes of a file that is fetched, by its suffix; the recipe's network bounds those of weights."""
+HEADER = 16 * MEGABYTE
+"""Maximum bytes of weights files beside the tensors' own."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a local copy comes from."""
+
+    repository: str
+    revision: str
+    """The commit, 40 hexadecimal digits."""
+
+
+def is_hub_name(run: Path) -> bool:
+    """Whether a path could be a run on the Hub: owner/name[@revision], where there is neither such a path nor a folder
+    `owner`."""
+    found = NAME.fullmatch(run.as_posix())
+    return found is not None and run.parts[0] not in OWN_FOLDERS and not run.exists() and not run.parent.exists()
+
+
+def hub_folder(run: Path, report: Callable[[str], None] | None = None) -> Path:
+    """The folder of a run: the path itself, or the local copy of a run on the Hub, fetched at first use.
+
+    Args:
+        report: Receives a line on the commit; by default it is printed as a note.
+
+    Raises:
+        UserError: As `pull`.
+    """
+    if not is_hub_name(run):
+        return run
+    report = report or say_note
+    copy = local_copy(run.as_posix())
+    origin = read_origin(copy)
+    if origin is None:
+        copy, origin = pull(run.as_posix(), report=report)
+    report(f"{run.as_posix()} is the copy of commit {origin.revision} in {copy}")
+    return copy
+
+
+def local_copy(name: str) -> Path:
+    """The default folder of a local copy."""
+    return store_folder() / "hub" / name
+
+
+def read_origin(folder: Path) -> Origin | None:
+    """The origin of a local copy; None if the folder is none."""
+    try:
+        table = read_json(folder / ORIGIN)
+        repository, revision = table["repository"], table["revision"]
+        whole = NAME.fullmatch(repository) and COMMIT.fullmatch(revision) and (folder / RECIPE_FILE).is_file()
+        return Origin(repository, revision) if whole else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def push(folder: Path, name: str, *, private: bool = False) -> Origin:
+    """Upload a shared run in one commit; files of an older shared run in the repository are replaced.
+
+    Args:
+        folder: What `write_shared` wrote.
+        name: owner/name; the repository is created if missing.
+        private: Whether a new repository is private.
+
+    Returns:
+        The repository and the commit.
+
+    Raises:
+        UserError: Offline mode, no package, not logged in, no permission, or no connection.
+    """
+    check_name(name)
+    files = {
+        path.relative_to(folder).as_posix(): path
+        for path in sorted(folder.rglob("*"))
+        if WANTED.fullmatch(path.relative_to(folder).as_posix()) or path == folder / PICTURE
+    }
+    with _library(name) as library:
+        api = library.HfApi(endpoint=_endpoint(), library_name="i2i-bridge", library_version=__version__)
+        api.create_repo(name, private=private or None, exist_ok=True)
+        there = [entry.rfilename for entry in api.model_info(name).siblings or []]
+        stale = [path for path in there if path not in files and (WANTED.fullmatch(path) or path == PICTURE)]
+        operations = [library.CommitOperationAdd(path, str(file)) for path, file in files.items()]
+        operations += [library.CommitOperationDelete(path) for path in stale]
+        commit = api.create_commit(name, operations, commit_message=f"A run of i2i-bridge {__version__}")
+        return Origin(name, str(commit.oid))
+
+
+def pull(
+    name: str, out: Path | None = None, *, report: Callable[[str], None] = lambda line: None
+) -> tuple[Path, Origin]:
+    """Fetch a run from the Hub into a run folder, after checking names, sizes, recipe and hashes.
+
+    A folder that holds the wanted commit already is left as it is; an older copy is replaced.
+
+    Args:
+        name: owner/name, or owner/name@REVISION with a commit, tag or branch.
+        out: The folder; by default the local copy of this name.
+        report: Receives a line on what is fetched.
+
+    Returns:
+        The folder and its origin.
+
+    Raises:
+        UserError: Offline mode, no package, no connection; no such repository or revision, or none that may be read;
+            the repository is no shared run, a file is larger than it may be or damaged, or the recipe names files; or
+            the folder holds something else.
+    """
+    repository, revision = _parsed(name)
+    out = local_copy(name) if out is None else expanded(out)
+    _check_out(out, repository)
+    with _library(name) as library:
+        api = library.HfApi(endpoint=_endpoint(), library_name="i2i-bridge", library_version=__version__)
+        info = api.model_info(repository, revision=revision, files_metadata=True)
+    commit = str(info.sha)
+    if not COMMIT.fullmatch(commit):
+        raise UserError(f"{name}: the Hub names no commit")
+    origin = Origin(repository, commit)
+    if read_origin(out) == origin:
+        report(f"{name}: there already")
+        return out, origin
+    sizes, others = _wanted(name, {entry.rfilename: entry.size for entry in info.siblings or []})
+    report(f"fetching {name} at commit {commit}: {len(sizes)} files, {sum(sizes.values()) / 1e6:.1f} MB")
+    if others:
+        report(f"{others} other files of the repository are not fetched")
+    part = out.with_name(f".{out.name}.part")
+    with _os_errors(out), locked(part, "the same run is being fetched; wait for it"):
+        if read_json(part / ORIGIN) != vars(origin) if (part / ORIGIN).is_file() else True:
+            for leftover in part.iterdir():  # of another commit
+                if leftover.name != LOCK_FILE:
+                    remove(leftover)
+            write_whole(part / ORIGIN, json.dumps(vars(origin)).encode())
+
+        def fetch(path: str) -> None:
+            if sizes[path] > free_bytes(part) - RESERVE:
+                raise UserError(f"{out}: no room for the {sizes[path]} bytes of {path}; {RESERVE >> 20} MB stay free")
+            with _library(name) as library:
+                library.hf_hub_download(
+                    repository, path, revision=commit, local_dir=part, endpoint=_endpoint(),
+                    library_name="i2i-bridge", library_version=__version__,
+                )  # fmt: skip
+            if (part / path).is_symlink() or (part / path).stat().st_size != sizes[path]:
+                remove(part / path)
+                raise UserError(f"{name}: {path} is not the file of {sizes[path]} bytes that the Hub named")
+
+        _fetch_checked(name, part, sizes, fetch)
+        for inner in (".cache", LOCK_FILE):
+            remove(part / inner)
+        exchange_folder(part, out)
+    return out, origin
+
+
+@contextmanager
+def _os_errors(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written ({error.strerror or error})", IO_ERROR) from error
+
+
+@contextmanager
+def _about(name: str, part: Path) -> Iterator[None]:
+    """Context in which errors name the repository in place of the folder that it is fetched into."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{name}: {str(error).replace(f'{part}/', '')}", error.code) from error
+
+
+def _fetch_checked(name: str, part: Path, sizes: Mapping[str, int], fetch: Callable[[str], None]) -> None:
+    """Fetch the files: first the recipe, whose network bounds the weights; then verify the hashes of the weights."""
+    from i2i_bridge.recipe.load import load_recipe
+    from i2i_bridge.runs.checkpoint import latest_checkpoint
+
+    for stage in sorted({path.removesuffix(RECIPE_FILE) for path in sizes if path.endswith(RECIPE_FILE)}):
+        fetch(f"{stage}{RECIPE_FILE}")
+        with _about(name, part):
+            check_portable(read_toml(part / stage / RECIPE_FILE))
+            recipe = load_recipe(part / stage / RECIPE_FILE)
+        for path in sizes:
+            found = WEIGHTS.fullmatch(path)
+            if found is None or found[1] != stage:
+                continue
+            if path.endswith(".safetensors") and sizes[path] > (most := _weight_bytes(recipe)):
+                raise UserError(f"{name}: {path} has {sizes[path]} bytes; its recipe's network has at most {most}")
+            fetch(path)
+        with _about(name, part):
+            if latest_checkpoint(part / stage / "checkpoints")[0] is None:
+                raise UserError(f"no checkpoint in {stage or 'it'}")
+    if CARD_FILE in sizes:
+        fetch(CARD_FILE)
+
+
+def _weight_bytes(recipe: "Recipe") -> int:
+    """The most bytes that the weights of a recipe's network can have in a file; nothing is allocated."""
+    import torch
+
+    from i2i_bridge.networks.size import MAX_PARAMETERS
+
+    try:
+        with torch.device("meta"):
+            network = recipe.build_network()
+    except (NotImplementedError, RuntimeError):  # a plug-in's network that computes with its weights
+        return 4 * MAX_PARAMETERS + HEADER
+    sizes: list[int] = [value.numel() * max(4, value.element_size()) for value in network.state_dict().values()]
+    return HEADER + sum(sizes)
+
+
+def _wanted(name: str, there: Mapping[str, Any]) -> tuple[dict[str, int], int]:
+    """Sizes of the files to fetch (of the newest checkpoint of each stage), and the number of other files."""
+    newest: dict[str, str] = {}
+    for path in there:
+        found = WEIGHTS.fullmatch(path)
+        if found is not None:
+            newest[found[1]] = max(newest.get(found[1], ""), found[2], key=lambda step: int(step or 0))
+    sizes: dict[str, int] = {}
+    for path, size in there.items():
+        found = WEIGHTS.fullmatch(path)
+        if not WANTED.fullmatch(path) or (found is not None and found[2] != newest[found[1]]):
+            continue
+        if type(size) is not int or size < 0:
+            raise UserError(f"{name}: the Hub does not say how large {path} is")
+        limit = LIMITS.get(Path(path).suffix)
+        if limit is not None and size > limit:
+            raise UserError(f"{name}: {path} has {size} bytes; at most {limit} are read")
+        sizes[path] = size
+    if RECIPE_FILE not in sizes or "" not in newest:
+        raise UserError(f"{name}: not a run of i2i-bridge (it has no {RECIPE_FILE} with checkpoints)")
+    return sizes, len(there) - len(sizes)
+
+
+def _check_out(out: Path, repository: str) -> None:
+    """
+    Raises:
+        UserError: The folder is neither empty nor a local copy of this repository alone.
+    """
+    with located(out, "cannot be read", OSError):
+        if not os.path.lexists(out) or (out.is_dir() and not out.is_symlink() and not any(out.iterdir())):
+            return
+        origin = read_origin(out)
+        if origin is None or origin.repository != repository or out.is_symlink():
+            raise UserError("is there and no copy of this run; choose another folder")
+        own = {ORIGIN, RECIPE_FILE, CARD_FILE, "checkpoints", "mean"}
+        others = sorted(path.name for path in out.iterdir() if path.name not in own)
+    if others:
+        raise UserError(f"{out}: also holds {brief(others[0])}, which would be lost; choose another folder")
+
+
+def check_name(name: str) -> None:
+    """Check a name to push to, and that the internet may be used, before any work.
+
+    Raises:
+        UserError: It is not owner/name, or offline mode is on.
+    """
+    if _parsed(name)[1] is not None:
+        raise UserError(f"{name}: give owner/name; a commit cannot be changed")
+    internet.require(f"'{name}' on the Hub")
+
+
+def _parsed(name: str) -> tuple[str, str | None]:
+    found = NAME.fullmatch(name)
+    if found is None or ".." in name or "--" in name:
+        raise UserError(f"'{brief(name)}' is no name of the Hub: owner/name, or owner/name@REVISION")
+    return found[1], found[2]
+
+
+def _endpoint() -> str | None:
+    return os.environ.get("HF_ENDPOINT") or None
+
+
+@contextmanager
+def _library(name: str) -> Iterator["ModuleType"]:
+    """Context with the library huggingface_hub, whose errors become one line each.
+
+    Raises:
+        UserError: Offline mode, or the library is missing or raised an error.
+    """
+    internet.require(f"'{name}' on the Hub")
+    try:
+        import huggingface_hub
+        from huggingface_hub import errors
+        from huggingface_hub.utils.tqdm import disable_progress_bars
+    except ImportError as error:
+        raise UserError("the Hub needs a package: pip install 'i2i-bridge[share]'") from error
+    if not is_watched():
+        disable_progress_bars()
+    try:
+        yield huggingface_hub
+    except UserError:
+        raise
+    except errors.GatedRepoError as error:
+        raise UserError(
+            f"{name}: its owner gives access on request: ask on the repository's page, and log in (hf auth login)"
+        ) from error
+    except errors.RevisionNotFoundError as error:
+        raise UserError(f"{name}: the repository has no such commit, tag or branch") from error
+    except errors.RepositoryNotFoundError as error:
+        raise UserError(
+            f"{name}: no such run on the Hub, or a private one: check the name, or log in (hf auth login)"
+        ) from error
+    except errors.OfflineModeIsEnabled as error:
+        raise UserError(f"{name}: HF_HUB_OFFLINE forbids the internet; unset it") from error
+    except errors.HfHubHTTPError as error:
+        code = error.response.status_code
+        if code in (401, 403):
+            raise UserError(
+                f"{name}: not allowed to you; log in with a token that may write (hf auth login)"
+            ) from error
+        raise UserError(f"{name}: the Hub says {code}: {brief(error, 150)}; try again later") from error
+    except Exception as error:  # several packages raise many types
+        raise UserError(
+            f"{name}: the Hub did not answer ({type(error).__name__}: {brief(error, 120)}); check the connection and "
+            "give the same command again"
+        ) from error

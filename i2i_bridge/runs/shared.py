@@ -1,0 +1,143 @@
+"""Shared runs: run folders of recipe, weights (EMA) and model card alone, for other machines and people.
+
+FOLDER/  recipe.toml  README.md  checkpoints/step-00003000/{ema.safetensors,manifest.json,manifest.sha256}  [mean/]
+
+It is the format of the shipped runs, and opened by `load_run` as any run folder.
+"""
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PureWindowsPath
+from typing import TYPE_CHECKING, Any
+
+from i2i_bridge.errors import UserError, brief, located
+from i2i_bridge.storage.files import (
+    TEMPORARY,
+    TEMPORARY_BYTES,
+    exchange_folder,
+    real_folder,
+    refuse_links,
+    remove,
+    write_whole,
+)
+from i2i_bridge.storage.names import expanded, extended_name, leads_out
+from i2i_bridge.storage.shipped import CARD_FILE, RECIPE_FILE, recipe_of_run
+
+if TYPE_CHECKING:
+    from i2i_bridge.recipe.recipe import Recipe
+    from i2i_bridge.runs.run import Run
+
+TEXTS = ("name", "summary", "method_label", "reference")
+"""Keys of a recipe that are only shown; all other texts may name files."""
+PICTURE = "samples.png"
+"""File name of the picture of a shared run."""
+
+
+def write_shared(run: "Run", folder: Path, card: str, picture: bytes | None = None) -> Path:
+    """Write a run as a shared run: nothing in the folder executes, and no path of this machine is named in its recipe.
+
+    Args:
+        folder: A folder that does not exist or is empty; it appears whole or not at all.
+        card: Text of README.md, the model card.
+        picture: Bytes of a PNG, which the card shows.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UserError: The folder holds something or cannot be written, or the run's checkpoint is gone or damaged.
+    """
+    out = real_folder(expanded(folder).absolute())
+    with located(folder, "cannot be written", OSError):
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise UserError(f"{folder}: exists and is not empty; choose another folder")
+        fresh = out.with_name(extended_name(out.name, TEMPORARY, f"-{os.getpid()}", limit=TEMPORARY_BYTES))
+        try:
+            _write_run(run.folder, run.recipe, run.step, fresh)
+            if run.recipe.mean is not None:
+                _write_mean(run.folder, fresh)
+            write_whole(fresh / CARD_FILE, card.encode())
+            if picture is not None:
+                write_whole(fresh / PICTURE, picture)
+            exchange_folder(fresh, out)
+        finally:
+            remove(fresh)
+    return folder
+
+
+def _write_run(source: Path, recipe: "Recipe", step: int, out: Path) -> None:
+    """Copy the weights (EMA) of a step, in their own precision, and the portable recipe."""
+    from i2i_bridge.runs.checkpoint import chosen_checkpoint, save_checkpoint
+
+    checkpoint, _ = chosen_checkpoint(source / "checkpoints", step)
+    if checkpoint is None:
+        raise UserError(f"{source}: no checkpoint yet; train it first")
+    # "imported": training cannot resume from these files, which have no optimizer state, and says so.
+    save_checkpoint(out / "checkpoints", step, {"ema": checkpoint.tensors("ema")}, {"imported": recipe.name}, keep=1)
+    write_whole(out / RECIPE_FILE, portable(recipe).to_toml().encode())
+
+
+def _write_mean(source: Path, out: Path) -> None:
+    from i2i_bridge.recipe.load import load_recipe
+    from i2i_bridge.runs.checkpoint import latest_checkpoint
+    from i2i_bridge.runs.run import MEAN_FOLDER
+
+    refuse_links(source, [MEAN_FOLDER])
+    mean = source / MEAN_FOLDER
+    checkpoint, _ = latest_checkpoint(mean / "checkpoints")
+    if checkpoint is None:
+        raise UserError(f"{mean}: the copy of the run that this run starts from is missing; put it back")
+    _write_run(mean, load_recipe(recipe_of_run(mean)), checkpoint.step, out / MEAN_FOLDER)
+
+
+def portable(recipe: "Recipe") -> "Recipe":
+    """A copy of a recipe that names no place outside of its folder: such paths are cut to their last part.
+
+    A data set of the Hub loses `download = true`: others allow their downloads themselves.
+    """
+    from i2i_bridge.recipe.load import parse_recipe
+
+    table = recipe.model_dump(mode="json", exclude_none=True)
+    table = {key: value if key in TEXTS else _cut(value) for key, value in table.items()}
+    table["data"].get("source", {}).pop("download", None)
+    return parse_recipe(table, recipe.name)
+
+
+def _cut(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _cut(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_cut(inner) for inner in value]
+    if isinstance(value, str) and leads_out(value):
+        last = PureWindowsPath(value).name.lstrip("~:")
+        return last if last and not leads_out(last) else "folder"
+    return value
+
+
+def check_portable(table: Mapping[str, Any]) -> None:
+    """Check the table of a stranger's recipe: no text leads out of the folder, and none makes a command download.
+
+    Raises:
+        UserError: One does; the message names the key.
+    """
+    for key, value in _leaves(table):
+        place = ".".join(key)
+        if isinstance(value, str) and key[0] not in TEXTS and leads_out(value):
+            raise UserError(f"{place}: '{brief(value)}' leads out of the folder; nothing outside of it is read")
+        if key == ("data", "card") and (not isinstance(value, str) or re.search(r"[/\\]|\.toml$", value)):
+            raise UserError(f"{place}: '{brief(value)}' is a file; a shared recipe names shipped cards only")
+        if key[0] == "data" and key[-1] == "download" and value is not False:
+            raise UserError(f"{place}: a shared recipe must not download; add data.source.download=true yourself")
+
+
+def _leaves(value: Any, key: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Values of a table that are no tables or arrays, with the keys that lead there."""
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from _leaves(inner, (*key, str(name)))
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _leaves(inner, key)
+    else:
+        yield key, value

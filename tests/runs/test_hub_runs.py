@@ -1,0 +1,319 @@
+"""Runs on the Hub: pushed and pulled through a fake server on loopback; what strangers' repositories may not do."""
+
+import hashlib
+import json
+import socket
+
+import numpy as np
+import pytest
+from fake_hub import FakeHub
+from killing import photos, recipe_of
+
+from i2i_bridge import load_run
+from i2i_bridge.cli.command import main
+from i2i_bridge.errors import UserError
+from i2i_bridge.runs import hub
+from i2i_bridge.storage import internet
+from i2i_bridge.training.trainer import train
+
+pytest.importorskip("huggingface_hub")
+STEP = "checkpoints/step-00000001"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "mine"
+    train(recipe_of(photos(tmp_path_factory.mktemp("pairs")), steps=1), folder, cpu=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def shared(trained, tmp_path_factory):
+    """The files of a shared run by name."""
+    folder = load_run(trained, device="cpu").save_pretrained(tmp_path_factory.mktemp("s") / "run", licence="mit")
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def site(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in (internet.VARIABLE, *internet.LIBRARIES):
+        monkeypatch.setenv(name, "")
+    server = FakeHub()
+    monkeypatch.setenv("HF_ENDPOINT", server.url)
+    monkeypatch.setenv("HF_TOKEN", "hf_fake")
+    yield server
+    server.close()
+
+
+def call(*words):
+    with pytest.raises(SystemExit) as ended:
+        main([str(word) for word in words])
+    return ended.value.code
+
+
+def restored(run):
+    image = np.random.default_rng(0).integers(0, 256, (19, 22, 3), np.uint8)
+    return load_run(run, device="cpu").restore(image, nfe=2, seed=5)
+
+
+def refused(said, name="some/one"):
+    with pytest.raises(UserError, match=said) as refusal:
+        hub.pull(name)
+    assert "\n" not in str(refusal.value)
+
+
+def fetched(site):
+    return {path.split("/", 5)[-1] for method, path in site.seen if "/resolve/" in path}
+
+
+def test_a_pushed_run_comes_back_with_the_same_bits_and_is_pinned(site, trained, shared, tmp_path):
+    """kills: fetched-at-every-use, pull-of-the-first-commit"""
+    origin = load_run(trained, device="cpu").push_to_hub("me/denoiser", licence="mit")
+    first = origin.revision
+    assert site.head("me/denoiser") == first and set(site.repositories["me/denoiser"][first]) == set(shared)
+    card = site.repositories["me/denoiser"][first]["README.md"].decode()
+    assert 'load_run("me/denoiser")' in card and "license: mit" in card
+    assert np.array_equal(restored("me/denoiser"), restored(trained))
+    copy = hub.local_copy("me/denoiser")
+    assert json.loads((copy / "hub.json").read_text()) == {"repository": "me/denoiser", "revision": first}
+    assert sorted(path.name for path in copy.iterdir()) == ["README.md", "checkpoints", "hub.json", "recipe.toml"]
+    # Another commit does not change what is here, nor does the network need to be there.
+    site.commit("me/denoiser", shared | {"README.md": b"new"})
+    asked = len(site.seen)
+    assert load_run("me/denoiser").folder == copy and len(site.seen) == asked
+    assert hub.pull(f"me/denoiser@{first}", tmp_path / "old")[1].revision == first
+    place, second = hub.pull("me/denoiser")
+    assert place == copy and second.revision == site.head("me/denoiser") != first
+    assert (copy / "README.md").read_text() == "new"
+
+
+def test_a_second_push_leaves_one_checkpoint(site, trained, shared):
+    """kills: stale-checkpoint-on-the-hub"""
+    old = "checkpoints/step-00000000"
+    site.commit(
+        "me/mine", {f"{old}/ema.safetensors": b"x", "samples.png": b"x", "model.py": b"x", ".gitattributes": b"x"}
+    )
+    load_run(trained, device="cpu").push_to_hub("me/mine", licence="mit")
+    assert set(site.repositories["me/mine"][site.head("me/mine")]) == {*shared, "model.py", ".gitattributes"}
+
+
+def test_the_verbs(site, trained, tmp_path, capsys):
+    assert call("share", "push", trained, "me/a") == 2
+    assert "give the Hub's identifier of the licence" in capsys.readouterr().err and site.seen == []
+    assert call("share", "card", trained, "card.md", "--licence", "mit", "--name", "me/a") == 0
+    assert call("share", "push", trained, "me/a", "--card", "card.md") == 0
+    commit = site.head("me/a")
+    assert f"commit {commit}" in capsys.readouterr().out
+    assert call("share", "pull", "me/a", "here") == 0
+    assert commit in capsys.readouterr().out
+    assert call("share", "save", "here", "saved", "--licence", "mit") == 0
+    noisy = load_run(trained).recipe.data.root.replace("clean", "noisy") + "/val"
+    for run in ("me/a", "here", "saved"):
+        assert call("restore", run, noisy, f"out-{run[:4].replace('/', '-')}", "--device", "cpu") == 0
+    assert f"me/a is the copy of commit {commit}" in capsys.readouterr().err
+    first, second, third = ((tmp_path / out / "00.png").read_bytes() for out in ("out-me-a", "out-here", "out-save"))
+    assert first == second == third
+    assert call("evaluate", "me/a") == 2
+    assert capsys.readouterr().err.endswith("i2i-bridge share pull me/a DIR\n")
+
+
+def test_only_the_files_of_a_run_are_fetched(site, shared, tmp_path):
+    """kills: fetches-everything, older-checkpoint-fetched"""
+    older = "checkpoints/step-00000000/ema.safetensors"
+    odd = {
+        name: b"import os"
+        for name in (
+            "../evil", "a/../../evil", "/evil", "model.py", "pytorch_model.bin", "hub.json", "options.pkl", older,
+            f"{STEP}/optimizer.safetensors", "checkpoints/../recipe.toml", "mean/../../recipe.toml", "recipe.toml\n",
+            f"{STEP}/ema.safetensors/..", "CHECKPOINTS/step-00000001/ema.safetensors", "evaluation/x/evaluation.json",
+        )
+    }  # fmt: skip
+    site.commit("some/one", shared | odd)
+    said = []
+    folder, _ = hub.pull("some/one", tmp_path / "in" / "run", report=said.append)
+    assert fetched(site) == set(shared)
+    assert {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} == {
+        *shared,
+        "hub.json",
+    }
+    assert sorted(path.name for path in (tmp_path / "in").iterdir()) == ["run"]
+    assert f"{len(odd)} other files of the repository are not fetched" in said
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('[data]\nroot = "/etc"', "data.root: '/etc' leads out of the folder"),
+        ('[degradation]\nname = "inpaint"\nfolder = "../../masks"', "degradation.folder: .* leads out"),
+        ('[data]\ncard = "x.toml"', "data.card: 'x.toml' is a file"),
+        ('[data.source]\nname = "huggingface"\nhub = "a/b"\ndownload = true', "must not download"),
+        ("UNET", "^some/one: recipe.toml: unknown network 'no-such'"),
+        ("not toml", "recipe.toml"),
+    ],
+)
+def test_a_strangers_recipe_is_checked_before_anything_else_is_fetched(site, shared, text, said):
+    """kills: recipe-unchecked"""
+    recipe = shared["recipe.toml"].replace(b'name = "unet"', b'name = "no-such"') if text == "UNET" else text.encode()
+    site.commit("some/one", shared | {"recipe.toml": recipe})
+    refused(said)
+    assert fetched(site) == {"recipe.toml"} and not hub.local_copy("some/one").exists()
+
+
+def test_sizes_are_bounded_before_the_download(site, shared):
+    """kills: weights-of-any-size, recipe-of-any-size"""
+    site.commit("some/one", shared)
+    for name, said in (
+        (f"{STEP}/ema.safetensors", r"ema.safetensors has 1099511627776 bytes; its recipe's network has at most \d+$"),
+        ("recipe.toml", "at most 1048576 are read"),
+        ("README.md", "at most 1048576 are read"),
+        (f"{STEP}/manifest.json", "at most 1048576 are read"),
+    ):
+        site.seen.clear()
+        site.declared = {name: 2**40}
+        refused(said)
+        assert name not in fetched(site)
+    for size in (None, -1, "9"):
+        site.declared = {"README.md": size}
+        refused("does not say how large README.md is")
+    site.declared = {"README.md": 1}
+    refused("README.md is not the file of 1 bytes")
+    assert not hub.local_copy("some/one").exists()
+
+
+def test_weights_are_held_to_their_hashes_and_to_the_recipe(site, shared):
+    """kills: pull-without-hashes"""
+    weights = bytearray(shared[f"{STEP}/ema.safetensors"])
+    weights[-1] ^= 1
+    site.commit("some/one", shared | {f"{STEP}/ema.safetensors": bytes(weights)})
+    refused("its SHA-256 differs from the manifest")
+    site.commit("some/one", {name: data for name, data in shared.items() if "ema" not in name})
+    refused("ema.safetensors: damaged")
+    site.commit("some/one", {name: data for name, data in shared.items() if "checkpoints" not in name})
+    refused("not a run of i2i-bridge")
+    evil = json.loads(shared[f"{STEP}/manifest.json"])
+    evil["files"] = {"../../../x.safetensors": {"bytes": 0, "sha256": ""}}
+    text = json.dumps(evil).encode()
+    seal = f"{hashlib.sha256(text).hexdigest()}  manifest.json\n".encode()
+    site.commit("some/one", shared | {f"{STEP}/manifest.json": text, f"{STEP}/manifest.sha256": seal})
+    refused("it names '../../../x.safetensors'")
+    assert not hub.local_copy("some/one").exists()
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ((404, "RepoNotFound"), "no such run on the Hub, or a private one: check the name, or log in"),
+        ((401, "RepoNotFound"), "no such run on the Hub, or a private one"),
+        ((403, "GatedRepo"), "its owner gives access on request"),
+        ((500, ""), "the Hub says 500"),
+        ((403, ""), "not allowed to you; log in"),
+    ],
+)
+def test_what_the_hub_refuses_is_one_line(site, answer, said, capsys):
+    site.repositories["some/one"] = {}
+    site.answers["some/one"] = answer
+    refused(said)
+    assert call("restore", "some/one", "in.png", "out.png") == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and error.startswith("error: some/one: ")
+
+
+def test_no_such_revision(site, shared):
+    site.commit("some/one", shared)
+    refused("no such commit, tag or branch", "some/one@0123abc")
+
+
+def test_no_network_no_package_offline(site, shared, monkeypatch, capsys):
+    """kills: hub-offline"""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with monkeypatch.context() as changed:
+        changed.setenv("HF_ENDPOINT", f"http://127.0.0.1:{port}")
+        refused("the Hub did not answer")
+    with monkeypatch.context() as changed:
+        changed.setitem(__import__("sys").modules, "huggingface_hub", None)
+        refused(r"pip install 'i2i-bridge\[share\]'")
+    site.commit("some/one", shared)
+    for words in (("restore", "some/one", "in.png", "out.png"), ("share", "pull", "some/one")):
+        assert call("--offline", *words) == 2
+        assert capsys.readouterr().err == (
+            "error: 'some/one' on the Hub needs the internet, which --offline (or I2I_OFFLINE=1) forbids\n"
+        )
+    assert site.seen == []
+    monkeypatch.setenv(internet.VARIABLE, "0")
+    hub.pull("some/one")
+    monkeypatch.setenv(internet.VARIABLE, "1")
+    assert load_run("some/one").step == 1, "what is here is used"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "runs/mine", "pretrained/mine", "here/mine", "nofolder", "a/b/c", "../a/b", "/a/b", "a/b.", "-a/b", "a/..",
+        "a/.b", "a/b@", "a/b@c@d", "a/b@../c",
+    ],
+)  # fmt: skip
+def test_what_is_a_path_is_never_looked_for_on_the_hub(site, name, tmp_path):
+    """kills: folder-on-the-hub"""
+    (tmp_path / "here").mkdir()
+    with pytest.raises(UserError, match="not a run folder"):
+        load_run(name)
+    assert site.seen == []
+
+
+def test_a_path_that_exists_wins(site, shared, trained, tmp_path):
+    load_run(trained, device="cpu").save_pretrained(tmp_path / "some" / "one", licence="mit")
+    assert load_run("some/one").step == 1 and site.seen == []
+
+
+@pytest.mark.parametrize("name", ["", "a", "a/b/c", "../b", "a/b@", "a--b/c", "a/b..c", "a/b\n", "a" * 200 + "/b"])
+def test_names_are_checked(site, name):
+    refused("is no name of the Hub", name)
+    assert site.seen == []
+
+
+def test_other_folders_are_left_alone(site, shared, tmp_path):
+    """kills: pull-over-other-files"""
+    site.commit("some/one", shared)
+    site.commit("some/two", shared)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "file").write_text("mine")
+    with pytest.raises(UserError, match="no copy of this run"):
+        hub.pull("some/one", tmp_path / "mine")
+    hub.pull("some/one", tmp_path / "one")
+    with pytest.raises(UserError, match="no copy of this run"):
+        hub.pull("some/two", tmp_path / "one")
+    (tmp_path / "one" / "evaluation").mkdir()
+    site.commit("some/one", shared | {"README.md": b"new"})
+    with pytest.raises(UserError, match="also holds evaluation, which would be lost"):
+        hub.pull("some/one", tmp_path / "one")
+    (tmp_path / "link").symlink_to(tmp_path / "one")
+    with pytest.raises(UserError, match="no copy of this run"):
+        hub.pull("some/one", tmp_path / "link")
+
+
+def test_an_interrupted_pull_goes_on_and_keeps_no_file_of_another_commit(site, shared, monkeypatch):
+    """kills: parts-of-two-commits"""
+    site.commit("some/one", shared | {"README.md": b"old"})
+    whole = site._answer
+
+    def breaks(request, method):
+        if request.path.endswith("README.md"):
+            raise ConnectionResetError
+        whole(request, method)
+
+    monkeypatch.setattr(site, "_answer", breaks)
+    refused("the Hub did not answer")
+    monkeypatch.setattr(site, "_answer", whole)
+    site.seen.clear()
+    folder, _ = hub.pull("some/one")
+    assert fetched(site) == {"README.md"} and (folder / "README.md").read_text() == "old"
+    part = folder.with_name(".one.part")
+    assert not part.exists()
+    part.mkdir()
+    (part / "hub.json").write_text("{}")
+    (part / "evil.py").write_text("")
+    site.commit("some/one", shared)
+    folder, _ = hub.pull("some/one")
+    assert not (folder / "evil.py").exists()

@@ -1,0 +1,209 @@
+"""Shared runs: weights, recipe and model card in a folder, without paths of the machine; opened as any run."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from killing import photos, recipe_of
+
+from i2i_bridge import evaluate, load_run, save_pretrained
+from i2i_bridge.errors import UserError
+from i2i_bridge.recipe.load import parse_recipe
+from i2i_bridge.runs.checkpoint import latest_checkpoint
+from i2i_bridge.runs.shared import PICTURE, check_portable, portable
+from i2i_bridge.storage.toml import read_toml
+from i2i_bridge.training.trainer import train
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return photos(tmp_path_factory.mktemp("pairs"))
+
+
+@pytest.fixture(scope="module")
+def trained(root, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "mine"
+    train(recipe_of(root, steps=2, sample_every=2), folder, cpu=True)
+    evaluate(load_run(folder, device="cpu"), nfe=[1], metrics=["psnr"])
+    return folder
+
+
+def files(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def restored(folder):
+    image = np.random.default_rng(0).integers(0, 256, (19, 22, 3), np.uint8)
+    return load_run(folder, device="cpu").restore(image, nfe=3, seed=5)
+
+
+def test_a_shared_run_restores_the_same_bits_and_holds_nothing_else(trained, root, tmp_path):
+    """kills: shares-the-raw-weights, shared-recipe-with-paths"""
+    out = load_run(trained, device="cpu").save_pretrained(tmp_path / "out", licence="mit")
+    step = "checkpoints/step-00000002"
+    assert files(out) == [
+        "README.md",
+        *(f"{step}/{name}" for name in ("ema.safetensors", "manifest.json", "manifest.sha256")),
+        "recipe.toml",
+    ]
+    assert np.array_equal(restored(out), restored(trained))
+    assert load_run(out).step == 2
+    for file in files(out):
+        assert str(root).encode() not in (out / file).read_bytes(), file
+    with pytest.raises(UserError, match="imported weights, without the state of a training"):
+        train(recipe_of(root, steps=3), out, cpu=True)
+
+
+def test_both_stages_are_shared(trained, root, tmp_path):
+    """kills: shares-one-stage"""
+    table = recipe_of(root, steps=1).model_dump(mode="json", exclude_none=True)
+    recipe = parse_recipe(table | {"mean": {"run": str(trained), "nfe": 1}}, "two")
+    train(recipe, tmp_path / "two", cpu=True)
+    out = save_pretrained(load_run(tmp_path / "two", device="cpu"), tmp_path / "out", licence="mit")
+    assert np.array_equal(restored(out), restored(tmp_path / "two"))
+    assert [file for file in files(out) if file.startswith("mean/")] and load_run(out).recipe.mean.run == "mine"
+
+
+def test_the_card_says_what_was_done(trained, tmp_path):
+    """kills: card-of-another-step"""
+    run = load_run(trained, device="cpu")
+    card = (run.save_pretrained(tmp_path / "out", licence="cc-by-4.0") / "README.md").read_text()
+    header = card.split("---\n")[1].splitlines()
+    assert {
+        "license: cc-by-4.0",
+        "pipeline_tag: image-to-image",
+        "library_name: i2i-bridge",
+        "- image-restoration",
+    } <= {*header}
+    assert re.search(r"Protocol held-out@\d+ [0-9a-f]{12}, 3 images", card)
+    assert "| degraded input | – |" in card and "| bridge | 1 |" in card
+    assert "Images seen: 8 (batches of 4)" in card and "Training images: 12" in card
+    assert re.search(r"Time of the steps: \d+ s", card)
+    assert PICTURE not in card and not (tmp_path / "out" / PICTURE).exists()
+    train(recipe_of(Path(run.recipe.data.root).parent, steps=2, keep=9), tmp_path / "later", cpu=True)
+    evaluate(load_run(tmp_path / "later", device="cpu"), nfe=[1], metrics=["psnr"])
+    run = load_run(tmp_path / "later", checkpoint=1, device="cpu")
+    card = (run.save_pretrained(tmp_path / "first", licence="mit") / "README.md").read_text()
+    assert "It was not evaluated." in card and "after step 1 of 2" in card
+
+
+def test_pictures_only_where_they_are_asked_for(trained, tmp_path):
+    run = load_run(trained, device="cpu")
+    out = run.save_pretrained(tmp_path / "out", licence="mit", pictures=True)
+    assert (out / PICTURE).read_bytes() == (trained / "samples" / "step-00000002.png").read_bytes()
+    assert f"]({PICTURE})" in (out / "README.md").read_text()
+    with pytest.raises(UserError, match="no picture of step 2"):
+        load_run(out).save_pretrained(tmp_path / "again", licence="mit", pictures=True)
+    assert not (tmp_path / "again").exists()
+
+
+def test_a_card_of_ones_own_is_taken_as_it_is(trained, tmp_path):
+    """kills: own-card-without-a-licence"""
+    run, card = load_run(trained, device="cpu"), tmp_path / "card.md"
+    card.write_text("---\nlicense: mit\n---\nMine.\n")
+    assert (run.save_pretrained(tmp_path / "out", card=card) / "README.md").read_text() == card.read_text()
+    card.write_text("---\ntags: []\n---\nlicense: mit\n")
+    with pytest.raises(UserError, match="the licence stands in the card's header"):
+        run.save_pretrained(tmp_path / "no", card=card)
+
+
+@pytest.mark.parametrize("licence", [None, "", "MIT License", "mit\nevil: true", "a" * 60])
+def test_no_licence_no_share(trained, tmp_path, licence):
+    """kills: any-licence"""
+    with pytest.raises(UserError, match="give the Hub's identifier of the licence") as refusal:
+        load_run(trained, device="cpu").save_pretrained(tmp_path / "out", licence=licence)
+    assert "\n" not in str(refusal.value) and not any(tmp_path.iterdir())
+
+
+def test_a_folder_with_files_is_left_alone(trained, tmp_path):
+    """kills: shared-over-other-files"""
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(UserError, match="not empty"):
+        load_run(trained, device="cpu").save_pretrained(tmp_path, licence="mit")
+    assert files(tmp_path) == ["mine.txt"]
+    (tmp_path / "empty").mkdir()
+    load_run(trained, device="cpu").save_pretrained(tmp_path / "empty", licence="mit")
+    assert restored(tmp_path / "empty").shape == (19, 22, 3)
+
+
+def test_names_in_the_card_are_only_text(trained, tmp_path):
+    run = load_run(trained, device="cpu")
+    text = "<img src=x onerror=y> | [a](javascript:b) `c`\n# \x1b[31md"
+    object.__setattr__(run, "recipe", run.recipe.model_copy(update={"summary": text, "method_label": "b: [c\nd: e"}))
+    card = (run.save_pretrained(tmp_path / "out", licence="mit") / "README.md").read_text()
+    assert not re.search(r"(?<!\\)<img|\x1b|(?<!\\)\[a|^# d", card, re.MULTILINE)
+    assert '- "b: [c\\nd: e"' in card.splitlines()
+
+
+PLACES = [
+    "/etc/passwd",
+    "../up",
+    "a/../../b",
+    "~/x",
+    "~",
+    "C:\\x",
+    "c:x",
+    "\\\\host\\share",
+    "https://a/b",
+    "hf://a::b",
+    "..",
+]
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize(
+    "key", ["data.root", "data.source.file", "data.augment.mask", "degradation.folder", "train.init"]
+)
+def test_a_recipe_that_leads_out_is_refused_and_a_shared_one_never_does(key, place):
+    """kills: recipe-leads-out, shared-recipe-with-paths"""
+    table = {"name": "a", "summary": "see https://example.com/x", "data": {"augment": [{"mask": "in/side"}]}}
+    check_portable(table)
+    *parents, last = key.split(".")
+    inner = table
+    for parent in parents:
+        inner = inner.setdefault(parent, {})
+        inner = inner[0] if isinstance(inner, list) else inner
+    inner[last] = place
+    with pytest.raises(UserError, match=rf"^{key}: .* leads out of the folder"):
+        check_portable(table)
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_what_is_shared_passes_the_check(root, place):
+    """kills: shared-recipe-with-paths"""
+    table = recipe_of(root).model_dump(mode="json", exclude_none=True)
+    table["data"] |= {
+        "root": place,
+        "source": {"name": "huggingface", "hub": "a/b", "download": True, "revision": place},
+    }
+    table["train"]["init"] = place
+    shared = portable(parse_recipe(table, "t")).model_dump(mode="json", exclude_none=True)
+    check_portable(shared)
+    assert shared["data"]["source"]["hub"] == "a/b"
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ({"card": "mine.toml"}, "data.card: 'mine.toml' is a file"),
+        ({"card": "in/side"}, "data.card"),
+        ({"card": 3}, "data.card"),
+        ({"source": {"download": True}}, "data.source.download: a shared recipe must not download"),
+        ({"source": {"download": "yes"}}, "must not download"),
+    ],
+)
+def test_files_and_downloads_of_a_strangers_recipe_are_refused(data, said):
+    """kills: recipe-downloads, recipe-names-a-card-file"""
+    with pytest.raises(UserError, match=said):
+        check_portable({"name": "a", "data": data})
+    check_portable({"name": "a", "data": {"card": "open-photos", "source": {"download": False}}})
+
+
+def test_the_shipped_run_can_be_shared_in_its_own_precision(tmp_path):
+    """kills: shares-the-raw-weights"""
+    run = load_run("pretrained/photos", device="cpu")
+    out = run.save_pretrained(tmp_path / "out", licence="apache-2.0")
+    first, second = (latest_checkpoint(place / "checkpoints")[0].tensors("ema") for place in (run.folder, out))
+    assert {name: value.dtype for name, value in first.items()} == {name: value.dtype for name, value in second.items()}
+    assert read_toml(out / "recipe.toml")["data"]["card"] == "open-photos"
