@@ -94,7 +94,7 @@ MUTANTS = [
     Mutant("own-card-without-a-licence", "report/card.py", r'or not re.search(r"^license:\s*\S", header[1], re.MULTILINE)', "", "test_shared.py"),
     Mutant("any-licence", "report/card.py", "if licence is None or not LICENCE.fullmatch(licence):", "if licence is None:", "test_shared.py"),
     # runs on the Hub
-    Mutant("fetched-at-every-use", "runs/hub.py", "    if origin is None:\n        copy, origin", "    if True:\n        copy, origin", "test_hub_runs.py"),
+    Mutant("fetched-at-every-use", "runs/hub.py", "    if origin is None:\n        internet", "    if True:\n        internet", "test_hub_runs.py"),
     Mutant("pull-of-the-first-commit", "runs/hub.py", "if read_origin(out) == origin:", "if read_origin(out):", "test_hub_runs.py"),
     Mutant("stale-checkpoint-on-the-hub", "runs/hub.py", "operations += [library.CommitOperationDelete(path) for path in stale]", "", "test_hub_runs.py"),
     Mutant("fetches-everything", "runs/hub.py", "if not WANTED.fullmatch(path) or (found", "if (found", "test_hub_runs.py"),

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from i2i_bridge import registry
+from i2i_bridge.data.cards import load_card
 from i2i_bridge.errors import UserError, located, readable
 from i2i_bridge.evaluation.results import Evaluation, read_evaluation
 from i2i_bridge.recipe.recipe import Recipe
@@ -160,7 +161,15 @@ def _facts(run: Run, recipe: Recipe) -> Iterator[tuple[str, str]]:
 
 
 def _training(run: Run, recipe: Recipe) -> Iterator[tuple[str, str]]:
-    yield "Data", f"dataset card {recipe.data.card}" if recipe.data.card else _words(recipe.data.source) or "not named"
+    if recipe.data.card:
+        card = load_card(recipe.data.card)
+        terms = f"licence: {card.licence or 'not stated'}"
+        yield (
+            "Data",
+            f"{card.summary} (dataset card {card.name}; {terms}{'; ' if card.homepage else ''}{card.homepage})",
+        )
+    else:
+        yield "Data", _words(recipe.data.source) or "not named"
     if recipe.degradation is not None:
         yield "Degradation of the clean images", _words(recipe.degradation)
     if recipe.train.init:

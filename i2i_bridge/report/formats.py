@@ -70,6 +70,11 @@ def markdown(text: str) -> str:
     return re.sub(r"([\\`*_{}\[\]<>#|~$&])", r"\\\1", " ".join(printable(text).split()))
 
 
+def code(text: str) -> str:
+    """Plain text as a code span of Markdown."""
+    return f"`{' '.join(printable(text).replace('`', chr(39)).split())}`"
+
+
 LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
@@ -104,5 +109,11 @@ def _environment() -> "Environment":
         undefined=StrictUndefined,
         finalize=finalize,
     )
-    environment.filters |= {"markdown": markdown, "quoted": json.dumps, "latex": latex, "seconds": seconds_text}
+    environment.filters |= {
+        "markdown": markdown,
+        "code": code,
+        "quoted": json.dumps,
+        "latex": latex,
+        "seconds": seconds_text,
+    }
     return environment

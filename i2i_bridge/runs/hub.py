@@ -79,6 +79,8 @@ def hub_folder(run: Path, report: Callable[[str], None] | None = None) -> Path:
     copy = local_copy(run.as_posix())
     origin = read_origin(copy)
     if origin is None:
+        internet.require(f"'{run.as_posix()}' on the Hub")
+        report(f"there is no folder {run.as_posix()}; looking for it on the Hugging Face Hub")
         copy, origin = pull(run.as_posix(), report=report)
     report(f"{run.as_posix()} is the copy of commit {origin.revision} in {copy}")
     return copy

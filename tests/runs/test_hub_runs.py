@@ -216,7 +216,23 @@ def test_what_the_hub_refuses_is_one_line(site, answer, said, capsys):
     refused(said)
     assert call("restore", "some/one", "in.png", "out.png") == 2
     error = capsys.readouterr().err
-    assert error.count("\n") == 1 and error.startswith("error: some/one: ")
+    note, last = error.splitlines()
+    assert note == "note: there is no folder some/one; looking for it on the Hugging Face Hub"
+    assert last.startswith("error: some/one: ")
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ((401, ""), "not allowed to you; log in with a token that may write"),
+        ((403, ""), "not allowed to you; log in with a token that may write"),
+        ((500, ""), "the Hub says 500"),
+    ],
+)
+def test_what_the_hub_refuses_to_take_is_one_line(site, trained, answer, said):
+    site.answers["me/mine"] = answer
+    with pytest.raises(UserError, match=f"^me/mine: {said}"):
+        load_run(trained, device="cpu").push_to_hub("me/mine", licence="mit")
 
 
 def test_no_such_revision(site, shared):

@@ -207,3 +207,5 @@ def test_the_shipped_run_can_be_shared_in_its_own_precision(tmp_path):
     first, second = (latest_checkpoint(place / "checkpoints")[0].tensors("ema") for place in (run.folder, out))
     assert {name: value.dtype for name, value in first.items()} == {name: value.dtype for name, value in second.items()}
     assert read_toml(out / "recipe.toml")["data"]["card"] == "open-photos"
+    card = (out / "README.md").read_text()
+    assert "(dataset card open-photos; licence: " in card and "- Process: `brownian {" in card
