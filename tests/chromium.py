@@ -88,7 +88,7 @@ class Chromium:
 
     # ---- what a person does
     def open(self, page, *, width=1280, height=900, dark=False, offline=True):
-        """Open a file at a window's width, and wait until all of it is there."""
+        """Open a file, or an address of this machine, at a window's width, and wait until all of it is there."""
         self.events.clear()
         self.call(
             "Network.emulateNetworkConditions", offline=offline, latency=0, downloadThroughput=-1, uploadThroughput=-1
@@ -98,7 +98,8 @@ class Chromium:
         )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
-        self.call("Page.navigate", url=Path(page).resolve().as_uri())
+        address = str(page) if str(page).startswith("http://") else Path(page).resolve().as_uri()
+        self.call("Page.navigate", url=address)
         self.wait("document.readyState === 'complete'")
 
     def run(self, expression):
@@ -156,6 +157,12 @@ class Chromium:
             clip = {"x": 0, "y": 0, "width": size["width"], "height": size["height"], "scale": 1}
             answer = self.call("Page.captureScreenshot", captureBeyondViewport=True, clip=clip)
         Path(file).write_bytes(base64.b64decode(answer["data"]))
+
+    def choose_file(self, selector, file):
+        """A file chosen in an input of that type."""
+        root = self.call("DOM.getDocument")["root"]["nodeId"]
+        node = self.call("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
+        self.call("DOM.setFileInputFiles", nodeId=node, files=[str(file)])
 
     # ---- what it complained of
     def complaints(self):

@@ -791,6 +791,17 @@ MUTANTS = [
     Mutant("dropout-of-every-micro-batch-alike", "training/step.py", "\"dropout\", part.first,", "\"dropout\", parts[0].first,", "test_training.py"),
     Mutant("alpha-enlarged-by-nearest", "runs/batch.py", "Image.Resampling.BICUBIC", "Image.Resampling.NEAREST", "test_restoring.py"),
     Mutant("ot-ode-released-with-0.3", "runs/imports.py", "0.3 if name == \"i2sb\" else 1.0", "0.3", "test_hostile.py"),
+    # the web page
+    Mutant("app-forgets-the-seed", "app.py", "seed=request.seed,\n        mask", "mask", "test_app.py"),
+    Mutant("app-forgets-nfe", "app.py", "nfe=request.nfe,", "", "test_app.py"),
+    Mutant("app-forgets-the-sampler", "app.py", "run = with_sampler(run, request.sampler)", "with_sampler(run, request.sampler)", "test_app.py"),
+    Mutant("app-operators-read-files", "app.py", "for inner in value:\n            _refuse_files(inner)", "pass", "test_app.py"),
+    Mutant("app-has-no-pixel-limit", "app.py", "check_size(file, limits, scale)", "pass", "test_app.py"),
+    Mutant("app-has-no-nfe-limit", "app.py", "if not 1 <= value <= most:", "if value < 1:", "test_app.py"),
+    Mutant("app-shows-paths", "app.py", "text = text.replace(f\"{folder}/\", \"\").replace(folder, Path(folder).name)", "pass", "test_app.py"),
+    Mutant("app-mask-is-inverted", "app.py", "layer[..., 3] > 127", "layer[..., 3] <= 127", "test_app.py"),
+    Mutant("app-mask-keeps-one-layer", "app.py", "unknown |= np.asarray(scaled)", "unknown = np.asarray(scaled)", "test_app.py"),
+    Mutant("app-forgets-the-mask", "app.py", "mask=None if request.degrade else painted or hole", "mask=hole", "test_app.py"),
 ]  # fmt: skip
 
 

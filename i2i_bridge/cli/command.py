@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from i2i_bridge import UserError, console
+from i2i_bridge.cli import app as web
 from i2i_bridge.cli import compare, data, doctor, evaluate, export, imports, restore, share, show, train, weights
 from i2i_bridge.plugins import plugin_error
 from i2i_bridge.storage import internet
@@ -62,6 +63,7 @@ app.command()(train.run)
 app.command()(restore.restore)
 app.command()(restore.degrade)
 app.command()(export.export)
+app.command()(web.app)
 # Also verbs of `data`, where users look for what concerns data.
 app.command()(data.preview)
 app.command()(data.check)

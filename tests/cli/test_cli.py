@@ -174,6 +174,7 @@ def test_looking_around(call, workplace):
         "train",
         "restore",
         "export",
+        "app",
         "evaluate",
         "report",
         "run",

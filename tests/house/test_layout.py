@@ -17,11 +17,12 @@ ROOMS = [
     "errors", "randomness", "members", "storage", "plugins", "registry", "libraries", "console", "device",
     "distributed", "images", "bridge", "networks", "degradations", "guidance", "data", "metrics", "recipe", "methods",
     "runs", "training",
-    "evaluation", "report", "cli",
+    "evaluation", "report", "app", "cli",
 ]  # fmt: skip
 ONLY_IN = {
     "rich": {"console.py"},
     "typer": {
+        "cli/app.py",
         "cli/show.py",
         "cli/command.py",
         "cli/doctor.py",
@@ -59,6 +60,8 @@ ONLY_IN = {
     "torch_fidelity": {"metrics/extractors.py"},
     "onnx": {"runs/export.py"},
     "openvino": {"runs/export.py"},
+    "gradio": {"app.py"},
+    "starlette": {"app.py"},
 }
 
 
@@ -279,6 +282,7 @@ share push nofolder a/b --licence mit
 share save nofolder out --licence mit
 share push nofolder noname
 --offline share pull a/b
+app nofolder
 report nofolder
 data add
 data fetch nothere

@@ -1,0 +1,178 @@
+"""What the web page computes, without gradio: the command line's results and refusals, limits, no path of the server."""
+
+import importlib.util
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms
+
+from i2i_bridge.app import (
+    Limits,
+    Request,
+    check_size,
+    degrade_picture_file,
+    mask_file,
+    public_text,
+    require_gradio,
+    restore_picture,
+    run_names,
+    view,
+    with_sampler,
+)
+from i2i_bridge.cli.command import main
+from i2i_bridge.errors import UserError
+from i2i_bridge.images.files import read_picture, write_picture
+from i2i_bridge.images.pixels import Picture
+from i2i_bridge.runs.restore import restore_files
+from i2i_bridge.runs.run import load_run
+
+LIMITS = Limits(pixels=10_000)
+
+
+@pytest.fixture(scope="module")
+def run():
+    return load_run("pretrained/photos", device="cpu")
+
+
+@pytest.fixture
+def photo(tmp_path):
+    """A 16-bit colour picture with opacity and a profile."""
+    drawn = np.random.default_rng(0).integers(0, 65536, (20, 33, 4), dtype=np.uint16)
+    file = tmp_path / "upload" / "my photo.png"
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    Image.new("RGB", (1, 1)).save(tmp_path / "profile.png", icc_profile=profile)
+    metadata = read_picture(tmp_path / "profile.png", metadata=True).metadata
+    write_picture(file, Picture(drawn[..., :3].copy(), drawn[..., 3].copy(), metadata=metadata))
+    return file
+
+
+def test_the_download_is_what_the_command_line_writes(run, photo, tmp_path):
+    # kills: app-forgets-the-seed, app-forgets-nfe
+    answer = restore_picture(run, photo, Request(nfe=3, seed=7, samples=2), tmp_path / "page", LIMITS)
+    restore_files(run, photo, tmp_path / "command", nfe=3, seed=7, samples=2)
+    names = ["my photo-1.png", "my photo-2.png"]
+    assert [file.name for file in answer.restored] == names
+    assert [file.read_bytes() for file in answer.restored] == [(tmp_path / "command" / n).read_bytes() for n in names]
+    assert answer.walk is not None and answer.walk.is_file() and answer.degraded == photo
+    result, source = (read_picture(file, metadata=True) for file in (answer.restored[0], photo))
+    assert result.pixels.dtype == np.uint16 and result.metadata.profile == source.metadata.profile is not None
+    assert np.array_equal(result.alpha, source.alpha)
+
+
+def test_another_sampler_changes_the_result_and_leaves_the_run_as_it_is(run, photo, tmp_path):
+    # kills: app-forgets-the-sampler
+    own, again, other = (
+        restore_picture(run, photo, Request(nfe=3, sampler=sampler), tmp_path / str(k), LIMITS).restored[0].read_bytes()
+        for k, sampler in enumerate(("", "ancestral", "deterministic"))
+    )
+    assert own == again != other
+    assert run.recipe.sample.sampler == {"name": "ancestral"}
+    with pytest.raises(UserError, match="unknown sampler 'nothere'"):
+        with_sampler(run, "nothere")
+
+
+def test_operators_are_those_of_degrade(run, photo, tmp_path):
+    answer = restore_picture(run, photo, Request(ops="noise:std=0.2\njpeg:quality=10"), tmp_path / "page", LIMITS)
+    with pytest.raises(SystemExit):
+        main(["degrade", str(photo), str(tmp_path / "d.png"), "--op", "noise:std=0.2", "--op", "jpeg:quality=10"])
+    assert answer.degraded.read_bytes() == (tmp_path / "d.png").read_bytes()
+    hole = degrade_picture_file(photo, "inpaint:mask=center", 0, tmp_path / "hole", LIMITS)[1]
+    assert hole is not None and read_picture(hole).pixels.max() == 255
+
+
+@pytest.mark.parametrize(
+    "ops",
+    [
+        "inpaint:mask=folder,folder=masks",
+        "inpaint:mask=file,file=m.npz",
+        'compose:degradations=[{name="inpaint",mask="folder",folder="masks"}]',
+        "jpeg:backend=/etc/passwd",
+        "jpeg:backend=~root",
+    ],
+)
+def test_operators_name_no_file_of_the_server(photo, tmp_path, ops):
+    # kills: app-operators-read-files
+    with pytest.raises(UserError, match="this page takes none"):
+        degrade_picture_file(photo, ops, 0, tmp_path / "d", LIMITS)
+
+
+def test_limits(run, photo, tmp_path):
+    # kills: app-has-no-pixel-limit, app-has-no-nfe-limit
+    with pytest.raises(UserError, match=r"33x20 pixels; this page takes 0\.0005 million"):
+        restore_picture(run, photo, Request(), tmp_path / "a", Limits(pixels=500))
+    with pytest.raises(UserError, match=r"33x20 pixels \(132x80 when restored\)"):
+        check_size(photo, Limits(pixels=1000), 4)
+    for request in (Request(nfe=101), Request(nfe=-1), Request(samples=5), Request(samples=0)):
+        with pytest.raises(UserError, match="this page takes 1 to"):
+            restore_picture(run, photo, request, tmp_path / "b", LIMITS)
+    with pytest.raises(UserError, match="applies no operators"):
+        restore_picture(run, photo, Request(ops="jpeg:quality=5"), tmp_path / "c", Limits(operators=False))
+
+
+def test_refusals_are_those_of_the_command_line_without_its_paths(run, tmp_path):
+    folder = tmp_path / "secret place"
+    folder.mkdir()
+    for name, data in {"a.png": b"not an image", "b.gif": b"GIF89a", "c.npy": b"\x93NUMPY"}.items():
+        file = folder / name
+        file.write_bytes(data)
+        with pytest.raises(UserError) as page:
+            restore_picture(run, file, Request(), tmp_path / "page", LIMITS)
+        with pytest.raises(UserError) as command:
+            restore_files(run, file, tmp_path / "command")
+        line = public_text(str(page.value), [folder, tmp_path])
+        assert "secret" not in line and "/" not in line.replace(".npy", "") and name in line
+        if name != "b.gif":  # the page looks at the header first
+            assert line == public_text(str(command.value), [folder, tmp_path])
+
+
+def test_no_path_is_left_in_a_message():
+    # kills: app-shows-paths
+    assert public_text("/home/me/runs/a.png: damaged") == "a.png: damaged"
+    assert public_text("cannot read '/srv/x/y.toml' (see a/b)") == "cannot read 'y.toml' (see a/b)"
+    assert public_text("a.png: no image (unknown '/tmp/secret place/b.png')") == "a.png: no image (unknown 'b.png')"
+    assert public_text("a.png: no image (unknown '/tmp/secret pl)") == "a.png: no image (unknown ..."
+    assert public_text("runs/mine/recipe.toml with 2m", ["runs/mine"]) == "recipe.toml with 2m"
+
+
+def test_what_is_painted_is_unknown(photo, tmp_path):
+    """Opaque paint of any layer is unknown, whatever its colour, and scaled to the picture's size."""
+    # kills: app-mask-is-inverted, app-mask-keeps-one-layer
+    layers = [np.zeros((10, 11, 4), np.uint8) for _ in range(2)]
+    assert mask_file(layers, photo, 1, tmp_path / "mask.png") is None
+    layers[0][2:4, 1:3] = (0, 0, 0, 255)
+    layers[1][5, 5] = (255, 0, 0, 255)
+    pixels = read_picture(mask_file(layers, photo, 1, tmp_path / "mask.png")).pixels[..., 0]
+    wanted = np.zeros((20, 33), np.uint8)
+    wanted[4:8, 3:9] = wanted[10:12, 15:18] = 255
+    assert np.array_equal(pixels, wanted)
+    assert read_picture(mask_file(layers, photo, 4, tmp_path / "large.png")).pixels.shape == (80, 132, 1)
+
+
+def test_a_painted_mask_keeps_the_rest_exactly(run, photo, tmp_path):
+    # kills: app-forgets-the-mask
+    layer = np.zeros((20, 33, 4), np.uint8)
+    layer[5:9, 5:9, 3] = 255
+    answer = restore_picture(run, photo, Request(layers=[layer]), tmp_path / "page", LIMITS)
+    before, after = (read_picture(file).pixels for file in (photo, answer.restored[0]))
+    changed = (before != after).any(2)
+    assert changed[5:9, 5:9].any() and not changed[layer[..., 3] == 0].any()
+
+
+def test_pictures_for_the_browser(photo, tmp_path):
+    with Image.open(view(photo, tmp_path / "v" / "a.png", None, 11)) as image:
+        assert image.mode == "RGB" and image.size == (11, 7) and image.info["icc_profile"]
+    np.save(tmp_path / "f.npy", np.full((4, 4), 0.5, np.float32))
+    with Image.open(view(tmp_path / "f.npy", tmp_path / "f.png", (0, 1), 99)) as image:
+        assert image.getpixel((0, 0)) == (128, 128, 128)
+    with pytest.raises(UserError, match="no known range"):
+        view(tmp_path / "f.npy", tmp_path / "f.png", None, 99)
+
+
+def test_names_of_runs_differ():
+    assert run_names(["runs/a", "other/a", "pretrained/photos"]) == ["a", "a (2)", "photos"]
+
+
+def test_a_missing_extra_is_one_line(monkeypatch, capsys):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"pip install 'i2i-bridge\[app\]'$"):
+        require_gradio()
