@@ -287,10 +287,10 @@ def public_text(text: str, folders: Iterable[Path] = ()) -> str:
         text: The message.
         folders: Folders of the server that may hold spaces.
     """
-    for folder in sorted({str(folder) for folder in folders}, key=len, reverse=True):
-        text = text.replace(f"{folder}/", "").replace(folder, Path(folder).name)
     text = re.sub(r"'/[^']*/([^'/]*)'", r"'\1'", text)
     text = re.sub(r"'/[^']*$", "...", text)  # a library's message, cut within a path
+    for folder in sorted({str(folder) for folder in folders}, key=len, reverse=True):
+        text = text.replace(f"{folder}/", "").replace(folder, Path(folder).name)
     return re.sub(r"(?<![\w.:/<])/(?:[^/\s:'\"]+/)+", "", text)
 
 
@@ -425,7 +425,7 @@ def build_page(
             check_size(Path(file), limits)
             place, known = new_folder(), runs[name].recipe.data.value_range
             small = view(Path(file), place / "editor.png", known, EDITOR_SIDE)
-            editor = {"background": str(small), "layers": [], "composite": None}
+            editor: dict[str, Any] = {"background": str(small), "layers": [], "composite": None}
             return str(view(Path(file), place / "picture.png", known, SHOWN_SIDE)), editor
 
     def degraded(file: str | None, name: str, ops: str, seed: float) -> tuple[Any, Any]:
