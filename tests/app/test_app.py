@@ -1,4 +1,4 @@
-"""What the web page computes, without gradio: the command line's results and refusals, limits, no path of the server."""
+"""What the web page computes, without gradio: results and refusals of the command line, limits, no server paths."""
 
 import importlib.util
 
