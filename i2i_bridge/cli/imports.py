@@ -53,3 +53,25 @@ def i2sb(
 
     import_i2sb(file, load_recipe(recipe, released_settings(settings or []), released), out)
     console.say(f"wrote {out}; restore with: i2i-bridge restore {out} IN OUT")
+
+
+@app.command()
+def spandrel(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A .safetensors or .pth of weights.")],
+    settings: Overrides = None,
+    recipe: Annotated[str, typer.Option("--recipe", metavar="RECIPE", help="What it restores, such as jpeg-5.")] = ...,  # type: ignore[assignment]
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The run folder.")] = ...,  # type: ignore[assignment]
+    plugin: Plugins = None,
+) -> None:
+    """A restoration network that spandrel reads (SwinIR, NAFNet, ESRGAN, SPAN, ...), as a frozen regression.
+
+    The file is read without running code from it. The run restores, is a row of `compare`, and can be the mean of a
+    bridge: `train RECIPE mean.run=DIR`.
+    """
+    load_plugins(plugin)
+    from i2i_bridge import load_recipe
+    from i2i_bridge.runs.imports import import_spandrel, read_spandrel
+
+    read = read_spandrel(file)
+    import_spandrel(read, load_recipe(recipe, settings or [], read.preset), out)
+    console.say(f"wrote {out}; restore with: i2i-bridge restore {out} IN OUT")

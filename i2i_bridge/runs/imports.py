@@ -1,20 +1,25 @@
 """Import of weights trained by other code into a run folder."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from i2i_bridge.bridge.processes import I2SB
 from i2i_bridge.errors import UserError, located
 from i2i_bridge.networks.pix2pix import Pix2pixUNet, from_official
+from i2i_bridge.networks.spandrel import described, network_table
+from i2i_bridge.randomness import generator, rand
+from i2i_bridge.recipe.presets import method_preset
 from i2i_bridge.recipe.recipe import Recipe
 from i2i_bridge.runs.checkpoint import save_checkpoint
 from i2i_bridge.runs.run import load_weights
 from i2i_bridge.storage.files import write_whole
 from i2i_bridge.storage.shipped import RECIPE_FILE
-from i2i_bridge.storage.tensors import read_pt
+from i2i_bridge.storage.tensors import read_pt, read_safetensors
 from i2i_bridge.storage.toml import toml_value
 
 PREFIX = "diffusion_model."
@@ -77,6 +82,86 @@ def import_i2sb(file: Path, recipe: Recipe, folder: Path) -> None:
         parts[part] = {name.removeprefix(PREFIX): value for name, value in tensors.items()}
         load_weights(network, parts[part], str(file))
     _write(folder, recipe, parts, file)
+
+
+@dataclass(frozen=True)
+class SpandrelFile:
+    """A restoration network of others, as the library spandrel reads it from a file."""
+
+    file: Path
+    found: Any
+    """spandrel's description of the network, with the file's weights."""
+    network: dict[str, Any]
+    """The [network] of a recipe."""
+
+    def preset(self, table: dict[str, Any], given: frozenset[str]) -> dict[str, Any]:
+        """Change a recipe's table to the frozen regression that this network is; a preset for `load_recipe`."""
+        changed = method_preset("regression")(table, given)
+        parts = {"process": {"name": "i2sb"}, "target": {"name": "x0"}, "network": self.network}
+        return changed | parts | {"method_label": str(self.found.architecture.name)}
+
+
+def read_spandrel(file: Path) -> SpandrelFile:
+    """Read a restoration network that spandrel knows, from a .safetensors, or a .pth without code.
+
+    Raises:
+        UserError: The file cannot be read or holds code, spandrel is not installed or does not know the network, or a
+            regression cannot use it.
+    """
+    tensors = read_safetensors(file) if file.suffix == ".safetensors" else read_pt(file, "wrapped")
+    with located(file):
+        found = described(tensors)
+        return SpandrelFile(file, found, network_table(found))
+
+
+def import_spandrel(read: SpandrelFile, recipe: Recipe, folder: Path) -> None:
+    """Make a run folder of a restoration network of others: a frozen regression, step 0.
+
+    Args:
+        recipe: A recipe loaded with `read.preset`. A network that enlarges s times needs images x_1 whose pixels are
+            repeated s x s: a degradation such as `sr4x` or `downsample`, or data.factor with data.enlarge "nearest".
+
+    Raises:
+        UserError: The recipe has other channels or another enlargement, or the folder holds a run already.
+    """
+    _check_free(folder)
+    found, name = read.found, read.found.architecture.name
+    if recipe.data.channels != found.input_channels:
+        raise UserError(
+            f"{read.file}: {name} takes {found.input_channels} channels and recipe '{recipe.name}' has "
+            f"{recipe.data.channels}; data.channels={found.input_channels}"
+        )
+    if found.scale > 1 and not _repeats(recipe, found.scale):
+        raise UserError(
+            f"{read.file}: {name} enlarges {found.scale} times, and recipe '{recipe.name}' has no images x_1 whose "
+            f"pixels are repeated {found.scale} x {found.scale}; take one of that super-resolution, such as "
+            f"degradation.name=downsample degradation.factor={found.scale}, or for pairs data.factor={found.scale} "
+            "data.enlarge=nearest"
+        )
+    network = recipe.build_network().eval()
+    weights = {f"model.{key}": value.detach().clone() for key, value in found.model.state_dict().items()}
+    load_weights(network, weights, str(read.file))
+    small = rand((1, recipe.data.channels, 64, 64), generator(0, "import")).float()
+    with torch.no_grad():
+        if not torch.equal(network(_repeated(small * 2 - 1, found.scale)), found((small * 2 - 1 + 1) / 2) * 2 - 1):
+            raise UserError(f"{read.file}: {name} built from its options does not give spandrel's result; not imported")
+    _write(folder, recipe, {"network": weights, "ema": weights}, read.file)
+
+
+def _repeats(recipe: Recipe, scale: int) -> bool:
+    """Whether the recipe's x_1 is a small image with each pixel repeated scale x scale."""
+    degradation = recipe.build_degradation()
+    if degradation is None:
+        return recipe.data.factor == scale and recipe.data.enlarge == "nearest"
+    if degradation.scale != scale or recipe.data.factor not in (None, 1):
+        return False
+    draws = [generator(0, "import")]
+    small = rand((1, recipe.data.channels, 16, 16), draws).float() * 2 - 1
+    return torch.equal(degradation.prepare(small, draws).x_1, _repeated(small, scale))
+
+
+def _repeated(small: Tensor, scale: int) -> Tensor:
+    return small.repeat_interleave(scale, -1).repeat_interleave(scale, -2)
 
 
 def released(table: dict[str, Any], given: frozenset[str]) -> dict[str, Any]:

@@ -221,7 +221,8 @@ def load(path: str, layout: str, sizes: frozenset[int] | None) -> dict[str, Any]
     Args:
         path: The file.
         layout: "state dict" (tensors by name), "i2sb" (a network and the list of its EMA weights), or "weights"
-            (either; of "i2sb" the EMA weights by the network's names).
+            (either; of "i2sb" the EMA weights by the network's names), or "wrapped" (a state dict, or the first of
+            WRAPPERS in a dictionary).
         sizes: The result of `examine`.
 
     Raises:
@@ -236,7 +237,7 @@ def load(path: str, layout: str, sizes: frozenset[int] | None) -> dict[str, Any]
         raise
     except Exception as error:  # torch raises many types, and its message advises weights_only=False: it is not shown
         raise Refused("is not a readable PyTorch file: damaged, or made to do harm") from error
-    tensors = {"state dict": _state_dict, "i2sb": _i2sb, "weights": _weights}[layout](stored)
+    tensors = {"state dict": _state_dict, "i2sb": _i2sb, "weights": _weights, "wrapped": _wrapped}[layout](stored)
     room, seen = Path(path).stat().st_size, set()
     for name, value in tensors.items():
         room -= _check_tensor(name, value)
@@ -299,6 +300,15 @@ def _weights(stored: Any) -> dict[str, Any]:
     if not (isinstance(stored, dict) and {"net", "ema"} <= stored.keys()):
         return _state_dict(stored)
     return {name.removeprefix("ema/"): value for name, value in _i2sb(stored).items() if name.startswith("ema/")}
+
+
+WRAPPERS = ("params_ema", "params-ema", "params", "state_dict", "model_state_dict", "model", "net")
+"""Keys by which training codes of restoration networks keep a state dict; the average before the raw weights."""
+
+
+def _wrapped(stored: Any) -> dict[str, Any]:
+    keys = [key for key in WRAPPERS if isinstance(stored, dict) and isinstance(stored.get(key), dict)]
+    return _state_dict(stored[keys[0]] if keys else stored)
 
 
 def limit(memory: int, final: bool) -> None:

@@ -27,7 +27,7 @@ MAX_HEADER, MAX_TENSORS = 16 * 2**20, 50_000
 """Maximum header bytes and number of tensors of a safetensors file."""
 
 
-Layout = Literal["state dict", "i2sb", "weights"]
+Layout = Literal["state dict", "i2sb", "weights", "wrapped"]
 
 
 def read_pt(file: Path, layout: Layout = "state dict", *, legacy: bool = False) -> Any:
@@ -37,7 +37,8 @@ def read_pt(file: Path, layout: Layout = "state dict", *, legacy: bool = False) 
         file: The file.
         layout: "state dict": tensors by name. "i2sb": a checkpoint of the official I2SB code, whose weights are named
             'net/NAME' and 'ema/NAME'; its optimizer state is ignored. "weights": either; of a checkpoint
-            of the official code the EMA weights, by the names of its network.
+            of the official code the EMA weights, by the names of its network. "wrapped": a state dict, also in a
+            dictionary under a name such as 'params_ema'.
         legacy: Also accept the format of PyTorch before 1.6; only for files whose hash is known.
 
     Raises:

@@ -62,6 +62,7 @@ ONLY_IN = {
     "openvino": {"runs/export.py"},
     "gradio": {"app.py"},
     "starlette": {"app.py"},
+    "spandrel": {"networks/spandrel.py"},
 }
 
 

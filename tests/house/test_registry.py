@@ -123,6 +123,7 @@ DEFAULTS = {
     "networks": {
         "adm256": {"condition_channels": 0, "dropout": 0.0, "time_scale": 1000.0},
         "pix2pix-unet": {"condition_channels": 0, "channels": 64, "levels": 8, "dropout": 0.5},
+        "spandrel": {"options": {}},
         "unet": {
             "condition_channels": 0, "channels": 64, "channel_mult": (1, 2, 3, 4), "blocks_per_level": 2,
             "attention_factors": (), "head_channels": 64, "dropout": 0.0, "time_scale": 1000.0,
