@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from i2i_bridge import registry
-from i2i_bridge.errors import UserError
+from i2i_bridge.errors import UserError, located
 from i2i_bridge.plugins import plugin_errors
 from i2i_bridge.recipe.protocol import load_protocol
 from i2i_bridge.recipe.schema import (
@@ -120,6 +120,11 @@ class Recipe(Settings):
                 members.require(table["name"])
         for metric in self.evaluate.metrics:
             registry.require_metric(metric)
+        if self.train.keep_best is not None:
+            with located("train.keep_best"):
+                registry.require_metric(self.train.keep_best)
+        elif self.train.patience is not None:
+            raise UserError("train.patience needs train.keep_best, the metric that should improve")
 
     @property
     def auto_noise(self) -> str | None:

@@ -154,6 +154,14 @@ class TrainSettings(Settings):
     """Steps between two checkpoints."""
     keep: Positive = 2
     """Number of checkpoints that are kept."""
+    keep_best: Text | None = None
+    """Metric of which the best checkpoint is kept beside the newest, such as "psnr"; no metric of sets of images."""
+    validate_every: Positive = 5000
+    """Steps between two measurements of `keep_best`, by the EMA at the recipe's nfe; also after the last step."""
+    validate_images: Positive = 16
+    """Number of validation images that `keep_best` is the mean of, the first ones."""
+    patience: Positive | None = None
+    """Measurements in a row without a better one that end the training. Default: train all steps."""
     sample_every: Positive = 5000
     """Steps between two pictures of restored validation images."""
     log_every: Positive = 50

@@ -63,6 +63,13 @@ class Checkpoint:
         facts = self.state.get("machine")
         return {name: str(value) for name, value in facts.items()} if isinstance(facts, dict) else {}
 
+    @property
+    def best_step(self) -> int | None:
+        """The step of the best checkpoint when this one was saved; None if none was measured (train.keep_best)."""
+        best = self.state.get("best")
+        step = best.get("step") if isinstance(best, dict) else None
+        return step if type(step) is int else None
+
     def tensors(self, part: str) -> dict[str, Tensor]:
         """The tensors of one part ('network', 'ema' or 'optimizer'), on the CPU.
 
@@ -76,15 +83,22 @@ class Checkpoint:
 
 
 def save_checkpoint(
-    folder: Path, step: int, parts: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any], keep: int
+    folder: Path,
+    step: int,
+    parts: Mapping[str, Mapping[str, Tensor]],
+    state: Mapping[str, Any],
+    keep: int,
+    *,
+    best: int | None = None,
 ) -> Path:
-    """Publish a checkpoint and remove all but the newest `keep`.
+    """Publish a checkpoint and remove all but the newest `keep` and the best.
 
     Args:
         folder: The run's `checkpoints` folder; made if missing.
         step: Steps done so far.
         parts: Tensors by part and name.
         state: Counters, as JSON.
+        best: Step of the best checkpoint, which is not removed; None if there is none.
 
     Raises:
         UserError: A tensor is not finite, the step is saved already, or the disk is full or not writable. Earlier
@@ -102,6 +116,8 @@ def save_checkpoint(
                 space = f" (need {_megabytes(bytes_of(parts))}, {_megabytes(free_bytes(folder))} free)"
         raise UserError(f"checkpoint not saved: {final}: {error.strerror or error}{space}", IO_ERROR) from error
     for old in _folders(folder)[keep:]:
+        if _step_of(old) == best:
+            continue
         with contextlib.suppress(OSError):  # the next save removes it
             retire_folder(old)
     return final
@@ -171,22 +187,25 @@ def chosen_checkpoint(folder: Path, which: int | str = "last") -> tuple[Checkpoi
     """Return the checkpoint of a step, verified; for `last` as `latest_checkpoint`.
 
     Args:
-        which: A step or `last`.
+        which: A step, `last`, or `best` by the metric train.keep_best.
 
     Raises:
-        UserError: The checkpoint is not kept or not whole, or `which` is neither a step nor `last`; the message lists
-            the steps that are kept.
+        UserError: The checkpoint is not kept or not whole, no best one is known, or `which` is something else; the
+            message lists the steps that are kept.
     """
     if which == "last":
         return latest_checkpoint(folder)
-    kept = ", ".join(str(int(path.name.removeprefix("step-"))) for path in reversed(_folders(folder))) or "none"
+    kept = ", ".join(str(_step_of(path)) for path in reversed(_folders(folder))) or "none"
     if which == "best":
-        raise UserError(f"{folder}: no best checkpoint is kept; give a step ({kept}) or last")
+        newest, _ = latest_checkpoint(folder)
+        if newest is None or newest.best_step is None:
+            raise UserError(f"{folder}: no best checkpoint is kept; give a step ({kept}) or last (see train.keep_best)")
+        which = newest.best_step
     match = re.fullmatch(r"(?:step-)?([0-9]{1,15})", str(which))
     if match is None:
-        raise UserError(f"--checkpoint {which}: give a step ({kept}) or last")
+        raise UserError(f"--checkpoint {which}: give a step ({kept}) or last, or best")
     step = int(match[1])
-    chosen = next((path for path in _folders(folder) if int(path.name.removeprefix("step-")) == step), None)
+    chosen = next((path for path in _folders(folder) if _step_of(path) == step), None)
     if chosen is None:
         raise UserError(f"{folder}: no checkpoint of step {step}; kept: {kept}")
     return _verified(chosen), []
@@ -257,7 +276,11 @@ def _folders(folder: Path, *, links: bool = False) -> list[Path]:
         if error.errno in MISSING:
             return []
         raise _read_error(folder, error) from error
-    return sorted(folders, key=lambda path: int(path.name.removeprefix("step-")), reverse=True)
+    return sorted(folders, key=_step_of, reverse=True)
+
+
+def _step_of(folder: Path) -> int:
+    return int(folder.name.removeprefix("step-"))
 
 
 def _verified(folder: Path) -> Checkpoint:
@@ -278,7 +301,7 @@ def _verified(folder: Path) -> Checkpoint:
                 f"{folder}: checkpoint format {version!r:.20} is not known to this version; take a newer one"
             )
         step, state, files = manifest["step"], manifest["state"], manifest["files"]
-        if type(step) is not int or step != int(folder.name.removeprefix("step-")) or not isinstance(state, dict):
+        if type(step) is not int or step != _step_of(folder) or not isinstance(state, dict):
             raise DamagedCheckpoint(f"{folder / MANIFEST}: damaged (it is of another step)")
         for name, facts in files.items():
             if not re.fullmatch(r"[A-Za-z0-9_-]+\.safetensors", name):

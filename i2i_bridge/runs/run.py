@@ -1,6 +1,7 @@
 """A run folder, written by training and opened for restoring images.
 
-runs/NAME/  recipe.toml  init.json  mean/  checkpoints/  metrics.jsonl  metrics.csv  samples/  evaluation/  report/
+runs/NAME/  recipe.toml  init.json  best.json  mean/  checkpoints/  metrics.jsonl  metrics.csv  samples/
+           evaluation/  report/
 """
 
 import hashlib
@@ -211,7 +212,7 @@ def load_run(
         sample: Changed settings of [sample], such as "sample.guidance.name=ddnm".
         precision: Precision of weights and activations: fp32, bf16 (half the memory, a few per cent off), or auto: bf16
             if the device supports it natively.
-        checkpoint: A step that was kept, or "last".
+        checkpoint: A step that was kept, "last", or "best" by the metric of train.keep_best.
         report: Receives a line for each newer checkpoint that is damaged and skipped; by default a Python warning.
 
     Raises:

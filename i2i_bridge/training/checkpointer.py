@@ -1,7 +1,9 @@
 """Saving checkpoints during training, with a limit on failed saves in a row."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from i2i_bridge.distributed import Ranks
 from i2i_bridge.errors import UserError
@@ -10,6 +12,7 @@ from i2i_bridge.runs.checkpoint import save_checkpoint
 from i2i_bridge.storage.files import IO_ERROR, write_whole
 from i2i_bridge.storage.shipped import RECIPE_FILE
 from i2i_bridge.training.state import TrainState
+from i2i_bridge.training.validation import Best, write_best
 
 PATIENCE = 3
 """Number of failed saves in a row that ends the run."""
@@ -40,10 +43,11 @@ class Checkpointer:
         self.saved_at = saved_at
         self._failures = 0
 
-    def save(self, state: TrainState, *, last: bool) -> None:
+    def save(self, state: TrainState, best: Best | None = None, *, last: bool) -> None:
         """Save a checkpoint; report a failure and let training continue.
 
         Args:
+            best: The best validation so far, whose checkpoint is not removed.
             last: Whether the run ends here; a failure then raises.
 
         Raises:
@@ -52,10 +56,15 @@ class Checkpointer:
         problem = ""
         if self._ranks.is_first:
             try:
-                counters = state.counters() | {"machine": self._machine}
+                counters: dict[str, Any] = state.counters() | {"machine": self._machine}
+                counters |= {} if best is None else {"best": asdict(best)}
                 if not (self._folder / RECIPE_FILE).is_file():  # the folder was removed during the run
                     write_whole(self._folder / RECIPE_FILE, self._recipe.to_toml().encode())
-                save_checkpoint(self._folder / "checkpoints", state.step, state.parts(), counters, state.settings.keep)
+                home, keep = self._folder / "checkpoints", state.settings.keep
+                kept = None if best is None else best.step
+                save_checkpoint(home, state.step, state.parts(), counters, keep, best=kept)
+                if best is not None and best.step == state.step:
+                    write_best(self._folder, best)
             except UserError as error:
                 problem = str(error)
         if not self._ranks.any(bool(problem)):

@@ -4,6 +4,7 @@ import io
 import json
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +27,14 @@ class MetricsLog:
     Args:
         folder: The run folder.
         after_step: Rows of later steps are dropped: a resumed run writes them again.
+        columns: Further names of rows to come, which older rows get without a value.
         writes: False makes every call do nothing (processes other than the first).
 
     Raises:
         UserError: The files cannot be written.
     """
 
-    def __init__(self, folder: Path, *, after_step: int, writes: bool = True) -> None:
+    def __init__(self, folder: Path, *, after_step: int, columns: Sequence[str] = (), writes: bool = True) -> None:
         self._jsonl, self._csv = folder / "metrics.jsonl", folder / "metrics.csv"
         self._writes = writes
         self.last_step = 0
@@ -43,6 +45,7 @@ class MetricsLog:
             rows = read_metrics(folder)
             self.last_step = max((row["step"] for row in rows), default=0)
             rows = [row for row in rows if row["step"] <= after_step]
+            rows = [row | {name: row.get(name) for name in columns} for row in rows]
             # Rewritten atomically: otherwise a crash here loses rows. A line cut off by an earlier crash is dropped.
             write_whole(self._csv, (_csv(list(rows[0])) + "".join(map(_csv, rows)) if rows else "").encode())
             write_whole(self._jsonl, "".join(json.dumps(row) + "\n" for row in rows).encode())

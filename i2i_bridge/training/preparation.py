@@ -42,6 +42,7 @@ from i2i_bridge.training.identity import (
 from i2i_bridge.training.init import Loaded, absolute_init, open_init, with_init
 from i2i_bridge.training.noise_size import sized
 from i2i_bridge.training.state import TrainState
+from i2i_bridge.training.validation import Validation, read_best, write_best
 
 Found = tuple[Checkpoint | None, list[str]]
 """The latest whole checkpoint of a folder, and a line for each newer one that is damaged."""
@@ -75,6 +76,8 @@ class Prepared:
     recipe: Recipe
     dataset: PairDataset
     validation: PairDataset
+    score: Validation | None
+    """Measures train.keep_best; None if the recipe has none."""
     state: TrainState
     saved_at: int | None
     """The step of the checkpoint that the run resumes from; None for a new run."""
@@ -123,6 +126,8 @@ def prepare(
     else:
         start = _resumed_run(recipe, folder, dataset, device, checkpoint)
     recipe, state = start.recipe, start.state
+    found_best = None if checkpoint is None else read_best(checkpoint.state.get("best"))
+    score = None if settings.keep_best is None else Validation(recipe, validation, found_best)
     if settings.compile:
         compile_blocks(state.network, device)
     before = None if checkpoint is None else checkpoint.machine
@@ -139,13 +144,19 @@ def prepare(
     remarks = first_remarks(dataset) if checkpoint is None and ranks.is_first else []
     if ranks.is_first:
         _write_folder(folder, start, stack if found is None else None)
+        if score is not None and score.best is not None:
+            write_best(folder, score.best)  # a killed save may have left it at an earlier step
     notes = [_summary(recipe, dataset, state, environment["device"], ranks.count, folder), *start.notes, *remarks]
     notes += [*_notes_on_data(recipe, dataset, validation), *map(passed_over, damaged)]
     if before is not None:
         usable = repaired(folder, state.step * settings.batch_size, dataset) if ranks.is_first else 0
         notes += _notes_on_resume(folder, start, before, environment, usable)
     saved_at = None if checkpoint is None else checkpoint.step
-    return Prepared(recipe, dataset, validation, state, saved_at, chain(first, batches), dtype, environment, notes)
+    if found_best is not None and score is not None and score.best is None:
+        notes.append(f"note: the best step so far was of {found_best.rule}; train.keep_best begins anew")
+    return Prepared(
+        recipe, dataset, validation, score, state, saved_at, chain(first, batches), dtype, environment, notes
+    )
 
 
 @dataclass

@@ -49,7 +49,7 @@ class Trained:
     folder: Path
     step: int
     finished: bool
-    """False if `stop` returned True before the last step; the same call resumes."""
+    """False if `stop` returned True before the last step; the same call resumes. True after early stopping, too."""
 
 
 def train(
@@ -126,10 +126,11 @@ def _run_steps(
     stack: ExitStack,
 ) -> Trained:
     """The loop: load, step, log, save, draw, until the last step, a stop, or data that cannot be used."""
-    recipe, state, settings = prepared.recipe, prepared.state, prepared.recipe.train
+    recipe, state, settings, score = prepared.recipe, prepared.state, prepared.recipe.train, prepared.score
     for line in prepared.notes:
         report(line)
-    log = MetricsLog(folder, after_step=state.step, writes=ranks.is_first)
+    columns = [] if score is None else [score.column]
+    log = MetricsLog(folder, after_step=state.step, columns=columns, writes=ranks.is_first)
     if settings.track and ranks.is_first:
         table = recipe.without_places().model_dump(mode="json", exclude_none=True)
         steps = {"after_step": state.step, "logged": log.last_step}
@@ -143,7 +144,7 @@ def _run_steps(
         # Otherwise a resume before the first checkpoint would need the source of the weights again.
         checkpointer.save(state, last=False)
     problem, stopped, failed = None, False, False
-    while state.step < settings.steps:
+    while state.step < settings.steps and not (score is not None and score.is_over):
         batch, problem = ({}, None) if stopped else _next(prepared.batches)
         stopped, failed = ranks.any_of(stopped, problem is not None)
         if stopped or failed:
@@ -162,15 +163,21 @@ def _run_steps(
             last or state.step % every == 0
             for every in (settings.log_every, settings.save_every, settings.sample_every)
         )
-        if logs or saves:
+        validates = score is not None and (last or state.step % settings.validate_every == 0)
+        if logs or saves or validates:
             guard.read()
             unusable.write()
-        if logs:
-            progress = window.progress(settings.steps, accelerator)
-            _write_optional(report, "metrics.jsonl", partial(log.write, progress.row()))
+        progress = window.progress(settings.steps, accelerator) if logs or validates else None
+        measured: dict[str, float | None] = dict.fromkeys(columns)
+        if score is not None and validates:
+            measured[score.column] = score.measure(state, folder, ranks)
+            saves = saves or score.is_over or (score.best is not None and score.best.step == state.step)
+            window.restart()
+        if progress is not None:
+            _write_optional(report, "metrics.jsonl", partial(log.write, progress.row() | measured))
             report(progress)
         if saves:
-            checkpointer.save(state, last=last)
+            checkpointer.save(state, None if score is None else score.best, last=last)
         if draws and ranks.is_first:
             file = folder / "samples" / f"step-{state.step:08d}.png"
             draw = partial(_write_samples, file, recipe, state, prepared.validation, log.trackers)
@@ -181,10 +188,15 @@ def _run_steps(
     if checkpointer.saved_at != state.step:
         guard.read()
         unusable.write()
-        checkpointer.save(state, last=True)
+        checkpointer.save(state, None if score is None else score.best, last=True)
     if failed:
         ranks.share_problem(_with_advice(problem, state.step))
-    return Trained(folder, state.step, state.step >= settings.steps)
+    early = score is not None and score.is_over and state.step < settings.steps
+    if score is not None and score.best is not None and (early or state.step >= settings.steps):
+        best = score.best
+        why = f"stopped early: {best.failures} validations without a better one; " if early else ""
+        report(f"{why}best step {best.step}: {best.value:.6g}, {best.rule} (--checkpoint best)")
+    return Trained(folder, state.step, early or state.step >= settings.steps)
 
 
 def _next(batches: Iterator[dict[str, Any]]) -> tuple[dict[str, Any], Exception | None]:
