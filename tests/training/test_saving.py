@@ -12,6 +12,7 @@ import pytest
 from faults import FailingOS, disk
 from killing import digest, photos, recipe_of
 
+import i2i_bridge.training.preparation as preparation
 import i2i_bridge.training.trainer as training
 from i2i_bridge.data import loader
 from i2i_bridge.errors import UserError
@@ -110,7 +111,7 @@ def test_a_run_that_began_at_the_same_moment_keeps_its_folder(root, tmp_path, mo
     def late(folder, parts):
         (folder / "step-00000001").mkdir(parents=True)
 
-    monkeypatch.setattr(training, "check_space", late)
+    monkeypatch.setattr(preparation, "check_space", late)
     with pytest.raises(UserError, match="another run has just begun there"):
         train(recipe_of(root), tmp_path / "run", cpu=True)
 
