@@ -88,6 +88,7 @@ def test_why_not_answers_for_every_degradation_and_method():
         "jpeg": {"quality": 10},
         "mixture": {"degradations": [{"name": "blur"}]},
         "compose": {"degradations": [{"name": "blur"}]},
+        "kornia": {"op": "RandomInvert"},
     }
     linear = set()
     for name in DEGRADATIONS.names():

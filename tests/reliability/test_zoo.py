@@ -75,7 +75,7 @@ def test_training_and_restoring_agree(exhibits, run, monkeypatch, tmp_path):
         seen.append(batch["x_1"])
         yield batch["x_1"]
 
-    monkeypatch.setattr(Run, "walk", restored)
+    monkeypatch.setattr(Run, "trajectory", restored)
     for exhibit in found:
         file = folder / exhibit.name
         # Transparent parts: datasets show them on white, restoring keeps all colours that can be seen.

@@ -272,6 +272,8 @@ def test_degrade_without_a_degradation_is_refused(run_of, tmp_path):
 
 
 CONDITIONED = '''
+from pathlib import Path
+
 from i2i_bridge import register_dataset
 
 @register_dataset("mapped")

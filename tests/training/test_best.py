@@ -11,14 +11,13 @@ from i2i_bridge.cli.command import main
 from i2i_bridge.errors import UserError
 from i2i_bridge.evaluation.evaluate import evaluate
 from i2i_bridge.metrics.base import Metric
-from i2i_bridge.registry import register_metric
+from i2i_bridge.registry import METRICS, register_metric
 from i2i_bridge.runs.checkpoint import latest_checkpoint
 from i2i_bridge.runs.run import load_run
 from i2i_bridge.training.log import read_metrics
 from i2i_bridge.training.trainer import train
 
 
-@register_metric("test-lottery")
 class Lottery(Metric):
     """A number that follows from the bits of the restored image and from nothing else: any step may be the best."""
 
@@ -27,6 +26,14 @@ class Lottery(Metric):
 
     def __call__(self, restored, clean):
         return (restored.double().abs().sum((1, 2, 3)) * 997) % 1
+
+
+@pytest.fixture(scope="module", autouse=True)
+def lottery():
+    """The metric, of this module's tests alone: otherwise the lists of members that other tests see would have it."""
+    register_metric("test-lottery")(Lottery)
+    yield
+    del METRICS._members["test-lottery"]
 
 
 @pytest.fixture(scope="module")

@@ -131,7 +131,7 @@ def test_what_one_process_cannot_count_all_skip(root, tmp_path):
 @pytest.mark.parametrize(
     ("change", "part"),
     [
-        ({"lr": 0.1}, "process 1 differs from process 0: settings"),
+        ({"lr": 0.1}, "process 1 differs from process 0: learning rate"),
         ({"seed": 3}, "process 1 differs from process 0: settings"),
         ({"batch_size": 5}, "process 1: train.batch_size 5 cannot be shared by 2 processes"),
     ],
