@@ -57,7 +57,7 @@ MUTANTS = [
     Mutant("exported-mask-inverted", "runs/export.py", "hole, a.name, b.name", "hole, b.name, a.name", "test_export.py"),
     Mutant("exported-time-of-the-first-call", "runs/export.py", "[1], [time])", "[1], [1.0])", "test_export.py"),
     Mutant("exported-noise-repeated", "runs/export.py", "value_int=i", "value_int=0", "test_export.py"),
-    Mutant("fill-of-a-hole-guessed", "runs/export.py", "if bool((filled == filled[0, 0, 0, 0]).all()) else", "if True else", "test_export.py"),
+    Mutant("fill-of-a-hole-guessed", "runs/batch.py", "if bool((filled == filled[0, 0, 0, 0]).all()) else", "if True else", "test_export.py"),
     Mutant("export-over-other-files", "runs/export.py", "    if others:", "    if False:", "test_export.py"),
     # installed plug-ins
     Mutant("installed-plugins-always-imported", "registry.py", "return name in self._members or name in self._source or name in self.names()", "return name in self.names()", "test_installed_plugins.py"),

@@ -1,7 +1,7 @@
 """A user's picture as the batch that a method restores, and the restored image as a picture."""
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from i2i_bridge.errors import UserError
 from i2i_bridge.images.pixels import Picture, mask_of, to_mask, to_pixels, to_tensor, visible, with_channels
-from i2i_bridge.randomness import Generator
+from i2i_bridge.randomness import Generator, generator
 
 if TYPE_CHECKING:  # pydantic: `import i2i_bridge` stays light
     from i2i_bridge.recipe.recipe import Recipe
@@ -103,3 +103,32 @@ def _check_size(name: str, other: Picture, picture: Picture, scale: int) -> None
         raise UserError(
             f"the {name} is {other_width}x{other_height} pixels and {image} {width}x{height}; they must agree"
         )
+
+
+def image_facts(recipe: "Recipe") -> dict[str, Any]:
+    """How X_1 comes from the user's image, found by trying.
+
+    `x_1` is "image" (X_1 is the image), "repeat" (each pixel is repeated `scale` times along both sides) or "other".
+    `fill` is what a hole is filled with: a number, "noise" for N(0, 1), or None where there is no hole.
+    """
+    degradation, factor = recipe.build_degradation(), recipe.data.factor or 1
+    if degradation is None:
+        enlarged = "repeat" if recipe.data.enlarge == "nearest" else "other"
+        return {"scale": factor, "x_1": "image" if factor == 1 else enlarged, "fill": None}
+    if factor > 1:
+        return {"scale": factor, "x_1": "other", "fill": None}
+    draws, scale = generator(0, "image facts"), degradation.scale
+    fill: float | str | None = None
+    image = torch.rand(1, recipe.data.channels, 16, 16, generator=draws)
+    whole = torch.ones(1, 1, 16 * scale, 16 * scale) if degradation.masked else None
+    if whole is not None:
+        filled = degradation.prepare(image, [draws], whole).x_1
+        fill = float(filled[0, 0, 0, 0]) if bool((filled == filled[0, 0, 0, 0]).all()) else "noise"
+    x_1 = degradation.prepare(image, [draws], None if whole is None else 0 * whole).x_1
+    same = torch.equal(x_1, repeated(image, scale))
+    return {"scale": scale, "x_1": ("image" if scale == 1 else "repeat") if same else "other", "fill": fill}
+
+
+def repeated(small: Tensor, scale: int) -> Tensor:
+    """An image (B, C, H, W) whose pixels are repeated scale x scale."""
+    return small.repeat_interleave(scale, -1).repeat_interleave(scale, -2)

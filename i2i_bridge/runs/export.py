@@ -22,10 +22,10 @@ from i2i_bridge.bridge.predictor import call_network
 from i2i_bridge.errors import UserError, did_you_mean
 from i2i_bridge.methods.mean import mean_of
 from i2i_bridge.plugins import plugin_errors
-from i2i_bridge.randomness import generator
-from i2i_bridge.recipe.recipe import Recipe
+from i2i_bridge.runs.batch import image_facts
 from i2i_bridge.runs.plan import Stage, plan_of, restored
 from i2i_bridge.runs.run import Run, method_geometry
+from i2i_bridge.runs.shared import portable
 from i2i_bridge.storage.files import TEMPORARY, TEMPORARY_BYTES, exchange_folder, publish_folder, remove
 from i2i_bridge.storage.names import expanded, extended_name
 from i2i_bridge.storage.reader import read_text
@@ -94,11 +94,12 @@ def export(
         traced[name] = _Network(plain.eval().requires_grad_(False), condition)
     inputs = _inputs(run)
     graphs = {n: f"restore-{n}{SUFFIXES[format]}" for n, _ in restorations if n <= MOST_CALLS}
+    recipe = portable(run.recipe)  # an export is made to be passed on
     about = {
         "kind": KIND, "version": 1, "i2i_bridge": __version__, "format": format,
-        "recipe": run.recipe.name, "step": run.step, "method": run.recipe.method,
-        "process": run.recipe.process, "sampler": run.recipe.sample.sampler,
-        "grid": run.recipe.sample.grid, "degradation": _without_folders(run.recipe.degradation),
+        "recipe": recipe.name, "step": run.step, "method": recipe.method,
+        "process": recipe.process, "sampler": recipe.sample.sampler,
+        "grid": recipe.sample.grid, "degradation": recipe.degradation,
         **image_facts(run.recipe),
         "inputs": {"x_1": run.recipe.data.channels} | inputs,
         **dict(zip(("stride", "smallest_side"), method_geometry(run.method), strict=True)),
@@ -143,39 +144,6 @@ def _inputs(run: Run) -> dict[str, int]:
     inputs = {"mask": 1} if degradation is not None and degradation.masked else {}
     given = run.recipe.data.own_condition or (degradation is not None and degradation.condition_channels > 0)
     return inputs | ({"condition": run.recipe.condition_channels} if given else {})
-
-
-def _without_folders(value: Any) -> Any:
-    """A table with the last part of each absolute path: an export is made to be passed on."""
-    if isinstance(value, dict):
-        return {key: _without_folders(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_without_folders(inner) for inner in value]
-    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
-
-
-def image_facts(recipe: Recipe) -> dict[str, Any]:
-    """How X_1 comes from the user's image, found by trying.
-
-    `x_1` is "image" (X_1 is the image), "repeat" (each pixel is repeated `scale` times along both sides) or "other".
-    `fill` is what a hole is filled with: a number, "noise" for N(0, 1), or None where there is no hole.
-    """
-    degradation = recipe.build_degradation()
-    if recipe.data.factor:
-        return {"scale": recipe.data.factor, "x_1": "other", "fill": None}
-    if degradation is None:
-        return {"scale": 1, "x_1": "image", "fill": None}
-    draws, scale = generator(0, "export", "image"), degradation.scale
-    fill: float | str | None = None
-    image = torch.rand(1, recipe.data.channels, 16, 16, generator=draws)
-    whole = torch.ones(1, 1, 16 * scale, 16 * scale) if degradation.masked else None
-    if whole is not None:
-        filled = degradation.prepare(image, [draws], whole).x_1
-        fill = float(filled[0, 0, 0, 0]) if bool((filled == filled[0, 0, 0, 0]).all()) else "noise"
-    x_1 = degradation.prepare(image, [draws], None if whole is None else 0 * whole).x_1
-    repeated = image.repeat_interleave(scale, -1).repeat_interleave(scale, -2)
-    same = x_1.shape == repeated.shape and torch.equal(x_1, repeated)
-    return {"scale": scale, "x_1": ("image" if scale == 1 else "repeat") if same else "other", "fill": fill}
 
 
 class _Network(nn.Module):

@@ -93,11 +93,15 @@ def local_copy(name: str) -> Path:
 
 def read_origin(folder: Path) -> Origin | None:
     """The origin of a local copy; None if the folder is none."""
+    return _origin_in(folder) if (folder / RECIPE_FILE).is_file() else None
+
+
+def _origin_in(folder: Path) -> Origin | None:
+    """The origin that a folder's file names, of a whole copy or of one begun; None without a valid file."""
     try:
         table = read_json(folder / ORIGIN)
         repository, revision = table["repository"], table["revision"]
-        whole = NAME.fullmatch(repository) and COMMIT.fullmatch(revision) and (folder / RECIPE_FILE).is_file()
-        return Origin(repository, revision) if whole else None
+        return Origin(repository, revision) if NAME.fullmatch(repository) and COMMIT.fullmatch(revision) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -172,7 +176,7 @@ def pull(
         report(f"{others} other files of the repository are not fetched")
     part = out.with_name(f".{out.name}.part")
     with _os_errors(out), locked(part, "the same run is being fetched; wait for it"):
-        if read_json(part / ORIGIN) != vars(origin) if (part / ORIGIN).is_file() else True:
+        if _origin_in(part) != origin:
             for leftover in part.iterdir():  # of another commit
                 if leftover.name != LOCK_FILE:
                     remove(leftover)

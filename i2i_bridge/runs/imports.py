@@ -15,6 +15,7 @@ from i2i_bridge.networks.spandrel import described, network_table
 from i2i_bridge.randomness import generator, rand
 from i2i_bridge.recipe.presets import method_preset
 from i2i_bridge.recipe.recipe import Recipe
+from i2i_bridge.runs.batch import image_facts, repeated
 from i2i_bridge.runs.checkpoint import save_checkpoint
 from i2i_bridge.runs.run import load_weights
 from i2i_bridge.storage.files import write_whole
@@ -131,7 +132,8 @@ def import_spandrel(read: SpandrelFile, recipe: Recipe, folder: Path) -> None:
             f"{read.file}: {name} takes {found.input_channels} channels and recipe '{recipe.name}' has "
             f"{recipe.data.channels}; data.channels={found.input_channels}"
         )
-    if found.scale > 1 and not _repeats(recipe, found.scale):
+    facts = image_facts(recipe)
+    if found.scale > 1 and (facts["scale"], facts["x_1"]) != (found.scale, "repeat"):
         raise UserError(
             f"{read.file}: {name} enlarges {found.scale} times, and recipe '{recipe.name}' has no images x_1 whose "
             f"pixels are repeated {found.scale} x {found.scale}; take one of that super-resolution, such as "
@@ -143,25 +145,9 @@ def import_spandrel(read: SpandrelFile, recipe: Recipe, folder: Path) -> None:
     load_weights(network, weights, str(read.file))
     small = rand((1, recipe.data.channels, 64, 64), generator(0, "import")).float()
     with torch.no_grad():
-        if not torch.equal(network(_repeated(small * 2 - 1, found.scale)), found((small * 2 - 1 + 1) / 2) * 2 - 1):
+        if not torch.equal(network(repeated(small * 2 - 1, found.scale)), found((small * 2 - 1 + 1) / 2) * 2 - 1):
             raise UserError(f"{read.file}: {name} built from its options does not give spandrel's result; not imported")
     _write(folder, recipe, {"network": weights, "ema": weights}, read.file)
-
-
-def _repeats(recipe: Recipe, scale: int) -> bool:
-    """Whether the recipe's x_1 is a small image with each pixel repeated scale x scale."""
-    degradation = recipe.build_degradation()
-    if degradation is None:
-        return recipe.data.factor == scale and recipe.data.enlarge == "nearest"
-    if degradation.scale != scale or recipe.data.factor not in (None, 1):
-        return False
-    draws = [generator(0, "import")]
-    small = rand((1, recipe.data.channels, 16, 16), draws).float() * 2 - 1
-    return torch.equal(degradation.prepare(small, draws).x_1, _repeated(small, scale))
-
-
-def _repeated(small: Tensor, scale: int) -> Tensor:
-    return small.repeat_interleave(scale, -1).repeat_interleave(scale, -2)
 
 
 def released(table: dict[str, Any], given: frozenset[str]) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from i2i_bridge.methods.regression import Regression
 from i2i_bridge.randomness import generator
 from i2i_bridge.recipe.load import parse_recipe
 from i2i_bridge.runs import export as exports
-from i2i_bridge.runs.batch import pad_to_stride
+from i2i_bridge.runs.batch import image_facts, pad_to_stride
 from i2i_bridge.runs.checkpoint import save_checkpoint
 from i2i_bridge.runs.run import Run, build_method, method_geometry
 from i2i_bridge.storage.files import write_whole
@@ -258,16 +258,26 @@ def test_image_facts_are_those_of_the_degradation():
         options = {"condition_channels": 3} if name == "colorization" else {}
         network = {"name": "unet", "channels": 8, "channel_mult": [1], "blocks_per_level": 1} | options
         made = recipe(degradation={"name": name} | ({} if fill is None else {"fill": fill}), network=network)
-        assert tuple(exports.image_facts(made).values()) == wanted
+        assert tuple(image_facts(made).values()) == wanted
+    # Pairs of two sizes: the loader repeats pixels or interpolates.
+    pairs = {"source": {"name": "paired_folders"}, "size": 16, "factor": 4}
+    for enlarge, x_1 in (("nearest", "repeat"), ("bicubic", "other")):
+        table = recipe().model_dump(exclude_none=True, exclude={"degradation"})
+        made = parse_recipe(table | {"data": pairs | {"enlarge": enlarge}}, "pairs")
+        assert tuple(image_facts(made).values()) == (4, x_1, None)
 
 
 def test_another_folder_is_not_overwritten_and_an_export_is(tmp_path):
     # kills: export-over-other-files
-    members = [{"name": "jpeg", "quality": 50}, {"name": "inpaint", "mask": "folder", "folder": "/home/me/masks"}]
+    members = [
+        {"name": "jpeg", "quality": 50},
+        {"name": "inpaint", "mask": "folder", "folder": "/home/me/masks"},
+        {"name": "inpaint", "mask": "folder", "folder": "../secret/masks"},
+    ]
     run, out = run_of(Small(), degradation={"name": "compose", "degradations": members}), tmp_path / "out"
     out.mkdir()
     export(run, out, format="torch", nfe=1)
-    assert "/home" not in (out / "export.json").read_text()
+    assert not re.search("home|secret", (out / "export.json").read_text())
     assert sorted(path.name for path in out.iterdir()) == ["export.json", "network.pt2", "restore-1.pt2"]
     export(run, out, format="torch", nfe=9)
     assert [plan["graph"] for plan in plans(out)] == ["restore-1.pt2", None]

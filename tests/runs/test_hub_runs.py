@@ -309,7 +309,8 @@ def test_other_folders_are_left_alone(site, shared, tmp_path):
         hub.pull("some/one", tmp_path / "link")
 
 
-def test_an_interrupted_pull_goes_on_and_keeps_no_file_of_another_commit(site, shared, monkeypatch):
+@pytest.mark.parametrize("origin", ["{}", "not JSON"])
+def test_an_interrupted_pull_goes_on_and_keeps_no_file_of_another_commit(site, shared, monkeypatch, origin):
     """kills: parts-of-two-commits"""
     site.commit("some/one", shared | {"README.md": b"old"})
     whole = site._answer
@@ -328,7 +329,7 @@ def test_an_interrupted_pull_goes_on_and_keeps_no_file_of_another_commit(site, s
     part = folder.with_name(".one.part")
     assert not part.exists()
     part.mkdir()
-    (part / "hub.json").write_text("{}")
+    (part / "hub.json").write_text(origin)
     (part / "evil.py").write_text("")
     site.commit("some/one", shared)
     folder, _ = hub.pull("some/one")
