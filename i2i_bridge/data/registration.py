@@ -225,6 +225,8 @@ def _list(name: str, path: Path, options: dict[str, Any], messages: list[str]) -
     row = first_row(path)
     columns = list(row)
     given = options.get("columns", {})
+    if not isinstance(given, dict) or not all(isinstance(column, str) for column in given.values()):
+        raise UserError("columns: should be a table of names, such as columns.x_0=COLUMN columns.x_1=COLUMN")
     guessed = {}
     for part, words in (("x_0", TARGETS), ("x_1", SOURCES)):
         fits = [column for column in columns if column.lower() in words and column not in given.values()]

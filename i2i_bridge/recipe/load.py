@@ -133,14 +133,11 @@ def _overridden(table: Mapping[str, Any], user: Iterable[Override]) -> dict[str,
 
 def _value(table: Mapping[str, Any], keys: list[str], text: str) -> Any:
     """The value of a setting: TOML, or the text where the setting is a text, such as a folder called 2024."""
-    if keys[:2] == ["data", "source"] and len(keys) > 2 and (kind := _dataset_kind(table)):
-        value: Any = text
-        for key in reversed(keys[3:]):
-            value = {key: value}
-        value = registry.DATASETS.typed(kind, keys[2], value)
-        for key in keys[3:]:
-            value = value[key]
-        return value
+    # An option of a dataset kind, or an entry of an option that is a table; no option holds tables of tables.
+    if keys[:2] == ["data", "source"] and len(keys) in (3, 4) and (kind := _dataset_kind(table)):
+        option, *entry = keys[2:]
+        value = registry.DATASETS.typed(kind, option, {entry[0]: text} if entry else text)
+        return value[entry[0]] if entry else value
     value = toml_value(text)
     model = model_at(Recipe, keys[:-1])
     field = None if model is None else model.model_fields.get(keys[-1])

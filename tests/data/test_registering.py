@@ -520,6 +520,8 @@ def test_afterwards_everybody_knows_it(call, workplace, monkeypatch):
         (["mine", "photos", "--kind", "packaged_images"], "has no root"),
         (["mine", "photos", "--kind", "side_by_side"], "direction"),
         (["mine", "photos", "direction=up"], "direction"),
+        (["mine", "listed.csv", "columns=foo"], "columns: should be a table"),
+        (["mine", "listed.csv", "columns.x_0.y=1"], "columns: should be a table"),
         (["mine", "uneven"], "do not match one to one"),
         (["mine", "broken"], "not a readable image"),
         (["taken", "photos"], "data remove taken"),
@@ -534,6 +536,7 @@ def test_every_mistake_is_one_line_and_registers_nothing(call, store, words, par
     images("uneven/noisy", n=8)
     Path("empty").mkdir()
     Path("broken").mkdir()
+    Path("listed.csv").write_text("x_0,x_1\nphotos/0.png,photos/1.png\n")
     for i in range(9):
         Path(f"broken/{i}.png").write_bytes(b"x")
     assert call("data", "add", "taken", "photos")[0] == 0

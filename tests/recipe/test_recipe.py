@@ -322,3 +322,11 @@ def test_load_size_reaches_the_geometry_of_training_alone(tmp_path):
     # Half of a picture resized to 64, and the whole of one resized to 32: half and all of the grey levels.
     assert widths[0].item() == pytest.approx(99 / 127.5 / 2, abs=0.03)
     assert widths[1].item() == pytest.approx(99 / 127.5, abs=0.03)
+
+
+@pytest.mark.parametrize("setting", ["data.source.root.a=1", "data.source.root.a.b=1", "data.source.root.a.b.c=1"])
+def test_keys_below_an_option_that_is_no_table_are_one_line(setting):
+    # kills: an entry of an option that is a text looked up by its letters
+    recipe = load_recipe("demo/jpeg", [setting])
+    with pytest.raises(UserError, match="root"):
+        recipe.build_dataset("train")
