@@ -33,14 +33,21 @@ def class_named(kind: str, name: str, members: Mapping[str, Any], unusable: Mapp
 
 
 def constructed(
+    where: str, member: Callable[..., Any], options: Mapping[str, Any], limits: Mapping[str, tuple[float, float]]
+) -> Any:
+    """`member(**options)` of options that `arguments` checks; arguments and errors as `arguments` and `called`."""
+    return called(where, member, arguments(where, member, options, limits))
+
+
+def arguments(
     where: str,
     member: Callable[..., Any],
     options: Mapping[str, Any],
     limits: Mapping[str, tuple[float, float]],
     reserved: tuple[str, ...] = (),
     convert: Callable[[inspect.Parameter, Any], Any] = lambda parameter, value: value,
-) -> Any:
-    """`member(**options)`, each option checked against the signature and its bounds; arrays become tuples.
+) -> dict[str, Any]:
+    """The options as arguments of `member`, each checked against the signature and its bounds; arrays become tuples.
 
     Args:
         where: Start of error messages.
@@ -49,8 +56,8 @@ def constructed(
         convert: Makes a checked value what the parameter takes.
 
     Raises:
-        UserError: Unknown or missing option, a value that is no number, text or array of these or that is out of
-            bounds, or the constructor raises.
+        UserError: Unknown or missing option, or a value that is no number, text or array of these or that is out of
+            bounds.
     """
     parameters = {
         key: parameter
@@ -62,12 +69,20 @@ def constructed(
     for key, parameter in parameters.items():
         if parameter.default is parameter.empty and key not in options:
             raise UserError(f"{where}: the key '{key}' is missing")
-    checked = {
+    return {
         key: convert(parameters[key], _checked(f"{where}: {key}", value, limits.get(key, (-LARGEST, LARGEST))))
         for key, value in options.items()
     }
+
+
+def called(where: str, member: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
+    """`member(**arguments)`.
+
+    Raises:
+        UserError: The constructor raises.
+    """
     try:
-        return member(**checked)
+        return member(**arguments)
     except Exception as error:  # the library's own checks raise anything
         raise UserError(f"{where}: {reason(error)}") from error
 

@@ -715,6 +715,7 @@ MUTANTS = [
     Mutant("augment-a-draw-for-each-side", "data/augmentation.py", 'done = self._apply(step, {name: self._unit(images[part]) for name, part in names.items()}, seed)', 'done = {name: self._apply(step, {"image": self._unit(images[part])}, seed + len(name))["image"] for name, part in names.items()}', "test_augmented_pairs.py"),
     Mutant("augment-needs-its-own-dtype", "data/augmentation.py", "values = np.rint(values).clip(0, np.iinfo(before.dtype).max)", "pass", "test_augmented_pairs.py"),
     Mutant("augment-mask-stays", "data/augmentation.py", 'mask = {"mask": _hole(done.pop("mask"), 0)} if "mask" in done else {}', 'mask = {"mask": images["mask"]} if done.pop("mask", None) is not None else {}', "test_augmented_pairs.py"),
+    Mutant("augment-mask-filled", "data/augmentation.py", 'if geometric and "fill" in options:', "if False:", "test_augmented_pairs.py"),
     Mutant("augment-mixed-pixels-known", "data/augmentation.py", "np.where(changed, 255, _hole(images[\"mask\"]))", "np.where(changed, 0, _hole(images[\"mask\"]))", "test_augmented_pairs.py"),
     Mutant("augment-on-the-other-side", "data/augmentation.py", 'step.side in ("both", part)', 'step.side != part', "test_augmented_pairs.py"),
     Mutant("augment-validation", "recipe/recipe.py", "augmentation=self.build_augmentation() if training else None", "augmentation=self.build_augmentation()", "test_augmented_pairs.py"),
@@ -722,8 +723,9 @@ MUTANTS = [
     # misaligned pairs
     Mutant("shift-the-other-way", "data/alignment.py", "spectra[0] * np.conj(spectra[1])", "np.conj(spectra[0]) * spectra[1]", "test_alignment.py"),
     Mutant("any-shift-believed", "data/alignment.py", "surface.max() <= SURE * surface.std()", "surface.max() < 0", "test_alignment.py"),
-    Mutant("overlap-of-the-same-side", "data/alignment.py", "x_1[max(-row, 0)", "x_1[max(row, 0)", "test_alignment.py"),
-    Mutant("shifted-pairs-as-they-are", "data/dataset.py", "if shift is None or max(map(abs, shift)) <= 1:", "if True:", "test_alignment.py"),
+    Mutant("overlap-of-the-same-side", "data/alignment.py", "x_0[top + row :", "x_0[top :", "test_alignment.py"),
+    Mutant("overlap-out-of-phase", "data/alignment.py", "min(by, 0) // grid * grid", "min(by, 0)", "test_alignment.py"),
+    Mutant("shifted-pairs-as-they-are", "data/dataset.py", "if max(abs(row), abs(column)) <= 1:", "if True:", "test_alignment.py"),
     # schemas for editors
     Mutant("schema-takes-any-key", "recipe/json_schema.py", '"additionalProperties": any(option.name == LIBRARY_OPTIONS for option in options)', '"additionalProperties": True', "test_json_schema.py"),
     Mutant("schema-of-one-member-only", "recipe/json_schema.py", "for name in members.names()]", "for name in members.names()[:1]]", "test_json_schema.py"),

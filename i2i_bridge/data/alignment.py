@@ -155,10 +155,21 @@ def _steepness(image: np.ndarray) -> np.ndarray:
     return faded
 
 
-def overlapping(x_0: np.ndarray, x_1: np.ndarray, shift: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """The parts of x_0 and x_1 that show the same, given the shift that aligns x_1 with x_0."""
+def overlapping(
+    x_0: np.ndarray, x_1: np.ndarray, shift: tuple[int, int], grid: int = 1
+) -> tuple[np.ndarray, np.ndarray]:
+    """The parts of x_0 and x_1 that show the same, given the shift that aligns x_1 with x_0.
+
+    Args:
+        x_0: Pixels (H, W, C).
+        x_1: Pixels of the same height and width.
+        shift: (rows, columns), as of `shift_between`.
+        grid: The part of x_1 starts at multiples of `grid`; the factor by which x_1 was enlarged. Otherwise the pixels
+            of the small image would start elsewhere in every pair.
+    """
     (height, width), (row, column) = x_0.shape[:2], shift
+    top, left = (-(min(by, 0) // grid * grid) for by in shift)  # in x_1
     return (
-        x_0[max(row, 0) : height + min(row, 0), max(column, 0) : width + min(column, 0)],
-        x_1[max(-row, 0) : height - max(row, 0), max(-column, 0) : width - max(column, 0)],
+        x_0[top + row : height + min(row, 0), left + column : width + min(column, 0)],
+        x_1[top : height - max(row, 0), left : width - max(column, 0)],
     )

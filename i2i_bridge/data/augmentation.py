@@ -3,7 +3,7 @@
 import inspect
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -64,6 +64,8 @@ class _Step:
     side: str
     number: int
     """Position in the list, part of the key of its draws."""
+    unfilled: Any = None
+    """For a geometric transform with a `fill`: the same with fill 0, for the hole."""
 
 
 class Augmentation:
@@ -105,6 +107,8 @@ class Augmentation:
                 raise UserError(f"{where}: on = 'x_1', but x_1 is made from x_0; put it into [degradation] instead")
             step = _Step(name, constructed(where, member, options, LIMITS), side, number)
             step.transform.add_targets(dict.fromkeys(("x_1", "condition", "hole"), "image"))
+            if geometric and "fill" in options:
+                step = replace(step, unfilled=constructed(where, member, options | {"fill": 0}, LIMITS))
             (self._geometric if geometric else self._pixelwise).append(step)
 
     def moved(self, images: dict[str, np.ndarray], seed: int) -> dict[str, np.ndarray]:
@@ -121,9 +125,13 @@ class Augmentation:
             inputs = {part: self._unit(pixels) for part, pixels in images.items() if part != "mask"}
             # As an image: a mask would be interpolated otherwise, and pixels that a hole reaches taken for known.
             hole = {"hole": _hole(images["mask"])} if "mask" in images else {}
-            done = self._apply(step, {"image": inputs.pop("x_0"), **inputs, **hole}, seed)
+            apart = step.unfilled is not None and "mask" in images
+            done = self._apply(step, {"image": inputs.pop("x_0"), **inputs, **({} if apart else hole)}, seed)
             done["x_0"] = done.pop("image")
-            if "mask" in images:
+            if apart:  # Otherwise the fill of the images would mark corners as unknown, or as known.
+                unfilled = replace(step, transform=step.unfilled)
+                done["mask"] = self._apply(unfilled, {"image": hole["hole"]}, seed)["image"]
+            elif "mask" in images:
                 done["mask"] = done.pop("hole")
             before, after = images["x_0"].shape[:2], done["x_0"].shape[:2]
             if sorted(before) != sorted(after):

@@ -26,6 +26,8 @@ from i2i_bridge.storage.reader import may_pass
 
 LOOKED_AT = 32
 """Number of images from whose headers `changes` and `factor` are determined."""
+UNKNOWN = np.iinfo(np.int16).min
+"""Marks pairs whose shift was not estimated yet."""
 TRIES = 20
 """Number of unusable images in a row that end a run with data.on_error = "skip"."""
 
@@ -78,7 +80,8 @@ class PairDataset(Dataset[dict[str, Any]]):
         on_error: str = "stop",
         align: bool = False,
     ) -> None:
-        self.align, self._shifts = align, dict[str, tuple[int, int] | None]()
+        self.align = align
+        self._shifts = np.full((len(source) if align else 0, 2), UNKNOWN, np.int16)
         self.value_range, self.on_error = value_range, on_error
         self.enlarge, self._factor = enlarge, factor
         self.source, self.geometry, self.degradation = source, geometry, degradation
@@ -89,7 +92,7 @@ class PairDataset(Dataset[dict[str, Any]]):
         return len(self.source)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return self._item(item_of(self.source, index), ())
+        return self._item(index, ())
 
     def sample(self, number: int) -> dict[str, Any]:
         """Training sample `number` of the endless stream, counted from 0 over all epochs.
@@ -105,7 +108,7 @@ class PairDataset(Dataset[dict[str, Any]]):
         unusable: list[tuple[int, str, str]] = []
         for index in self._candidates(number):
             try:
-                sample = self._item(item_of(self.source, index), (number,))
+                sample = self._item(index, (number,))
             except UserError as error:
                 if self.on_error != "skip":
                     raise
@@ -127,7 +130,7 @@ class PairDataset(Dataset[dict[str, Any]]):
     def is_usable(self, index: int) -> bool:
         """Whether item `index` can be read and degraded now."""
         try:
-            self._item(item_of(self.source, index), (0,))
+            self._item(index, (0,))
         except UserError:
             return False
         return True
@@ -160,20 +163,23 @@ class PairDataset(Dataset[dict[str, Any]]):
         return 1
 
     def changes(self, indices: Sequence[int] | None = None) -> list[str]:
-        """Notes on how images are resized, padded or enlarged, one line each, from the headers of LOOKED_AT images.
+        """Notes on how images are resized, padded, enlarged or not aligned, one line each, from LOOKED_AT headers.
 
         Args:
             indices: Indices of the items in use; by default all.
         """
         known = range(len(self.source)) if indices is None else indices
-        sizes = []
+        sizes, masked = [], False
         for i in known[:: max(len(known) // LOOKED_AT, 1)][:LOOKED_AT]:
             with contextlib.suppress(UserError):  # reported when the item is used
                 item = item_of(self.source, int(i))
+                masked |= "mask" in item
                 sizes.append(size_of(item["x_0"], location(item)))
         lines = self.geometry.changes(sizes)
         if self.factor > 1:
             lines.append(f"x_1 is enlarged {self.factor} times ({self.enlarge})")
+        if self.align and masked:
+            lines.append("data.align = 'crop' leaves pairs with a mask as they are")
         return lines
 
     def notes(self, indices: Sequence[int] | None = None) -> list[str]:
@@ -184,14 +190,15 @@ class PairDataset(Dataset[dict[str, Any]]):
         epoch, position = divmod(number, len(self.source))
         return shuffled(position, len(self.source), self.seed, epoch)
 
-    def _item(self, item: dict[str, Any], draw: tuple[int, ...]) -> dict[str, Any]:
+    def _item(self, index: int, draw: tuple[int, ...]) -> dict[str, Any]:
+        item = item_of(self.source, index)
         name = str(item["key"])
         keyed = draw or (name,)
         with located(location(item)):
             self._check_parts(item)
         images = decode_item(item, self.channels, self.condition_channels, self.enlarge, self.factor)
         if self.align and "x_1" in images and "mask" not in images:
-            images = self._aligned(name, images)
+            images = self._aligned(index, images)
         with located(location(item)):
             cut = self.geometry(images, key(self.seed, f"{self.purpose} geometry", *keyed), self.factor)
             if self.geometry.augmentation is not None:
@@ -221,14 +228,18 @@ class PairDataset(Dataset[dict[str, Any]]):
         ):
             raise UserError("float tensors are in [-1, 1] already; leave data.value_range out")
 
-    def _aligned(self, name: str, images: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        if name not in self._shifts:  # estimated once for each pair and worker: it takes longer than a crop
-            self._shifts[name] = shift_between(images["x_0"], images["x_1"])
-        shift = self._shifts[name]
-        if shift is None or max(map(abs, shift)) <= 1:
+    def _aligned(self, index: int, images: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        if self._shifts[index, 0] == UNKNOWN:  # estimated once for each pair and worker: it takes longer than a crop
+            self._shifts[index] = shift_between(images["x_0"], images["x_1"]) or (0, 0)
+        row, column = self._shifts[index].tolist()
+        if max(abs(row), abs(column)) <= 1:
             return images
         # A condition lies where the source lies.
-        cut = {part: overlapping(images["x_0"], pixels, shift) for part, pixels in images.items() if part != "x_0"}
+        cut = {
+            part: overlapping(images["x_0"], pixels, (row, column), self.factor)
+            for part, pixels in images.items()
+            if part != "x_0"
+        }
         return {"x_0": cut["x_1"][0]} | {part: second for part, (_, second) in cut.items()}
 
     def _degraded(self, x_0: Tensor, mask: Tensor | None, keyed: tuple[int | str, ...]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import inspect
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import Any, ClassVar
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 from i2i_bridge.degradations.base import Degradation, Degraded
 from i2i_bridge.degradations.linear import precise
 from i2i_bridge.errors import UserError
-from i2i_bridge.libraries import class_named, constructed, reason
+from i2i_bridge.libraries import arguments, called, class_named, reason
 from i2i_bridge.randomness import Generator, global_seed, per_sample
 from i2i_bridge.registry import register_degradation
 
@@ -70,13 +70,19 @@ class Augmentation(Degradation):
         return "is kornia's, which tells no linear operator"
 
     def _build(self) -> Any:
-        where = f"kornia {self.op}"
+        member, checked = self._checked
+        return called(f"kornia {self.op}", member, checked)
+
+    @cached_property
+    def _checked(self) -> tuple[Any, dict[str, Any]]:
+        """The class and its arguments, checked once and not for each image."""
         member = class_named("augmentation of kornia", self.op, _members(), UNUSABLE)
         sure = {"p": 1.0} if "p" in inspect.signature(member).parameters else {}
         reserved = ("same_on_batch", "keepdim", "p_batch")
         # A median holds all pixels of its window for every pixel of the image.
         limits = LIMITS | ({"kernel_size": (1, 15)} if self.op == "RandomMedianBlur" else {})
-        return constructed(where, member, sure | (self.library_options or {}), limits, reserved, _tensor)
+        options = sure | (self.library_options or {})
+        return member, arguments(f"kornia {self.op}", member, options, limits, reserved, _tensor)
 
     def _applied(self, augmentation: Any, image: Tensor) -> Tensor:
         try:

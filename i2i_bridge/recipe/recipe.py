@@ -92,6 +92,8 @@ class Recipe(Settings):
             load_protocol(self.evaluate.protocol)
         if self.degradation is not None:
             self.build_degradation()
+            if self.data.align == "crop":
+                raise UserError("data.align = 'crop' is for pairs, but [degradation] makes x_1 from x_0; leave it out")
         self.build_augmentation()
         table = self._network_table()
         registry.NETWORKS.check(table)

@@ -66,7 +66,7 @@ class DataSettings(Settings):
     flip: bool = True
     """Whether training mirrors images left to right at random."""
     align: Literal["none", "crop"] = "none"
-    """'crop' cuts training pairs whose sides are shifted by more than one pixel to what both show."""
+    """'crop' cuts training pairs without a mask whose sides are shifted by more than one pixel to what both show."""
     augment: Annotated[list[Part], Field(max_length=32)] = Field(default=[])
     """Further transforms of training images, by albumentations: { name = 'Affine', rotate = [-5, 5] }. Geometric ones
     move x_0, x_1, condition and mask alike; pixel-wise ones change the images named by `on`: both, x_0 or x_1."""

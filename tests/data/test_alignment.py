@@ -1,8 +1,11 @@
 """Shifts between the sides of a pair: known ones are found, for sides that look different too, and pairs are cut."""
 
+import pickle
+
 import cv2
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from i2i_bridge.data.alignment import misalignments, overlapping, shift_between
@@ -70,6 +73,18 @@ def test_the_overlap_shows_the_same(shift):
     assert x_0.shape[:2] == (200 - abs(shift[0]), 200 - abs(shift[1]))
 
 
+@pytest.mark.parametrize("shift", [(-6, 0), (5, -1), (-8, -7), (6, 3)])
+def test_the_overlap_starts_on_the_grid(shift):
+    # kills: overlap-out-of-phase, overlap-of-the-same-side
+    x_0, x_1 = pair("same", *shift)
+    first, second = overlapping(x_0, x_1, shift, 4)
+    assert np.array_equal(first, second)
+    assert all(side >= 200 - abs(by) - 3 for side, by in zip(first.shape, shift, strict=False))
+    rows, columns = np.indices((200, 200))
+    place = overlapping(x_0, np.stack([rows, columns], 2), shift, 4)[1]
+    assert not (place[0, 0] % 4).any()
+
+
 class Pairs:
     def __init__(self, **parts):
         self.parts = parts
@@ -92,6 +107,39 @@ def test_a_shifted_pair_is_cut_where_the_recipe_says_so():
     mask = np.zeros((200, 200, 1), np.uint8)
     masked = PairDataset(Pairs(mask=mask), Geometry(64, resize="none"), None, 3, 0, "train", align=True)[0]
     assert not bool((masked["x_0"] == masked["x_1"]).all())
+
+
+@pytest.mark.parametrize("shift", [(-6, 0), (3, -5)])
+def test_a_cut_pair_keeps_the_pixels_of_its_small_source(shift, monkeypatch):
+    # kills: overlap-out-of-phase; the factor of the pair forgotten
+    monkeypatch.setattr("i2i_bridge.data.dataset.shift_between", lambda x_0, x_1: shift)
+    small = np.random.default_rng(0).integers(0, 256, (50, 50, 3), dtype=np.uint8)
+    data = PairDataset(
+        Pairs(x_1=small), Geometry(64, resize="none", crop="random"), None, 3, 0, "train", enlarge="nearest", align=True
+    )
+    for number in range(3):
+        x_1 = data.sample(number)["x_1"]
+        assert torch.equal(x_1, x_1[:, ::4, ::4].repeat_interleave(4, 1).repeat_interleave(4, 2))
+
+
+def test_shifts_are_estimated_once_and_take_no_more_memory_with_use(monkeypatch):
+    # kills: a dictionary of shifts that grows in each worker; a shift estimated for every sample
+    calls = []
+    monkeypatch.setattr("i2i_bridge.data.dataset.shift_between", lambda x_0, x_1: calls.append(0) or (4, -3))
+    data = PairDataset(Pairs(), Geometry(64, resize="none"), None, 3, 0, "train", align=True)
+    before = data.factor, len(pickle.dumps(data))
+    samples = [data.sample(number) for number in range(3)]
+    assert (data.factor, len(pickle.dumps(data))) == before
+    assert len(calls) == 1 and all(torch.equal(sample["x_0"], sample["x_1"]) for sample in samples)
+
+
+def test_pairs_that_cannot_be_cut_are_told():
+    # kills: data.align ignored without a word
+    mask = np.zeros((200, 200, 1), np.uint8)
+    line = "data.align = 'crop' leaves pairs with a mask as they are"
+    for parts, align, told in (({"mask": mask}, True, True), ({"mask": mask}, False, False), ({}, True, False)):
+        data = PairDataset(Pairs(**parts), Geometry(64, resize="none"), None, 3, 0, "train", align=align)
+        assert (line in data.notes()) is told
 
 
 def test_shifted_pairs_are_named():

@@ -1,5 +1,6 @@
 """Transforms of albumentations in recipes: both sides of a pair alike, keyed by sample; nothing else can be named."""
 
+import inspect
 import itertools
 import random
 
@@ -38,6 +39,11 @@ def names():
         and member.__module__.startswith("albumentations.augmentations.")
         and name not in UNUSABLE
     ]
+
+
+def filled(name):
+    member = getattr(albumentations_module(), name)
+    return is_geometric(member) and "fill" in inspect.signature(member).parameters
 
 
 def pixels(seed=0, height=48, width=64, channels=3):
@@ -98,6 +104,20 @@ def test_a_moved_pair_is_equal_wherever_its_mask_is_0(interpolation):
         alone = applied([table], {"x_0": painted, "mask": hole}, seed)
         assert np.array_equal(alone["mask"] > 0, alone["x_0"][..., :1] > 0)
         assert not np.array_equal(alone["mask"], hole)
+
+
+@pytest.mark.parametrize("name", [name for name in names() if filled(name)])
+def test_a_hole_does_not_depend_on_the_fill_of_the_images(name):
+    # kills: augment-mask-filled
+    hole = np.zeros((48, 64, 1), np.uint8)
+    hole[15:30, 20:40] = 255
+    table = {"name": name, "p": 1.0} | OPTIONS.get(name, {})
+    for seed in range(3):
+        masks = [
+            applied([table | fill], {"x_0": pixels(), "mask": hole}, seed)["mask"]
+            for fill in ({}, {"fill": 255}, {"fill": [0, 9, 255]})
+        ]
+        assert np.array_equal(masks[0], masks[1]) and np.array_equal(masks[0], masks[2])
 
 
 def test_a_pixel_wise_transform_acts_on_the_side_that_is_named():

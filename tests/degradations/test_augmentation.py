@@ -100,6 +100,15 @@ def test_a_sample_is_its_generator_s_alone_and_the_global_ones_stay() -> None:
     assert (together - x_0).std().item() == pytest.approx(0.4, rel=0.05)  # of [0, 1], in [-1, 1]
 
 
+def test_the_options_that_were_checked_are_those_in_use() -> None:
+    # kills: options checked anew for each image, with whatever the table has become
+    options: dict[str, Any] = {"p": 1.0}
+    degradation, x_0 = Augmentation("RandomInvert", options), images(2)
+    before = degradation(x_0, generators(2)).x_1
+    options |= {"p": 0.0, "unknown": 1}
+    assert torch.equal(degradation(x_0, generators(2)).x_1, before)
+
+
 def test_every_image_is_changed_unless_p_is_given() -> None:
     # kills: kornia-leaves-half
     x_0 = images(1).expand(40, -1, -1, -1)

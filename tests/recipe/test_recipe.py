@@ -141,6 +141,7 @@ def test_pix2pix_settings_of_the_paper():
         ({"process": {"name": "flow"}}, "no sigma_t"),
         ({"target": {"name": "velocity"}}, "straight path"),
         ({"degradation": {"name": "jpeg", "quality": 500}}, "quality = 500 is outside 1..100"),
+        ({"data": {"root": "x", "align": "crop"}}, "data.align = 'crop' is for pairs, but .degradation. makes x_1"),
         ({"network": {"name": "unet", "widht": 8}}, "unknown key 'widht'"),
         ({"sample": {"sampler": {"name": "ancestrl"}}}, "did you mean 'ancestral'"),
         ({"sample": {"sampler": {"name": "eta", "etta": 0.5}}}, "unknown key 'etta'; did you mean 'eta'"),
