@@ -11,7 +11,7 @@ import re
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from i2i_bridge.degradations.files import degrade_files, parse_op
 from i2i_bridge.errors import UserError, located
 from i2i_bridge.images.files import image_size, read_picture, write_picture
 from i2i_bridge.images.folder import find_images
-from i2i_bridge.images.outputs import FORMATS, plan_files
+from i2i_bridge.images.outputs import FORMATS
 from i2i_bridge.images.pixels import Picture, Range, opaque, shown, to_tensor, visible
 from i2i_bridge.methods.mean import mean_of
 from i2i_bridge.recipe.load import load_recipe
@@ -32,11 +32,11 @@ from i2i_bridge.registry import SAMPLERS
 from i2i_bridge.runs.restore import restore_files
 from i2i_bridge.runs.run import Run, build_method, load_run
 from i2i_bridge.storage import internet
+from i2i_bridge.storage.files import write_whole
 from i2i_bridge.storage.shipped import recipe_of_run
 
 EXTRA = "pip install 'i2i-bridge[app]'"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-EVERYWHERE = ("0.0.0.0", "::")
 EXAMPLES = (
     "skimage:data/chelsea.png",
     "skimage:data/coffee.png",
@@ -95,7 +95,7 @@ class Answer:
     restored: list[Path]
     """The samples."""
     walk: Path | None
-    """The states from X_1 to X_0 of the first sample."""
+    """The states from X_1 to X_0 of the first sample, scaled down for the page."""
     notes: list[str]
 
 
@@ -135,28 +135,25 @@ def restore_picture(
     painted = mask_file(request.layers, source, scale, folder / "mask.png")
     if painted is not None and request.degrade:
         notes.append("the painted mask is not used: the run's own degradation draws one where it needs one")
-    endings = [f"-{k + 1}" for k in range(request.samples)] if request.samples > 1 else [""]
-    beside = {"-degraded": ""} if request.degrade else {}
-    beside |= {f"{ending}-trajectory": ".png" for ending in endings} if request.walk else {}
-    target = folder / "restored"
     outcome = restore_files(
         run,
         source,
-        target,
+        folder / "restored",
         nfe=request.nfe,
         samples=request.samples,
         seed=request.seed,
         mask=None if request.degrade else painted or hole,
         degrade=request.degrade,
         trajectory=request.walk,
+        trajectory_side=WALK_SIDE,  # several states of the largest picture are more pixels than the page takes
         format=request.format,
         report_calls=report,
     )
-    outputs = plan_files(source, target, results=endings, beside=beside, format=request.format)[0].outputs
+    (job,) = outcome.jobs
     return Answer(
-        outputs["-degraded"] if request.degrade else source,
-        [outputs[ending] for ending in endings],
-        outputs[f"{endings[0]}-trajectory"] if request.walk else None,
+        job.outputs.get("-degraded", source),
+        [job.outputs[ending] for ending in job.results],
+        job.outputs.get(f"{job.results[0]}-trajectory"),
         [f"{outcome.nfe} network call{'s' * (outcome.nfe != 1)} for each sample", *notes, *outcome.notes],
     )
 
@@ -208,8 +205,7 @@ def degrade_picture_file(file: Path, ops: str, seed: int, folder: Path, limits: 
     tables = [parse_op(line.strip()) for line in ops.splitlines() if line.strip()]
     for table in tables:
         _refuse_files(table)
-    degrade_files(tables, file, folder, seed=seed)
-    outputs = plan_files(file, folder, beside={"-mask": ".png"}, lossless=True)[0].outputs
+    outputs = degrade_files(tables, file, folder, seed=seed).jobs[0].outputs
     return outputs[""], outputs["-mask"] if outputs["-mask"].is_file() else None
 
 
@@ -294,6 +290,17 @@ def public_text(text: str, folders: Iterable[Path] = ()) -> str:
     return re.sub(r"(?<![\w.:/<])/(?:[^/\s:'\"]+/)+", "", text)
 
 
+def number(name: str, value: float | None) -> int:
+    """The value of a number field.
+
+    Raises:
+        UserError: The field is empty.
+    """
+    if value is None:
+        raise UserError(f"{name}: the field is empty; give a number")
+    return int(value)
+
+
 def run_names(runs: Sequence[str]) -> list[str]:
     """A name for each run: its folder's, with a number where two are the same."""
     names: list[str] = []
@@ -315,6 +322,12 @@ def example_files(folder: Path | None) -> dict[str, Path]:
             continue
         found[file.stem] = file
     return found
+
+
+def copied(file: Path, folder: Path) -> Path:
+    """Copy an example to a folder of results; gradio serves no file of an installed package."""
+    write_whole(folder / file.name, file.read_bytes())
+    return folder / file.name
 
 
 def _scale(run: Run) -> int:
@@ -416,7 +429,10 @@ def build_page(
             raise gr.Error("an error of the server, which has logged it", print_exception=False) from None
 
     def picked(name: str | None) -> str | None:
-        return None if name is None else str(examples[name])
+        if name is None:
+            return None
+        with errors(examples[name].parent):
+            return str(copied(examples[name], new_folder()))
 
     def uploaded(file: str | None, name: str) -> tuple[Any, Any]:
         if file is None:
@@ -428,26 +444,27 @@ def build_page(
             editor: dict[str, Any] = {"background": str(small), "layers": [], "composite": None}
             return str(view(Path(file), place / "picture.png", known, SHOWN_SIDE)), editor
 
-    def degraded(file: str | None, name: str, ops: str, seed: float) -> tuple[Any, Any]:
+    def degraded(file: str | None, name: str, ops: str, seed: float | None) -> tuple[Any, Any]:
         with errors(Path(file or ".").parent):
             given, place = _given(file), new_folder()
             if not ops.strip():
                 raise UserError("no operator: write one, such as jpeg:quality=10")
-            result, _ = degrade_picture_file(given, ops, int(seed), place / "degraded", limits)
+            result, _ = degrade_picture_file(given, ops, number("seed", seed), place / "degraded", limits)
             known = runs[name].recipe.data.value_range
             return str(view(result, place / "picture.png", known, SHOWN_SIDE)), str(result)
 
     def restored(
-        file: str | None, name: str, nfe: float, sampler: str, seed: float, samples: float, first: str, ops: str,
-        editor: Any, walk: bool, format: str, progress: Any = gr.Progress(),  # noqa: B008 - gradio finds it there
+        file: str | None, name: str, nfe: float | None, sampler: str, seed: float | None, samples: float | None,
+        first: str, ops: str, editor: Any, walk: bool, format: str,
+        progress: Any = gr.Progress(),  # noqa: B008 - gradio finds it there
     ) -> tuple[Any, ...]:  # fmt: skip
         with errors(Path(file or ".").parent):
             given, place, run = _given(file), new_folder(), runs[name]
             request = Request(
-                nfe=int(nfe),
+                nfe=number("NFE", nfe),
                 sampler="" if sampler == OWN else sampler,
-                seed=int(seed),
-                samples=int(samples),
+                seed=number("seed", seed),
+                samples=number("samples", samples),
                 degrade=first == RECIPE,
                 ops=ops if first == OPERATORS else "",
                 layers=[] if editor is None else editor["layers"],
@@ -463,14 +480,13 @@ def build_page(
             ]
             with Image.open(after[0]) as image:
                 before = view(answer.degraded, place / "views" / "before.png", known, SHOWN_SIDE, image.size)
-            strip = None if answer.walk is None else view(answer.walk, place / "views" / "walk.png", None, WALK_SIDE)
             folders = [place, given.parent, *(run.folder for run in runs.values())]
             files = [*answer.restored, *([answer.degraded] if answer.degraded != given else [])]
             several = len(after) > 1
             return (
                 (str(before), str(after[0])),
                 gr.update(value=[str(path) for path in after] if several else None, visible=several),
-                gr.update(value=None if strip is None else str(strip), visible=strip is not None),
+                gr.update(value=None if answer.walk is None else str(answer.walk), visible=answer.walk is not None),
                 [str(path) for path in files],
                 "\n".join(public_text(note, folders) for note in answer.notes),
             )
@@ -587,6 +603,19 @@ def _given(file: str | None) -> Path:
 
 
 @contextmanager
+def decoded_pixels(limit: int) -> Iterator[None]:
+    """Inside the block, Pillow refuses to decode pictures of more than twice `limit` pixels.
+
+    Otherwise gradio would decode a mask of any size.
+    """
+    before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, limit
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
+
+
+@contextmanager
 def open_page(
     runs: Sequence[str],
     *,
@@ -601,7 +630,7 @@ def open_page(
 
     Args:
         runs: Run folders, or names of shipped runs.
-        host: The address to listen on; by default only this machine can connect.
+        host: The address, or name, to listen on; by default only this machine can connect.
         port: By default the first free one from 7860.
         limits: The most that a visitor may ask for.
         examples: A folder of example pictures.
@@ -609,9 +638,13 @@ def open_page(
         say: Called with a line for each error that is not a visitor's.
 
     Raises:
-        UserError: gradio is missing, a run cannot be opened, or the port is taken.
+        UserError: gradio is missing, a run cannot be opened, the host has no address, or the port is taken.
     """
     require_gradio()
+    try:  # before the page refuses look-ups
+        own = internet.addresses(host.strip("[]"))
+    except (OSError, UnicodeError) as error:
+        raise UserError(f"--host {host}: no address of this machine ({error}); try --host 127.0.0.1") from error
     opened = dict(zip(run_names(runs), (load_run(run, device=device) for run in runs), strict=True))
     pictures = example_files(examples)
     with tempfile.TemporaryDirectory(prefix="i2i-bridge-app-") as temporary:
@@ -622,10 +655,8 @@ def open_page(
 
         results = Path(temporary, "results")
         results.mkdir()
-        Image.MAX_IMAGE_PIXELS = limits.pixels  # Pillow refuses twice as many in what gradio itself decodes: the mask
-        # A visitor could otherwise make gradio fetch an address. A host of another kind must be looked up to listen on.
-        local = host in LOOPBACK or host in EVERYWHERE
-        with internet.closed() if local else nullcontext():
+        # A visitor could otherwise make gradio fetch an address.
+        with decoded_pixels(limits.pixels), internet.closed(own):
             page = build_page(opened, results, limits, pictures, say)
             try:
                 _, address, _ = page.launch(

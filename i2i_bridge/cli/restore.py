@@ -101,6 +101,7 @@ def restore(
             condition=condition,
             degrade=degrade,
             trajectory=trajectory,
+            trajectory_side=None,
             format=format,
             quality=quality,
             existing=existing,

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
+from torch.nn import functional
 
 from i2i_bridge.images.pixels import shown
 
@@ -75,6 +76,19 @@ def states_shown(x_1: Tensor, states: Iterable[Tensor], columns: int = 8) -> tup
     chosen = np.linspace(0, len(kept) - 1, min(columns, len(kept))).round().astype(int)
     numbers = [kept[k][0] for k in chosen]
     return [kept[k][1] for k in chosen], ["X_1", *(f"step {number}" for number in numbers[1:])]
+
+
+def scaled_down(row: Sequence[Tensor], side: int) -> list[Tensor]:
+    """Scale images (C, H, W) of one size down, to a row at most `side` pixels wide and high, without gaps and headings.
+
+    Images that fit already are returned as they are.
+    """
+    height, width = row[0].shape[-2:]
+    factor = min(side / (len(row) * width), side / height)
+    if factor >= 1:
+        return list(row)
+    size = (max(int(height * factor), 1), max(int(width * factor), 1))
+    return [functional.interpolate(x[None], size, mode="bicubic", antialias=True)[0] for x in row]
 
 
 def _head(text: str, width: int) -> np.ndarray:

@@ -203,6 +203,8 @@ class FilesOutcome:
     """One line for each image that could not be used."""
     notes: list[str] = field(default_factory=list)
     """One line for each file that was left out, and for each unusual name or image."""
+    jobs: Sequence[Job] = ()
+    """All inputs and their output files."""
 
 
 def process(
@@ -214,11 +216,12 @@ def process(
 ) -> None:
     """Call `work` for every job, and `report` with (jobs done, jobs in all).
 
-    In a folder, the error of an image is added to the problems and does not stop the others.
+    The outcome gets the jobs. In a folder, the error of an image is added to the problems and does not stop the others.
 
     Raises:
         UserError: `work` raised it, and `source` is a single file.
     """
+    outcome.jobs = jobs
     for number, job in enumerate(jobs, 1):
         try:
             with located(job.source):

@@ -12,7 +12,7 @@ from i2i_bridge import __version__
 from i2i_bridge.errors import UserError, located
 from i2i_bridge.images.files import MAX_FRAMES, check_format, read_picture, write_picture
 from i2i_bridge.images.folder import IMAGE_SUFFIXES, folder_notes
-from i2i_bridge.images.montage import montage, states_shown
+from i2i_bridge.images.montage import montage, scaled_down, states_shown
 from i2i_bridge.images.outputs import DoneJobs, Existing, FilesOutcome, Job, keep_apart, plan_files, process
 from i2i_bridge.images.pixels import Picture, mask_of, to_mask, to_pixels, to_tensor, visible, with_channels
 from i2i_bridge.methods.calls import counted_calls
@@ -47,6 +47,7 @@ def restore_files(
     condition: Path | None = None,
     degrade: bool = False,
     trajectory: bool = False,
+    trajectory_side: int | None = None,
     format: str | None = None,
     quality: int | None = None,
     existing: Existing = "resume",
@@ -64,6 +65,7 @@ def restore_files(
         condition: Image, or folder of images of the same names, for a recipe with data.own_condition.
         degrade: The inputs are clean: apply the recipe's degradation first (written as NAME-degraded).
         trajectory: Write states from X_1 to X_0 beside each result, as NAME-trajectory.png.
+        trajectory_side: Longest side in pixels of the row of states, which are scaled down; by default they are not.
         format: 'png', 'jpg', 'webp' or 'tif'; by default the format of each input.
         quality: Quality of JPEG and WebP, 1 to 100 (`write_picture`).
         existing: How to treat inputs of a folder whose results exist.
@@ -96,6 +98,8 @@ def restore_files(
         "verb": "restore", "run": _identity(run), "nfe": nfe, "samples": samples, "seed": seed, "mask": mask is None,
         "degrade": degrade, "trajectory": trajectory, "format": format, "quality": quality, "plugins": plugin_digests(),
     }  # fmt: skip
+    if trajectory_side is not None:
+        settings["trajectory_side"] = trajectory_side
     done = DoneJobs(root, existing, settings)
     calls = (run.recipe.sample.nfe if nfe is None else nfe) + mean_calls(run.method)
     outcome = Outcome(notes=folder_notes(source) + [note for job in jobs for note in job.notes.values()])
@@ -132,7 +136,8 @@ def restore_files(
                 lost = write_picture(output, to_picture(run.recipe, shown[-1], picture), quality=quality, root=root)
                 outcome.notes += [f"{output}: without {what}" for what in lost]
                 if trajectory:
-                    strip = Picture(montage([shown], headings))
+                    row = shown if trajectory_side is None else scaled_down(shown, trajectory_side)
+                    strip = Picture(montage([row], headings))
                     write_picture(job.outputs[f"{ending}-trajectory"], strip, root=root)
                 outcome.written += 1
                 outcome.nfe = counted.count // (k + 1)

@@ -9,7 +9,7 @@ import errno
 import os
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from i2i_bridge.errors import UserError
@@ -19,7 +19,7 @@ LIBRARIES = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE", "N
 """Environment variables by which libraries are told to stay offline; read when a library is imported."""
 EVENTS = ("socket.connect", "socket.sendto", "socket.sendmsg", "socket.getaddrinfo", "socket.gethostbyname")
 
-_closed = 0
+_blocks: list[frozenset[str]] = []
 _watched = False
 
 
@@ -51,15 +51,29 @@ def require(what: str) -> None:
 
 
 @contextlib.contextmanager
-def closed() -> Iterator[None]:
-    """Block connections to other machines inside the block; a file could otherwise make a library fetch a URL."""
-    global _closed
+def closed(also: Iterable[str] = ()) -> Iterator[None]:
+    """Block connections to other machines inside the block; a file could otherwise make a library fetch a URL.
+
+    Args:
+        also: Further hosts of this machine, as `addresses` returns them.
+    """
     _watch()
-    _closed += 1
+    block = frozenset(host.lower() for host in also)
+    _blocks.append(block)
     try:
         yield
     finally:
-        _closed -= 1
+        _blocks.remove(block)
+
+
+def addresses(host: str) -> list[str]:
+    """A host that this process will listen on, and its addresses. A name is looked up, even under `--offline`.
+
+    Raises:
+        OSError: There is no such host.
+    """
+    with closed([host]):
+        return [host, *(str(entry[4][0]) for entry in socket.getaddrinfo(host, None))]
 
 
 def _watch() -> None:
@@ -71,7 +85,7 @@ def _watch() -> None:
 
 
 def _hook(event: str, arguments: tuple[Any, ...]) -> None:
-    if event in EVENTS and (_closed or is_offline()) and not _is_local(event, arguments):
+    if event in EVENTS and (_blocks or is_offline()) and not _is_local(event, arguments):
         raise OSError(errno.ENETUNREACH, f"the internet is not used here (--offline, {VARIABLE}, or a local dataset)")
 
 
@@ -81,5 +95,7 @@ def _is_local(event: str, arguments: tuple[Any, ...]) -> bool:
     host = address[0] if isinstance(address, tuple) else address
     if isinstance(address, tuple) or event in ("socket.getaddrinfo", "socket.gethostbyname"):
         name = host.decode("ascii", "replace") if isinstance(host, bytes) else str(host or "")
-        return name in ("", "localhost", "::1", "::", "0.0.0.0", socket.gethostname()) or name.startswith("127.")
+        own = ("", "localhost", "::1", "::", "0.0.0.0", socket.gethostname())
+        # A tuple, since another thread may open or close a block.
+        return name in own or name.startswith("127.") or any(name.lower() in block for block in tuple(_blocks))
     return True  # a Unix domain socket, or a socket that is already connected

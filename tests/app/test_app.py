@@ -1,17 +1,29 @@
 """What the web page computes, without gradio: results and refusals of the command line, limits, no server paths."""
 
 import importlib.util
+import socket
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
 from i2i_bridge.app import (
+    NOTHING,
+    OWN,
+    SAME,
+    WALK_SIDE,
     Limits,
     Request,
+    build_page,
     check_size,
+    copied,
+    decoded_pixels,
     degrade_picture_file,
     mask_file,
+    number,
+    open_page,
     public_text,
     require_gradio,
     restore_picture,
@@ -166,6 +178,73 @@ def test_pictures_for_the_browser(photo, tmp_path):
         assert image.getpixel((0, 0)) == (128, 128, 128)
     with pytest.raises(UserError, match="no known range"):
         view(tmp_path / "f.npy", tmp_path / "f.png", None, 99)
+
+
+def test_the_walk_of_a_large_picture_fits_on_the_page(run, tmp_path):
+    # kills: app-walk-has-all-pixels
+    Image.new("RGB", (1200, 16), (90, 120, 150)).save(tmp_path / "wide.png")
+    answer = restore_picture(run, tmp_path / "wide.png", Request(nfe=7), tmp_path / "page", Limits(pixels=20_000))
+    with Image.open(answer.walk) as walk, Image.open(answer.restored[0]) as restored:
+        assert WALK_SIDE - 20 < walk.width < WALK_SIDE + 20 and walk.height < 16 + 40 and restored.size == (1200, 16)
+
+
+def test_the_limit_of_decoded_pixels_ends_with_the_page(photo):
+    # kills: app-limit-stays
+    before = Image.MAX_IMAGE_PIXELS
+    with decoded_pixels(300), pytest.raises(Image.DecompressionBombError):
+        Image.open(photo)
+    assert before == Image.MAX_IMAGE_PIXELS
+
+
+def test_an_empty_number_field_is_refused():
+    # kills: app-empty-field
+    assert number("seed", 7.0) == 7
+    with pytest.raises(UserError, match="seed: the field is empty; give a number"):
+        number("seed", None)
+
+
+def test_an_example_is_copied(photo, tmp_path):
+    copy = copied(photo, tmp_path / "results")
+    assert copy == tmp_path / "results" / photo.name and copy.read_bytes() == photo.read_bytes()
+
+
+def page_functions(run, photo, folder, limits, said):
+    """The functions of the page by name."""
+    gradio = pytest.importorskip("gradio", reason="extra app")
+    page = build_page({"photos": run}, folder, limits, {"example": photo}, said.append)
+    return {function.name: function.fn for function in page.fns.values()}, gradio.Error
+
+
+def test_the_page_restores_at_its_limit_and_serves_only_its_folder(run, photo, tmp_path):
+    """A picture as large as allowed has a walk; a chosen example is a file of the results; an empty seed is refused."""
+    (folder := tmp_path / "results").mkdir()
+    said, limits = [], Limits(pixels=20 * 33)
+    functions, refusal = page_functions(run, photo, folder, limits, said)
+
+    def restored(seed):
+        return functions["restored"](
+            str(photo), "photos", 7, OWN, seed, 1, NOTHING, "", None, True, SAME, lambda *done, **unit: None
+        )
+
+    with decoded_pixels(limits.pixels):
+        assert restored(0)[2]["visible"]
+    example = functions["picked"]("example")
+    assert folder.name in example and Path(example).read_bytes() == photo.read_bytes()
+    photo.rename(photo.with_name("moved.png"))
+    with pytest.raises(refusal, match="an error of the server"):
+        functions["picked"]("example")
+    assert len(said) == 1
+    with pytest.raises(refusal, match="the field is empty"):
+        functions["degraded"](example, "photos", "jpeg:quality=5", None)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has 127.0.0.2 without being told")
+def test_the_page_asks_no_other_machine_wherever_it_listens():
+    pytest.importorskip("gradio", reason="extra app")
+    with open_page(["pretrained/photos"], host="127.0.0.2", device="cpu") as address:
+        assert address.startswith("http://127.0.0.2:")
+        with pytest.raises(OSError, match="the internet is not used here"):
+            socket.getaddrinfo("example.invalid", 80)
 
 
 def test_names_of_runs_differ():

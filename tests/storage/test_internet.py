@@ -112,6 +112,19 @@ def test_no_library_reaches_another_machine(monkeypatch):
         socket.getaddrinfo("example.com", 80)
 
 
+def test_a_host_to_listen_on_is_local_inside_its_block():
+    # kills: listening-is-refused
+    sys.audit("socket.connect", None, ("192.0.2.1", 80))  # allowed
+    with internet.closed(["192.0.2.1", "Host.invalid"]), internet.closed():
+        for name in ("192.0.2.1", "host.invalid", "127.0.0.1"):  # libraries write names in lower case
+            sys.audit("socket.connect", None, (name, 80))
+        with pytest.raises(OSError, match="the internet is not used here"):
+            sys.audit("socket.connect", None, ("192.0.2.2", 80))
+    with internet.closed(), pytest.raises(OSError, match="the internet is not used here"):
+        sys.audit("socket.connect", None, ("192.0.2.1", 80))
+    assert "127.0.0.1" in internet.addresses("localhost") and "192.0.2.1" in internet.addresses("192.0.2.1")
+
+
 def test_help_and_pages_say_which_verbs_use_it():
     for file in ("README.md", "docs/your-own-data.md", "docs/security.md"):
         text = " ".join((ROOT / file).read_text(encoding="utf-8").split())
