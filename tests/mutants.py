@@ -54,9 +54,9 @@ MUTANTS = [
     Mutant("plan-of-a-mean-unclipped", "runs/plan.py", "begin = clip(x_t) if mask", "begin = x_t if mask", "test_plan.py"),
     Mutant("plan-mean-forgets-x-1", "runs/plan.py", "(x_1 if condition is None else condition)", "(begin if condition is None else condition)", "test_plan.py"),
     Mutant("plan-of-any-sampler", "runs/plan.py", "< 1e-10 * max", "< 1e10 * max", "test_plan.py"),
-    Mutant("exported-mask-inverted", "runs/export.py", "hole, a.name, b.name", "hole, b.name, a.name", "test_export.py"),
-    Mutant("exported-time-of-the-first-call", "runs/export.py", "[1], [time])", "[1], [1.0])", "test_export.py"),
-    Mutant("exported-noise-repeated", "runs/export.py", "value_int=i", "value_int=0", "test_export.py"),
+    Mutant("exported-mask-inverted", "runs/graphs.py", "hole, a.name, b.name", "hole, b.name, a.name", "test_export.py"),
+    Mutant("exported-time-of-the-first-call", "runs/graphs.py", "[1], [time])", "[1], [1.0])", "test_export.py"),
+    Mutant("exported-noise-repeated", "runs/graphs.py", "value_int=i", "value_int=0", "test_export.py"),
     Mutant("fill-of-a-hole-guessed", "runs/batch.py", "if bool((filled == filled[0, 0, 0, 0]).all()) else", "if True else", "test_export.py"),
     Mutant("export-over-other-files", "runs/export.py", "    if others:", "    if False:", "test_export.py"),
     # installed plug-ins
