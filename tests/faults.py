@@ -53,6 +53,19 @@ class FailingOS:
         raise OSError(self.error, os.strerror(self.error))
 
 
+class Full(FailingOS):
+    """A disk that is full for the saves of some steps."""
+
+    def __init__(self, steps, error=errno.ENOSPC):
+        super().__init__()
+        self.names, self.error = tuple(f".tmp-step-{step:08d}" for step in steps), error
+
+    def _call(self, name, real, words):
+        if name == "mkdir" and Path(words[0]).name.startswith(self.names):
+            raise OSError(self.error, os.strerror(self.error))
+        return super()._call(name, real, words)
+
+
 @dataclass
 class Node:
     """A file or folder, and what of it is on the disk for certain."""

@@ -27,6 +27,7 @@ class Checkpointer:
         machine: Facts about the machine, written into the manifest.
         report: Receives a line for each failed save.
         saved_at: The step of the checkpoint that the run resumes from; None for a new run.
+        best: The best validation of that checkpoint, which may be of another rule; None if it has none.
     """
 
     def __init__(
@@ -37,22 +38,28 @@ class Checkpointer:
         machine: Mapping[str, str],
         report: Callable[[str], None],
         saved_at: int | None,
+        best: Best | None = None,
     ) -> None:
         self._folder, self._recipe, self._ranks = folder, recipe, ranks
         self._machine, self._report = dict(machine), report
         self.saved_at = saved_at
+        self.best = best
+        """The best validation whose checkpoint was saved."""
         self._failures = 0
 
     def save(self, state: TrainState, best: Best | None = None, *, last: bool) -> None:
         """Save a checkpoint; report a failure and let training continue.
 
         Args:
-            best: The best validation so far, whose checkpoint is not removed.
+            best: The best validation so far. The checkpoint of the best one that was saved is not removed.
             last: Whether the run ends here; a failure then raises.
 
         Raises:
             UserError: The save failed at the end of the run, or for the PATIENCE-th time in a row.
         """
+        saved = None if self.best is None else self.best.step
+        if best is None or best.step not in (state.step, saved):
+            best = self.best  # the save at `best` failed: otherwise the older best would be removed for one not there
         problem = ""
         if self._ranks.is_first:
             try:
@@ -63,12 +70,15 @@ class Checkpointer:
                 home, keep = self._folder / "checkpoints", state.settings.keep
                 kept = None if best is None else best.step
                 save_checkpoint(home, state.step, state.parts(), counters, keep, best=kept)
-                if best is not None and best.step == state.step:
-                    write_best(self._folder, best)
             except UserError as error:
                 problem = str(error)
         if not self._ranks.any(bool(problem)):
-            self.saved_at, self._failures = state.step, 0
+            self.saved_at, self._failures, self.best = state.step, 0, best
+            if self._ranks.is_first and best is not None and best.step == state.step:
+                try:
+                    write_best(self._folder, best)
+                except UserError as error:
+                    self._report(f"note: {error}; training continues, the next start writes it")
             return
         self._failures += 1
         good = "there is no checkpoint yet" if self.saved_at is None else f"last good step {self.saved_at}"

@@ -42,7 +42,7 @@ from i2i_bridge.training.identity import (
 from i2i_bridge.training.init import Loaded, absolute_init, open_init, with_init
 from i2i_bridge.training.noise_size import sized
 from i2i_bridge.training.state import TrainState
-from i2i_bridge.training.validation import Validation, read_best, write_best
+from i2i_bridge.training.validation import Best, Validation, read_best, write_best
 
 Found = tuple[Checkpoint | None, list[str]]
 """The latest whole checkpoint of a folder, and a line for each newer one that is damaged."""
@@ -81,6 +81,8 @@ class Prepared:
     state: TrainState
     saved_at: int | None
     """The step of the checkpoint that the run resumes from; None for a new run."""
+    best: Best | None
+    """The best validation of that checkpoint, which may be of another rule than `score`; None if it has none."""
     batches: Iterator[dict[str, Any]]
     """The batches from the state's step on; the first is loaded already."""
     dtype: torch.dtype
@@ -144,8 +146,8 @@ def prepare(
     remarks = first_remarks(dataset) if checkpoint is None and ranks.is_first else []
     if ranks.is_first:
         _write_folder(folder, start, stack if found is None else None)
-        if score is not None and score.best is not None:
-            write_best(folder, score.best)  # a killed save may have left it at an earlier step
+        if found_best is not None:
+            write_best(folder, found_best)  # a killed save may have left it at an earlier step
     notes = [_summary(recipe, dataset, state, environment["device"], ranks.count, folder), *start.notes, *remarks]
     notes += [*_notes_on_data(recipe, dataset, validation), *map(passed_over, damaged)]
     if before is not None:
@@ -153,10 +155,10 @@ def prepare(
         notes += _notes_on_resume(folder, start, before, environment, usable)
     saved_at = None if checkpoint is None else checkpoint.step
     if found_best is not None and score is not None and score.best is None:
-        notes.append(f"note: the best step so far was of {found_best.rule}; train.keep_best begins anew")
-    return Prepared(
-        recipe, dataset, validation, score, state, saved_at, chain(first, batches), dtype, environment, notes
-    )
+        also = f"step {found_best.step} is kept until there is a new best"
+        notes.append(f"note: the best step so far was of {found_best.rule}; train.keep_best begins anew; {also}")
+    batches = chain(first, batches)
+    return Prepared(recipe, dataset, validation, score, state, saved_at, found_best, batches, dtype, environment, notes)
 
 
 @dataclass

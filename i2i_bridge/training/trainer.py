@@ -136,7 +136,7 @@ def _run_steps(
         steps = {"after_step": state.step, "logged": log.last_step}
         log.trackers = Trackers(settings.track, folder, table, **steps, report=report)
         stack.callback(log.trackers.finish)
-    checkpointer = Checkpointer(folder, recipe, ranks, prepared.machine, report, prepared.saved_at)
+    checkpointer = Checkpointer(folder, recipe, ranks, prepared.machine, report, prepared.saved_at, prepared.best)
     guard = NonFiniteGuard(folder, prepared.dataset, settings.batch_size, report, ranks.is_first)
     unusable = UnusableImages(folder, state.step * settings.batch_size, report, ranks)
     window = Window()
@@ -170,7 +170,7 @@ def _run_steps(
         progress = window.progress(settings.steps, accelerator) if logs or validates else None
         measured: dict[str, float | None] = dict.fromkeys(columns)
         if score is not None and validates:
-            measured[score.column] = score.measure(state, folder, ranks)
+            measured[score.column] = score.measure(state, folder, ranks, checkpointer.best)
             saves = saves or score.is_over or (score.best is not None and score.best.step == state.step)
             window.restart()
         if progress is not None:

@@ -79,7 +79,10 @@ class Validation:
         self._recipe, self._dataset = recipe, dataset
         self._count = min(recipe.train.validate_images, len(dataset))
         self._rule = f"{self.name} of {self._count} validation images at {recipe.sample.nfe} network calls"
-        self.best = best if best is not None and best.rule == self._rule else None
+        self.best = self._of_this_rule(best)
+
+    def _of_this_rule(self, best: Best | None) -> Best | None:
+        return best if best is not None and best.rule == self._rule else None
 
     @property
     def is_over(self) -> bool:
@@ -92,8 +95,11 @@ class Validation:
         """Name of the metric in the rows of metrics.jsonl."""
         return f"validation_{self.name}"
 
-    def measure(self, state: TrainState, folder: Path, ranks: Ranks) -> float:
+    def measure(self, state: TrainState, folder: Path, ranks: Ranks, saved: Best | None) -> float:
         """Measure the EMA on rank 0, update `best` on all ranks, and return the value; NaN if no image gave a number.
+
+        Args:
+            saved: The best validation whose checkpoint was saved.
 
         Raises:
             UserError: A validation image cannot be used.
@@ -106,6 +112,10 @@ class Validation:
                 problem = error
         ranks.share_problem(problem)
         value = float(ranks.gathered(value)[0])
+        if self.best is not None and (saved is None or saved.step != self.best.step):
+            # The save at the best step failed. Otherwise a step between the two would not be saved as the best.
+            earlier = self._of_this_rule(saved)
+            self.best = None if earlier is None else replace(earlier, failures=0)
         if self._is_better(value):
             self.best = Best(self._rule, state.step, value)
         elif self.best is not None:

@@ -5,6 +5,7 @@ import math
 import shutil
 
 import pytest
+from faults import Full, disk
 from killing import digest, photos, recipe_of
 
 from i2i_bridge.cli.command import main
@@ -28,12 +29,24 @@ class Lottery(Metric):
         return (restored.double().abs().sum((1, 2, 3)) * 997) % 1
 
 
+class Listed(Metric):
+    """The numbers of a list, one for each image."""
+
+    label = "listed"
+    higher_is_better = True
+    numbers = iter(())
+
+    def __call__(self, restored, clean):
+        return restored.new_tensor([next(self.numbers)])
+
+
 @pytest.fixture(scope="module", autouse=True)
-def lottery():
-    """The metric, of this module's tests alone: otherwise the lists of members that other tests see would have it."""
+def metrics():
+    """Metrics of this module's tests alone: otherwise the lists of members that other tests see would have them."""
     register_metric("test-lottery")(Lottery)
+    register_metric("test-listed")(Listed)
     yield
-    del METRICS._members["test-lottery"]
+    del METRICS._members["test-lottery"], METRICS._members["test-listed"]
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +144,47 @@ def test_another_rule_begins_anew(root, whole, tmp_path):
         == 11
         == json.loads((tmp_path / "run" / "best.json").read_text())["step"]
     )
+
+
+@pytest.mark.parametrize(("numbers", "best"), [([1, 5, 9, 2, 3, 4], 2), ([1, 5, 9, 2, 7, 3], 5)])
+def test_a_better_step_that_could_not_be_saved_costs_no_older_one(root, tmp_path, monkeypatch, numbers, best):
+    """The disk is full at step 3, the best of all; a later step is compared with the best that was saved.
+
+    kills: unsaved-best-is-compared
+    """
+    monkeypatch.setattr(Listed, "numbers", iter(numbers))
+    settings = SETTINGS | {"steps": 6, "save_every": 1, "keep_best": "test-listed", "validate_images": 1}
+    lines = []
+    with disk(Full({3})):
+        train(recipe_of(root, **settings), tmp_path / "run", cpu=True, report=lambda event: lines.append(str(event)))
+    assert steps_kept(tmp_path / "run") == [best, 6] and lines[-1].startswith(f"best step {best}: ")
+    assert json.loads((tmp_path / "run" / "best.json").read_text())["step"] == best
+    assert load_run(tmp_path / "run", checkpoint="best").step == best
+
+
+def test_a_save_between_measurements_keeps_the_best_that_was_saved(root, tmp_path, monkeypatch):
+    """kills: unsaved-best-is-kept"""
+    monkeypatch.setattr(Listed, "numbers", iter([5, 9]))
+    settings = SETTINGS | {"save_every": 1, "keep_best": "test-listed", "validate_images": 1, "validate_every": 2}
+    stops = iter([False] * 4 + [True])
+    with disk(Full({4})):
+        train(recipe_of(root, **settings), tmp_path / "run", cpu=True, stop=lambda: next(stops))
+    assert steps_kept(tmp_path / "run") == [2, 5] and load_run(tmp_path / "run", checkpoint="best").step == 2
+
+
+def test_the_best_of_an_earlier_rule_is_kept_until_there_is_a_new_one(root, whole, tmp_path):
+    """Also where train.keep_best is left out. kills: best-of-an-earlier-rule-is-lost"""
+    shutil.copytree(whole, tmp_path / "run")
+    best, without = load_run(whole, checkpoint="best").step, {k: v for k, v in SETTINGS.items() if k != "keep_best"}
+    rule = {"validate_images": 2, "validate_every": 100}
+    for settings, step in ((SETTINGS | rule, 11), (without, 12)):
+        recipe = recipe_of(root, **settings | {"steps": 14})
+        train(recipe, tmp_path / "run", cpu=True, stop=lambda: True)
+        assert steps_kept(tmp_path / "run") == [best, step]
+        assert (tmp_path / "run" / "best.json").read_bytes() == (whole / "best.json").read_bytes()
+        assert load_run(tmp_path / "run", checkpoint="best").step == best
+    train(recipe_of(root, **SETTINGS | rule | {"steps": 13}), tmp_path / "run", cpu=True)
+    assert steps_kept(tmp_path / "run") == [13] and load_run(tmp_path / "run", checkpoint="best").step == 13
 
 
 def test_the_verbs_take_the_best(root, whole, tmp_path, capsys):

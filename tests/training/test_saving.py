@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from faults import FailingOS, disk
+from faults import Full, disk
 from killing import digest, photos, recipe_of
 
 import i2i_bridge.training.preparation as preparation
@@ -25,19 +25,6 @@ from i2i_bridge.training.trainer import train
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     return photos(tmp_path_factory.mktemp("pairs"))
-
-
-class Full(FailingOS):
-    """A disk that is full for the saves of some steps."""
-
-    def __init__(self, steps, error=errno.ENOSPC):
-        super().__init__()
-        self.names, self.error = tuple(f".tmp-step-{step:08d}" for step in steps), error
-
-    def _call(self, name, real, words):
-        if name == "mkdir" and Path(words[0]).name.startswith(self.names):
-            raise OSError(self.error, os.strerror(self.error))
-        return super()._call(name, real, words)
 
 
 def trained(root, folder, system, **settings):
