@@ -206,6 +206,7 @@ MUTANTS = [
     Mutant("unsaved-best-is-kept", "training/checkpointer.py", "if best is None or best.step not in (state.step, saved):", "if best is None:", "test_best.py"),
     Mutant("unsaved-best-is-compared", "training/validation.py", "saved is None or saved.step != self.best.step", "False", "test_best.py"),
     Mutant("best-of-an-earlier-rule-is-lost", "training/trainer.py", "report, prepared.saved_at, prepared.best)", "report, prepared.saved_at)", "test_best.py"),
+    Mutant("csv-by-position", "training/log.py", "[row.get(name) for name in self._header]", "list(row.values())", "test_saving.py"),
     Mutant("patience-is-endless", "training/validation.py", "self.best.failures >= patience", "False", "test_best.py"),
     Mutant("best-of-another-rule", "training/validation.py", "if best is not None and best.rule == self._rule else None", "if best is not None else None", "test_best.py"),
     Mutant("outputs-cut-at-the-front", "training/init.py", "new = new[:outputs]", "new = new[-outputs:]", "test_starting.py"),

@@ -37,6 +37,7 @@ class MetricsLog:
     def __init__(self, folder: Path, *, after_step: int, columns: Sequence[str] = (), writes: bool = True) -> None:
         self._jsonl, self._csv = folder / "metrics.jsonl", folder / "metrics.csv"
         self._writes = writes
+        self._header: list[str] = []
         self.last_step = 0
         """Step of the last row that the files had, of a dropped one too."""
         self.trackers: Trackers | None = None
@@ -46,27 +47,34 @@ class MetricsLog:
             self.last_step = max((row["step"] for row in rows), default=0)
             rows = [row for row in rows if row["step"] <= after_step]
             rows = [row | {name: row.get(name) for name in columns} for row in rows]
+            self._header = list(dict.fromkeys(name for row in rows for name in row))
             # Rewritten atomically: otherwise a crash here loses rows. A line cut off by an earlier crash is dropped.
-            write_whole(self._csv, (_csv(list(rows[0])) + "".join(map(_csv, rows)) if rows else "").encode())
+            text = _csv(self._header) + "".join(map(self._line, rows)) if rows else ""
+            write_whole(self._csv, text.encode())
             write_whole(self._jsonl, "".join(json.dumps(row) + "\n" for row in rows).encode())
 
     def write(self, row: dict[str, Any]) -> None:
-        """Append a row; every row has the same names.
+        """Append a row; metrics.csv gets its values under the names of the file's header.
 
         Raises:
             OSError: A file cannot be written.
         """
         if self._writes:
             new = not self._csv.exists() or not self._csv.stat().st_size
-            append(self._csv, ((_csv(list(row)) if new else "") + _csv(row)).encode())
+            if new or not self._header:
+                self._header = list(row)
+            append(self._csv, ((_csv(self._header) if new else "") + self._line(row)).encode())
             append(self._jsonl, (json.dumps(row) + "\n").encode())
         if self.trackers is not None:
             self.trackers.log(row)
 
+    def _line(self, row: dict[str, Any]) -> str:
+        return _csv([row.get(name) for name in self._header])
 
-def _csv(row: dict[str, Any] | list[str]) -> str:
+
+def _csv(values: Sequence[Any]) -> str:
     line = io.StringIO(newline="")
-    Writer(line).writerow(row if isinstance(row, list) else row.values())
+    Writer(line).writerow(values)
     return line.getvalue()
 
 

@@ -237,6 +237,16 @@ def test_a_line_that_a_crash_cut_off_is_written_again(tmp_path):
     assert len(read_metrics(tmp_path)) == 1
 
 
+def test_values_stand_under_their_names_after_another_keep_best(tmp_path):
+    # kills: csv-by-position
+    MetricsLog(tmp_path, after_step=0).write({"step": 1, "validation_psnr": 20.0})
+    MetricsLog(tmp_path, after_step=1, columns=["validation_ssim"]).write({"step": 2, "validation_ssim": 0.5})
+    lines = ["step,validation_psnr,validation_ssim", "1,20.0,", "2,,0.5"]
+    assert (tmp_path / "metrics.csv").read_text().splitlines() == lines
+    MetricsLog(tmp_path, after_step=2).write({"step": 3})
+    assert (tmp_path / "metrics.csv").read_text().splitlines() == [*lines, "3,,"]
+
+
 def test_files_written_by_a_killed_start_are_swept(root, tmp_path):
     # kills: leftovers-stay
     train(recipe_of(root, steps=1), tmp_path, cpu=True)
