@@ -157,13 +157,24 @@ def _started(name: str, folder: Path, settings: dict[str, Any], run: str | None,
         options = {"run_name": PROJECT, "name": title, "resume": "allow", "config": settings}
     else:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        os.environ.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{folder.absolute() / 'mlflow.db'}")
+        uri = os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{folder.absolute() / 'mlflow.db'}")
         options = {"experiment_name": PROJECT, "run_id": run, "run_name": folder.name}
-        if os.environ["MLFLOW_TRACKING_URI"].startswith("sqlite:"):
+        if uri.startswith("sqlite:"):
             options["logging_dir"] = (folder.absolute() / "mlflow").as_uri()
+        _use_mlflow(uri)
     tracker: Any = LOGGER_TYPE_TO_CLASS[name](**options)
     tracker.start()
     return tracker, tracker.tracker.info.run_id if name == "mlflow" else identifier
+
+
+def _use_mlflow(uri: str) -> None:
+    """Point MLflow to a store, without its change of the environment: a later run of this process would use it too."""
+    import mlflow
+
+    given = os.environ.get("MLFLOW_TRACKING_URI")
+    mlflow.set_tracking_uri(uri)
+    if given is None:
+        os.environ.pop("MLFLOW_TRACKING_URI", None)
 
 
 def _records(file: Path) -> dict[str, dict[str, Any]]:

@@ -1,7 +1,9 @@
 """Trackers get what metrics.jsonl gets, once, and can neither change nor end a training."""
 
 import json
+import os
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from killing import digest, photos, recipe_of
 from i2i_bridge.errors import UserError
 from i2i_bridge.storage import internet
 from i2i_bridge.training.log import read_metrics
-from i2i_bridge.training.trackers import TRACKERS_FILE
+from i2i_bridge.training.trackers import TRACKERS_FILE, Trackers
 from i2i_bridge.training.trainer import train
 
 FAKE = """
@@ -33,6 +35,24 @@ def init(**given):
     kept = {name: given[name] for name in ("project", "id", "resume", "mode")}
     say({"init": kept, "recipe": given["config"]["name"]})
     return Run()
+"""
+
+
+MLFLOW = """
+import os
+from types import SimpleNamespace
+uris = []
+def set_tracking_uri(uri):
+    uris.append(uri)
+    os.environ["MLFLOW_TRACKING_URI"] = uri  # as the real one does
+def search_experiments(filter_string):
+    return []
+def create_experiment(**given):
+    return "1"
+def start_run(**given):
+    return SimpleNamespace(info=SimpleNamespace(run_id="a1"))
+def end_run():
+    pass
 """
 
 
@@ -135,6 +155,29 @@ def test_a_tracker_that_fails_ends_nothing_but_itself(root, tmp_path, wandb, mon
         "note: tracker wandb failed and gets nothing more (ConnectionError: no route to host); training continues"
     ]
     assert [event["step"] for event in wandb()[1:]] == [1, 2]
+
+
+def test_each_run_has_its_own_mlflow_store_unless_the_user_names_one(tmp_path, monkeypatch):
+    """Two runs of one process. MLflow itself puts the store into the environment, where the second run would find it."""
+    pytest.importorskip("accelerate.tracking").LOGGER_TYPE_TO_CLASS["mlflow"]
+    mlflow = types.ModuleType("mlflow")
+    exec(MLFLOW, mlflow.__dict__)
+    monkeypatch.setitem(sys.modules, "mlflow", mlflow)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    del os.environ["MLFLOW_TRACKING_URI"]
+    notes = []
+
+    def start(name):
+        steps = {"after_step": 0, "logged": 0}
+        Trackers(["mlflow"], tmp_path / name, {"name": name}, **steps, report=notes.append).finish()
+
+    start("first")
+    start("second")
+    assert mlflow.uris == [f"sqlite:///{tmp_path / name / 'mlflow.db'}" for name in ("first", "second")]
+    assert "MLFLOW_TRACKING_URI" not in os.environ
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://store")
+    start("third")
+    assert mlflow.uris[2] == os.environ["MLFLOW_TRACKING_URI"] == "http://store" and notes == []
 
 
 def test_a_package_that_is_missing_and_a_name_that_is_unknown(root, tmp_path, monkeypatch):
