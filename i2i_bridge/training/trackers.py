@@ -79,7 +79,10 @@ class Trackers:
                 self._sent[name] = after_step if name == "tensorboard" else sent
                 records[name] = {"run": run, "step": sent}
         if self._trackers:
-            write_whole(folder / TRACKERS_FILE, (json.dumps(records, indent=1) + "\n").encode())
+            try:
+                write_whole(folder / TRACKERS_FILE, (json.dumps(records, indent=1) + "\n").encode())
+            except UserError as error:  # on rank 0 alone: raised, the other ranks would wait for it
+                report(f"note: {error}; training continues, a resumed one starts new runs of the trackers")
 
     def log(self, row: dict[str, Any]) -> None:
         """Send the numbers of a row of metrics.jsonl."""

@@ -157,6 +157,17 @@ def test_a_tracker_that_fails_ends_nothing_but_itself(root, tmp_path, wandb, mon
     assert [event["step"] for event in wandb()[1:]] == [1, 2]
 
 
+def test_trackers_whose_record_cannot_be_written_go_on(root, tmp_path, wandb):
+    (tmp_path / "run" / TRACKERS_FILE).mkdir(parents=True)
+    lines = []
+    recipe = recipe_of(root, track=["wandb"], steps=2)
+    assert train(recipe, tmp_path / "run", cpu=True, report=lambda event: lines.append(str(event))).finished
+    assert [event["step"] for event in wandb()[1:-1]] == [1, 2]
+    assert (
+        sum(f"{TRACKERS_FILE}: cannot be written (Is a directory); training continues" in line for line in lines) == 1
+    )
+
+
 def test_each_run_has_its_own_mlflow_store_unless_the_user_names_one(tmp_path, monkeypatch):
     """Two runs of one process. MLflow itself puts the store into the environment, where the second run would find it."""
     pytest.importorskip("accelerate.tracking").LOGGER_TYPE_TO_CLASS["mlflow"]
