@@ -157,8 +157,8 @@ def prepare(
     if found_best is not None and score is not None and score.best is None:
         also = f"step {found_best.step} is kept until there is a new best"
         notes.append(f"note: the best step so far was of {found_best.rule}; train.keep_best begins anew; {also}")
-    batches = chain(first, batches)
-    return Prepared(recipe, dataset, validation, score, state, saved_at, found_best, batches, dtype, environment, notes)
+    data = chain(first, batches)
+    return Prepared(recipe, dataset, validation, score, state, saved_at, found_best, data, dtype, environment, notes)
 
 
 @dataclass
