@@ -162,10 +162,9 @@ def test_trackers_whose_record_cannot_be_written_go_on(root, tmp_path, wandb):
     lines = []
     recipe = recipe_of(root, track=["wandb"], steps=2)
     assert train(recipe, tmp_path / "run", cpu=True, report=lambda event: lines.append(str(event))).finished
-    assert [event["step"] for event in wandb()[1:-1]] == [1, 2]
-    assert (
-        sum(f"{TRACKERS_FILE}: cannot be written (Is a directory); training continues" in line for line in lines) == 1
-    )
+    assert {event["step"] for event in wandb()[1:-1]} == {1, 2}
+    note = f"{TRACKERS_FILE}: cannot be written (Is a directory); training continues"
+    assert [note in line for line in lines].count(True) == 1
 
 
 def test_each_run_has_its_own_mlflow_store_unless_the_user_names_one(tmp_path, monkeypatch):
