@@ -1,4 +1,4 @@
-"""Plants each known mistake in a copy of the package and shows that the tests kill it.
+"""Plants each known mistake in a copy of the package and shows that the tests which name it ("kills: NAME") fail.
 
     make mutants                       all of them
     python tests/mutants.py NAME...    some of them
@@ -8,6 +8,7 @@ Run by hand and before a release. A mutant's place is found by its tokens, so th
 """
 
 import ast
+import functools
 import os
 import re
 import shutil
@@ -21,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 
 
 class Mutant(NamedTuple):
-    """A planted mistake: in `file`, `right` becomes `wrong`; one of `tests` must fail."""
+    """A planted mistake: in `file`, `right` becomes `wrong`; a test that names it, in the files `tests`, must fail."""
 
     name: str
     file: str
@@ -255,7 +256,7 @@ MUTANTS = [
     Mutant("dps-uphill", "guidance/posterior.py", "look.x_0_hat - 2 * self.zeta", "look.x_0_hat + 2 * self.zeta", "test_guidances.py"),
     Mutant("dps-step-on-x-0-hat", "guidance/posterior.py", "2 * self.zeta / look.step_weight()", "2 * self.zeta", "test_guidances.py"),
     Mutant("gradients-forbidden", "bridge/predictor.py", "torch.inference_mode(False), torch.enable_grad()", "torch.enable_grad()", "test_guidances.py"),
-    Mutant("mask-before-guide", "bridge/predictor.py", "        return x_0_hat if mask is None else keep_known(x_0_hat, x_1, mask)\n\n    return", "        return x_0_hat\n\n    return", "test_guidances.py test_bridge.py"),
+    Mutant("mask-before-guide", "bridge/predictor.py", "        return x_0_hat if mask is None else keep_known(x_0_hat, x_1, mask)\n\n    return", "        return x_0_hat\n\n    return", "test_guidances.py"),
     Mutant("refusal-forgotten", "recipe/recipe.py", '        check_known(str(self.sample.guidance["name"]), self.build_degradation())\n', "", "test_guided_runs.py"),
     Mutant("time-in-float64-for-any-network", "bridge/predictor.py", "x_t, t = x_t.to(dtype), t.to(dtype)", "x_t = x_t.to(dtype)", "test_contracts.py"),
     Mutant("built-in-time-rounded", "networks/unet.py", "casts_inputs: ClassVar[bool] = True", "casts_inputs: ClassVar[bool] = False", "test_contracts.py"),
@@ -869,24 +870,48 @@ def planted(mutant: Mutant, text: str) -> str:
     return changed
 
 
+@functools.cache
+def claims(file: str) -> list[tuple[str, str]]:
+    """(name, what it says to kill) of each test of a file."""
+    path = next((ROOT / "tests").rglob(file))
+    lines = path.read_text(encoding="utf-8").splitlines()
+    found = []
+    for node in ast.parse("\n".join(lines)).body:
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+            first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+            said = [line.split("kills:")[1] for line in lines[first - 1 : node.end_lineno] if "kills:" in line]
+            found.append((f"{path.relative_to(ROOT)}::{node.name}", " ".join(said)))
+    return found
+
+
+def killers(mutant: Mutant) -> list[str]:
+    """The tests that name a mutant ("kills: NAME").
+
+    Raises:
+        SystemExit: There is none.
+    """
+    name = re.compile(rf"(?<![\w-]){re.escape(mutant.name)}(?![\w-])")
+    found = [test for file in mutant.tests.split() for test, said in claims(file) if name.search(said)]
+    if not found:
+        raise SystemExit(f"{mutant.name} is named by no test of {mutant.tests}")
+    return found
+
+
 def check() -> None:
     """Show that every mutant has its own name, applies, and is named by one of its tests ("kills: NAME").
 
     Raises:
         SystemExit: One does not; the message names it.
     """
-    tests = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py")}
     names = [mutant.name for mutant in MUTANTS]
     if len(set(names)) != len(names):
         raise SystemExit(f"two mutants have one name: {sorted({name for name in names if names.count(name) > 1})}")
     for mutant in MUTANTS:
         planted(mutant, (ROOT / "i2i_bridge" / mutant.file).read_text(encoding="utf-8"))
-        named = [line for test in mutant.tests.split() for line in tests[test].splitlines() if "kills:" in line]
-        if not any(mutant.name in line for line in named):
-            raise SystemExit(f"{mutant.name} is named by no test of {mutant.tests}")
+        killers(mutant)
 
 
-def tests_pass(tests: str, mutant: Mutant | None = None) -> bool:
+def tests_pass(tests: list[str], mutant: Mutant | None = None) -> bool:
     """Whether the tests pass in a copy of the package, with a mistake planted or none."""
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "copy"
@@ -900,15 +925,8 @@ def tests_pass(tests: str, mutant: Mutant | None = None) -> bool:
         if mutant is not None:
             file = copy / "i2i_bridge" / mutant.file
             file.write_text(planted(mutant, file.read_text(encoding="utf-8")), encoding="utf-8")
-        command = [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-x",
-            "-q",
-            *(str(next((copy / "tests").rglob(test))) for test in tests.split()),
-        ]
-        environment = {**os.environ, "PYTHONPATH": str(copy)}
+        command = [sys.executable, "-m", "pytest", "-x", "-q", *tests]
+        environment = {"I2I_SHARED": str(ROOT.parent / "shared"), **os.environ, "PYTHONPATH": str(copy)}
         done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, check=False)
         if done.returncode not in (0, 1):
             raise SystemExit(f"{tests}: the tests did not run:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
@@ -921,13 +939,12 @@ def main(names: list[str]) -> int:
     if names == ["--check"]:
         return 0
     chosen = [mutant for mutant in MUTANTS if not names or mutant.name in names]
-    for tests in sorted({mutant.tests for mutant in chosen}):
-        # Tests that fail anyway would "kill" everything.
-        if not tests_pass(tests):
-            raise SystemExit(f"{tests}: fails without any mutant; mend that first")
+    # Tests that fail anyway would "kill" everything.
+    if chosen and not tests_pass(tests := sorted({test for mutant in chosen for test in killers(mutant)})):
+        raise SystemExit(f"{', '.join(tests)}: one of them fails without any mutant; mend that first")
     survivors = 0
     for mutant in chosen:
-        survived = tests_pass(mutant.tests, mutant)
+        survived = tests_pass(killers(mutant), mutant)
         survivors += survived
         print(f"{'SURVIVED' if survived else 'killed  '}  {mutant.name}", flush=True)
     print(f"{len(chosen) - survivors} of {len(chosen)} mutants killed")
