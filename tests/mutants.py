@@ -149,7 +149,7 @@ MUTANTS = [
     Mutant("unknown-of-the-runs-own-crops", "training/noise_size.py", "    data.seed = 0\n", "", "test_noise_size.py"),
     Mutant("noise-as-large-as-the-unknown", "training/noise_size.py", "SHARE = 2 / 3\n", "SHARE = 1.0\n", "test_noise_size.py"),
     Mutant("share-below", "training/noise_size.py", "(noise_level(process, t) > rms)", "(noise_level(process, t) < rms)", "test_noise_size.py"),
-    Mutant("noise-note-late", "training/noise_size.py", "if rms < NOTHING or share <= 0.5:", "if rms < NOTHING or share <= 0.8:", "test_noise_size.py"),
+    Mutant("noise-note-late", "training/noise_size.py", "if rms < SMALLEST_RMS or share <= 0.5:", "if rms < SMALLEST_RMS or share <= 0.8:", "test_noise_size.py"),
     Mutant("rates-scaled-by-the-factor", "bridge/processes.py", '"beta_min": factor**2 * self.beta_min}', '"beta_min": factor * self.beta_min}', "test_noise_size.py"),
     Mutant("auto-measured-anew", "training/identity.py", '"process": recipe.process | noise}', '"process": recipe.process}', "test_noise_size.py"),
     # targets and proposals

@@ -11,10 +11,28 @@ from torch import Tensor
 from i2i_bridge.degradations.base import Degradation, Degraded
 from i2i_bridge.degradations.downsample import Resize
 from i2i_bridge.degradations.linear import resized
-from i2i_bridge.degradations.ranges import MAX_MEMBERS, member_labels
 from i2i_bridge.errors import UserError
 from i2i_bridge.randomness import Generator, per_sample
 from i2i_bridge.registry import DEGRADATIONS, register_degradation
+
+MAX_MEMBERS = 100
+"""Largest number of degradations in a composition or mixture."""
+
+
+def build_members(owner: str, tables: Sequence[dict[str, Any]]) -> tuple[tuple[Degradation, ...], tuple[str, ...]]:
+    """Build the members of a composition or mixture, with a unique label for each: its name, or "jpeg-2".
+
+    Raises:
+        UserError: There is none, there are too many, or one cannot be built.
+    """
+    if len(tables) > MAX_MEMBERS:
+        raise UserError(f"{owner}: {len(tables)} degradations; at most {MAX_MEMBERS}")
+    if not tables:
+        raise UserError(f"{owner}: degradations is empty; name at least one")
+    names = [str(table.get("name")) for table in tables]
+    counts = [names[: i + 1].count(name) for i, name in enumerate(names)]
+    labels = tuple(f"{name}-{n}" if n > 1 else name for name, n in zip(names, counts, strict=True))
+    return tuple(DEGRADATIONS.build(table) for table in tables), labels
 
 
 @register_degradation("compose")
@@ -36,12 +54,9 @@ class Compose(Degradation):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if len(self.degradations) > MAX_MEMBERS:
-            raise UserError(f"Compose: {len(self.degradations)} degradations; at most {MAX_MEMBERS}")
-        if not self.degradations:
-            raise UserError("Compose: degradations is empty; name at least one")
-        object.__setattr__(self, "members", tuple(DEGRADATIONS.build(table) for table in self.degradations))
-        object.__setattr__(self, "labels", tuple(member_labels(self.degradations)))
+        members, labels = build_members("Compose", self.degradations)
+        object.__setattr__(self, "members", members)
+        object.__setattr__(self, "labels", labels)
         if sum(member.condition_channels > 0 for member in self.members) > 1:
             raise UserError("Compose: more than one degradation gives the network a condition; leave one")
         resizes = [isinstance(member, Resize) for member in self.members]

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from i2i_bridge.degradations.base import Degradation, Degraded
-from i2i_bridge.degradations.ranges import MAX_MEMBERS, member_labels
+from i2i_bridge.degradations.compose import build_members
 from i2i_bridge.errors import UserError
 from i2i_bridge.randomness import Generator, per_sample, rand
-from i2i_bridge.registry import DEGRADATIONS, register_degradation
+from i2i_bridge.registry import register_degradation
 
 
 @register_degradation("mixture")
@@ -36,12 +36,9 @@ class Mixture(Degradation):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if len(self.degradations) > MAX_MEMBERS:
-            raise UserError(f"Mixture: {len(self.degradations)} degradations; at most {MAX_MEMBERS}")
-        if not self.degradations:
-            raise UserError("Mixture: degradations is empty; name at least one")
-        object.__setattr__(self, "members", tuple(DEGRADATIONS.build(table) for table in self.degradations))
-        object.__setattr__(self, "labels", tuple(member_labels(self.degradations)))
+        members, labels = build_members("Mixture", self.degradations)
+        object.__setattr__(self, "members", members)
+        object.__setattr__(self, "labels", labels)
         weights = [1.0] * len(self.members) if self.weights is None else self.weights
         if len(weights) != len(self.members):
             raise UserError(f"Mixture: {len(weights)} weights for {len(self.members)} degradations")

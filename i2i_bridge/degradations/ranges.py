@@ -1,7 +1,6 @@
 """Options that are a number, or a pair [low, high] from which a value is drawn for each image."""
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,9 +8,6 @@ from torch import Tensor
 
 from i2i_bridge.errors import UserError
 from i2i_bridge.randomness import Generator, rand
-
-MAX_MEMBERS = 100
-"""Largest number of degradations in a composition or mixture."""
 
 Range = float | tuple[float, float]
 """A number, or [low, high]: drawn evenly for each image."""
@@ -75,13 +71,3 @@ class Draws:
 def column(values: Tensor, x: Tensor) -> Tensor:
     """(B,) values as (B, 1, 1, 1), of x's dtype and device."""
     return values.to(x).view(-1, 1, 1, 1)
-
-
-def member_labels(tables: Sequence[dict[str, Any]]) -> list[str]:
-    """A unique label for each of several degradations: its name; repeated names get a number, as in "jpeg-2"."""
-    labels: list[str] = []
-    for table in tables:
-        name = str(table.get("name"))
-        before = sum(other.get("name") == name for other in tables[: len(labels)])
-        labels.append(f"{name}-{before + 1}" if before else name)
-    return labels

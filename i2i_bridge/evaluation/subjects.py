@@ -10,6 +10,7 @@ from torch import Tensor
 
 from i2i_bridge.data.loader import collate
 from i2i_bridge.errors import UserError
+from i2i_bridge.evaluation.results import calls_in_name
 from i2i_bridge.images.files import read_picture
 from i2i_bridge.images.folder import find_images
 from i2i_bridge.images.pixels import Range, to_tensor, with_channels
@@ -104,7 +105,7 @@ class RunSubject:
             generator(self.seed, "evaluate", str(item["key"]), *([draw] if draw else []))
             for item, draw in zip(items, draws, strict=True)
         ]
-        batch, nfe = collate(items), int(row.removeprefix("nfe "))
+        batch, nfe = collate(items), calls_in_name(row)
         with counted_calls(self.run.method) as calls:
             start = time.perf_counter()
             restored = self.run.restore_batch(batch, nfe=nfe, generator=generators)

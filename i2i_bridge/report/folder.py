@@ -34,9 +34,10 @@ def check_out(out: Path, single_file: bool) -> None:
 
 
 def _refuse_other_files(out: Path) -> None:
-    """
+    """Check that the page in a folder names all its other files, which would be lost with the old page.
+
     Raises:
-        UserError: The folder of a page holds a file that the page does not name; it would be lost with the old page.
+        UserError: It does not name one, or the folder cannot be read.
     """
     if not out.is_dir() or not (out / "index.html").is_file():
         return

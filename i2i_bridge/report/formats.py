@@ -78,7 +78,7 @@ def code(text: str) -> str:
 LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
-  }  # fmt: skip
+}  # fmt: skip
 
 
 def latex(text: str) -> str:

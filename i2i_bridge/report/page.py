@@ -35,13 +35,12 @@ PROTOCOL_MEANING = (
     "Name, version, and the first 12 digits of the SHA-256 of all rules that decide about the scored images. "
     "Numbers of another code were measured otherwise and do not compare. In full: {}"
 )
-
-
+"""Tooltip of the protocol's hash at the head of a page."""
 DATA_MEANING = (
     "The first 12 digits of the SHA-256 of the pixels of all scored pairs. "
     "Numbers of another code are of other images. In full: {}"
 )
-"""Tooltips of the hashes at the head of a page."""
+"""Tooltip of the data's hash."""
 
 
 def write_page(

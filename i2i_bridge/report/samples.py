@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 
 import torch
 from torch import Tensor
@@ -116,7 +115,8 @@ def _strip(run: Run, dataset: PairDataset | None, nfe: int, images: int) -> list
     if dataset is None:
         return []
     rows = []
-    for item in islice((dataset[i] for i in range(len(dataset))), images):
+    for i in range(min(images, len(dataset))):
+        item = dataset[i]
         rows.append((item["x_1"], _restored(run, item, nfe, run.recipe.evaluate.seed), item["x_0"]))
     return rows
 

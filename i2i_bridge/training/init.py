@@ -302,10 +302,8 @@ def open_init(recipe: Recipe) -> Init | None:
             raise UserError(f"train.init: {source} has no checkpoint yet; train it first")
         notes = [f"note: {passed_over(line)}" for line in damaged]
         file, source_recipe = checkpoint.folder / "ema.safetensors", load_recipe(source / RECIPE_FILE)
-    try:
+    with located(f"train.init: {file}", "cannot be read", OSError):
         sha256 = file_sha256(file)
-    except OSError as error:
-        raise UserError(f"train.init: {file}: cannot be read ({error.strerror or error})") from error
     if recipe.train.init_sha256 not in (None, sha256):
         raise UserError(
             f"train.init: {file} has the SHA-256 {sha256}, not train.init_sha256 {recipe.train.init_sha256}: it has "

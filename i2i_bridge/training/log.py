@@ -105,21 +105,25 @@ class Window:
         self.restart()
 
     def restart(self) -> None:
+        """Forget the outcomes and times."""
         self.wait, self.busy = 0.0, 0.0
         self.outcomes: list[Outcome] = []
         self.mark = time.perf_counter()
 
     def waiting(self) -> None:
+        """Count the time since the last call as work; from here on the data are waited for."""
         now = time.perf_counter()
         self.busy += now - self.mark
         self.mark = now
 
     def working(self) -> None:
+        """Count the time since the last call as waiting for data."""
         now = time.perf_counter()
         self.wait += now - self.mark
         self.mark = now
 
     def add(self, outcome: Outcome) -> None:
+        """Add the outcome of a step."""
         self.outcomes.append(outcome)
 
     def _mean(self, values: list[Tensor]) -> Tensor:

@@ -34,7 +34,7 @@ WINDOW = 5
 """Side of the window of X_1's pixels that the linear estimate sees."""
 RIDGE = 1e-6
 """Added to the second moments of X_1's pixels; otherwise equal neighbours (an enlarged X_1) make a singular system."""
-NOTHING = 1e-3
+SMALLEST_RMS = 1e-3
 """An rms below this counts as 0: rounding to 8 bits changes pixels by twice as much."""
 SHOWN = (0.05, 0.1, 0.2, 0.5, 0.8, 0.9)
 """Times of the printed curve."""
@@ -157,7 +157,7 @@ def sized(recipe: Recipe, dataset: PairDataset, start: Start = x_1_of) -> tuple[
 
 
 def _sized(recipe: Recipe, rms: float, pairs: int) -> tuple[Recipe, list[str]]:
-    if rms < NOTHING:
+    if rms < SMALLEST_RMS:
         raise UserError(
             f"process.{recipe.auto_noise}: X_1 leaves nothing of X_0 unknown in {pairs} pairs; give a number"
         )
@@ -179,7 +179,7 @@ def _remark(recipe: Recipe, dataset: PairDataset, start: Start) -> list[str]:
     except UserError:  # an unusable item; training reports it when it reads that item
         return []
     share = share_above(process, rms)
-    if rms < NOTHING or share <= 0.5:
+    if rms < SMALLEST_RMS or share <= 0.5:
         return []
     return [
         f"note: the state's noise exceeds what X_1 leaves unknown (rms {rms:.2g}) on {share:.0%} of [0, 1]; "
