@@ -243,7 +243,7 @@ class Reordered(torch.utils.data.Dataset):
 def test_order_and_batches_change_no_digit(run):
     """kills: order-of-the-dataset, order-in-the-sum, one generator for a batch, features in the dataset's order."""
     evaluated(run)
-    wanted = json_of(run)
+    wanted, table = json_of(run), run.folder / "evaluation" / "held-out" / "per_image.csv"
     for name, order, batch in (
         ("reversed", [4, 3, 2, 1, 0], 1),
         ("mixed", [2, 0, 4, 1, 3], 3),
@@ -254,6 +254,7 @@ def test_order_and_batches_change_no_digit(run):
         dataset.source = Reordered(dataset.source, list(order))
         evaluated(other, dataset=dataset, batch_size=batch)
         assert json_of(other) == wanted, name
+        assert (other.folder / table.relative_to(run.folder)).read_bytes() == table.read_bytes(), name
 
 
 def test_the_first_draw_is_that_of_a_single_restoration(run):
@@ -319,12 +320,16 @@ def jpeg_protocol(run, quality):
     return open_evaluation(run.recipe, file).rules
 
 
-@pytest.mark.parametrize("what", ["weights", "step", "sampler", "clip", "seed", "degradation", "file format"])
+@pytest.mark.parametrize(
+    "what", ["weights", "step", "sampler", "clip", "seed", "seed of draws", "degradation", "file format"]
+)
 def test_each_ingredient_makes_old_records_worthless(run, photos, restored, what):
     """kills: weights-not-hashed, sampler-not-hashed, protocol-not-hashed."""
     changed, rules = run, None
     if what == "file format":
         rules = jpeg_protocol(run, 40)
+    if what == "seed of draws":  # which changes no image of the dataset
+        run = run_of(recipe_of(photos, degradation={"name": "jpeg", "quality": 20}), run.folder)
     evaluated(run, nfe=[1, 3], metrics=["psnr"], protocol=rules)
     restored.clear()
     evaluated(run, nfe=[1, 3], metrics=["psnr"], protocol=rules)
@@ -339,6 +344,10 @@ def test_each_ingredient_makes_old_records_worthless(run, photos, restored, what
         changed = run_of(recipe_of(photos, sample={"clip": True}), run.folder)
     elif what == "seed":
         changed = run_of(recipe_of(photos, evaluate={"seed": 1, "metrics": ["psnr"]}), run.folder)
+    elif what == "seed of draws":
+        changed = run_of(
+            run.recipe.model_copy(update={"evaluate": run.recipe.evaluate.model_copy(update={"seed": 1})}), run.folder
+        )
     elif what == "degradation":
         changed = run_of(recipe_of(photos, degradation={"name": "noise", "std": 0.31}), run.folder)
     else:
