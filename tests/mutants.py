@@ -171,7 +171,7 @@ MUTANTS = [
     Mutant("sharding-ignored", "distributed.py", 'os.environ.get(variable, "").lower() in ("1", "true")', 'os.environ.get(variable, "") == "1"', "test_docs_scaling.py"),
     Mutant("spandrel-range-not-converted", "networks/spandrel.py", "self._described((small + 1) / 2)", "self._described(small)", "test_spandrel.py"),
     Mutant("spandrel-gets-the-enlarged-image", "networks/spandrel.py", "x_1[..., :: self.stride, :: self.stride]", "x_1[..., : x_1.shape[-2] // self.stride, : x_1.shape[-1] // self.stride]", "test_spandrel.py"),
-    Mutant("spandrel-any-class", "networks/spandrel.py", 'hasattr(member.__init__, "__wrapped__")', "True", "test_spandrel.py"),
+    Mutant("spandrel-any-class", "networks/spandrel.py", 'if isinstance(member, type) and issubclass(member, nn.Module)', "if isinstance(member, type)", "test_spandrel.py"),
     Mutant("spandrel-not-counted", "networks/spandrel.py", "if function is torch.linspace else", "if False else", "test_spandrel.py"),
     Mutant("raw-weights-before-the-average", "storage/pt_reader.py", "stored[keys[0]] if keys", "stored[keys[-1]] if keys", "test_spandrel.py"),
     Mutant("replacement-is-not-keyed", "data/dataset.py", "random.Random(key(self.seed, \"replacement\", number))", "random.Random()", "test_unusable.py"),

@@ -94,11 +94,10 @@ def _architecture(name: str) -> tuple[Any, dict[str, Any]]:
 
     known = {str(support.architecture.id): support.architecture for support in MAIN_REGISTRY}
     found = class_named("spandrel architecture", name, known, {})
-    # Only the classes whose arguments spandrel keeps, by a wrapped constructor: the others are parts of these.
     members = {
         member.__name__: member
         for member in vars(sys.modules[type(found).__module__]).values()
-        if isinstance(member, type) and issubclass(member, nn.Module) and hasattr(member.__init__, "__wrapped__")
+        if isinstance(member, type) and issubclass(member, nn.Module)
     }
     return found, members
 
