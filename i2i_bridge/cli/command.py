@@ -13,7 +13,20 @@ import typer
 
 from i2i_bridge import UserError, console
 from i2i_bridge.cli import app as web
-from i2i_bridge.cli import compare, data, doctor, evaluate, export, imports, restore, share, show, train, weights
+from i2i_bridge.cli import (
+    compare,
+    data,
+    distill,
+    doctor,
+    evaluate,
+    export,
+    imports,
+    restore,
+    share,
+    show,
+    train,
+    weights,
+)
 from i2i_bridge.plugins import plugin_error
 from i2i_bridge.storage import internet
 from i2i_bridge.storage.files import IO_ERROR
@@ -56,6 +69,7 @@ app.command("list")(show.list_)
 app.command()(show.show)
 app.command()(show.copy)
 app.command()(train.train)
+app.command()(distill.distill)
 app.command()(evaluate.evaluate)
 app.command()(compare.compare)
 app.command()(evaluate.report)

@@ -117,7 +117,7 @@ class RunSubject:
 def fingerprint_of(run: Run) -> str:
     """SHA-256 of a run's step, weights and the settings that its restorations depend on."""
     # Training settings and data act through the weights only; the evaluated data are part of the protocol.
-    apart = {"name", "summary", "reference", "train", "evaluate", "data", "degradation"}
+    apart = {"name", "summary", "reference", "train", "evaluate", "data", "degradation", "teacher"}
     settings = run.recipe.model_dump(mode="json", exclude=apart)
     settings["sample"].pop("nfe", None)
     if run.recipe.mean is None:

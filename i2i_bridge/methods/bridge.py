@@ -11,7 +11,7 @@ from i2i_bridge import registry
 from i2i_bridge.bridge.predictor import call_network, keep_known, predictor
 from i2i_bridge.bridge.processes import Process, expand
 from i2i_bridge.bridge.proposals import PosteriorProposal, Proposal
-from i2i_bridge.bridge.samplers import Sampler, ancestral
+from i2i_bridge.bridge.samplers import PredictX0, Sampler, ancestral
 from i2i_bridge.bridge.targets import Target
 from i2i_bridge.bridge.time_grids import TimeGrid, uniform
 from i2i_bridge.degradations.base import Degradation, Degraded
@@ -78,9 +78,10 @@ class Bridge:
         """
         x_0, mask = batch["x_0"], batch.get("mask")
         x_1 = self._start(batch, generator)
-        t = self.curriculum.times(x_0.shape[0], generator, batch.get("number"))
+        t = self._times(batch, generator)
         x_t = self.proposal.sample(self.process, x_0, x_1, t, generator)
-        wanted = self.target.of(self.process, x_0, x_1, x_t, t)
+        clean = self._clean(batch, x_1, x_t, t, generator)
+        wanted = self.target.of(self.process, clean, x_1, x_t, t)
         time = self.process.network_time(t).to(x_t.device)
         noisy = self.target.network_input(self.process, x_t, t)
         output = call_network(self.network, noisy, time, condition_of(batch, self.condition)).float()
@@ -97,7 +98,7 @@ class Bridge:
             yield "critic", self.adversarial.of_critic(batch["x_1"], x_0_hat, x_0)
             adversarial = self.adversarial.of_network(batch["x_1"], x_0_hat, output, loss)
         if self.perceptual is not None:
-            loss = loss + self.perceptual(x_0_hat, x_0, t)
+            loss = loss + self.perceptual(x_0_hat, clean, t)
         yield "network", loss if self.adversarial is None else loss + adversarial
 
     def trajectory(self, batch: Batch, *, nfe: int, generator: Generator) -> Iterator[Tensor]:
@@ -116,6 +117,20 @@ class Bridge:
         )
         sample: Callable[..., Iterator[Tensor]] = self.sampler
         return sample(self.process, predict_x0, x_1, times, generator, **self.sampler_options)
+
+    def _times(self, batch: Batch, generator: Generator) -> Tensor:
+        """Times of a batch's samples, float64 (B,), in (0, 1]."""
+        return self.curriculum.times(batch["x_0"].shape[0], generator, batch.get("number"))
+
+    def _clean(self, batch: Batch, x_1: Tensor, x_t: Tensor, t: Tensor, generator: Generator) -> Tensor:
+        """The clean images that the network learns to predict from x_t: X_0."""
+        x_0: Tensor = batch["x_0"]
+        return x_0
+
+    def _predictor(self, network: nn.Module, batch: Batch, x_1: Tensor, *, clip: bool = False) -> PredictX0:
+        """(x_t, t) -> x_0_hat of a network for a batch, without guidance."""
+        condition, mask = condition_of(batch, self.condition), batch.get("mask")
+        return predictor(network, self.process, self.target, x_1, condition=condition, mask=mask, clip=clip)
 
     def _start(self, batch: Batch, generator: Generator) -> Tensor:
         x_1: Tensor = batch["x_1"]

@@ -19,6 +19,7 @@ from i2i_bridge.recipe.schema import (
     MeanSettings,
     SampleSettings,
     Settings,
+    TeacherSettings,
     TrainSettings,
 )
 from i2i_bridge.registry import (
@@ -37,6 +38,7 @@ from i2i_bridge.registry import (
 TABLES: dict[str, type[Settings]] = {
     "data": DataSettings,
     "mean": MeanSettings,
+    "teacher": TeacherSettings,
     "train": TrainSettings,
     "sample": SampleSettings,
     "evaluate": EvaluateSettings,
@@ -80,7 +82,8 @@ def recipe_settings(table: Mapping[str, Any]) -> str:
         if name == "sample":
             inner = {"sampler": {"name": "ancestral"}} | inner
         # A missing table inside [sample] is written as a commented line of [sample].
-        left_out = name == "mean" and name not in settings  # as a comment: an empty [mean] would be an error on loading
+        # As a comment: an empty one would be an error on loading.
+        left_out = name in ("mean", "teacher") and name not in settings
         head = f"# [{name}]" if left_out else f"[{name}]"
         lines += ["", f"# {_summary(model)}", head, *_keys(model, values, leave_out=tuple(inner))]
         for key, part in inner.items():

@@ -11,6 +11,7 @@ from typing import Any
 from i2i_bridge import registry
 from i2i_bridge.errors import UserError, did_you_mean
 from i2i_bridge.recipe.load import Preset
+from i2i_bridge.recipe.recipe import STUDENTS
 
 Table = dict[str, Any]
 Change = Callable[[Table, frozenset[str]], Table]
@@ -78,6 +79,7 @@ def method_preset(name: str) -> Preset:
 
     def labelled(table: Table, user_keys: frozenset[str]) -> Table:
         kept = table if name in STARTS_FROM_X_1 else _without(table, "mean")
+        kept = kept if name in STUDENTS else _without(kept, "teacher")
         return change(kept, user_keys) | {"method_label": name}
 
     return labelled

@@ -23,6 +23,7 @@ from i2i_bridge.recipe.schema import (
     Reference,
     SampleSettings,
     Settings,
+    TeacherSettings,
     Text,
     TrainSettings,
 )
@@ -38,6 +39,10 @@ if TYPE_CHECKING:
     from i2i_bridge.data.dataset import PairDataset
     from i2i_bridge.degradations.base import Degradation
     from i2i_bridge.guidance.base import Guidance
+
+
+STUDENTS = ("consistency", "inverse-bridge")
+"""Methods that learn from a teacher. They restore as a bridge does."""
 
 
 class Recipe(Settings):
@@ -66,6 +71,8 @@ class Recipe(Settings):
     """The network and its size (`list networks`)."""
     mean: MeanSettings | None = None
     """A trained run whose output the bridge starts from, instead of X_1 (two stages)."""
+    teacher: TeacherSettings | None = None
+    """A trained bridge that the methods 'consistency' and 'inverse-bridge' learn from."""
     train: TrainSettings
     sample: SampleSettings = SampleSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
@@ -84,6 +91,7 @@ class Recipe(Settings):
         target.check(process)
         registry.METHODS.check(self.method, recipe=None, network=None)
         self._check_mean(process)
+        self._check_teacher()
         self.method_label = self.method_label or str(self.method["name"])
         self.build_proposal().check(process)
         self._try_sampler(process)
@@ -203,6 +211,15 @@ class Recipe(Settings):
         if process.starts_from_noise:
             raise UserError(f"[mean]: process '{self.process['name']}' starts from noise, not from X_1; leave it out")
 
+    def _check_teacher(self) -> None:
+        name = self.method["name"]
+        if self.teacher is None and name in STUDENTS:
+            raise UserError(
+                f"method '{name}' learns from a trained bridge: give teacher.run, or use `i2i-bridge distill RUN`"
+            )
+        if self.teacher is not None and name not in STUDENTS:
+            raise UserError(f"[teacher] is for the methods {' and '.join(STUDENTS)}, not '{name}'; leave it out")
+
     def data_table(self) -> Part:
         """The dataset kind and its options: the card's, overridden by `data.source`, overridden by `data.root`.
 
@@ -237,8 +254,9 @@ class Recipe(Settings):
         if "root" in source:
             source["root"] = _last_part(source["root"])
         mean = self.mean and self.mean.model_copy(update={"run": _last_part(self.mean.run)})
+        teacher = self.teacher and self.teacher.model_copy(update={"run": _last_part(self.teacher.run)})
         data = self.data.model_copy(update={"root": root, "source": source})
-        return self.model_copy(update={"data": data, "mean": mean})
+        return self.model_copy(update={"data": data, "mean": mean, "teacher": teacher})
 
     def build_dataset(self, split: Literal["train", "validation"]) -> "PairDataset":
         """The pairs of a split, degraded and cropped as the recipe says.

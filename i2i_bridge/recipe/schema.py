@@ -199,6 +199,18 @@ class MeanSettings(Settings):
     """SHA-256 of that run's weights (names, types, shapes, bytes). Training writes it, and refuses other weights."""
 
 
+class TeacherSettings(Settings):
+    """A trained bridge that a student of one or two calls learns from (distillation; `i2i-bridge distill`).
+
+    Training keeps a copy of that run in the new run's folder; restoring does not need it.
+    """
+
+    run: Text
+    """A run folder or shipped run of method 'bridge', with the student's process and target; its newest checkpoint."""
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+    """SHA-256 of that run's weights (names, types, shapes, bytes). Training writes it, and refuses other weights."""
+
+
 class SampleSettings(Settings):
     """Sampling of restored images."""
 

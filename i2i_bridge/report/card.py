@@ -10,7 +10,7 @@ from i2i_bridge import registry
 from i2i_bridge.data.cards import load_card
 from i2i_bridge.errors import UserError, located, readable
 from i2i_bridge.evaluation.results import Evaluation, read_evaluation
-from i2i_bridge.recipe.recipe import Recipe
+from i2i_bridge.recipe.recipe import STUDENTS, Recipe
 from i2i_bridge.report.formats import render, to_markdown
 from i2i_bridge.report.table import single_table
 from i2i_bridge.runs.checkpoint import chosen_checkpoint
@@ -151,7 +151,7 @@ def _facts(run: Run, recipe: Recipe) -> Iterator[tuple[str, str]]:
     parameters = sum(parameter.numel() for parameter in run.method.network.parameters())
     yield "Task", recipe.task
     yield "Method", recipe.method_label
-    if recipe.method["name"] == "bridge":
+    if recipe.method["name"] in ("bridge", *STUDENTS):
         yield "Process", f"{_words(recipe.process)}; target {_words(recipe.target)}"
         yield "Sampler", f"{_words(recipe.sample.sampler)}, grid {recipe.sample.grid}"
     yield "Network", f"{recipe.network['name']}, {parameters:,} parameters"

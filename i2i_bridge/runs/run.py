@@ -1,6 +1,6 @@
 """A run folder, written by training and opened for restoring images.
 
-runs/NAME/  recipe.toml  init.json  best.json  mean/  checkpoints/  metrics.jsonl  metrics.csv  samples/
+runs/NAME/  recipe.toml  init.json  best.json  mean/  teacher/  checkpoints/  metrics.jsonl  metrics.csv  samples/
            evaluation/  report/
 """
 
@@ -33,11 +33,14 @@ from i2i_bridge.storage.shipped import RECIPE_FILE, folder_of_run, is_shipped_ru
 
 if TYPE_CHECKING:
     from i2i_bridge.recipe.recipe import Recipe
+    from i2i_bridge.recipe.schema import MeanSettings, TeacherSettings
     from i2i_bridge.runs.hub import Origin
 
 
 MEAN_FOLDER = "mean"
 """Subfolder with a copy of the run of [mean]: a run folder of recipe and weights."""
+TEACHER_FOLDER = "teacher"
+"""Subfolder with a copy of the run of [teacher]; a resumed training needs it, restoring does not."""
 
 
 def build_method(recipe: "Recipe", network: nn.Module, mean: Mean | None = None) -> Method:
@@ -265,20 +268,39 @@ def load_mean(folder: Path, recipe: "Recipe", *, device: torch.device, precision
     """
     if recipe.mean is None:
         raise UserError(f"{folder}: its recipe has no [mean]")
-    copy = folder / MEAN_FOLDER
-    refuse_links(folder, [MEAN_FOLDER])
-    if not (copy / RECIPE_FILE).is_file():
-        raise UserError(f"{copy}: the copy of {recipe.mean.run}, which this run starts from, is missing; put it back")
-    run = load_run(copy, device=device)
-    check_mean(recipe, run.recipe, str(copy))
-    sha256 = weights_sha256(run.method.network)
-    if sha256 != recipe.mean.sha256:
-        raise UserError(
-            f"{copy}: other weights than the run was trained with (SHA-256 {sha256[:12]} there, mean.sha256 "
-            f"{str(recipe.mean.sha256)[:12]}); put the right ones back"
-        )
+    run = _load_copy(folder, MEAN_FOLDER, recipe.mean, "starts from", device)
+    check_mean(recipe, run.recipe, str(run.folder))
     run.method.network.to(resolve_precision(precision, device))
     return Mean(run.method, recipe.mean.nfe)
+
+
+def load_teacher(folder: Path, recipe: "Recipe", *, device: torch.device) -> nn.Module:
+    """Load the network of a run folder's copy of the run of [teacher]; the folder of `teacher.run` is not read.
+
+    Raises:
+        UserError: The copy is missing, damaged, a link, or not the run that was trained with.
+    """
+    if recipe.teacher is None:
+        raise UserError(f"{folder}: its recipe has no [teacher]")
+    return _load_copy(folder, TEACHER_FOLDER, recipe.teacher, "learns from", device).method.network
+
+
+def _load_copy(
+    folder: Path, name: str, settings: "MeanSettings | TeacherSettings", use: str, device: torch.device
+) -> Run:
+    """Load the copy of another run that a run folder holds under a name."""
+    copy = folder / name
+    refuse_links(folder, [name])
+    if not (copy / RECIPE_FILE).is_file():
+        raise UserError(f"{copy}: the copy of {settings.run}, which this run {use}, is missing; put it back")
+    run = load_run(copy, device=device)
+    sha256 = weights_sha256(run.method.network)
+    if sha256 != settings.sha256:
+        raise UserError(
+            f"{copy}: other weights than the run was trained with (SHA-256 {sha256[:12]} there, {name}.sha256 "
+            f"{str(settings.sha256)[:12]}); put the right ones back"
+        )
+    return run
 
 
 def weights_sha256(network: nn.Module) -> str:

@@ -24,7 +24,8 @@ class MeanSource:
     run: Run
     mean: Mean
     sha256: str
-    notes: list[str]
+    lines: list[str]
+    """Lines for the user."""
 
     def write(self, folder: Path) -> None:
         """Copy recipe and weights into a run folder, so that it does not depend on the folder of `mean.run`.
@@ -32,16 +33,28 @@ class MeanSource:
         Raises:
             UserError: The folder holds a copy of another run, or the copy cannot be written.
         """
-        home = folder / MEAN_FOLDER
-        refuse_links(folder, [MEAN_FOLDER])
-        if latest_checkpoint(home / "checkpoints")[0] is None:
-            parts = {"ema": self.run.method.network.state_dict()}
-            save_checkpoint(home / "checkpoints", self.run.step, parts, {"imported": self.run.folder.name}, keep=1)
-        if not (home / RECIPE_FILE).exists():
-            write_whole(home / RECIPE_FILE, self.run.recipe.to_toml().encode(), root=folder)
-        copy = load_run(home, device="cpu")
-        if weights_sha256(copy.method.network) != self.sha256 or copy.recipe != self.run.recipe:
-            raise UserError(f"{home}: holds another run than {self.run.folder}; remove it, or choose another --out")
+        write_copy(self.run, self.sha256, folder, MEAN_FOLDER)
+
+
+def write_copy(run: Run, sha256: str, folder: Path, name: str) -> None:
+    """Copy recipe and weights of a run into a run folder, under a name.
+
+    Args:
+        sha256: SHA-256 of the run's weights.
+
+    Raises:
+        UserError: The folder holds a copy of another run, or the copy cannot be written.
+    """
+    home = folder / name
+    refuse_links(folder, [name])
+    if latest_checkpoint(home / "checkpoints")[0] is None:
+        parts = {"ema": run.method.network.state_dict()}
+        save_checkpoint(home / "checkpoints", run.step, parts, {"imported": run.folder.name}, keep=1)
+    if not (home / RECIPE_FILE).exists():
+        write_whole(home / RECIPE_FILE, run.recipe.to_toml().encode(), root=folder)
+    copy = load_run(home, device="cpu")
+    if weights_sha256(copy.method.network) != sha256 or copy.recipe != run.recipe:
+        raise UserError(f"{home}: holds another run than {run.folder}; remove it, or choose another --out")
 
 
 def start_of(mean: Mean | None, seed: int, item: dict[str, Any]) -> Tensor:

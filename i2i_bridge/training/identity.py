@@ -11,11 +11,13 @@ from i2i_bridge.data.dataset import PairDataset
 from i2i_bridge.errors import UserError
 from i2i_bridge.recipe.load import load_recipe
 from i2i_bridge.recipe.recipe import Recipe
-from i2i_bridge.recipe.schema import MeanSettings, TrainSettings
+from i2i_bridge.recipe.schema import MeanSettings, TeacherSettings, TrainSettings
 from i2i_bridge.runs.run import load_run, place_of, weights_sha256
 from i2i_bridge.storage.shipped import RECIPE_FILE
 from i2i_bridge.training.schedule import learning_rate
 
+OtherRun = MeanSettings | TeacherSettings
+"""A table that names another run, of which the run folder holds a copy."""
 RATE = ("lr", "schedule", "warmup_steps", "decay_from", "lr_gamma", "lr_step")
 """Settings of [train] that the learning rate depends on, beside `steps`."""
 FREE_TO_CHANGE = (
@@ -144,7 +146,8 @@ def _compared(started: Recipe, recipe: Recipe) -> tuple[Recipe, str]:
     if recipe.train.init_sha256 is None:  # the source is read at step 0 only and may have been deleted since
         source = {"init_sha256": started.train.init_sha256}
         recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update=source)})
-    recipe = recipe.model_copy(update={"mean": _recorded(started.mean, recipe.mean)})
+    others = {name: _recorded(name, getattr(started, name), getattr(recipe, name)) for name in ("mean", "teacher")}
+    recipe = recipe.model_copy(update=others)
     if recipe.auto_noise and started.process["name"] == recipe.process["name"]:
         noise = {key: started.process.get(key) for key in recipe.any_process().with_noise(1.0)}
         recipe = recipe.model_copy(update={"process": recipe.process | noise})
@@ -156,8 +159,8 @@ def _compared(started: Recipe, recipe: Recipe) -> tuple[Recipe, str]:
     return recipe, _first_difference(run_identity(started), run_identity(current))
 
 
-def _recorded(started: MeanSettings | None, current: MeanSettings | None) -> MeanSettings | None:
-    """The [mean] of the started run if both name the same weights; weights at another path are read and compared."""
+def _recorded(name: str, started: OtherRun | None, current: OtherRun | None) -> OtherRun | None:
+    """[mean] or [teacher] of the started run if both name the same weights; those at another path are compared."""
     if started is None or current is None:
         return current
     sha256 = current.sha256
@@ -167,7 +170,7 @@ def _recorded(started: MeanSettings | None, current: MeanSettings | None) -> Mea
         try:
             sha256 = weights_sha256(load_run(place_of(current.run), device="cpu").method.network)
         except UserError as error:
-            raise UserError(f"mean.run: {error}; the run started from {started.run}") from error
+            raise UserError(f"{name}.run: {error}; the run started from {started.run}") from error
     return current.model_copy(update={"sha256": sha256} | ({"run": started.run} if sha256 == started.sha256 else {}))
 
 

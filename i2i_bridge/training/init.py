@@ -16,7 +16,7 @@ from i2i_bridge.recipe.load import load_recipe
 from i2i_bridge.recipe.recipe import Recipe
 from i2i_bridge.runs.checkpoint import Checkpoint, latest_checkpoint, passed_over
 from i2i_bridge.runs.imports import PREFIX
-from i2i_bridge.runs.run import MEAN_FOLDER, load_weights
+from i2i_bridge.runs.run import MEAN_FOLDER, TEACHER_FOLDER, load_weights
 from i2i_bridge.storage.files import write_whole
 from i2i_bridge.storage.names import expanded
 from i2i_bridge.storage.reader import file_sha256
@@ -241,7 +241,7 @@ def recipe_from(run: str | Path, settings: Iterable[str] = ()) -> Recipe:
     """The recipe of a run with changed settings, starting from that run's weights (`train --from RUN`).
 
     Measured values of the run (moments of the target, size of the noise) stay, since the weights were trained for them.
-    Its [mean] is the copy in its folder.
+    Its [mean] and [teacher] are the copies in its folder.
 
     Args:
         run: A run folder or the name of a shipped run.
@@ -253,9 +253,11 @@ def recipe_from(run: str | Path, settings: Iterable[str] = ()) -> Recipe:
     source = expanded(run)
     folder, changes = folder_of_run(source), list(settings)
     recipe = load_recipe(recipe_of_run(folder), changes)
-    if recipe.mean is not None and not any(text.startswith("mean.run=") for text in changes):
-        mean = recipe.mean.model_copy(update={"run": str(folder.absolute() / MEAN_FOLDER)})
-        recipe = recipe.model_copy(update={"mean": mean})
+    for name, copied in (("mean", MEAN_FOLDER), ("teacher", TEACHER_FOLDER)):
+        other = getattr(recipe, name)
+        if other is not None and not any(text.startswith(f"{name}.run=") for text in changes):
+            other = other.model_copy(update={"run": str(folder.absolute() / copied)})
+            recipe = recipe.model_copy(update={name: other})
     return with_init(recipe, source)
 
 

@@ -24,7 +24,7 @@ from i2i_bridge.methods.mean import Mean
 from i2i_bridge.recipe.recipe import Recipe
 from i2i_bridge.recipe.schema import TrainSettings
 from i2i_bridge.runs.checkpoint import Checkpoint, check_space, latest_checkpoint, passed_over, recovered_checkpoint
-from i2i_bridge.runs.run import MEAN_FOLDER, load_mean, network_geometry
+from i2i_bridge.runs.run import MEAN_FOLDER, TEACHER_FOLDER, load_mean, load_teacher, network_geometry
 from i2i_bridge.storage.files import locked, refuse_links, sweep, write_whole
 from i2i_bridge.storage.shipped import RECIPE_FILE
 from i2i_bridge.training.first_stage import MeanSource, open_mean, start_of
@@ -42,11 +42,12 @@ from i2i_bridge.training.identity import (
 from i2i_bridge.training.init import Loaded, absolute_init, open_init, with_init
 from i2i_bridge.training.noise_size import sized
 from i2i_bridge.training.state import TrainState
+from i2i_bridge.training.teacher import TeacherSource, open_teacher
 from i2i_bridge.training.validation import Best, Validation, read_best, write_best
 
 Found = tuple[Checkpoint | None, list[str]]
 """The latest whole checkpoint of a folder, and a line for each newer one that is damaged."""
-OWN_FOLDERS = ("checkpoints", "samples", MEAN_FOLDER)
+OWN_FOLDERS = ("checkpoints", "samples", MEAN_FOLDER, TEACHER_FOLDER)
 """Folders of a run that training writes and cleans."""
 
 
@@ -64,8 +65,10 @@ def lock_and_recover(recipe: Recipe, folder: Path, stack: ExitStack) -> Found | 
         return latest_checkpoint(folder / "checkpoints")
     found = recovered_checkpoint(folder / "checkpoints")
     sweep(folder)
-    for inside in ("samples", MEAN_FOLDER, f"{MEAN_FOLDER}/checkpoints"):
+    for inside in ("samples", MEAN_FOLDER, TEACHER_FOLDER):
         sweep(folder / inside)
+    for copied in (MEAN_FOLDER, TEACHER_FOLDER):
+        sweep(folder / copied / "checkpoints")
     return found
 
 
@@ -172,12 +175,14 @@ class _Start:
     notes: list[str] = field(default_factory=list)
     init: Loaded | None = None
     mean: MeanSource | None = None
+    teacher: TeacherSource | None = None
 
 
 def _new_run(recipe: Recipe, folder: Path, dataset: PairDataset, device: torch.device) -> _Start:
     """A new run: open its initial weights and its first stage, and fill in what is estimated from the images."""
     init = open_init(recipe)
     recipe, source = open_mean(recipe, device)
+    recipe, teacher = open_teacher(recipe, device)
     mean = None if source is None else source.mean
     if mean is not None:  # moments and noise are estimated from its outputs
         _check_size(recipe, "the network of mean.run", mean.method.network)
@@ -186,10 +191,10 @@ def _new_run(recipe: Recipe, folder: Path, dataset: PairDataset, device: torch.d
     if init is not None:
         recipe = with_init(recipe, init.source, sha256=init.sha256)
     recipe, noise = sized(recipe, dataset, partial(start_of, mean, 0))
-    state = _state(recipe, device, mean)
+    state = _state(recipe, device, mean, None if teacher is None else teacher.run.method.network)
     loaded = None if init is None else init.load_into(state, recipe)
-    notes = [*(loaded.lines if loaded else []), *(source.notes if source else []), *noise]
-    return _Start(recipe, state, notes=notes, init=loaded, mean=source)
+    notes = [line for part in (loaded, source, teacher) if part is not None for line in part.lines]
+    return _Start(recipe, state, notes=[*notes, *noise], init=loaded, mean=source, teacher=teacher)
 
 
 def _resumed_run(
@@ -198,13 +203,16 @@ def _resumed_run(
     """The run of a folder at its checkpoint."""
     started = started_recipe(folder)
     recipe = resolved(folder, recipe, dataset, started=started, init=None)
-    state = _state(recipe, device, None if recipe.mean is None else load_mean(folder, recipe, device=device))
+    mean = None if recipe.mean is None else load_mean(folder, recipe, device=device)
+    state = _state(
+        recipe, device, mean, None if recipe.teacher is None else load_teacher(folder, recipe, device=device)
+    )
     state.load(checkpoint)
     return _Start(recipe, state, started.train)
 
 
-def _state(recipe: Recipe, device: torch.device, mean: Mean | None) -> TrainState:
-    state = TrainState(recipe, device, mean)
+def _state(recipe: Recipe, device: torch.device, mean: Mean | None, teacher: nn.Module | None) -> TrainState:
+    state = TrainState(recipe, device, mean, teacher)
     _check_size(recipe, "the network", state.network)
     return state
 
@@ -222,7 +230,7 @@ def _check_size(recipe: Recipe, name: str, network: nn.Module) -> None:
 
 
 def _write_folder(folder: Path, start: _Start, stack: ExitStack | None) -> None:
-    """Write the recipe and, for a new run, its initial weights' record and its first stage.
+    """Write the recipe and, for a new run, its initial weights' record and the copies of other runs.
 
     Args:
         stack: Receives the lock of the folder; None if this process holds it.
@@ -230,14 +238,15 @@ def _write_folder(folder: Path, start: _Start, stack: ExitStack | None) -> None:
     Raises:
         UserError: The disk lacks room for a checkpoint, another run has begun there, or a file cannot be written.
     """
-    copied = {} if start.mean is None else {MEAN_FOLDER: start.mean.run.method.network.state_dict()}
+    copies = {MEAN_FOLDER: start.mean, TEACHER_FOLDER: start.teacher}
+    copied = {name: source.run.method.network.state_dict() for name, source in copies.items() if source is not None}
     check_space(folder / "checkpoints", start.state.parts() | copied)
     if stack is not None:
         stack.enter_context(locked(folder))
         if (folder / "checkpoints").exists():
             raise UserError(f"{folder}: another run has just begun there; choose another --out")
     write_whole(folder / RECIPE_FILE, start.recipe.to_toml().encode())
-    for source in (start.init, start.mean):
+    for source in (start.init, start.mean, start.teacher):
         if source is not None:
             source.write(folder)
 

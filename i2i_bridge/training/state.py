@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from i2i_bridge.errors import UserError, did_you_mean
+from i2i_bridge.methods.distillation import Student
 from i2i_bridge.methods.mean import Mean
 from i2i_bridge.randomness import global_seed, key
 from i2i_bridge.recipe.recipe import Recipe
@@ -24,18 +25,23 @@ NETWORK = "network"
 class TrainState:
     """Network, EMA, companions, optimizer moments, step and counters of a run."""
 
-    def __init__(self, recipe: Recipe, device: torch.device, mean: Mean | None = None) -> None:
+    def __init__(
+        self, recipe: Recipe, device: torch.device, mean: Mean | None = None, teacher: nn.Module | None = None
+    ) -> None:
         cpu, seed = torch.device("cpu"), recipe.train.seed
         with global_seed(key(seed, "initial weights"), cpu):
             self.network = recipe.build_network()
         if next(self.network.parameters(), None) is None:
             raise UserError(f"network {type(self.network).__name__}: has no weights to train")
+        self.network.to(device).to(memory_format=torch.channels_last)
+        self.ema = copy.deepcopy(self.network).eval().requires_grad_(False)
         with global_seed(key(seed, "initial weights of companions"), cpu):
             self.method = build_method(recipe, self.network, mean)
+        if teacher is not None and isinstance(self.method, Student):
+            self.method = self.method.taught(teacher, self.ema)
         self.modules: dict[str, nn.Module] = {NETWORK: self.network, **self.method.companions()}
         for module in self.modules.values():
             module.to(device).to(memory_format=torch.channels_last)
-        self.ema = copy.deepcopy(self.network).eval().requires_grad_(False)
         self.frozen = freeze(self.network, recipe.train.freeze)
         """Names of the network's parameters that are not trained. Their moments stay 0."""
         self.settings = recipe.train

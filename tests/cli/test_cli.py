@@ -172,6 +172,7 @@ def test_looking_around(call, workplace):
         "show",
         "copy",
         "train",
+        "distill",
         "restore",
         "export",
         "app",

@@ -25,6 +25,7 @@ ONLY_IN = {
         "cli/app.py",
         "cli/show.py",
         "cli/command.py",
+        "cli/distill.py",
         "cli/doctor.py",
         "cli/options.py",
         "cli/restore.py",

@@ -15,6 +15,7 @@ from i2i_bridge.recipe.schema import (
     MeanSettings,
     SampleSettings,
     Settings,
+    TeacherSettings,
     TrainSettings,
 )
 from i2i_bridge.registry import DISCRIMINATORS, NETWORKS, register_network
@@ -23,6 +24,7 @@ HUGE = (10**19, -(10**30), "1e30", "inf", "-inf", "nan")
 TABLES = {
     "data": DataSettings,
     "mean": MeanSettings,
+    "teacher": TeacherSettings,
     "train": TrainSettings,
     "sample": SampleSettings,
     "evaluate": EvaluateSettings,

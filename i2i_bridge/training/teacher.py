@@ -1,0 +1,131 @@
+"""The teacher of a distillation (`[teacher]`): a trained bridge, its copy in a student's run, the student's recipe."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from i2i_bridge.errors import UserError, located
+from i2i_bridge.recipe.load import load_recipe
+from i2i_bridge.recipe.recipe import STUDENTS, Recipe
+from i2i_bridge.runs.run import TEACHER_FOLDER, Run, load_run, place_of, weights_sha256
+from i2i_bridge.storage.names import expanded
+from i2i_bridge.storage.shipped import folder_of_run, recipe_of_run
+from i2i_bridge.training.first_stage import write_copy
+
+OF_TEACHER = ("init", "init_sha256", "init_strict", "regression_share", "freeze", "keep_best", "patience")
+"""Settings of [train] that a student does not take over from its teacher."""
+
+
+@dataclass(frozen=True)
+class TeacherSource:
+    """A trained bridge whose walk or distribution a new run learns."""
+
+    run: Run
+    sha256: str
+    lines: list[str]
+    """Lines for the user."""
+
+    def write(self, folder: Path) -> None:
+        """Copy recipe and weights into a run folder: a resumed training does not depend on `teacher.run`.
+
+        Raises:
+            UserError: The folder holds a copy of another run, or the copy cannot be written.
+        """
+        write_copy(self.run, self.sha256, folder, TEACHER_FOLDER)
+
+
+def open_teacher(recipe: Recipe, device: torch.device) -> tuple[Recipe, TeacherSource | None]:
+    """Open the run of `teacher.run`; return the recipe with its path and SHA-256, and the run (None without [teacher]).
+
+    Raises:
+        UserError: There is no such run, it has no whole checkpoint, is no bridge, is another bridge than the student's,
+            or its weights have another SHA-256 than `teacher.sha256`.
+    """
+    if recipe.teacher is None:
+        return recipe, None
+    place, notes = place_of(recipe.teacher.run), list[str]()
+    with located("teacher.run"):
+        run = load_run(place, device=device, report=lambda line: notes.append(f"note: {line}"))
+    notes += check_teacher(recipe, run.recipe, str(place))
+    sha256 = weights_sha256(run.method.network)
+    if recipe.teacher.sha256 not in (None, sha256):
+        raise UserError(f"teacher.run: {place} holds other weights (SHA-256 {sha256}) than teacher.sha256 says")
+    notes.insert(0, f"learning from {place}, step {run.step} (SHA-256 of its weights {sha256})")
+    settings = recipe.teacher.model_copy(update={"run": str(place), "sha256": sha256})
+    return recipe.model_copy(update={"teacher": settings}), TeacherSource(run, sha256, notes)
+
+
+def check_teacher(recipe: Recipe, teacher: Recipe, where: str) -> list[str]:
+    """Check that a run of the recipe `teacher` can be the teacher of a run of `recipe`.
+
+    Returns:
+        Lines for the user: differences between the degradations.
+
+    Raises:
+        UserError: The teacher is no bridge, starts from another run's output, or its process, target, images or
+            condition are not the student's.
+    """
+    _check_bridge(teacher.method, where)
+    if teacher.mean is not None:
+        raise UserError(f"teacher.run: {where} starts from another run's answer; take a bridge without [mean]")
+    parts: list[tuple[str, Any, Any]] = [
+        (name, getattr(teacher, name), getattr(recipe, name)) for name in ("process", "target", "condition_channels")
+    ]
+    parts += [
+        (f"data.{name}", getattr(teacher.data, name), getattr(recipe.data, name))
+        for name in ("channels", "own_condition", "value_range")
+    ]
+    for name, required, actual in parts:
+        if required != actual:
+            raise UserError(f"teacher.run: {where} was trained with {name} {required}, the student has {actual}")
+    if teacher.degradation != recipe.degradation:
+        return [f"note: {where} was trained with another degradation: {teacher.degradation}, not {recipe.degradation}"]
+    return []
+
+
+def student_recipe(run: str | Path, settings: Iterable[str] = (), *, method: str = "consistency") -> Recipe:
+    """The recipe of a student of a trained bridge (`i2i-bridge distill RUN`).
+
+    It is the teacher's recipe with another method and one or two network calls. Training starts from the teacher's EMA.
+
+    Args:
+        run: A run folder or the name of a shipped run.
+        settings: `key=value`, as on the command line.
+        method: "consistency" or "inverse-bridge".
+
+    Raises:
+        UserError: There is no such run, it is no bridge, or a setting is wrong.
+    """
+    if method not in STUDENTS:
+        raise UserError(f"--method {method}: a student learns by {' or '.join(STUDENTS)}")
+    place = place_of(str(run))
+
+    def change(table: dict[str, Any], user_keys: frozenset[str]) -> dict[str, Any]:
+        tables = {name: table.get(name, {}) for name in ("method", "train", "sample", "evaluate")}
+        if not all(isinstance(inner, dict) for inner in tables.values()):
+            return table  # the check of the recipe reports it
+        _check_bridge(tables["method"], str(run))
+        # A bridge has no option `steps`: it is the user's. An inverse bridge answers in as many calls as it learns.
+        calls = tables["method"].get("steps", 1) if method == "inverse-bridge" else 2
+        train = {key: value for key, value in tables["train"].items() if key not in OF_TEACHER}
+        return table | {
+            "method": {"name": method},
+            "method_label": method,
+            "teacher": {"run": str(place)},
+            "train": train | {"init": str(place)},
+            "sample": tables["sample"] | {"nfe": calls},
+            "evaluate": tables["evaluate"] | {"nfe": [1, 2]},
+        }
+
+    return load_recipe(recipe_of_run(folder_of_run(expanded(run))), settings, change)
+
+
+def _check_bridge(method: dict[str, Any], where: str) -> None:
+    name = method.get("name", "bridge")
+    if name != "bridge":
+        raise UserError(
+            f"teacher.run: {where} is a run of method '{name}'; a student learns from one of method 'bridge'"
+        )
