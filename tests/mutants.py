@@ -213,7 +213,7 @@ MUTANTS = [
     Mutant("official-prefix-kept", "training/init.py", "{name.removeprefix(PREFIX): value for name, value in tensors.items()}", "dict(tensors)", "test_starting.py"),
     Mutant("added-at-random-are-zero", "training/init.py", "        new[:, stored.shape[1] :] = wanted[:, stored.shape[1] :]\n", "        pass\n", "test_starting.py"),
     Mutant("from-without-its-weights", "training/init.py", "    return with_init(recipe, source)\n", "    return recipe\n", "test_starting.py"),
-    Mutant("from-needs-the-first-stage", "training/init.py", "if recipe.mean is not None and not any(", "if False and not any(", "test_starting.py"),
+    Mutant("from-needs-the-first-stage", "training/init.py", "if other is not None and not any(", "if False and not any(", "test_starting.py"),
     Mutant("frozen-get-a-gradient", "training/state.py", "        names[name].requires_grad_(False)\n", "        pass\n", "test_freezing.py"),
     Mutant("frozen-by-any-pattern-unmatched", "training/state.py", "if not any(fnmatchcase(name, pattern) for name in names):", "if False:", "test_freezing.py"),
     Mutant("nothing-left-to-train", "training/state.py", "    if len(frozen) == len(names):\n", "    if False:\n", "test_freezing.py"),

@@ -108,8 +108,10 @@ def student_recipe(run: str | Path, settings: Iterable[str] = (), *, method: str
         if not all(isinstance(inner, dict) for inner in tables.values()):
             return table  # the check of the recipe reports it
         _check_bridge(tables["method"], str(run))
-        # A bridge has no option `steps`: it is the user's. An inverse bridge answers in as many calls as it learns.
-        calls = tables["method"].get("steps", 1) if method == "inverse-bridge" else 2
+        calls = 2
+        if method == "inverse-bridge":  # as many as it learns; `steps` is the user's, a bridge has none
+            steps = tables["method"].get("steps")
+            calls = steps if type(steps) is int and 1 <= steps <= 1000 else 1
         train = {key: value for key, value in tables["train"].items() if key not in OF_TEACHER}
         return table | {
             "method": {"name": method},
