@@ -333,7 +333,7 @@ MUTANTS = [
     Mutant("ema-decay-0-averages", "training/schedule.py", "return min(settings.ema_decay,", "return min(settings.ema_decay or 0.9,", "test_stepping.py"),
     Mutant("import-runs-code", "storage/pt_reader.py", "argument not in GLOBALS", "argument in GLOBALS", "test_hostile.py test_importing.py"),
     Mutant("import-not-strict", "networks/pix2pix.py", "    if unknown:\n", "    if False:\n", "test_importing.py"),
-    Mutant("import-forgets-the-statistics", "networks/pix2pix.py", "tensors[ours] = value.to(wanted[ours].dtype)", 'tensors[ours] = wanted[ours] if "running" in ours else value.to(wanted[ours].dtype)', "test_importing.py"),
+    Mutant("import-forgets-the-statistics", "networks/pix2pix.py", "tensors[name] = value.to(wanted[name].dtype)", 'tensors[name] = wanted[name] if "running" in name else value.to(wanted[name].dtype)', "test_importing.py"),
     Mutant("regression-at-another-time", "methods/regression.py", "torch.ones(x_1.shape[0], dtype=torch.float64)", "torch.full((x_1.shape[0],), 0.5, dtype=torch.float64)", "test_methods.py"),
     Mutant("regression-mask-forgotten", "methods/regression.py", "error if mask is None else error * mask", "error", "test_methods.py"),
     Mutant("preset-touches-the-data", "recipe/presets.py", '{"method_label": name}', '{"method_label": name, "data": {**table["data"], "flip": False}}', "test_methods.py"),

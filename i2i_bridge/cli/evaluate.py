@@ -118,7 +118,7 @@ def evaluate(
     if setting:
         raise UserError("--set is for runs: outside images (--images) are scored as they are")
     if nfe is not None:
-        raise UserError("--nfe is for runs: of outside images (--images) nobody counts the network calls")
+        raise UserError("--nfe is for runs: the network calls of outside images (--images) are not known")
     from i2i_bridge.evaluation.evaluate import folder_subject, open_evaluation
     from i2i_bridge.evaluation.loop import measure
 

@@ -231,17 +231,17 @@ def from_official(network: Pix2pixUNet, stored: dict[str, Tensor]) -> dict[str, 
     names = official_names(len(network.down))
     wanted = network.state_dict()
     tensors = {}
-    for ours, theirs in names.items():
+    for name, official in names.items():
         # Files older than PyTorch 0.4.1 do not count their batches.
-        value = stored.get(theirs, torch.tensor(0) if theirs.endswith("num_batches_tracked") else None)
+        value = stored.get(official, torch.tensor(0) if official.endswith("num_batches_tracked") else None)
         if value is None:
-            raise UserError(f"the tensor '{theirs}' is missing for {len(network.down)} levels (network.levels)")
-        if value.shape != wanted[ours].shape:
+            raise UserError(f"the tensor '{official}' is missing for {len(network.down)} levels (network.levels)")
+        if value.shape != wanted[name].shape:
             raise UserError(
-                f"'{theirs}' is {tuple(value.shape)}, the recipe's network has {tuple(wanted[ours].shape)} "
+                f"'{official}' is {tuple(value.shape)}, the recipe's network has {tuple(wanted[name].shape)} "
                 "(network.levels, network.channels, data.channels)"
             )
-        tensors[ours] = value.to(wanted[ours].dtype)
+        tensors[name] = value.to(wanted[name].dtype)
     unknown = sorted(set(stored) - set(names.values()))
     if unknown:
         raise UserError(
@@ -253,4 +253,4 @@ def from_official(network: Pix2pixUNet, stored: dict[str, Tensor]) -> dict[str, 
 def to_official(network: Pix2pixUNet) -> dict[str, Tensor]:
     """The generator's tensors under the names of the authors' PyTorch files."""
     names = official_names(len(network.down))
-    return {names[ours]: value for ours, value in network.state_dict().items()}
+    return {names[name]: value for name, value in network.state_dict().items()}
