@@ -285,7 +285,7 @@ def test_difference_of_means_of_kid_is_the_jackknife_over_items(pairs):
 
 
 def test_paired_kid_of_several_seeds_is_the_jackknife_over_pairs():
-    # kills: paired-kid-of-the-first-seed
+    # kills: paired-kid-of-the-first-seed, kid-error-halved
     y = features(8, 3, 9, 0.2).astype(np.float64)
     rows = [features(6, 3, seed, 0.2 * seed).astype(np.float64) for seed in (1, 2, 3)]
     partners = np.array([5, 1, -1, 0, 7, 2])  # row 2 has no partner and takes no part
@@ -325,7 +325,7 @@ def test_error_of_a_difference_of_kid_is_that_of_repeated_draws(monkeypatch):
 @pytest.mark.parametrize("sizes", [(80, 80), (1100, 1100)], ids=["one-block", "two-blocks"])
 def test_kid_interval_covers(sizes):
     """The standard error is that of repeated draws, and 95 % of the intervals hold the true value."""
-    # kills: kid-error-halved, kid-error-not-over-blocks
+    # kills: kid-error-not-over-blocks
     n, repeats = sizes[0], 150 if sizes[0] < 1000 else 40
     rng = np.random.default_rng(1)
     estimates = [

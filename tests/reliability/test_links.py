@@ -8,11 +8,14 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+import torch
 from killing import photos, recipe_of
 
 from i2i_bridge.cli.evaluate import evaluate_run, report_run
 from i2i_bridge.data.fetch import fetch, plan_fetch
 from i2i_bridge.errors import UserError
+from i2i_bridge.evaluation.items import ItemFacts
+from i2i_bridge.evaluation.pictures import SavedPictures
 from i2i_bridge.report import page
 from i2i_bridge.runs.checkpoint import latest_checkpoint
 from i2i_bridge.storage import download as downloading
@@ -252,7 +255,6 @@ def reported(trained, tmp_path_factory):
 @pytest.mark.parametrize("name", (*EVALUATED, *EVALUATED_FILES))
 @pytest.mark.parametrize("anew", [False, True])
 def test_evaluating_and_reporting_leaves_what_a_link_leads_to(reported, tmp_path, name, anew):
-    """kills: pictures-through-links"""
     run, theirs = tmp_path / "run", outside(tmp_path / "theirs")
     shutil.copytree(reported, run)
     if anew:
@@ -269,6 +271,19 @@ def test_evaluating_and_reporting_leaves_what_a_link_leads_to(reported, tmp_path
     assert (name == "report") == ("report: is a link" in line)
     swept = [path for path in run.iterdir() if path.name.startswith((files.TEMPORARY, files.DEAD))]
     assert swept in ([], [run / ".dead-report-1"])
+
+
+def test_a_folder_that_became_a_link_during_an_evaluation_gets_no_picture(tmp_path):
+    """kills: pictures-through-links"""
+    theirs, images = outside(tmp_path / "theirs"), tmp_path / "run" / "images"
+    images.mkdir(parents=True)
+    (images / "nfe-1").symlink_to(theirs)
+    before = tree(theirs)
+    with pytest.raises(UserError, match="'nfe-1' is a link, which is not followed"):
+        SavedPictures(images, tmp_path / "run", 1).write(
+            ItemFacts(0, "a.png", "", "", "", False), {"nfe 1": torch.zeros(3, 4, 4)}
+        )
+    assert tree(theirs) == before
 
 
 def test_a_page_that_was_killed_on_the_way_leaves_nothing_to_the_next(reported, tmp_path):
