@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from i2i_bridge.degradations.linear import LinearOperator
     from i2i_bridge.errors import UserError
     from i2i_bridge.evaluation.evaluate import evaluate
+    from i2i_bridge.evaluation.tune import tune
     from i2i_bridge.guidance.base import Guidance
     from i2i_bridge.methods.base import Method
     from i2i_bridge.metrics.base import Estimate, Extractor, ItemMetric, Metric, SetMetric
@@ -101,6 +102,7 @@ __all__ = [
     "restore_files",
     "save_pretrained",
     "train",
+    "tune",
 ]
 __version__ = "0.1.0"
 
@@ -141,6 +143,7 @@ _HOMES = {
     "restore_files": "runs.restore",
     "save_pretrained": "report.card",
     "train": "training.trainer",
+    "tune": "evaluation.tune",
 } | {name: "registry" for name in __all__ if name.startswith("register_")}
 """The module of each public name, imported when the name is first used (PEP 562): torch takes a second to import."""
 

@@ -148,6 +148,7 @@ def restore_picture(
         trajectory_side=WALK_SIDE,  # several states of the largest picture are more pixels than the page takes
         format=request.format,
         report_calls=report,
+        say=notes.append,
     )
     (job,) = outcome.jobs
     return Answer(
@@ -183,7 +184,8 @@ def with_sampler(run: Run, sampler: str) -> Run:
         return run
     SAMPLERS.require(sampler)
     recipe = load_recipe(recipe_of_run(run.folder), [f'sample.sampler={{name="{sampler}"}}'])
-    return replace(run, recipe=recipe, method=build_method(recipe, run.method.network, mean_of(run.method)))
+    method = build_method(recipe, run.method.network, mean_of(run.method))
+    return replace(run, recipe=recipe, method=method, tuned=None, tuned_methods={})
 
 
 def degrade_picture_file(file: Path, ops: str, seed: int, folder: Path, limits: Limits) -> tuple[Path, Path | None]:

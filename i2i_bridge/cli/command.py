@@ -25,6 +25,7 @@ from i2i_bridge.cli import (
     share,
     show,
     train,
+    tune,
     weights,
 )
 from i2i_bridge.plugins import plugin_error
@@ -73,6 +74,7 @@ app.command()(distill.distill)
 app.command()(evaluate.evaluate)
 app.command()(compare.compare)
 app.command()(evaluate.report)
+app.command()(tune.tune)
 app.command()(train.run)
 app.command()(restore.restore)
 app.command()(restore.degrade)
@@ -199,7 +201,7 @@ def _split_nfe(words: list[str]) -> list[str]:
 
     Only for verbs that take several numbers: in `restore --nfe 5 2024 out`, 2024 is a folder.
     """
-    if words[:1] not in (["evaluate"], ["compare"]):
+    if words[:1] not in (["evaluate"], ["compare"], ["tune"]):
         return words
     spread: list[str] = []
     after = False

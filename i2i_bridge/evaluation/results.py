@@ -59,6 +59,7 @@ def _without_bias(estimate: Estimate) -> Estimate:
 # These types bound what is accepted from a file: an evaluation may come from an untrusted source.
 Count = Annotated[int, Field(ge=0, le=LARGEST)]
 Name = Annotated[str, Field(max_length=300), AfterValidator(printable)]
+Line = Annotated[str, Field(max_length=4000), AfterValidator(printable)]
 RowName = Annotated[str, Field(max_length=300), AfterValidator(_check_row_name)]
 MetricName = Annotated[str, Field(max_length=300)]
 Seconds = Annotated[float, Field(ge=0, le=LARGEST)]
@@ -128,6 +129,8 @@ class Evaluation:
     """SHA-256 of the weights and settings of the restorations."""
     capped: bool = False
     """Whether the method makes fewer calls than requested, so that its one row stands for every NFE."""
+    tuned: dict[RowName, Line] = field(default_factory=dict)
+    """A line on the tuned sampling of each row that has one; the others have the recipe's."""
 
     @property
     def baselines(self) -> list[Row]:
@@ -251,7 +254,10 @@ def _number(text: str | None) -> float:
 
 def write_evaluation(file: Path, evaluation: Evaluation, *, root: Path | None = None) -> None:
     """Write an evaluation.json atomically; `root` as in `write_whole`."""
-    write_whole(file, json.dumps(_plain(asdict(evaluation)), indent=1).encode(), root=root)
+    table = asdict(evaluation)
+    if not evaluation.tuned:  # otherwise versions from before `tune` could not read the file
+        del table["tuned"]
+    write_whole(file, json.dumps(_plain(table), indent=1).encode(), root=root)
 
 
 def _plain(value: Any) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
-from torch import Tensor
+from torch import Generator, Tensor
 
 from i2i_bridge.data.loader import collate
 from i2i_bridge.errors import UserError
@@ -50,6 +50,9 @@ class Subject(Protocol):
     warnings: Sequence[str]
     """Warnings to print with the results."""
 
+    tuned: Mapping[str, str]
+    """A line on the tuned sampling of each row that has one (`Run.tuned_line`)."""
+
     capped: bool
     """Whether the subject makes fewer network calls than requested; valid after `rows`."""
 
@@ -85,6 +88,7 @@ class RunSubject:
         self.method = name or run.recipe.method_label
         self.seed = run.recipe.evaluate.seed
         self.warnings: Sequence[str] = run.warnings
+        self.tuned = {} if run.tuned is None else {f"nfe {nfe}": str(run.tuned.line(int(nfe))) for nfe in run.tuned.nfe}
         self.fingerprint = fingerprint_of(run)
         self.run = run
 
@@ -100,11 +104,7 @@ class RunSubject:
 
     def restore(self, row: str, items: Sequence[Mapping[str, Any]], draws: Sequence[int]) -> Restored:
         """As `Subject.restore`; draw j of an item is keyed by (seed, its key, j)."""
-        generators = [
-            # Draw 0 has no number in its key, so that it equals a single restoration.
-            generator(self.seed, "evaluate", str(item["key"]), *([draw] if draw else []))
-            for item, draw in zip(items, draws, strict=True)
-        ]
+        generators = [noise_of(self.seed, str(item["key"]), draw) for item, draw in zip(items, draws, strict=True)]
         batch, nfe = collate(items), calls_in_name(row)
         with counted_calls(self.run.method) as calls:
             start = time.perf_counter()
@@ -112,6 +112,12 @@ class RunSubject:
             seconds = (time.perf_counter() - start) / len(items)
         # Images, not calls, are counted: a method may restore the images of a batch one by one, as Pix2pix does.
         return Restored(list(restored), seconds, calls.images // len(items))
+
+
+def noise_of(seed: int, key: str, draw: int = 0) -> Generator:
+    """The generator of an item's sampling noise in every evaluation."""
+    # Draw 0 has no number in its key, so that it equals a single restoration.
+    return generator(seed, "evaluate", key, *([draw] if draw else []))
 
 
 def fingerprint_of(run: Run) -> str:
@@ -124,6 +130,8 @@ def fingerprint_of(run: Run) -> str:
         del settings["mean"]  # otherwise evaluations older than [mean] would be computed again
     else:
         del settings["mean"]["run"]  # a path; mean.sha256 identifies the weights
+    if run.tuned is not None:  # otherwise rows of tuned and other sampling would stand in one evaluation
+        settings["tuned"] = {nfe: tuned.settings for nfe, tuned in run.tuned.nfe.items()}
     return digest([run.step, weights_sha256(run.method.network), settings])
 
 
@@ -141,6 +149,7 @@ class FolderSubject:
     one_draw = True
     capped = False
     warnings: Sequence[str] = ()
+    tuned: Mapping[str, str] = {}
     step = 0
 
     def __init__(self, recipe: str, name: str, files: Mapping[str, Path], channels: int, value_range: Range) -> None:

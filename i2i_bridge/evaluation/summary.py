@@ -53,6 +53,7 @@ def summarise(plan: Plan, facts: Sequence[ItemFacts]) -> None:
             rows.append(found[0])
             lines += found[1]
     rules, subject = plan.protocol, plan.subject
+    tuned = {row.name: subject.tuned[row.name] for row in rows if row.name in subject.tuned}
     hashes = {fact.key: fact.pixels_hash for fact in items}
     evaluation = Evaluation(
         subject.recipe,
@@ -65,6 +66,7 @@ def summarise(plan: Plan, facts: Sequence[ItemFacts]) -> None:
         plan.scorer.skipped,
         [
             *subject.warnings,
+            *tuned.values(),
             *rules.protocol.warnings,
             *warnings_of(plan.scorer, len(items)),
             *equal_pairs([fact.key for fact in items if fact.equal], len(items)),
@@ -73,6 +75,7 @@ def summarise(plan: Plan, facts: Sequence[ItemFacts]) -> None:
         ],
         subject.fingerprint,
         subject.capped,
+        tuned,
     )
     inputs = {fact.key: f"{fact.inputs_hash} {fact.subject_fingerprint}".strip() for fact in facts}
     table = io.StringIO(newline="")

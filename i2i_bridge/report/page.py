@@ -268,5 +268,8 @@ def write_report(run: Run, dataset: PairDataset, protocol: str = "held-out") -> 
         warnings.append(
             f"the numbers are of step {entry.evaluation.step}, the walks and samples of step {run.step}; evaluate again"
         )
+    tuned = {row.name: run.tuned_line(calls_in_name(row.name)) for row in entry.evaluation.rows_of_method()}
+    if {name: line for name, line in tuned.items() if line is not None} != entry.evaluation.tuned:
+        warnings.append("the numbers are of other sampling (tuned.toml) than the walks and samples; evaluate again")
     entry = replace(entry, evaluation=replace(entry.evaluation, warnings=warnings))
     return write_page([entry], run.folder / "report")

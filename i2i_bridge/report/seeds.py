@@ -16,12 +16,13 @@ if TYPE_CHECKING:  # pydantic
 def same_but_seed(recipe: "Recipe", evaluation: Evaluation) -> Any:
     """A value that is equal for two runs if and only if they differ only in `train.seed`.
 
-    It holds the evaluated step and all settings, except the target moments, which are estimated from crops of the seed.
+    It holds the evaluated step, tuned sampling and all settings, except the target moments, which are estimated from
+    crops of the seed.
     """
     settings = recipe.without_places().model_dump(
         mode="json", exclude={"train": {"seed"}, "target": {"var_0", "var_1", "cov_01"}}
     )
-    return settings, evaluation.method, evaluation.step
+    return settings, evaluation.method, evaluation.step, evaluation.tuned
 
 
 def pool(evaluations: Sequence[Evaluation]) -> Evaluation:

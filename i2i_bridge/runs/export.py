@@ -55,7 +55,7 @@ def export(
         format: "onnx", "torch" (torch.export, .pt2: `torch.export.load` unpickles, so load only files that you trust)
             or "openvino".
         nfe: Network calls per image, 1 to 1000; by default the recipe's, and 1 for methods of one call.
-        say: Called with a line before each graph.
+        say: Called with a line on tuned sampling, and with one before each graph.
 
     Returns:
         The files.
@@ -72,6 +72,9 @@ def export(
     shown, out = Path(out), _real(Path(out))
     _check_out(out)
     restorations = _restorations(run, nfe)
+    for n, _ in restorations:
+        if (line := run.tuned_line(n)) is not None:
+            say(line)
     networks = {"network": run.method.network}
     if (mean := mean_of(run.method)) is not None:
         networks["mean"] = mean.method.network
@@ -96,6 +99,7 @@ def export(
         "restorations": [
             {"nfe": n, "graph": graphs.get(n), "draws": sum(stage.draws for stage in stages),
              "stages": [asdict(stage) for stage in stages]}
+            | ({"tuned": line} if (line := run.tuned_line(n)) is not None else {})
             for n, stages in restorations
         ],
     }  # fmt: skip
@@ -115,7 +119,7 @@ def _restorations(run: Run, nfe: int | None) -> list[tuple[int, list[Stage]]]:
         raise UserError(f"nfe {calls}: give a number from 1 to 1000")
     try:
         with plugin_errors():
-            plans = {n: plan_of(run.method, n) for n in dict.fromkeys((1, calls))}
+            plans = {n: plan_of(run.method_at(n), n) for n in dict.fromkeys((1, calls))}
     except ValueError as error:
         raise UserError(f"recipe '{run.recipe.name}': {error}") from error
     if calls > 1 and len(plans[calls][-1].calls) == 1:

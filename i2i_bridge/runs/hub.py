@@ -23,7 +23,7 @@ from i2i_bridge.storage.archive import RESERVE
 from i2i_bridge.storage.files import IO_ERROR, LOCK_FILE, exchange_folder, free_bytes, locked, remove, write_whole
 from i2i_bridge.storage.names import expanded
 from i2i_bridge.storage.reader import MEGABYTE, read_json
-from i2i_bridge.storage.shipped import CARD_FILE, RECIPE_FILE
+from i2i_bridge.storage.shipped import CARD_FILE, RECIPE_FILE, TUNED_FILE
 from i2i_bridge.storage.toml import read_toml
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 ORIGIN = "hub.json"
 """File of the repository and commit that a local copy was fetched from."""
 WEIGHTS = re.compile(r"((?:mean/)?)checkpoints/step-([0-9]{8,15})/(ema\.safetensors|manifest\.json|manifest\.sha256)")
-WANTED = re.compile(rf"(?:mean/)?{RECIPE_FILE}|{CARD_FILE}|{WEIGHTS.pattern}")
+WANTED = re.compile(rf"(?:mean/)?{RECIPE_FILE}|{TUNED_FILE}|{CARD_FILE}|{WEIGHTS.pattern}")
 """Names of the files of a shared run that are fetched."""
 LIMITS = {".toml": MEGABYTE, ".md": MEGABYTE, ".json": MEGABYTE, ".sha256": 1000}
 """Maximum bytes of a file that is fetched, by its suffix; the recipe's network bounds those of weights."""
@@ -222,6 +222,7 @@ def _fetch_checked(name: str, part: Path, sizes: Mapping[str, int], fetch: Calla
     """Fetch the files: first the recipe, whose network bounds the weights; then verify the hashes of the weights."""
     from i2i_bridge.recipe.load import load_recipe
     from i2i_bridge.runs.checkpoint import latest_checkpoint
+    from i2i_bridge.runs.tuned import read_tuned
 
     for stage in sorted({path.removesuffix(RECIPE_FILE) for path in sizes if path.endswith(RECIPE_FILE)}):
         fetch(f"{stage}{RECIPE_FILE}")
@@ -238,6 +239,11 @@ def _fetch_checked(name: str, part: Path, sizes: Mapping[str, int], fetch: Calla
         with _about(name, part):
             if latest_checkpoint(part / stage / "checkpoints")[0] is None:
                 raise UserError(f"no checkpoint in {stage or 'it'}")
+    if TUNED_FILE in sizes:
+        fetch(TUNED_FILE)
+        with _about(name, part), located(TUNED_FILE):
+            check_portable(read_toml(part / TUNED_FILE))
+            read_tuned(part)
     if CARD_FILE in sizes:
         fetch(CARD_FILE)
 
@@ -291,7 +297,7 @@ def _check_out(out: Path, repository: str) -> None:
         origin = read_origin(out)
         if origin is None or origin.repository != repository or out.is_symlink():
             raise UserError("is there and no copy of this run; choose another folder")
-        own = {ORIGIN, RECIPE_FILE, CARD_FILE, "checkpoints", "mean"}
+        own = {ORIGIN, RECIPE_FILE, TUNED_FILE, CARD_FILE, "checkpoints", "mean"}
         others = sorted(path.name for path in out.iterdir() if path.name not in own)
     if others:
         raise UserError(f"{out}: also holds {brief(others[0])}, which would be lost; choose another folder")

@@ -71,7 +71,8 @@ def restore_files(
         existing: How to treat inputs of a folder whose results exist.
         report: Called with (images done, images in all).
         report_calls: Called with (network calls done, network calls in all) of each image.
-        say: Called before the work with a line on memory and time if an image is large (`workload`).
+        say: Called before the work with a line on tuned sampling (`Run.tuned_line`), and with one on memory and time if
+            an image is large (`workload`).
 
     Raises:
         UserError: The input is missing, the output would overwrite it, or a single file cannot be restored.
@@ -95,7 +96,7 @@ def restore_files(
         keep_apart(jobs, target, path, name)
     root = target if source.is_dir() else None  # links in a folder of results are not followed
     settings = {
-        "verb": "restore", "run": _identity(run), "nfe": nfe, "samples": samples, "seed": seed, "mask": mask is None,
+        "verb": "restore", "run": _identity(run, nfe), "nfe": nfe, "samples": samples, "seed": seed, "mask": mask is None,
         "degrade": degrade, "trajectory": trajectory, "format": format, "quality": quality, "plugins": plugin_digests(),
     }  # fmt: skip
     if trajectory_side is not None:
@@ -144,9 +145,10 @@ def restore_files(
         done.add(job, files.values())
 
     left = {job.name: job.source for job in jobs if not is_done(job)}
-    line = announcement(run, list(left.values()), nfe=calls, samples=samples) if left else None
-    if line is not None:
-        say(line)
+    if left:
+        for line in (run.tuned_line(nfe), announcement(run, list(left.values()), nfe=calls, samples=samples)):
+            if line is not None:
+                say(line)
     process(jobs, source, outcome, restore, report)
     return outcome
 
@@ -160,14 +162,15 @@ def _notes(file: Path, picture: Picture) -> list[str]:
     return notes
 
 
-def _identity(run: Run) -> list[Any]:
-    """The facts that a run's results depend on: version, step, digest of the checkpoint, recipe and precision."""
+def _identity(run: Run, nfe: int | None) -> list[Any]:
+    """The facts that a run's results depend on: version, step, digest of the checkpoint, recipe, precision, tuning."""
     folder = run.folder / "checkpoints" / f"step-{run.step:08d}"
     weights = [read_text(folder / name) for name in (SEAL, MANIFEST) if (folder / name).is_file()][:1]
     if not weights:
         weights = [str(uuid.uuid4())]  # not from a run folder: the weights cannot be identified, so nothing is reused
     dtypes = sorted({str(value.dtype) for value in run.method.network.state_dict().values()})
-    return [__version__, run.step, *weights, run.recipe.to_toml(), dtypes]
+    line = run.tuned_line(nfe)  # left out where there is none: results of before stay valid
+    return [__version__, run.step, *weights, run.recipe.to_toml(), dtypes, *([] if line is None else [line])]
 
 
 def _read_mask(file: Path, notes: list[str]) -> Picture:

@@ -1,14 +1,14 @@
 """A run folder, written by training and opened for restoring images.
 
-runs/NAME/  recipe.toml  init.json  best.json  mean/  teacher/  checkpoints/  metrics.jsonl  metrics.csv  samples/
-           evaluation/  report/
+runs/NAME/  recipe.toml  tuned.toml  init.json  best.json  mean/  teacher/  checkpoints/  metrics.jsonl  metrics.csv
+           samples/  evaluation/  report/
 """
 
 import hashlib
 import math
 import warnings
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from i2i_bridge.recipe.recipe import Recipe
     from i2i_bridge.recipe.schema import MeanSettings, TeacherSettings
     from i2i_bridge.runs.hub import Origin
+    from i2i_bridge.runs.tuned import TunedFile
 
 
 MEAN_FOLDER = "mean"
@@ -65,6 +66,10 @@ class Run:
     device: torch.device
     warnings: tuple[str, ...] = ()
     """A line for each newer checkpoint that was skipped as damaged."""
+    tuned: "TunedFile | None" = None
+    """The settings of tuned.toml that apply; None without any."""
+    tuned_methods: Mapping[int, Method] = field(default_factory=dict)
+    """`method` with the tuned settings, by network calls."""
 
     def __repr__(self) -> str:
         return f"Run('{self.folder}', recipe '{self.recipe.name}', step {self.step}, {self.device})"
@@ -161,13 +166,21 @@ class Run:
         }
         padded["size"] = (height, width)
         # No `with` around the yield: otherwise inference mode would stay on in the caller.
-        states = self.method.trajectory(padded, nfe=calls, generator=generator)
+        states = self.method_at(calls).trajectory(padded, nfe=calls, generator=generator)
         while True:
             with torch.inference_mode(), plugin_errors():
                 state = next(states, None)
             if state is None:
                 return
             yield state[..., :height, :width].float().cpu()
+
+    def method_at(self, nfe: int | None) -> Method:
+        """The method with the settings that were tuned for so many network calls, if there are any; else `method`."""
+        return self.tuned_methods.get(self._nfe(nfe), self.method)
+
+    def tuned_line(self, nfe: int | None) -> str | None:
+        """A line for the user on the tuned settings at an NFE; None where they are the recipe's."""
+        return None if self.tuned is None else self.tuned.line(self._nfe(nfe))
 
     def _nfe(self, nfe: int | None) -> int:
         calls = self.recipe.sample.nfe if nfe is None else nfe
@@ -205,6 +218,7 @@ def load_run(
     precision: str = "fp32",
     checkpoint: int | str = "last",
     report: Callable[[str], None] | None = None,
+    tuned: bool = True,
 ) -> Run:
     """Open a run folder for restoring.
 
@@ -212,18 +226,21 @@ def load_run(
         folder: The folder that `train` wrote, the name of a shipped run, 'pretrained/photos', or a run on the Hugging
             Face Hub, 'owner/name' or 'owner/name@REVISION', which is fetched once and then read from the local copy.
         device: By default CUDA if available, else the CPU.
-        sample: Changed settings of [sample], such as "sample.guidance.name=ddnm".
+        sample: Changed settings of [sample], such as "sample.guidance.name=ddnm". With any other than sample.nfe, those
+            of tuned.toml do not apply.
         precision: Precision of weights and activations: fp32, bf16 (half the memory, a few per cent off), or auto: bf16
             if the device supports it natively.
         checkpoint: A step that was kept, "last", or "best" by the metric of train.keep_best.
         report: Receives a line for each newer checkpoint that is damaged and skipped; by default a Python warning.
+        tuned: Whether the settings of tuned.toml, which `tune` wrote, apply at their numbers of network calls.
 
     Raises:
         UserError: The folder is missing or holds no whole checkpoint, the named one is not kept or is damaged, there
-            is no such device, or a setting is wrong or would need another training; or a run on the Hub cannot be
-            fetched.
+            is no such device, or a setting (also of tuned.toml) is wrong or would need another training; or a run on
+            the Hub cannot be fetched.
     """
     from i2i_bridge.recipe.load import load_recipe
+    from i2i_bridge.runs.tuned import read_tuned, tuned_recipes
 
     folder, changes = folder_of_run(expanded(folder)), list(sample)
     if not folder.exists():
@@ -251,7 +268,10 @@ def load_run(
     load_weights(network, saved.tensors("ema"), str(saved.folder))
     network = network.to(resolved, dtype).to(memory_format=torch.channels_last).eval().requires_grad_(False)
     mean = None if recipe.mean is None else load_mean(folder, recipe, device=resolved, precision=precision)
-    return Run(folder, recipe, build_method(recipe, network, mean), saved.step, resolved, lines)
+    found = read_tuned(folder) if tuned and all(change.startswith("sample.nfe=") for change in changes) else None
+    recipes = {} if found is None else tuned_recipes(recipe, found, folder)
+    methods = {nfe: build_method(each, network, mean) for nfe, each in recipes.items()}
+    return Run(folder, recipe, build_method(recipe, network, mean), saved.step, resolved, lines, found, methods)
 
 
 def place_of(run: str) -> Path:

@@ -1,6 +1,6 @@
 """Shared runs: run folders of recipe, weights (EMA) and model card alone, for other machines and people.
 
-FOLDER/  recipe.toml  README.md  checkpoints/step-00003000/{ema.safetensors,manifest.json,manifest.sha256}  [mean/]
+FOLDER/  recipe.toml  [tuned.toml]  README.md  checkpoints/step-00003000/{ema.safetensors,manifest.json,manifest.sha256}  [mean/]
 
 It is the format of the shipped runs, and opened by `load_run` as any run folder.
 """
@@ -55,6 +55,10 @@ def write_shared(run: "Run", folder: Path, card: str, picture: bytes | None = No
         fresh = out.with_name(extended_name(out.name, TEMPORARY, f"-{os.getpid()}", limit=TEMPORARY_BYTES))
         try:
             _write_run(run.folder, run.recipe, run.step, fresh)
+            if run.tuned is not None:
+                from i2i_bridge.runs.tuned import write_tuned
+
+                write_tuned(fresh, run.tuned)
             if run.recipe.mean is not None:
                 _write_mean(run.folder, fresh)
             write_whole(fresh / CARD_FILE, card.encode())

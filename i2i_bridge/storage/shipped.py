@@ -18,6 +18,8 @@ def is_recipe_name(name: str) -> bool:
 
 RECIPE_FILE = "recipe.toml"
 """File name of the resolved recipe in a run folder."""
+TUNED_FILE = "tuned.toml"
+"""File name of the tuned sampling settings in a run folder (`runs.tuned`)."""
 CARD_FILE = "README.md"
 """File name of the model card of a shipped run: training data, licences, cost, results, limitations."""
 PACKAGE = Path(__file__).parents[1]
