@@ -652,7 +652,7 @@ MUTANTS = [
     Mutant("outputs-meet", "images/outputs.py", "if taken.isdisjoint(", "if set().isdisjoint(", "test_outputs.py"),
     Mutant("names-too-long", "images/outputs.py", "if len(os.fsencode(stem)) > room:", "if len(stem) > room:", "test_outputs.py"),
     Mutant("done-whatever-the-settings", "images/outputs.py", "{**record, \"extra\": None} == self._record(job, more, None)", "{**record, \"extra\": None, \"settings\": self.settings} == self._record(job, more, None)", "test_outputs.py"),
-    Mutant("done-whatever-the-weights", "runs/restore.py", "return [__version__, run.step, *weights, run.recipe.to_toml(), dtypes]", "return [__version__]", "test_restoring.py"),
+    Mutant("done-whatever-the-weights", "runs/restore.py", "return [__version__, run.step, *weights, run.recipe.to_toml(), dtypes, *([] if line is None else [line])]", "return [__version__]", "test_restoring.py"),
     Mutant("colour-at-half-resolution", "images/files.py", "\"subsampling\": 0", "\"subsampling\": 2", "test_outputs.py"),
     Mutant("planes-read-in-stripes", "images/tiff.py", "(UNSIGNED, 16, 3) and not layout.separate", "(UNSIGNED, 16, 3)", "test_tiff.py"),
     Mutant("negative-kept", "images/tiff.py", "== (1, UNSIGNED, 16, WHITE_IS_ZERO)", "== (1, UNSIGNED, 16, RGB)", "test_tiff.py"),

@@ -96,8 +96,9 @@ def restore_files(
         keep_apart(jobs, target, path, name)
     root = target if source.is_dir() else None  # links in a folder of results are not followed
     settings = {
-        "verb": "restore", "run": _identity(run, nfe), "nfe": nfe, "samples": samples, "seed": seed, "mask": mask is None,
-        "degrade": degrade, "trajectory": trajectory, "format": format, "quality": quality, "plugins": plugin_digests(),
+        "verb": "restore", "run": _identity(run, nfe), "nfe": nfe, "samples": samples, "seed": seed,
+        "mask": mask is None, "degrade": degrade, "trajectory": trajectory, "format": format, "quality": quality,
+        "plugins": plugin_digests(),
     }  # fmt: skip
     if trajectory_side is not None:
         settings["trajectory_side"] = trajectory_side

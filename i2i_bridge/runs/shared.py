@@ -1,6 +1,7 @@
 """Shared runs: run folders of recipe, weights (EMA) and model card alone, for other machines and people.
 
-FOLDER/  recipe.toml  [tuned.toml]  README.md  checkpoints/step-00003000/{ema.safetensors,manifest.json,manifest.sha256}  [mean/]
+FOLDER/  recipe.toml  [tuned.toml]  README.md  [mean/]
+         checkpoints/step-00003000/{ema.safetensors,manifest.json,manifest.sha256}
 
 It is the format of the shipped runs, and opened by `load_run` as any run folder.
 """

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from i2i_bridge import load_run, restore_files, tune
+from i2i_bridge import load_run, registry, restore_files, tune
 from i2i_bridge.cli.command import main
 from i2i_bridge.errors import UserError
 from i2i_bridge.evaluation.evaluate import evaluate, open_evaluation
@@ -149,8 +149,6 @@ def test_settings_that_are_better_by_chance_only_are_not_taken(folder):
         return blurred(x) if index == order[0] else x * 0.97
 
     for name in ("2m", "2m-sde", "ancestral", "deterministic", "eta", "heun"):
-        from i2i_bridge import registry
-
         registry.SAMPLERS._members[name] = planted(lambda x: -x)  # no candidate of the toolkit's own
     register_sampler("lucky")(planted(lucky))
     (choice,) = tune(run, nfe=[2], metric="psnr", count=9).choices
