@@ -88,7 +88,8 @@ class RunSubject:
         self.method = name or run.recipe.method_label
         self.seed = run.recipe.evaluate.seed
         self.warnings: Sequence[str] = run.warnings
-        self.tuned = {} if run.tuned is None else {f"nfe {nfe}": str(run.tuned.line(int(nfe))) for nfe in run.tuned.nfe}
+        tuned = [] if run.tuned is None else list(map(int, run.tuned.nfe))
+        self.tuned: Mapping[str, str] = {f"nfe {count}": str(run.tuned_line(count)) for count in tuned}
         self.fingerprint = fingerprint_of(run)
         self.run = run
 

@@ -171,7 +171,7 @@ def _check_folder(folder: "Path") -> None:
 
 
 def _entry(choice: Choice) -> TunedSample:
-    scores = {
+    scores: dict[str, Any] = {
         "own_score": choice.own,
         "tuned_score": choice.tuned,
         "difference": choice.difference.value,
@@ -378,9 +378,9 @@ class _Search:
             return Estimate(0.0, standard_error=0.0)
         if self.metric in self.scorer.sets:
             distance, reference = self.scorer.sets[self.metric], self._features(self.clean, images)
-            rows = [[self._features(each.records, images)] for each in (candidate, other)]
+            first, second = ([self._features(each.records, images)] for each in (candidate, other))
             partners = np.arange(len(images))
-            estimate = distance.difference_of_means(*rows, reference, partners, seed=self.seed)
+            estimate = distance.difference_of_means(first, second, reference, partners, seed=self.seed)
             return Estimate(math.nan) if estimate is None else estimate
         pairs = [[each.records[index].scores[self.metric][0] for each in (candidate, other)] for index in images]
         changes = [0.0 if a == b else a - b for a, b in pairs if not math.isnan(a - b) or a == b]  # inf - inf is NaN

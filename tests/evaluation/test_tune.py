@@ -300,6 +300,6 @@ def test_the_verb(folder, tmp_path, capsys, monkeypatch):
     one = run_folder(tmp_path / "one", tmp_path / "photos", method={"name": "regression"})
     code, _, err = call("tune", str(one), "--nfe", "2", "--metric", "psnr", "--device", "cpu")
     assert code == 2 and "answers in one call: there is nothing to tune" in err
-    monkeypatch.setattr(os, "access", lambda *_: False)
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
     code, _, err = call("tune", "run", "--nfe", "2", "--metric", "psnr", "--device", "cpu")
     assert code == 2 and "run: cannot be written, and tuned settings belong there" in err

@@ -30,6 +30,7 @@ ONLY_IN = {
         "cli/options.py",
         "cli/restore.py",
         "cli/train.py",
+        "cli/tune.py",
         "cli/compare.py",
         "cli/data.py",
         "cli/evaluate.py",
@@ -235,7 +236,7 @@ def test_import_is_light():
     code = """
 import sys, i2i_bridge
 heavy, light = set({heavy}), {{"torch", "numpy", "PIL"}}
-later = "Recipe check_dataset compare evaluate export load_recipe method_preset restore_files train".split()
+later = "Recipe check_dataset compare evaluate export load_recipe method_preset restore_files train tune".split()
 later += ["push_to_hub", "save_pretrained"]
 for name in [*(name for name in i2i_bridge.__all__ if name not in later), "", *later]:
     if name:
