@@ -66,7 +66,7 @@ def test_the_same_network_and_training_for_all_that_walk():
     assert preset("restoration/sr4x-pool", "palette").network["condition_channels"] == 3
     assert preset("demo/deblur", "ot-ode").process == {"name": "ot-ode", "beta_max": 1.0}
     assert preset("demo/deblur", "bridge").process == {"name": "i2sb", "beta_max": 1.0}
-    assert preset("demo/jpeg", "bridge") == load_recipe("demo/jpeg")
+    assert preset("demo/colorize", "bridge") == load_recipe("demo/colorize")
 
 
 def test_a_setting_on_top_of_a_preset_stays_out_of_the_next_recipe():
@@ -219,8 +219,8 @@ def test_a_plug_in_written_when_trajectory_was_walk_still_restores():
 
 
 def test_regression_takes_the_recipes_own_read_out():
-    assert build_method(preset("demo/jpeg", "regression"), Spy()).target == I2SBTarget()
-    palette = preset("demo/jpeg", "palette")
+    assert build_method(preset("demo/colorize", "regression"), Spy()).target == I2SBTarget()
+    palette = preset("demo/colorize", "palette")
     assert build_method(palette.model_copy(update={"method": {"name": "regression"}}), Spy()).target == X0Target()
 
 
