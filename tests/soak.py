@@ -158,7 +158,7 @@ def ranks(scratch, share):
     began = time.monotonic()
     out = process.stdout.read()
     code, seconds = process.wait(), time.monotonic() - began
-    assert code != 0 and seconds < 5 + 5, (code, seconds)
+    assert code != 0 and seconds < 60, (code, seconds)  # rank_timeout is 5 s, a busy machine slow; gloo's is 30 minutes
     assert "rank      : 1" in out, out[-2000:]
     return f"ranks: {said}; a launched job that lost a process ended with {code} after {seconds:.1f} s, naming it"
 
@@ -171,7 +171,7 @@ def leaks(scratch, share):
     from i2i_bridge.evaluation.evaluate import evaluate
     from i2i_bridge.training.trainer import Progress, train
 
-    root, steps = photos(scratch / "pairs"), int(20_000 * share) // 100 * 100
+    root, steps = photos(scratch / "pairs"), max(int(20_000 * share), 2000) // 100 * 100  # 20 looks, each after a log
     seen = []
 
     def look(event):
