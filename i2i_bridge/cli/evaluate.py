@@ -12,9 +12,11 @@ from i2i_bridge import UserError, console
 from i2i_bridge.cli.options import (
     Checkpoint,
     Device,
+    DirectionOption,
     Plugins,
     RunFolder,
     SampleSettings,
+    checked_direction,
     load_plugins,
     note_on,
     open_run,
@@ -25,6 +27,7 @@ from i2i_bridge.storage.shipped import folder_of_run, recipe_of_run
 
 if TYPE_CHECKING:
     from i2i_bridge.evaluation.results import Evaluation
+    from i2i_bridge.recipe.schema import Direction
 
 
 def evaluate(
@@ -86,6 +89,7 @@ def evaluate(
         ),
     ] = 1,
     root: Annotated[Path | None, typer.Option(help="Where the dataset lies now, if not where it was trained.")] = None,
+    direction: DirectionOption = None,
     replace: Annotated[bool, typer.Option("--replace", help="Replace an existing evaluation of other images.")] = False,
     checkpoint: Checkpoint = None,
     plugin: Plugins = None,
@@ -96,6 +100,7 @@ def evaluate(
     Earlier results are kept: after a stop the same command resumes, and other NFE are added.
     """
     load_plugins(plugin)
+    way = checked_direction(direction)
     if weights is not None:
         use_folder(weights)
     if images is None:
@@ -109,6 +114,7 @@ def evaluate(
         evaluate_run(
             run, nfe=nfe, count=count, metrics=metric, protocol=protocol, list_file=list_file, batch_size=batch,
             root=root, device=device, sample=setting, name=name, out=out, checkpoint=checkpoint, replace=replace,
+            direction=way,
         )  # fmt: skip
         return
     if name is None or out is None:
@@ -122,7 +128,7 @@ def evaluate(
     from i2i_bridge.evaluation.evaluate import folder_subject, open_evaluation
     from i2i_bridge.evaluation.loop import measure
 
-    setup = open_evaluation(what, protocol, count=count, list_file=list_file, root=root)
+    setup = open_evaluation(what, protocol, count=count, list_file=list_file, root=root, direction=way)
     subject, problems = folder_subject(setup, images, name, out)
     for problem in problems:
         console.say_error(problem)
@@ -163,6 +169,7 @@ def evaluate_run(
     out: Path | None = None,
     checkpoint: str | None = None,
     replace: bool = False,
+    direction: "Direction | None" = None,
 ) -> None:
     """Evaluate a run folder and print the table; None selects the setting of the protocol or recipe.
 
@@ -175,7 +182,7 @@ def evaluate_run(
 
     processes(cpu=device == "cpu")
     loaded = open_run(run, device=_local_device(device), sample=sample or [], checkpoint=checkpoint)
-    setup = open_evaluation(loaded.recipe, protocol, count=count, list_file=list_file, root=root)
+    setup = open_evaluation(loaded.recipe, protocol, count=count, list_file=list_file, root=root, direction=direction)
     with counted() as done:
         result = measure(
             loaded,

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -14,6 +14,7 @@ from i2i_bridge.storage.shipped import folder_of_run, is_shipped_run, recipe_nam
 if TYPE_CHECKING:
     from i2i_bridge import Recipe, Run
     from i2i_bridge.images.outputs import Existing
+    from i2i_bridge.recipe.schema import Direction
 
 RecipeName = Annotated[
     str,
@@ -131,6 +132,15 @@ Freeze = Annotated[
         "train.freeze. Repeatable.",
     ),
 ]
+DirectionOption = Annotated[
+    str | None,
+    typer.Option(
+        "--direction",
+        metavar="forward|reverse",
+        help="From X_1 to X_0 (forward) or back, for a run that learned both (data.direction). Default: forward, or "
+        "what it learned.",
+    ),
+]
 Force = Annotated[bool, typer.Option("--force", help="Train even where the sides of the pairs look exchanged.")]
 
 
@@ -144,6 +154,17 @@ def chosen_recipe(name: str, settings: list[str] | None, method: str | None) -> 
 def run_folder(recipe: "Recipe", method: str | None) -> Path:
     """The default run folder: runs/NAME, or runs/NAME-METHOD."""
     return Path("runs") / (recipe.name if method is None else f"{recipe.name}-{method}")
+
+
+def checked_direction(direction: str | None) -> "Direction | None":
+    """The direction of --direction.
+
+    Raises:
+        UserError: There is no such direction.
+    """
+    if direction not in (None, "forward", "reverse"):
+        raise UserError(f"--direction {direction}: give forward or reverse")
+    return cast("Direction | None", direction)
 
 
 def existing_results(skip: bool, overwrite: bool) -> "Existing":

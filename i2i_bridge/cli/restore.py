@@ -10,6 +10,7 @@ from i2i_bridge import console
 from i2i_bridge.cli.options import (
     Checkpoint,
     Device,
+    DirectionOption,
     Format,
     Overwrite,
     Plugins,
@@ -17,6 +18,7 @@ from i2i_bridge.cli.options import (
     RunFolder,
     SampleSettings,
     SkipExisting,
+    checked_direction,
     existing_results,
     load_plugins,
     open_run,
@@ -55,6 +57,7 @@ def restore(
             help="Condition of the network, if its dataset has one: an image, or a folder of images of the same names."
         ),
     ] = None,
+    direction: DirectionOption = None,
     trajectory: Annotated[
         bool, typer.Option("--trajectory", help="Also write the walk from X_1 to X_0, as NAME-trajectory.png.")
     ] = False,
@@ -85,7 +88,7 @@ def restore(
     load_plugins(plugin)
     from i2i_bridge import restore_files
 
-    existing = existing_results(skip_existing, overwrite)
+    existing, way = existing_results(skip_existing, overwrite), checked_direction(direction)
     loaded = open_run(run, device=device, sample=setting or [], precision=precision, checkpoint=checkpoint)
     # For one image the progress counts network calls, for a folder images.
     single = source.is_file()
@@ -105,6 +108,7 @@ def restore(
             format=format,
             quality=quality,
             existing=existing,
+            direction=way,
             say=lambda line: console.say(f"note: {line}"),
             **{"report_calls" if single else "report": done},
         )

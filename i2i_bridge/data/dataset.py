@@ -1,12 +1,14 @@
 """`PairDataset`: decodes, crops and degrades the items of a dataset; every draw is keyed by (seed, purpose, sample)."""
 
 import contextlib
+import copy
 import random
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -20,7 +22,7 @@ from i2i_bridge.degradations.inpaint import Holed
 from i2i_bridge.errors import UserError, located
 from i2i_bridge.images.pixels import Range, to_mask, to_tensor
 from i2i_bridge.plugins import plugin_errors
-from i2i_bridge.randomness import generator, key
+from i2i_bridge.randomness import generator, key, rand
 from i2i_bridge.storage.files import IO_ERROR
 from i2i_bridge.storage.reader import may_pass
 
@@ -36,7 +38,7 @@ class PairDataset(Dataset[dict[str, Any]]):
     """Items as dictionaries of tensors.
 
     An item has x_0 and x_1 (C, H, W) in [-1, 1], `key`, the file's `dtype`, and optionally mask (1, H, W), condition
-    (K, H, W), an integer `label`, and `parameters`: the numbers drawn by the degradation, by name.
+    (K, H, W), direction (1, H, W), an integer `label`, and `parameters`: the numbers drawn by the degradation, by name.
 
     `dataset[i]` is item i, its draws keyed by the item's key alone: the same for every method and NFE that is compared.
     `dataset.sample(n)` is training sample n of an endless stream: in epoch e = n // len, item permutation_e(n % len),
@@ -57,6 +59,9 @@ class PairDataset(Dataset[dict[str, Any]]):
         enlarge: Interpolation by which an x_1 smaller than x_0 by an integer factor is enlarged.
         factor: That factor; by default the one of the first readable item.
         align: Cut pairs whose sides are shifted by more than one pixel to what both show; pairs with a mask stay.
+        reverse: Exchange x_0 and x_1 of `dataset[i]`. A condition that came from the degradation is left out then: it
+            shows what is to be found.
+        both: Items have a direction, 1 where the sides are exchanged, and `sample` draws it evenly for each number.
         on_error: What `sample` does with an unusable item: "stop" raises an error, "skip" takes another item.
 
     Raises:
@@ -79,7 +84,10 @@ class PairDataset(Dataset[dict[str, Any]]):
         factor: int | None = None,
         on_error: str = "stop",
         align: bool = False,
+        reverse: bool = False,
+        both: bool = False,
     ) -> None:
+        self.reverse, self.both = reverse, both
         self.align = align
         self._shifts = np.full((len(source) if align else 0, 2), UNKNOWN, np.int16)
         self.value_range, self.on_error = value_range, on_error
@@ -93,6 +101,19 @@ class PairDataset(Dataset[dict[str, Any]]):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         return self._item(index, ())
+
+    def directions(self) -> "list[PairDataset]":
+        """This dataset, or forward and reverse copies of it if items have a direction."""
+        if not self.both:
+            return [self]
+        forward, reverse = copy.copy(self), copy.copy(self)
+        forward.reverse, reverse.reverse = False, True
+        return [forward, reverse]
+
+    @property
+    def operator(self) -> Degradation | None:
+        """The degradation that x_1 of `dataset[i]` is a measurement by; None for pairs and for exchanged sides."""
+        return None if self.reverse else self.degradation
 
     def sample(self, number: int) -> dict[str, Any]:
         """Training sample `number` of the endless stream, counted from 0 over all epochs.
@@ -209,11 +230,23 @@ class PairDataset(Dataset[dict[str, Any]]):
                 out["mask"] = to_mask(mask)
             if "x_1" not in out:
                 out |= self._degraded(out["x_0"], out.get("mask"), keyed) | out
+            out = self._directed(out, draw)
             channels = len(out.get("condition", out["x_1"]))
             if (wanted := self.condition_channels) not in (0, channels):
                 raise UserError(f"the condition has {channels} channels, but network.condition_channels is {wanted}")
         label = {"label": item["label"]} if "label" in item else {}
         return out | label | {"key": name, "dtype": images["x_0"].dtype.name}
+
+    def _directed(self, out: dict[str, Any], draw: tuple[int, ...]) -> dict[str, Any]:
+        """Exchange x_0 and x_1 where the item goes in reverse, and add the direction if the network learns both."""
+        reverse = self.reverse
+        if self.both and draw:
+            reverse = bool(rand((1,), generator(self.seed, "direction", *draw)) < 0.5)
+        if reverse:
+            out = out | {"x_0": out["x_1"], "x_1": out["x_0"]}
+            if not self.own_condition:
+                out.pop("condition", None)
+        return out | ({"direction": torch.full_like(out["x_0"][:1], float(reverse))} if self.both else {})
 
     def _check_parts(self, item: dict[str, Any]) -> None:
         """Refuse an item with a part that the recipe's [data] or [degradation] has no use for."""

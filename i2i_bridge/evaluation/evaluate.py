@@ -19,6 +19,7 @@ from i2i_bridge.metrics import weights
 from i2i_bridge.recipe.load import load_recipe
 from i2i_bridge.recipe.protocol import Resolved, load_protocol, read_list, resolve
 from i2i_bridge.recipe.recipe import Recipe
+from i2i_bridge.recipe.schema import Direction
 from i2i_bridge.runs.run import Run, load_run
 from i2i_bridge.storage.files import IO_ERROR
 from i2i_bridge.storage.shipped import RECIPE_FILE
@@ -50,7 +51,8 @@ class EvaluationSetup:
         data = self.rules.applied(self.recipe.data)
         if self.root is not None:
             data = data.model_copy(update={"root": str(self.root)})
-        return self.recipe.model_copy(update={"data": data}).build_dataset("validation")
+        direction = self.rules.settings.get("direction", "forward")
+        return self.recipe.model_copy(update={"data": data}).build_dataset("validation", direction)
 
 
 def open_evaluation(
@@ -61,6 +63,7 @@ def open_evaluation(
     list_file: Path | None = None,
     root: Path | None = None,
     resume: bool = False,
+    direction: Direction | None = None,
 ) -> EvaluationSetup:
     """Open an evaluation: find its recipe, rules, images and what was evaluated earlier. No image is read.
 
@@ -72,6 +75,7 @@ def open_evaluation(
         list_file: The list of images, for a protocol with a list or to choose images.
         root: Folder of the dataset, if not the recipe's.
         resume: Continue the evaluation in the run folder: without `count`, its number and list of images apply.
+        direction: From X_1 to X_0 ("forward") or back ("reverse"), for a recipe that learns both; by default forward.
 
     Raises:
         UserError: There is no such recipe or protocol, one has a mistake, its list is not given, or the earlier
@@ -98,7 +102,10 @@ def open_evaluation(
     if str(wanted).endswith(".toml"):
         folders.append(Path(wanted).parent)
     names = [] if list_file is None else read_list(list_file)
-    filled = resolve(rules, recipe.data, recipe.degradation, recipe.evaluate, count=count, names=names, folders=folders)
+    filled = resolve(
+        rules, recipe.data, recipe.degradation, recipe.evaluate, count=count, names=names, folders=folders,
+        reverse=recipe.is_reverse(direction),
+    )  # fmt: skip
     return EvaluationSetup(recipe, filled, root, earlier)
 
 
@@ -114,6 +121,7 @@ def evaluate(
     name: str | None = None,
     out: Path | None = None,
     replace: bool = False,
+    direction: Direction | None = None,
     report: Report | None = None,
 ) -> Evaluation:
     """Score a run under a protocol.
@@ -135,6 +143,7 @@ def evaluate(
         name: Name in tables; by default the run's method.
         out: Folder of the result; by default the run folder.
         replace: Replace an evaluation of other images in the folder; otherwise that is an error.
+        direction: "forward" or "reverse" for a run of both directions, by default forward; "reverse" needs `out`.
         report: Called with (images done, images in all) of this process. None: in an interactive session a bar in a
             terminal, lines in a notebook or at the Python prompt, else nothing.
 
@@ -152,8 +161,10 @@ def evaluate(
         >>> [row.name for row in scored.rows]
         ['input', 'nfe 1']
     """
-    setup = open_evaluation(run.recipe, protocol, count=count)
+    setup = open_evaluation(run.recipe, protocol, count=count, direction=direction)
     dataset = setup.dataset if dataset is None else dataset
+    if out is None and run.recipe.data.direction == "both" and "direction" in setup.rules.settings:
+        raise UserError("direction 'reverse' needs --out FOLDER (out=): the run's own evaluation is the forward one")
     if out is not None:
         _check_out(out)
     subject = RunSubject(run, run.recipe.evaluate.nfe if nfe is None else nfe, name)

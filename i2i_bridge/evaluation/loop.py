@@ -165,7 +165,7 @@ class _Loop:
         for item, record in missing:
             restored = [self._fixed(row, item)] if record.pixels is None else list(record.pixels)
             if plan.scorer.lacks(record, row):
-                plan.scorer.score(record, row, restored, item, plan.dataset.degradation, plan.seed)
+                plan.scorer.score(record, row, restored, item, plan.dataset.operator, plan.seed)
                 plan.records.write(row, record)
             if plan.pictures.include(row, item):
                 self._write_pictures(row, item, restored[0])

@@ -103,7 +103,7 @@ class Plan:
 
     def simple_restorations(self, fields: Mapping[str, Any]) -> dict[str, Tensor]:
         """Restorations (C, H, W) of an item without a network, by row, such as 'bicubic'."""
-        degradation = self.dataset.degradation
+        degradation = self.dataset.operator
         if degradation is None:
             return {}
         return {name: images[0] for name, images in degradation.simple_restorations(fields["x_1"][None]).items()}

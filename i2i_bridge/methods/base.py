@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from i2i_bridge.errors import UserError
@@ -14,10 +15,13 @@ if TYPE_CHECKING:  # pydantic: `import i2i_bridge` stays light
 Batch = Mapping[str, Any]
 """x_0 (B, C, H, W), x_1 of the same shape, optional mask (B, 1, H, W) and condition (B, K, H, W), key.
 
+Where one network learns both directions (data.direction = "both") also direction (B, 1, H, W): 0 for X_1 -> X_0, and 1
+for samples whose two sides were exchanged. x_0 is always the side that is sampled, x_1 the side that it comes from.
+
 In training also number (B,), each sample's number in the whole training: step * batch_size + position.
 For `trajectory` also size, (height, width) of the images before they were padded at their right and lower edge."""
 
-INPUTS = ("x_1", "mask", "condition")
+INPUTS = ("x_1", "mask", "condition", "direction")
 """The images of a batch that restoring reads, x_1 and those that the batch has."""
 
 
@@ -67,9 +71,13 @@ def refuse_guidance(recipe: "Recipe") -> None:
 
 
 def condition_of(batch: Batch, wanted: bool) -> Tensor | None:
-    """The network's further input: the batch's condition if it has one, else X_1; None if not `wanted`."""
-    if not wanted:
-        return None
+    """The network's further input: the batch's condition if it has one, else X_1; None if not `wanted`.
+
+    Where the batch has a direction, it follows as the last channel.
+    """
     given: Tensor | None = batch.get("condition")
-    x_1: Tensor = batch["x_1"]
-    return x_1 if given is None else given
+    condition: Tensor | None = (batch["x_1"] if given is None else given) if wanted else None
+    direction: Tensor | None = batch.get("direction")
+    if direction is None:
+        return condition
+    return direction if condition is None else torch.cat([condition, direction.to(condition.dtype)], dim=1)

@@ -73,7 +73,7 @@ def check_mean(recipe: "Recipe", other: "Recipe", where: str) -> list[str]:
     """
     if other.mean is not None:
         raise UserError(f"mean.run: {where} starts from another run's answer itself; take a run without [mean]")
-    for key in ("channels", "own_condition", "value_range"):
+    for key in ("channels", "own_condition", "value_range", "direction"):
         required, actual = getattr(other.data, key), getattr(recipe.data, key)
         if required != actual:
             raise UserError(f"mean.run: {where} was trained with data.{key} {required}, this recipe has {actual}")

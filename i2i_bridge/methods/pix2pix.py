@@ -151,6 +151,6 @@ def from_recipe(
     refuse_guidance(recipe)
     if l1_weight < 0:
         raise ValueError(f"l1_weight {l1_weight}: must not be negative")
-    channels = 2 * recipe.data.channels + recipe.condition_channels
+    channels = 2 * recipe.data.channels + recipe.extra_channels
     built = build_checked(registry.DISCRIMINATORS, {"name": "patchgan"} | discriminator, in_channels=channels)
     return Pix2pix(network, built, l1_weight, recipe.condition_channels > 0, inference)

@@ -20,7 +20,9 @@ class Prior(Bridge):
     def losses(self, batch: Batch, generator: Generator) -> Iterator[tuple[str, Tensor]]:
         """As `Bridge.losses`, of the whole clean image; x_1, mask and condition are ignored."""
         clean = {"x_0": batch["x_0"], "x_1": batch["x_0"]}
-        return super().losses(clean | {name: batch[name] for name in ("number",) if name in batch}, generator)
+        return super().losses(
+            clean | {name: batch[name] for name in ("number", "direction") if name in batch}, generator
+        )
 
 
 @register_method("unconditional-prior")

@@ -170,6 +170,7 @@ def resolve(
     count: int | None = None,
     names: Sequence[str] = (),
     folders: Sequence[Path] = (),
+    reverse: bool = False,
 ) -> Resolved:
     """Fill in the settings that a protocol leaves to the recipe.
 
@@ -181,6 +182,7 @@ def resolve(
         count: Number of images, in place of the protocol's.
         names: Entries of the user's list of images.
         folders: Folders to search for a statistics file.
+        reverse: Whether the two sides of each pair are exchanged (data.direction).
 
     Raises:
         UserError: The protocol needs a list, and none is given.
@@ -203,6 +205,8 @@ def resolve(
         "value_range": None if data.value_range is None else list(data.value_range),
     }
     # Defaults are left out: otherwise the fingerprints of evaluations older than these settings would change.
+    if reverse:
+        filled["direction"] = "reverse"
     if data.pad != "none":
         filled["pad"] = data.pad
     if data.factor not in (None, 1):

@@ -17,6 +17,7 @@ from i2i_bridge.plugins import plugin_errors
 from i2i_bridge.recipe.protocol import load_protocol
 from i2i_bridge.recipe.schema import (
     DataSettings,
+    Direction,
     EvaluateSettings,
     MeanSettings,
     Part,
@@ -96,6 +97,7 @@ class Recipe(Settings):
         self.build_proposal().check(process)
         self._try_sampler(process)
         self._check_guidance(process)
+        self._check_direction()
         if not self.evaluate.protocol.endswith(".toml"):  # a file is read when it is used; it may not exist yet
             load_protocol(self.evaluate.protocol)
         if self.degradation is not None:
@@ -203,6 +205,40 @@ class Recipe(Settings):
         check_known(str(self.sample.guidance["name"]), self.build_degradation())
         guidance.check(process)
 
+    def _check_direction(self) -> None:
+        if self.data.direction == "forward":
+            return
+        if self.sample.guidance is not None:
+            raise UserError(
+                f"sample.guidance leads to agreement with X_1 and is for data.direction = 'forward', not "
+                f"'{self.data.direction}'; leave it out"
+            )
+        if self.data.direction == "both" and "condition_channels" not in registry.NETWORKS.options(
+            str(self.network.get("name"))
+        ):
+            raise UserError(
+                f"data.direction = 'both': network '{self.network.get('name')}' has no condition_channels, by which it "
+                "would be told the direction; take another network, or two runs"
+            )
+
+    def is_reverse(self, direction: Direction | None = None) -> bool:
+        """Whether images go from X_0 to X_1: the direction that is given, by default the one that the recipe learns.
+
+        A recipe that learns both is by default used forward.
+
+        Raises:
+            UserError: There is no such direction, or the recipe does not learn it.
+        """
+        learned = self.data.direction
+        if direction not in (None, "forward", "reverse"):
+            raise UserError(f"direction '{direction}': give 'forward' or 'reverse'")
+        if direction is not None and learned not in ("both", direction):
+            raise UserError(
+                f"direction '{direction}': recipe '{self.name}' learns '{learned}' only; train it with "
+                f"data.direction={direction}, or both"
+            )
+        return direction == "reverse" or learned == "reverse"
+
     def _check_mean(self, process: "Process") -> None:
         if self.mean is None:
             return
@@ -258,10 +294,14 @@ class Recipe(Settings):
         data = self.data.model_copy(update={"root": root, "source": source})
         return self.model_copy(update={"data": data, "mean": mean, "teacher": teacher})
 
-    def build_dataset(self, split: Literal["train", "validation"]) -> "PairDataset":
+    def build_dataset(self, split: Literal["train", "validation"], direction: Direction | None = None) -> "PairDataset":
         """The pairs of a split, degraded and cropped as the recipe says.
 
         Training crops and flips at random; validation takes the centre, with draws keyed by each item's key.
+
+        Args:
+            split: The split.
+            direction: That of `dataset[i]`, as in `is_reverse`.
 
         Raises:
             UserError: The images cannot be found, or the data are neither pairs nor have a degradation.
@@ -297,6 +337,8 @@ class Recipe(Settings):
             factor=self.data.factor,
             on_error=self.data.on_error if training else "stop",
             align=self.data.align == "crop" and training,
+            reverse=self.is_reverse(direction),
+            both=self.data.direction == "both",
         )
 
     def build_augmentation(self) -> "Augmentation | None":
@@ -335,8 +377,13 @@ class Recipe(Settings):
 
     @property
     def condition_channels(self) -> int:
-        """Channels of the network's further input beside X_t (X_1 or another image); 0 for none."""
+        """Channels of the condition (X_1 or another image), the network's further input beside X_t; 0 for none."""
         return int(self.network.get("condition_channels", 0))
+
+    @property
+    def extra_channels(self) -> int:
+        """Channels of the network's whole input beside X_t: the condition's, and the direction's if it learns both."""
+        return self.condition_channels + (self.data.direction == "both")
 
     def build_network(self) -> "torch.nn.Module":
         """The network of `[network]`, freshly initialised; its channels default to the data's."""
@@ -347,7 +394,8 @@ class Recipe(Settings):
     def _network_table(self) -> Part:
         known = registry.NETWORKS.options(str(self.network.get("name")))
         channels = {"in_channels": self.data.channels, "out_channels": self.data.channels}
-        return {key: value for key, value in channels.items() if key in known} | self.network
+        table = {key: value for key, value in channels.items() if key in known} | self.network
+        return table | ({"condition_channels": self.extra_channels} if self.data.direction == "both" else {})
 
     def sampler_options(self) -> dict[str, Any]:
         """The keyword options of `[sample.sampler]`, checked.

@@ -24,6 +24,7 @@ Calls = Annotated[int, Field(ge=1, le=1000)]
 Text = Annotated[str, Field(max_length=4096), AfterValidator(_check_text)]
 MAX_PIXELS = 64_000_000
 """Largest height times width to train on, the same as for images that are read."""
+Direction = Literal["forward", "reverse"]
 Part = dict[str, Any]
 """A table with a `name` from a registry; its other keys are that member's options."""
 
@@ -65,6 +66,9 @@ class DataSettings(Settings):
     """Position of the crop of a training image; validation takes the centre."""
     flip: bool = True
     """Whether training mirrors images left to right at random."""
+    direction: Literal["forward", "reverse", "both"] = "forward"
+    """Which side of a pair is the target: 'forward' learns X_1 -> X_0, 'reverse' exchanges the two sides, and 'both'
+    has one network learn both, each training sample in a direction of its own."""
     align: Literal["none", "crop"] = "none"
     """'crop' cuts training pairs without a mask whose sides are shifted by more than one pixel to what both show."""
     augment: Annotated[list[Part], Field(max_length=32)] = Field(default=[])

@@ -14,10 +14,16 @@ from i2i_bridge.randomness import Generator, generator
 
 if TYPE_CHECKING:  # pydantic: `import i2i_bridge` stays light
     from i2i_bridge.recipe.recipe import Recipe
+    from i2i_bridge.recipe.schema import Direction
 
 
 def to_batch(
-    recipe: "Recipe", picture: Picture, mask: Picture | None, condition: Picture | None, generator: Generator
+    recipe: "Recipe",
+    picture: Picture,
+    mask: Picture | None,
+    condition: Picture | None,
+    generator: Generator,
+    direction: "Direction | None" = None,
 ) -> dict[str, Tensor]:
     """The batch of one degraded picture: x_1 (1, C, H, W) in [-1, 1], and mask and condition if the task has them.
 
@@ -27,12 +33,15 @@ def to_batch(
         mask: White = unknown, of the size of the restored image.
         condition: Further input of the network, of the size of the restored image.
         generator: Draws the noise of x_1, where the degradation has some.
+        direction: As in `Recipe.is_reverse`. In reverse the picture is of the kind of X_0, and nothing is done to it.
 
     Raises:
-        UserError: Mask or condition are missing, not used by the task, or of another size than the restored image.
+        UserError: The recipe does not learn that direction; or mask or condition are missing, not used by the task, or
+            of another size than the restored image.
     """
-    settings, degradation = recipe.data, recipe.build_degradation()
-    factor = settings.factor or 1
+    settings, reverse = recipe.data, recipe.is_reverse(direction)
+    degradation = None if reverse else recipe.build_degradation()
+    factor = 1 if reverse else settings.factor or 1
     # The restored image is larger than the input for pairs of two sizes and for super-resolution.
     scale = factor if degradation is None else factor * degradation.scale
     pixels = with_channels(visible(picture), settings.channels)
@@ -55,6 +64,8 @@ def to_batch(
         _check_size("condition", condition, picture, scale)
         pixels = with_channels(visible(condition), recipe.condition_channels)
         batch["condition"] = to_tensor(pixels, condition.value_range or settings.value_range)[None]
+    if settings.direction == "both":
+        batch["direction"] = torch.full_like(batch["x_1"][:, :1], float(reverse))
     return batch
 
 
@@ -112,6 +123,8 @@ def image_facts(recipe: "Recipe") -> dict[str, Any]:
     `fill` is what a hole is filled with: a number, "noise" for N(0, 1), or None where there is no hole.
     """
     degradation, factor = recipe.build_degradation(), recipe.data.factor or 1
+    if recipe.is_reverse():
+        return {"scale": 1, "x_1": "image", "fill": None}
     if degradation is None:
         enlarged = "repeat" if recipe.data.enlarge == "nearest" else "other"
         return {"scale": factor, "x_1": "image" if factor == 1 else enlarged, "fill": None}

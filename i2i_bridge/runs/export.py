@@ -66,6 +66,10 @@ def export(
     """
     if format not in SUFFIXES:
         raise UserError(f"format '{format}' is unknown{did_you_mean(format, SUFFIXES)}")
+    if run.recipe.data.direction == "both":
+        raise UserError(
+            f"recipe '{run.recipe.name}' learns both directions; only runs of one direction can be exported"
+        )
     missing = [package for package in PACKAGES[format] if find_spec(package) is None]
     if missing:
         raise UserError(f"export to {format} needs {' and '.join(missing)}: pip install 'i2i-bridge[{EXTRAS[format]}]'")

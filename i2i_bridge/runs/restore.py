@@ -4,7 +4,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -25,6 +25,9 @@ from i2i_bridge.runs.run import Run
 from i2i_bridge.runs.workload import announcement
 from i2i_bridge.storage.names import normal_form
 from i2i_bridge.storage.reader import read_text
+
+if TYPE_CHECKING:  # pydantic: `import i2i_bridge` stays light
+    from i2i_bridge.recipe.schema import Direction
 
 
 @dataclass
@@ -51,6 +54,7 @@ def restore_files(
     format: str | None = None,
     quality: int | None = None,
     existing: Existing = "resume",
+    direction: "Direction | None" = None,
     report: Callable[[int, int], None] = lambda done, total: None,
     report_calls: Callable[[int, int], None] = lambda done, total: None,
     say: Callable[[str], None] = lambda line: None,
@@ -69,6 +73,7 @@ def restore_files(
         format: 'png', 'jpg', 'webp' or 'tif'; by default the format of each input.
         quality: Quality of JPEG and WebP, 1 to 100 (`write_picture`).
         existing: How to treat inputs of a folder whose results exist.
+        direction: As in `Run.restore`.
         report: Called with (images done, images in all).
         report_calls: Called with (network calls done, network calls in all) of each image.
         say: Called before the work with a line on tuned sampling (`Run.tuned_line`), and with one on memory and time if
@@ -87,6 +92,9 @@ def restore_files(
         >>> Image.open("restored/sky.png").size
         (50, 40)
     """
+    reverse = run.recipe.is_reverse(direction)
+    if reverse and degrade:
+        raise UserError("--degrade makes X_1, which is what the direction 'reverse' restores; leave one of them out")
     results = [f"-{k + 1}" for k in range(samples)] if samples > 1 else [""]
     beside = {"-degraded": ""} if degrade else {}
     beside |= {f"{ending}-trajectory": ".png" for ending in results} if trajectory else {}
@@ -102,6 +110,8 @@ def restore_files(
     }  # fmt: skip
     if trajectory_side is not None:
         settings["trajectory_side"] = trajectory_side
+    if reverse:
+        settings["direction"] = "reverse"
     done = DoneJobs(root, existing, settings)
     calls = (run.recipe.sample.nfe if nfe is None else nfe) + mean_calls(run.method)
     outcome = Outcome(notes=folder_notes(source) + [note for job in jobs for note in job.notes.values()])
@@ -130,7 +140,7 @@ def restore_files(
         with counted_calls(run.method, lambda count: report_calls(min(count, total), total)) as counted:
             for k, ending in enumerate(results):
                 draws, output = [generator(seed + k, "restore")], job.outputs[ending]
-                batch = to_batch(run.recipe, picture, hole, extra, draws)
+                batch = to_batch(run.recipe, picture, hole, extra, draws, direction)
                 # Checked here: otherwise a wrong format would fail only after the network calls.
                 check_format(output, to_picture(run.recipe, batch["x_1"][0], picture))
                 states = (state[0] for state in run.trajectory(batch, nfe=nfe, generator=draws))

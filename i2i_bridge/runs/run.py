@@ -33,7 +33,7 @@ from i2i_bridge.storage.shipped import RECIPE_FILE, folder_of_run, is_shipped_ru
 
 if TYPE_CHECKING:
     from i2i_bridge.recipe.recipe import Recipe
-    from i2i_bridge.recipe.schema import MeanSettings, TeacherSettings
+    from i2i_bridge.recipe.schema import Direction, MeanSettings, TeacherSettings
     from i2i_bridge.runs.hub import Origin
     from i2i_bridge.runs.tuned import TunedFile
 
@@ -84,6 +84,7 @@ class Run:
         mask: Images | None = None,
         condition: Images | None = None,
         value_range: Range = None,
+        direction: "Direction | None" = None,
         report: Callable[[int, int], None] = lambda done, total: None,
     ) -> Any:
         """Restore degraded images of any size.
@@ -103,6 +104,8 @@ class Run:
                 one for each.
             value_range: The values of float arrays and tensors that mean black and white, such as (0, 1) or (-1, 1);
                 needed unless the recipe has data.value_range.
+            direction: "forward", from X_1 to X_0, or "reverse", for a run that learns both (data.direction); by default
+                forward, and for a run that learns one direction that one.
             report: Called with (network calls done, network calls in all).
 
         Returns:
@@ -133,7 +136,7 @@ class Run:
                 restored = []
                 for picture, hole, extra in inputs:
                     draws = [generator(seed + k, "restore")]
-                    batch = to_batch(self.recipe, picture, hole, extra, draws)
+                    batch = to_batch(self.recipe, picture, hole, extra, draws, direction)
                     x_0_hat = self.restore_batch(batch, nfe=nfe, generator=draws)[0]
                     restored.append(to_picture(self.recipe, x_0_hat, picture))
                 results.append(like_input(restored))

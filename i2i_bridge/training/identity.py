@@ -180,16 +180,17 @@ def _with_factor(recipe: Recipe, factor: int | None) -> Recipe:
 
 def _first_items(dataset: PairDataset, count: int = 256) -> Iterator[dict[str, Any]]:
     for i in range(min(len(dataset), count)):
-        try:
-            yield dataset[i]
-        except UserError:
-            if dataset.on_error != "skip":
-                raise
+        for side in dataset.directions():
+            try:
+                yield side[i]
+            except UserError:
+                if dataset.on_error != "skip":
+                    raise
 
 
 def _network(recipe: Recipe) -> Any:
     """The settings that decide the names and shapes of a run's weights."""
-    return recipe.network, recipe.data.channels
+    return recipe.network, recipe.data.channels, recipe.extra_channels
 
 
 def falling_end(recipe: Recipe) -> dict[str, str]:

@@ -141,7 +141,7 @@ class Init:
         Raises:
             UserError: No tensor fits; with train.init_strict, one does not fit exactly.
         """
-        channels, added = (recipe.data.channels, recipe.condition_channels), recipe.train.init_added
+        channels, added = (recipe.data.channels, recipe.extra_channels), recipe.train.init_added
         fitted, differences = fit(self.tensors, state.network, *channels, added=added)
         if not fitted:
             raise UserError(f"train.init: {self.file}: none of its tensors fits the recipe's network")

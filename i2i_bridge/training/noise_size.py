@@ -14,6 +14,7 @@ paper's schedule. The linear estimate leaves 0.176, for which the rule gives 0.1
 import copy
 import math
 from collections.abc import Callable
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -83,6 +84,8 @@ def unknown_rms(dataset: PairDataset, pairs: int = PAIRS, start: Start = x_1_of)
     The pairs are spread evenly over the data. Crops, degradations and the pixels taken of each pair are drawn with the
     seed 0 and not with the run's: otherwise runs that differ only in their seed would differ in their noise too.
 
+    Where one network learns both directions, the rms of the two together.
+
     Args:
         pairs: Number of pairs at most.
         start: Gives the start of the process, used as X_1.
@@ -93,7 +96,11 @@ def unknown_rms(dataset: PairDataset, pairs: int = PAIRS, start: Start = x_1_of)
     Raises:
         UserError: An item cannot be used, unless the data's on_error is "skip".
     """
-    data = copy.copy(dataset)
+    measured = [_unknown_rms(copy.copy(side), pairs, start) for side in dataset.directions()]
+    return math.sqrt(fmean(rms**2 for rms, _ in measured)), measured[0][1]
+
+
+def _unknown_rms(data: PairDataset, pairs: int, start: Start) -> tuple[float, int]:
     data.seed = 0
     grams: list[Tensor] = []
     count = min(len(data), pairs)

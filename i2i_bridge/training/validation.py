@@ -146,7 +146,7 @@ class Validation:
                 continue
             with plugin_errors():
                 if isinstance(self._metric, ItemMetric):
-                    sample = Sample(restored[None], x_0, x_1, item, self._dataset.degradation, seed)
+                    sample = Sample(restored[None], x_0, x_1, item, self._dataset.operator, seed)
                     scores.append(float(self._metric.of(sample)))
                 else:
                     scores.append(float(self._metric(restored[None], x_0[None])))

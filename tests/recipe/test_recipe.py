@@ -78,6 +78,8 @@ def test_every_shipped_recipe_is_built_and_stepped(name):
         degraded = degradation(x_0, [torch.Generator().manual_seed(i) for i in range(2)])
         fields = {"x_1": degraded.x_1, "mask": degraded.mask, "condition": degraded.condition}
         batch |= {key: value for key, value in fields.items() if value is not None}
+    if recipe.data.direction == "both":
+        batch["direction"] = torch.tensor([0.0, 1.0]).reshape(2, 1, 1, 1).expand(2, 1, 64, 64)
     *_, (_, loss) = method.losses(batch, g)
     loss.backward()
     gradients = [p.grad for p in method.network.parameters() if p.grad is not None]
