@@ -109,7 +109,7 @@ MUTANTS = [
     Mutant("dataset-global-draws-passed", "data/contract.py", "if global_states() != before:", "if False:", "test_contract_dataset.py"),
     Mutant("dataset-last-item-unread", "data/contract.py", "i * (length - 1) // max(count - 1, 1)", "i * length // count", "test_contract_dataset.py"),
     Mutant("compare-without-labels", "report/comparison.py", "each_seed=each_seed, labels=names, opener", "each_seed=each_seed, opener", "test_comparing.py"),
-    Mutant("evaluates-another-protocol", "evaluation/evaluate.py", "open_evaluation(run.recipe, protocol, count=count)", "open_evaluation(run.recipe, count=count)", "test_evaluation.py"),
+    Mutant("evaluates-another-protocol", "evaluation/evaluate.py", "open_evaluation(run.recipe, protocol, count=count, direction=direction)", "open_evaluation(run.recipe, count=count, direction=direction)", "test_evaluation.py"),
     # shipped runs
     Mutant("shipped-run-before-a-path", "storage/shipped.py", "return not run.exists() and run.as_posix()", "return run.as_posix()", "test_pretrained.py"),
     Mutant("results-into-the-package", "cli/evaluate.py", "own_run(Path(what)) if out is None else", "", "test_pretrained.py"),
@@ -291,7 +291,7 @@ MUTANTS = [
     # masks and conditions
     Mutant("inverted-mask", "bridge/predictor.py", "torch.where(mask > 0.5, x_0_hat, x_1)", "torch.where(mask < 0.5, x_0_hat, x_1)", "test_bridge.py"),
     Mutant("mask-forgotten-in-loss", "methods/bridge.py", "(error if mask is None else error * mask).mean()", "error.mean()", "test_bridge.py"),
-    Mutant("condition-dropped", "methods/base.py", "    if not wanted:\n", "    if wanted or not wanted:\n", "test_bridge.py"),
+    Mutant("condition-dropped", "methods/base.py", '(batch["x_1"] if given is None else given) if wanted else None', "None", "test_bridge.py"),
     # guidance
     Mutant("ddnm-away-from-y", "guidance/projection.py", "look.x_0_hat + y.operator.inverse(", "look.x_0_hat - y.operator.inverse(", "test_guidances.py"),
     Mutant("damping-forgotten", "degradations/linear.py", "        if damping == 0:\n", "        if damping == damping:\n", "test_guidances.py"),
@@ -830,7 +830,7 @@ MUTANTS = [
     Mutant("validation-of-the-training-size", "recipe/recipe.py", "size = self.data.size if training else self.data.validation_size or self.data.size", "size = self.data.size", "test_recipe.py"),
     Mutant("validation-drawn-by-the-training-seed", "recipe/recipe.py", "seed = self.train.seed if training else self.evaluate.seed", "seed = self.train.seed", "test_recipe.py"),
     Mutant("alpha-cut-at-8-bits", "runs/batch.py", "clip(0, np.iinfo(alpha.dtype).max)", "clip(0, 255)", "test_restoring.py"),
-    Mutant("condition-restored-in-its-whole-range", "runs/batch.py", "batch[\"condition\"] = to_tensor(pixels, condition.value_range or settings.value_range)[None]\n        return", "batch[\"condition\"] = to_tensor(pixels)[None]\n        return", "test_restoring.py"),
+    Mutant("condition-restored-in-its-whole-range", "runs/batch.py", "batch[\"condition\"] = to_tensor(pixels, condition.value_range or settings.value_range)[None]", "batch[\"condition\"] = to_tensor(pixels)[None]", "test_restoring.py"),
     Mutant("clipped-at-black-of-another-range", "bridge/predictor.py", "x_0_hat.clamp(-1, 1) if clip", "x_0_hat.clamp(0, 1) if clip", "test_bridge.py"),
     Mutant("widths-of-the-first-row", "images/montage.py", "for row in cells if i < len(row)) for i", "for row in cells[:1] if i < len(row)) for i", "test_montage.py"),
     Mutant("words-over-other-columns", "images/montage.py", "for text, width in zip(header, widths, strict=False)]", "for text, width in zip(header, widths[::-1], strict=False)]", "test_montage.py"),
