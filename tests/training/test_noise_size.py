@@ -41,6 +41,9 @@ class Pairs:
     def __getitem__(self, index):
         return self.make(torch.Generator().manual_seed(index))
 
+    def directions(self):
+        return [self]
+
 
 def blurred(rms, side=48):
     """x_0 = A x_1 + rms z, A a 5 x 5 kernel over all channels, plus a constant."""
