@@ -350,7 +350,7 @@ class _Search:
         self.network.forget()
 
     def _score(self, record: Record, row: str, images: Sequence[np.ndarray], item: EvaluatedItem) -> None:
-        self.scorer.score(record, row, images, item, self.dataset.degradation, self.seed)
+        self.scorer.score(record, row, images, item, self.dataset.operator, self.seed)
 
     def _better_half(self, group: Sequence[_Candidate], images: Sequence[int]) -> list[_Candidate]:
         """The recipe's settings and the better half of the others, in their order."""
