@@ -42,9 +42,7 @@ class Reading:
     """Files that do not fit this layout, by their names and sizes."""
 
     def odd_words(self) -> str:
-        """The number of files that do not fit and the first names; empty if all fit."""
-        if not self.odd:
-            return ""
+        """The number of files that do not fit, and the first names."""
         more = f" and {len(self.odd) - NAMED} more" if len(self.odd) > NAMED else ""
         return f"{len(self.odd)} files do not fit: {', '.join(self.odd[:NAMED])}{more}"
 

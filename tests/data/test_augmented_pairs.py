@@ -10,7 +10,13 @@ import pytest
 import torch
 from PIL import Image
 
-from i2i_bridge.data.augmentation import UNUSABLE, Augmentation, albumentations_module, is_geometric
+from i2i_bridge.data.augmentation import (
+    UNUSABLE,
+    Augmentation,
+    albumentations_module,
+    is_geometric,
+    transform_names,
+)
 from i2i_bridge.data.loader import training_batches
 from i2i_bridge.degradations.contract import global_states
 from i2i_bridge.errors import UserError
@@ -267,6 +273,20 @@ def test_what_does_not_suit_the_images_is_one_line(folders):
     recipe = recipe_of(folders, data={"channels": 1, "augment": [{"name": "ISONoise", "p": 1.0}]})
     with pytest.raises(UserError, match=r"\.png.*data.augment ISONoise: "):
         recipe.build_dataset("train").sample(0)
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ({"name": "Rotate", "limit": [30, 30], "crop_border": True, "p": 1.0}, "data.augment Rotate: .* the size of"),
+        ({"name": "ToGray", "num_output_channels": 1, "p": 1.0}, "data.augment ToGray: .* channels of the image"),
+    ],
+)
+def test_options_that_change_size_or_channels_are_one_line(table, words):
+    # kills: an image of another shape passed on
+    assert table["name"] in transform_names()
+    with pytest.raises(UserError, match=words):
+        applied([table], {"x_0": pixels()})
 
 
 def test_it_is_among_the_settings():

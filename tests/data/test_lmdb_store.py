@@ -1,4 +1,5 @@
 import io
+import os
 
 import numpy as np
 import pytest
@@ -131,6 +132,10 @@ def test_wrong_databases(tmp_path, official):
     whole.write_bytes(b"no database" * 1000)
     with pytest.raises(UserError, match="not a readable LMDB database"):
         LmdbImages(official, "i2sb", "val")
+    (tmp_path / "sides" / "gt.lmdb" / "data.mdb").unlink()
+    os.mkfifo(tmp_path / "sides" / "gt.lmdb" / "data.mdb")
+    with pytest.raises(UserError, match="not a regular file"):
+        LmdbImages(tmp_path / "sides", "basicsr", "train", x_0="gt.lmdb", x_1="lq.lmdb")
     write(tmp_path / "val_other.lmdb", {"a": b""})
     with pytest.raises(UserError, match="both fit 'val'"):
         LmdbImages(official, "i2sb", "val")

@@ -128,6 +128,15 @@ def test_sides_that_the_names_do_not_tell_are_asked_for(call, workplace):
     assert table("kind")["x_1"] == "right"
     code, _, err = call("data", "add", "no", "set", "x_0=middle")
     assert code == 2 and "x_0=middle: neither left nor right" in err
+    code, _, err = call("data", "add", "no", "set/left", "set/right")
+    assert code == 2 and "which one holds the targets" in err
+    ways = [f"{root / 'left'} {root / 'right'} x_0={side}" for side in ("left", "right")]
+    assert commands(err) == [f"i2i-bridge data add no {way}" for way in ways]
+    images("parts/train/left", "parts/train/right", "parts/val/left", "parts/val/right")
+    code, _, err = call("data", "add", "parts", "parts", "x_0=right")
+    assert code == 0 and table("parts") == {
+        "name": "paired_folders", "root": str(workplace / "parts"), "x_0": "right", "x_1": "left"
+    }, err  # fmt: skip
 
 
 def test_two_classes_are_no_pairs(call):
@@ -303,8 +312,9 @@ def test_a_list_of_pairs_in_a_folder_is_asked_about(call):
     code, _, err = call("data", "add", "other", "here")
     assert code == 2 and "pairs.csv in it seems to list pairs" in err
     assert [found["name"] for found in offered(call, "data", "add", "other", "here")] == ["list", "images"]
-    # Columns that name no two sides say nothing.
+    # Columns that name no two sides say nothing, nor does an empty list.
     images("photos")
+    Path("photos/empty.csv").write_text("")
     Path("photos/index.csv").write_text("file,width\n00.png,12\n")
     assert call("data", "add", "third", "photos")[0] == 0
 
@@ -516,6 +526,7 @@ def test_afterwards_everybody_knows_it(call, workplace, monkeypatch):
         (["mine", "photos", "hold=0.1"], "unknown key 'hold'; did you mean 'holdout'"),
         (["mine", "photos", "holdout=much"], "holdout"),
         (["mine", "photos", "kind=images"], "--kind images"),
+        (["mine", "photos", "a=1", "a.b=2"], "'a' is a value, not a table"),
         (["mine", "photos", "--kind", "imagse"], "did you mean 'images'"),
         (["mine", "photos", "--kind", "packaged_images"], "has no root"),
         (["mine", "photos", "--kind", "side_by_side"], "direction"),
