@@ -56,6 +56,7 @@ MUTANTS = [
     Mutant("walked-by-the-first-time", "methods/distillation.py", "weights[index].unbind(1)", "weights[index[:1]].unbind(1)", "test_distillation.py"),
     Mutant("walk-noise-of-the-first-sample", "methods/distillation.py", "randn_like(x_s, generator)", "randn_like(x_s, list(generator)[:1] * len(x_s))", "test_distillation.py"),
     Mutant("target-is-the-network", "training/state.py", "taught(teacher, self.ema)", "taught(teacher, self.network)", "test_distillation.py"),
+    Mutant("two-calls-everywhere", "training/teacher.py", "calls = 2 if process.pinned and not process.deterministic else 1", "calls = 2", "test_distillation.py"),
     Mutant("inverse-bridge-flees", "methods/distillation.py", "error(self.teacher, x_t, wanted) - error(self.auxiliary, x_t, wanted)", "error(self.auxiliary, x_t, wanted) - error(self.teacher, x_t, wanted)", "test_distillation.py"),
     Mutant("inverse-bridge-not-through-the-state", "methods/distillation.py", "error(self.teacher, x_t, wanted) -", "error(self.teacher, x_t.detach(), wanted) -", "test_distillation.py"),
     Mutant("auxiliary-learns-from-x-0", "methods/distillation.py", "self.process.marginal(x_0_hat, x_1, t)", "self.process.marginal(x_0, x_1, t)", "test_distillation.py"),

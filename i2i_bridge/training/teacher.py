@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from i2i_bridge import registry
 from i2i_bridge.errors import UserError, located
 from i2i_bridge.recipe.load import load_recipe
 from i2i_bridge.recipe.recipe import STUDENTS, Recipe
@@ -108,10 +109,13 @@ def student_recipe(run: str | Path, settings: Iterable[str] = (), *, method: str
         if not all(isinstance(inner, dict) for inner in tables.values()):
             return table  # the check of the recipe reports it
         _check_bridge(tables["method"], str(run))
-        calls = 2
-        if method == "inverse-bridge":  # as many as it learns; `steps` is the user's, a bridge has none
-            steps = tables["method"].get("steps")
+        steps = tables["method"].get("steps")  # the user's: a bridge has no such option
+        if method == "inverse-bridge":
             calls = steps if type(steps) is int and 1 <= steps <= 1000 else 1
+        else:
+            process = registry.PROCESSES.build(table.get("process", {"name": "i2sb"}))
+            # Leaving X_1, a noisy bridge draws noise: from there the walk has no single end that one call could give.
+            calls = 2 if process.pinned and not process.deterministic else 1
         train = {key: value for key, value in tables["train"].items() if key not in OF_TEACHER}
         return table | {
             "method": {"name": method},

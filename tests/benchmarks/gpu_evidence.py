@@ -53,9 +53,11 @@ from i2i_bridge.metrics.packaged import EFFICIENTNET_LITE0, ST_LPIPS_ALEX, Effic
 from i2i_bridge.randomness import Generator, global_seed, key
 from i2i_bridge.recipe.load import parse_recipe
 from i2i_bridge.recipe.presets import method_preset
-from i2i_bridge.recipe.recipe import Recipe
+from i2i_bridge.recipe.recipe import STUDENTS, Recipe
 from i2i_bridge.registry import register_degradation
+from i2i_bridge.runs.run import build_method
 from i2i_bridge.storage.files import write_whole
+from i2i_bridge.storage.tensors import read_safetensors
 from i2i_bridge.training.schedule import learning_rate
 from i2i_bridge.training.state import TrainState
 
@@ -383,6 +385,7 @@ class Evidence:
             | {"process": {"name": "i2sb", "beta_max": task.beta_max}, "target": {"name": "i2sb"}, "sample": {}}
             | {"network": network | seen},
             "curriculum": curriculum,
+            "teacher": curriculum,
             "curriculum-perceptual": curriculum | {"method": {"name": "bridge", "perceptual": options.perceptual}},
             "curriculum-adversarial": curriculum
             | {
@@ -397,6 +400,8 @@ class Evidence:
             rows[name] = base | {
                 part: base[part] | value if part in ("network", "train") else value for part, value in changes.items()
             }
+            if changes.get("method", {}).get("name") in STUDENTS:
+                rows[name]["teacher"] = {"run": str(options.teacher)}
         return rows
 
     def batch(self, degradation: Degradation, size: int, step: int) -> tuple[Table, torch.Generator]:
@@ -426,7 +431,11 @@ class Evidence:
         self, recipe: Recipe, degradation: Degradation, budget: Budget, curve: Callable[[TrainState], None] | None
     ) -> tuple[TrainState, float]:
         """A trained state, and how many of its steps were skipped as not finite."""
-        state = TrainState(recipe, self.device)
+        teacher = None if recipe.teacher is None else self.teacher(recipe)
+        state = TrainState(recipe, self.device, None, teacher)
+        if teacher is not None:
+            for network in (state.network, state.ema):
+                network.load_state_dict(teacher.state_dict())
         state.network.train()
         size = recipe.train.batch_size
         milestones = [count for count in self.milestones() if curve]
@@ -440,6 +449,12 @@ class Evidence:
                         curve(state)
         self.synchronise()
         return state, float(state.skipped)
+
+    def teacher(self, recipe: Recipe) -> torch.nn.Module:
+        """The network of --teacher: a moving average that an earlier run kept, frozen."""
+        network = recipe.build_network()
+        network.load_state_dict(read_safetensors(self.options.teacher))
+        return network.to(self.device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
 
     def milestones(self) -> Sequence[int]:
         return MILESTONES if not self.options.dry_run else (self.options.batch,)
@@ -472,6 +487,9 @@ class Evidence:
                 for other in self.results
                 if other.task == result.task and other.row in ("regression", "pix2pix") and 1 in other.marks
             }
+            for other in self.results:
+                if other.row == "teacher" != result.row and other.task == result.task:
+                    others |= {f"teacher, NFE {calls}": marks for calls, marks in other.marks.items()}
             if nfe > 1 and 1 in result.marks:
                 others["NFE 1"] = result.marks[1]
             result.marks[nfe] = marks
@@ -539,6 +557,9 @@ class Evidence:
             torch.cuda.reset_peak_memory_stats()
         recipe = parse_recipe(table, f"{result.task} {result.row}")
         result.record["recipe"] = recipe.model_dump(mode="json", exclude_none=True)
+        if result.row == "teacher":
+            self.measure(result, build_method(recipe, self.teacher(recipe)), validation)
+            return
         if not options.dry_run:
             # The first steps choose kernels: on a state of their own, so that no row's seconds pay for it.
             self.train(recipe, degradation, self.budget(1.0, 2), None)
@@ -808,6 +829,12 @@ def arguments() -> argparse.Namespace:
     add("--tasks", nargs="+", choices=TASKS, default=["inpaint", "edges"])
     add("--rows", nargs="+", default=list(ROWS), help=f"of {', '.join(ROWS)}, and of --more-rows")
     add("--more-rows", type=json.loads, default={}, help="JSON: {NAME: {part of a recipe: settings}}")
+    add(
+        "--teacher",
+        type=Path,
+        help="weights of a 'curriculum' that an earlier run kept: the row 'teacher', and what "
+        "rows of --more-rows with a student's method learn from",
+    )
     add("--curve", nargs="*", default=["regression", "i2sb", "curriculum"], help="rows measured while they train")
     add("--nfe", type=int, nargs="+", default=[1, 2, 5, 10, 20])
     add("--channels", type=int, default=32)
@@ -837,14 +864,18 @@ def arguments() -> argparse.Namespace:
         options.images, options.validation_images = 16, 8
     elif options.data is None and options.pack is None:
         parser.error("--data is missing; --dry-run does without")
-    unknown = sorted({*options.rows, *options.curve} - {*ROWS, *options.more_rows})
+    students = [row for row, parts in options.more_rows.items() if parts.get("method", {}).get("name") in STUDENTS]
+    if options.teacher is None and (students or "teacher" in options.rows):
+        parser.error("--teacher is missing")
+    unknown = sorted({*options.rows, *options.curve} - {*ROWS, "teacher", *options.more_rows})
     if unknown:
         parser.error(f"no row {', '.join(unknown)}; known: {', '.join([*ROWS, *options.more_rows])}")
     missing = [found for found in (EFFICIENTNET_LITE0.missing("KID"), ST_LPIPS_ALEX.missing("st-lpips")) if found]
     if missing and not options.dry_run:
         parser.error(missing[0])
-    # Differences are to regression's and Pix2pix' answers: those come first.
-    options.rows.sort(key=lambda row: ["regression", "pix2pix"].index(row) if row in ("regression", "pix2pix") else 2)
+    # Differences are to the answers of these: they come first.
+    first = ["regression", "pix2pix", "teacher"]
+    options.rows.sort(key=lambda row: first.index(row) if row in first else len(first))
     return options
 
 

@@ -101,6 +101,17 @@ def test_the_evidence_script_runs_dry(tmp_path):
     assert {file.name.partition("-")[0] for file in kept} == {"inpaint", "edges"}
     assert sum(file.stat().st_size for file in kept) <= 16_000_000
     assert (tmp_path / "out" / "sheet.png").is_file()
+    # Students of a bridge that the run kept.
+    weights = next(file for file in kept if file.name.startswith("inpaint-") and "palette" not in file.name)
+    students = {name: {"method": {"name": name}} for name in ("consistency", "inverse-bridge")}
+    options = ["--tasks", "inpaint", "--rows", *students, "teacher", "--curve", "--more-rows", json.dumps(students)]
+    done = run(tmp_path, "gpu_evidence.py", "--dry-run", "--out", "few", "--teacher", str(weights), *options)
+    assert done.returncode == 0, done.stderr[-2000:]
+    _, teacher, *rows = json.loads((tmp_path / "few" / "results.json").read_text())["rows"]
+    assert "failed" not in teacher and "steps" not in teacher
+    for row in rows:
+        assert row["steps"] == 2 and "failed" not in row
+        assert {f"report minus teacher, NFE {nfe}" for nfe in (1, 2)} <= row["nfe"]["1"].keys()
 
 
 def test_the_evidence_script_outlives_a_row_and_a_stop(tmp_path):

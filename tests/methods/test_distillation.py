@@ -308,6 +308,16 @@ def test_a_student_is_a_run_like_any_other(teacher, student, tmp_path):
     assert torch.equal(*answers) and answers[0].isfinite().all()
 
 
+@pytest.mark.parametrize(("process", "calls"), [("i2sb", 2), ("ot-ode", 1), ("source-noise", 1), ("vp-bridge", 2)])
+def test_one_call_where_the_walk_from_x_1_has_one_end(root, tmp_path, process, calls):
+    # kills: two-calls-everywhere
+    recipe = recipe_of(root).model_copy(update={"process": {"name": process}, "target": {"name": "x0"}})
+    (tmp_path / "recipe.toml").write_text(recipe.to_toml())
+    assert student_recipe(tmp_path).sample.nfe == calls
+    assert student_recipe(tmp_path, ["sample.nfe=5"]).sample.nfe == 5
+    assert student_recipe(tmp_path, ["method.steps=3"], method="inverse-bridge").sample.nfe == 3
+
+
 def test_it_begins_as_its_teacher(teacher, tmp_path):
     train(student_recipe(teacher, FEW), tmp_path / "student", cpu=True, stop=lambda: True)
     begun = load_run(tmp_path / "student", device="cpu", checkpoint=0)
