@@ -148,6 +148,7 @@ def restore_picture(
         trajectory_side=WALK_SIDE,  # several states of the largest picture are more pixels than the page takes
         format=request.format,
         report_calls=report,
+        report_tiles=report,
         say=notes.append,
     )
     (job,) = outcome.jobs

@@ -145,12 +145,15 @@ def training_display(steps: int) -> Iterator[Callable[["Progress | str"], None]]
 
 
 @contextmanager
-def counting(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Progress display for (done, total): a bar on a terminal; elsewhere about ten lines, with the time left."""
+def counting(what: str) -> Iterator[Callable[..., None]]:
+    """Progress display for (done, total): a bar on a terminal; elsewhere about ten lines, with the time left.
+
+    The function that it yields takes another `what`, where the kind of what is counted is known only later.
+    """
     if not console.is_terminal:
         begun = time.monotonic()
 
-        def plain(done: int, total: int) -> None:
+        def plain(done: int, total: int, what: str = what) -> None:
             if done == total or done % max(total // 10, 1) == 0:
                 left = int((time.monotonic() - begun) / max(done, 1) * (total - done))
                 eta = f", about {left // 3600}:{left // 60 % 60:02d}:{left % 60:02d} left" if left >= 10 else ""
@@ -168,8 +171,8 @@ def counting(what: str) -> Iterator[Callable[[int, int], None]]:
     with Bars(*columns, console=console) as bar:
         task = bar.add_task(printable(what), total=None)
 
-        def live(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total)
+        def live(done: int, total: int, what: str = what) -> None:
+            bar.update(task, description=printable(what), completed=done, total=total)
 
         yield live
 

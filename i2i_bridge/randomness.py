@@ -53,9 +53,9 @@ def randn_like(x: Tensor, generator: Generator) -> Tensor:
         return torch.randn(x.shape, generator=generator, device=generator.device, dtype=x.dtype).to(x.device)
     if len(generator) != x.shape[0]:
         raise ValueError(f"{len(generator)} generators for a batch of {x.shape[0]}")
-    return torch.stack([torch.randn(x.shape[1:], generator=g, device=g.device, dtype=x.dtype) for g in generator]).to(
-        x.device
-    )
+    draws = [torch.randn(x.shape[1:], generator=g, device=g.device, dtype=x.dtype) for g in generator]
+    # One large image is not copied.
+    return (draws[0][None] if len(draws) == 1 else torch.stack(draws)).to(x.device)
 
 
 def rand(shape: Sequence[int], generator: Generator) -> Tensor:

@@ -68,9 +68,27 @@ def as_times(t: Tensor | float) -> Tensor:
     return times
 
 
+BAND = 2**21
+"""Values that `add_scaled` multiplies at once."""
+
+
 def expand(values: Tensor, like: Tensor) -> Tensor:
     """Per-sample numbers (B,) or () as a tensor that broadcasts against images (B, C, H, W)."""
     return values.reshape(values.shape + (1,) * (like.ndim - values.ndim)).to(like.device, like.dtype)
+
+
+def add_scaled(total: Tensor, factor: Tensor | float, x: Tensor) -> None:
+    """total += factor x, in place: of a large photo, each further array of its size counts.
+
+    Large images (B, C, H, W) are added some rows at a time, so that no product of the whole size is held.
+    """
+    if x.numel() <= BAND:
+        total += factor * x
+        return
+    step = max(BAND * x.shape[-2] // x.numel(), 1)
+    for first in range(0, x.shape[-2], step):
+        rows = (..., slice(first, first + step), slice(None))
+        total[rows] += factor * x[rows]
 
 
 class Process(ABC):

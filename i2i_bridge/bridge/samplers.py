@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from i2i_bridge.bridge.processes import Process
+from i2i_bridge.bridge.processes import Process, add_scaled
 from i2i_bridge.bridge.time_grids import log_snr
 from i2i_bridge.randomness import Generator, randn_like
 from i2i_bridge.registry import register_sampler
@@ -133,10 +133,13 @@ def _apply(step: Update, x_1: Tensor, x_0_hat: Tensor, x_s: Tensor, generator: G
     if step.k_s == 0 and step.k_1 == 0 and step.w == 0:
         # The last step: the network's answer to the last bit, whatever X_s holds.
         return x_0_hat * step.k_d if step.k_d != 1 else x_0_hat
-    x_t = step.k_d * x_0_hat + step.k_s * x_s
+    x_t = step.k_d * x_0_hat
+    add_scaled(x_t, step.k_s, x_s)
     if step.k_1:
-        x_t = x_t + step.k_1 * x_1
-    return x_t + step.w * randn_like(x_t, generator) if step.w else x_t
+        add_scaled(x_t, step.k_1, x_1)
+    if step.w:
+        x_t += randn_like(x_t, generator).mul_(step.w)
+    return x_t
 
 
 @register_sampler("eta")

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from i2i_bridge.bridge.processes import Process, as_times, expand
+from i2i_bridge.bridge.processes import Process, add_scaled, as_times, expand
 from i2i_bridge.registry import register_target
 
 
@@ -79,7 +79,10 @@ class Target(ABC):
         x_0_hat = k_x X_t + k_1 X_1 + k_o F
         """
         k_x, k_1, k_o, _ = (expand(value, x_t) for value in self.weights(process, t))
-        return k_x * x_t + k_1 * x_1 + k_o * output
+        x_0_hat = k_x * x_t
+        add_scaled(x_0_hat, k_1, x_1)
+        add_scaled(x_0_hat, k_o, output)
+        return x_0_hat
 
 
 @register_target("i2sb")

@@ -13,9 +13,11 @@ from i2i_bridge.cli.options import (
     Checkpoint,
     Device,
     DirectionOption,
+    Overlap,
     Plugins,
     RunFolder,
     SampleSettings,
+    Tile,
     checked_direction,
     load_plugins,
     note_on,
@@ -72,14 +74,16 @@ def evaluate(
         ),
     ] = None,
     setting: SampleSettings = None,
+    tile: Tile = None,
+    overlap: Overlap = None,
     name: Annotated[
-        str | None, typer.Option(help="With --images, --set or --out: the name of these results in tables.")
+        str | None, typer.Option(help="With --images, --set, --tile or --out: the name of these results in tables.")
     ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
             metavar="FOLDER",
-            help="Where the result is written, for `compare`. Default: the run folder; --images and --set need it.",
+            help="Where the result goes, for `compare`. Default: the run folder; --images, --set and --tile need it.",
         ),
     ] = None,
     batch: Annotated[
@@ -104,17 +108,20 @@ def evaluate(
     if weights is not None:
         use_folder(weights)
     if images is None:
-        if name is not None and out is None and not setting:
-            raise UserError("--name goes with --images DIR, --set or --out FOLDER; a run is called by its method")
+        changed = f"--set {setting[0]}" if setting else f"--tile {tile}" if tile else ""
+        if name is not None and out is None and not changed:
+            raise UserError(
+                "--name goes with --images DIR, --set, --tile or --out FOLDER; a run is called by its method"
+            )
         for option, given in (("--name NAME", name), ("--out FOLDER", out)):
-            if given is None and setting:
-                raise UserError(f"--set {setting[0]} needs {option}: the run's own evaluation stays as it is")
+            if given is None and changed:
+                raise UserError(f"{changed} needs {option}: the run's own evaluation stays as it is")
         run = own_run(Path(what)) if out is None else folder_of_run(Path(what))
         recipe_of_run(run)  # a wrong folder is refused before torch is imported
         evaluate_run(
             run, nfe=nfe, count=count, metrics=metric, protocol=protocol, list_file=list_file, batch_size=batch,
             root=root, device=device, sample=setting, name=name, out=out, checkpoint=checkpoint, replace=replace,
-            direction=way,
+            direction=way, tile=tile, overlap=overlap,
         )  # fmt: skip
         return
     if name is None or out is None:
@@ -123,6 +130,8 @@ def evaluate(
         raise UserError("--checkpoint is for runs: outside images (--images) come from none")
     if setting:
         raise UserError("--set is for runs: outside images (--images) are scored as they are")
+    if tile or overlap is not None:
+        raise UserError("--tile is for runs: outside images (--images) are scored as they are")
     if nfe is not None:
         raise UserError("--nfe is for runs: the network calls of outside images (--images) are not known")
     from i2i_bridge.evaluation.evaluate import folder_subject, open_evaluation
@@ -170,11 +179,15 @@ def evaluate_run(
     checkpoint: str | None = None,
     replace: bool = False,
     direction: "Direction | None" = None,
+    tile: int | None = None,
+    overlap: int | None = None,
 ) -> None:
     """Evaluate a run folder and print the table; None selects the setting of the protocol or recipe.
 
     Args:
         sample: Settings of [sample] to change; the result then needs `name` and `out`.
+        tile: Side of tiles, as in `Run.tiled`; the result then needs `name` and `out`.
+        overlap: Fewest pixels that neighbouring tiles share.
     """
     from i2i_bridge import evaluate as measure
     from i2i_bridge.distributed import processes
@@ -182,6 +195,7 @@ def evaluate_run(
 
     processes(cpu=device == "cpu")
     loaded = open_run(run, device=_local_device(device), sample=sample or [], checkpoint=checkpoint)
+    loaded = loaded.in_tiles(tile, overlap)
     setup = open_evaluation(loaded.recipe, protocol, count=count, list_file=list_file, root=root, direction=direction)
     with counted() as done:
         result = measure(

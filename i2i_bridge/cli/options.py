@@ -79,6 +79,24 @@ Quality = Annotated[
         help="Quality of JPEG (default 95) and WebP (default: without loss), 1 to 100.",
     ),
 ]
+Tile = Annotated[
+    int | None,
+    typer.Option(
+        "--tile",
+        min=0,
+        metavar="N",
+        help="Restore larger images in overlapping tiles of N x N pixels, such as 512, in less memory; 0: whole.",
+    ),
+]
+Overlap = Annotated[
+    int | None,
+    typer.Option(
+        "--overlap",
+        min=0,
+        metavar="N",
+        help="Fewest pixels that neighbouring tiles share. Default: 64, or N/4 if less.",
+    ),
+]
 SkipExisting = Annotated[
     bool, typer.Option("--skip-existing", help="Skip every input that has a result, whatever settings made it.")
 ]

@@ -1,8 +1,9 @@
 """The verbs `i2i-bridge restore` and `i2i-bridge degrade`: image files in, image files out."""
 
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,12 +13,14 @@ from i2i_bridge.cli.options import (
     Device,
     DirectionOption,
     Format,
+    Overlap,
     Overwrite,
     Plugins,
     Quality,
     RunFolder,
     SampleSettings,
     SkipExisting,
+    Tile,
     checked_direction,
     existing_results,
     load_plugins,
@@ -68,6 +71,21 @@ def restore(
             help="IN is clean: apply the recipe's degradation first (and save it beside, as NAME-degraded).",
         ),
     ] = False,
+    tile: Tile = None,
+    overlap: Overlap = None,
+    colour_fix: Annotated[
+        str,
+        typer.Option(
+            metavar="none|mean|wavelet", help="Give the result the mean, or the low frequencies, of the degraded image."
+        ),
+    ] = "none",
+    sequence: Annotated[
+        bool,
+        typer.Option(
+            "--sequence",
+            help="IN holds the frames of a video: of one size, in the order of their numbers, tiled alike.",
+        ),
+    ] = False,
     format: Format = None,
     quality: Quality = None,
     skip_existing: SkipExisting = False,
@@ -90,9 +108,12 @@ def restore(
 
     existing, way = existing_results(skip_existing, overwrite), checked_direction(direction)
     loaded = open_run(run, device=device, sample=setting or [], precision=precision, checkpoint=checkpoint)
-    # For one image the progress counts network calls, for a folder images.
+    # For one image the progress counts network calls or tiles, for a folder images.
     single = source.is_file()
     with console.counting("network calls" if single else "restored") as done:
+        progress: Any = (
+            {"report_calls": done, "report_tiles": partial(done, what="tiles")} if single else {"report": done}
+        )
         outcome = restore_files(
             loaded,
             source,
@@ -110,7 +131,11 @@ def restore(
             existing=existing,
             direction=way,
             say=lambda line: console.say(f"note: {line}"),
-            **{"report_calls" if single else "report": done},
+            tile=tile,
+            overlap=overlap,
+            colour_fix=colour_fix,
+            sequence=sequence,
+            **progress,
         )
     _finish(outcome, target, skip_existing, calls=f" ({outcome.nfe} network calls each)" if outcome.written else "")
 

@@ -15,6 +15,7 @@ from i2i_bridge.images.files import read_picture
 from i2i_bridge.images.folder import find_images
 from i2i_bridge.images.pixels import Range, to_tensor, with_channels
 from i2i_bridge.methods.calls import counted_calls
+from i2i_bridge.methods.tiles import whole_network
 from i2i_bridge.randomness import generator
 from i2i_bridge.recipe.protocol import digest
 from i2i_bridge.runs.run import Run, weights_sha256
@@ -87,7 +88,8 @@ class RunSubject:
         self.recipe, self.step = run.recipe.name, run.step
         self.method = name or run.recipe.method_label
         self.seed = run.recipe.evaluate.seed
-        self.warnings: Sequence[str] = run.warnings
+        tiles = [] if run.tiles is None else ["restored in tiles of {0}x{0} pixels that share {1}".format(*run.tiles)]
+        self.warnings: Sequence[str] = [*run.warnings, *tiles]
         tuned = [] if run.tuned is None else list(map(int, run.tuned.nfe))
         self.tuned: Mapping[str, str] = {f"nfe {count}": str(run.tuned_line(count)) for count in tuned}
         self.fingerprint = fingerprint_of(run)
@@ -122,7 +124,7 @@ def noise_of(seed: int, key: str, draw: int = 0) -> Generator:
 
 
 def fingerprint_of(run: Run) -> str:
-    """SHA-256 of a run's step, weights and the settings that its restorations depend on."""
+    """SHA-256 of a run's step, weights, tiles and the settings that its restorations depend on."""
     # Training settings and data act through the weights only; the evaluated data are part of the protocol.
     apart = {"name", "summary", "reference", "train", "evaluate", "data", "degradation", "teacher"}
     settings = run.recipe.model_dump(mode="json", exclude=apart)
@@ -133,7 +135,8 @@ def fingerprint_of(run: Run) -> str:
         del settings["mean"]["run"]  # a path; mean.sha256 identifies the weights
     if run.tuned is not None:  # otherwise rows of tuned and other sampling would stand in one evaluation
         settings["tuned"] = {nfe: tuned.settings for nfe, tuned in run.tuned.nfe.items()}
-    return digest([run.step, weights_sha256(run.method.network), settings])
+    tiles = [] if run.tiles is None else [{"tiles": run.tiles}]
+    return digest([run.step, weights_sha256(whole_network(run.method)), settings, *tiles])
 
 
 class FolderSubject:

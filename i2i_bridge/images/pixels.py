@@ -1,5 +1,6 @@
 """Decoded images (`Picture`: pixels, alpha, metadata), and their conversion to tensors in [-1, 1] and back."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -159,8 +160,11 @@ def to_tensor(pixels: np.ndarray, value_range: Range = None) -> Tensor:
         UserError: Float pixels without a range.
     """
     low, high = _ends(pixels.dtype, value_range)
-    scaled = (pixels.astype(np.float64) - low) / ((high - low) / 2) - 1
-    return torch.from_numpy(np.ascontiguousarray(scaled.transpose(2, 0, 1).astype(np.float32)))
+    height, width, channels = pixels.shape
+    x = np.empty((channels, height, width), np.float32)
+    for rows in _bands(pixels.shape):
+        x[:, rows] = ((pixels[rows].astype(np.float64) - low) / ((high - low) / 2) - 1).transpose(2, 0, 1)
+    return torch.from_numpy(x)
 
 
 def to_pixels(x: Tensor, dtype: np.dtype | type = np.uint8, value_range: Range = None) -> np.ndarray:
@@ -169,10 +173,21 @@ def to_pixels(x: Tensor, dtype: np.dtype | type = np.uint8, value_range: Range =
     For an integer dtype the values are rounded to the nearest.
     """
     low, high = _ends(np.dtype(dtype), value_range)
-    values = (x.detach().cpu().double().clamp(-1, 1).numpy() + 1) * ((high - low) / 2) + low
-    if np.dtype(dtype).kind == "u":
-        values = np.rint(values).clip(0, np.iinfo(dtype).max)  # value_range may be wider than the dtype's range
-    return np.ascontiguousarray(values.transpose(1, 2, 0).astype(dtype))
+    channels, height, width = x.shape
+    image, pixels = x.detach().cpu(), np.empty((height, width, channels), dtype)
+    for rows in _bands(pixels.shape):
+        values = (image[:, rows].double().clamp(-1, 1).numpy() + 1) * ((high - low) / 2) + low
+        if pixels.dtype.kind == "u":
+            values = np.rint(values).clip(0, np.iinfo(dtype).max)  # value_range may be wider than the dtype's range
+        pixels[rows] = values.transpose(1, 2, 0)
+    return pixels
+
+
+def _bands(shape: tuple[int, ...]) -> Iterator[slice]:
+    """The rows of pixels (H, W, C) in parts of about a million values, whose float64 need little memory."""
+    height, width, channels = shape
+    step = max(2**20 // max(width * channels, 1), 1)
+    return (slice(first, first + step) for first in range(0, height, step))
 
 
 def to_mask(pixels: np.ndarray) -> Tensor:

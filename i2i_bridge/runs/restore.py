@@ -1,7 +1,9 @@
 """Restore image files: one file, or every image below a folder."""
 
+import re
 import uuid
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,19 +12,21 @@ from torch import Tensor
 
 from i2i_bridge import __version__
 from i2i_bridge.errors import UserError, located
-from i2i_bridge.images.files import MAX_FRAMES, check_format, read_picture, write_picture
+from i2i_bridge.images.colour import check_colour_fix, colour_fixed
+from i2i_bridge.images.files import MAX_FRAMES, check_format, image_size, read_picture, write_picture
 from i2i_bridge.images.folder import IMAGE_SUFFIXES, folder_notes
 from i2i_bridge.images.montage import montage, scaled_down, states_shown
 from i2i_bridge.images.outputs import DoneJobs, Existing, FilesOutcome, Job, keep_apart, plan_files, process
 from i2i_bridge.images.pixels import Picture, mask_of, to_mask, to_pixels, to_tensor, visible, with_channels
 from i2i_bridge.methods.calls import counted_calls
 from i2i_bridge.methods.mean import mean_calls
+from i2i_bridge.methods.tiles import counted_tiles
 from i2i_bridge.plugins import plugin_digests
 from i2i_bridge.randomness import generator
 from i2i_bridge.runs.batch import alpha_like, to_batch, to_picture
 from i2i_bridge.runs.checkpoint import MANIFEST, SEAL
 from i2i_bridge.runs.run import Run
-from i2i_bridge.runs.workload import announcement
+from i2i_bridge.runs.workload import Workload, workload_of
 from i2i_bridge.storage.names import normal_form
 from i2i_bridge.storage.reader import read_text
 
@@ -55,8 +59,13 @@ def restore_files(
     quality: int | None = None,
     existing: Existing = "resume",
     direction: "Direction | None" = None,
+    tile: int | None = None,
+    overlap: int | None = None,
+    colour_fix: str = "none",
+    sequence: bool = False,
     report: Callable[[int, int], None] = lambda done, total: None,
     report_calls: Callable[[int, int], None] = lambda done, total: None,
+    report_tiles: Callable[[int, int], None] = lambda done, total: None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Outcome:
     """Restore a file, or every image below a folder, keeping names.
@@ -74,10 +83,17 @@ def restore_files(
         quality: Quality of JPEG and WebP, 1 to 100 (`write_picture`).
         existing: How to treat inputs of a folder whose results exist.
         direction: As in `Run.restore`.
+        tile: Restore larger images in overlapping tiles of this side, see `Run.tiled`; 0: whole. By default images are
+            tiled that would not fit into memory whole.
+        overlap: Fewest pixels that neighbouring tiles share.
+        colour_fix: Low frequencies of the degraded image that the result gets: 'none', 'mean' or 'wavelet'.
+        sequence: The folder holds the frames of a video: they must have one size, are restored in the order of the
+            numbers in their names, whole or in the same tiles, and share one noise field (that of the seed).
         report: Called with (images done, images in all).
-        report_calls: Called with (network calls done, network calls in all) of each image.
-        say: Called before the work with a line on tuned sampling (`Run.tuned_line`), and with one on memory and time if
-            an image is large (`workload`).
+        report_calls: Called with (network calls done, network calls in all) of each image that is not tiled.
+        report_tiles: Called with (tiles done, tiles in all) of each image that is tiled; each call sees all tiles.
+        say: Called before the work with a line on tuned sampling (`Run.tuned_line`), and with one on memory, time and
+            automatic tiles if an image is large (`workload`).
 
     Raises:
         UserError: The input is missing, the output would overwrite it, or a single file cannot be restored.
@@ -95,15 +111,19 @@ def restore_files(
     reverse = run.recipe.is_reverse(direction)
     if reverse and degrade:
         raise UserError("--degrade makes X_1, which is what the direction 'reverse' restores; leave one of them out")
+    run = run.in_tiles(tile, overlap)
+    check_colour_fix(colour_fix, masked=mask is not None)
     results = [f"-{k + 1}" for k in range(samples)] if samples > 1 else [""]
     beside = {"-degraded": ""} if degrade else {}
     beside |= {f"{ending}-trajectory": ".png" for ending in results} if trajectory else {}
     jobs = plan_files(source, target, results=results, beside=beside, format=format, quality=quality)
+    if sequence:
+        jobs = _frames(jobs, source)
     extras = {name: path for name, path in (("mask", mask), ("condition", condition)) if path is not None}
     for name, path in extras.items():
         keep_apart(jobs, target, path, name)
     root = target if source.is_dir() else None  # links in a folder of results are not followed
-    settings = {
+    settings: dict[str, Any] = {
         "verb": "restore", "run": _identity(run, nfe), "nfe": nfe, "samples": samples, "seed": seed,
         "mask": mask is None, "degrade": degrade, "trajectory": trajectory, "format": format, "quality": quality,
         "plugins": plugin_digests(),
@@ -112,6 +132,10 @@ def restore_files(
         settings["trajectory_side"] = trajectory_side
     if reverse:
         settings["direction"] = "reverse"
+    if run.tiles is not None:
+        settings["tiles"] = run.tiles
+    if colour_fix != "none":
+        settings["colour_fix"] = colour_fix
     done = DoneJobs(root, existing, settings)
     calls = (run.recipe.sample.nfe if nfe is None else nfe) + mean_calls(run.method)
     outcome = Outcome(notes=folder_notes(source) + [note for job in jobs for note in job.notes.values()])
@@ -129,6 +153,7 @@ def restore_files(
         if job.name not in left:
             outcome.skipped += 1
             return
+        used = run.tiled(work.tiles[job.source]) if job.source in work.tiles else run
         files = companions(job)
         picture = read_picture(job.source, metadata=True)
         outcome.notes += _notes(job.source, picture)
@@ -136,16 +161,31 @@ def restore_files(
         extra = read_picture(files["condition"]) if condition is not None else None
         if degrade:
             picture, hole = _degraded(run, picture, seed, job.outputs["-degraded"], root)
-        total = calls * samples
-        with counted_calls(run.method, lambda count: report_calls(min(count, total), total)) as counted:
+        total, tiles = calls * samples, 1
+
+        def count_call(count: int) -> None:
+            if tiles == 1:
+                report_calls(min(count, total), total)
+
+        def count_tile(count: int) -> None:
+            if tiles > 1:
+                report_tiles(min(count, total * tiles), total * tiles)
+
+        with counted_calls(used.method, count_call) as counted, counted_tiles(used.method, count_tile):
             for k, ending in enumerate(results):
                 draws, output = [generator(seed + k, "restore")], job.outputs[ending]
                 batch = to_batch(run.recipe, picture, hole, extra, draws, direction)
+                check_colour_fix(colour_fix, masked="mask" in batch)
+                tiles = used.tile_count(*batch["x_1"].shape[-2:])
                 # Checked here: otherwise a wrong format would fail only after the network calls.
                 check_format(output, to_picture(run.recipe, batch["x_1"][0], picture))
-                states = (state[0] for state in run.trajectory(batch, nfe=nfe, generator=draws))
-                shown, headings = states_shown(batch["x_1"][0], states)
-                lost = write_picture(output, to_picture(run.recipe, shown[-1], picture), quality=quality, root=root)
+                states = (state[0] for state in used.trajectory(batch, nfe=nfe, generator=draws))
+                if trajectory:
+                    shown, headings = states_shown(batch["x_1"][0], states)
+                else:  # otherwise several states of a large photo would be kept
+                    shown, headings = list(deque(states, maxlen=1)), []
+                fixed = colour_fixed(shown[-1], batch["x_1"][0], colour_fix)
+                lost = write_picture(output, to_picture(run.recipe, fixed, picture), quality=quality, root=root)
                 outcome.notes += [f"{output}: without {what}" for what in lost]
                 if trajectory:
                     row = shown if trajectory_side is None else scaled_down(shown, trajectory_side)
@@ -156,12 +196,37 @@ def restore_files(
         done.add(job, files.values())
 
     left = {job.name: job.source for job in jobs if not is_done(job)}
-    if left:
-        for line in (run.tuned_line(nfe), announcement(run, list(left.values()), nfe=calls, samples=samples)):
-            if line is not None:
-                say(line)
+    files = list(left.values())
+    work = workload_of(run, files, nfe=calls, samples=samples, automatic=tile is None) if left else Workload()
+    for line in (run.tuned_line(nfe), work.line) if left else ():
+        if line is not None:
+            say(line)
     process(jobs, source, outcome, restore, report)
     return outcome
+
+
+def _frames(jobs: Sequence[Job], source: Path) -> list[Job]:
+    """The frames of a video in the order of the numbers in their names: 2 before 10.
+
+    Raises:
+        UserError: It is a single file, or a frame has another size than the first one.
+    """
+    if source.is_file():
+        raise UserError(f"{source}: a sequence is a folder of frames, and this is a file")
+
+    def order(job: Job) -> list[tuple[int, str]]:
+        return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", job.name)]
+
+    frames = sorted(jobs, key=order)
+    first = image_size(frames[0].source)
+    for job in frames:
+        size = image_size(job.source)
+        if size != first:
+            raise UserError(
+                f"{job.source}: {size[1]}x{size[0]} pixels, and the first frame of the sequence has "
+                f"{first[1]}x{first[0]}; frames have one size"
+            )
+    return frames
 
 
 def _notes(file: Path, picture: Picture) -> list[str]:

@@ -7,8 +7,9 @@ runs/NAME/  recipe.toml  tuned.toml  init.json  best.json  mean/  teacher/  chec
 import hashlib
 import math
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,13 +17,16 @@ import torch
 from torch import Tensor, nn
 
 from i2i_bridge import registry
+from i2i_bridge.bridge.tiles import TiledNetwork
 from i2i_bridge.device import resolve_device, resolve_precision
 from i2i_bridge.errors import UserError
+from i2i_bridge.images.colour import check_colour_fix, colour_fixed
 from i2i_bridge.images.inputs import Images, inputs_of
 from i2i_bridge.images.pixels import Range
 from i2i_bridge.methods.base import INPUTS, Batch, Method
 from i2i_bridge.methods.calls import counted_calls
 from i2i_bridge.methods.mean import Mean, check_mean, mean_calls, mean_of, starting_from
+from i2i_bridge.methods.tiles import tiled, whole_network
 from i2i_bridge.plugins import plugin_errors
 from i2i_bridge.randomness import Generator, generator
 from i2i_bridge.runs.batch import pad_to_stride, to_batch, to_picture
@@ -85,6 +89,9 @@ class Run:
         condition: Images | None = None,
         value_range: Range = None,
         direction: "Direction | None" = None,
+        tile: int | None = None,
+        overlap: int | None = None,
+        colour_fix: str = "none",
         report: Callable[[int, int], None] = lambda done, total: None,
     ) -> Any:
         """Restore degraded images of any size.
@@ -106,6 +113,11 @@ class Run:
                 needed unless the recipe has data.value_range.
             direction: "forward", from X_1 to X_0, or "reverse", for a run that learns both (data.direction); by default
                 forward, and for a run that learns one direction that one.
+            tile: Restore larger images in overlapping tiles of this side, see `tiled`; 0: whole. By default images are
+                tiled if one would not fit into memory whole, with a warning.
+            overlap: Fewest pixels that neighbouring tiles share.
+            colour_fix: Low frequencies of the degraded image that the result gets: "none", "mean" or "wavelet" (see
+                `images.colour`).
             report: Called with (network calls done, network calls in all).
 
         Returns:
@@ -128,19 +140,96 @@ class Run:
         """
         if samples is not None and samples < 1:
             raise UserError(f"samples={samples}: give 1 or more, or None")
+        check_colour_fix(colour_fix, masked=mask is not None)
         inputs, like_input = inputs_of(image, mask, condition, value_range)
-        total = len(inputs) * (samples or 1) * (self._nfe(nfe) + mean_calls(self.method))
+        if tile is None and overlap is None and self.tiles is None:
+            from i2i_bridge.runs.workload import automatic_tile
+
+            tile = automatic_tile(self, max(math.prod(picture.pixels.shape[:2]) for picture, _, _ in inputs))
+            if tile:
+                line = f"too large for the free memory, so restored in tiles of {tile} pixels (tile=0: whole)"
+                warnings.warn(line, stacklevel=2)
+        run = self.in_tiles(tile, overlap)
+        total = len(inputs) * (samples or 1) * (run._nfe(nfe) + mean_calls(run.method))
         results = []
-        with counted_calls(self.method, lambda count: report(min(count, total), total)):
+        with counted_calls(run.method, lambda count: report(min(count, total), total)):
             for k in range(samples or 1):
                 restored = []
                 for picture, hole, extra in inputs:
                     draws = [generator(seed + k, "restore")]
-                    batch = to_batch(self.recipe, picture, hole, extra, draws, direction)
-                    x_0_hat = self.restore_batch(batch, nfe=nfe, generator=draws)[0]
-                    restored.append(to_picture(self.recipe, x_0_hat, picture))
+                    batch = to_batch(run.recipe, picture, hole, extra, draws, direction)
+                    check_colour_fix(colour_fix, masked="mask" in batch)
+                    x_0_hat = run.restore_batch(batch, nfe=nfe, generator=draws)[0]
+                    fixed = colour_fixed(x_0_hat, batch["x_1"][0], colour_fix)
+                    restored.append(to_picture(run.recipe, fixed, picture))
                 results.append(like_input(restored))
         return results[0] if samples is None else results
+
+    def tiled(self, tile: int, overlap: int | None = None, *, batch: int = 1) -> "Run":
+        """A copy of the run, of the same weights, whose network sees images larger than a tile in overlapping tiles.
+
+        Memory then grows with the tile, apart from a few arrays of the image's size. The tiles' x_0_hat are blended in
+        each step of the walk, with one noise field for the whole image. The result is that of the whole image where the
+        network sees no farther than overlap / 4; attention and normalisation statistics see a tile only.
+
+        Args:
+            tile: Side of a tile in pixels; rounded up to a multiple of the network's stride.
+            overlap: Fewest pixels that neighbouring tiles share, at most half of the tile; by default 64, or a quarter
+                of a tile smaller than 256.
+            batch: Tiles in one network call.
+
+        Raises:
+            UserError: The tile is smaller than the network takes, the overlap is more than half of it, or the method
+                cannot work in tiles.
+
+        Examples:
+            >>> import numpy as np
+            >>> from i2i_bridge import load_run
+            >>> run = load_run("pretrained/photos").tiled(64, 16)
+            >>> run.restore(np.zeros((80, 100, 3), np.uint8), nfe=1).shape
+            (80, 100, 3)
+        """
+        stride, smallest = method_geometry(self.method)
+        least = max(smallest, 2 * stride)
+        if tile < least:
+            raise UserError(f"tile {tile}: at least {least} pixels, twice the network's stride or its smallest side")
+        overlap = min(64, tile // 4) if overlap is None else overlap
+        if not 0 <= overlap <= tile // 2:
+            raise UserError(f"overlap {overlap}: 0 to {tile // 2} pixels, half of the tile of {tile}")
+        if batch < 1:
+            raise UserError(f"batch {batch}: at least 1 tile in a network call")
+        side = -(-tile // stride) * stride
+        method = tiled(self.method, side, overlap, stride, batch)
+        # One tiled network and mean for all methods of the run: calls are counted there.
+        tuned = {
+            nfe: starting_from(one.with_network(method.network), mean_of(method))
+            for nfe, one in self.tuned_methods.items()
+        }
+        return replace(self, method=method, tuned_methods=tuned)
+
+    def in_tiles(self, tile: int | None, overlap: int | None) -> "Run":
+        """As `tiled`, for options that may be missing; the run itself without a tile, None or 0.
+
+        Raises:
+            UserError: As `tiled`, or there is an overlap and no tile.
+        """
+        if not tile and overlap is not None:
+            raise UserError(f"overlap {overlap}: goes with a tile, such as 512")
+        return self.tiled(tile, overlap) if tile else self
+
+    @property
+    def tiles(self) -> tuple[int, int] | None:
+        """Side and overlap of the tiles that the network sees; None where it sees images whole."""
+        network = self.method.network
+        return (network.side, network.overlap) if isinstance(network, TiledNetwork) else None
+
+    def tile_count(self, height: int, width: int) -> int:
+        """Number of tiles in one network call on an image of this size (of X_1)."""
+        network, (stride, smallest) = self.method.network, method_geometry(self.method)
+        if not isinstance(network, TiledNetwork):
+            return 1
+        rows, columns = network.windows(*(max(-(-side // stride) * stride, smallest) for side in (height, width)))
+        return len(rows) * len(columns)
 
     def save_pretrained(self, folder: str | Path, **options: Any) -> Path:
         """As `i2i_bridge.save_pretrained(run, folder, licence=...)`: write the run for others, with a model card."""
@@ -156,7 +245,8 @@ class Run:
 
     def restore_batch(self, batch: Batch, *, nfe: int | None, generator: Generator) -> Tensor:
         """Restore a batch of any size (H, W); x_0_hat in [-1, 1], on the CPU."""
-        *_, x_0_hat = self.trajectory(batch, nfe=nfe, generator=generator)
+        # Not `*_, x_0_hat =`, which keeps all states.
+        (x_0_hat,) = deque(self.trajectory(batch, nfe=nfe, generator=generator), maxlen=1)
         return x_0_hat
 
     def trajectory(self, batch: Batch, *, nfe: int | None, generator: Generator) -> Iterator[Tensor]:
@@ -205,7 +295,7 @@ def network_geometry(network: nn.Module) -> tuple[int, int]:
 
 def method_geometry(method: Method) -> tuple[int, int]:
     """As `network_geometry`, for all networks that see the image: that of the method, and that of [mean]."""
-    geometry, mean = network_geometry(method.network), mean_of(method)
+    geometry, mean = network_geometry(whole_network(method)), mean_of(method)
     if mean is None:
         return geometry
     other = method_geometry(mean.method)

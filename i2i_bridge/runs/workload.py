@@ -1,10 +1,11 @@
 """Estimate of memory and time for restoring large images, from a small probe."""
 
+import contextlib
 import gc
 import math
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +16,23 @@ from i2i_bridge.errors import UserError
 from i2i_bridge.images.files import image_size
 from i2i_bridge.images.pixels import Picture
 from i2i_bridge.methods.mean import mean_calls
+from i2i_bridge.methods.tiles import why_not_tiled
 from i2i_bridge.randomness import generator
 from i2i_bridge.runs.batch import to_batch
 from i2i_bridge.runs.run import Run
 
 LARGE = 2_000_000
 """Fewest pixels of an image for which an estimate is made; the probe costs a small share of such an image."""
+HEAVY = 20_000
+"""Bytes per pixel that few networks need: an image that fits at this rate is not probed either."""
+SHARE = 0.8
+"""Share of the free memory that an image restored whole may take; the estimate is a lower bound."""
+TILES = (512, 256, 128)
+"""Sides of automatic tiles, the largest that fits. Few, so that a result seldom depends on the free memory."""
+MAX_FACTOR = 8
+"""Larger than the usual factors of a super-resolution: for smaller images not even the factor is found out."""
+WHOLE_ARRAYS = 5
+"""float32 arrays of the whole image that a step of a walk in tiles holds: X_1, X_s, x_0_hat, X_t and the noise."""
 SIDES = (64, 256)
 """Sides of the probe's images: the first warms up, the second is measured."""
 
@@ -38,8 +50,21 @@ class Probe:
     memory: float | None
 
 
-def announcement(run: Run, files: Sequence[Path], *, nfe: int, samples: int = 1) -> str | None:
-    """A line on size, memory and time if the largest image has LARGE pixels or more; else, or if the probe fails, None.
+@dataclass(frozen=True)
+class Workload:
+    """What restoring images will take, and which of them do not fit into memory.
+
+    Args:
+        line: A line for the user; None if no image is large.
+        tiles: Side of the tiles in which an image is restored, for each image that does not fit whole.
+    """
+
+    line: str | None = None
+    tiles: Mapping[Path, int] = field(default_factory=dict)
+
+
+def workload_of(run: Run, files: Sequence[Path], *, nfe: int, samples: int = 1, automatic: bool = False) -> Workload:
+    """Estimate memory and time if the largest image is large; nothing is estimated if the probe fails.
 
     Seconds and bytes are taken as proportional to the pixels. With attention over all pixels they grow faster, so the
     line says 'at least'.
@@ -49,19 +74,23 @@ def announcement(run: Run, files: Sequence[Path], *, nfe: int, samples: int = 1)
         files: The images.
         nfe: Network calls for each sample of an image.
         samples: Samples of each image.
+        automatic: Choose tiles for images that do not fit whole.
     """
     try:
         # In pixels of X_1: an image for super-resolution is enlarged before the network sees it.
         factor = _black_batch(run, SIDES[0])["x_1"].shape[-1] / SIDES[0]
         sizes = [_pixel_count(file) * factor**2 for file in files]
         largest = max(sizes)
-        if largest < LARGE:
-            return None
+        free = free_memory(run.device)
+        if not _is_large(largest, free):
+            return Workload()
         probe = probed(run, factor)
     except Exception:  # otherwise a failed estimate would stop the restoration
-        return None
+        return Workload()
     file = files[sizes.index(largest)]
     height, width = image_size(file)
+    side = _side(run, probe, largest, free) if automatic else 0
+    tiles = {} if not side else {f: side for f, size in zip(files, sizes, strict=True) if not _fits(probe, size, free)}
     seconds = probe.seconds * sum(sizes) * nfe * samples
     parts = [f"{file}: {width}x{height} pixels" + (f", the largest of {len(files)} images" if len(files) > 1 else "")]
     parts.append(
@@ -69,11 +98,53 @@ def announcement(run: Run, files: Sequence[Path], *, nfe: int, samples: int = 1)
     )
     warning = ""
     if probe.memory is not None:
-        need, free = probe.memory * largest, free_memory(run.device)
+        need = probe.memory * largest if run.tiles is None else _tiled_bytes(run, probe, largest, run.tiles[0])
         parts.append(f"at least {need / 1e9:.2g} GB of memory" + (f" of {free / 1e9:.2g} GB free" if free else ""))
-        if free is not None and need > free:
-            warning = "; that is more than is free: it will probably fail or swap, so make the image smaller or cut it"
-    return f"{'; '.join(parts)} (by a probe of {SIDES[1]}x{SIDES[1]} pixels){warning}"
+        if tiles:
+            images = f"{len(tiles)} of the images are" if len(files) > 1 else "so it is"
+            warning = f"; {images} restored in tiles of {side}x{side} pixels (--tile 0: whole)"
+        elif free is not None and need > free:
+            warning = "; that is more than is free: it will probably fail or swap, so use --tile or a smaller image"
+    return Workload(f"{'; '.join(parts)} (by a probe of {SIDES[1]}x{SIDES[1]} pixels){warning}", tiles)
+
+
+def automatic_tile(run: Run, pixels: int) -> int:
+    """Side of the tiles for an image of this many pixels, before the recipe enlarges it; 0: it fits whole."""
+    free = free_memory(run.device)
+    if not _is_large(pixels * MAX_FACTOR**2, free):
+        return 0
+    try:
+        factor = _black_batch(run, SIDES[0])["x_1"].shape[-1] / SIDES[0]
+        largest = pixels * factor**2
+        return _side(run, probed(run, factor), largest, free) if _is_large(largest, free) else 0
+    except Exception:  # otherwise a failed estimate would stop the restoration
+        return 0
+
+
+def _is_large(pixels: float, free: int | None) -> bool:
+    """Whether an estimate is worth a probe."""
+    return pixels >= LARGE or (free is not None and pixels * HEAVY > free)
+
+
+def _fits(probe: Probe, pixels: float, free: int | None) -> bool:
+    return probe.memory is None or free is None or probe.memory * pixels <= SHARE * free
+
+
+def _tiled_bytes(run: Run, probe: Probe, pixels: float, side: int) -> float:
+    """Bytes of a restoration in tiles: one tile in the network, and arrays of the whole image."""
+    return (probe.memory or 0) * min(side * side, pixels) + WHOLE_ARRAYS * 4 * run.recipe.data.channels * pixels
+
+
+def _side(run: Run, probe: Probe, pixels: float, free: int | None) -> int:
+    """Side of the tiles of an image that does not fit whole: the largest that fits, else the smallest; 0: no tiles."""
+    if run.tiles is not None or _fits(probe, pixels, free) or free is None or why_not_tiled(run.method):
+        return 0
+    usable = []
+    for side in TILES:
+        with contextlib.suppress(UserError):  # smaller than the network takes
+            run.tiled(side)
+            usable.append(side)
+    return next((side for side in usable if _tiled_bytes(run, probe, pixels, side) <= SHARE * free), [0, *usable][-1])
 
 
 def probed(run: Run, factor: float = 1) -> Probe:

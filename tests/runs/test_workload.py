@@ -7,7 +7,7 @@ from test_restoring import run_of  # noqa: F401  a fixture
 
 from i2i_bridge.runs import workload
 from i2i_bridge.runs.restore import restore_files
-from i2i_bridge.runs.workload import announcement
+from i2i_bridge.runs.workload import Workload, workload_of
 
 
 @pytest.fixture
@@ -22,10 +22,10 @@ def files(tmp_path, monkeypatch):
 def test_the_largest_image_is_announced(run_of, files):  # noqa: F811
     # kills: announced-of-the-smallest, nothing-announced
     run = run_of({"name": "jpeg", "quality": 10})
-    line = announcement(run, files, nfe=3)
+    line = workload_of(run, files, nfe=3).line
     assert line is not None and str(files[1]) in line and "300x250 pixels, the largest of 3 images" in line
     assert "3 network calls each" in line and "at least" in line and "by a probe" in line
-    assert announcement(run, [files[0], files[2]], nfe=3) is None
+    assert workload_of(run, [files[0], files[2]], nfe=3) == Workload()
     said: list[str] = []
     calls: list[tuple[int, int]] = []
     restore_files(
@@ -45,12 +45,12 @@ def test_seconds_and_bytes_are_those_of_the_probe(run_of, files, monkeypatch):  
     run = run_of({"name": "jpeg", "quality": 10})
     monkeypatch.setattr(workload, "probed", lambda run, factor: workload.Probe(seconds=1e-3, memory=1e5))
     monkeypatch.setattr(workload, "free_memory", lambda device: 8 * 10**9)
-    line = announcement(run, files, nfe=2, samples=3)
+    line = workload_of(run, files, nfe=2, samples=3).line
     # (5000 + 75000 + 400) pixels x 6 calls x 1 ms; 75000 x 100 kB.
     assert "at least 8 minutes in all" in line and "at least 7.5 GB of memory of 8 GB free" in line
     assert "more than is free" not in line
     monkeypatch.setattr(workload, "free_memory", lambda device: 7 * 10**9)
-    assert "that is more than is free" in announcement(run, files, nfe=2)
+    assert "that is more than is free" in workload_of(run, files, nfe=2).line
 
 
 @pytest.mark.parametrize("degradation", [{"name": "inpaint", "mask": "center"}, {"name": "sr4x", "filter": "bicubic"}])
@@ -69,10 +69,45 @@ def test_an_estimate_never_fails(run_of, files, monkeypatch):  # noqa: F811
         raise RuntimeError("out of memory")
 
     monkeypatch.setattr(workload, "probed", broken)
-    assert announcement(run, files, nfe=1) is None
+    assert workload_of(run, files, nfe=1) == Workload()
     damaged = files[0].with_name("damaged.png")
     damaged.write_bytes(b"nothing")
     assert (
-        announcement(run, [damaged], nfe=1) is None
-        and announcement(run, [damaged.with_name("none.png")], nfe=1) is None
+        workload_of(run, [damaged], nfe=1) == Workload()
+        and workload_of(run, [damaged.with_name("none.png")], nfe=1) == Workload()
     )
+
+
+def test_what_does_not_fit_is_tiled_by_itself(run_of, files, monkeypatch):  # noqa: F811
+    """The large image in the largest tiles that fit, the others whole; one line says so."""
+    # kills: automatic-tiles-never, automatic-tiles-of-all, automatic-tiles-too-large
+    run = run_of({"name": "jpeg", "quality": 10})
+    monkeypatch.setattr(workload, "probed", lambda run, factor: workload.Probe(seconds=1e-3, memory=1e5))
+    monkeypatch.setattr(workload, "TILES", (128, 64, 32))
+    # 75000 pixels: 7.5 GB whole, 0.41 GB in tiles of 64 (and 1.64 GB of 128).
+    monkeypatch.setattr(workload, "free_memory", lambda device: 10**9)
+    work = workload_of(run, files, nfe=2, automatic=True)
+    assert work.tiles == {files[1]: 64} and "tiles of 64x64 pixels (--tile 0: whole)" in work.line
+    assert "1 of the images are restored" in work.line
+    assert workload_of(run, files, nfe=2).tiles == {}
+    monkeypatch.setattr(workload, "free_memory", lambda device: 10**10)
+    assert workload_of(run, files, nfe=2, automatic=True).tiles == {}
+    # Where no tiles fit, the smallest.
+    monkeypatch.setattr(workload, "free_memory", lambda device: 10**7)
+    assert workload_of(run, files, nfe=2, automatic=True).tiles[files[1]] == 32
+
+    monkeypatch.setattr(workload, "free_memory", lambda device: 10**9)
+    out, tiles, said = files[1].with_name("out.png"), [], []
+    restore_files(run, files[1], out, nfe=1, say=said.append, report_tiles=lambda *step: tiles.append(step))
+    assert len(said) == 1 and "so it is restored in tiles of 64x64" in said[0]
+    # 300x250 in tiles of 64 that share 16: 6 columns, 5 rows.
+    assert tiles[-1] == (30, 30)
+    expected = run.tiled(64)
+    with pytest.warns(UserWarning, match="in tiles of 64 pixels"):
+        whole = run.restore(files[1], nfe=1)
+    assert np.array_equal(np.asarray(whole), np.asarray(expected.restore(files[1], nfe=1)))
+    assert np.array_equal(np.asarray(Image.open(out)), np.asarray(whole))
+    # 0 asks for the whole image.
+    tiles.clear()
+    restore_files(run, files[1], out, nfe=1, tile=0, report_tiles=lambda *step: tiles.append(step))
+    assert tiles == []
