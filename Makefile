@@ -63,7 +63,8 @@ comma := ,
 TOUCHING := files checkpoint ranks saving skipping resuming training stepping selftest \
 	importing hostile weights unpacking images zoo degrading refusals \
 	data docs_data pairs lists hub index lmdb_store tar_shards vision cards registering checking fetching \
-	alignment augmented_pairs contract_dataset best trackers starting spandrel checkpoint_choice
+	alignment augmented_pairs contract_dataset best trackers starting spandrel checkpoint_choice \
+	names toml_file links metadata outputs unusable mean
 
 coverage: $(READY)
 	mkdir -p .venv/coverage

@@ -187,6 +187,19 @@ def test_the_best_of_an_earlier_rule_is_kept_until_there_is_a_new_one(root, whol
     assert steps_kept(tmp_path / "run") == [13] and load_run(tmp_path / "run", checkpoint="best").step == 13
 
 
+def test_a_name_of_the_best_that_cannot_be_written_stops_nothing(root, tmp_path):
+    """Here a folder of its name is in the way. The next start writes it."""
+    named, lines = tmp_path / "run" / "best.json", []
+    named.mkdir(parents=True)
+    recipe = recipe_of(root, **SETTINGS | {"steps": 2})
+    assert train(recipe, tmp_path / "run", cpu=True, report=lines.append).finished
+    notes = [line for line in lines if isinstance(line, str) and "the next start writes it" in line]
+    assert notes and all(str(named) in line for line in notes)
+    named.rmdir()
+    train(recipe, tmp_path / "run", cpu=True)
+    assert json.loads(named.read_text())["step"] == latest_checkpoint(tmp_path / "run" / "checkpoints")[0].best_step
+
+
 def test_the_verbs_take_the_best(root, whole, tmp_path, capsys):
     photo = next((root / "clean" / "val").iterdir())
     step = load_run(whole, checkpoint="best").step
