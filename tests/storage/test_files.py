@@ -40,16 +40,14 @@ def test_a_second_fault_during_recovery_neither(scratch):
 
 @pytest.mark.parametrize("keep", [0, 1, 2])
 def test_no_power_cut_loses_what_was_said_to_be_saved(scratch, keep):
+    """kills: file-not-flushed, folder-not-flushed, names-not-flushed, retired-without-a-flush"""
     total, bad, flushes = durability.power_cuts(scratch, keep, states=4)
     assert total > 100 and bad == 0 and flushes >= 7
 
 
 @pytest.mark.parametrize("keep", [0, 1])
 def test_each_flush_is_needed(scratch, keep):
-    """If any one fsync is left out, the same power cuts lose data.
-
-    kills: file-not-flushed, folder-not-flushed, names-not-flushed, retired-without-a-flush
-    """
+    """If any one fsync is left out, the same power cuts lose data."""
     _, _, flushes = durability.power_cuts(scratch, keep, states=0)
     for number in range(flushes):
         _, bad, _ = durability.power_cuts(scratch, keep, states=12, forgets={number}, until_bad=True)
