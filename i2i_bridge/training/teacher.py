@@ -77,7 +77,7 @@ def check_teacher(recipe: Recipe, teacher: Recipe, where: str) -> list[str]:
     ]
     parts += [
         (f"data.{name}", getattr(teacher.data, name), getattr(recipe.data, name))
-        for name in ("channels", "own_condition", "value_range")
+        for name in ("channels", "own_condition", "value_range", "direction")
     ]
     for name, required, actual in parts:
         if required != actual:
