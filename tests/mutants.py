@@ -591,7 +591,7 @@ MUTANTS = [
     Mutant("order-of-the-dataset", "evaluation/summary.py", "facts = sorted(facts, key=lambda fact: fact.key)", "facts = list(facts)", "test_evaluation.py"),
     Mutant("images-scored-twice", "evaluation/loop.py", "share_of_work = self.plan.work[group.rank :: group.count]", "share_of_work = self.plan.work[max(group.rank - 1, 0) :: group.count] + self.plan.work[: group.rank]", "test_evaluation.py"),
     Mutant("draws-all-the-same", "evaluation/subjects.py", "*([draw] if draw else [])", "", "test_evaluation.py"),
-    Mutant("first-draw-renamed", "evaluation/subjects.py", "*([draw] if draw else [])", "draw", "test_figures.py"),
+    Mutant("first-draw-renamed", "evaluation/subjects.py", "*([draw] if draw else [])", "draw", "test_evaluation.py"),
     Mutant("reference-of-the-scored-images-only", "evaluation/summary.py", "references = facts if plan.references else items", "references = items", "test_evaluation.py"),
     Mutant("statistics-ignored", "evaluation/summary.py", "if plan.statistics is not None and isinstance(", "if plan.statistics is None and isinstance(", "test_evaluation.py"),
     Mutant("bicubic-of-the-blocks", "degradations/downsample.py", 'kept in place."""\n        return {"bicubic": resized(self.reduced(x_1), ', 'kept in place."""\n        return {"bicubic": resized(x_1, ', "test_evaluation.py"),

@@ -161,7 +161,7 @@ def test_samples_differ_by_seed_and_their_spread_is_their_deviation():
 
 
 def test_what_is_drawn_is_what_was_evaluated():
-    # kills: first-draw-renamed; pictures of another noise than the numbers'
+    # kills: pictures of another noise than the numbers'
     from i2i_bridge.randomness import generator
 
     drawn = draw(FakeRun(0.1), FakePairs(), calls=[3])
