@@ -524,7 +524,7 @@ MUTANTS = [
     Mutant("turned-partner-unseen", "data/alignment.py", "one.turns[turn] - straight > 0.2", "False", "test_checking.py"),
     Mutant("shifted-partner-unseen", "data/alignment.py", "elif well and", "elif False and", "test_checking.py"),
     Mutant("equal-sides-unseen", "data/statistics.py", "if fact.equal]", "if False]", "test_checking.py"),
-    Mutant("every-pair-misaligned", "data/alignment.py", "one.shifted - straight > 0.03", "True", "test_checking.py"),
+    Mutant("every-pair-misaligned", "data/alignment.py", "one.shifted - straight > 0.03", "True", "test_alignment.py"),
     Mutant("names-cut-training-too", "data/splits.py", "return not (split_there and is_training(split))", "return True", "test_data.py"),
     Mutant("overlap-unseen", "data/sources/packaged.py", "both = set(train) & set(val)", "both = set()", "test_data.py"),
     Mutant("tiles-shifted", "data/sources/packaged.py", "(height - rows * side) // 2, (width - columns * side) // 2", "0, 0", "test_data.py"),

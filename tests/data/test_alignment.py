@@ -1,6 +1,7 @@
 """Shifts between the sides of a pair: known ones are found, for sides that look different too, and pairs are cut."""
 
 import pickle
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from i2i_bridge.data.alignment import misalignments, overlapping, shift_between
+from i2i_bridge.data.alignment import Alignment, misalignments, overlapping, shift_between
 from i2i_bridge.data.dataset import PairDataset
 from i2i_bridge.data.statistics import facts_of
 from i2i_bridge.data.transforms import Geometry
@@ -140,6 +141,13 @@ def test_pairs_that_cannot_be_cut_are_told():
     for parts, align, told in (({"mask": mask}, True, True), ({"mask": mask}, False, False), ({}, True, False)):
         data = PairDataset(Pairs(**parts), Geometry(64, resize="none"), None, 3, 0, "train", align=align)
         assert (line in data.notes()) is told
+
+
+def test_a_shift_that_gains_little_is_no_mistake():
+    # kills: every-pair-misaligned
+    even = Alignment({"as it is": 0.95}, (0.0, 0.0), 1.0, 0.95)
+    little, much = (replace(even, shift=(3.0, 0.0), shifted=shifted) for shifted in (0.97, 0.99))
+    assert list(misalignments([even, even, little, even, much])) == [4]
 
 
 def test_shifted_pairs_are_named():

@@ -45,9 +45,9 @@ def test_seconds_and_bytes_are_those_of_the_probe(run_of, files, monkeypatch):  
     run = run_of({"name": "jpeg", "quality": 10})
     monkeypatch.setattr(workload, "probed", lambda run, factor: workload.Probe(seconds=1e-3, memory=1e5))
     monkeypatch.setattr(workload, "free_memory", lambda device: 8 * 10**9)
-    line = workload_of(run, files, nfe=2, samples=3).line
-    # (5000 + 75000 + 400) pixels x 6 calls x 1 ms; 75000 x 100 kB.
-    assert "at least 8 minutes in all" in line and "at least 7.5 GB of memory of 8 GB free" in line
+    line = workload_of(run, files, nfe=2, samples=30).line
+    # (5000 + 75000 + 400) pixels x 60 calls x 1 ms; 75000 x 100 kB.
+    assert "at least 80 minutes in all" in line and "at least 7.5 GB of memory of 8 GB free" in line
     assert "more than is free" not in line
     monkeypatch.setattr(workload, "free_memory", lambda device: 7 * 10**9)
     assert "that is more than is free" in workload_of(run, files, nfe=2).line
