@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from i2i_bridge.recipe.presets import method_preset
     from i2i_bridge.recipe.recipe import Recipe
     from i2i_bridge.registry import (
+        register_autoencoder,
         register_dataset,
         register_degradation,
         register_discriminator,
@@ -86,6 +87,7 @@ __all__ = [
     "load_run",
     "method_preset",
     "push_to_hub",
+    "register_autoencoder",
     "register_dataset",
     "register_degradation",
     "register_discriminator",

@@ -26,6 +26,7 @@ from i2i_bridge.images.files import image_size, read_picture, write_picture
 from i2i_bridge.images.folder import find_images
 from i2i_bridge.images.outputs import FORMATS
 from i2i_bridge.images.pixels import Picture, Range, opaque, shown, to_tensor, visible
+from i2i_bridge.methods.latent import latent_of
 from i2i_bridge.methods.mean import mean_of
 from i2i_bridge.recipe.load import load_recipe
 from i2i_bridge.registry import SAMPLERS
@@ -185,7 +186,7 @@ def with_sampler(run: Run, sampler: str) -> Run:
         return run
     SAMPLERS.require(sampler)
     recipe = load_recipe(recipe_of_run(run.folder), [f'sample.sampler={{name="{sampler}"}}'])
-    method = build_method(recipe, run.method.network, mean_of(run.method))
+    method = build_method(recipe, run.method.network, mean_of(run.method), latent_of(run.method))
     return replace(run, recipe=recipe, method=method, tuned=None, tuned_methods={})
 
 

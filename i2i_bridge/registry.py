@@ -343,6 +343,7 @@ NETWORKS = Registry("network", "i2i_bridge.networks", decorator="register_networ
 DISCRIMINATORS = Registry("discriminator", "i2i_bridge.networks", decorator="register_discriminator")
 METRICS = Registry("metric", "i2i_bridge.metrics", decorator="register_metric")
 EXTRACTORS = Registry("extractor", "i2i_bridge.metrics", decorator="register_extractor")
+AUTOENCODERS = Registry("autoencoder", "i2i_bridge.runs.autoencoders", decorator="register_autoencoder")
 METHODS = Registry("method", "i2i_bridge.methods", decorator="register_method")
 KINDS: dict[str, Registry] = {
     "processes": PROCESSES,
@@ -358,6 +359,7 @@ KINDS: dict[str, Registry] = {
     "metrics": METRICS,
     "extractors": EXTRACTORS,
     "methods": METHODS,
+    "autoencoders": AUTOENCODERS,
 }
 """The registries by their names in `i2i-bridge list`, such as `list samplers`."""
 
@@ -375,6 +377,7 @@ register_discriminator = DISCRIMINATORS.register
 register_metric = METRICS.register
 register_extractor = EXTRACTORS.register
 register_method = METHODS.register
+register_autoencoder = AUTOENCODERS.register
 
 
 def metric_table(name: str) -> dict[str, Any]:

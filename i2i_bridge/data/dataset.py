@@ -3,7 +3,7 @@
 import contextlib
 import copy
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -88,6 +88,7 @@ class PairDataset(Dataset[dict[str, Any]]):
         both: bool = False,
     ) -> None:
         self.reverse, self.both = reverse, both
+        self._see: Callable[[dict[str, Any]], dict[str, Any]] | None = None
         self.align = align
         self._shifts = np.full((len(source) if align else 0, 2), UNKNOWN, np.int16)
         self.value_range, self.on_error = value_range, on_error
@@ -100,7 +101,14 @@ class PairDataset(Dataset[dict[str, Any]]):
         return len(self.source)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return self._item(index, ())
+        item = self._item(index, ())
+        return item if self._see is None else self._see(item)
+
+    def seen_by(self, see: Callable[[dict[str, Any]], dict[str, Any]]) -> "PairDataset":
+        """A copy whose `dataset[i]` is `see(item)`, such as the item's latents."""
+        seen = copy.copy(self)
+        seen._see = see
+        return seen
 
     def directions(self) -> "list[PairDataset]":
         """This dataset, or forward and reverse copies of it if items have a direction."""

@@ -135,6 +135,10 @@ def fingerprint_of(run: Run) -> str:
         del settings["mean"]["run"]  # a path; mean.sha256 identifies the weights
     if run.tuned is not None:  # otherwise rows of tuned and other sampling would stand in one evaluation
         settings["tuned"] = {nfe: tuned.settings for nfe, tuned in run.tuned.nfe.items()}
+    if run.recipe.latent is None:
+        del settings["latent"]  # likewise
+    else:
+        settings["latent"]["encoder"].pop("source", None)  # a path; latent.sha256 identifies the weights
     tiles = [] if run.tiles is None else [{"tiles": run.tiles}]
     return digest([run.step, weights_sha256(whole_network(run.method)), settings, *tiles])
 

@@ -73,6 +73,8 @@ def check_mean(recipe: "Recipe", other: "Recipe", where: str) -> list[str]:
     """
     if other.mean is not None:
         raise UserError(f"mean.run: {where} starts from another run's answer itself; take a run without [mean]")
+    if other.latent is not None:
+        raise UserError(f"mean.run: {where} works on latents; take a run without [latent]")
     for key in ("channels", "own_condition", "value_range", "direction"):
         required, actual = getattr(other.data, key), getattr(recipe.data, key)
         if required != actual:

@@ -10,11 +10,14 @@ from torch import nn
 from i2i_bridge.bridge.tiles import TiledNetwork
 from i2i_bridge.errors import UserError
 from i2i_bridge.methods.base import Method
+from i2i_bridge.methods.latent import latent_of
 from i2i_bridge.methods.mean import mean_of, starting_from
 
 
 def why_not_tiled(method: Method) -> str | None:
     """The reason why a method cannot work in tiles, in one line; None if it can."""
+    if latent_of(method) is not None:
+        return "the autoencoder of [latent] sees the image whole, and would need its memory all the same"
     guidance: Any = getattr(method, "guidance", None)
     if guidance is not None and guidance.through_network:
         name = type(guidance).__name__

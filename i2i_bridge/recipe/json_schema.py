@@ -33,6 +33,7 @@ def recipe_schema() -> Schema:
     _replace(sample["guidance"], _part("guidances"))
     _replace(sample["grid"], _names(registry.TIME_GRIDS.names()))
     _replace(data["source"], _part("dataset-kinds"))
+    _replace(tables["LatentSettings"]["properties"]["encoder"], _part("autoencoders"))
     _replace(data["card"], _names(card_names()))
     _replace(data["load_size"], {"anyOf": [*data["load_size"]["anyOf"], {"const": "none"}]})
     names = {"name": {"enum": transform_names()}, "on": {"enum": ["both", "x_0", "x_1"]}}

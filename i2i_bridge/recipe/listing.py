@@ -16,6 +16,7 @@ from i2i_bridge.recipe.recipe import Recipe
 from i2i_bridge.recipe.schema import (
     DataSettings,
     EvaluateSettings,
+    LatentSettings,
     MeanSettings,
     SampleSettings,
     Settings,
@@ -39,6 +40,7 @@ TABLES: dict[str, type[Settings]] = {
     "data": DataSettings,
     "mean": MeanSettings,
     "teacher": TeacherSettings,
+    "latent": LatentSettings,
     "train": TrainSettings,
     "sample": SampleSettings,
     "evaluate": EvaluateSettings,
@@ -83,7 +85,7 @@ def recipe_settings(table: Mapping[str, Any]) -> str:
             inner = {"sampler": {"name": "ancestral"}} | inner
         # A missing table inside [sample] is written as a commented line of [sample].
         # As a comment: an empty one would be an error on loading.
-        left_out = name in ("mean", "teacher") and name not in settings
+        left_out = name in ("mean", "teacher", "latent") and name not in settings
         head = f"# [{name}]" if left_out else f"[{name}]"
         lines += ["", f"# {_summary(model)}", head, *_keys(model, values, leave_out=tuple(inner))]
         for key, part in inner.items():

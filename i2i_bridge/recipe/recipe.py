@@ -19,6 +19,7 @@ from i2i_bridge.recipe.schema import (
     DataSettings,
     Direction,
     EvaluateSettings,
+    LatentSettings,
     MeanSettings,
     Part,
     Reference,
@@ -74,6 +75,8 @@ class Recipe(Settings):
     """A trained run whose output the bridge starts from, instead of X_1 (two stages)."""
     teacher: TeacherSettings | None = None
     """A trained bridge that the methods 'consistency' and 'inverse-bridge' learn from."""
+    latent: LatentSettings | None = None
+    """An autoencoder between the images and the method, which then works on latents."""
     train: TrainSettings
     sample: SampleSettings = SampleSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
@@ -98,6 +101,7 @@ class Recipe(Settings):
         self._try_sampler(process)
         self._check_guidance(process)
         self._check_direction()
+        self._check_latent()
         if not self.evaluate.protocol.endswith(".toml"):  # a file is read when it is used; it may not exist yet
             load_protocol(self.evaluate.protocol)
         if self.degradation is not None:
@@ -108,7 +112,7 @@ class Recipe(Settings):
         table = self._network_table()
         registry.NETWORKS.check(table)
         for key in ("in_channels", "out_channels"):
-            if table.get(key, self.data.channels) != self.data.channels:
+            if self.latent is None and table.get(key, self.data.channels) != self.data.channels:
                 raise UserError(f"network.{key} is {table[key]}, but data.channels is {self.data.channels}")
         if self.data.own_condition and not self.condition_channels:
             raise UserError("data.own_condition is set, but network.condition_channels is 0: nothing would see it")
@@ -221,6 +225,53 @@ class Recipe(Settings):
                 "would be told the direction; take another network, or two runs"
             )
 
+    def _check_latent(self) -> None:
+        if self.latent is None:
+            return
+        registry.AUTOENCODERS.check(self.latent.encoder)
+        if self.method["name"] == "autoencoder":
+            raise UserError("[latent] is for methods that restore; method 'autoencoder' makes the encoder")
+        for key, given in (
+            ("[mean]", self.mean),
+            ("[teacher]", self.teacher),
+            ("sample.guidance", self.sample.guidance),
+        ):
+            if given is not None:
+                raise UserError(f"[latent] and {key} do not go together; leave one of them out")
+        if self.method.get("perceptual"):
+            raise UserError("method.perceptual compares images and cannot see latents; leave it or [latent] out")
+        degradation = self.build_degradation()
+        given = self.data.own_condition or (degradation is not None and degradation.condition_channels > 0)
+        if given and self.condition_channels != self.data.channels:
+            raise UserError(
+                f"[latent]: the condition has {self.condition_channels} channels, and the encoder takes images of "
+                f"{self.data.channels}"
+            )
+
+    def in_latents(self) -> "Recipe":
+        """The recipe as method and network see it: of latents in the place of images; itself without [latent].
+
+        Raises:
+            UserError: The channels of latents are not known, as before training.
+        """
+        if self.latent is None:
+            return self
+        channels = self.latent.channels
+        if channels is None:
+            raise UserError(
+                f"recipe '{self.name}': latent.channels is measured when training starts, and written into the run's "
+                "recipe; train it, or give the number"
+            )
+        changes = {
+            "data": self.data.model_copy(update={"channels": channels}),
+            "network": self.network | ({"condition_channels": channels} if self.condition_channels else {}),
+            # Latents are no pixels: they may leave [-1, 1].
+            "sample": self.sample.model_copy(update={"clip": False}),
+            "degradation": None,
+            "latent": None,
+        }
+        return self.model_copy(update=changes)
+
     def is_reverse(self, direction: Direction | None = None) -> bool:
         """Whether images go from X_0 to X_1: the direction that is given, by default the one that the recipe learns.
 
@@ -292,7 +343,11 @@ class Recipe(Settings):
         mean = self.mean and self.mean.model_copy(update={"run": _last_part(self.mean.run)})
         teacher = self.teacher and self.teacher.model_copy(update={"run": _last_part(self.teacher.run)})
         data = self.data.model_copy(update={"root": root, "source": source})
-        return self.model_copy(update={"data": data, "mean": mean, "teacher": teacher})
+        latent = self.latent
+        if latent is not None and "source" in latent.encoder:
+            encoder = latent.encoder | {"source": _last_part(latent.encoder["source"])}
+            latent = latent.model_copy(update={"encoder": encoder})
+        return self.model_copy(update={"data": data, "mean": mean, "teacher": teacher, "latent": latent})
 
     def build_dataset(self, split: Literal["train", "validation"], direction: Direction | None = None) -> "PairDataset":
         """The pairs of a split, degraded and cropped as the recipe says.
@@ -389,7 +444,7 @@ class Recipe(Settings):
         """The network of `[network]`, freshly initialised; its channels default to the data's."""
         from i2i_bridge.networks.size import build_checked
 
-        return build_checked(registry.NETWORKS, self._network_table())
+        return build_checked(registry.NETWORKS, self.in_latents()._network_table())
 
     def _network_table(self) -> Part:
         known = registry.NETWORKS.options(str(self.network.get("name")))

@@ -215,6 +215,36 @@ class TeacherSettings(Settings):
     """SHA-256 of that run's weights (names, types, shapes, bytes). Training writes it, and refuses other weights."""
 
 
+class LatentSettings(Settings):
+    """A frozen autoencoder between the images and the method, which then works on latents.
+
+    Training keeps a copy of it in the new run's folder, and writes what it measured.
+    """
+
+    encoder: Part
+    """The autoencoder and its options, such as { name = 'run', source = 'runs/autoencoder' } (`list autoencoders`)."""
+    channels: Annotated[int, Field(gt=0, le=4096)] | None = None
+    """Channels of latents."""
+    factor: Annotated[int, Field(gt=0, le=64)] | None = None
+    """Sides of images over sides of latents."""
+    shift: Annotated[list[Annotated[float, Field(ge=-1e6, le=1e6)]], Field(max_length=4096)] | None = None
+    """Mean of each channel of the encoder's output, over training pairs."""
+    scale: Annotated[list[Annotated[float, Field(gt=0, le=1e6)]], Field(max_length=4096)] | None = None
+    """Standard deviation of each channel."""
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+    """SHA-256 of the autoencoder's weights (names, types, shapes, bytes). Other weights are refused."""
+    cache: bool = True
+    """Keep latents of training images in the run folder, if neither crops nor augmentations are random."""
+
+    @model_validator(mode="after")
+    def _one_value_a_channel(self) -> "LatentSettings":
+        for key in ("shift", "scale"):
+            values = getattr(self, key)
+            if values is not None and len(values) != self.channels:
+                raise ValueError(f"{key}: {len(values)} values for {self.channels} channels")
+        return self
+
+
 class SampleSettings(Settings):
     """Sampling of restored images."""
 

@@ -179,7 +179,8 @@ def restore_files(
                 tiles = used.tile_count(*batch["x_1"].shape[-2:])
                 # Checked here: otherwise a wrong format would fail only after the network calls.
                 check_format(output, to_picture(run.recipe, batch["x_1"][0], picture))
-                states = (state[0] for state in used.trajectory(batch, nfe=nfe, generator=draws))
+                walk = used.trajectory(batch, nfe=nfe, generator=draws, every=trajectory)
+                states = (state[0] for state in walk)
                 if trajectory:
                     shown, headings = states_shown(batch["x_1"][0], states)
                 else:  # otherwise several states of a large photo would be kept

@@ -1,7 +1,7 @@
 """A run folder, written by training and opened for restoring images.
 
-runs/NAME/  recipe.toml  tuned.toml  init.json  best.json  mean/  teacher/  checkpoints/  metrics.jsonl  metrics.csv
-           samples/  evaluation/  report/
+runs/NAME/  recipe.toml  tuned.toml  init.json  best.json  mean/  teacher/  latent/  checkpoints/  metrics.jsonl
+           metrics.csv  samples/  evaluation/  report/
 """
 
 import hashlib
@@ -25,6 +25,7 @@ from i2i_bridge.images.inputs import Images, inputs_of
 from i2i_bridge.images.pixels import Range
 from i2i_bridge.methods.base import INPUTS, Batch, Method
 from i2i_bridge.methods.calls import counted_calls
+from i2i_bridge.methods.latent import Autoencoder, Latent, LatentMethod, latent_of
 from i2i_bridge.methods.mean import Mean, check_mean, mean_calls, mean_of, starting_from
 from i2i_bridge.methods.tiles import tiled, whole_network
 from i2i_bridge.plugins import plugin_errors
@@ -48,12 +49,22 @@ TEACHER_FOLDER = "teacher"
 """Subfolder with a copy of the run of [teacher]; a resumed training needs it, restoring does not."""
 
 
-def build_method(recipe: "Recipe", network: nn.Module, mean: Mean | None = None) -> Method:
-    """Build the recipe's method around a network; with [mean], the method starts from the mean's output."""
-    method: Any = registry.METHODS.build(recipe.method, recipe=recipe, network=network)
+LATENT_FOLDER = "latent"
+"""Subfolder with a copy of the autoencoder of [latent], and the cache of latents."""
+
+
+def build_method(
+    recipe: "Recipe", network: nn.Module, mean: Mean | None = None, latent: Latent | None = None
+) -> Method:
+    """Build the recipe's method around a network.
+
+    With [mean], the method starts from the mean's output; with [latent], it works on latents.
+    """
+    method: Any = registry.METHODS.build(recipe.method, recipe=recipe.in_latents(), network=network)
     if not hasattr(method, "trajectory"):  # a plug-in's class that was written when `trajectory` was named `walk`
         type(method).trajectory = type(method).walk
-    return starting_from(method, mean)
+    method = starting_from(method, mean)
+    return method if latent is None else LatentMethod(method, latent)
 
 
 @dataclass(frozen=True, repr=False)
@@ -246,11 +257,17 @@ class Run:
     def restore_batch(self, batch: Batch, *, nfe: int | None, generator: Generator) -> Tensor:
         """Restore a batch of any size (H, W); x_0_hat in [-1, 1], on the CPU."""
         # Not `*_, x_0_hat =`, which keeps all states.
-        (x_0_hat,) = deque(self.trajectory(batch, nfe=nfe, generator=generator), maxlen=1)
+        (x_0_hat,) = deque(self.trajectory(batch, nfe=nfe, generator=generator, every=False), maxlen=1)
         return x_0_hat
 
-    def trajectory(self, batch: Batch, *, nfe: int | None, generator: Generator) -> Iterator[Tensor]:
-        """Yield the states from X_1 to x_0_hat, each cropped to the image's size and moved to the CPU."""
+    def trajectory(
+        self, batch: Batch, *, nfe: int | None, generator: Generator, every: bool = True
+    ) -> Iterator[Tensor]:
+        """Yield the states from X_1 to x_0_hat, each cropped to the image's size and moved to the CPU.
+
+        Args:
+            every: False if the last state alone is needed: of latents no other is then decoded.
+        """
         calls = self._nfe(nfe)
         height, width = batch["x_1"].shape[-2:]
         stride, smallest = method_geometry(self.method)
@@ -259,7 +276,9 @@ class Run:
         }
         padded["size"] = (height, width)
         # No `with` around the yield: otherwise inference mode would stay on in the caller.
-        states = self.method_at(calls).trajectory(padded, nfe=calls, generator=generator)
+        method = self.method_at(calls)
+        walk = method.trajectory if every else getattr(method, "answer", method.trajectory)
+        states = walk(padded, nfe=calls, generator=generator)
         while True:
             with torch.inference_mode(), plugin_errors():
                 state = next(states, None)
@@ -294,8 +313,10 @@ def network_geometry(network: nn.Module) -> tuple[int, int]:
 
 
 def method_geometry(method: Method) -> tuple[int, int]:
-    """As `network_geometry`, for all networks that see the image: that of the method, and that of [mean]."""
-    geometry, mean = network_geometry(whole_network(method)), mean_of(method)
+    """As `network_geometry`, for all networks that see the image: that of the method, and those of [mean], [latent]."""
+    geometry, mean, latent = network_geometry(whole_network(method)), mean_of(method), latent_of(method)
+    if latent is not None:
+        geometry = geometry[0] * latent.autoencoder.factor, geometry[1] * latent.autoencoder.factor
     if mean is None:
         return geometry
     other = method_geometry(mean.method)
@@ -361,10 +382,12 @@ def load_run(
     load_weights(network, saved.tensors("ema"), str(saved.folder))
     network = network.to(resolved, dtype).to(memory_format=torch.channels_last).eval().requires_grad_(False)
     mean = None if recipe.mean is None else load_mean(folder, recipe, device=resolved, precision=precision)
+    latent = None if recipe.latent is None else load_latent(folder, recipe, device=resolved)
     found = read_tuned(folder) if tuned and all(change.startswith("sample.nfe=") for change in changes) else None
     recipes = {} if found is None else tuned_recipes(recipe, found, folder)
-    methods = {nfe: build_method(each, network, mean) for nfe, each in recipes.items()}
-    return Run(folder, recipe, build_method(recipe, network, mean), saved.step, resolved, lines, found, methods)
+    methods = {nfe: build_method(each, network, mean, latent) for nfe, each in recipes.items()}
+    method = build_method(recipe, network, mean, latent)
+    return Run(folder, recipe, method, saved.step, resolved, lines, found, methods)
 
 
 def place_of(run: str) -> Path:
@@ -414,6 +437,40 @@ def _load_copy(
             f"{str(settings.sha256)[:12]}); put the right ones back"
         )
     return run
+
+
+def load_latent(folder: Path, recipe: "Recipe", *, device: torch.device) -> Latent:
+    """Load a run folder's copy of the autoencoder of [latent], in float32; its source is not read.
+
+    Raises:
+        UserError: The copy is missing, damaged, a link, or not what the run was trained with.
+    """
+    from i2i_bridge.runs.autoencoders import frozen
+
+    settings = recipe.latent
+    if settings is None or settings.shift is None or settings.scale is None:
+        raise UserError(f"{folder}: its recipe has no [latent] with shift and scale, as training writes them")
+    table, copy = dict(settings.encoder), folder / LATENT_FOLDER
+    refuse_links(folder, [LATENT_FOLDER])
+    if "source" in table:
+        if not copy.is_dir():
+            raise UserError(
+                f"{copy}: the copy of {table['source']}, which this run encodes by, is missing; put it back"
+            )
+        table["source"] = str(copy.absolute())
+    autoencoder: Autoencoder = frozen(registry.AUTOENCODERS.build(table), device)
+    sha256 = autoencoder_sha256(autoencoder)
+    if sha256 != settings.sha256:
+        raise UserError(
+            f"{copy}: other weights than the run was trained with (SHA-256 {sha256[:12]} there, latent.sha256 "
+            f"{str(settings.sha256)[:12]}); put the right ones back"
+        )
+    return Latent(autoencoder, tuple(settings.shift), tuple(settings.scale))
+
+
+def autoencoder_sha256(autoencoder: Autoencoder) -> str:
+    """`weights_sha256` of an autoencoder; of no tensors for one that is no torch module."""
+    return weights_sha256(autoencoder if isinstance(autoencoder, nn.Module) else nn.Identity())
 
 
 def weights_sha256(network: nn.Module) -> str:

@@ -49,6 +49,8 @@ def write_shared(run: "Run", folder: Path, card: str, picture: bytes | None = No
     Raises:
         UserError: The folder holds something or cannot be written, or the run's checkpoint is gone or damaged.
     """
+    if run.recipe.latent is not None:
+        raise UserError(f"{run.folder}: a run with [latent] cannot be shared; share its folder as it is")
     out = real_folder(expanded(folder).absolute())
     with located(folder, "cannot be written", OSError):
         if out.exists() and (not out.is_dir() or any(out.iterdir())):

@@ -11,7 +11,7 @@ from i2i_bridge.data.dataset import PairDataset
 from i2i_bridge.errors import UserError
 from i2i_bridge.recipe.load import load_recipe
 from i2i_bridge.recipe.recipe import Recipe
-from i2i_bridge.recipe.schema import MeanSettings, TeacherSettings, TrainSettings
+from i2i_bridge.recipe.schema import LatentSettings, MeanSettings, TeacherSettings, TrainSettings
 from i2i_bridge.runs.run import load_run, place_of, weights_sha256
 from i2i_bridge.storage.shipped import RECIPE_FILE
 from i2i_bridge.training.schedule import learning_rate
@@ -147,7 +147,7 @@ def _compared(started: Recipe, recipe: Recipe) -> tuple[Recipe, str]:
         source = {"init_sha256": started.train.init_sha256}
         recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update=source)})
     others = {name: _recorded(name, getattr(started, name), getattr(recipe, name)) for name in ("mean", "teacher")}
-    recipe = recipe.model_copy(update=others)
+    recipe = recipe.model_copy(update=others | {"latent": _recorded_latent(started.latent, recipe.latent)})
     if recipe.auto_noise and started.process["name"] == recipe.process["name"]:
         noise = {key: started.process.get(key) for key in recipe.any_process().with_noise(1.0)}
         recipe = recipe.model_copy(update={"process": recipe.process | noise})
@@ -172,6 +172,17 @@ def _recorded(name: str, started: OtherRun | None, current: OtherRun | None) -> 
         except UserError as error:
             raise UserError(f"{name}.run: {error}; the run started from {started.run}") from error
     return current.model_copy(update={"sha256": sha256} | ({"run": started.run} if sha256 == started.sha256 else {}))
+
+
+def _recorded_latent(started: LatentSettings | None, current: LatentSettings | None) -> LatentSettings | None:
+    """The [latent] of the started run, with what was measured, unless the current one says otherwise."""
+    if started is None or current is None:
+        return current
+    given = {key: value for key, value in current if value is not None}
+    if isinstance(current.encoder.get("source"), str):
+        given["encoder"] = current.encoder | {"source": str(place_of(current.encoder["source"]))}
+    same = all(getattr(started, key) == value for key, value in given.items())
+    return started if same else current
 
 
 def _with_factor(recipe: Recipe, factor: int | None) -> Recipe:

@@ -16,7 +16,7 @@ from i2i_bridge.recipe.load import load_recipe
 from i2i_bridge.recipe.recipe import Recipe
 from i2i_bridge.runs.checkpoint import Checkpoint, latest_checkpoint, passed_over
 from i2i_bridge.runs.imports import PREFIX
-from i2i_bridge.runs.run import MEAN_FOLDER, TEACHER_FOLDER, load_weights
+from i2i_bridge.runs.run import LATENT_FOLDER, MEAN_FOLDER, TEACHER_FOLDER, load_weights
 from i2i_bridge.storage.files import write_whole
 from i2i_bridge.storage.names import expanded
 from i2i_bridge.storage.reader import file_sha256
@@ -141,7 +141,8 @@ class Init:
         Raises:
             UserError: No tensor fits; with train.init_strict, one does not fit exactly.
         """
-        channels, added = (recipe.data.channels, recipe.extra_channels), recipe.train.init_added
+        seen, added = recipe.in_latents(), recipe.train.init_added
+        channels = (seen.data.channels, seen.extra_channels)
         fitted, differences = fit(self.tensors, state.network, *channels, added=added)
         if not fitted:
             raise UserError(f"train.init: {self.file}: none of its tensors fits the recipe's network")
@@ -241,7 +242,7 @@ def recipe_from(run: str | Path, settings: Iterable[str] = ()) -> Recipe:
     """The recipe of a run with changed settings, starting from that run's weights (`train --from RUN`).
 
     Measured values of the run (moments of the target, size of the noise) stay, since the weights were trained for them.
-    Its [mean] and [teacher] are the copies in its folder.
+    Its [mean], [teacher] and the autoencoder of its [latent] are the copies in its folder.
 
     Args:
         run: A run folder or the name of a shipped run.
@@ -258,6 +259,10 @@ def recipe_from(run: str | Path, settings: Iterable[str] = ()) -> Recipe:
         if other is not None and not any(text.startswith(f"{name}.run=") for text in changes):
             other = other.model_copy(update={"run": str(folder.absolute() / copied)})
             recipe = recipe.model_copy(update={name: other})
+    latent = recipe.latent
+    if latent is not None and "source" in latent.encoder and not any(text.startswith("latent.") for text in changes):
+        encoder = latent.encoder | {"source": str(folder.absolute() / LATENT_FOLDER)}
+        recipe = recipe.model_copy(update={"latent": latent.model_copy(update={"encoder": encoder})})
     return with_init(recipe, source)
 
 

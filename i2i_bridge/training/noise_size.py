@@ -103,6 +103,7 @@ def unknown_rms(dataset: PairDataset, pairs: int = PAIRS, start: Start = x_1_of)
 def _unknown_rms(data: PairDataset, pairs: int, start: Start) -> tuple[float, int]:
     data.seed = 0
     grams: list[Tensor] = []
+    channels = data.channels
     count = min(len(data), pairs)
     for index in (len(data) * i // count for i in range(count)):
         try:
@@ -111,13 +112,13 @@ def _unknown_rms(data: PairDataset, pairs: int, start: Start) -> tuple[float, in
             if data.on_error != "skip":
                 raise
             continue
-        rows = _rows(item, start(item), index)
+        rows, channels = _rows(item, start(item), index), len(item["x_0"])
         if len(rows):
             grams.append(rows.T @ rows)
     if not grams:
         return 0.0, 0
     fit, measure = (torch.stack(grams[i % len(grams) :: 2]).sum(0) for i in (0, 1))
-    errors = [_error(fit, measure, data.channels), _error(measure, fit, data.channels)]
+    errors = [_error(fit, measure, channels), _error(measure, fit, channels)]
     return math.sqrt(max(sum(errors) / 2, 0.0)), len(grams)
 
 
@@ -197,7 +198,7 @@ def _remark(recipe: Recipe, dataset: PairDataset, start: Start) -> list[str]:
 def curve(recipe: Recipe, dataset: PairDataset) -> list[str]:
     """A table of c/b at some times and the rms of the unknown, as lines of text.
 
-    Empty for a process without noise or a recipe with [mean].
+    Empty for a process without noise or a recipe with [mean] or [latent].
 
     Raises:
         UserError: As `sized`.
@@ -205,6 +206,7 @@ def curve(recipe: Recipe, dataset: PairDataset) -> list[str]:
     process = recipe.any_process()
     if (
         recipe.mean is not None
+        or recipe.latent is not None
         or process.deterministic
         or process.starts_from_noise
         or recipe.method["name"] != "bridge"

@@ -20,11 +20,20 @@ from i2i_bridge.data.splits import HOLD_OUT
 from i2i_bridge.device import PRECISIONS, compile_blocks, machine, resume_guarantee, training_precision
 from i2i_bridge.distributed import Ranks
 from i2i_bridge.errors import UserError
+from i2i_bridge.methods.latent import Latent
 from i2i_bridge.methods.mean import Mean
 from i2i_bridge.recipe.recipe import Recipe
 from i2i_bridge.recipe.schema import TrainSettings
 from i2i_bridge.runs.checkpoint import Checkpoint, check_space, latest_checkpoint, passed_over, recovered_checkpoint
-from i2i_bridge.runs.run import MEAN_FOLDER, TEACHER_FOLDER, load_mean, load_teacher, network_geometry
+from i2i_bridge.runs.run import (
+    LATENT_FOLDER,
+    MEAN_FOLDER,
+    TEACHER_FOLDER,
+    load_latent,
+    load_mean,
+    load_teacher,
+    network_geometry,
+)
 from i2i_bridge.storage.files import locked, refuse_links, sweep, write_whole
 from i2i_bridge.storage.shipped import RECIPE_FILE
 from i2i_bridge.training.first_stage import MeanSource, open_mean, start_of
@@ -40,6 +49,7 @@ from i2i_bridge.training.identity import (
     started_recipe,
 )
 from i2i_bridge.training.init import Loaded, absolute_init, open_init, with_init
+from i2i_bridge.training.latents import LatentSource, open_latent, parts_of, with_cache
 from i2i_bridge.training.noise_size import sized
 from i2i_bridge.training.state import TrainState
 from i2i_bridge.training.teacher import TeacherSource, open_teacher
@@ -47,7 +57,7 @@ from i2i_bridge.training.validation import Best, Validation, read_best, write_be
 
 Found = tuple[Checkpoint | None, list[str]]
 """The latest whole checkpoint of a folder, and a line for each newer one that is damaged."""
-OWN_FOLDERS = ("checkpoints", "samples", MEAN_FOLDER, TEACHER_FOLDER)
+OWN_FOLDERS = ("checkpoints", "samples", MEAN_FOLDER, TEACHER_FOLDER, LATENT_FOLDER)
 """Folders of a run that training writes and cleans."""
 
 
@@ -65,9 +75,9 @@ def lock_and_recover(recipe: Recipe, folder: Path, stack: ExitStack) -> Found | 
         return latest_checkpoint(folder / "checkpoints")
     found = recovered_checkpoint(folder / "checkpoints")
     sweep(folder)
-    for inside in ("samples", MEAN_FOLDER, TEACHER_FOLDER):
+    for inside in ("samples", MEAN_FOLDER, TEACHER_FOLDER, LATENT_FOLDER):
         sweep(folder / inside)
-    for copied in (MEAN_FOLDER, TEACHER_FOLDER):
+    for copied in (MEAN_FOLDER, TEACHER_FOLDER, LATENT_FOLDER):
         sweep(folder / copied / "checkpoints")
     return found
 
@@ -176,6 +186,7 @@ class _Start:
     init: Loaded | None = None
     mean: MeanSource | None = None
     teacher: TeacherSource | None = None
+    latent: LatentSource | None = None
 
 
 def _new_run(recipe: Recipe, folder: Path, dataset: PairDataset, device: torch.device) -> _Start:
@@ -186,15 +197,19 @@ def _new_run(recipe: Recipe, folder: Path, dataset: PairDataset, device: torch.d
     mean = None if source is None else source.mean
     if mean is not None:  # moments and noise are estimated from its outputs
         _check_size(recipe, "the network of mean.run", mean.method.network)
+    recipe, latent = open_latent(recipe, dataset, device)
+    if latent is not None:  # moments and noise are those of latents
+        dataset = dataset.seen_by(latent.latent.item)
     start, first_recipe = partial(start_of, mean, recipe.train.seed), None if init is None else init.recipe
     recipe = resolved(folder, recipe, dataset, started=None, init=first_recipe, start=start)
     if init is not None:
         recipe = with_init(recipe, init.source, sha256=init.sha256)
     recipe, noise = sized(recipe, dataset, partial(start_of, mean, 0))
-    state = _state(recipe, device, mean, None if teacher is None else teacher.run.method.network)
+    cached = None if latent is None else with_cache(latent.latent, recipe, folder)
+    state = _state(recipe, device, mean, None if teacher is None else teacher.run.method.network, cached)
     loaded = None if init is None else init.load_into(state, recipe)
-    notes = [line for part in (loaded, source, teacher) if part is not None for line in part.lines]
-    return _Start(recipe, state, notes=[*notes, *noise], init=loaded, mean=source, teacher=teacher)
+    notes = [line for part in (loaded, source, teacher, latent) if part is not None for line in part.lines]
+    return _Start(recipe, state, notes=[*notes, *noise], init=loaded, mean=source, teacher=teacher, latent=latent)
 
 
 def _resumed_run(
@@ -204,27 +219,30 @@ def _resumed_run(
     started = started_recipe(folder)
     recipe = resolved(folder, recipe, dataset, started=started, init=None)
     mean = None if recipe.mean is None else load_mean(folder, recipe, device=device)
-    state = _state(
-        recipe, device, mean, None if recipe.teacher is None else load_teacher(folder, recipe, device=device)
-    )
+    teacher = None if recipe.teacher is None else load_teacher(folder, recipe, device=device)
+    latent = None if recipe.latent is None else with_cache(load_latent(folder, recipe, device=device), recipe, folder)
+    state = _state(recipe, device, mean, teacher, latent)
     state.load(checkpoint)
     return _Start(recipe, state, started.train)
 
 
-def _state(recipe: Recipe, device: torch.device, mean: Mean | None, teacher: nn.Module | None) -> TrainState:
-    state = TrainState(recipe, device, mean, teacher)
-    _check_size(recipe, "the network", state.network)
+def _state(
+    recipe: Recipe, device: torch.device, mean: Mean | None, teacher: nn.Module | None, latent: Latent | None
+) -> TrainState:
+    state = TrainState(recipe, device, mean, teacher, latent)
+    _check_size(recipe, "the network", state.network, 1 if latent is None else latent.autoencoder.factor)
     return state
 
 
-def _check_size(recipe: Recipe, name: str, network: nn.Module) -> None:
+def _check_size(recipe: Recipe, name: str, network: nn.Module, factor: int = 1) -> None:
     size = recipe.data.size
     height, width = (size, size) if isinstance(size, int) else size
-    stride, smallest = network_geometry(network)
+    stride, smallest = (side * factor for side in network_geometry(network))
     if height % stride or width % stride or (stride > 1 and min(height, width) < smallest):
         least = f", {smallest // stride} at least" if smallest > stride else ""
         raise UserError(
-            f"data.size {size}: {name} halves its input {stride.bit_length() - 1} times, so both sides must be "
+            f"data.size {size}: {name} halves its input {(stride // factor).bit_length() - 1} times"
+            f"{f' and the encoder divides by {factor}' if factor > 1 else ''}, so both sides must be "
             f"multiples of {stride}{least}; change data.size, or the network's levels"
         )
 
@@ -240,13 +258,13 @@ def _write_folder(folder: Path, start: _Start, stack: ExitStack | None) -> None:
     """
     copies = {MEAN_FOLDER: start.mean, TEACHER_FOLDER: start.teacher}
     copied = {name: source.run.method.network.state_dict() for name, source in copies.items() if source is not None}
-    check_space(folder / "checkpoints", start.state.parts() | copied)
+    check_space(folder / "checkpoints", start.state.parts() | copied | parts_of(start.latent))
     if stack is not None:
         stack.enter_context(locked(folder))
         if (folder / "checkpoints").exists():
             raise UserError(f"{folder}: another run has just begun there; choose another --out")
     write_whole(folder / RECIPE_FILE, start.recipe.to_toml().encode())
-    for source in (start.init, start.mean, start.teacher):
+    for source in (start.init, start.mean, start.teacher, start.latent):
         if source is not None:
             source.write(folder)
 

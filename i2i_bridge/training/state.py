@@ -11,6 +11,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from i2i_bridge.errors import UserError, did_you_mean
 from i2i_bridge.methods.distillation import Student
+from i2i_bridge.methods.latent import Latent
 from i2i_bridge.methods.mean import Mean
 from i2i_bridge.randomness import global_seed, key
 from i2i_bridge.recipe.recipe import Recipe
@@ -26,7 +27,12 @@ class TrainState:
     """Network, EMA, companions, optimizer moments, step and counters of a run."""
 
     def __init__(
-        self, recipe: Recipe, device: torch.device, mean: Mean | None = None, teacher: nn.Module | None = None
+        self,
+        recipe: Recipe,
+        device: torch.device,
+        mean: Mean | None = None,
+        teacher: nn.Module | None = None,
+        latent: Latent | None = None,
     ) -> None:
         cpu, seed = torch.device("cpu"), recipe.train.seed
         with global_seed(key(seed, "initial weights"), cpu):
@@ -36,7 +42,7 @@ class TrainState:
         self.network.to(device).to(memory_format=torch.channels_last)
         self.ema = copy.deepcopy(self.network).eval().requires_grad_(False)
         with global_seed(key(seed, "initial weights of companions"), cpu):
-            self.method = build_method(recipe, self.network, mean)
+            self.method = build_method(recipe, self.network, mean, latent)
         if teacher is not None and isinstance(self.method, Student):
             self.method = self.method.taught(teacher, self.ema)
         self.modules: dict[str, nn.Module] = {NETWORK: self.network, **self.method.companions()}

@@ -65,6 +65,7 @@ ONLY_IN = {
     "gradio": {"app.py"},
     "starlette": {"app.py"},
     "spandrel": {"networks/spandrel.py"},
+    "diffusers": {"runs/autoencoders.py"},
 }
 
 

@@ -17,9 +17,9 @@ NAMES = """
 Coefficients Degradation Degraded Estimate Extractor Gaussian Guidance ItemMetric LinearOperator Method Metric PredictX0
 Process Recipe Run Sampler SetMetric Target UserError __version__ check_dataset check_degradation check_metric
 check_network check_process check_sampler compare evaluate export load_plugin load_recipe load_run method_preset
-push_to_hub register_dataset register_degradation register_discriminator register_extractor register_guidance
-register_method register_metric register_network register_process register_proposal register_sampler register_target
-register_time_grid restore_files save_pretrained train tune
+push_to_hub register_autoencoder register_dataset register_degradation register_discriminator register_extractor
+register_guidance register_method register_metric register_network register_process register_proposal register_sampler
+register_target register_time_grid restore_files save_pretrained train tune
 """
 PUBLIC = NAMES.split()
 PAGES = ["README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]

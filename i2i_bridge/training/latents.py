@@ -1,0 +1,210 @@
+"""Opening of [latent]: the autoencoder of a new run, its copy in the run folder, and the cache of latents."""
+
+import hashlib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from i2i_bridge import registry
+from i2i_bridge.data.dataset import PairDataset
+from i2i_bridge.errors import UserError, located
+from i2i_bridge.methods.latent import Autoencoder, Latent
+from i2i_bridge.plugins import plugin_errors
+from i2i_bridge.recipe.recipe import Recipe
+from i2i_bridge.runs.autoencoders import frozen
+from i2i_bridge.runs.run import LATENT_FOLDER, autoencoder_sha256, load_latent, place_of
+from i2i_bridge.storage.files import refuse_links, write_whole
+from i2i_bridge.storage.tensors import read_safetensors
+
+PAIRS = 64
+"""Number of training pairs whose latents are measured."""
+CACHE = f"{LATENT_FOLDER}/cache"
+"""Folder of cached latents in a run folder."""
+
+
+@dataclass(frozen=True)
+class LatentSource:
+    """The autoencoder of a new run."""
+
+    latent: Latent
+    recipe: Recipe
+    lines: list[str]
+
+    def write(self, folder: Path) -> None:
+        """Write the autoencoder into a run folder, so that the run does not depend on `latent.encoder.source`.
+
+        Raises:
+            UserError: The folder holds another autoencoder, or cannot be written.
+        """
+        refuse_links(folder, [LATENT_FOLDER])
+        save = getattr(self.latent.autoencoder, "save", None)
+        if save is not None:
+            with plugin_errors():
+                save(folder / LATENT_FOLDER)
+        load_latent(folder, self.recipe, device=torch.device("cpu"))
+
+
+def open_latent(recipe: Recipe, dataset: PairDataset, device: torch.device) -> tuple[Recipe, LatentSource | None]:
+    """Open the autoencoder of `latent.encoder`; return the recipe with what is measured, and the autoencoder.
+
+    Raises:
+        UserError: There is no such autoencoder, it does not fit the images, or it is not the one that the recipe says.
+    """
+    if recipe.latent is None:
+        return recipe, None
+    table = dict(recipe.latent.encoder)
+    if isinstance(table.get("source"), str):
+        table["source"] = str(place_of(table["source"]))
+    with located("latent.encoder"):
+        autoencoder: Autoencoder = frozen(registry.AUTOENCODERS.build(table), device)
+        channels, factor, sha256 = autoencoder.channels, autoencoder.factor, autoencoder_sha256(autoencoder)
+    found = {"channels": channels, "factor": factor, "sha256": sha256}
+    for key, value in found.items():
+        if getattr(recipe.latent, key) not in (None, value):
+            raise UserError(f"latent.{key}: the encoder's is {value}, the recipe says {getattr(recipe.latent, key)}")
+    size = recipe.data.size if isinstance(recipe.data.size, tuple) else (recipe.data.size,) * 2
+    if size[0] % factor or size[1] % factor:
+        raise UserError(
+            f"data.size {recipe.data.size}: the encoder divides both sides by {factor}; give multiples of it"
+        )
+    shift, scale, note = _measured(autoencoder, dataset, str(table["name"]), device)
+    measured = {"shift": shift, "scale": scale}
+    kept = {key: value for key, value in measured.items() if getattr(recipe.latent, key) is None}
+    settings = recipe.latent.model_copy(update={"encoder": table} | found | kept)
+    recipe = recipe.model_copy(update={"latent": settings})
+    latent = Latent(autoencoder, tuple(settings.shift or ()), tuple(settings.scale or ()))
+    return recipe, LatentSource(latent, recipe, [note])
+
+
+def _measured(
+    autoencoder: Autoencoder, dataset: PairDataset, name: str, device: torch.device
+) -> tuple[list[float], list[float], str]:
+    """Mean and standard deviation of each channel of E(x), and a note on what decoding gives back of both sides."""
+    latents: list[Tensor] = []
+    errors: dict[str, list[float]] = {"x_0": [], "x_1": []}
+    count = min(len(dataset), PAIRS)
+    for index in (len(dataset) * i // count for i in range(count)):
+        try:
+            item = dataset[index]
+        except UserError:
+            if dataset.on_error != "skip":
+                raise
+            continue
+        for side, of_side in errors.items():
+            x = item[side][None].to(device)
+            with torch.no_grad(), plugin_errors():
+                z = autoencoder.encode(x).float()
+                _check(name, autoencoder, x, z)
+                answer = autoencoder.decode(z)
+            if answer.shape != x.shape:
+                shapes = f"{tuple(answer.shape)} for images of {tuple(x.shape)}"
+                raise UserError(f"latent.encoder: autoencoder '{name}': decodes to {shapes}")
+            latents.append(z[0].flatten(1).double().cpu())
+            of_side.append(float((answer - x).square().mean()))
+    if not latents:
+        raise UserError("latent.encoder: no training image could be encoded")
+    values = torch.cat(latents, dim=1)
+    shift, scale = values.mean(1), values.std(1)
+    if not bool((scale > 1e-8).all() and scale.isfinite().all()):
+        raise UserError(f"latent.encoder: autoencoder '{name}': a channel of its latents is the same for all images")
+    height, width = item["x_0"].shape[-2:]
+    factor = autoencoder.factor
+    psnr = {side: 10 * math.log10(4 / max(sum(of_side) / len(of_side), 1e-10)) for side, of_side in errors.items()}
+    note = (
+        f"latents of {autoencoder.channels} channels at {width // factor}x{height // factor} for images of "
+        f"{width}x{height}; decoded, {count} training pairs keep a PSNR of {psnr['x_0']:.2f} dB (x_0) and "
+        f"{psnr['x_1']:.2f} dB (x_1), which no method can exceed by much"
+    )
+    return shift.tolist(), scale.tolist(), note
+
+
+def _check(name: str, autoencoder: Autoencoder, x: Tensor, latents: Tensor) -> None:
+    height, width = (side // autoencoder.factor for side in x.shape[-2:])
+    wanted = (len(x), autoencoder.channels, height, width)
+    if tuple(latents.shape) != wanted:
+        raise UserError(
+            f"latent.encoder: autoencoder '{name}': encodes {tuple(x.shape)} to {tuple(latents.shape)}; its channels "
+            f"and factor say {wanted}"
+        )
+
+
+def with_cache(latent: Latent, recipe: Recipe, folder: Path) -> Latent:
+    """The latent with a cache in the run folder, for the images that come again in every epoch."""
+    names = cached_fields(recipe)
+    if not names or recipe.latent is None or not recipe.latent.cache:
+        return latent
+    return replace(latent, cache=LatentCache(folder, str(recipe.latent.sha256)), cached=names)
+
+
+def cached_fields(recipe: Recipe) -> tuple[str, ...]:
+    """The fields of a training batch that are the same, or one of two mirror images, whenever their item comes.
+
+    None where crops or augmentations are random; beside a degradation, which may be random, the clean side alone.
+    """
+    data = recipe.data
+    if data.augment or data.crop == "random":
+        return ()
+    if recipe.degradation is None:
+        return ("x_0", "x_1", "condition")
+    return {"forward": ("x_0",), "reverse": ("x_1",), "both": ()}[data.direction]
+
+
+class LatentCache:
+    """Latents on disk, by SHA-256 of the autoencoder and of the image.
+
+    A file appears whole or not at all, and one that is damaged or of another shape is made anew. Where nothing can be
+    written, latents are computed each time.
+
+    Args:
+        folder: The run folder.
+        sha256: SHA-256 of the autoencoder.
+    """
+
+    def __init__(self, folder: Path, sha256: str) -> None:
+        self.folder, self.sha256, self.writes = folder, sha256, True
+
+    def __call__(self, x: Tensor, encode: Callable[[Tensor], Tensor]) -> Tensor:
+        """The latents of an image (1, C, H, W)."""
+        image = x.detach().to("cpu", torch.float32).contiguous()
+        total = hashlib.sha256(f"{self.sha256} {tuple(image.shape)}".encode())
+        total.update(image.numpy().tobytes())
+        name = total.hexdigest()
+        file = self.folder / CACHE / name[:2] / f"{name}.safetensors"
+        found = self._read(file)
+        if found is not None:
+            return found.to(x.device)
+        latents = encode(x)
+        self._write(file, latents)
+        return latents
+
+    def _read(self, file: Path) -> Tensor | None:
+        if file.is_symlink() or not file.is_file():
+            return None
+        try:
+            tensors = read_safetensors(file)
+        except UserError:
+            return None
+        found = tensors.get("latents")
+        return found if found is not None and found.ndim == 4 and found.dtype == torch.float32 else None
+
+    def _write(self, file: Path, latents: Tensor) -> None:
+        from safetensors.torch import save
+
+        if not self.writes:
+            return
+        try:
+            write_whole(file, save({"latents": latents.cpu().contiguous()}), root=self.folder)
+        except UserError:
+            self.writes = False
+
+
+def parts_of(source: LatentSource | None) -> dict[str, dict[str, Any]]:
+    """The tensors that `LatentSource.write` stores, for the check of free space."""
+    if source is None or not isinstance(source.latent.autoencoder, nn.Module):
+        return {}
+    return {LATENT_FOLDER: source.latent.autoencoder.state_dict()}
