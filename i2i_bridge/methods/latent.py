@@ -115,11 +115,11 @@ class LatentMethod:
 
     method: Method
     latent: Latent
+    network: nn.Module = field(init=False)
+    """The network of the method."""
 
-    @property
-    def network(self) -> nn.Module:
-        """The network of the method."""
-        return self.method.network
+    def __post_init__(self) -> None:
+        self.network = self.method.network
 
     def with_network(self, network: nn.Module) -> "LatentMethod":
         """A copy of the method with another network."""

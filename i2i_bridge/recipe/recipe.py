@@ -241,8 +241,8 @@ class Recipe(Settings):
         if self.method.get("perceptual"):
             raise UserError("method.perceptual compares images and cannot see latents; leave it or [latent] out")
         degradation = self.build_degradation()
-        given = self.data.own_condition or (degradation is not None and degradation.condition_channels > 0)
-        if given and self.condition_channels != self.data.channels:
+        conditioned = self.data.own_condition or (degradation is not None and degradation.condition_channels > 0)
+        if conditioned and self.condition_channels != self.data.channels:
             raise UserError(
                 f"[latent]: the condition has {self.condition_channels} channels, and the encoder takes images of "
                 f"{self.data.channels}"

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from i2i_bridge.errors import UserError
+from i2i_bridge.errors import UserError, located
 from i2i_bridge.libraries import constructed
 from i2i_bridge.registry import register_autoencoder
 from i2i_bridge.runs.checkpoint import latest_checkpoint, save_checkpoint
@@ -90,10 +90,8 @@ class DiffusersAutoencoder(nn.Module):
         except ImportError as error:
             raise UserError("autoencoder 'autoencoder-kl' needs diffusers: pip install 'i2i-bridge[latent]'") from error
         folder = Path(source)
-        try:
+        with located(folder / CONFIG_FILE, "cannot be read", OSError, ValueError):
             table = json.loads(read_text(folder / CONFIG_FILE))
-        except ValueError as error:
-            raise UserError(f"{folder / CONFIG_FILE}: no JSON ({error})") from error
         if not isinstance(table, dict) or table.get("_class_name", "AutoencoderKL") != "AutoencoderKL":
             raise UserError(f"{folder / CONFIG_FILE}: not the configuration of an AutoencoderKL")
         self._config = {key: value for key, value in table.items() if key[:1] != "_" and value is not None}
