@@ -225,7 +225,7 @@ MUTANTS = [
     Mutant("latents-not-held-near-0", "methods/autoencoder.py", " + self.penalty * latents.float().square().mean()", "", "test_latent.py"),
     Mutant("latents-without-noise", "methods/autoencoder.py", "latents + self.noise * randn_like(latents, generator)", "latents", "test_latent.py"),
     Mutant("encoder-read-at-its-source", "runs/run.py", 'table["source"] = str(copy.absolute())', "pass", "test_latent.py"),
-    Mutant("other-encoder-accepted", "runs/run.py", "if sha256 != settings.sha256:", "if False:", "test_latent.py"),
+    Mutant("other-encoder-accepted", "runs/run.py", "if sha256 != stored.sha256:", "if False:", "test_latent.py"),
     Mutant("latents-not-measured", "training/latents.py", "shift, scale = values.mean(1), values.std(1)", "shift, scale = values.mean(1), torch.full_like(values[:, 0], 0.5)", "test_latent.py"),
     Mutant("latent-forgotten-on-resume", "training/identity.py", "return started if same else current", "return current", "test_latent.py"),
     Mutant("moments-of-images", "training/preparation.py", "dataset = dataset.seen_by(latent.latent.item)", "pass", "test_latent.py"),

@@ -80,9 +80,10 @@ class Latent:
         A batch's latents may differ in the last bits from those of its images alone, so that without this a resumed run
         would depend on what the cache holds.
         """
+        images = [x[i : i + 1] for i in range(len(x))]
         if self.cache is None or name not in self.cached:
-            return torch.cat([self.encode(image) for image in x.split(1)])
-        return torch.cat([self.cache(image, self.encode) for image in x.split(1)])
+            return torch.cat([self.encode(image) for image in images])
+        return torch.cat([self.cache(image, self.encode) for image in images])
 
     def item(self, item: dict[str, Any]) -> dict[str, Any]:
         """An item of a dataset with latents instead of images, on the CPU; without its mask."""

@@ -90,7 +90,7 @@ class DiffusersAutoencoder(nn.Module):
         except ImportError as error:
             raise UserError("autoencoder 'autoencoder-kl' needs diffusers: pip install 'i2i-bridge[latent]'") from error
         folder = Path(source)
-        with located(folder / CONFIG_FILE, "cannot be read", OSError, ValueError):
+        with located(folder / CONFIG_FILE, "cannot be read", (OSError, ValueError)):
             table = json.loads(read_text(folder / CONFIG_FILE))
         if not isinstance(table, dict) or table.get("_class_name", "AutoencoderKL") != "AutoencoderKL":
             raise UserError(f"{folder / CONFIG_FILE}: not the configuration of an AutoencoderKL")

@@ -447,10 +447,10 @@ def load_latent(folder: Path, recipe: "Recipe", *, device: torch.device) -> Late
     """
     from i2i_bridge.runs.autoencoders import frozen
 
-    settings = recipe.latent
-    if settings is None or settings.shift is None or settings.scale is None:
+    stored = recipe.latent
+    if stored is None or stored.shift is None or stored.scale is None:
         raise UserError(f"{folder}: its recipe has no [latent] with shift and scale, as training writes them")
-    table, copy = dict(settings.encoder), folder / LATENT_FOLDER
+    table, copy = dict(stored.encoder), folder / LATENT_FOLDER
     refuse_links(folder, [LATENT_FOLDER])
     if "source" in table:
         if not copy.is_dir():
@@ -460,12 +460,12 @@ def load_latent(folder: Path, recipe: "Recipe", *, device: torch.device) -> Late
         table["source"] = str(copy.absolute())
     autoencoder: Autoencoder = frozen(registry.AUTOENCODERS.build(table), device)
     sha256 = autoencoder_sha256(autoencoder)
-    if sha256 != settings.sha256:
+    if sha256 != stored.sha256:
         raise UserError(
             f"{copy}: other weights than the run was trained with (SHA-256 {sha256[:12]} there, latent.sha256 "
-            f"{str(settings.sha256)[:12]}); put the right ones back"
+            f"{str(stored.sha256)[:12]}); put the right ones back"
         )
-    return Latent(autoencoder, tuple(settings.shift), tuple(settings.scale))
+    return Latent(autoencoder, tuple(stored.shift), tuple(stored.scale))
 
 
 def autoencoder_sha256(autoencoder: Autoencoder) -> str:
