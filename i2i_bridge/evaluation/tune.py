@@ -29,6 +29,7 @@ from i2i_bridge.evaluation.records import CLEAN, Record
 from i2i_bridge.evaluation.scores import Scorer, choose
 from i2i_bridge.evaluation.subjects import noise_of
 from i2i_bridge.methods.calls import counted_calls
+from i2i_bridge.methods.latent import latent_of
 from i2i_bridge.methods.mean import mean_of
 from i2i_bridge.metrics.base import Estimate, build_metric
 from i2i_bridge.randomness import key
@@ -259,7 +260,7 @@ class _Search:
         mean, self._candidates = mean_of(run.method), []
         for recipe in candidates(run.recipe):
             settings = recipe.sample.model_dump(mode="json", include={"sampler", "grid", "clip"})
-            method = build_method(recipe, self.network, mean)
+            method = build_method(recipe, self.network, mean, latent_of(run.method))
             self._candidates.append((settings, replace(run, recipe=recipe, method=method)))
         member: Any = (scorer.images | scorer.sets).get(metric)
         if member is None:
