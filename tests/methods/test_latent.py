@@ -228,6 +228,8 @@ def test_a_run_between_latents_needs_its_own_folder_alone(root, first, tmp_path)
 
     odd = np.random.default_rng(0).integers(0, 256, (13, 17, 3), dtype=np.uint8)
     assert run.restore(odd, nfe=2).shape == odd.shape
+    with pytest.raises(UserError, match=r"tile 64: the autoencoder of \[latent\] sees the image whole"):
+        run.tiled(64)
     scored = evaluate(run, nfe=[1], metrics=["psnr"], count=1, report=lambda *_: None)
     assert all(math.isfinite(row.metrics["psnr"].value) for row in scored.rows)
     moved = settings.model_copy(update={"encoder": settings.encoder | {"source": "elsewhere"}})
