@@ -15,8 +15,9 @@ c = 0 everywhere: an ordinary differential equation (OT-ODE, flow).
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -69,7 +70,7 @@ def as_times(t: Tensor | float) -> Tensor:
 
 
 BAND = 2**21
-"""Values that `add_scaled` multiplies at once."""
+"""Values that are computed at once, of large images."""
 
 
 def expand(values: Tensor, like: Tensor) -> Tensor:
@@ -77,18 +78,20 @@ def expand(values: Tensor, like: Tensor) -> Tensor:
     return values.reshape(values.shape + (1,) * (like.ndim - values.ndim)).to(like.device, like.dtype)
 
 
-def add_scaled(total: Tensor, factor: Tensor | float, x: Tensor) -> None:
-    """total += factor x, in place: of a large photo, each further array of its size counts.
-
-    Large images (B, C, H, W) are added some rows at a time, so that no product of the whole size is held.
-    """
+def bands(x: Tensor) -> Iterator[tuple[Any, ...]]:
+    """Indices of some rows at a time of large images (B, C, H, W), of everything of small tensors."""
     if x.numel() <= BAND:
-        total += factor * x
+        yield (...,)
         return
     step = max(BAND * x.shape[-2] // x.numel(), 1)
     for first in range(0, x.shape[-2], step):
-        rows = (..., slice(first, first + step), slice(None))
-        total[rows] += factor * x[rows]
+        yield (..., slice(first, first + step), slice(None))
+
+
+def add_scaled(total: Tensor, factor: Tensor | float, x: Tensor) -> None:
+    """total += factor x, in place and in bands: of a large photo, each further array of its size counts."""
+    for rows in bands(x):
+        total[rows].add_(factor * x[rows])
 
 
 class Process(ABC):

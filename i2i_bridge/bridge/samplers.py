@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from i2i_bridge.bridge.processes import Process, add_scaled
+from i2i_bridge.bridge.processes import Process, bands
 from i2i_bridge.bridge.time_grids import log_snr
 from i2i_bridge.randomness import Generator, randn_like
 from i2i_bridge.registry import register_sampler
@@ -133,12 +133,14 @@ def _apply(step: Update, x_1: Tensor, x_0_hat: Tensor, x_s: Tensor, generator: G
     if step.k_s == 0 and step.k_1 == 0 and step.w == 0:
         # The last step: the network's answer to the last bit, whatever X_s holds.
         return x_0_hat * step.k_d if step.k_d != 1 else x_0_hat
-    x_t = step.k_d * x_0_hat
-    add_scaled(x_t, step.k_s, x_s)
-    if step.k_1:
-        add_scaled(x_t, step.k_1, x_1)
-    if step.w:
-        x_t += randn_like(x_t, generator).mul_(step.w)
+    # The noise's array becomes X_t: of a large photo, each further array of its size counts.
+    x_t = randn_like(x_0_hat, generator).mul_(step.w) if step.w else torch.zeros_like(x_0_hat)
+    for rows in bands(x_t):
+        mean = step.k_d * x_0_hat[rows]
+        mean += step.k_s * x_s[rows]
+        if step.k_1:
+            mean += step.k_1 * x_1[rows]
+        x_t[rows].add_(mean)
     return x_t
 
 
@@ -166,8 +168,9 @@ def eta_sampler(
     walk = points(process, times)
     x = _begin(process, x_1, walk[0], generator, start)
     for s, t in itertools.pairwise(walk):
-        x_0_hat = predict_x0(x, _at(s.t, x))
-        x = _apply(update(s, t, 0.0 if process.deterministic else eta), x_1, x_0_hat, x, generator)
+        step = update(s, t, 0.0 if process.deterministic else eta)
+        # x_0_hat has no name here: otherwise the next call would hold it in memory, an array of the image's size.
+        x = _apply(step, x_1, predict_x0(x, _at(s.t, x)), x, generator)
         yield x
 
 

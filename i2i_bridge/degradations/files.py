@@ -86,8 +86,8 @@ def build_ops(tables: Sequence[Mapping[str, Any]]) -> Degradation:
 
 def degrade_files(
     tables: Sequence[Mapping[str, Any]],
-    source: Path,
-    target: Path,
+    source: str | Path,
+    target: str | Path,
     *,
     seed: int = 0,
     format: str | None = None,
@@ -113,7 +113,7 @@ def degrade_files(
         UserError: The degradations are wrong, the input is missing, the output would overwrite it, or a single file
             cannot be degraded.
     """
-    degradation = build_ops(tables)
+    source, target, degradation = Path(source), Path(target), build_ops(tables)
     jobs = plan_files(source, target, beside={"-mask": ".png"}, format=format, quality=quality, lossless=True)
     settings = {
         "verb": "degrade", "version": __version__, "ops": [dict(table) for table in tables], "seed": seed,

@@ -119,7 +119,7 @@ def evaluate(
     protocol: Resolved | str | Path | None = None,
     batch_size: int = 1,
     name: str | None = None,
-    out: Path | None = None,
+    out: str | Path | None = None,
     replace: bool = False,
     direction: Direction | None = None,
     report: Report | None = None,
@@ -154,10 +154,9 @@ def evaluate(
         UserError: There is no image, or nothing to measure.
 
     Examples:
-        >>> from pathlib import Path
         >>> from i2i_bridge import evaluate, load_run
         >>> run = load_run("pretrained/photos")
-        >>> scored = evaluate(run, nfe=[1], metrics=["psnr"], count=1, out=Path("results"))
+        >>> scored = evaluate(run, nfe=[1], metrics=["psnr"], count=1, out="results")
         >>> [row.name for row in scored.rows]
         ['input', 'nfe 1']
     """
@@ -166,7 +165,7 @@ def evaluate(
     if out is None and run.recipe.data.direction == "both" and "direction" in setup.rules.settings:
         raise UserError("direction 'reverse' needs --out FOLDER (out=): the run's own evaluation is the forward one")
     if out is not None:
-        _check_out(out)
+        _check_out(out := Path(out))
     subject = RunSubject(run, run.recipe.evaluate.nfe if nfe is None else nfe, name)
     with ExitStack() as stack:
         if report is None:

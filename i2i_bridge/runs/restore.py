@@ -44,14 +44,14 @@ class Outcome(FilesOutcome):
 
 def restore_files(
     run: Run,
-    source: Path,
-    target: Path,
+    source: str | Path,
+    target: str | Path,
     *,
     nfe: int | None = None,
     samples: int = 1,
     seed: int = 0,
-    mask: Path | None = None,
-    condition: Path | None = None,
+    mask: str | Path | None = None,
+    condition: str | Path | None = None,
     degrade: bool = False,
     trajectory: bool = False,
     trajectory_side: int | None = None,
@@ -104,10 +104,11 @@ def restore_files(
         >>> from i2i_bridge import load_run, restore_files
         >>> Path("photos").mkdir()
         >>> Image.new("RGB", (50, 40), (90, 120, 150)).save("photos/sky.png")
-        >>> outcome = restore_files(load_run("pretrained/photos"), Path("photos"), Path("restored"), nfe=1)
+        >>> outcome = restore_files(load_run("pretrained/photos"), "photos", "restored", nfe=1)
         >>> Image.open("restored/sky.png").size
         (50, 40)
     """
+    source, target = Path(source), Path(target)
     reverse = run.recipe.is_reverse(direction)
     if reverse and degrade:
         raise UserError("--degrade makes X_1, which is what the direction 'reverse' restores; leave one of them out")
@@ -119,7 +120,7 @@ def restore_files(
     jobs = plan_files(source, target, results=results, beside=beside, format=format, quality=quality)
     if sequence:
         jobs = _frames(jobs, source)
-    extras = {name: path for name, path in (("mask", mask), ("condition", condition)) if path is not None}
+    extras = {name: Path(path) for name, path in (("mask", mask), ("condition", condition)) if path is not None}
     for name, path in extras.items():
         keep_apart(jobs, target, path, name)
     root = target if source.is_dir() else None  # links in a folder of results are not followed

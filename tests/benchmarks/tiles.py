@@ -76,35 +76,38 @@ def pan(name: str, calls: list[int]) -> None:
 
 
 def memory(name: str, calls: list[int]) -> None:
-    code = f"from tests.benchmarks.tiles import whole_file; whole_file({name!r}, {calls[-1]})"
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
-
-
-def whole_file(name: str, nfe: int) -> None:
-    """Restore a file of 24 million pixels."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "large.jpg"
-        code = (
-            "import sys; from PIL import Image; from tests.benchmarks.tiles import photo;"
-            " Image.fromarray(photo(6000, 4000)).save(sys.argv[1], quality=95)"
-        )
-        subprocess.run([sys.executable, "-c", code, str(file)], check=True)  # its memory would count
-        run, begun = load_run(name), time.process_time()
+        Image.fromarray(photo(6000, 4000)).save(file, quality=95)
+        # A process of its own: the memory of this one would count.
+        words = [sys.executable, __file__, "file", name, "--nfe", str(calls[-1]), "--file", str(file)]
+        subprocess.run(words, check=True)
 
-        def report(done: int, total: int) -> None:
-            if done % 10 == 0:
-                peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
-                print(f"tiles {done}/{total}: peak {peak:.2f} GB, {time.process_time() - begun:.0f} s", flush=True)
 
-        restore_files(run, file, Path(folder) / "out.png", nfe=nfe, tile=512, overlap=64, report_tiles=report)
+def restored_file(name: str, calls: list[int], file: Path) -> None:
+    """Restore a file in tiles beside itself; print the peak of this process's memory."""
+    run, begun = load_run(name), time.process_time()
+
+    def show(what: str) -> None:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
-        print(f"peak {peak:.2f} GB, {time.process_time() - begun:.0f} s of processor time")
+        print(f"{what}: peak {peak:.2f} GB, {time.process_time() - begun:.0f} s of processor time", flush=True)
+
+    def report(done: int, total: int) -> None:
+        if done % 20 == 0:
+            show(f"tiles {done}/{total}")
+
+    restore_files(run, file, file.with_suffix(".png"), nfe=calls[-1], tile=512, overlap=64, report_tiles=report)
+    show(f"nfe {calls[-1]}")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["difference", "pan", "memory"])
+    parser.add_argument("what", choices=["difference", "pan", "memory", "file"])
     parser.add_argument("run", nargs="?", default="pretrained/photos")
     parser.add_argument("--nfe", nargs="+", type=int, default=[1, 5])
+    parser.add_argument("--file", type=Path, help="of 'file', which 'memory' starts")
     given = parser.parse_args()
-    {"difference": difference, "pan": pan, "memory": memory}[given.what](given.run, given.nfe)
+    if given.what == "file":
+        restored_file(given.run, given.nfe, given.file)
+    else:
+        {"difference": difference, "pan": pan, "memory": memory}[given.what](given.run, given.nfe)

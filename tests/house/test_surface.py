@@ -67,6 +67,21 @@ def test_another_name_is_an_attribute_error():
         from i2i_bridge import trian  # noqa: F401
 
 
+def test_public_functions_take_paths_as_text():
+    """A path given as text was an AttributeError in restore_files, degrade_files and evaluate(out=)."""
+    members = [getattr(i2i_bridge, name) for name in dir(i2i_bridge)]
+    functions = [member for member in members if inspect.isfunction(member)]
+    for owner in filter(inspect.isclass, members):
+        functions += [value for name, value in vars(owner).items() if inspect.isfunction(value) and name[0] != "_"]
+    wanted = [
+        (function.__qualname__, parameter.name)
+        for function in functions
+        for parameter in inspect.signature(function).parameters.values()
+        if "Path" in (words := str(parameter.annotation)) and "str" not in words
+    ]
+    assert wanted == [], "annotate str | Path, and convert"
+
+
 @pytest.mark.parametrize(
     ("path", "name"),
     [
