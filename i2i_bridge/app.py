@@ -46,8 +46,9 @@ EXAMPLES = (
     "sklearn:datasets/images/china.jpg",
 )
 """Photos inside the packages of the extra `demo`, shown as examples where those are installed."""
-SHOWN_SIDE, WALK_SIDE, EDITOR_SIDE = 1600, 3200, 768
-"""Longest side in pixels of pictures, of the walk and of the mask editor on the page; downloads have all pixels."""
+SHOWN_SIDE, WALK_SIDE, ANIMATION_SIDE, EDITOR_SIDE = 1600, 3200, 640, 768
+"""Longest side in pixels of pictures, of the walk and its animation, and of the mask editor on the page; downloads have
+all pixels."""
 MASK_OPTIONS = ("folder", "file")
 """Options of degradations that name files, which would be files of the server."""
 
@@ -97,6 +98,8 @@ class Answer:
     """The samples."""
     walk: Path | None
     """The states from X_1 to X_0 of the first sample, scaled down for the page."""
+    animation: Path | None
+    """These states one after the other."""
     notes: list[str]
 
 
@@ -147,6 +150,7 @@ def restore_picture(
         degrade=request.degrade,
         trajectory=request.walk,
         trajectory_side=WALK_SIDE,  # several states of the largest picture are more pixels than the page takes
+        animation_side=ANIMATION_SIDE if request.walk else None,
         format=request.format,
         report_calls=report,
         report_tiles=report,
@@ -157,6 +161,7 @@ def restore_picture(
         job.outputs.get("-degraded", source),
         [job.outputs[ending] for ending in job.results],
         job.outputs.get(f"{job.results[0]}-trajectory"),
+        job.outputs.get(f"{job.results[0]}-animation"),
         [f"{outcome.nfe} network call{'s' * (outcome.nfe != 1)} for each sample", *notes, *outcome.notes],
     )
 
@@ -490,7 +495,10 @@ def build_page(
             return (
                 (str(before), str(after[0])),
                 gr.update(value=[str(path) for path in after] if several else None, visible=several),
-                gr.update(value=None if answer.walk is None else str(answer.walk), visible=answer.walk is not None),
+                *(
+                    gr.update(value=None if file is None else str(file), visible=file is not None)
+                    for file in (answer.walk, answer.animation)
+                ),
                 [str(path) for path in files],
                 "\n".join(public_text(note, folders) for note in answer.notes),
             )
@@ -573,6 +581,10 @@ def build_page(
                     elem_id="walk", type="filepath", interactive=False, visible=False, show_label=False,
                     buttons=["fullscreen"], alt_text="The walk from X_1 to X_0",
                 )  # fmt: skip
+                motion = gr.Image(
+                    elem_id="animation", type="filepath", interactive=False, visible=False, show_label=False,
+                    buttons=["fullscreen"], alt_text="The walk from X_1 to X_0 as an animation", height=320,
+                )  # fmt: skip
                 files = gr.File(
                     label="Download: depth, alpha and profile of the original",
                     elem_id="files",
@@ -586,7 +598,7 @@ def build_page(
         run.change(lambda name: (chosen(name)[0], gr.update(info=about(name))), run, [nfe, run], **private)
         apply.click(degraded, [file, run, ops, seed], [seen, degraded_file], **private)
         given = [file, run, nfe, sampler, seed, samples, first, ops, editor, walk, format]
-        go.click(restored, given, [slider, gallery, strip, files, notes], **private)
+        go.click(restored, given, [slider, gallery, strip, motion, files, notes], **private)
     return page.queue(max_size=limits.waiting, default_concurrency_limit=1, api_open=False)
 
 
@@ -645,8 +657,9 @@ def open_page(
         UserError: gradio is missing, a run cannot be opened, the host has no address, or the port is taken.
     """
     require_gradio()
+    host = host.strip("[]")
     try:  # before the page refuses look-ups
-        own = internet.addresses(host.strip("[]"))
+        own = internet.addresses(host)
     except (OSError, UnicodeError) as error:
         raise UserError(f"--host {host}: no address of this machine ({error}); try --host 127.0.0.1") from error
     opened = dict(zip(run_names(runs), (load_run(run, device=device) for run in runs), strict=True))
@@ -664,7 +677,7 @@ def open_page(
             page = build_page(opened, results, limits, pictures, say)
             try:
                 _, address, _ = page.launch(
-                    server_name=host,
+                    server_name=f"[{host}]" if ":" in host else host,  # IPv6, as in addresses
                     server_port=port,
                     max_file_size=limits.megabytes * 10**6,
                     allowed_paths=[],

@@ -91,8 +91,11 @@ def load_plugin(file: Path | str) -> None:
     path = Path(file)
     if path.suffix != ".py" or not path.is_file():
         raise UserError(f"--plugin {path}: not an existing .py file")
-    name = f"i2i_plugin_{path.stem}"
-    if str(path.resolve()) in _files and name in sys.modules:
+    place, name = str(path.resolve()), f"i2i_plugin_{path.stem}"
+    if str(Path(getattr(sys.modules.get(name), "__file__", None) or place).resolve()) != place:
+        # Another folder's file of this name: replaced in sys.modules, its classes could not be unpickled any more.
+        name += f"_{hashlib.sha256(place.encode()).hexdigest()[:12]}"
+    if place in _files and name in sys.modules:
         return
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
@@ -100,7 +103,7 @@ def load_plugin(file: Path | str) -> None:
     module = importlib.util.module_from_spec(spec)
     # Added before execution, as an import does; otherwise data-loader workers cannot unpickle the module's classes.
     sys.modules[name] = module
-    _sources.add(str(path.resolve()))
+    _sources.add(place)
     try:
         spec.loader.exec_module(module)
     except Exception as error:
@@ -111,7 +114,7 @@ def load_plugin(file: Path | str) -> None:
         if isinstance(error, SyntaxError) and error.filename == str(path):
             raise UserError(f"--plugin {path}, line {error.lineno}: {type(error).__name__}: {error.msg}") from error
         raise UserError(f"--plugin {plugin_error(error) or f'{path}: {type(error).__name__}: {error}'}") from error
-    _files.append(str(path.resolve()))
+    _files.append(place)
 
 
 PLUGIN_GROUP = "i2i_bridge.plugins"

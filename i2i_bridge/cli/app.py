@@ -6,14 +6,17 @@ from typing import Annotated
 import typer
 
 from i2i_bridge import console
-from i2i_bridge.cli.options import Device, Plugins, load_plugins
-from i2i_bridge.storage.shipped import folder_of_run, recipe_of_run
+from i2i_bridge.cli.options import Device, Plugins, load_plugins, place_of_run
 
 
 def app(
     runs: Annotated[
         list[str],
-        typer.Argument(metavar="RUN...", help="Run folders that `train` wrote, or shipped runs (`list pretrained`)."),
+        typer.Argument(
+            metavar="RUN...",
+            help="Run folders that `train` wrote, shipped runs (`list pretrained`), or OWNER/NAME of the Hugging Face "
+            "Hub.",
+        ),
     ],
     host: Annotated[
         str, typer.Option(metavar="ADDRESS", help="Where to listen; 0.0.0.0 lets other machines connect.")
@@ -43,12 +46,11 @@ def app(
     device: Device = None,
 ) -> None:
     """Serve a web page that restores pictures with trained runs; without --host, to this machine alone."""
-    for run in runs:  # a wrong folder is refused before torch is imported
-        recipe_of_run(folder_of_run(Path(run)))
+    folders = [str(place_of_run(Path(run), plugin)) for run in runs]  # refused before torch is imported
     load_plugins(plugin)
     from i2i_bridge.app import LOOPBACK, Limits, serve
 
-    if host not in LOOPBACK:
+    if host.strip("[]") not in LOOPBACK:
         console.say(f"warning: --host {host}: whoever reaches this address can use the page; it has no password")
     limits = Limits(max_pixels, max_megabytes, max_nfe, max_samples, queue, not no_operators)
-    serve(runs, host=host, port=port, limits=limits, examples=examples, device=device, say=console.say)
+    serve(folders, host=host, port=port, limits=limits, examples=examples, device=device, say=console.say)

@@ -12,7 +12,11 @@ from i2i_bridge.cli.options import Checkpoint, Device, Plugins, load_plugins, no
 
 def compare(
     runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN...", help="Run folders, and scored folders of outside results.")
+        list[Path],
+        typer.Argument(
+            metavar="RUN...",
+            help="Run folders, OWNER/NAME of the Hugging Face Hub, and scored folders of outside results.",
+        ),
     ],
     nfe: Annotated[
         list[int] | None,
@@ -63,10 +67,10 @@ def compare(
     from i2i_bridge.report.formats import to_words
     from i2i_bridge.report.labels import parse_labels
 
-    folders = [own_run(run) for run in runs]
+    folders = [own_run(run, plugin) for run in runs]
     done = comparison.compare(
         folders, out, nfe=nfe, count=count, protocol=protocol, single_file=single_file, root=root, each_seed=each_seed,
-        device=device, checkpoint=checkpoint or "last", title=title, labels=parse_labels(label or [], folders),
+        device=device, checkpoint=checkpoint or "last", title=title, labels=parse_labels(label or [], folders, runs),
         against=against, progress=counted, note=note_on(processes().rank),
     )  # fmt: skip
     console.show_table("", *to_words(done.table), numbers=True)

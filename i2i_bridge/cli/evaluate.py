@@ -19,13 +19,14 @@ from i2i_bridge.cli.options import (
     SampleSettings,
     Tile,
     checked_direction,
+    fetched_run,
     load_plugins,
     note_on,
     open_run,
     own_run,
 )
 from i2i_bridge.metrics.weights import use_folder
-from i2i_bridge.storage.shipped import folder_of_run, recipe_of_run
+from i2i_bridge.storage.shipped import recipe_of_run
 
 if TYPE_CHECKING:
     from i2i_bridge.evaluation.results import Evaluation
@@ -36,7 +37,9 @@ def evaluate(
     what: Annotated[
         str,
         typer.Argument(
-            metavar="RUN", help="A run folder that `train` wrote, or a shipped run; with --images also a recipe."
+            metavar="RUN",
+            help="A run folder that `train` wrote, a shipped run, or OWNER/NAME of the Hugging Face Hub; with --images "
+            "also a recipe.",
         ),
     ],
     nfe: Annotated[
@@ -116,7 +119,7 @@ def evaluate(
         for option, given in (("--name NAME", name), ("--out FOLDER", out)):
             if given is None and changed:
                 raise UserError(f"{changed} needs {option}: the run's own evaluation stays as it is")
-        run = own_run(Path(what)) if out is None else folder_of_run(Path(what))
+        run = own_run(Path(what), plugin) if out is None else fetched_run(Path(what), plugin)
         recipe_of_run(run)  # a wrong folder is refused before torch is imported
         evaluate_run(
             run, nfe=nfe, count=count, metrics=metric, protocol=protocol, list_file=list_file, batch_size=batch,
@@ -137,7 +140,9 @@ def evaluate(
     from i2i_bridge.evaluation.evaluate import folder_subject, open_evaluation
     from i2i_bridge.evaluation.loop import measure
 
-    setup = open_evaluation(what, protocol, count=count, list_file=list_file, root=root, direction=way)
+    run = fetched_run(Path(what), plugin)
+    source = run if run.is_dir() else what
+    setup = open_evaluation(source, protocol, count=count, list_file=list_file, root=root, direction=way)
     subject, problems = folder_subject(setup, images, name, out)
     for problem in problems:
         console.say_error(problem)
@@ -157,7 +162,7 @@ def report(
     device: Device = None,
 ) -> None:
     """Write report/index.html of an evaluated run: pictures, trajectory, curves, table."""
-    recipe_of_run(run := own_run(run))  # a wrong folder is refused before torch is imported
+    recipe_of_run(run := own_run(run, plugin))  # a wrong folder is refused before torch is imported
     load_plugins(plugin)
     report_run(run, root=root, device=device, checkpoint=checkpoint)
 

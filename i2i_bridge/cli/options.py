@@ -37,7 +37,12 @@ Overrides = Annotated[
     typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change, such as train.lr=1e-4 data.root=photos."),
 ]
 RunFolder = Annotated[
-    Path, typer.Argument(metavar="RUN", help="A run folder that `train` wrote, or a shipped run (`list pretrained`).")
+    Path,
+    typer.Argument(
+        metavar="RUN",
+        help="A run folder that `train` wrote, a shipped run (`list pretrained`), or OWNER/NAME of the Hugging Face "
+        "Hub.",
+    ),
 ]
 Plugins = Annotated[
     list[Path] | None,
@@ -125,8 +130,8 @@ Source = Annotated[
     typer.Option(
         "--from",
         metavar="RUN",
-        help="Fine-tune this run folder or shipped run: a new run of its recipe and data, from its weights (EMA); "
-        "KEY=VALUE changes settings.",
+        help="Fine-tune this run folder, shipped run or OWNER/NAME of the Hugging Face Hub: a new run of its recipe "
+        "and data, from its weights (EMA); KEY=VALUE changes settings.",
     ),
 ]
 Init = Annotated[
@@ -134,8 +139,8 @@ Init = Annotated[
     typer.Option(
         "--init",
         metavar="SOURCE",
-        help="Start a new run from the weights of this run folder, shipped run, .safetensors or .pt file, as far as "
-        "they fit.",
+        help="Start a new run from the weights of this run folder, shipped run, OWNER/NAME of the Hugging Face Hub, "
+        ".safetensors or .pt file, as far as they fit.",
     ),
 ]
 InitStrict = Annotated[
@@ -202,11 +207,11 @@ def load_plugins(plugins: list[Path] | None) -> None:
         load_plugin(file)
 
 
-def place_of_run(run: Path, plugins: list[Path] | None) -> Path:
+def fetched_run(run: Path, plugins: list[Path] | None) -> Path:
     """The folder of RUN: a path, a shipped run, or the local copy of OWNER/NAME, fetched from the Hub at first use.
 
     Raises:
-        UserError: It is no run folder; raised before torch is imported. Or the run cannot be fetched.
+        UserError: The run cannot be fetched.
     """
     folder = folder_of_run(run)
     if not folder.exists():
@@ -214,25 +219,37 @@ def place_of_run(run: Path, plugins: list[Path] | None) -> Path:
 
         if is_hub_name(folder):
             load_plugins(plugins)  # the recipe is checked when it is fetched, and may name their parts
-            folder = hub_folder(folder, console.say_note)
+            folder = hub_folder(folder)
+    return folder
+
+
+def place_of_run(run: Path, plugins: list[Path] | None) -> Path:
+    """As `fetched_run`, for a run that must be there.
+
+    Raises:
+        UserError: It is no run folder; raised before torch is imported. Or the run cannot be fetched.
+    """
+    folder = fetched_run(run, plugins)
     recipe_of_run(folder)
     return folder
 
 
-def own_run(run: Path) -> Path:
-    """A run folder that can be written to; for a shipped run its copy runs/pretrained/NAME, created at first use.
+def own_run(run: Path, plugins: list[Path] | None) -> Path:
+    """A run folder that can be written to; for a shipped run and one of the Hub its copy runs/NAME, created at first
+    use.
 
     Raises:
-        UserError: The place of the copy holds other files, or it cannot be written.
+        UserError: The place of the copy holds other files, it cannot be written, or the run cannot be fetched.
     """
     if not is_shipped_run(run):
-        from i2i_bridge.runs.hub import is_hub_name
+        if run.exists():
+            return run
+        from i2i_bridge.runs.hub import is_hub_name, own_copy
 
-        if is_hub_name(run):
-            raise UserError(
-                f"{run}: no such folder; to fetch it from the Hub", command=f"i2i-bridge share pull {run} DIR"
-            )
-        return run
+        if not is_hub_name(run):
+            return run
+        load_plugins(plugins)
+        return own_copy(run)
     source, copy = folder_of_run(run), Path("runs") / run
     # Sorted, so that recipe.toml, which makes a folder a run, is copied last.
     for file in sorted(path for path in source.rglob("*") if path.is_file()):

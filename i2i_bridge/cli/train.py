@@ -28,11 +28,13 @@ from i2i_bridge.cli.options import (
     RecipeOrSetting,
     Source,
     chosen_recipe,
+    fetched_run,
     load_plugins,
+    place_of_run,
     run_folder,
 )
 from i2i_bridge.errors import TRY_AGAIN
-from i2i_bridge.storage.shipped import folder_of_run, recipe_of_run
+from i2i_bridge.storage.shipped import recipe_of_run
 
 if TYPE_CHECKING:
     from i2i_bridge import Recipe
@@ -128,13 +130,15 @@ class _Request:
             loaded = recipe_from(self.source, self.settings)
         else:
             loaded = chosen_recipe(self.recipe, self.settings, self.method)
+        from i2i_bridge.training.init import WEIGHTS, with_init
+
         chosen = init or loaded.train.init
         if chosen is None and strict:
             raise UserError("--init-strict: nothing to start from; give --init SOURCE")
         if chosen is None or not (init or strict):
             return loaded
-        from i2i_bridge.training.init import with_init
-
+        if init is not None and init.suffix not in WEIGHTS:
+            fetched_run(init, self.plugin)
         return with_init(loaded, chosen, strict=strict, sha256=None if init else loaded.train.init_sha256)
 
     def folder(self, recipe: "Recipe") -> Path:
@@ -203,7 +207,7 @@ def _request(
         if recipe is not None and "=" not in recipe:
             raise UserError(f"--from {source}: the recipe is that of the run; leave {recipe} out, or give --init")
         changes = ([] if recipe is None else [recipe]) + changes
-        recipe = str(recipe_of_run(folder_of_run(source)))
+        recipe = str(recipe_of_run(place_of_run(source, plugin)))
     elif recipe is None:
         raise UserError(f"Missing argument 'RECIPE', or --from RUN; see i2i-bridge {verb} --help")
     changes += [f"train.freeze={json.dumps(freeze)}"] if freeze else []

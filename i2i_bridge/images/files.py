@@ -164,7 +164,9 @@ def image_size(path: Path | str, data: bytes | None = None) -> tuple[int, int]:
         UserError: As `read_picture`.
     """
     try:
-        with warnings.catch_warnings(action="ignore"), Image.open(path if data is None else io.BytesIO(data)) as image:
+        # Not opened by Pillow: a pipe would wait for a writer.
+        stream = open_regular(path) if data is None else io.BytesIO(data)
+        with warnings.catch_warnings(action="ignore"), stream, Image.open(stream) as image:
             turned = image.getexif().get(ORIENTATION, 1) >= 5
             return (image.width, image.height) if turned else (image.height, image.width)
     except Exception:  # not a format of Pillow's, or damaged: `read_picture` reports what is wrong

@@ -1,6 +1,7 @@
 """Montages: rows of images in one picture, with a heading above each column."""
 
 from collections.abc import Iterable, Sequence
+from io import BytesIO
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -13,6 +14,8 @@ HEADER_HEIGHT = 22
 """Height in pixels of the headings if each has one line."""
 FONT_SIZES = (14, 12, 10, 9)
 """Font sizes of headings; the first at which every word fits into its column is used, else the last."""
+FIRST_MS, STEP_MS, LAST_MS = 900, 450, 2000
+"""Milliseconds that an animation shows X_1, each state between, and the restored image."""
 MARGIN = 3
 """White pixels at the right of a heading; otherwise adjacent headings would touch."""
 
@@ -76,6 +79,20 @@ def states_shown(x_1: Tensor, states: Iterable[Tensor], columns: int = 8) -> tup
     chosen = np.linspace(0, len(kept) - 1, min(columns, len(kept))).round().astype(int)
     numbers = [kept[k][0] for k in chosen]
     return [kept[k][1] for k in chosen], ["X_1", *(f"step {number}" for number in numbers[1:])]
+
+
+def animation(states: Sequence[Tensor], headings: Sequence[str]) -> bytes:
+    """An animated WebP of states (C, H, W) in [-1, 1] of one size, each below its heading, repeated without end."""
+    sheets = [montage([[state]], [heading]) for state, heading in zip(states, headings, strict=True)]
+    height = max(sheet.shape[0] for sheet in sheets)  # a heading may have more lines than another
+    frames = [
+        Image.fromarray(np.pad(sheet, ((height - len(sheet), 0), (0, 0), (0, 0)), constant_values=255))
+        for sheet in sheets
+    ]
+    stream = BytesIO()
+    times = [FIRST_MS, *[STEP_MS] * (len(frames) - 2), LAST_MS]
+    frames[0].save(stream, "WEBP", save_all=True, append_images=frames[1:], duration=times, loop=0, quality=90)
+    return stream.getvalue()
 
 
 def scaled_down(row: Sequence[Tensor], side: int) -> list[Tensor]:

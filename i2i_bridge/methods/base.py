@@ -1,7 +1,7 @@
 """The interface of a method, as training and evaluation use it."""
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -56,6 +56,13 @@ class Method(Protocol):
     def with_network(self, network: nn.Module) -> "Method":
         """A copy of the method with another network, such as the EMA."""
         ...
+
+
+def states_of(method: Method, batch: Batch, *, nfe: int, generator: Generator) -> Iterator[Tensor]:
+    """`method.trajectory(...)`; of a plug-in's class that was written when it was named `walk`, that."""
+    trajectory = getattr(method, "trajectory", None) or cast(Any, method).walk
+    states: Iterator[Tensor] = trajectory(batch, nfe=nfe, generator=generator)
+    return states
 
 
 def refuse_guidance(recipe: "Recipe") -> None:

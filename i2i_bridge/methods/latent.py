@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from i2i_bridge.bridge.predictor import keep_known
-from i2i_bridge.methods.base import Batch, Method
+from i2i_bridge.methods.base import Batch, Method, states_of
 from i2i_bridge.randomness import Generator
 
 IMAGES = ("x_0", "x_1", "condition")
@@ -136,12 +136,12 @@ class LatentMethod:
 
     def trajectory(self, batch: Batch, *, nfe: int, generator: Generator) -> Iterator[Tensor]:
         """The states of the method, each decoded."""
-        for state in self.method.trajectory(self._restored(batch), nfe=nfe, generator=generator):
+        for state in states_of(self.method, self._restored(batch), nfe=nfe, generator=generator):
             yield self._decoded(state, batch)
 
     def answer(self, batch: Batch, *, nfe: int, generator: Generator) -> Iterator[Tensor]:
         """The last state alone, decoded."""
-        (last,) = deque(self.method.trajectory(self._restored(batch), nfe=nfe, generator=generator), maxlen=1)
+        (last,) = deque(states_of(self.method, self._restored(batch), nfe=nfe, generator=generator), maxlen=1)
         yield self._decoded(last, batch)
 
     def _restored(self, batch: Batch) -> dict[str, Any]:

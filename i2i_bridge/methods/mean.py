@@ -10,7 +10,7 @@ from torch import Tensor
 
 from i2i_bridge.bridge.predictor import keep_known
 from i2i_bridge.errors import UserError
-from i2i_bridge.methods.base import INPUTS, Batch, Method
+from i2i_bridge.methods.base import INPUTS, Batch, Method, states_of
 from i2i_bridge.randomness import Generator
 
 if TYPE_CHECKING:  # pydantic: `import i2i_bridge` stays light
@@ -40,7 +40,7 @@ class Mean:
         given = {name: batch[name] for name in (*INPUTS, "size") if name in batch}
         # Without autocast: otherwise training and restoring would start from different values.
         with torch.no_grad(), torch.autocast(x_1.device.type, enabled=False):
-            (answer,) = deque(self.method.trajectory(given, nfe=self.nfe, generator=generator), maxlen=1)
+            (answer,) = deque(states_of(self.method, given, nfe=self.nfe, generator=generator), maxlen=1)
         answer = answer.to(x_1.dtype).clamp(-1, 1)
         return answer if mask is None else keep_known(answer, x_1, mask)
 

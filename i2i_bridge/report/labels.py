@@ -7,22 +7,27 @@ from pathlib import Path
 from i2i_bridge.errors import UserError
 
 
-def parse_labels(texts: Sequence[str], folders: Sequence[Path]) -> dict[Path, str]:
+def parse_labels(texts: Sequence[str], folders: Sequence[Path], runs: Sequence[Path] = ()) -> dict[Path, str]:
     """Parse `--label RUN=NAME` into labels by folder, with the folder as in `folders`.
+
+    Args:
+        texts: The labels.
+        folders: The folders that are compared.
+        runs: The runs as the user named them, where their folders are copies: of shipped runs, of the Hub.
 
     Raises:
         UserError: A text has no name, its run is not among the folders, or a run has two labels.
     """
+    known = [*zip(folders, folders, strict=True), *zip(runs, folders, strict=False)]
     found: dict[Path, str] = {}
     for text in texts:
         places = [i for i, letter in enumerate(text) if letter == "="]
-        folder = next(
-            (folder for i in places for folder in folders if Path(text[:i]).resolve() == folder.resolve()), None
-        )
+        match = ((i, folder) for i in places for run, folder in known if Path(text[:i]).resolve() == run.resolve())
+        i, folder = next(match, (-1, None))
         if folder is None:
-            known = ", ".join(map(str, folders))
-            raise UserError(f"--label '{text}': reads RUN=NAME, with one of the runs that are compared: {known}")
-        name = next(text[i + 1 :] for i in places if Path(text[:i]).resolve() == folder.resolve()).strip()
+            names = ", ".join(map(str, folders))
+            raise UserError(f"--label '{text}': reads RUN=NAME, with one of the runs that are compared: {names}")
+        name = text[i + 1 :].strip()
         if not name or len(name) > 100:
             raise UserError(f"--label '{text}': a name of 1 to 100 letters is needed")
         if folder in found:

@@ -17,6 +17,7 @@ from i2i_bridge.evaluation.results import (
 from i2i_bridge.recipe.load import load_recipe
 from i2i_bridge.storage.shipped import RECIPE_FILE
 from i2i_bridge.training.log import read_metrics
+from i2i_bridge.training.validation import Best, best_in
 
 if TYPE_CHECKING:
     from i2i_bridge.recipe.recipe import Recipe
@@ -40,6 +41,8 @@ class Measurements:
     """Contents of INPUTS_FILE by key, including images that are only a reference."""
     losses: Mapping[str, Sequence[tuple[float, float]]]
     """(step, loss) of the network under '', and of its companions under their names."""
+    best: Best | None
+    """The best step of train.keep_best; None if none was measured."""
 
     @property
     def seed(self) -> int | None:
@@ -74,4 +77,5 @@ def read_measurements(folder: Path, protocol: str) -> Measurements:
         frozenset(read_hashes(home / DATA_FILE)),
         read_hashes(home / INPUTS_FILE),
         losses,
+        best_in(folder),
     )

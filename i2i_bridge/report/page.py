@@ -12,7 +12,7 @@ import torch
 
 from i2i_bridge import __version__
 from i2i_bridge.data.dataset import PairDataset
-from i2i_bridge.errors import UserError
+from i2i_bridge.errors import UserError, brief
 from i2i_bridge.evaluation.results import Evaluation, calls_in_name
 from i2i_bridge.images.files import write_picture
 from i2i_bridge.images.montage import montage
@@ -107,6 +107,7 @@ def page_html(
             ("Protocol", first.protocol.id, PROTOCOL_MEANING.format(first.protocol.hash)),
             ("Data", first.data.digest[:12], DATA_MEANING.format(first.data.digest)),
             ("Seed", str(first.seed), ""),
+            *_best_step(entries),
         ],
         "table": table,
         "csv": pictures.text("table.csv", to_csv(table), "text/csv"),
@@ -123,7 +124,7 @@ def page_html(
         "curves": training_curves({i: entry.measurements[0].losses for i, entry in enumerate(entries)}),
         "differences": setting_differences(entries),
         "settings": [
-            (entry.label, f"step {entry.evaluation.step}, {entry.folder.name}", entry.recipe.without_places().to_toml())
+            (entry.label, _step_note(entry), entry.recipe.without_places().to_toml())
             for entry in entries
             if entry.recipe is not None
         ],
@@ -195,6 +196,20 @@ def _add_drawn(page: dict[str, Any], i: int, entry: Entry, run: Run, dataset: Pa
         held_out=rows("held-out", drawn.held_out),
         overlap=drawn.overlap,
     )
+
+
+def _best_step(entries: Sequence[Entry]) -> list[tuple[str, str, str]]:
+    """The fact at the head of a report on the best step of train.keep_best, with its number as the tooltip."""
+    best = entries[0].measurements[0].best
+    if len(entries) > 1 or best is None:
+        return []
+    return [("Best step", str(best.step), f"{brief(best.rule)}: {best.value:.5g}")]
+
+
+def _step_note(entry: Entry) -> str:
+    """The evaluated step, the folder, and the best step of train.keep_best if one was measured."""
+    note, best = f"step {entry.evaluation.step}, {entry.folder.name}", entry.measurements[0].best
+    return note if best is None else f"{note}; best step {best.step}, {brief(best.rule)}: {best.value:.5g}"
 
 
 def _data_name(recipe: Any) -> str:

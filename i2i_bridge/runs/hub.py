@@ -7,6 +7,7 @@ bounded before the download. A local copy is pinned: hub.json in it holds the re
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,10 +21,20 @@ from i2i_bridge.errors import UserError, brief, located
 from i2i_bridge.runs.shared import PICTURE, check_portable
 from i2i_bridge.storage import internet
 from i2i_bridge.storage.archive import RESERVE
-from i2i_bridge.storage.files import IO_ERROR, LOCK_FILE, exchange_folder, free_bytes, locked, remove, write_whole
-from i2i_bridge.storage.names import expanded
+from i2i_bridge.storage.files import (
+    IO_ERROR,
+    LOCK_FILE,
+    TEMPORARY,
+    TEMPORARY_BYTES,
+    exchange_folder,
+    free_bytes,
+    locked,
+    remove,
+    write_whole,
+)
+from i2i_bridge.storage.names import expanded, extended_name
 from i2i_bridge.storage.reader import MEGABYTE, read_json
-from i2i_bridge.storage.shipped import CARD_FILE, RECIPE_FILE, TUNED_FILE
+from i2i_bridge.storage.shipped import CARD_FILE, RECIPE_FILE, TUNED_FILE, recipe_names
 from i2i_bridge.storage.toml import read_toml
 
 if TYPE_CHECKING:
@@ -35,7 +46,7 @@ PART = r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,94}[A-Za-z0-9_])?"
 NAME = re.compile(rf"({PART}/{PART})(?:@({PART}))?")
 """owner/name, and after an @ a commit, tag or branch."""
 OWN_FOLDERS = ("runs", "pretrained")
-"""First parts of names that always mean a folder."""
+"""First parts of names that always mean a folder, beside those of the shipped recipes."""
 COMMIT = re.compile(r"[0-9a-f]{40}")
 ORIGIN = "hub.json"
 """File of the repository and commit that a local copy was fetched from."""
@@ -59,9 +70,10 @@ class Origin:
 
 def is_hub_name(run: Path) -> bool:
     """Whether a path could be a run on the Hub: owner/name[@revision], where there is neither such a path nor a folder
-    `owner`."""
-    found = NAME.fullmatch(run.as_posix())
-    return found is not None and run.parts[0] not in OWN_FOLDERS and not run.exists() and not run.parent.exists()
+    `owner`, nor do shipped recipes begin so."""
+    if NAME.fullmatch(run.as_posix()) is None or run.exists() or run.parent.exists():
+        return False
+    return run.parts[0] not in {*OWN_FOLDERS, *(name.split("/")[0] for name in recipe_names())}
 
 
 def hub_folder(run: Path, report: Callable[[str], None] | None = None) -> Path:
@@ -83,6 +95,35 @@ def hub_folder(run: Path, report: Callable[[str], None] | None = None) -> Path:
         report(f"there is no folder {run.as_posix()}; looking for it on the Hugging Face Hub")
         copy, origin = pull(run.as_posix(), report=report)
     report(f"{run.as_posix()} is the copy of commit {origin.revision} in {copy}")
+    return copy
+
+
+def hub_run(run: Path) -> Path:
+    """The folder of a run as `hub_folder`, without its lines; a copy that is not there yet is fetched silently."""
+    return hub_folder(run, lambda line: None)
+
+
+def own_copy(name: Path) -> Path:
+    """The copy runs/NAME of a run on the Hub, for evaluations and reports; made from the local copy at first use.
+
+    Raises:
+        UserError: As `hub_folder`; or the folder holds something else, another commit for example, or cannot be
+            written.
+    """
+    source, copy = hub_folder(name), Path("runs") / name
+    origin = read_origin(source)
+    if origin is not None and read_origin(copy) == origin:
+        return copy
+    if os.path.lexists(copy):
+        raise UserError(f"{copy}: not a copy of {source}, which belongs there; rename it")
+    fresh = copy.with_name(extended_name(copy.name, TEMPORARY, f"-{os.getpid()}", limit=TEMPORARY_BYTES))
+    with _os_errors(copy):
+        try:
+            shutil.copytree(source, fresh)
+            if read_origin(copy) != origin:  # another process may have been faster
+                exchange_folder(fresh, copy)
+        finally:
+            remove(fresh)
     return copy
 
 

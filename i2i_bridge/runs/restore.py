@@ -15,7 +15,7 @@ from i2i_bridge.errors import UserError, located
 from i2i_bridge.images.colour import check_colour_fix, colour_fixed
 from i2i_bridge.images.files import MAX_FRAMES, check_format, image_size, read_picture, write_picture
 from i2i_bridge.images.folder import IMAGE_SUFFIXES, folder_notes
-from i2i_bridge.images.montage import montage, scaled_down, states_shown
+from i2i_bridge.images.montage import animation, montage, scaled_down, states_shown
 from i2i_bridge.images.outputs import DoneJobs, Existing, FilesOutcome, Job, keep_apart, plan_files, process
 from i2i_bridge.images.pixels import Picture, mask_of, to_mask, to_pixels, to_tensor, visible, with_channels
 from i2i_bridge.methods.calls import counted_calls
@@ -27,6 +27,7 @@ from i2i_bridge.runs.batch import alpha_like, to_batch, to_picture
 from i2i_bridge.runs.checkpoint import MANIFEST, SEAL
 from i2i_bridge.runs.run import Run
 from i2i_bridge.runs.workload import Workload, workload_of
+from i2i_bridge.storage.files import write_whole
 from i2i_bridge.storage.names import normal_form
 from i2i_bridge.storage.reader import read_text
 
@@ -55,6 +56,7 @@ def restore_files(
     degrade: bool = False,
     trajectory: bool = False,
     trajectory_side: int | None = None,
+    animation_side: int | None = None,
     format: str | None = None,
     quality: int | None = None,
     existing: Existing = "resume",
@@ -79,6 +81,7 @@ def restore_files(
         degrade: The inputs are clean: apply the recipe's degradation first (written as NAME-degraded).
         trajectory: Write states from X_1 to X_0 beside each result, as NAME-trajectory.png.
         trajectory_side: Longest side in pixels of the row of states, which are scaled down; by default they are not.
+        animation_side: Write these states also as an animation, NAME-animation.webp, of at most so many pixels a side.
         format: 'png', 'jpg', 'webp' or 'tif'; by default the format of each input.
         quality: Quality of JPEG and WebP, 1 to 100 (`write_picture`).
         existing: How to treat inputs of a folder whose results exist.
@@ -117,6 +120,7 @@ def restore_files(
     results = [f"-{k + 1}" for k in range(samples)] if samples > 1 else [""]
     beside = {"-degraded": ""} if degrade else {}
     beside |= {f"{ending}-trajectory": ".png" for ending in results} if trajectory else {}
+    beside |= {f"{ending}-animation": ".webp" for ending in results} if animation_side is not None else {}
     jobs = plan_files(source, target, results=results, beside=beside, format=format, quality=quality)
     if sequence:
         jobs = _frames(jobs, source)
@@ -129,8 +133,8 @@ def restore_files(
         "mask": mask is None, "degrade": degrade, "trajectory": trajectory, "format": format, "quality": quality,
         "plugins": plugin_digests(),
     }  # fmt: skip
-    if trajectory_side is not None:
-        settings["trajectory_side"] = trajectory_side
+    sides = {"trajectory_side": trajectory_side, "animation_side": animation_side}
+    settings |= {name: side for name, side in sides.items() if side is not None}
     if reverse:
         settings["direction"] = "reverse"
     if run.tiles is not None:
@@ -193,6 +197,9 @@ def restore_files(
                     row = shown if trajectory_side is None else scaled_down(shown, trajectory_side)
                     strip = Picture(montage([row], headings))
                     write_picture(job.outputs[f"{ending}-trajectory"], strip, root=root)
+                if animation_side is not None:
+                    frames = [scaled_down([state], animation_side)[0] for state in shown]
+                    write_whole(job.outputs[f"{ending}-animation"], animation(frames, headings), root=root)
                 outcome.written += 1
                 outcome.nfe = counted.count // (k + 1)
         done.add(job, files.values())

@@ -10,6 +10,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ from i2i_bridge.errors import UserError
 from i2i_bridge.images.colour import check_colour_fix, colour_fixed
 from i2i_bridge.images.inputs import Images, inputs_of
 from i2i_bridge.images.pixels import Range
-from i2i_bridge.methods.base import INPUTS, Batch, Method
+from i2i_bridge.methods.base import INPUTS, Batch, Method, states_of
 from i2i_bridge.methods.calls import counted_calls
 from i2i_bridge.methods.latent import Autoencoder, Latent, LatentMethod, latent_of
 from i2i_bridge.methods.mean import Mean, check_mean, mean_calls, mean_of, starting_from
@@ -60,9 +61,7 @@ def build_method(
 
     With [mean], the method starts from the mean's output; with [latent], it works on latents.
     """
-    method: Any = registry.METHODS.build(recipe.method, recipe=recipe.in_latents(), network=network)
-    if not hasattr(method, "trajectory"):  # a plug-in's class that was written when `trajectory` was named `walk`
-        type(method).trajectory = type(method).walk
+    method: Method = registry.METHODS.build(recipe.method, recipe=recipe.in_latents(), network=network)
     method = starting_from(method, mean)
     return method if latent is None else LatentMethod(method, latent)
 
@@ -277,8 +276,8 @@ class Run:
         padded["size"] = (height, width)
         # No `with` around the yield: otherwise inference mode would stay on in the caller.
         method = self.method_at(calls)
-        walk = method.trajectory if every else getattr(method, "answer", method.trajectory)
-        states = walk(padded, nfe=calls, generator=generator)
+        answer = None if every else getattr(method, "answer", None)
+        states = (answer or partial(states_of, method))(padded, nfe=calls, generator=generator)
         while True:
             with torch.inference_mode(), plugin_errors():
                 state = next(states, None)

@@ -55,6 +55,8 @@ def recipe_of_run(folder: Path) -> Path:
     """
     file = folder / RECIPE_FILE
     if not file.is_file():
-        shipped = f"; shipped: {', '.join(pretrained_names())}" if folder.parts[:1] == ("pretrained",) else ""
-        raise UserError(f"{folder}: not a run folder (it has no {RECIPE_FILE}){shipped}")
+        also = f"; shipped: {', '.join(pretrained_names())}" if folder.parts[:1] == ("pretrained",) else ""
+        if is_recipe_name(folder.as_posix()) and not folder.exists():
+            also = f"; it is a recipe, to train first: i2i-bridge train {folder.as_posix()}"
+        raise UserError(f"{folder}: not a run folder (it has no {RECIPE_FILE}){also}")
     return file

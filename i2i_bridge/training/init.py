@@ -4,6 +4,7 @@ The source is read at step 0 only. A resumed run loads its own checkpoint and do
 """
 
 import json
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,7 +15,9 @@ from torch import Tensor, nn
 from i2i_bridge.errors import UserError, brief, located
 from i2i_bridge.recipe.load import load_recipe
 from i2i_bridge.recipe.recipe import Recipe
+from i2i_bridge.registry import NETWORKS
 from i2i_bridge.runs.checkpoint import Checkpoint, latest_checkpoint, passed_over
+from i2i_bridge.runs.hub import Origin, hub_run, is_hub_name, local_copy, read_origin
 from i2i_bridge.runs.imports import PREFIX
 from i2i_bridge.runs.run import LATENT_FOLDER, MEAN_FOLDER, TEACHER_FOLDER, load_weights
 from i2i_bridge.storage.files import write_whole
@@ -28,6 +31,9 @@ INIT_FILE = "init.json"
 """File of a run folder that describes its initial weights."""
 WEIGHTS = (".safetensors", ".pt", ".pth")
 """Suffixes of weight files that `train.init` accepts."""
+NO_SHAPES = ("condition_channels", "dropout", "checkpointing")
+"""Options of networks with which weights fit as well."""
+FRESH = "starts fresh"
 ROWS = 12
 """Number of differences that are printed; init.json has all of them."""
 
@@ -82,7 +88,7 @@ def fit(
     for name, value in wanted.items():
         source, shape = stored.get(name), tuple(value.shape)
         if source is None:
-            differences.append(Difference(name, None, shape, "missing: starts fresh"))
+            differences.append(Difference(name, None, shape, f"missing: {FRESH}"))
             continue
         new, action = _fitted(source, value, channels, channels + condition_channels, added)
         if new is not None:
@@ -97,7 +103,7 @@ def fit(
 
 def _fitted(stored: Tensor, wanted: Tensor, outputs: int, inputs: int, start: str) -> tuple[Tensor | None, str]:
     """The stored tensor in the wanted shape (None if it does not fit), and the change made to it ("" for none)."""
-    fresh = "does not fit: starts fresh"
+    fresh = f"does not fit: {FRESH}"
     if stored.is_floating_point() != wanted.is_floating_point() or stored.ndim != wanted.ndim:
         return None, fresh
     new, done = stored, []
@@ -130,6 +136,8 @@ class Init:
     """The checkpoint of a run folder; None for a file."""
     recipe: Recipe | None
     """The recipe of a run folder; None for a file."""
+    origin: Origin | None
+    """Repository and commit of a copy of a run on the Hub; None for any other."""
     notes: list[str]
 
     def load_into(self, state: TrainState, recipe: Recipe) -> "Loaded":
@@ -145,7 +153,9 @@ class Init:
         channels = (seen.data.channels, seen.extra_channels)
         fitted, differences = fit(self.tensors, state.network, *channels, added=added)
         if not fitted:
-            raise UserError(f"train.init: {self.file}: none of its tensors fits the recipe's network")
+            hint = self._hint(recipe)
+            with_settings = f"; they would with {hint}" if hint else ""
+            raise UserError(f"train.init: {self.file}: none of its tensors fits the recipe's network{with_settings}")
         self._take(fitted, state.network)
         load_weights(state.ema, state.network.state_dict(), "train.init")
         taken, of = len(fitted), len(state.network.state_dict())
@@ -167,7 +177,9 @@ class Init:
             )
         step = "" if self.checkpoint is None else f", step {self.checkpoint.step}"
         first = f"starting from the weights of {self.source}{step} ({self.file.name}, SHA-256 {self.sha256})"
-        lines = [first, *self.notes, *_table(differences, taken, of), *lines]
+        hint = self._hint(recipe) if any(row.action.endswith(FRESH) for row in differences) else ""
+        table = _table(differences, taken, of, hint)
+        lines = [first, *self.notes, *table, *lines]
         for part in () if self.recipe is None else ("method", "process", "target", "mean"):
             source_part, new_part = getattr(self.recipe, part), getattr(recipe, part)
             if source_part != new_part:
@@ -175,6 +187,16 @@ class Init:
                     f"note: the weights were trained with another {part}: {source_part} there, {new_part} here"
                 )
         return Loaded(self, taken, of, differences, lines)
+
+    def _hint(self, recipe: Recipe) -> str:
+        """The settings, as on the command line, that give the recipe's network the shapes of the source's; else ""."""
+        if self.recipe is None or self.recipe.network["name"] != recipe.network["name"]:
+            return ""
+        defaults = {key: option.default for key, option in NETWORKS.options(recipe.network["name"]).items()}
+        source, network = ({**defaults, **part.network} for part in (self.recipe, recipe))
+        given = [key for key in {**self.recipe.network, **recipe.network} if key not in NO_SHAPES]
+        pairs = [(key, json.dumps(source[key]), json.dumps(network[key])) for key in given]  # as text: lists and tuples
+        return shlex.join(f"network.{key}={value}" for key, value, other in pairs if value != other)
 
     def _take(self, fitted: dict[str, Tensor], module: nn.Module) -> None:
         load_weights(module, module.state_dict() | fitted, f"train.init: {self.file}")
@@ -200,9 +222,10 @@ class Loaded:
         Raises:
             UserError: The file cannot be written.
         """
-        checkpoint = self.init.checkpoint
+        checkpoint, origin = self.init.checkpoint, self.init.origin
         record = {
             "source": str(self.init.source),
+            **({} if origin is None else asdict(origin)),
             **({} if checkpoint is None else {"checkpoint": checkpoint.folder.name}),
             "file": self.init.file.name,
             "sha256": self.init.sha256,
@@ -218,12 +241,13 @@ def _row(row: Difference) -> str:
     return f"{brief(row.tensor)} ({shapes[0]} there, {shapes[1]} here): {row.action}"
 
 
-def _table(differences: list[Difference], taken: int, of: int) -> list[str]:
+def _table(differences: list[Difference], taken: int, of: int, hint: str) -> list[str]:
     if not differences:
         return []
     rows = [f"  {_row(row)}" for row in differences[:ROWS]]
     more = [f"  and {len(differences) - ROWS} more, in {INIT_FILE}"] if len(differences) > ROWS else []
-    return [f"note: {taken} of the network's {of} tensors come from there; what is different:", *rows, *more]
+    also = f" (more would with {hint})" if hint else ""
+    return [f"note: {taken} of the network's {of} tensors come from there{also}; what is different:", *rows, *more]
 
 
 def with_init(recipe: Recipe, source: str | Path, *, strict: bool = False, sha256: str | None = None) -> Recipe:
@@ -245,14 +269,14 @@ def recipe_from(run: str | Path, settings: Iterable[str] = ()) -> Recipe:
     Its [mean], [teacher] and the autoencoder of its [latent] are the copies in its folder.
 
     Args:
-        run: A run folder or the name of a shipped run.
+        run: A run folder, the name of a shipped run, or owner/name of the Hub.
         settings: `key=value`, as on the command line.
 
     Raises:
         UserError: There is no such run, or a setting is wrong.
     """
     source = expanded(run)
-    folder, changes = folder_of_run(source), list(settings)
+    folder, changes = hub_run(folder_of_run(source)), list(settings)
     recipe = load_recipe(recipe_of_run(folder), changes)
     for name, copied in (("mean", MEAN_FOLDER), ("teacher", TEACHER_FOLDER)):
         other = getattr(recipe, name)
@@ -269,7 +293,7 @@ def recipe_from(run: str | Path, settings: Iterable[str] = ()) -> Recipe:
 def absolute_init(recipe: Recipe, folder: Path) -> Recipe:
     """A copy of the recipe with `train.init` as an absolute path, valid from any working directory.
 
-    The name of a shipped run stays as it is.
+    The name of a shipped run or of one on the Hub stays as it is.
 
     Args:
         folder: Folder of the new run.
@@ -277,7 +301,7 @@ def absolute_init(recipe: Recipe, folder: Path) -> Recipe:
     Raises:
         UserError: `train.init` is `folder`.
     """
-    if recipe.train.init is None or is_shipped_run(Path(recipe.train.init)):
+    if recipe.train.init is None or is_shipped_run(Path(recipe.train.init)) or is_hub_name(Path(recipe.train.init)):
         return recipe
     source = Path(recipe.train.init).expanduser().absolute()
     if source.resolve() == folder.resolve():
@@ -296,6 +320,10 @@ def open_init(recipe: Recipe) -> Init | None:
         return None
     named, checkpoint, source_recipe, notes = Path(recipe.train.init), None, None, list[str]()
     source = folder_of_run(named)
+    if is_hub_name(source):  # a recipe fetches nothing: --init and --from have done so
+        source = local_copy(source.as_posix())
+        if not source.exists():
+            raise UserError(f"train.init: there is no {named}; from the Hub", command=f"i2i-bridge share pull {named}")
     if source.suffix in WEIGHTS and not source.is_dir():
         file = source
     elif not (source / RECIPE_FILE).is_file():
@@ -320,4 +348,4 @@ def open_init(recipe: Recipe) -> Init | None:
         tensors = read_safetensors(file) if file.suffix == ".safetensors" else read_pt(file, "weights")
     if all(name.startswith(PREFIX) for name in tensors):
         tensors = {name.removeprefix(PREFIX): value for name, value in tensors.items()}
-    return Init(named, file, sha256, tensors, checkpoint, source_recipe, notes)
+    return Init(named, file, sha256, tensors, checkpoint, source_recipe, read_origin(source), notes)

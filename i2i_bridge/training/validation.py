@@ -25,6 +25,7 @@ from i2i_bridge.randomness import generator
 from i2i_bridge.recipe.recipe import Recipe
 from i2i_bridge.runs.run import Run
 from i2i_bridge.storage.files import write_whole
+from i2i_bridge.storage.reader import read_json
 from i2i_bridge.training.state import TrainState
 
 BEST_FILE = "best.json"
@@ -49,6 +50,15 @@ def read_best(stored: Any) -> Best | None:
     if not isinstance(stored, dict) or any(type(stored.get(name)) is not kind for name, kind in kinds.items()):
         return None
     return Best(**{name: stored[name] for name in kinds})
+
+
+def best_in(folder: Path) -> Best | None:
+    """The best validation that BEST_FILE of a run folder names; None if there is none or the file is malformed."""
+    try:
+        table = read_json(folder / BEST_FILE)
+    except (OSError, ValueError):
+        return None
+    return read_best(table | {"rule": table.get("metric"), "failures": 0}) if isinstance(table, dict) else None
 
 
 def write_best(folder: Path, best: Best) -> None:

@@ -1,13 +1,16 @@
 """What the web page computes, without gradio: results and refusals of the command line, limits, no server paths."""
 
+import html
 import importlib.util
 import socket
 import sys
+import urllib.request
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
+from zoo import zoo
 
 from i2i_bridge.app import (
     NOTHING,
@@ -137,6 +140,62 @@ def test_refusals_are_those_of_the_command_line_without_its_paths(run, tmp_path)
             assert line == public_text(str(command.value), [folder, tmp_path])
 
 
+@pytest.fixture(scope="module")
+def exhibits(run, tmp_path_factory):
+    """Each file of the image zoo, and the command line's result: the bytes it writes, or its refusal."""
+    folder, results = tmp_path_factory.mktemp("zoo"), tmp_path_factory.mktemp("command")
+    found = []
+    for i, exhibit in enumerate(zoo(folder)):
+        file = folder / exhibit.name
+        try:
+            restore_files(run, file, results / str(i), nfe=1)
+        except UserError as error:
+            found.append((file, None, str(error)))
+        else:
+            (written,) = (results / str(i)).iterdir()
+            found.append((file, written.read_bytes(), ""))
+    assert sum(data is not None for _, data, _ in found) > 30 < sum(data is None for _, data, _ in found)
+    return found
+
+
+def assert_same_refusal(line, file, refusal):
+    """The command's words, or those of the check of the header, which comes first; of the file only its name."""
+    command = public_text(refusal, [file.parent])
+    assert str(file.parent) not in line
+    assert line == command or line.startswith(command.split(": ")[0]), (file.name, line, command)
+
+
+def test_the_zoo_gives_what_the_command_line_gives(run, exhibits, tmp_path):
+    # kills: app-refuses-others
+    limits = Limits(pixels=64_000_000)
+    for i, (file, data, refusal) in enumerate(exhibits):
+        try:
+            answer = restore_picture(run, file, Request(nfe=1, walk=False), tmp_path / str(i), limits)
+        except UserError as error:
+            assert data is None, (file.name, error)
+            assert_same_refusal(public_text(str(error), [file.parent]), file, refusal)
+        else:
+            assert answer.restored[0].read_bytes() == data, file.name
+            assert answer.walk is None and answer.animation is None
+
+
+def test_the_zoo_through_the_functions_of_the_page(run, exhibits, photo, tmp_path):
+    (folder := tmp_path / "results").mkdir()
+    said = []
+    functions, refusal = page_functions(run, photo, folder, Limits(pixels=64_000_000), said)
+    for file, data, words in exhibits:
+        given = [str(file), "photos", 1, OWN, 0, 1, NOTHING, "", None, False, SAME, lambda *done, **unit: None]
+        try:
+            functions["uploaded"](str(file), "photos")
+            offered = functions["restored"](*given)[4]
+        except refusal as error:
+            assert data is None, (file.name, error)
+            assert_same_refusal(html.unescape(error.message), file, words)
+        else:
+            assert Path(offered[0]).read_bytes() == data, file.name
+    assert said == []
+
+
 def test_no_path_is_left_in_a_message():
     # kills: app-shows-paths
     assert public_text("/home/me/runs/a.png: damaged") == "a.png: damaged"
@@ -188,6 +247,20 @@ def test_the_walk_of_a_large_picture_fits_on_the_page(run, tmp_path):
         assert WALK_SIDE - 20 < walk.width < WALK_SIDE + 20 and walk.height < 16 + 40 and restored.size == (1200, 16)
 
 
+def test_the_animation_shows_the_states_in_their_order(run, tmp_path):
+    """From X_1 to the restored picture, each below its heading. kills: animation-backwards"""
+    noisy = 128 + np.random.default_rng(0).normal(0, 40, (40, 60, 3))
+    Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(tmp_path / "noisy.png")
+    answer = restore_picture(run, tmp_path / "noisy.png", Request(nfe=3), tmp_path / "page", LIMITS)
+    with Image.open(answer.animation) as image:
+        assert image.n_frames == 4 and image.size[0] == 60 and image.info["loop"] == 0
+        spreads = []
+        for i in range(image.n_frames):
+            image.seek(i)
+            spreads.append(np.asarray(image.convert("L"), float)[-40:].std())
+    assert spreads == sorted(spreads, reverse=True) and spreads[0] > 2 * spreads[-1]
+
+
 def test_the_limit_of_decoded_pixels_ends_with_the_page(photo):
     # kills: app-limit-stays
     before = Image.MAX_IMAGE_PIXELS
@@ -236,6 +309,20 @@ def test_the_page_restores_at_its_limit_and_serves_only_its_folder(run, photo, t
     assert len(said) == 1
     with pytest.raises(refusal, match="the field is empty"):
         functions["degraded"](example, "photos", "jpeg:quality=5", None)
+
+
+@pytest.mark.parametrize("host", ["::1", "[::1]"])
+def test_an_address_of_ipv6_needs_no_brackets(host):
+    # kills: bare-ipv6
+    pytest.importorskip("gradio", reason="extra app")
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError as error:
+        pytest.skip(f"no IPv6 here: {error}")
+    with open_page(["pretrained/photos"], host=host, device="cpu") as address:
+        assert address.startswith("http://[::1]:")
+        with urllib.request.urlopen(address) as page:
+            assert page.status == 200
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has 127.0.0.2 without being told")

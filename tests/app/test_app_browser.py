@@ -98,6 +98,7 @@ def test_upload_restore_and_download(browser, address, photo, folder):
     restore_files(load_run("pretrained/photos", device="cpu"), photo, folder / "command")
     assert downloads(browser) == {"noisy photo.png": (folder / "command" / "noisy photo.png").read_bytes()}
     browser.wait(loaded("#walk"), 60)
+    browser.wait(loaded("#animation"), 60)
     assert [url for url in browser.requests() if not url.startswith((address, "data:", "blob:"))] == []
     assert not any("Content Security Policy" in text for text in browser.complaints())
     config = browser.run("fetch('/config').then(answer => answer.text())")

@@ -25,6 +25,7 @@ def test_the_page_as_it_stands(tmp_path, monkeypatch):
     pairs = photos(tmp_path / "pairs")
     train(recipe_of(pairs, steps=1), tmp_path / "runs" / "mine", cpu=True)
     (tmp_path / "photos").symlink_to(pairs / "noisy" / "val")
+    (tmp_path / "dataset").symlink_to(pairs / "clean")
     (tmp_path / "photo.png").write_bytes((tmp_path / "photos" / "00.png").read_bytes())
     ran = 0
     for kind, text in re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, flags=re.MULTILINE | re.DOTALL):
@@ -39,5 +40,5 @@ def test_the_page_as_it_stands(tmp_path, monkeypatch):
                 assert ended.value.code == 0, line
                 ran += 1
     site.close()
-    assert ran == 7 and (tmp_path / "restored.png").is_file()
+    assert ran == 9 and (tmp_path / "restored.png").is_file()
     assert (local_copy("me/denoiser") / "hub.json").is_file() and (tmp_path / "runs/denoiser/hub.json").is_file()

@@ -1,3 +1,4 @@
+import pickle
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ import torch
 
 from i2i_bridge.cli.catalogue import description
 from i2i_bridge.errors import UserError
-from i2i_bridge.plugins import load_plugin
+from i2i_bridge.plugins import load_plugin, loaded_plugins
 from i2i_bridge.registry import KINDS, NETWORKS, PROCESSES, SAMPLERS, Registry, register_network
 
 
@@ -159,6 +160,26 @@ def test_plugin_files(tmp_path):
     ):
         with pytest.raises(UserError, match=part):
             load_plugin(file)
+
+
+def test_two_plugin_files_of_one_name_are_two_modules(tmp_path):
+    """Each stays importable by its own name, so that objects of its classes can be unpickled; loaded again is a no-op.
+
+    kills: plugins-share-a-name
+    """
+    files = [tmp_path / folder / "shared_stem.py" for folder in "ab"]
+    for file in files:
+        file.parent.mkdir()
+        file.write_text(
+            "from i2i_bridge.registry import register_sampler\n"
+            f"@register_sampler('of-{file.parent.name}')\nclass Part: folder = {file.parent.name!r}\n"
+        )
+    for file in [*files, *files]:
+        load_plugin(file)
+    parts = [SAMPLERS.get(f"of-{file.parent.name}") for file in files]
+    copies = [pickle.loads(pickle.dumps(part())) for part in parts]
+    assert [copy.folder for copy in copies] == ["a", "b"] and [type(copy) for copy in copies] == parts
+    assert [loaded_plugins().count(str(file.resolve())) for file in files] == [1, 1]
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -8,10 +8,11 @@ from i2i_bridge.bridge.targets import I2SBTarget, VelocityTarget, X0Target
 from i2i_bridge.cli.catalogue import description, listing
 from i2i_bridge.errors import UserError
 from i2i_bridge.methods.calls import counted_calls
+from i2i_bridge.methods.mean import Mean
 from i2i_bridge.methods.regression import Regression
 from i2i_bridge.recipe.load import load_recipe, parse_recipe
 from i2i_bridge.recipe.presets import method_preset, preset_names
-from i2i_bridge.registry import register_method
+from i2i_bridge.registry import METHODS, register_method
 from i2i_bridge.runs.run import Run, build_method
 from i2i_bridge.training.schedule import learning_rate
 
@@ -198,26 +199,6 @@ def test_regression_puts_known_pixels_back_and_learns_beyond_the_clip():
     assert loss.item() == pytest.approx(4.0)
 
 
-def test_a_plug_in_written_when_trajectory_was_walk_still_restores():
-    # kills: walk-of-a-plugin-forgotten
-
-    class Walking:
-        def __init__(self, network):
-            self.network = network
-
-        def with_network(self, network):
-            return type(self)(network)
-
-        def walk(self, batch, *, nfe, generator):
-            yield self.network(batch["x_1"], None, None)
-
-    register_method("walking")(lambda recipe, network: Walking(network))
-    recipe = load_recipe("demo/deblur").model_copy(update={"method": {"name": "walking"}})
-    method = build_method(recipe, Spy(0.5)).with_network(Spy(0.25))
-    (x_0_hat,) = method.trajectory({"x_1": torch.zeros(1, 3, 4, 4)}, nfe=1, generator=torch.Generator())
-    assert torch.equal(x_0_hat, torch.full((1, 3, 4, 4), 0.25))
-
-
 def test_regression_takes_the_recipes_own_read_out():
     assert build_method(preset("demo/colorize", "regression"), Spy()).target == I2SBTarget()
     palette = preset("demo/colorize", "palette")
@@ -236,3 +217,34 @@ def test_an_image_of_one_stride_is_not_padded(tmp_path):
         restored = run.restore_batch({"x_1": torch.rand(1, 3, *size)}, nfe=1, generator=torch.Generator())
         assert restored.shape[-2:] == size
     assert shapes == [(64, 64), (64, 128)]
+
+
+def test_a_method_of_a_plugin_that_still_says_walk(tmp_path):
+    """Its class stays as it is; copies with another network and a run's first stage work, too.
+
+    kills: walk-of-a-plugin-forgotten
+    """
+
+    class Old:
+        def __init__(self, recipe, network):
+            self.network = network
+
+        def with_network(self, network):
+            return Old(None, network)
+
+        def walk(self, batch, *, nfe, generator):
+            yield self.network(batch["x_1"], torch.ones(1), None)
+
+    register_method("test-old")(Old)
+    try:
+        recipe = load_recipe("demo/deblur")
+        recipe = recipe.model_copy(update={"method": {"name": "test-old"}})
+        method = build_method(recipe, Spy(0.25))
+    finally:
+        del METHODS._members["test-old"]
+    assert not hasattr(Old, "trajectory") and not hasattr(method, "trajectory")
+    batch = {"x_1": torch.zeros(1, 3, 8, 8)}
+    for copy, answer in ((method, 0.25), (method.with_network(Spy(0.5)), 0.5)):
+        run = Run(tmp_path, recipe, copy, 1, torch.device("cpu"))
+        assert torch.equal(run.restore_batch(batch, nfe=1, generator=[torch.Generator()]), batch["x_1"] + answer)
+        assert torch.equal(Mean(copy)(batch, [torch.Generator()]), batch["x_1"] + answer)

@@ -114,8 +114,82 @@ def test_the_verbs(site, trained, tmp_path, capsys):
     assert f"me/a is the copy of commit {commit}" in capsys.readouterr().err
     first, second, third = ((tmp_path / out / "00.png").read_bytes() for out in ("out-me-a", "out-here", "out-save"))
     assert first == second == third
-    assert call("evaluate", "me/a") == 2
-    assert capsys.readouterr().err.endswith("i2i-bridge share pull me/a DIR\n")
+
+
+def test_every_verb_takes_the_name(site, trained, shared, tmp_path, capsys):
+    """Results lie in runs/OWNER/NAME, beside a copy of the commit that was scored; training writes down the commit.
+
+    kills: results-into-the-local-copy, init-forgets-the-commit, copy-of-another-commit
+    """
+    site.commit("me/a", shared)
+    root = ("--root", load_run(trained).recipe.data.root)
+    assert call("evaluate", "me/a", "-n", 1, "--metric", "psnr", "--device", "cpu", *root) == 0
+    copy, place = hub.local_copy("me/a"), tmp_path / "runs" / "me" / "a"
+    assert hub.read_origin(place) == hub.read_origin(copy) == hub.Origin("me/a", site.head("me/a"))
+    assert (place / "evaluation").is_dir() and not (copy / "evaluation").exists()
+    assert (
+        call("evaluate", trained, "-n", 1, "--metric", "psnr", "--device", "cpu", "--out", "own", "--name", "own") == 0
+    )
+    numbers = [json.loads(next(f.rglob("evaluation.json")).read_text())["rows"] for f in (place, tmp_path / "own")]
+    assert [row["metrics"] for row in numbers[0]] == [row["metrics"] for row in numbers[1]]
+    assert call("report", "me/a", "--device", "cpu", *root) == 0 and (place / "report" / "index.html").is_file()
+    assert call("compare", "me/a", "own", "--label", "me/a=theirs", "--device", "cpu", *root) == 0
+    assert "theirs" in (tmp_path / "runs" / "compare" / "table.csv").read_text()
+    assert call("export", "me/a", "graphs") == 0 and (tmp_path / "graphs" / "network.onnx").is_file()
+    capsys.readouterr()
+    (tmp_path / "tiny.toml").write_text(load_run(trained).recipe.to_toml())
+    data = f"data.root={root[1]}"
+    for out, words in (("i", ("tiny.toml", "--init", "me/a")), ("f", ("--from", "me/a", data))):
+        words = ("train", *words, "train.steps=1", "--out", out, "--device", "cpu")
+        assert call(*words) == call(*words) == 0
+        started = json.loads((tmp_path / out / "init.json").read_text())
+        assert started["source"] == "me/a" and started["differences"] == []
+        assert started["repository"] == "me/a" and started["revision"] == site.head("me/a")
+    asked = len(site.seen)
+    assert call("evaluate", "me/a", "-n", 1, "--metric", "psnr", "--device", "cpu", *root) == 0
+    assert len(site.seen) == asked
+    site.commit("me/a", shared | {"README.md": b"new"})
+    hub.pull("me/a")
+    assert call("evaluate", "me/a", "-n", 1, "--device", "cpu", *root) == 2
+    assert "runs/me/a: not a copy of " in capsys.readouterr().err
+
+
+def test_a_recipe_fetches_nothing(site, trained, shared, tmp_path, capsys):
+    """Its train.init names a run on the Hub: only a copy that is there is used. kills: recipe-fetches"""
+    site.commit("me/a", shared)
+    recipe = load_run(trained).recipe
+    (tmp_path / "tiny.toml").write_text(recipe.to_toml())
+    words = ("train", "tiny.toml", "train.init=me/a", "train.steps=1", "--out", "r", "--device", "cpu")
+    assert call(*words) == 2
+    assert capsys.readouterr().err.endswith("train.init: there is no me/a; from the Hub: i2i-bridge share pull me/a\n")
+    assert site.seen == [] and not (tmp_path / "r").exists()
+    hub.pull("me/a")
+    assert call(*words) == 0
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("evaluate", "NAME"), ("report", "NAME"), ("compare", "NAME", "NAME"), ("app", "NAME"),
+        ("export", "NAME", "out"), ("train", "--from", "NAME"), ("train", "demo/jpeg", "--init", "NAME"),
+    ],
+)  # fmt: skip
+def test_each_verb_says_what_the_hub_refuses_in_one_line(site, words, capsys):
+    """A private or gated repository, offline mode, a mistyped recipe or file: never a traceback, nor a look-up."""
+    site.repositories["some/one"] = {}
+    site.answers["some/one"] = (403, "GatedRepo")
+    named = [word.replace("NAME", "some/one") for word in words]
+    assert call(*named) == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith("error: some/one: its owner gives access on request")
+    asked = len(site.seen)
+    assert call("--offline", *named) == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith("error: 'some/one' on the Hub needs the internet")
+    for name in ("demo/denoise", "restoration/no-such", "weights/a.safetensors" if "--init" in words else "runs/a"):
+        assert call(*(word.replace("NAME", name) for word in words)) == 2
+        said = capsys.readouterr().err
+        says_to_train = name == "demo/denoise" and words[0] != "compare" and "--init" not in words
+        assert said.count("\n") == 1 and ("train first" in said) == says_to_train
+    assert len(site.seen) == asked
 
 
 def test_only_the_files_of_a_run_are_fetched(site, shared, tmp_path):

@@ -13,6 +13,7 @@ from i2i_bridge.errors import UserError
 from i2i_bridge.evaluation.evaluate import evaluate
 from i2i_bridge.metrics.base import Metric
 from i2i_bridge.registry import METRICS, register_metric
+from i2i_bridge.report.page import write_report
 from i2i_bridge.runs.checkpoint import latest_checkpoint
 from i2i_bridge.runs.run import load_run
 from i2i_bridge.training.log import read_metrics
@@ -108,6 +109,23 @@ def test_the_number_is_that_of_evaluate(root, tmp_path):
     evaluation = evaluate(load_run(tmp_path / "run", checkpoint="best"))
     row = next(row for row in evaluation.rows if row.name == "nfe 1")
     assert math.isclose(measured(tmp_path / "run", "psnr")[2], row.metrics["psnr"].value, rel_tol=1e-9)
+
+
+def test_the_page_names_the_best_step(root, tmp_path):
+    """kills: page-forgets-the-best"""
+    recipe = recipe_of(root, **SETTINGS | {"steps": 3, "keep": 9, "keep_best": "psnr"})
+    train(recipe, tmp_path / "run", cpu=True)
+    values = measured(tmp_path / "run", "psnr")
+    best = max(values, key=values.get)
+    run = load_run(tmp_path / "run")
+    evaluate(run)
+    rule = f"psnr of 3 validation images at 1 network calls: {values[best]:.5g}"
+    page = write_report(run, recipe.build_dataset("validation")).read_text()
+    assert f'<dt>Best step</dt><dd title="{rule}">{best}</dd>' in page and f"best step {best}, {rule}" in page
+    for text in ("[1]", "{", '{"step": 2}'):
+        (tmp_path / "run" / "best.json").write_text(text)
+        page = write_report(run, recipe.build_dataset("validation")).read_text()
+        assert "Best step" not in page and "best step" not in page
 
 
 def test_patience_ends_the_training(root, whole, tmp_path):

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import shlex
 import shutil
 
@@ -299,6 +300,26 @@ def test_a_bridge_starts_from_a_prior(root, prior, tmp_path, capsys):
     train(recipe, tmp_path / "run", cpu=True)
     assert newest(tmp_path / "run").step == 1
     assert load_recipe(tmp_path / "run" / "recipe.toml").train.init_sha256 == sha256
+
+
+def test_settings_with_which_the_weights_would_fit_are_shown(root, tmp_path, capsys):
+    """And do make them fit. kills: hint-of-the-wrong-network"""
+    train(recipe_of(root, steps=1), tmp_path / "a", cpu=True)
+    recipe = recipe_of(root, steps=1)
+    network = {"name": "unet", "channels": 16, "channel_mult": [1], "condition_channels": 3}
+    (tmp_path / "tiny.toml").write_text(recipe.model_copy(update={"network": network}).to_toml())
+    words = ["train", str(tmp_path / "tiny.toml"), "--init", str(tmp_path / "a"), "--out", str(tmp_path / "b")]
+    with pytest.raises(SystemExit):
+        main([*words, "--device", "cpu"])
+    said = capsys.readouterr()
+    found = re.search(r"with ((?:network\.|'network\.).*?)(?:\)|$)", said.out + said.err, flags=re.MULTILINE)
+    settings = shlex.split(found[1])
+    assert settings == ["network.channels=8", "network.channel_mult=[1, 2]", "network.blocks_per_level=1"]
+    shutil.rmtree(tmp_path / "b", ignore_errors=True)
+    with pytest.raises(SystemExit) as ended:
+        main([*words, "--device", "cpu", *settings])
+    said = capsys.readouterr().out
+    assert ended.value.code == 0 and "starts fresh" not in said and "would with" not in said
 
 
 def test_strict_refuses_what_would_be_changed(root, prior, tmp_path, capsys):
