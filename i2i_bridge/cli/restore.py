@@ -126,6 +126,7 @@ def restore(
             degrade=degrade,
             trajectory=trajectory,
             trajectory_side=None,
+            animation_side=None,
             format=format,
             quality=quality,
             existing=existing,
