@@ -5,11 +5,11 @@ from typing import Annotated
 
 import typer
 
-from i2i_bridge.cli.options import Device, Overrides, Plugins, RunFolder, load_plugins
+from i2i_bridge.cli.options import Device, Overrides, Plugins, RunFolder, fetched_run, load_plugins
 from i2i_bridge.cli.train import train_run
 from i2i_bridge.errors import TRY_AGAIN
 from i2i_bridge.storage.names import expanded
-from i2i_bridge.storage.shipped import RECIPE_FILE, folder_of_run
+from i2i_bridge.storage.shipped import RECIPE_FILE, folder_of_run, is_shipped_run
 
 
 def distill(
@@ -35,10 +35,11 @@ def distill(
     from i2i_bridge.training.teacher import student_recipe
 
     folder = out or Path("runs") / f"{expanded(run).resolve().name}-{method}"
-    begun = folder / RECIPE_FILE
-    if begun.is_file() and not folder_of_run(expanded(run)).exists():
+    begun, place = folder / RECIPE_FILE, expanded(run)
+    if begun.is_file() and not folder_of_run(place).exists():
         recipe = load_recipe(begun, settings or [])  # the teacher is gone; the student's folder holds a copy
     else:
-        recipe = student_recipe(run, settings or [], method=method)
+        teacher = place if is_shipped_run(place) else fetched_run(place, plugin)
+        recipe = student_recipe(teacher, settings or [], method=method)
     if not train_run(recipe, folder, device=device):
         raise typer.Exit(TRY_AGAIN)

@@ -8,7 +8,7 @@ import typer
 
 from i2i_bridge import console
 from i2i_bridge.cli.evaluate import counted
-from i2i_bridge.cli.options import Checkpoint, Device, Plugins, load_plugins, open_run, own_run
+from i2i_bridge.cli.options import Checkpoint, Device, Plugins, RunFolder, load_plugins, open_run, own_run
 from i2i_bridge.metrics.weights import use_folder
 from i2i_bridge.storage.shipped import recipe_of_run
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def tune(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder that `train` wrote, or a shipped run.")],
+    run: RunFolder,
     nfe: Annotated[
         list[int],
         typer.Option(
@@ -48,7 +48,7 @@ def tune(
     device: Device = None,
 ) -> None:
     """Choose sampler, noise, grid and clipping of a run for few network calls; all verbs then use them at these NFE."""
-    recipe_of_run(run := own_run(run))  # a wrong folder is refused before torch is imported
+    recipe_of_run(run := own_run(run, plugin))  # a wrong folder is refused before torch is imported
     load_plugins(plugin)
     if weights is not None:
         use_folder(weights)

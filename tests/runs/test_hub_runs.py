@@ -172,6 +172,7 @@ def test_a_recipe_fetches_nothing(site, trained, shared, tmp_path, capsys):
     [
         ("evaluate", "NAME"), ("report", "NAME"), ("compare", "NAME", "NAME"), ("app", "NAME"),
         ("export", "NAME", "out"), ("train", "--from", "NAME"), ("train", "demo/jpeg", "--init", "NAME"),
+        ("distill", "NAME"), ("tune", "NAME", "--nfe", "1", "--metric", "psnr"),
     ],
 )  # fmt: skip
 def test_each_verb_says_what_the_hub_refuses_in_one_line(site, words, capsys):
