@@ -12,8 +12,11 @@ from i2i_bridge.bridge.targets import Target
 from i2i_bridge.errors import UserError
 from i2i_bridge.plugins import plugin_errors
 
-Network = Callable[[Tensor, Tensor, Tensor | None], Tensor]
-"""(x_t (B, C, H, W), t (B,) in [0, 1], condition or None) -> output (B, C, H, W)."""
+Network = Callable[..., Tensor]
+"""(x_t (B, C, H, W), t (B,) in [0, 1], condition or None[, label (B,)]) -> output (B, C, H, W)."""
+
+NO_LABEL = -1
+"""The label of a sample without one."""
 
 
 class Guide(Protocol):
@@ -27,8 +30,23 @@ class Guide(Protocol):
     def __call__(self, x_0_hat: Tensor, x_t: Tensor, t: Tensor) -> Tensor: ...
 
 
-def call_network(network: Network, x_t: Tensor, t: Tensor, condition: Tensor | None) -> Tensor:
+def absent(condition: Tensor | None, label: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+    """Condition and label of samples that have none: zeros, and NO_LABEL; None where there was none before.
+
+    Plain zeros, mid-grey, without a further channel that says so: every network and its weights stay as they are.
+    """
+    return (
+        None if condition is None else torch.zeros_like(condition),
+        None if label is None else torch.full_like(label, NO_LABEL),
+    )
+
+
+def call_network(
+    network: Network, x_t: Tensor, t: Tensor, condition: Tensor | None, label: Tensor | None = None
+) -> Tensor:
     """A network's output, (B, C, H, W); every call of a network by the library is this one.
+
+    A network without class labels is called without `label`.
 
     A network that says `casts_inputs = True`, as the built-in ones do, is given t in float64 and casts by itself. Any
     other is given x_t, t and condition in the dtype of its weights, or of x_t where it has none.
@@ -43,7 +61,7 @@ def call_network(network: Network, x_t: Tensor, t: Tensor, condition: Tensor | N
         x_t, t = x_t.to(dtype), t.to(dtype)
         condition = None if condition is None else condition.to(dtype)
     with plugin_errors():
-        output: Any = network(x_t, t, condition)
+        output: Any = network(x_t, t, condition) if label is None else network(x_t, t, condition, label)
     if not isinstance(output, Tensor) or output.shape != x_t.shape:
         name = getattr(network, "shown_as", type(network).__name__)
         given = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
@@ -71,25 +89,47 @@ def predictor(
     x_1: Tensor,
     *,
     condition: Tensor | None = None,
+    label: Tensor | None = None,
+    condition_scale: float = 1.0,
     mask: Tensor | None = None,
     clip: bool = False,
     guide: Guide | None = None,
 ) -> PredictX0:
     """(x_t, t) -> x_0_hat of a network: clipped, then guided, then with known pixels put back.
 
+    With a condition_scale w other than 1, the network's output is that without condition and label, moved by w times
+    what these change (classifier-free guidance, Ho and Salimans 2022); two calls, and one for w = 0:
+
+        F = F(none) + w (F(condition, label) - F(none))
+
+    x_0_hat is linear in F, so the same holds for it, before it is clipped.
+
     Args:
-        network: Called as network(c_in x_t, t, condition).
+        network: Called as network(c_in x_t, t, condition[, label]).
         x_1: Degraded images, (B, C, H, W).
         condition: Further input of the network, (B, K, H, W).
+        label: Class of each sample, (B,).
+        condition_scale: w.
         mask: Where given, known pixels of X_1 are put back (`keep_known`).
         clip: Limit x_0_hat to [-1, 1].
         guide: Applied to x_0_hat (a guided one may leave [-1, 1]). Where it looks through the network, gradients are
             on inside the call, also under `torch.inference_mode`.
     """
 
+    nothing = absent(condition, label)
+
+    def outputs(noisy: Tensor, t: Tensor) -> Tensor:
+        if condition_scale == 1:
+            return call_network(network, noisy, t, condition, label)
+        without = call_network(network, noisy, t, *nothing)
+        if condition_scale == 0:
+            return without
+        return without + condition_scale * (call_network(network, noisy, t, condition, label) - without)
+
     def look(x_t: Tensor, t: Tensor) -> Tensor:
         network_time = process.network_time(t).to(x_t.device)
-        output = call_network(network, target.network_input(process, x_t, t), network_time, condition)
+        noisy = target.network_input(process, x_t, t)
+        output = outputs(noisy, network_time)
         x_0_hat = target.x_0_hat(process, output.to(x_t.dtype), x_t, x_1, t)
         return x_0_hat.clamp(-1, 1) if clip else x_0_hat
 

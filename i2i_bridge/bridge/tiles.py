@@ -75,6 +75,7 @@ def blended(
     *,
     batch: int = 1,
     seed: int | None = None,
+    label: Tensor | None = None,
 ) -> Tensor:
     """The output (T) of a network for images (B, C, H, W), in the dtype of x_t.
 
@@ -83,6 +84,7 @@ def blended(
         columns: The windows along W.
         batch: Number of windows of a row in one network call.
         seed: Of a network that draws random numbers (dropout), keyed by the place of each call's first window.
+        label: Class of each image, (B,), which all its windows have.
     """
     dtype = torch.promote_types(x_t.dtype, torch.float32)
     output = torch.zeros_like(x_t, dtype=dtype)
@@ -94,9 +96,10 @@ def blended(
             places = [(..., slice(top, bottom), slice(left, left + len(weights))) for left, weights in part]
             x = torch.cat([x_t[place] for place in places])
             y = None if condition is None else torch.cat([condition[place] for place in places])
+            classes = None if label is None else label.repeat(len(part))
             draws = nullcontext() if seed is None else global_seed(key(seed, "tile", top, part[0].start), x_t.device)
             with draws:
-                answers = call_network(network, x, t.repeat(len(part)), y)
+                answers = call_network(network, x, t.repeat(len(part)), y, classes)
             for (left, weights), answer in zip(part, answers.chunk(len(part)), strict=True):
                 strip[..., left : left + len(weights)] += answer.to(dtype) * weights.to(dtype).to(answer.device)
         output[..., top:bottom, :] += strip.mul_(row_weights.to(dtype).to(strip.device)[:, None])
@@ -128,11 +131,11 @@ class TiledNetwork(nn.Module):
         """The windows along the height and along the width of an image."""
         return spans(height, self.side, self.overlap, self.stride), spans(width, self.side, self.overlap, self.stride)
 
-    def forward(self, x_t: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
+    def forward(self, x_t: Tensor, t: Tensor, condition: Tensor | None = None, label: Tensor | None = None) -> Tensor:
         """As the network's, for images of any size."""
         rows, columns = self.windows(*x_t.shape[-2:])
         if len(rows) == len(columns) == 1:
-            return call_network(self.network, x_t, t, condition)
+            return call_network(self.network, x_t, t, condition, label)
         # In training mode, as Pix2pix restores, statistics are of the batch and dropout is drawn: window by window.
         batch, seed = (1, torch.initial_seed()) if self.training else (self.batch, None)
-        return blended(self.network, x_t, t, condition, rows, columns, batch=batch, seed=seed)
+        return blended(self.network, x_t, t, condition, rows, columns, batch=batch, seed=seed, label=label)

@@ -61,6 +61,9 @@ def restore(
         ),
     ] = None,
     direction: DirectionOption = None,
+    label: Annotated[
+        int | None, typer.Option(min=0, max=10**6, metavar="N", help="Class of the images, if the network has classes.")
+    ] = None,
     trajectory: Annotated[
         bool, typer.Option("--trajectory", help="Also write the walk from X_1 to X_0, as NAME-trajectory.png.")
     ] = False,
@@ -123,6 +126,7 @@ def restore(
             seed=seed,
             mask=mask,
             condition=condition,
+            label=label,
             degrade=degrade,
             trajectory=trajectory,
             trajectory_side=None,

@@ -53,6 +53,7 @@ class PairDataset(Dataset[dict[str, Any]]):
         seed: Seed of all draws.
         purpose: Part of the key of the draws, such as 'train'; training and validation draws differ by it.
         condition_channels: Number of channels of the network's condition; 0 for none.
+        classes: Number of class labels of the network; 0 for none.
         own_condition: Whether the items of the source have the condition; otherwise it comes from the degradation, or
             is x_1.
         value_range: Pixel values that map to -1 and 1.
@@ -86,6 +87,7 @@ class PairDataset(Dataset[dict[str, Any]]):
         align: bool = False,
         reverse: bool = False,
         both: bool = False,
+        classes: int = 0,
     ) -> None:
         self.reverse, self.both = reverse, both
         self._see: Callable[[dict[str, Any]], dict[str, Any]] | None = None
@@ -96,6 +98,7 @@ class PairDataset(Dataset[dict[str, Any]]):
         self.source, self.geometry, self.degradation = source, geometry, degradation
         self.channels, self.seed, self.purpose = channels, seed, purpose
         self.condition_channels, self.own_condition = condition_channels, own_condition
+        self.classes = classes
 
     def __len__(self) -> int:
         return len(self.source)
@@ -243,6 +246,10 @@ class PairDataset(Dataset[dict[str, Any]]):
             if (wanted := self.condition_channels) not in (0, channels):
                 raise UserError(f"the condition has {channels} channels, but network.condition_channels is {wanted}")
         label = {"label": item["label"]} if "label" in item else {}
+        if self.classes and not 0 <= label.get("label", -1) < self.classes:
+            given = f"its label is {label['label']}" if label else "it has no label"
+            wanted_labels = f"network.classes is {self.classes}, so labels are 0 to {self.classes - 1}"
+            raise UserError(f"{location(item)}: {given}, but {wanted_labels}")
         return out | label | {"key": name, "dtype": images["x_0"].dtype.name}
 
     def _directed(self, out: dict[str, Any], draw: tuple[int, ...]) -> dict[str, Any]:

@@ -129,6 +129,8 @@ def fingerprint_of(run: Run) -> str:
     apart = {"name", "summary", "reference", "train", "evaluate", "data", "degradation", "teacher"}
     settings = run.recipe.model_dump(mode="json", exclude=apart)
     settings["sample"].pop("nfe", None)
+    if run.recipe.sample.condition_scale is None:
+        del settings["sample"]["condition_scale"]  # otherwise evaluations older than it would be computed again
     if run.recipe.mean is None:
         del settings["mean"]  # otherwise evaluations older than [mean] would be computed again
     else:

@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 import torch
 from torch import Tensor, nn
 
+from i2i_bridge.bridge.predictor import absent
 from i2i_bridge.errors import UserError
-from i2i_bridge.randomness import Generator
+from i2i_bridge.randomness import Generator, generator, rand
 
 if TYPE_CHECKING:  # pydantic: `import i2i_bridge` stays light
     from i2i_bridge.recipe.recipe import Recipe
 
 Batch = Mapping[str, Any]
-"""x_0 (B, C, H, W), x_1 of the same shape, optional mask (B, 1, H, W) and condition (B, K, H, W), key.
+"""x_0 (B, C, H, W), x_1 of the same shape, optional mask (B, 1, H, W), condition (B, K, H, W) and label (B,), key.
 
 Where one network learns both directions (data.direction = "both") also direction (B, 1, H, W): 0 for X_1 -> X_0, and 1
 for samples whose two sides were exchanged. x_0 is always the side that is sampled, x_1 the side that it comes from.
@@ -66,11 +67,17 @@ def states_of(method: Method, batch: Batch, *, nfe: int, generator: Generator) -
 
 
 def refuse_guidance(recipe: "Recipe") -> None:
-    """Refuse a guidance, for methods of one network call.
+    """Refuse a guidance and the dropout and scale of a condition, for methods of one network call.
 
     Raises:
-        UserError: The recipe has a guidance.
+        UserError: The recipe has one of them.
     """
+    for key, value in (
+        ("network.condition_dropout", recipe.network.get("condition_dropout")),
+        ("sample.condition_scale", recipe.sample.condition_scale),
+    ):
+        if value:
+            raise UserError(f"{key} is for bridges, not for method '{recipe.method['name']}'; leave it out")
     if recipe.sample.guidance is not None:
         raise UserError(
             f"method '{recipe.method['name']}' answers in one call, which takes no guidance; leave sample.guidance out"
@@ -88,3 +95,28 @@ def condition_of(batch: Batch, wanted: bool) -> Tensor | None:
     if direction is None:
         return condition
     return direction if condition is None else torch.cat([condition, direction.to(condition.dtype)], dim=1)
+
+
+def label_of(batch: Batch, wanted: bool) -> Tensor | None:
+    """The batch's class labels, (B,); None if not `wanted`."""
+    return batch["label"] if wanted else None
+
+
+def with_dropout(
+    condition: Tensor | None, label: Tensor | None, *, share: float, seed: int, numbers: Tensor
+) -> tuple[Tensor | None, Tensor | None]:
+    """Condition and label, both absent for a share of the samples (`bridge.predictor.absent`).
+
+    Args:
+        share: Probability that a sample has none, in [0, 1].
+        seed: Seed of the draws.
+        numbers: Each sample's number in the whole training, (B,). Its draw depends on seed and number alone.
+    """
+    draws = [float(rand((), generator(seed, "condition dropout", number))) for number in numbers.tolist()]
+    gone = torch.tensor([draw < share for draw in draws])
+    no_condition, no_label = absent(condition, label)
+    if condition is not None and no_condition is not None:
+        condition = torch.where(gone.to(condition.device)[:, None, None, None], no_condition, condition)
+    if label is not None and no_label is not None:
+        label = torch.where(gone.to(label.device), no_label, label)
+    return condition, label

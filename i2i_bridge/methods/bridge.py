@@ -16,7 +16,7 @@ from i2i_bridge.bridge.targets import Target
 from i2i_bridge.bridge.time_grids import TimeGrid, uniform
 from i2i_bridge.degradations.base import Degradation, Degraded
 from i2i_bridge.guidance.base import Guidance, Guided, measure
-from i2i_bridge.methods.base import Batch, condition_of
+from i2i_bridge.methods.base import Batch, condition_of, label_of, with_dropout
 from i2i_bridge.methods.curriculum import Curriculum
 from i2i_bridge.methods.losses import AdversarialLoss, PerceptualLoss
 from i2i_bridge.methods.mean import Mean
@@ -30,8 +30,11 @@ class Bridge:
     """A diffusion bridge from X_1 to X_0.
 
     Args:
-        network: Called as network(x_t, t, condition).
+        network: Called as network(x_t, t, condition[, label]).
         condition: Whether X_1 (or the batch's condition) is a further input of the network: eps(X_t, t, X_1).
+        label: Whether the batch's class label is a further input of the network.
+        condition_dropout: Share of the training samples without condition and label.
+        condition_scale: w of `predictor`; other than 0 and 1 it takes two network calls for one.
         sampler_options: Keyword options of the sampler.
         guidance: Moves x_0_hat towards A x_0_hat = y, with A and y from `degradation` and X_1.
         mean: Start of the process instead of X_1. Condition, guidance and critic still use X_1.
@@ -52,6 +55,9 @@ class Bridge:
     perceptual: PerceptualLoss | None = None
     adversarial: AdversarialLoss | None = None
     mean: Mean | None = None
+    label: bool = False
+    condition_dropout: float = 0.0
+    condition_scale: float = 1.0
 
     def with_network(self, network: nn.Module) -> "Bridge":
         """A copy of the bridge with another network."""
@@ -84,7 +90,11 @@ class Bridge:
         wanted = self.target.of(self.process, clean, x_1, x_t, t)
         time = self.process.network_time(t).to(x_t.device)
         noisy = self.target.network_input(self.process, x_t, t)
-        output = call_network(self.network, noisy, time, condition_of(batch, self.condition)).float()
+        condition, label = condition_of(batch, self.condition), label_of(batch, self.label)
+        if self.condition_dropout and "number" in batch:
+            share, seed = self.condition_dropout, self.curriculum.seed
+            condition, label = with_dropout(condition, label, share=share, seed=seed, numbers=batch["number"])
+        output = call_network(self.network, noisy, time, condition, label).float()
         error = self.curriculum.error(output, wanted)
         if self.curriculum.weight != "uniform":
             error = error * expand(self.curriculum.weights(self.process, self.target, t), error)
@@ -102,7 +112,11 @@ class Bridge:
         yield "network", loss if self.adversarial is None else loss + adversarial
 
     def trajectory(self, batch: Batch, *, nfe: int, generator: Generator) -> Iterator[Tensor]:
-        """The sampler's states; the last is the restored image. Exactly nfe network calls, without those of `mean`."""
+        """The sampler's states; the last is the restored image.
+
+        x_0_hat is predicted exactly nfe times: so many network calls, twice as many with a condition_scale other than 0
+        and 1; those of `mean` come on top.
+        """
         x_1 = self._start(batch, generator)
         times = self.grid(self.process, nfe)
         predict_x0 = predictor(
@@ -111,6 +125,8 @@ class Bridge:
             self.target,
             x_1,
             condition=condition_of(batch, self.condition),
+            label=label_of(batch, self.label),
+            condition_scale=self.condition_scale,
             mask=batch.get("mask"),
             clip=self.clip,
             guide=self._guide(batch, times),
@@ -129,8 +145,10 @@ class Bridge:
 
     def _predictor(self, network: nn.Module, batch: Batch, x_1: Tensor, *, clip: bool = False) -> PredictX0:
         """(x_t, t) -> x_0_hat of a network for a batch, without guidance."""
-        condition, mask = condition_of(batch, self.condition), batch.get("mask")
-        return predictor(network, self.process, self.target, x_1, condition=condition, mask=mask, clip=clip)
+        condition, label, mask = condition_of(batch, self.condition), label_of(batch, self.label), batch.get("mask")
+        return predictor(
+            network, self.process, self.target, x_1, condition=condition, label=label, mask=mask, clip=clip
+        )
 
     def _start(self, batch: Batch, generator: Generator) -> Tensor:
         x_1: Tensor = batch["x_1"]
@@ -176,6 +194,9 @@ def from_recipe(
         recipe.build_process(),
         recipe.build_target(),
         condition=recipe.condition_channels > 0,
+        label=recipe.classes > 0,
+        condition_dropout=float(recipe.network.get("condition_dropout", 0)),
+        condition_scale=1.0 if recipe.sample.condition_scale is None else recipe.sample.condition_scale,
         proposal=recipe.build_proposal(),
         sampler=registry.SAMPLERS.get(str(recipe.sample.sampler["name"])),
         sampler_options=recipe.sampler_options(),

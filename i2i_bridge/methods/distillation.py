@@ -14,7 +14,7 @@ from i2i_bridge.bridge.predictor import call_network
 from i2i_bridge.bridge.processes import Process, expand
 from i2i_bridge.bridge.samplers import PredictX0, points, update
 from i2i_bridge.errors import UserError
-from i2i_bridge.methods.base import Batch, Method, condition_of
+from i2i_bridge.methods.base import Batch, Method, condition_of, label_of
 from i2i_bridge.methods.bridge import Bridge, from_recipe
 from i2i_bridge.randomness import Generator, randn_like
 from i2i_bridge.recipe.recipe import Recipe
@@ -177,7 +177,8 @@ class InverseBridge(Bridge):
         def error(network: nn.Module, x_t: Tensor, wanted: Tensor) -> Tensor:
             time = self.process.network_time(t).to(x_t.device)
             seen = self.target.network_input(self.process, x_t, t)
-            output = call_network(network, seen, time, condition_of(batch, self.condition)).float()
+            condition, label = condition_of(batch, self.condition), label_of(batch, self.label)
+            output = call_network(network, seen, time, condition, label).float()
             squares = self.curriculum.error(output, wanted)
             return (squares if mask is None else squares * mask).mean()
 
@@ -186,9 +187,16 @@ class InverseBridge(Bridge):
 
 
 def _bridge(recipe: Recipe, network: nn.Module, **options: Any) -> dict[str, Any]:
-    """The fields of the recipe's bridge."""
+    """The fields of the recipe's bridge.
+
+    Raises:
+        UserError: The recipe has a condition_scale.
+    """
+    if recipe.sample.condition_scale not in (None, 1):
+        raise UserError("sample.condition_scale: a student learns its teacher's answers as they are; leave it out")
     bridge = from_recipe(recipe, network, **options)
-    return {name: getattr(bridge, name) for name in bridge.__dataclass_fields__}
+    # A teacher's dropout is of its own training: its answers, which the student learns, are those with the condition.
+    return {name: getattr(bridge, name) for name in bridge.__dataclass_fields__} | {"condition_dropout": 0.0}
 
 
 def _checked(steps: int) -> int:

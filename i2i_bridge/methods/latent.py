@@ -122,6 +122,12 @@ class LatentMethod:
     def __post_init__(self) -> None:
         self.network = self.method.network
 
+    @property
+    def condition_scale(self) -> float:
+        """That of the inner method, for the number of network calls."""
+        scale: float = getattr(self.method, "condition_scale", 1.0)
+        return scale
+
     def with_network(self, network: nn.Module) -> "LatentMethod":
         """A copy of the method with another network."""
         return dataclasses.replace(self, method=self.method.with_network(network))
@@ -152,7 +158,7 @@ class LatentMethod:
         if "direction" in batch:
             factor = self.latent.autoencoder.factor
             latents["direction"] = batch["direction"][..., ::factor, ::factor]
-        return latents | ({"number": batch["number"]} if "number" in batch else {})
+        return latents | {name: batch[name] for name in ("number", "label") if name in batch}
 
     def _decoded(self, state: Tensor, batch: Batch) -> Tensor:
         image, mask = self.latent.decode(state), batch.get("mask")

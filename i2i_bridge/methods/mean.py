@@ -37,7 +37,7 @@ class Mean:
     def __call__(self, batch: Batch, generator: Generator) -> Tensor:
         """The start of the bridge, (B, C, H, W), in [-1, 1] where the mask is 1; without gradients."""
         x_1, mask = batch["x_1"], batch.get("mask")
-        given = {name: batch[name] for name in (*INPUTS, "size") if name in batch}
+        given = {name: batch[name] for name in (*INPUTS, "label", "size") if name in batch}
         # Without autocast: otherwise training and restoring would start from different values.
         with torch.no_grad(), torch.autocast(x_1.device.type, enabled=False):
             (answer,) = deque(states_of(self.method, given, nfe=self.nfe, generator=generator), maxlen=1)
@@ -56,10 +56,14 @@ def starting_from(method: Method, mean: Mean | None) -> Method:
     return method if mean is None else cast(Method, dataclasses.replace(cast(Any, method), mean=mean))
 
 
-def mean_calls(method: Method) -> int:
-    """Network calls per image of a method's `Mean`; 0 without one."""
-    mean = mean_of(method)
-    return 0 if mean is None else mean.nfe
+def network_calls(method: Method, nfe: int) -> int:
+    """Network calls per image of a method with `nfe` predictions of x_0_hat, those of its `Mean` included.
+
+    A prediction takes one call, or two with a condition_scale other than 0 and 1.
+    """
+    mean, scale = mean_of(method), getattr(method, "condition_scale", 1.0)
+    own = nfe if scale in (0, 1) else 2 * nfe
+    return own + (0 if mean is None else network_calls(mean.method, mean.nfe))
 
 
 def check_mean(recipe: "Recipe", other: "Recipe", where: str) -> list[str]:
@@ -75,6 +79,8 @@ def check_mean(recipe: "Recipe", other: "Recipe", where: str) -> list[str]:
         raise UserError(f"mean.run: {where} starts from another run's answer itself; take a run without [mean]")
     if other.latent is not None:
         raise UserError(f"mean.run: {where} works on latents; take a run without [latent]")
+    if other.classes not in (0, recipe.classes):
+        raise UserError(f"mean.run: {where} has network.classes {other.classes}, this recipe {recipe.classes}")
     for key in ("channels", "own_condition", "value_range", "direction"):
         required, actual = getattr(other.data, key), getattr(recipe.data, key)
         if required != actual:

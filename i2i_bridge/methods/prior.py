@@ -18,10 +18,10 @@ class Prior(Bridge):
     """A diffusion from noise whose network does not see X_1; only a guidance ties samples to X_1."""
 
     def losses(self, batch: Batch, generator: Generator) -> Iterator[tuple[str, Tensor]]:
-        """As `Bridge.losses`, of the whole clean image; x_1, mask and condition are ignored."""
+        """As `Bridge.losses`, of the whole clean image; x_1, mask and condition are ignored, a label is not."""
         clean = {"x_0": batch["x_0"], "x_1": batch["x_0"]}
         return super().losses(
-            clean | {name: batch[name] for name in ("number", "direction") if name in batch}, generator
+            clean | {name: batch[name] for name in ("number", "label", "direction") if name in batch}, generator
         )
 
 

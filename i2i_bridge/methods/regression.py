@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from i2i_bridge.bridge.predictor import predictor
 from i2i_bridge.bridge.processes import Process
 from i2i_bridge.bridge.targets import Target, X0Target
-from i2i_bridge.methods.base import Batch, condition_of, refuse_guidance
+from i2i_bridge.methods.base import Batch, condition_of, label_of, refuse_guidance
 from i2i_bridge.randomness import Generator
 from i2i_bridge.recipe.recipe import Recipe
 from i2i_bridge.registry import register_method
@@ -28,6 +28,7 @@ class Regression:
     target: Target
     condition: bool = False
     clip: bool = False
+    label: bool = False
 
     def with_network(self, network: nn.Module) -> "Regression":
         """A copy of the method with another network."""
@@ -55,6 +56,7 @@ class Regression:
             self.target,
             x_1,
             condition=condition_of(batch, self.condition),
+            label=label_of(batch, self.label),
             mask=batch.get("mask"),
             clip=clip,
         )
@@ -68,4 +70,5 @@ def from_recipe(recipe: Recipe, network: nn.Module) -> Regression:
     process = recipe.build_process()
     # At t = 1 the targets of a process that starts from noise do not contain X_1.
     target = X0Target() if process.starts_from_noise else recipe.build_target()
-    return Regression(network, process, target, condition=recipe.condition_channels > 0, clip=recipe.sample.clip)
+    condition, label = recipe.condition_channels > 0, recipe.classes > 0
+    return Regression(network, process, target, condition=condition, label=label, clip=recipe.sample.clip)

@@ -24,6 +24,9 @@ class UNet(nn.Module):
         in_channels: Channels of x_t.
         out_channels: Channels of the output.
         condition_channels: Channels of the condition, which is appended to x_t; 0 for none.
+        classes: Number of class labels, whose embedding is added to that of the time; 0 for none.
+        condition_dropout: Share of the training samples of a bridge whose condition is zeros and whose label is none,
+            in [0, 1), for `sample.condition_scale`. The network itself does nothing with it.
         channels: Base width; even.
         channel_mult: Width of each level, from full resolution down, in multiples of `channels`.
         blocks_per_level: Residual blocks of a level on the way down; the way up has one more.
@@ -56,6 +59,8 @@ class UNet(nn.Module):
         dropout: float = 0.0,
         time_scale: float = 1000.0,
         checkpointing: bool = False,
+        classes: int = 0,
+        condition_dropout: float = 0.0,
     ) -> None:
         super().__init__()
         widths = [_width(channels, mult) for mult in channel_mult]
@@ -64,6 +69,12 @@ class UNet(nn.Module):
             f"in_channels {in_channels}, out_channels {out_channels}: at least 1",
         )
         _check(condition_channels >= 0, f"condition_channels {condition_channels}: at least 0")
+        _check(0 <= classes <= 10**6, f"classes {classes}: outside 0..1000000")
+        _check(0 <= condition_dropout < 1, f"condition_dropout {condition_dropout}: outside [0, 1)")
+        _check(
+            condition_dropout == 0 or condition_channels + classes > 0,
+            f"condition_dropout {condition_dropout}: condition_channels and classes are 0, so there is nothing to drop",
+        )
         _check(channels >= 2 and channels % 2 == 0, f"channels {channels}: not a positive even number")
         _check(bool(widths), "channel_mult: at least one level")
         _check(len(widths) <= 12, f"channel_mult: {len(widths)} levels; at most 12")
@@ -78,6 +89,7 @@ class UNet(nn.Module):
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.condition_channels = condition_channels
+        self.classes = classes
         self.channels = channels
         self.time_scale = time_scale
         self.checkpointing = checkpointing
@@ -85,6 +97,9 @@ class UNet(nn.Module):
 
         features = 4 * channels
         self.time_embed = nn.Sequential(nn.Linear(channels, features), nn.SiLU(), nn.Linear(features, features))
+
+        if classes:
+            self.label_emb = nn.Embedding(classes, features)
 
         def attention(width: int, factor: int) -> list[nn.Module]:
             return [AttentionBlock(width, head_channels)] if factor in attention_factors else []
@@ -126,13 +141,15 @@ class UNet(nn.Module):
             GroupNormSiLU(width), nn.Identity(), zeroed(nn.Conv2d(width, out_channels, 3, padding=1))
         )
 
-    def forward(self, x_t: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
+    def forward(self, x_t: Tensor, t: Tensor, condition: Tensor | None = None, label: Tensor | None = None) -> Tensor:
         """The raw output of the network; the target defines its meaning.
 
         Args:
             x_t: States, (B, in_channels, H, W); H and W multiples of `stride`.
             t: Times in [0, 1], (B,). 0 is clean, 1 is degraded.
             condition: (B, condition_channels, H, W); None exactly if condition_channels is 0.
+            label: Class of each sample, (B,), whole numbers below `classes`, negative for none; None exactly if classes
+                is 0.
 
         Returns:
             (B, out_channels, H, W) in the dtype of x_t; computed in that of the weights, or autocast's.
@@ -140,9 +157,11 @@ class UNet(nn.Module):
         Raises:
             ValueError: A shape does not fit.
         """
-        self._check_shapes(x_t, t, condition)
+        self._check_shapes(x_t, t, condition, label)
         dtype = next(self.time_embed.parameters()).dtype
         time = self.time_embed(sinusoid(t, self.channels, self.time_scale).to(dtype))
+        if label is not None:
+            time = time + self.label_emb(label.clamp(min=0)) * (label >= 0)[:, None]
         h = (x_t if condition is None else torch.cat([x_t, condition.to(x_t.dtype)], dim=1)).to(dtype)
         skips = []
         for stage in self.input_blocks:
@@ -163,7 +182,7 @@ class UNet(nn.Module):
                 h = block(*inputs)
         return h
 
-    def _check_shapes(self, x_t: Tensor, t: Tensor, condition: Tensor | None) -> None:
+    def _check_shapes(self, x_t: Tensor, t: Tensor, condition: Tensor | None, label: Tensor | None) -> None:
         shape = tuple(x_t.shape)
         if x_t.ndim != 4 or shape[1] != self.in_channels:
             raise ValueError(f"x_t has shape {shape}, expected (B, {self.in_channels}, H, W)")
@@ -175,6 +194,10 @@ class UNet(nn.Module):
         wanted = (shape[0], self.condition_channels, *shape[2:]) if self.condition_channels else None
         if given != wanted:
             raise ValueError(f"condition has shape {given}, expected {wanted}")
+        given = None if label is None else tuple(label.shape)
+        wanted = shape[:1] if self.classes else None
+        if given != wanted:
+            raise ValueError(f"label has shape {given}, expected {wanted}")
 
 
 @register_network("adm256")
@@ -185,6 +208,8 @@ def adm256(
     dropout: float = 0.0,
     time_scale: float = 1000.0,
     checkpointing: bool = False,
+    classes: int = 0,
+    condition_dropout: float = 0.0,
 ) -> UNet:
     """The 256x256 network of ADM and I2SB: 552,807,171 parameters, 552,814,083 with 3 condition channels.
 
@@ -202,6 +227,8 @@ def adm256(
         dropout=dropout,
         time_scale=time_scale,
         checkpointing=checkpointing,
+        classes=classes,
+        condition_dropout=condition_dropout,
     )
 
 

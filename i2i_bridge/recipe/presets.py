@@ -153,8 +153,8 @@ def _palette(table: Table, user_keys: frozenset[str]) -> Table:
 def _regression(table: Table, user_keys: frozenset[str]) -> Table:
     return _without(table, "proposal") | {
         "method": {"name": "regression"},
-        "network": _bridging(table),
-        "sample": _without(_inner(table, "sample"), "guidance") | {"nfe": 1},
+        "network": _without(_bridging(table), "condition_dropout"),
+        "sample": _without(_inner(table, "sample"), "guidance", "condition_scale") | {"nfe": 1},
     }
 
 
@@ -201,8 +201,9 @@ def _known_operator(name: str) -> Change:
 
     def change(table: Table, user_keys: frozenset[str]) -> Table:
         new = KNOWN_OPERATOR[name]
-        kept = _without(_inner(table, "sample"), "sampler", "grid", "guidance")
-        return table | new | {"network": _bridging(table) | new["network"], "sample": kept | new["sample"]}
+        kept = _without(_inner(table, "sample"), "sampler", "grid", "guidance", "condition_scale")
+        network = _without(_bridging(table), "condition_dropout") | new["network"]
+        return table | new | {"network": network, "sample": kept | new["sample"]}
 
     return change
 

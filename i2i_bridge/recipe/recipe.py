@@ -116,6 +116,16 @@ class Recipe(Settings):
                 raise UserError(f"network.{key} is {table[key]}, but data.channels is {self.data.channels}")
         if self.data.own_condition and not self.condition_channels:
             raise UserError("data.own_condition is set, but network.condition_channels is 0: nothing would see it")
+        if self.data.direction == "both" and self.network.get("condition_dropout"):
+            raise UserError(
+                "network.condition_dropout: with data.direction = 'both' the condition holds the direction, which the "
+                "network cannot do without; leave one of them out"
+            )
+        if self.sample.condition_scale not in (None, 1) and not self.network.get("condition_dropout"):
+            raise UserError(
+                f"sample.condition_scale is {self.sample.condition_scale:g}, but network.condition_dropout is 0: the "
+                "network has not learned to do without its condition"
+            )
         return self
 
     def _check_names(self) -> None:
@@ -386,6 +396,7 @@ class Recipe(Settings):
             seed,
             split,
             condition_channels=self.condition_channels,
+            classes=self.classes,
             own_condition=self.data.own_condition,
             value_range=self.data.value_range,
             enlarge=self.data.enlarge,
@@ -439,6 +450,23 @@ class Recipe(Settings):
     def extra_channels(self) -> int:
         """Channels of the network's whole input beside X_t: the condition's, and the direction's if it learns both."""
         return self.condition_channels + (self.data.direction == "both")
+
+    @property
+    def classes(self) -> int:
+        """Number of class labels of the network; 0 for none."""
+        return int(self.network.get("classes", 0))
+
+    def check_label(self, label: int | None) -> None:
+        """
+        Raises:
+            UserError: The label of an image is missing, not used by the network, or none of its classes.
+        """
+        if label is None and self.classes:
+            raise UserError(f"recipe '{self.name}' needs a label, 0 to {self.classes - 1} (network.classes)")
+        if label is not None and not self.classes:
+            raise UserError(f"recipe '{self.name}' takes no label (network.classes)")
+        if label is not None and not 0 <= label < self.classes:
+            raise UserError(f"label {label}: network.classes is {self.classes}, so labels are 0 to {self.classes - 1}")
 
     def build_network(self) -> "torch.nn.Module":
         """The network of `[network]`, freshly initialised; its channels default to the data's."""

@@ -256,6 +256,10 @@ class SampleSettings(Settings):
     """Network calls per image."""
     clip: bool = False
     """Limit x_0_hat to [-1, 1] in every step."""
+    condition_scale: Annotated[float, Field(ge=0, le=100)] | None = None
+    """Classifier-free guidance: the network's output without condition and label, moved by this many times what they
+    change. Default: 1, their output alone; 0 is that without them, any other number takes two network calls for one.
+    It needs network.condition_dropout."""
     guidance: Part | None = None
     """Moves x_0_hat towards agreement with X_1 under the degradation; needs a linear [degradation]."""
 

@@ -17,7 +17,7 @@ from i2i_bridge.evaluation.results import Evaluation, calls_in_name
 from i2i_bridge.images.files import write_picture
 from i2i_bridge.images.montage import montage
 from i2i_bridge.images.pixels import Picture
-from i2i_bridge.methods.mean import mean_calls
+from i2i_bridge.methods.mean import network_calls
 from i2i_bridge.report.differences import Differences
 from i2i_bridge.report.entries import Entry, open_entries
 from i2i_bridge.report.figures import quality_panels, training_curves
@@ -161,10 +161,10 @@ def page_html(
 def _add_drawn(page: dict[str, Any], i: int, entry: Entry, run: Run, dataset: PairDataset, pictures: Pictures) -> None:
     """Draw walks, samples and strips by a run, and add them to the page."""
     drawn = draw(run, dataset, calls=[calls_in_name(row.name) for row in entry.rows])
-    mean_nfe = mean_calls(run.method)  # calls of a mean network count towards each label
 
     def calls(nfe: int) -> str:
-        return "1 network call" if nfe + mean_nfe == 1 else f"{nfe + mean_nfe} network calls"
+        count = network_calls(run.method, nfe)  # calls of a mean network count towards each label
+        return "1 network call" if count == 1 else f"{count} network calls"
 
     def rows(what: str, images: Sequence[Sequence[torch.Tensor]], words: Sequence[str] = ()) -> list[list[PagePicture]]:
         return [

@@ -24,8 +24,9 @@ def to_batch(
     condition: Picture | None,
     generator: Generator,
     direction: "Direction | None" = None,
+    label: int | None = None,
 ) -> dict[str, Tensor]:
-    """The batch of one degraded picture: x_1 (1, C, H, W) in [-1, 1], and mask and condition if the task has them.
+    """The batch of one degraded picture: x_1 (1, C, H, W) in [-1, 1], and mask, condition and label if there are any.
 
     Args:
         recipe: The recipe of the run that restores.
@@ -34,10 +35,11 @@ def to_batch(
         condition: Further input of the network, of the size of the restored image.
         generator: Draws the noise of x_1, where the degradation has some.
         direction: As in `Recipe.is_reverse`. In reverse the picture is of the kind of X_0, and nothing is done to it.
+        label: Class of the picture, for a network with classes.
 
     Raises:
-        UserError: The recipe does not learn that direction; or mask or condition are missing, not used by the task, or
-            of another size than the restored image.
+        UserError: The recipe does not learn that direction; mask or condition are missing, not used by the task, or of
+            another size than the restored image; or the label is missing, not used, or no class.
     """
     settings, reverse = recipe.data, recipe.is_reverse(direction)
     degradation = None if reverse else recipe.build_degradation()
@@ -57,6 +59,9 @@ def to_batch(
             raise UserError("the mask marks no pixel: white (above half) means unknown, to be restored")
     if degradation is not None:
         batch = degradation.prepare(batch["x_1"], generator, batch.get("mask")).parts()
+    recipe.check_label(label)
+    if label is not None:
+        batch["label"] = torch.tensor([label])
     if (condition is not None) != settings.own_condition:
         needs = "needs a" if condition is None else "takes no"
         raise UserError(f"recipe '{recipe.name}' {needs} condition image (data.own_condition)")

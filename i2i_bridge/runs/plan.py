@@ -122,11 +122,18 @@ def _stage(method: Method, nfe: int) -> Stage:
                 'as an input; a run with method.inference = "eval" can be exported'
             )
         return Stage("network", method.condition)
+    if getattr(method, "label", False):
+        raise UserError("network.classes: export knows no class labels; only a run without them can be exported")
     if isinstance(method, Regression):
         call = _call(method.process, method.target, 1.0, Next())
         return Stage("network", method.condition, method.clip, calls=(call,))
     if not isinstance(method, Bridge):
         raise UserError(f"method {type(method).__name__}: export knows the methods bridge, regression and pix2pix only")
+    if method.condition_scale != 1:
+        raise UserError(
+            f"sample.condition_scale {method.condition_scale:g}: takes two network calls for one, which export does "
+            "not know; --set sample.condition_scale=1 exports the run without it"
+        )
     if method.guidance is not None:
         raise UserError(
             f"guidance {type(method.guidance).__name__}: computes with the degradation's operator, which is no part of "

@@ -19,7 +19,7 @@ from i2i_bridge.images.montage import animation, montage, scaled_down, states_sh
 from i2i_bridge.images.outputs import DoneJobs, Existing, FilesOutcome, Job, keep_apart, plan_files, process
 from i2i_bridge.images.pixels import Picture, mask_of, to_mask, to_pixels, to_tensor, visible, with_channels
 from i2i_bridge.methods.calls import counted_calls
-from i2i_bridge.methods.mean import mean_calls
+from i2i_bridge.methods.mean import network_calls
 from i2i_bridge.methods.tiles import counted_tiles
 from i2i_bridge.plugins import plugin_digests
 from i2i_bridge.randomness import generator
@@ -53,6 +53,7 @@ def restore_files(
     seed: int = 0,
     mask: str | Path | None = None,
     condition: str | Path | None = None,
+    label: int | None = None,
     degrade: bool = False,
     trajectory: bool = False,
     trajectory_side: int | None = None,
@@ -78,6 +79,7 @@ def restore_files(
     Args:
         mask: Image, or folder of images of the same names; white = unknown.
         condition: Image, or folder of images of the same names, for a recipe with data.own_condition.
+        label: Class of the images, 0, 1, ..., for a network with classes.
         degrade: The inputs are clean: apply the recipe's degradation first (written as NAME-degraded).
         trajectory: Write states from X_1 to X_0 beside each result, as NAME-trajectory.png.
         trajectory_side: Longest side in pixels of the row of states, which are scaled down; by default they are not.
@@ -133,8 +135,8 @@ def restore_files(
         "mask": mask is None, "degrade": degrade, "trajectory": trajectory, "format": format, "quality": quality,
         "plugins": plugin_digests(),
     }  # fmt: skip
-    sides = {"trajectory_side": trajectory_side, "animation_side": animation_side}
-    settings |= {name: side for name, side in sides.items() if side is not None}
+    given = {"label": label, "trajectory_side": trajectory_side, "animation_side": animation_side}
+    settings |= {name: value for name, value in given.items() if value is not None}
     if reverse:
         settings["direction"] = "reverse"
     if run.tiles is not None:
@@ -142,7 +144,7 @@ def restore_files(
     if colour_fix != "none":
         settings["colour_fix"] = colour_fix
     done = DoneJobs(root, existing, settings)
-    calls = (run.recipe.sample.nfe if nfe is None else nfe) + mean_calls(run.method)
+    calls = network_calls(run.method, run.recipe.sample.nfe if nfe is None else nfe)
     outcome = Outcome(notes=folder_notes(source) + [note for job in jobs for note in job.notes.values()])
 
     def companions(job: Job) -> dict[str, Path]:
@@ -179,7 +181,7 @@ def restore_files(
         with counted_calls(used.method, count_call) as counted, counted_tiles(used.method, count_tile):
             for k, ending in enumerate(results):
                 draws, output = [generator(seed + k, "restore")], job.outputs[ending]
-                batch = to_batch(run.recipe, picture, hole, extra, draws, direction)
+                batch = to_batch(run.recipe, picture, hole, extra, draws, direction, label)
                 check_colour_fix(colour_fix, masked="mask" in batch)
                 tiles = used.tile_count(*batch["x_1"].shape[-2:])
                 # Checked here: otherwise a wrong format would fail only after the network calls.

@@ -27,7 +27,7 @@ from i2i_bridge.images.pixels import Range
 from i2i_bridge.methods.base import INPUTS, Batch, Method, states_of
 from i2i_bridge.methods.calls import counted_calls
 from i2i_bridge.methods.latent import Autoencoder, Latent, LatentMethod, latent_of
-from i2i_bridge.methods.mean import Mean, check_mean, mean_calls, mean_of, starting_from
+from i2i_bridge.methods.mean import Mean, check_mean, mean_of, network_calls, starting_from
 from i2i_bridge.methods.tiles import tiled, whole_network
 from i2i_bridge.plugins import plugin_errors
 from i2i_bridge.randomness import Generator, generator
@@ -97,6 +97,7 @@ class Run:
         samples: int | None = None,
         mask: Images | None = None,
         condition: Images | None = None,
+        label: int | None = None,
         value_range: Range = None,
         direction: "Direction | None" = None,
         tile: int | None = None,
@@ -113,12 +114,14 @@ class Run:
         Args:
             image: The degraded or source image: a file (path or bytes), a PIL image, an array (H, W), (H, W, C) or
                 (B, H, W, C), a tensor (C, H, W) or (B, C, H, W), or a list of these.
-            nfe: Network calls per image, 1 to 1000; by default the recipe's.
+            nfe: Network calls per image, 1 to 1000, each of them two with a sample.condition_scale other than 0 and 1;
+                by default the recipe's.
             seed: Seed of the sampler's noise; another seed gives another restoration of the same image.
             samples: Number of restorations, with seed, seed + 1, ..., returned as a list; None: one, without a list.
             mask: For inpainting: white, or True, where the image is unknown. One for all images, or one for each.
             condition: Further input image of the network, if the recipe has data.own_condition. One for all images, or
                 one for each.
+            label: Class of the images, 0, 1, ..., if the network has classes.
             value_range: The values of float arrays and tensors that mean black and white, such as (0, 1) or (-1, 1);
                 needed unless the recipe has data.value_range.
             direction: "forward", from X_1 to X_0, or "reverse", for a run that learns both (data.direction); by default
@@ -160,14 +163,14 @@ class Run:
                 line = f"too large for the free memory, so restored in tiles of {tile} pixels (tile=0: whole)"
                 warnings.warn(line, stacklevel=2)
         run = self.in_tiles(tile, overlap)
-        total = len(inputs) * (samples or 1) * (run._nfe(nfe) + mean_calls(run.method))
+        total = len(inputs) * (samples or 1) * network_calls(run.method, run._nfe(nfe))
         results = []
         with counted_calls(run.method, lambda count: report(min(count, total), total)):
             for k in range(samples or 1):
                 restored = []
                 for picture, hole, extra in inputs:
                     draws = [generator(seed + k, "restore")]
-                    batch = to_batch(run.recipe, picture, hole, extra, draws, direction)
+                    batch = to_batch(run.recipe, picture, hole, extra, draws, direction, label)
                     check_colour_fix(colour_fix, masked="mask" in batch)
                     x_0_hat = run.restore_batch(batch, nfe=nfe, generator=draws)[0]
                     fixed = colour_fixed(x_0_hat, batch["x_1"][0], colour_fix)
@@ -274,6 +277,8 @@ class Run:
             name: pad_to_stride(batch[name], stride, smallest).to(self.device) for name in INPUTS if name in batch
         }
         padded["size"] = (height, width)
+        if "label" in batch:
+            padded["label"] = batch["label"].to(self.device)
         # No `with` around the yield: otherwise inference mode would stay on in the caller.
         method = self.method_at(calls)
         answer = None if every else getattr(method, "answer", None)

@@ -15,7 +15,7 @@ from torch import Tensor
 from i2i_bridge.errors import UserError
 from i2i_bridge.images.files import image_size
 from i2i_bridge.images.pixels import Picture
-from i2i_bridge.methods.mean import mean_calls
+from i2i_bridge.methods.mean import network_calls
 from i2i_bridge.methods.tiles import why_not_tiled
 from i2i_bridge.randomness import generator
 from i2i_bridge.runs.batch import to_batch
@@ -167,7 +167,7 @@ def probed(run: Run, factor: float = 1) -> Probe:
         before = _process_memory("VmRSS") if _reset_peak() else None
     start = time.perf_counter()
     pixels = _restore_black(run, max(round(SIDES[1] / factor), 8))
-    seconds = (time.perf_counter() - start) / (1 + mean_calls(run.method))
+    seconds = (time.perf_counter() - start) / network_calls(run.method, 1)
     peak = float(torch.cuda.max_memory_allocated(run.device)) if cuda else _process_memory("VmHWM")
     memory = None if before is None or peak is None or peak <= before else (peak - before) / pixels
     return Probe(seconds / pixels, memory)
@@ -185,11 +185,12 @@ def _black_batch(run: Run, side: int) -> dict[str, Tensor]:
     draws, data = [generator(0, "probe")], run.recipe.data
     black = Picture(np.zeros((side, side, data.channels), np.uint8))
     condition = Picture(np.zeros((side, side, run.recipe.condition_channels), np.uint8)) if data.own_condition else None
+    label = 0 if run.recipe.classes else None
     try:
-        return to_batch(run.recipe, black, None, condition, draws)
+        return to_batch(run.recipe, black, None, condition, draws, label=label)
     except UserError:  # inpainting needs a mask
         mask = Picture(np.full((side, side, 1), 255, np.uint8))
-        return to_batch(run.recipe, black, mask, condition, draws)
+        return to_batch(run.recipe, black, mask, condition, draws, label=label)
 
 
 def free_memory(device: torch.device) -> int | None:

@@ -64,6 +64,8 @@ def start_of(mean: Mean | None, seed: int, item: dict[str, Any]) -> Tensor:
         return x_1
     device = next(mean.method.network.parameters()).device
     batch = {name: value[None].to(device) for name, value in item.items() if isinstance(value, Tensor)}
+    if "label" in item:
+        batch["label"] = torch.tensor([item["label"]], device=device)
     return mean(batch, [generator(seed, "moments", str(item["key"]))])[0].cpu()
 
 

@@ -154,6 +154,8 @@ class PairedFolders:
         lenient: Leave out unmatched files instead of raising an error (`check` lists them).
         x_0_name: Template of the name of a target without suffix; {} is the part that both names of a pair share.
         x_1_name: Template of the name of a source, such as '{}_x4'.
+        condition: Folder of condition images, one for each pair, named by the part that both names share; it lies where
+            those of x_0 and x_1 lie, and takes data.own_condition and network.condition_channels.
     """
 
     def __init__(
@@ -166,6 +168,7 @@ class PairedFolders:
         lenient: bool = False,
         x_0_name: str = "{}",
         x_1_name: str = "{}",
+        condition: str | None = None,
     ) -> None:
         targets, sources, split_there = side_folders(root, x_0, x_1, split)
         shared = targets == sources
@@ -206,6 +209,9 @@ class PairedFolders:
         self.keys = Names(keys[i] for i in chosen)
         self.files = Files(targets, Names(clean[name][1] for name in kept))
         self.sources = Files(sources, Names(degraded[name][1] for name in kept))
+        self.conditions: Files | None = None
+        if condition is not None:
+            self.conditions = _conditions(side_folders(root, x_0, condition, split)[1], kept)
         if not kept and not (lenient and self.pairing_problems):
             why = "; ".join(self.left_out or [HOLD_OUT])
             raise UserError(f"{targets} and {sources}: no pairs for the split '{split}'; {why}")
@@ -226,7 +232,22 @@ class PairedFolders:
         return len(self.keys)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return {"key": self.keys[index], "x_0": self.files[index][1], "x_1": self.sources[index][1]}
+        item = {"key": self.keys[index], "x_0": self.files[index][1], "x_1": self.sources[index][1]}
+        return item if self.conditions is None else item | {"condition": self.conditions[index][1]}
+
+
+def _conditions(folder: Path, pairs: Sequence[str]) -> Files:
+    """The condition image of each pair, by the part of the name that the pair shares.
+
+    Raises:
+        UserError: A pair has none.
+    """
+    stems, _ = _stems(folder, image_names(folder), "{}", False)
+    missing = [name for name in pairs if name not in stems]
+    if missing:
+        shown = ", ".join(missing[:3]) + (" ..." if len(missing) > 3 else "")
+        raise UserError(f"{folder}: no condition image for {len(missing)} of {len(pairs)} pairs: {shown}")
+    return Files(folder, Names(stems[name][1] for name in pairs))
 
 
 def _nearest(name: str, others: Sequence[str]) -> str | None:
