@@ -166,7 +166,7 @@ def test_the_page_shows_a_protocol_and_options_that_exist(tmp_path, capsys):
     (text,) = re.findall(r"```toml\n(.*?)```", page, flags=re.DOTALL)
     (tmp_path / "mine.toml").write_text(text)
     assert load_protocol(tmp_path / "mine.toml").n == 1000
-    for verb in ("evaluate", "compare"):
+    for verb in ("evaluate", "compare", "tune"):
         with pytest.raises(SystemExit):
             main([verb, "--help"])
     shown = capsys.readouterr().out

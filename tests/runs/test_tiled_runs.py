@@ -180,6 +180,8 @@ def test_an_interruption_leaves_nothing(tmp_path):
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, cwd=tmp_path,
         start_new_session=True,
+        # Otherwise a test run in the background of a shell, which ignores Ctrl-C, would pass that on.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     assert process.stdout is not None
     line = next(line for line in process.stdout if line.startswith("tiles "))
