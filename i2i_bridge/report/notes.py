@@ -10,8 +10,12 @@ from i2i_bridge.report.entries import Entry
 
 
 def warnings_of(entries: Sequence[Entry]) -> list[str]:
-    """Warnings of the evaluations without duplicates, and degraded inputs whose scores differ between entries."""
-    found = [text for entry in entries for text in entry.evaluation.warnings]
+    """Warnings of the evaluations, with the entry if not all have it, and degraded inputs whose scores differ."""
+    found = [
+        text if all(text in other.evaluation.warnings for other in entries) else f"{entry.label}: {text}"
+        for entry in entries
+        for text in entry.evaluation.warnings
+    ]
     # Computed here because evaluations of earlier versions do not store this warning.
     rows = [row for entry in entries for row in entry.evaluation.rows]
     found += [text for row in rows for text in kid_warnings(row.metrics, row.images)]

@@ -16,7 +16,7 @@ from i2i_bridge.runs.run import load_run, place_of, weights_sha256
 from i2i_bridge.storage.shipped import RECIPE_FILE
 from i2i_bridge.training.schedule import learning_rate
 
-OtherRun = MeanSettings | TeacherSettings
+NamedRun = MeanSettings | TeacherSettings
 """A table that names another run, of which the run folder holds a copy."""
 RATE = ("lr", "schedule", "warmup_steps", "decay_from", "lr_gamma", "lr_step")
 """Settings of [train] that the learning rate depends on, beside `steps`."""
@@ -159,7 +159,7 @@ def _compared(started: Recipe, recipe: Recipe) -> tuple[Recipe, str]:
     return recipe, _first_difference(run_identity(started), run_identity(current))
 
 
-def _recorded(name: str, started: OtherRun | None, current: OtherRun | None) -> OtherRun | None:
+def _recorded(name: str, started: NamedRun | None, current: NamedRun | None) -> NamedRun | None:
     """[mean] or [teacher] of the started run if both name the same weights; those at another path are compared."""
     if started is None or current is None:
         return current

@@ -180,7 +180,9 @@ class Init:
         hint = self._hint(recipe) if any(row.action.endswith(FRESH) for row in differences) else ""
         table = _table(differences, taken, of, hint)
         lines = [first, *self.notes, *table, *lines]
-        for part in () if self.recipe is None else ("method", "process", "target", "mean"):
+        # A student has its teacher's weights, and always another method.
+        parts = ("process", "target", "mean", *(["method"] if recipe.teacher is None else []))
+        for part in () if self.recipe is None else parts:
             source_part, new_part = getattr(self.recipe, part), getattr(recipe, part)
             if source_part != new_part:
                 lines.append(

@@ -21,7 +21,7 @@ from i2i_bridge.device import PRECISIONS, compile_blocks, machine, resume_guaran
 from i2i_bridge.distributed import Ranks
 from i2i_bridge.errors import UserError
 from i2i_bridge.methods.latent import Latent
-from i2i_bridge.methods.mean import Mean
+from i2i_bridge.methods.mean import Mean, check_mean
 from i2i_bridge.recipe.recipe import Recipe
 from i2i_bridge.recipe.schema import TrainSettings
 from i2i_bridge.runs.checkpoint import Checkpoint, check_space, latest_checkpoint, passed_over, recovered_checkpoint
@@ -36,7 +36,7 @@ from i2i_bridge.runs.run import (
 )
 from i2i_bridge.storage.files import locked, refuse_links, sweep, write_whole
 from i2i_bridge.storage.shipped import RECIPE_FILE
-from i2i_bridge.training.first_stage import MeanSource, open_mean, start_of
+from i2i_bridge.training.first_stage import start_of
 from i2i_bridge.training.guard import repaired
 from i2i_bridge.training.identity import (
     changed_rate,
@@ -51,8 +51,9 @@ from i2i_bridge.training.identity import (
 from i2i_bridge.training.init import Loaded, absolute_init, open_init, with_init
 from i2i_bridge.training.latents import LatentSource, open_latent, parts_of, with_cache
 from i2i_bridge.training.noise_size import sized
+from i2i_bridge.training.other_run import OtherRun, open_other
 from i2i_bridge.training.state import TrainState
-from i2i_bridge.training.teacher import TeacherSource, open_teacher
+from i2i_bridge.training.teacher import check_teacher
 from i2i_bridge.training.validation import Best, Validation, read_best, write_best
 
 Found = tuple[Checkpoint | None, list[str]]
@@ -184,17 +185,17 @@ class _Start:
     """[train] of the resumed run as its recipe has it."""
     notes: list[str] = field(default_factory=list)
     init: Loaded | None = None
-    mean: MeanSource | None = None
-    teacher: TeacherSource | None = None
+    mean: OtherRun | None = None
+    teacher: OtherRun | None = None
     latent: LatentSource | None = None
 
 
 def _new_run(recipe: Recipe, folder: Path, dataset: PairDataset, device: torch.device) -> _Start:
     """A new run: open its initial weights and its first stage, and fill in what is estimated from the images."""
     init = open_init(recipe)
-    recipe, source = open_mean(recipe, device)
-    recipe, teacher = open_teacher(recipe, device)
-    mean = None if source is None else source.mean
+    recipe, source = open_other(recipe, "mean", "starting from the answer of", check_mean, device)
+    recipe, teacher = open_other(recipe, "teacher", "learning from", check_teacher, device)
+    mean = None if source is None or recipe.mean is None else Mean(source.run.method, recipe.mean.nfe)
     if mean is not None:  # moments and noise are estimated from its outputs
         _check_size(recipe, "the network of mean.run", mean.method.network)
     recipe, latent = open_latent(recipe, dataset, device)
@@ -256,8 +257,8 @@ def _write_folder(folder: Path, start: _Start, stack: ExitStack | None) -> None:
     Raises:
         UserError: The disk lacks room for a checkpoint, another run has begun there, or a file cannot be written.
     """
-    copies = {MEAN_FOLDER: start.mean, TEACHER_FOLDER: start.teacher}
-    copied = {name: source.run.method.network.state_dict() for name, source in copies.items() if source is not None}
+    copies = [other for other in (start.mean, start.teacher) if other is not None]
+    copied = {other.table: other.run.method.network.state_dict() for other in copies}
     check_space(folder / "checkpoints", start.state.parts() | copied | parts_of(start.latent))
     if stack is not None:
         stack.enter_context(locked(folder))

@@ -1,62 +1,19 @@
-"""The teacher of a distillation (`[teacher]`): a trained bridge, its copy in a student's run, the student's recipe."""
+"""The teacher of a distillation (`[teacher]`): which runs can be one, and the recipe of its student."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from i2i_bridge import registry
-from i2i_bridge.errors import UserError, located
+from i2i_bridge.errors import UserError
 from i2i_bridge.recipe.load import load_recipe
 from i2i_bridge.recipe.recipe import STUDENTS, Recipe
-from i2i_bridge.runs.run import TEACHER_FOLDER, Run, load_run, place_of, weights_sha256
+from i2i_bridge.runs.run import place_of
 from i2i_bridge.storage.names import expanded
 from i2i_bridge.storage.shipped import folder_of_run, recipe_of_run
-from i2i_bridge.training.first_stage import write_copy
 
 OF_TEACHER = ("init", "init_sha256", "init_strict", "regression_share", "freeze", "keep_best", "patience")
 """Settings of [train] that a student does not take over from its teacher."""
-
-
-@dataclass(frozen=True)
-class TeacherSource:
-    """A trained bridge whose walk or distribution a new run learns."""
-
-    run: Run
-    sha256: str
-    lines: list[str]
-    """Lines for the user."""
-
-    def write(self, folder: Path) -> None:
-        """Copy recipe and weights into a run folder: a resumed training does not depend on `teacher.run`.
-
-        Raises:
-            UserError: The folder holds a copy of another run, or the copy cannot be written.
-        """
-        write_copy(self.run, self.sha256, folder, TEACHER_FOLDER)
-
-
-def open_teacher(recipe: Recipe, device: torch.device) -> tuple[Recipe, TeacherSource | None]:
-    """Open the run of `teacher.run`; return the recipe with its path and SHA-256, and the run (None without [teacher]).
-
-    Raises:
-        UserError: There is no such run, it has no whole checkpoint, is no bridge, is another bridge than the student's,
-            or its weights have another SHA-256 than `teacher.sha256`.
-    """
-    if recipe.teacher is None:
-        return recipe, None
-    place, notes = place_of(recipe.teacher.run), list[str]()
-    with located("teacher.run"):
-        run = load_run(place, device=device, report=lambda line: notes.append(f"note: {line}"))
-    notes += check_teacher(recipe, run.recipe, str(place))
-    sha256 = weights_sha256(run.method.network)
-    if recipe.teacher.sha256 not in (None, sha256):
-        raise UserError(f"teacher.run: {place} holds other weights (SHA-256 {sha256}) than teacher.sha256 says")
-    notes.insert(0, f"learning from {place}, step {run.step} (SHA-256 of its weights {sha256})")
-    settings = recipe.teacher.model_copy(update={"run": str(place), "sha256": sha256})
-    return recipe.model_copy(update={"teacher": settings}), TeacherSource(run, sha256, notes)
 
 
 def check_teacher(recipe: Recipe, teacher: Recipe, where: str) -> list[str]:
