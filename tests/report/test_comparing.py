@@ -109,6 +109,9 @@ def test_inputs_that_differ_are_told(tmp_path):
     a = write_evaluated(tmp_path / "a", images=2, nfe=(1,), quality=(0.5,))
     b = write_evaluated(tmp_path / "b", method="palette", images=2, nfe=(1,), quality=(0.5,))
     assert len(warnings_of(open_entries([a, b], "held-out"))) == 1, "the same warning of both, once"
+    change(a, warnings=["old step", *open_entries([a], "held-out")[0].evaluation.warnings])
+    assert "bridge: old step" in warnings_of(open_entries([a, b], "held-out")), "a warning of one names it"
+    assert "old step" in warnings_of(open_entries([a], "held-out"))
     stored = json.loads((evaluation_folder(b, "held-out") / "evaluation.json").read_text())
     stored["rows"][0]["metrics"]["psnr"]["value"] += 1
     change(b, rows=stored["rows"])
