@@ -187,8 +187,10 @@ def with_sampler(run: Run, sampler: str) -> Run:
     Raises:
         UserError: There is no such sampler, or it does not fit the run's process.
     """
-    if not sampler or sampler == run.recipe.sample.sampler["name"]:
+    if not sampler:
         return run
+    if sampler == run.recipe.sample.sampler["name"]:
+        return replace(run, tuned=None, tuned_methods={})
     SAMPLERS.require(sampler)
     recipe = load_recipe(recipe_of_run(run.folder), [f'sample.sampler={{name="{sampler}"}}'])
     method = build_method(recipe, run.method.network, mean_of(run.method), latent_of(run.method))
@@ -663,6 +665,10 @@ def open_page(
     except (OSError, UnicodeError) as error:
         raise UserError(f"--host {host}: no address of this machine ({error}); try --host 127.0.0.1") from error
     opened = dict(zip(run_names(runs), (load_run(run, device=device) for run in runs), strict=True))
+    for name, run in opened.items():
+        if run.recipe.classes or run.recipe.data.own_condition:
+            needed = "a label" if run.recipe.classes else "a condition image"
+            raise UserError(f"{name}: needs {needed} beside each picture, which this page does not take")
     pictures = example_files(examples)
     with tempfile.TemporaryDirectory(prefix="i2i-bridge-app-") as temporary:
         # Read by gradio: its copies of pictures go there, and it reports nothing to its makers.

@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
+HANGS = 900
+"""Seconds after which a test that has not ended counts as failed; those that name one mutant take a minute."""
 
 
 class Mutant(NamedTuple):
@@ -56,6 +58,13 @@ MUTANTS = [
     Mutant("walked-by-the-first-time", "methods/distillation.py", "weights[index].unbind(1)", "weights[index[:1]].unbind(1)", "test_distillation.py"),
     Mutant("walk-noise-of-the-first-sample", "methods/distillation.py", "randn_like(x_s, generator)", "randn_like(x_s, list(generator)[:1] * len(x_s))", "test_distillation.py"),
     Mutant("target-is-the-network", "training/state.py", "taught(teacher, self.ema)", "taught(teacher, self.network)", "test_distillation.py"),
+    Mutant("latents-of-another-shape-read", "training/latents.py", "found is not None and found.shape == (1, self.channels, height, width)", "found is not None", "test_latent.py"),
+    Mutant("cache-is-identity", "training/identity.py", 'del table["latent"]["cache"]', "pass", "test_latent.py"),
+    Mutant("any-run-goes-on", "cli/distill.py", "if recipe is None or recipe.teacher is None or Path(recipe.teacher.run) != place_of(str(run)):", "if recipe is None:", "test_distillation.py"),
+    Mutant("students-scale", "training/teacher.py", 'if key != "condition_scale"', "if True", "test_distillation.py"),
+    Mutant("times-of-one-stratum", "methods/distillation.py", "on_grid(1 - rand((x_0.shape[0],), generator), self.grid(self.process, self.steps))", "on_grid(self._times(batch, generator), self.grid(self.process, self.steps))", "test_distillation.py"),
+    Mutant("tuned-of-another-step", "runs/run.py", "found is not None and found.step != saved.step", "False", "test_tune.py"),
+    Mutant("own-sampler-is-the-tuned", "app.py", "return replace(run, tuned=None, tuned_methods={})\n    SAMPLERS", "return run\n    SAMPLERS", "test_tune.py"),
     Mutant("two-calls-everywhere", "training/teacher.py", "calls = 2 if process.pinned and not process.deterministic else 1", "calls = 2", "test_distillation.py"),
     Mutant("inverse-bridge-flees", "methods/distillation.py", "error(self.teacher, x_t, wanted) - error(self.auxiliary, x_t, wanted)", "error(self.auxiliary, x_t, wanted) - error(self.teacher, x_t, wanted)", "test_distillation.py"),
     Mutant("inverse-bridge-not-through-the-state", "methods/distillation.py", "error(self.teacher, x_t, wanted) -", "error(self.teacher, x_t.detach(), wanted) -", "test_distillation.py"),
@@ -253,7 +262,7 @@ MUTANTS = [
     Mutant("encoder-read-at-its-source", "runs/run.py", 'table["source"] = str(copy.absolute())', "pass", "test_latent.py"),
     Mutant("other-encoder-accepted", "runs/run.py", "if sha256 != stored.sha256:", "if False:", "test_latent.py"),
     Mutant("latents-not-measured", "training/latents.py", "shift, scale = values.mean(1), values.std(1)", "shift, scale = values.mean(1), torch.full_like(values[:, 0], 0.5)", "test_latent.py"),
-    Mutant("latent-forgotten-on-resume", "training/identity.py", "return started if same else current", "return current", "test_latent.py"),
+    Mutant("latent-forgotten-on-resume", "training/identity.py", "return started.model_copy(update={\"cache\": current.cache}) if same else current", "return current", "test_latent.py"),
     Mutant("moments-of-images", "training/preparation.py", "dataset = dataset.seen_by(latent.latent.item)", "pass", "test_latent.py"),
     Mutant("cache-without-the-encoder", "training/latents.py", 'f"{self.sha256} {tuple(image.shape)}"', 'f"{tuple(image.shape)}"', "test_latent.py"),
     Mutant("damaged-latents-read", "training/latents.py", "        except UserError:\n            return None\n        found", "        except UserError:\n            raise\n        found", "test_latent.py"),
@@ -1054,7 +1063,11 @@ def tests_pass(tests: list[str], mutant: Mutant | None = None) -> bool:
             file.write_text(planted(mutant, file.read_text(encoding="utf-8")), encoding="utf-8")
         command = [sys.executable, "-m", "pytest", "-x", "-q", *tests]
         environment = {"I2I_SHARED": str(ROOT.parent / "shared"), **os.environ, "PYTHONPATH": str(copy)}
-        done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, check=False)
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        try:
+            done = subprocess.run(command, cwd=copy, env=environment, **streams, check=False, timeout=HANGS)
+        except subprocess.TimeoutExpired:
+            return False  # a mistake that makes a program wait for ever
         if done.returncode not in (0, 1):
             raise SystemExit(f"{tests}: the tests did not run:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
         return done.returncode == 0

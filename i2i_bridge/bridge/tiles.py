@@ -13,6 +13,7 @@ numbers does not depend on their order: neither does (T), to the last bit.
 import math
 from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -29,7 +30,8 @@ class Span(NamedTuple):
     weights: Tensor
 
 
-def spans(length: int, side: int, overlap: int, stride: int = 1) -> list[Span]:
+@lru_cache(maxsize=16)  # the same in every call of a walk
+def spans(length: int, side: int, overlap: int, stride: int = 1) -> tuple[Span, ...]:
     """The fewest windows of `side` pixels that cover an axis, evenly spread; one of `length` if the axis is shorter.
 
         w_i = f_(i-1) - f_i,   f_(-1) = 1,   f_last = 0,   f_i(p) = sin^2(pi u / 2)
@@ -45,7 +47,7 @@ def spans(length: int, side: int, overlap: int, stride: int = 1) -> list[Span]:
         stride: Windows start at its multiples.
     """
     if length <= side:
-        return [Span(0, torch.ones(length, dtype=torch.float64))]
+        return (Span(0, torch.ones(length, dtype=torch.float64)),)
     room = (length - side) // stride
     steps = math.ceil(room / ((side - overlap) // stride))
     starts = [room * i // steps * stride for i in range(steps + 1)]
@@ -55,7 +57,7 @@ def spans(length: int, side: int, overlap: int, stride: int = 1) -> list[Span]:
         begun = _ramp(pixels, starts[i - 1] + side, start, overlap) if i else torch.ones_like(pixels)
         ended = _ramp(pixels, start + side, starts[i + 1], overlap) if i < steps else torch.zeros_like(pixels)
         windows.append(Span(start, begun - ended))
-    return windows
+    return tuple(windows)
 
 
 def _ramp(pixels: Tensor, end: int, start: int, overlap: int) -> Tensor:
@@ -127,7 +129,7 @@ class TiledNetwork(nn.Module):
         self.casts_inputs = getattr(network, "casts_inputs", False)
         self.training = network.training
 
-    def windows(self, height: int, width: int) -> tuple[list[Span], list[Span]]:
+    def windows(self, height: int, width: int) -> tuple[Sequence[Span], Sequence[Span]]:
         """The windows along the height and along the width of an image."""
         return spans(height, self.side, self.overlap, self.stride), spans(width, self.side, self.overlap, self.stride)
 

@@ -32,13 +32,14 @@ def distill(
     """Train a student that restores in one or two network calls from a trained bridge; the same command resumes."""
     load_plugins(plugin)
     from i2i_bridge import load_recipe
+    from i2i_bridge.runs.run import place_of
     from i2i_bridge.training.teacher import student_recipe
 
     folder = out or Path("runs") / f"{expanded(run).resolve().name}-{method}"
     begun, place = folder / RECIPE_FILE, expanded(run)
-    if begun.is_file() and not folder_of_run(place).exists():
-        recipe = load_recipe(begun, settings or [])  # the teacher is gone; the student's folder holds a copy
-    else:
+    recipe = load_recipe(begun, settings or []) if begun.is_file() and not folder_of_run(place).exists() else None
+    if recipe is None or recipe.teacher is None or Path(recipe.teacher.run) != place_of(str(run)):
+        # Otherwise the teacher is gone, and the student's folder holds a copy.
         teacher = place if is_shipped_run(place) else fetched_run(place, plugin)
         recipe = student_recipe(teacher, settings or [], method=method)
     if not train_run(recipe, folder, device=device):

@@ -141,6 +141,7 @@ def fingerprint_of(run: Run) -> str:
         del settings["latent"]  # likewise
     else:
         settings["latent"]["encoder"].pop("source", None)  # a path; latent.sha256 identifies the weights
+        del settings["latent"]["cache"]  # of training
     tiles = [] if run.tiles is None else [{"tiles": run.tiles}]
     return digest([run.step, weights_sha256(whole_network(run.method)), settings, *tiles])
 

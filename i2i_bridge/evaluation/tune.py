@@ -145,7 +145,8 @@ def tune(
     )
     file = _written(run, tuned, counts)
     lengths = (len(halves[0]), len(halves[1]))
-    return Tuning(name, search.label, choices, lengths, search.network.calls, search.network.asked, file)
+    calls, asked = (sum(counts) for counts in zip(*((each.calls, each.asked) for each in search.networks), strict=True))
+    return Tuning(name, search.label, choices, lengths, calls, asked, file)
 
 
 def halved(dataset: PairDataset, rules: Resolved, seed: int) -> tuple[list[int], list[int]]:
@@ -258,6 +259,10 @@ class _Search:
         self.seed = int(rules.settings["seed"])
         self.clean: dict[int, Record] = {}
         mean, self._candidates = mean_of(run.method), []
+        self.networks = [self.network]
+        if mean is not None:
+            self.networks.append(SharedCalls(mean.method.network))
+            mean = replace(mean, method=mean.method.with_network(self.networks[1]))
         for recipe in candidates(run.recipe):
             settings = recipe.sample.model_dump(mode="json", include={"sampler", "grid", "clip"})
             method = build_method(recipe, self.network, mean, latent_of(run.method))
@@ -348,7 +353,8 @@ class _Search:
                     seen[pixels] = Record(item.key, "")
                     self._score(seen[pixels], "tuned", images, item)
                 candidate.records[index], candidate.pixels[index] = seen[pixels], pixels
-        self.network.forget()
+        for network in self.networks:
+            network.forget()
 
     def _score(self, record: Record, row: str, images: Sequence[np.ndarray], item: EvaluatedItem) -> None:
         self.scorer.score(record, row, images, item, self.dataset.operator, self.seed)

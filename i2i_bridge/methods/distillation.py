@@ -16,7 +16,7 @@ from i2i_bridge.bridge.samplers import PredictX0, points, update
 from i2i_bridge.errors import UserError
 from i2i_bridge.methods.base import Batch, Method, condition_of, label_of
 from i2i_bridge.methods.bridge import Bridge, from_recipe
-from i2i_bridge.randomness import Generator, randn_like
+from i2i_bridge.randomness import Generator, rand, randn_like
 from i2i_bridge.recipe.recipe import Recipe
 from i2i_bridge.registry import register_method
 
@@ -167,7 +167,8 @@ class InverseBridge(Bridge):
         assert self.teacher is not None and self.auxiliary is not None
         x_0, mask = batch["x_0"], batch.get("mask")
         x_1 = self._start(batch, generator)
-        own = on_grid(self._times(batch, generator), self.grid(self.process, self.steps))
+        # Not `_times`, which is drawn below: strata are keyed by the step, and t would depend on t'.
+        own = on_grid(1 - rand((x_0.shape[0],), generator), self.grid(self.process, self.steps))
         seen = self.proposal.sample(self.process, x_0, x_1, own, generator)
         x_0_hat = self._predictor(self.network, batch, x_1)(seen, own)
         t = self._times(batch, generator)
@@ -180,6 +181,8 @@ class InverseBridge(Bridge):
             condition, label = condition_of(batch, self.condition), label_of(batch, self.label)
             output = call_network(network, seen, time, condition, label).float()
             squares = self.curriculum.error(output, wanted)
+            if self.curriculum.weight != "uniform":
+                squares = squares * expand(self.curriculum.weights(self.process, self.target, t), squares)
             return (squares if mask is None else squares * mask).mean()
 
         yield "auxiliary", error(self.auxiliary, x_t.detach(), wanted.detach())

@@ -12,6 +12,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from i2i_bridge import registry
 from i2i_bridge.bridge.predictor import call_network, keep_known
+from i2i_bridge.errors import UserError
 from i2i_bridge.methods.base import INPUTS, Batch, condition_of, refuse_guidance
 from i2i_bridge.networks.size import build_checked
 from i2i_bridge.randomness import Generator, global_seed, per_sample
@@ -147,8 +148,11 @@ def from_recipe(
 
     Raises:
         ValueError: l1_weight is negative.
+        UserError: The network takes a class label, or there is a guidance.
     """
     refuse_guidance(recipe)
+    if recipe.classes:
+        raise UserError("method 'pix2pix' gives its network no label; leave network.classes out")
     if l1_weight < 0:
         raise ValueError(f"l1_weight {l1_weight}: must not be negative")
     channels = 2 * recipe.data.channels + recipe.extra_channels

@@ -112,6 +112,8 @@ class Recipe(Settings):
         table = self._network_table()
         registry.NETWORKS.check(table)
         for key in ("in_channels", "out_channels"):
+            if self.latent is not None and key in self.network:
+                raise UserError(f"network.{key}: with [latent] it is that of the latents; leave it out")
             if self.latent is None and table.get(key, self.data.channels) != self.data.channels:
                 raise UserError(f"network.{key} is {table[key]}, but data.channels is {self.data.channels}")
         if self.data.own_condition and not self.condition_channels:

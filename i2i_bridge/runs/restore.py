@@ -83,7 +83,8 @@ def restore_files(
         degrade: The inputs are clean: apply the recipe's degradation first (written as NAME-degraded).
         trajectory: Write states from X_1 to X_0 beside each result, as NAME-trajectory.png.
         trajectory_side: Longest side in pixels of the row of states, which are scaled down; by default they are not.
-        animation_side: Write these states also as an animation, NAME-animation.webp, of at most so many pixels a side.
+        animation_side: With trajectory, write the states also as an animation, NAME-animation.webp, of at most so many
+            pixels a side.
         format: 'png', 'jpg', 'webp' or 'tif'; by default the format of each input.
         quality: Quality of JPEG and WebP, 1 to 100 (`write_picture`).
         existing: How to treat inputs of a folder whose results exist.
@@ -117,6 +118,8 @@ def restore_files(
     reverse = run.recipe.is_reverse(direction)
     if reverse and degrade:
         raise UserError("--degrade makes X_1, which is what the direction 'reverse' restores; leave one of them out")
+    if animation_side is not None and not trajectory:
+        raise UserError("animation_side: shows the states of trajectory=True; give both")
     run = run.in_tiles(tile, overlap)
     check_colour_fix(colour_fix, masked=mask is not None)
     results = [f"-{k + 1}" for k in range(samples)] if samples > 1 else [""]

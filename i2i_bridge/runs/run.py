@@ -35,7 +35,7 @@ from i2i_bridge.runs.batch import pad_to_stride, to_batch, to_picture
 from i2i_bridge.runs.checkpoint import chosen_checkpoint, passed_over
 from i2i_bridge.storage.files import refuse_links
 from i2i_bridge.storage.names import expanded
-from i2i_bridge.storage.shipped import RECIPE_FILE, folder_of_run, is_shipped_run, recipe_of_run
+from i2i_bridge.storage.shipped import RECIPE_FILE, TUNED_FILE, folder_of_run, is_shipped_run, recipe_of_run
 
 if TYPE_CHECKING:
     from i2i_bridge.recipe.recipe import Recipe
@@ -79,7 +79,7 @@ class Run:
     step: int
     device: torch.device
     warnings: tuple[str, ...] = ()
-    """A line for each newer checkpoint that was skipped as damaged."""
+    """A line for each newer checkpoint that was skipped as damaged, and for tuned settings of another step."""
     tuned: "TunedFile | None" = None
     """The settings of tuned.toml that apply; None without any."""
     tuned_methods: Mapping[int, Method] = field(default_factory=dict)
@@ -374,7 +374,14 @@ def load_run(
     saved, skipped = chosen_checkpoint(folder / "checkpoints", checkpoint)
     if saved is None:
         raise UserError(f"{folder}: no checkpoint yet; train it first")
-    lines = tuple(f"{passed_over(line)}; step {saved.step} is taken" for line in skipped)
+    lines = [f"{passed_over(line)}; step {saved.step} is taken" for line in skipped]
+    found = read_tuned(folder) if tuned and all(change.startswith("sample.nfe=") for change in changes) else None
+    if found is not None and found.step != saved.step:
+        lines.append(
+            f"{folder / TUNED_FILE}: found for step {found.step} and not used for step {saved.step}; run `i2i-bridge "
+            "tune` once more"
+        )
+        found = None
     for line in lines:
         if report is None:
             warnings.warn(line, stacklevel=2)
@@ -387,11 +394,10 @@ def load_run(
     network = network.to(resolved, dtype).to(memory_format=torch.channels_last).eval().requires_grad_(False)
     mean = None if recipe.mean is None else load_mean(folder, recipe, device=resolved, precision=precision)
     latent = None if recipe.latent is None else load_latent(folder, recipe, device=resolved)
-    found = read_tuned(folder) if tuned and all(change.startswith("sample.nfe=") for change in changes) else None
     recipes = {} if found is None else tuned_recipes(recipe, found, folder)
     methods = {nfe: build_method(each, network, mean, latent) for nfe, each in recipes.items()}
     method = build_method(recipe, network, mean, latent)
-    return Run(folder, recipe, method, saved.step, resolved, lines, found, methods)
+    return Run(folder, recipe, method, saved.step, resolved, tuple(lines), found, methods)
 
 
 def place_of(run: str) -> Path:

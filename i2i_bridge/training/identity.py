@@ -178,11 +178,11 @@ def _recorded_latent(started: LatentSettings | None, current: LatentSettings | N
     """The [latent] of the started run, with what was measured, unless the current one says otherwise."""
     if started is None or current is None:
         return current
-    given = {key: value for key, value in current if value is not None}
+    given = {key: value for key, value in current if value is not None and key != "cache"}
     if isinstance(current.encoder.get("source"), str):
         given["encoder"] = current.encoder | {"source": str(place_of(current.encoder["source"]))}
     same = all(getattr(started, key) == value for key, value in given.items())
-    return started if same else current
+    return started.model_copy(update={"cache": current.cache}) if same else current
 
 
 def _with_factor(recipe: Recipe, factor: int | None) -> Recipe:
@@ -266,6 +266,8 @@ def run_identity(recipe: Recipe) -> dict[str, Any]:
     """The settings that must not change on resume."""
     table = recipe.model_dump(mode="json", exclude={"summary", "reference", "sample", "evaluate", "method_label"})
     del table["data"]["on_error"]  # otherwise a run stopped by a damaged image could not resume with on_error=skip
+    if table["latent"] is not None:
+        del table["latent"]["cache"]  # it changes no result; the disk may be full
     table["train"] = {key: value for key, value in table["train"].items() if key not in FREE_TO_CHANGE}
     return table
 

@@ -97,10 +97,17 @@ def _measured(
             continue
         for side, of_side in errors.items():
             x = item[side][None].to(device)
-            with torch.no_grad(), plugin_errors():
-                z = autoencoder.encode(x).float()
-                _check(name, autoencoder, x, z)
-                answer = autoencoder.decode(z)
+            try:
+                with torch.no_grad(), plugin_errors():
+                    z = autoencoder.encode(x).float()
+                    _check(name, autoencoder, x, z)
+                    answer = autoencoder.decode(z)
+            except (RuntimeError, ValueError) as error:
+                reason = next(iter(str(error).splitlines()), type(error).__name__)
+                raise UserError(
+                    f"latent.encoder: autoencoder '{name}' does not take images of {x.shape[1]} channels at "
+                    f"{x.shape[-1]}x{x.shape[-2]} ({reason})"
+                ) from error
             if answer.shape != x.shape:
                 shapes = f"{tuple(answer.shape)} for images of {tuple(x.shape)}"
                 raise UserError(f"latent.encoder: autoencoder '{name}': decodes to {shapes}")
@@ -138,7 +145,9 @@ def with_cache(latent: Latent, recipe: Recipe, folder: Path) -> Latent:
     names = cached_fields(recipe)
     if not names or recipe.latent is None or not recipe.latent.cache:
         return latent
-    return replace(latent, cache=LatentCache(folder, str(recipe.latent.sha256)), cached=names)
+    autoencoder = latent.autoencoder
+    cache = LatentCache(folder, str(recipe.latent.sha256), autoencoder.channels, autoencoder.factor)
+    return replace(latent, cache=cache, cached=names)
 
 
 def cached_fields(recipe: Recipe) -> tuple[str, ...]:
@@ -163,10 +172,13 @@ class LatentCache:
     Args:
         folder: The run folder.
         sha256: SHA-256 of the autoencoder.
+        channels: Channels of its latents.
+        factor: Sides of images over those of latents.
     """
 
-    def __init__(self, folder: Path, sha256: str) -> None:
+    def __init__(self, folder: Path, sha256: str, channels: int, factor: int) -> None:
         self.folder, self.sha256, self.writes = folder, sha256, True
+        self.channels, self.factor = channels, factor
 
     def __call__(self, x: Tensor, encode: Callable[[Tensor], Tensor]) -> Tensor:
         """The latents of an image (1, C, H, W)."""
@@ -175,8 +187,9 @@ class LatentCache:
         total.update(image.numpy().tobytes())
         name = total.hexdigest()
         file = self.folder / CACHE / name[:2] / f"{name}.safetensors"
+        height, width = (side // self.factor for side in x.shape[-2:])
         found = self._read(file)
-        if found is not None:
+        if found is not None and found.shape == (1, self.channels, height, width):
             return found.to(x.device)
         latents = encode(x)
         self._write(file, latents)
@@ -190,7 +203,7 @@ class LatentCache:
         except UserError:
             return None
         found = tensors.get("latents")
-        return found if found is not None and found.ndim == 4 and found.dtype == torch.float32 else None
+        return found if found is not None and found.dtype == torch.float32 else None
 
     def _write(self, file: Path, latents: Tensor) -> None:
         from safetensors.torch import save

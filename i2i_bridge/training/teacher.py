@@ -29,8 +29,11 @@ def check_teacher(recipe: Recipe, teacher: Recipe, where: str) -> list[str]:
     _check_bridge(teacher.method, where)
     if teacher.mean is not None:
         raise UserError(f"teacher.run: {where} starts from another run's answer; take a bridge without [mean]")
+    if teacher.latent is not None:
+        raise UserError(f"teacher.run: {where} works on latents; take a bridge without [latent]")
     parts: list[tuple[str, Any, Any]] = [
-        (name, getattr(teacher, name), getattr(recipe, name)) for name in ("process", "target", "condition_channels")
+        (name, getattr(teacher, name), getattr(recipe, name))
+        for name in ("process", "target", "condition_channels", "classes")
     ]
     parts += [
         (f"data.{name}", getattr(teacher.data, name), getattr(recipe.data, name))
@@ -79,7 +82,8 @@ def student_recipe(run: str | Path, settings: Iterable[str] = (), *, method: str
             "method_label": method,
             "teacher": {"run": str(place)},
             "train": train | {"init": str(place)},
-            "sample": tables["sample"] | {"nfe": calls},
+            "sample": {key: value for key, value in tables["sample"].items() if key != "condition_scale"}
+            | {"nfe": calls},
             "evaluate": tables["evaluate"] | {"nfe": [1, 2]},
         }
 

@@ -190,11 +190,12 @@ def test_low_precision_is_blended_in_float32():
         casts_inputs = True
 
         def forward(self, x_t, t, condition=None):
-            return torch.full_like(x_t, 0.7)
+            return torch.ones_like(x_t) * values
 
-    x = torch.zeros(1, 1, 64, 64, dtype=torch.bfloat16)
-    output = TiledNetwork(Ones(), 16, 8, 1)(x, torch.ones(1))
-    assert output.dtype == torch.bfloat16 and torch.equal(output, torch.full_like(x, 0.7))
+    values = torch.linspace(0.1, 1.9, 100, dtype=torch.bfloat16)[:, None, None, None]
+    x = torch.zeros(100, 1, 64, 64, dtype=torch.bfloat16)
+    output = TiledNetwork(Ones(), 16, 8, 1)(x, torch.ones(100))
+    assert output.dtype == torch.bfloat16 and torch.equal(output, values.expand_as(x))
 
 
 def test_products_of_large_images_are_added_in_parts():

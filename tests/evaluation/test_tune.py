@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from i2i_bridge import load_run, registry, restore_files, tune
+from i2i_bridge.app import with_sampler
 from i2i_bridge.cli.command import main
 from i2i_bridge.errors import UserError
 from i2i_bridge.evaluation.evaluate import evaluate, open_evaluation
@@ -214,6 +215,26 @@ def test_a_damaged_file_is_one_line_and_tuning_again_replaces_it(folder, text, w
     assert message.endswith("; tune again, or delete tuned.toml")
     load_run(folder, device="cpu", tuned=False)
     load_run(folder, device="cpu", sample=["sample.clip=true"])
+
+
+def test_settings_of_another_step_are_not_used_and_a_line_says_so(folder):
+    """kills: tuned-of-another-step"""
+    tuned_file(folder)
+    file = folder / "tuned.toml"
+    file.write_text(file.read_text().replace("step = 7", "step = 2"))
+    lines = []
+    run = load_run(folder, device="cpu", report=lines.append)
+    assert run.tuned is None and run.tuned_methods == {} and run.warnings == tuple(lines)
+    assert lines == [f"{file}: found for step 2 and not used for step 7; run `i2i-bridge tune` once more"]
+
+
+def test_the_recipes_own_sampler_can_be_chosen_on_the_web_page(folder):
+    """kills: own-sampler-is-the-tuned"""
+    tuned_file(folder)
+    run = load_run(folder, device="cpu")
+    own = with_sampler(run, run.recipe.sample.sampler["name"])
+    assert with_sampler(run, "") is run and own.tuned is None
+    assert np.array_equal(restored(own, 2), restored(load_run(folder, device="cpu", tuned=False), 2))
 
 
 def test_a_setting_of_the_user_wins(folder):

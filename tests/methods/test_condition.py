@@ -215,6 +215,7 @@ REFUSED = [
         {"method": {"name": "regression"}},
         "condition_dropout is for bridges",
     ),
+    ({"classes": 3}, {"method": {"name": "pix2pix"}}, "method 'pix2pix' gives its network no label"),
 ]
 
 

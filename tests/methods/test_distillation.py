@@ -380,6 +380,7 @@ def test_what_cannot_be_a_teacher_is_one_line_and_claims_no_folder(root, teacher
         ([str(tmp_path / "nowhere")], "nowhere: not a run folder"),
         ([str(tmp_path / "empty")], "empty: not a run folder"),
         ([str(teacher), "process.name=brownian"], "was trained with process {'name': 'i2sb'}, the student has"),
+        ([str(teacher), "network.classes=2"], "was trained with classes 0, the student has 2"),
         ([str(teacher), "method.steps=0"], "steps 0: must lie in 1..1000"),
         ([str(teacher), "--method", "pix2pix"], "--method pix2pix: a student learns by consistency or inverse-bridge"),
     ):
@@ -403,3 +404,52 @@ def test_another_teacher_is_refused_on_resume(root, teacher, student, tmp_path):
     shutil.copytree(folder, tmp_path / "run")
     with pytest.raises(UserError, match=r"holds a run of other settings \(teacher\."):
         train(student_recipe(other, FEW, method=method), tmp_path / "run", cpu=True)
+
+
+def test_a_mistyped_teacher_does_not_go_on_with_another_run(root, teacher, student, tmp_path, capsys):
+    """RUN that is not there, and --out with a run of anything: one line, and that run is as it was."""
+    # kills: any-run-goes-on
+    method, folder, _ = student
+    for run, out, words, why in (
+        ("techer", teacher, method, "techer: not a run folder"),
+        ("techer", folder, method, "techer: not a run folder"),
+    ):
+        before = digest(out)
+        with pytest.raises(SystemExit) as ended:
+            main(["distill", str(tmp_path / run), "train.steps=9", "--method", words, "--out", str(out)])
+        printed = " ".join(capsys.readouterr().err.split())
+        assert ended.value.code == 2 and why in printed, printed
+        assert digest(out) == before
+
+
+def test_a_student_leaves_its_teachers_condition_scale_out(root, teacher, tmp_path):
+    # kills: students-scale
+    shutil.copytree(teacher, tmp_path / "teacher")
+    file = tmp_path / "teacher" / "recipe.toml"
+    settings = ["network.condition_channels=3", "network.condition_dropout=0.1", "sample.condition_scale=2.0"]
+    file.write_text(load_recipe(file, settings).to_toml())
+    assert student_recipe(tmp_path / "teacher").sample.condition_scale is None
+
+
+def test_the_students_times_do_not_depend_on_those_of_the_auxiliary_bridge():
+    """With stratified t both would fall into a sample's stratum: images of t' = 1 would be judged at large t alone."""
+    # kills: times-of-one-stratum
+    x_0, x_1 = pair(16)
+    seen = {}
+
+    class Spy(Linear):
+        def forward(self, x_t, t, condition):
+            seen.setdefault(self.role, []).append(t.clone())
+            return super().forward(x_t, t, condition)
+
+    network, judge = Spy(1), Spy(1)
+    network.role, judge.role = "student", "teacher"
+    curriculum = Curriculum(time="stratified", batch_size=16)
+    student = InverseBridge(network, LinearFlow(), X0Target(), curriculum=curriculum, steps=2, teacher=judge)
+    student.auxiliary = Linear(1)
+    for first in range(0, 160, 16):
+        batch = {"x_0": x_0, "x_1": x_1, "number": torch.arange(first, first + 16)}
+        list(student.losses(batch, draws(16, seed=first)))
+    own, t = (torch.cat(seen[role]) for role in ("student", "teacher"))
+    early = t[own == 1] < 0.5
+    assert 0.3 < early.double().mean() < 0.7

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from killing import digest, photos, recipe_of
+from safetensors.torch import save
 from torch import nn
 from torch.nn import functional
 
@@ -272,9 +273,9 @@ def test_moments_and_noise_are_those_of_latents(root, tmp_path):
 
 
 def test_images_that_come_again_are_encoded_once(root, tmp_path):
-    # kills: cache-without-the-encoder, damaged-latents-read, cache-never-read
+    # kills: cache-without-the-encoder, damaged-latents-read, cache-never-read, latents-of-another-shape-read
     encoder, x = Shuffle(), images(0, 2)
-    cache = LatentCache(tmp_path, "a" * 64)
+    cache = LatentCache(tmp_path, "a" * 64, 12, 2)
     latent = replace(plain(encoder), cache=cache, cached=("x_0",))
     wanted = [latent.encode_each("x_0", x), latent.encode_each("x_0", x)]
     assert encoder.count == 2 and torch.equal(*wanted) and torch.equal(wanted[0], plain().encode(x))
@@ -284,9 +285,11 @@ def test_images_that_come_again_are_encoded_once(root, tmp_path):
     file.write_bytes(file.read_bytes()[:-5])
     assert torch.equal(latent.encode_each("x_0", x), wanted[0]) and encoder.count == 5
     assert torch.equal(latent.encode_each("x_0", x), wanted[0]) and encoder.count == 5  # mended
-    other = replace(latent, cache=LatentCache(tmp_path, "b" * 64))
+    file.write_bytes(save({"latents": torch.zeros(1, 12, 2, 2)}))
+    assert torch.equal(latent.encode_each("x_0", x), wanted[0]) and encoder.count == 6  # of another shape
+    other = replace(latent, cache=LatentCache(tmp_path, "b" * 64, 12, 2))
     other.encode_each("x_0", x)
-    assert encoder.count == 7
+    assert encoder.count == 8
     shutil.rmtree(tmp_path / CACHE)
     (tmp_path / CACHE).write_bytes(b"")  # no folder can be made there
     assert torch.equal(latent.encode_each("x_0", x), wanted[0]) and not latent.cache.writes
@@ -316,6 +319,9 @@ def test_what_does_not_fit_is_one_line(root, first, tmp_path):
     refused("autoencoder 'odd': encodes .* its channels and factor say", {"name": "odd"})
     refused("latent.channels: the encoder's is 12, the recipe says 4", latent={"channels": 4})
     refused(r"\[latent\] and \[mean\] do not go together", mean={"run": "x"})
+    grey = {"data": {"channels": 1}, "network": {"condition_channels": 1}}
+    refused("network.in_channels: with .latent. it is that of the latents", network={"in_channels": 3})
+    refused("'run' does not take images of 1 channels", {"name": "run", "source": str(first)}, **grey)
     refused("method.perceptual compares images", method={"perceptual": 0.1})
     refused("method 'autoencoder' makes the encoder", method={"name": "autoencoder"})
     train(recipe_of(root, data="paired", steps=1), tmp_path / "bridge")
@@ -356,3 +362,12 @@ def test_an_autoencoder_of_diffusers_is_read_from_its_folder(root, tmp_path):
     assert load_run(tmp_path / "run").restore(np.zeros((16, 16, 3), np.uint8), nfe=1).shape == (16, 16, 3)
     with pytest.raises(UserError, match=r"no such file|cannot be read|missing"):
         AUTOENCODERS.build({"name": "autoencoder-kl", "source": str(source)})
+
+
+def test_the_cache_may_be_switched_off_on_resume(root, tmp_path):
+    """It changes no result: the disk may be full."""
+    # kills: cache-is-identity
+    train(latent_recipe(root, {"name": "shuffle"}, train={"steps": 1}), tmp_path / "run")
+    recipe = latent_recipe(root, {"name": "shuffle"}, train={"steps": 2}, latent={"cache": False})
+    assert train(recipe, tmp_path / "run").finished
+    assert load_run(tmp_path / "run").step == 2

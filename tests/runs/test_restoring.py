@@ -268,6 +268,8 @@ def test_degrade_without_a_degradation_is_refused(run_of, tmp_path):
     photo(1).save(tmp_path / "a.png")
     with pytest.raises(UserError, match="learns from pairs and has no degradation"):
         restore_files(run, tmp_path / "a.png", tmp_path / "b.png", degrade=True)
+    with pytest.raises(UserError, match="animation_side: shows the states of trajectory=True"):
+        restore_files(run, tmp_path / "a.png", tmp_path / "b.png", animation_side=64)
     assert not (tmp_path / "b.png").exists()
 
 
