@@ -792,7 +792,7 @@ MUTANTS = [
     Mutant("batch-without-bound", "recipe/schema.py", "Samples = Annotated[int, Field(gt=0, le=2**20)]", "Samples = Annotated[int, Field(gt=0)]", "test_bounds.py"),
     Mutant("rate-without-bound", "recipe/schema.py", "lr: Annotated[float, Field(gt=0, le=1000)]", "lr: Annotated[float, Field(gt=0)]", "test_bounds.py"),
     Mutant("nan-in-a-card", "storage/table.py", "allow_inf_nan=False", "allow_inf_nan=True", "test_bounds.py"),
-    Mutant("network-of-any-size", "networks/size.py", "if count > MAX_PARAMETERS:", "if count > 10**30:", "test_bounds.py"),
+    Mutant("network-of-any-size", "networks/size.py", "if parameters > MAX_PARAMETERS:", "if parameters > 10**30:", "test_bounds.py"),
     Mutant("files-without-limit", "storage/reader.py", "data = stream.read(limit + 1)", "data = stream.read()[: limit + 1]", "test_file_reader.py"),
     Mutant("evaluation-of-any-type", "evaluation/results.py", "le=LARGEST)]\nName", "le=None)]\nName", "test_file_reader.py"),
     Mutant("sixteen-bits-cut-off-are-filled", "images/files.py", "            image.load()\n            picture", "            picture", "test_zoo.py"),

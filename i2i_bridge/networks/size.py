@@ -32,8 +32,7 @@ def build_checked(members: Registry, table: Mapping[str, Any], **given: Any) -> 
         if "overflow" in str(error).lower():
             raise UserError(f"{where}: sizes that no tensor can have; make it smaller") from error
         count = 0
-    if count > MAX_PARAMETERS:
-        raise UserError(f"{where}: {count:.3g} parameters; at most {MAX_PARAMETERS:.0e} are built, make it smaller")
+    check_count(count, where)
     try:
         network: nn.Module = members.build(table, **given)
     except (RuntimeError, MemoryError) as error:
@@ -41,3 +40,15 @@ def build_checked(members: Registry, table: Mapping[str, Any], **given: Any) -> 
             raise UserError(f"{where}: too large for this machine's memory; make it smaller") from error
         raise
     return network
+
+
+def check_count(parameters: int, where: str) -> None:
+    """Refuse a network of more than MAX_PARAMETERS.
+
+    Raises:
+        UserError: It has more.
+    """
+    if parameters > MAX_PARAMETERS:
+        raise UserError(
+            f"{where}: {parameters:.3g} parameters; at most {MAX_PARAMETERS:.0e} are built, make it smaller"
+        )

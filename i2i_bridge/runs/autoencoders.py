@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from i2i_bridge.errors import UserError, located
 from i2i_bridge.libraries import constructed
+from i2i_bridge.networks.size import check_count
 from i2i_bridge.registry import register_autoencoder
-from i2i_bridge.runs.checkpoint import latest_checkpoint, save_checkpoint
+from i2i_bridge.runs.copies import write_copy
 from i2i_bridge.runs.run import load_run, load_weights, place_of
 from i2i_bridge.storage.files import write_whole
 from i2i_bridge.storage.reader import read_text
-from i2i_bridge.storage.shipped import RECIPE_FILE
 from i2i_bridge.storage.tensors import read_safetensors
 
 CONFIG_FILE, WEIGHT_FILE = "config.json", "diffusion_pytorch_model.safetensors"
@@ -66,10 +66,7 @@ class RunAutoencoder(nn.Module):
 
     def save(self, folder: Path) -> None:
         """Copy the run's recipe and weights."""
-        if latest_checkpoint(folder / "checkpoints")[0] is None:
-            parts = {"ema": self.network.state_dict()}
-            save_checkpoint(folder / "checkpoints", self._run.step, parts, {"imported": self._run.folder.name}, keep=1)
-        write_whole(folder / RECIPE_FILE, self._run.recipe.to_toml().encode())
+        write_copy(self._run, folder.parent, folder.name)
 
 
 @register_autoencoder("autoencoder-kl")
@@ -96,6 +93,9 @@ class DiffusersAutoencoder(nn.Module):
             raise UserError(f"{folder / CONFIG_FILE}: not the configuration of an AutoencoderKL")
         self._config = {key: value for key, value in table.items() if key[:1] != "_" and value is not None}
         where = f"{folder / CONFIG_FILE}: AutoencoderKL"
+        with torch.device("meta"):  # counted before memory is taken: a stranger's file may name any size
+            trial = constructed(where, AutoencoderKL, self._config, LIMITS)
+        check_count(sum(parameter.numel() for parameter in trial.parameters()), where)
         self.model: Any = constructed(where, AutoencoderKL, self._config, LIMITS)
         load_weights(self.model, read_safetensors(folder / WEIGHT_FILE), str(folder / WEIGHT_FILE))
         self.channels = int(self.model.config.latent_channels)

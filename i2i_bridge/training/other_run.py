@@ -8,10 +8,8 @@ import torch
 
 from i2i_bridge.errors import UserError, located
 from i2i_bridge.recipe.recipe import Recipe
-from i2i_bridge.runs.checkpoint import latest_checkpoint, save_checkpoint
+from i2i_bridge.runs.copies import write_copy
 from i2i_bridge.runs.run import Run, load_run, place_of, weights_sha256
-from i2i_bridge.storage.files import refuse_links, write_whole
-from i2i_bridge.storage.shipped import RECIPE_FILE
 
 
 @dataclass(frozen=True)
@@ -21,8 +19,6 @@ class OtherRun:
     run: Run
     table: str
     """The recipe's table that names it, and the subfolder of its copy: "mean" or "teacher"."""
-    sha256: str
-    """SHA-256 of its weights."""
     lines: list[str]
     """Lines for the user."""
 
@@ -32,16 +28,7 @@ class OtherRun:
         Raises:
             UserError: The folder holds a copy of another run, or the copy cannot be written.
         """
-        home = folder / self.table
-        refuse_links(folder, [self.table])
-        if latest_checkpoint(home / "checkpoints")[0] is None:
-            parts = {"ema": self.run.method.network.state_dict()}
-            save_checkpoint(home / "checkpoints", self.run.step, parts, {"imported": self.run.folder.name}, keep=1)
-        if not (home / RECIPE_FILE).exists():
-            write_whole(home / RECIPE_FILE, self.run.recipe.to_toml().encode(), root=folder)
-        copy = load_run(home, device="cpu")
-        if weights_sha256(copy.method.network) != self.sha256 or copy.recipe != self.run.recipe:
-            raise UserError(f"{home}: holds another run than {self.run.folder}; remove it, or choose another --out")
+        write_copy(self.run, folder, self.table)
 
 
 def open_other(
@@ -73,4 +60,4 @@ def open_other(
         raise UserError(f"{table}.run: {place} holds other weights (SHA-256 {sha256}) than {table}.sha256 says")
     notes.insert(0, f"{use} {place}, step {run.step} (SHA-256 of its weights {sha256})")
     settings = settings.model_copy(update={"run": str(place), "sha256": sha256})
-    return recipe.model_copy(update={table: settings}), OtherRun(run, table, sha256, notes)
+    return recipe.model_copy(update={table: settings}), OtherRun(run, table, notes)

@@ -362,6 +362,13 @@ def test_an_autoencoder_of_diffusers_is_read_from_its_folder(root, tmp_path):
     assert load_run(tmp_path / "run").restore(np.zeros((16, 16, 3), np.uint8), nfe=1).shape == (16, 16, 3)
     with pytest.raises(UserError, match=r"no such file|cannot be read|missing"):
         AUTOENCODERS.build({"name": "autoencoder-kl", "source": str(source)})
+    huge = json.loads((tmp_path / "run" / "latent" / "config.json").read_text())
+    huge |= {"block_out_channels": [2048] * 16, "layers_per_block": 8, "norm_num_groups": 4}
+    huge |= {"down_block_types": ["DownEncoderBlock2D"] * 16, "up_block_types": ["UpDecoderBlock2D"] * 16}
+    source.mkdir()
+    (source / "config.json").write_text(json.dumps(huge))
+    with pytest.raises(UserError, match=r"parameters; at most 4e\+09 are built"):
+        AUTOENCODERS.build({"name": "autoencoder-kl", "source": str(source)})
 
 
 def test_the_cache_may_be_switched_off_on_resume(root, tmp_path):
