@@ -3,11 +3,12 @@
 import re
 import uuid
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from i2i_bridge import __version__
@@ -18,6 +19,7 @@ from i2i_bridge.images.folder import IMAGE_SUFFIXES, folder_notes
 from i2i_bridge.images.montage import animation, montage, scaled_down, states_shown
 from i2i_bridge.images.outputs import DoneJobs, Existing, FilesOutcome, Job, keep_apart, plan_files, process
 from i2i_bridge.images.pixels import Picture, mask_of, to_mask, to_pixels, to_tensor, visible, with_channels
+from i2i_bridge.methods.base import Batch
 from i2i_bridge.methods.calls import counted_calls
 from i2i_bridge.methods.mean import network_calls
 from i2i_bridge.methods.tiles import counted_tiles
@@ -122,101 +124,209 @@ def restore_files(
         raise UserError("animation_side: shows the states of trajectory=True; give both")
     run = run.in_tiles(tile, overlap)
     check_colour_fix(colour_fix, masked=mask is not None)
-    results = [f"-{k + 1}" for k in range(samples)] if samples > 1 else [""]
-    beside = {"-degraded": ""} if degrade else {}
-    beside |= {f"{ending}-trajectory": ".png" for ending in results} if trajectory else {}
-    beside |= {f"{ending}-animation": ".webp" for ending in results} if animation_side is not None else {}
-    jobs = plan_files(source, target, results=results, beside=beside, format=format, quality=quality)
+    settings = _Settings(
+        source=source,
+        root=target if source.is_dir() else None,
+        extras={name: Path(path) for name, path in (("mask", mask), ("condition", condition)) if path is not None},
+        nfe=nfe,
+        samples=samples,
+        seed=seed,
+        label=label,
+        degrade=degrade,
+        trajectory=trajectory,
+        trajectory_side=trajectory_side,
+        animation_side=animation_side,
+        format=format,
+        quality=quality,
+        direction=direction,
+        colour_fix=colour_fix,
+    )
+    jobs = plan_files(
+        source, target, results=settings.results, beside=settings.beside(), format=format, quality=quality
+    )
     if sequence:
         jobs = _frames(jobs, source)
-    extras = {name: Path(path) for name, path in (("mask", mask), ("condition", condition)) if path is not None}
-    for name, path in extras.items():
+    for name, path in settings.extras.items():
         keep_apart(jobs, target, path, name)
-    root = target if source.is_dir() else None  # links in a folder of results are not followed
-    settings: dict[str, Any] = {
-        "verb": "restore", "run": _identity(run, nfe), "nfe": nfe, "samples": samples, "seed": seed,
-        "mask": mask is None, "degrade": degrade, "trajectory": trajectory, "format": format, "quality": quality,
-        "plugins": plugin_digests(),
-    }  # fmt: skip
-    given = {"label": label, "trajectory_side": trajectory_side, "animation_side": animation_side}
-    settings |= {name: value for name, value in given.items() if value is not None}
-    if reverse:
-        settings["direction"] = "reverse"
-    if run.tiles is not None:
-        settings["tiles"] = run.tiles
-    if colour_fix != "none":
-        settings["colour_fix"] = colour_fix
-    done = DoneJobs(root, existing, settings)
-    calls = network_calls(run.method, run.recipe.sample.nfe if nfe is None else nfe)
+    done = DoneJobs(settings.root, existing, settings.record(run, reverse))
     outcome = Outcome(notes=folder_notes(source) + [note for job in jobs for note in job.notes.values()])
-
-    def companions(job: Job) -> dict[str, Path]:
-        return {name: _companion(name, path, job.source, source) for name, path in extras.items()}
 
     def is_done(job: Job) -> bool:
         try:
-            return done.extra(job, companions(job).values()) is not None
+            return done.extra(job, settings.companions(job).values()) is not None
         except (UserError, OSError):  # reported when the image is restored
             return False
+
+    left = {job.name: job.source for job in jobs if not is_done(job)}
+    images, calls = list(left.values()), settings.network_calls(run)
+    work = workload_of(run, images, nfe=calls, samples=samples, automatic=tile is None) if left else Workload()
+    for line in (run.tuned_line(nfe), work.line) if left else ():
+        if line is not None:
+            say(line)
+    restorer = _Restorer(run, settings, work.tiles, report_calls, report_tiles)
 
     def restore(job: Job) -> None:
         if job.name not in left:
             outcome.skipped += 1
             return
-        used = run.tiled(work.tiles[job.source]) if job.source in work.tiles else run
-        files = companions(job)
-        picture = read_picture(job.source, metadata=True)
-        outcome.notes += _notes(job.source, picture)
-        hole = _read_mask(files["mask"], outcome.notes) if mask is not None else None
-        extra = read_picture(files["condition"]) if condition is not None else None
-        if degrade:
-            picture, hole = _degraded(run, picture, seed, job.outputs["-degraded"], root)
-        total, tiles = calls * samples, 1
+        files = settings.companions(job)
+        restorer.restore(job, files, outcome)
+        done.add(job, files.values())
+
+    process(jobs, source, outcome, restore, report)
+    return outcome
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Settings:
+    """How each image is restored: the arguments of `restore_files`."""
+
+    source: Path
+    root: Path | None
+    """The folder of results, in which links are not followed; None for a single file."""
+    extras: Mapping[str, Path]
+    """File or folder of the 'mask' and of the 'condition', as far as they are given."""
+    nfe: int | None
+    samples: int
+    seed: int
+    label: int | None
+    degrade: bool
+    trajectory: bool
+    trajectory_side: int | None
+    animation_side: int | None
+    format: str | None
+    quality: int | None
+    direction: "Direction | None"
+    colour_fix: str
+
+    @property
+    def results(self) -> list[str]:
+        """Endings of the results of an image."""
+        return [f"-{k + 1}" for k in range(self.samples)] if self.samples > 1 else [""]
+
+    def beside(self) -> dict[str, str]:
+        """Endings and suffixes of the by-products of an image."""
+        beside = {"-degraded": ""} if self.degrade else {}
+        beside |= {f"{ending}-trajectory": ".png" for ending in self.results} if self.trajectory else {}
+        animated = self.animation_side is not None
+        return beside | ({f"{ending}-animation": ".webp" for ending in self.results} if animated else {})
+
+    def companions(self, job: Job) -> dict[str, Path]:
+        """The mask and the condition of an image."""
+        return {name: _companion(name, path, job.source, self.source) for name, path in self.extras.items()}
+
+    def network_calls(self, run: Run) -> int:
+        """Network calls of one sample of an image."""
+        return network_calls(run.method, run.recipe.sample.nfe if self.nfe is None else self.nfe)
+
+    def record(self, run: Run, reverse: bool) -> dict[str, Any]:
+        """Everything that determines the bytes of the results, for the record of finished images."""
+        record: dict[str, Any] = {
+            "verb": "restore", "run": _identity(run, self.nfe), "nfe": self.nfe, "samples": self.samples,
+            "seed": self.seed, "mask": "mask" not in self.extras, "degrade": self.degrade,
+            "trajectory": self.trajectory, "format": self.format, "quality": self.quality, "plugins": plugin_digests(),
+        }  # fmt: skip
+        for name in ("label", "trajectory_side", "animation_side"):
+            if getattr(self, name) is not None:
+                record[name] = getattr(self, name)
+        if reverse:
+            record["direction"] = "reverse"
+        if run.tiles is not None:
+            record["tiles"] = run.tiles
+        if self.colour_fix != "none":
+            record["colour_fix"] = self.colour_fix
+        return record
+
+
+@dataclass(frozen=True)
+class _Restorer:
+    """A run and how it restores images.
+
+    Args:
+        tiles: Side of the tiles of each image that is tiled by itself.
+    """
+
+    run: Run
+    settings: _Settings
+    tiles: Mapping[Path, int]
+    report_calls: Callable[[int, int], None]
+    report_tiles: Callable[[int, int], None]
+
+    def restore(self, job: Job, files: Mapping[str, Path], outcome: Outcome) -> None:
+        """Restore an image, write its results, and count them in the outcome.
+
+        Args:
+            files: The image's mask and condition, by name.
+
+        Raises:
+            UserError: The image, its mask or its condition cannot be used, or a result cannot be written.
+        """
+        run, settings = self.run, self.settings
+        used = run.tiled(self.tiles[job.source]) if job.source in self.tiles else run
+        picture, hole, extra = self._inputs(job, files, outcome.notes)
+        total, tiles = settings.network_calls(run) * settings.samples, 1
 
         def count_call(count: int) -> None:
             if tiles == 1:
-                report_calls(min(count, total), total)
+                self.report_calls(min(count, total), total)
 
         def count_tile(count: int) -> None:
             if tiles > 1:
-                report_tiles(min(count, total * tiles), total * tiles)
+                self.report_tiles(min(count, total * tiles), total * tiles)
 
         with counted_calls(used.method, count_call) as counted, counted_tiles(used.method, count_tile):
-            for k, ending in enumerate(results):
-                draws, output = [generator(seed + k, "restore")], job.outputs[ending]
-                batch = to_batch(run.recipe, picture, hole, extra, draws, direction, label)
-                check_colour_fix(colour_fix, masked="mask" in batch)
+            for k, ending in enumerate(settings.results):
+                draws = [generator(settings.seed + k, "restore")]
+                batch = to_batch(run.recipe, picture, hole, extra, draws, settings.direction, settings.label)
+                check_colour_fix(settings.colour_fix, masked="mask" in batch)
                 tiles = used.tile_count(*batch["x_1"].shape[-2:])
                 # Checked here: otherwise a wrong format would fail only after the network calls.
-                check_format(output, to_picture(run.recipe, batch["x_1"][0], picture))
-                walk = used.trajectory(batch, nfe=nfe, generator=draws, every=trajectory)
-                states = (state[0] for state in walk)
-                if trajectory:
-                    shown, headings = states_shown(batch["x_1"][0], states)
-                else:  # otherwise several states of a large photo would be kept
-                    shown, headings = list(deque(states, maxlen=1)), []
-                fixed = colour_fixed(shown[-1], batch["x_1"][0], colour_fix)
-                lost = write_picture(output, to_picture(run.recipe, fixed, picture), quality=quality, root=root)
-                outcome.notes += [f"{output}: without {what}" for what in lost]
-                if trajectory:
-                    row = shown if trajectory_side is None else scaled_down(shown, trajectory_side)
-                    strip = Picture(montage([row], headings))
-                    write_picture(job.outputs[f"{ending}-trajectory"], strip, root=root)
-                if animation_side is not None:
-                    frames = [scaled_down([state], animation_side)[0] for state in shown]
-                    write_whole(job.outputs[f"{ending}-animation"], animation(frames, headings), root=root)
+                check_format(job.outputs[ending], to_picture(run.recipe, batch["x_1"][0], picture))
+                shown, headings = self._states(used, batch, draws)
+                fixed = colour_fixed(shown[-1], batch["x_1"][0], settings.colour_fix)
+                self._write(job, ending, to_picture(run.recipe, fixed, picture), outcome.notes)
+                if settings.trajectory:
+                    self._write_states(job, ending, shown, headings)
                 outcome.written += 1
                 outcome.nfe = counted.count // (k + 1)
-        done.add(job, files.values())
 
-    left = {job.name: job.source for job in jobs if not is_done(job)}
-    files = list(left.values())
-    work = workload_of(run, files, nfe=calls, samples=samples, automatic=tile is None) if left else Workload()
-    for line in (run.tuned_line(nfe), work.line) if left else ():
-        if line is not None:
-            say(line)
-    process(jobs, source, outcome, restore, report)
-    return outcome
+    def _inputs(
+        self, job: Job, files: Mapping[str, Path], notes: list[str]
+    ) -> tuple[Picture, Picture | None, Picture | None]:
+        """Read an image, its mask and its condition; of a clean image, what its degradation makes of it."""
+        settings = self.settings
+        picture = read_picture(job.source, metadata=True)
+        notes += _notes(job.source, picture)
+        hole = _read_mask(files["mask"], notes) if "mask" in files else None
+        extra = read_picture(files["condition"]) if "condition" in files else None
+        if settings.degrade:
+            picture, hole = _degraded(self.run, picture, settings.seed, job.outputs["-degraded"], settings.root)
+        return picture, hole, extra
+
+    def _states(self, used: Run, batch: Batch, draws: Sequence[torch.Generator]) -> tuple[list[Tensor], list[str]]:
+        """The states of a walk that are shown, the restored one last, and their headings."""
+        trajectory = self.settings.trajectory
+        walk = used.trajectory(batch, nfe=self.settings.nfe, generator=draws, every=trajectory)
+        states = (state[0] for state in walk)
+        if trajectory:
+            return states_shown(batch["x_1"][0], states)
+        return list(deque(states, maxlen=1)), []  # otherwise several states of a large photo would be kept
+
+    def _write(self, job: Job, ending: str, result: Picture, notes: list[str]) -> None:
+        """Write a restored image; append notes on what its format cannot hold."""
+        output = job.outputs[ending]
+        lost = write_picture(output, result, quality=self.settings.quality, root=self.settings.root)
+        notes += [f"{output}: without {what}" for what in lost]
+
+    def _write_states(self, job: Job, ending: str, shown: list[Tensor], headings: list[str]) -> None:
+        """Write the states of a walk as a row, and as an animation where that is asked for."""
+        settings = self.settings
+        row = shown if settings.trajectory_side is None else scaled_down(shown, settings.trajectory_side)
+        write_picture(job.outputs[f"{ending}-trajectory"], Picture(montage([row], headings)), root=settings.root)
+        side = settings.animation_side
+        if side is not None:
+            frames = [scaled_down([state], side)[0] for state in shown]
+            write_whole(job.outputs[f"{ending}-animation"], animation(frames, headings), root=settings.root)
 
 
 def _frames(jobs: Sequence[Job], source: Path) -> list[Job]:
