@@ -960,6 +960,13 @@ MUTANTS = [
     Mutant("app-mask-is-inverted", "app.py", "layer[..., 3] > 127", "layer[..., 3] <= 127", "test_app.py"),
     Mutant("app-mask-keeps-one-layer", "app.py", "unknown |= np.asarray(scaled)", "unknown = np.asarray(scaled)", "test_app.py"),
     Mutant("app-forgets-the-mask", "app.py", "mask=None if request.degrade else painted or hole", "mask=hole", "test_app.py"),
+    # cost of a training
+    Mutant("cost-step-without-gradients", "training/cost.py", "loss.backward(inputs=trained[name])", "pass", "test_cost.py"),
+    Mutant("cost-maps-with-weights", "training/cost.py", "if id(tensor) not in weights and id(base) not in weights:", "if True:", "test_cost.py"),
+    Mutant("cost-maps-of-whole-batch", "training/cost.py", "kept_bytes(network, recipe, 2) - kept_bytes(network, recipe, 1)", "kept_bytes(network, recipe, 2)", "test_cost.py"),
+    Mutant("cost-state-without-average", "training/cost.py", "4 * (3 * sum(sizes.values()) + sizes[NETWORK]) + gradients", "4 * 3 * sum(sizes.values()) + gradients", "test_cost.py"),
+    Mutant("cost-frozen-gradients", "training/cost.py", "[p for p in module.parameters() if p.requires_grad]", "list(module.parameters())", "test_cost.py"),
+    Mutant("cost-ring-sends-all", "training/cost.py", "2 * (processes - 1) / processes * self.gradients", "2 * self.gradients", "test_cost.py"),
 ]  # fmt: skip
 
 

@@ -1,9 +1,11 @@
 """The names that recipes and commands can use, and what each means."""
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from i2i_bridge import UserError, load_recipe, method_preset
 from i2i_bridge.data.cards import card_names, load_card
@@ -22,6 +24,9 @@ from i2i_bridge.storage.shipped import (
     recipe_of_run,
 )
 from i2i_bridge.storage.toml import read_toml
+
+if TYPE_CHECKING:
+    from i2i_bridge.recipe.recipe import Recipe
 
 SORTS = ("recipe", "card", "protocol", "run", "settings", "part")
 """Prefixes of `show PREFIX:NAME`, beside the kinds of parts; `part` stands for any kind."""
@@ -118,6 +123,48 @@ def check_table(name: str | None) -> str:
     from i2i_bridge.bridge.released import check_text
 
     return "\n".join(check_text(beta_max) for beta_max in (0.3, 1.0))
+
+
+PROCESSES = (1, 8, 64)
+
+
+def cost_table(recipe: "Recipe", tflops: float | None, bandwidth: float | None) -> str:
+    """The cost of a recipe's training, and its hours on 1, 8 and 64 processes where `tflops` is given.
+
+    Args:
+        tflops: 10^12 FLOPs a second that each process reaches.
+        bandwidth: 10^9 bytes a second between processes; None to leave the exchange out.
+
+    Raises:
+        UserError: As `training_cost`.
+    """
+    from i2i_bridge.training.cost import training_cost
+
+    cost, train = training_cost(recipe), recipe.train
+    modules = ", ".join(f"{name} {count / 1e6:.4g} M" for name, count in cost.parameters.items())
+    maps = ", ".join(f"{_bytes(size)} in {str(kind).removeprefix('torch.')}" for kind, size in cost.maps.items())
+    lines = [
+        f"# {recipe.name}: computed from shapes, nothing is measured",
+        f"parameters      {modules}",
+        f"network call    {cost.call / 1e9:.4g} GFLOP an image; sample.nfe = {recipe.sample.nfe} restores one",
+        f"training        {train.steps} steps of {train.batch_size} samples, {cost.step / 1e9:.4g} GFLOP a sample",
+        f"state           {_bytes(cost.state)}: weights, gradients, moments, moving average",
+        f"maps            {maps}, for each image of a micro-batch",
+        f"checkpoint      {_bytes(cost.checkpoint)}",
+    ]
+    for count in PROCESSES if tflops is not None else ():
+        if train.batch_size % count:
+            line = f"train.batch_size = {train.batch_size} cannot be shared out"
+        else:
+            flops, speed = 1e12 * (tflops or 0), 1e9 * (bandwidth or math.inf)
+            line = f"{cost.hours(train.batch_size, train.steps, count, flops, speed):.4g} hours"
+            line += f", each sends {_bytes(cost.sent(count))} a step" if count > 1 else ""
+        lines.append(f"{f'{count} process' + 'es' * (count > 1):16}{line}")
+    return "\n".join(lines) + "\n"
+
+
+def _bytes(count: float) -> str:
+    return f"{count / 1e9:.3g} GB" if count >= 1e9 else f"{count / 1e6:.3g} MB"
 
 
 def _meanings(name: str) -> Iterator[tuple[str, Callable[[], str]]]:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from i2i_bridge import UserError, console, plugins
-from i2i_bridge.cli.options import MethodName, Plugins, load_plugins
+from i2i_bridge.cli.options import MethodName, Overrides, Plugins, chosen_recipe, load_plugins
 from i2i_bridge.errors import nearest
 from i2i_bridge.registry import KINDS
 from i2i_bridge.storage.shipped import is_recipe_name, recipe_names
@@ -36,6 +36,7 @@ def show(
             autocompletion=recipe_names,
         ),
     ] = None,
+    settings: Overrides = None,
     all_settings: Annotated[
         bool,
         typer.Option("--all", help="Of a recipe: every setting, with its meaning, type, range and default."),
@@ -47,14 +48,38 @@ def show(
     check: Annotated[
         bool, typer.Option("--check", help="Of i2sb: numbers to compare with; docs/is-my-i2sb-right.md.")
     ] = False,
+    cost: Annotated[
+        bool,
+        typer.Option("--cost", help="Of a recipe: parameters, memory, FLOPs, checkpoint; docs/scaling.md."),
+    ] = False,
+    tflops: Annotated[
+        float | None,
+        typer.Option(
+            "--tflops", metavar="N", min=1e-6, help="With --cost: what each process reaches a second; gives hours."
+        ),
+    ] = None,
+    bandwidth: Annotated[
+        float | None,
+        typer.Option("--bandwidth", metavar="GB/S", min=1e-6, help="With --tflops: between the processes."),
+    ] = None,
     method: MethodName = None,
     plugin: Plugins = None,
 ) -> None:
     """Show one thing whole: a recipe or card as TOML, settings with their defaults, or a part with its options."""
-    from i2i_bridge.cli.catalogue import check_table, description, schema_text
+    from i2i_bridge.cli.catalogue import check_table, cost_table, description, schema_text
 
     load_plugins(plugin)
-    if schema is not None:
+    if not cost and (settings or tflops is not None or bandwidth is not None):
+        given = settings[0] if settings else "--tflops" if tflops is not None else "--bandwidth"
+        raise UserError(f"{given}: only with --cost; to change settings of a recipe, give them to train or preview")
+    if cost:
+        if name is None or check or schema is not None or all_settings:
+            raise UserError("--cost: give the name of a recipe, and none of --all, --check, --schema")
+        if bandwidth is not None and tflops is None:
+            raise UserError("--bandwidth: only with --tflops")
+        recipe = chosen_recipe(name.removeprefix("recipe:"), settings, method)
+        console.write(cost_table(recipe, tflops, bandwidth))
+    elif schema is not None:
         console.write(schema_text(schema))
     elif check:
         console.write(check_table(name))

@@ -6,6 +6,7 @@ for the backward pass. Measured, on the CPU, for a small one: the peak of a proc
 """
 
 import argparse
+import os
 import subprocess
 import sys
 import time
@@ -14,35 +15,25 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from timing import Row, Sheet, peak_mb
-from torch import Tensor
+from training import recipe
 from twins import ADM256, B64
 
 from i2i_bridge.networks.unet import UNet
+from i2i_bridge.training.cost import kept_bytes
 from i2i_bridge.training.state import TrainState
 from i2i_bridge.training.step import training_step
 
 
-def kept(config: dict[str, Any], side: int, batch: int, dtype: torch.dtype, checkpointing: bool) -> float:
-    """MB that autograd keeps between forward and backward, each storage once, the weights apart."""
-    with torch.device("meta"):
-        network = UNet(**config, checkpointing=checkpointing).to(dtype).to(memory_format=torch.channels_last)
-        x, t = torch.zeros(batch, 3, side, side, dtype=dtype), torch.zeros(batch)
-    weights = {id(parameter) for parameter in network.parameters()}
-    seen: dict[int, Tensor] = {}
+EXACT = {"MALLOC_MMAP_THRESHOLD_": "16384", "MALLOC_TRIM_THRESHOLD_": "0"}
+"""Of glibc: memory goes back when it is freed. Otherwise the peak holds a third more, which later maps could reuse."""
 
-    def pack(tensor: Tensor) -> Tensor:
-        if id(tensor) not in weights and not isinstance(tensor, torch.nn.Parameter):
-            base = tensor if tensor._base is None else tensor._base
-            if not isinstance(base, torch.nn.Parameter):
-                seen[base.untyped_storage()._cdata] = base
-        return tensor
 
-    # The largest block is there once more while it is recomputed: its part of the whole is small.
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        loss = network(x, t).square().mean()
-    total = sum(tensor.untyped_storage().nbytes() for tensor in seen.values())
-    del loss
-    return total / 1e6
+def kept(config: dict[str, Any], side: int, dtype: torch.dtype, checkpointing: bool, device: str = "meta") -> float:
+    """MB that autograd keeps of one image between forward and backward; on the meta device what a GPU keeps."""
+    settings = recipe(config | {"checkpointing": checkpointing}, 1, side)
+    with torch.device(device):
+        network = settings.build_network().to(dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return (kept_bytes(network, settings, 2) - kept_bytes(network, settings, 1)) / 1e6
 
 
 def state(config: dict[str, Any]) -> float:
@@ -68,7 +59,7 @@ def measured(batch: int, checkpointing: bool) -> None:
 
 def measured_adm256(batch: int, checkpointing: bool) -> None:
     """In a process of its own: its peak over one step of the 256 x 256 network, libraries and all, and the seconds."""
-    from training import images, recipe
+    from training import images
 
     state = TrainState(recipe(ADM256 | {"checkpointing": checkpointing}, batch), torch.device("cpu"))
     began = time.perf_counter()
@@ -76,9 +67,10 @@ def measured_adm256(batch: int, checkpointing: bool) -> None:
     print(peak_mb() / 1e3, time.perf_counter() - began)
 
 
-def apart(*words: str) -> list[float]:
+def apart(*words: str, **variables: str) -> list[float]:
     """The numbers that a process of its own prints last."""
-    done = subprocess.run([sys.executable, __file__, *words], capture_output=True, text=True, check=True)
+    environment = {**os.environ, **variables}
+    done = subprocess.run([sys.executable, __file__, *words], env=environment, capture_output=True, text=True, check=True)
     return [float(word) for word in done.stdout.splitlines()[-1].split()]
 
 
@@ -87,20 +79,20 @@ def main(adm256: bool) -> None:
     rows: list[Row] = []
     for dtype in (torch.float32, torch.bfloat16):
         for checkpointing in (False, True):
-            one, two = (kept(ADM256, 256, batch, dtype, checkpointing) for batch in (1, 2))
             rows.append(
                 {
                     "network": "adm256",
                     "maps in": str(dtype).removeprefix("torch."),
                     "checkpointing": str(checkpointing),
                     "state, GB": state(ADM256) / 1e3,
-                    "each image adds, GB": (two - one) / 1e3,
+                    "each image adds, GB": kept(ADM256, 256, dtype, checkpointing) / 1e3,
                 }
             )
     sheet.table("computed", rows)
     rows = []
     for checkpointing in (False, True):
-        peaks = [apart("--batch", str(batch), *(["--checkpointing"] * checkpointing))[0] for batch in (4, 16)]
+        words = ["--checkpointing"] * checkpointing
+        peaks = [apart("--batch", str(batch), *words, **EXACT)[0] for batch in (4, 16)]
         rows.append(
             {
                 "network": "B64, 64 x 64, float32",
@@ -108,7 +100,8 @@ def main(adm256: bool) -> None:
                 "batch 4, MB": peaks[0],
                 "batch 16, MB": peaks[1],
                 "each image adds, MB": (peaks[1] - peaks[0]) / 12,
-                "computed for a GPU, MB": kept(B64, 64, 1, torch.float32, checkpointing),
+                "computed for a CPU, MB": kept(B64, 64, torch.float32, checkpointing, "cpu"),
+                "computed for a GPU, MB": kept(B64, 64, torch.float32, checkpointing),
             }
         )
     sheet.table("measured on the CPU", rows)

@@ -35,8 +35,8 @@ from i2i_bridge.training.state import TrainState
 from i2i_bridge.training.step import training_step
 
 
-def recipe(config: dict[str, Any], batch: int) -> Recipe:
-    settings = [f"network.{key}={json.dumps(value)}" for key, value in config.items()]
+def recipe(config: dict[str, Any], batch: int, side: int = 64) -> Recipe:
+    settings = [f"data.size={side}"] + [f"network.{key}={json.dumps(value)}" for key, value in config.items()]
     return load_recipe("demo/deblur", [*settings, "network.condition_channels=0", f"train.batch_size={batch}"])
 
 

@@ -1,0 +1,145 @@
+"""The cost of a training, computed from shapes: parameters, memory, FLOPs, bytes of a checkpoint and of an exchange."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from i2i_bridge.bridge.predictor import call_network
+from i2i_bridge.errors import UserError
+from i2i_bridge.methods.base import Batch, condition_of, label_of
+from i2i_bridge.randomness import generator
+from i2i_bridge.recipe.recipe import STUDENTS, Recipe
+from i2i_bridge.training.state import NETWORK, TrainState
+
+META = torch.device("meta")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a training takes. FLOPs count multiplications and additions of convolutions and matrix products."""
+
+    parameters: dict[str, int]
+    """Numbers of parameters, by module: the network and its companions (a discriminator)."""
+    call: float
+    """FLOPs of a network call, for one image: restoring an image takes NFE of them."""
+    step: float
+    """FLOPs of a training step, for one sample: all losses and their gradients."""
+    state: int
+    """Bytes of weights, gradients, moments and moving average."""
+    maps: dict[torch.dtype, int]
+    """Bytes that each image of a micro-batch adds, by dtype of the maps: what the network keeps for its gradients."""
+    checkpoint: int
+    """Bytes of the tensors of one checkpoint."""
+    gradients: int
+    """Bytes of the gradients that several processes average in each step."""
+
+    def sent(self, processes: int) -> float:
+        """Bytes that each process sends in a step: 2 (n - 1) / n of the gradients, by a ring of n processes."""
+        return 2 * (processes - 1) / processes * self.gradients
+
+    def hours(self, samples: int, steps: int, processes: int, flops: float, bandwidth: float) -> float:
+        """Hours of a training whose processes compute and exchange one after the other.
+
+            steps (samples step / (n flops) + sent(n) / bandwidth) / 3600
+
+        Args:
+            samples: Samples of a step, of all processes together.
+            flops: FLOPs a second that each process reaches.
+            bandwidth: Bytes a second between processes.
+        """
+        return steps * (samples * self.step / (processes * flops) + self.sent(processes) / bandwidth) / 3600
+
+
+def training_cost(recipe: Recipe) -> Cost:
+    """The cost of a recipe's training, without its data, memory or processor time: on torch's meta device.
+
+    Raises:
+        UserError: The method learns from another run, or a part of the recipe needs real numbers.
+    """
+    try:
+        return _training_cost(recipe)
+    except (NotImplementedError, RuntimeError) as error:
+        line = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"recipe {recipe.name}: a part of it does not run on shapes alone ({line})") from error
+
+
+def _training_cost(recipe: Recipe) -> Cost:
+    if recipe.method["name"] in STUDENTS or recipe.mean is not None or recipe.latent is not None:
+        raise UserError(f"recipe {recipe.name}: its cost depends on another run; ask for that of the other run's recipe")
+    with META:
+        state = TrainState(recipe, META)
+    trained = {name: [p for p in module.parameters() if p.requires_grad] for name, module in state.modules.items()}
+    with FlopCounterMode(display=False) as step:
+        for name, loss in state.method.losses(_batch(recipe, 1), [generator(recipe.train.seed, "cost", 0)]):
+            loss.backward(inputs=trained[name])  # type: ignore[no-untyped-call]
+    with torch.no_grad(), FlopCounterMode(display=False) as call:
+        _call(state.network, recipe, 1)
+    sizes = {name: sum(p.numel() for p in module.parameters()) for name, module in state.modules.items()}
+    gradients = 4 * sum(p.numel() for parameters in trained.values() for p in parameters)
+    checkpoint = sum(tensor.nbytes for part in state.parts().values() for tensor in part.values())
+    maps = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        network = state.network.to(dtype)
+        maps[dtype] = kept_bytes(network, recipe, 2) - kept_bytes(network, recipe, 1)
+    return Cost(
+        parameters=sizes,
+        call=call.get_total_flops(),
+        step=step.get_total_flops(),
+        # Weights and both moments of every module, the moving average of the network, gradients of what is trained.
+        state=4 * (3 * sum(sizes.values()) + sizes[NETWORK]) + gradients,
+        maps=maps,
+        checkpoint=checkpoint,
+        gradients=gradients,
+    )
+
+
+def kept_bytes(network: nn.Module, recipe: Recipe, images: int) -> int:
+    """Bytes that autograd keeps of one call of the network for its gradients, the weights apart.
+
+    On the meta device it is what a GPU keeps; a CPU's normalisation keeps half of its maps. The largest block, which
+    is there once more while it is recomputed (network.checkpointing), is not counted.
+    """
+    weights = {id(parameter) for parameter in network.parameters()}
+    seen: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        base = tensor if tensor._base is None else tensor._base
+        if id(tensor) not in weights and id(base) not in weights:
+            storage = base.untyped_storage()
+            seen[storage._cdata] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        output = _call(network, recipe, images)
+    total = sum(seen.values())
+    del output  # until here: a storage that is freed gives its number to the next one
+    return total
+
+
+def _call(network: nn.Module, recipe: Recipe, images: int) -> Tensor:
+    weight = next(network.parameters())
+    batch = _batch(recipe, images, weight)
+    t = torch.zeros(images, device=weight.device)
+    condition, label = condition_of(batch, recipe.condition_channels > 0), label_of(batch, recipe.classes > 0)
+    return call_network(network, batch["x_1"], t, condition, label)
+
+
+def _batch(recipe: Recipe, images: int, like: Tensor | None = None) -> Batch:
+    """Images, condition, direction and labels as training gives them to the method, all 0."""
+    like = torch.zeros(0, device=META) if like is None else like
+    size, extra = recipe.data.size, recipe.condition_channels
+    height, width = size if isinstance(size, tuple) else (size, size)
+
+    def maps(channels: int) -> Tensor:
+        return like.new_zeros(images, channels, height, width).to(memory_format=torch.channels_last)
+
+    batch = {"x_0": maps(recipe.data.channels), "x_1": maps(recipe.data.channels), "number": torch.arange(images)}
+    if extra:
+        batch["condition"] = maps(extra)
+    if recipe.data.direction == "both":
+        batch["direction"] = maps(1)
+    if recipe.classes:
+        batch["label"] = torch.zeros(images, dtype=torch.int64, device=like.device)
+    return batch
