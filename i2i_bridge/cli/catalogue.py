@@ -26,7 +26,7 @@ from i2i_bridge.storage.shipped import (
 from i2i_bridge.storage.toml import read_toml
 
 if TYPE_CHECKING:
-    from i2i_bridge.recipe.recipe import Recipe
+    from i2i_bridge import Recipe
 
 SORTS = ("recipe", "card", "protocol", "run", "settings", "part")
 """Prefixes of `show PREFIX:NAME`, beside the kinds of parts; `part` stands for any kind."""

@@ -67,7 +67,9 @@ def training_cost(recipe: Recipe) -> Cost:
 
 def _training_cost(recipe: Recipe) -> Cost:
     if recipe.method["name"] in STUDENTS or recipe.mean is not None or recipe.latent is not None:
-        raise UserError(f"recipe {recipe.name}: its cost depends on another run; ask for that of the other run's recipe")
+        raise UserError(
+            f"recipe {recipe.name}: its cost depends on another run; ask for that of the other run's recipe"
+        )
     with META:
         state = TrainState(recipe, META)
     trained = {name: [p for p in module.parameters() if p.requires_grad] for name, module in state.modules.items()}

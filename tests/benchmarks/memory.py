@@ -23,7 +23,6 @@ from i2i_bridge.training.cost import kept_bytes
 from i2i_bridge.training.state import TrainState
 from i2i_bridge.training.step import training_step
 
-
 EXACT = {"MALLOC_MMAP_THRESHOLD_": "16384", "MALLOC_TRIM_THRESHOLD_": "0"}
 """Of glibc: memory goes back when it is freed. Otherwise the peak holds a third more, which later maps could reuse."""
 
@@ -70,7 +69,9 @@ def measured_adm256(batch: int, checkpointing: bool) -> None:
 def apart(*words: str, **variables: str) -> list[float]:
     """The numbers that a process of its own prints last."""
     environment = {**os.environ, **variables}
-    done = subprocess.run([sys.executable, __file__, *words], env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, __file__, *words], env=environment, capture_output=True, text=True, check=True
+    )
     return [float(word) for word in done.stdout.splitlines()[-1].split()]
 
 
