@@ -58,7 +58,7 @@ MUTANTS = [
     Mutant("walked-by-the-first-time", "methods/distillation.py", "weights[index].unbind(1)", "weights[index[:1]].unbind(1)", "test_distillation.py"),
     Mutant("walk-noise-of-the-first-sample", "methods/distillation.py", "randn_like(x_s, generator)", "randn_like(x_s, list(generator)[:1] * len(x_s))", "test_distillation.py"),
     Mutant("target-is-the-network", "training/state.py", "taught(teacher, self.ema)", "taught(teacher, self.network)", "test_distillation.py"),
-    Mutant("latents-of-another-shape-read", "training/latents.py", "found is not None and found.shape == (1, self.channels, height, width)", "found is not None", "test_latent.py"),
+    Mutant("latents-of-another-shape-read", "training/cache.py", "found is not None and found.shape == shape", "found is not None", "test_latent.py"),
     Mutant("cache-is-identity", "training/identity.py", 'del table["latent"]["cache"]', "pass", "test_latent.py"),
     Mutant("any-run-goes-on", "cli/distill.py", "if recipe is None or recipe.teacher is None or Path(recipe.teacher.run) != place_of(str(run)):", "if recipe is None:", "test_distillation.py"),
     Mutant("students-scale", "training/teacher.py", 'if key != "condition_scale"', "if True", "test_distillation.py"),
@@ -264,9 +264,9 @@ MUTANTS = [
     Mutant("latents-not-measured", "training/latents.py", "shift, scale = values.mean(1), values.std(1)", "shift, scale = values.mean(1), torch.full_like(values[:, 0], 0.5)", "test_latent.py"),
     Mutant("latent-forgotten-on-resume", "training/identity.py", "return started.model_copy(update={\"cache\": current.cache}) if same else current", "return current", "test_latent.py"),
     Mutant("moments-of-images", "training/preparation.py", "dataset = dataset.seen_by(latent.latent.item)", "pass", "test_latent.py"),
-    Mutant("cache-without-the-encoder", "training/latents.py", 'f"{self.sha256} {tuple(image.shape)}"', 'f"{tuple(image.shape)}"', "test_latent.py"),
-    Mutant("damaged-latents-read", "training/latents.py", "        except UserError:\n            return None\n        found", "        except UserError:\n            raise\n        found", "test_latent.py"),
-    Mutant("cache-never-read", "training/latents.py", "found = self._read(file)", "found = None", "test_latent.py"),
+    Mutant("cache-without-the-encoder", "training/cache.py", 'f"{\'\' if i else self.sha256} {tuple(values.shape)}"', 'f"{tuple(values.shape)}"', "test_latent.py"),
+    Mutant("damaged-latents-read", "training/cache.py", "        except UserError:\n            return None\n        return found", "        except UserError:\n            raise\n        return found", "test_latent.py"),
+    Mutant("cache-never-read", "training/cache.py", "found = self._read(file)", "found = None", "test_latent.py"),
     Mutant("random-crops-cached", "training/latents.py", 'if data.augment or data.crop == "random":', "if data.augment:", "test_latent.py"),
     # measuring networks out of packages
     Mutant("st-lpips-reflects-one-pixel", "metrics/packaged.py", "functional.pad(x, (2, 2, 2, 2), mode=", "functional.pad(x, (1, 1, 1, 1), mode=", "test_metrics_packaged.py"),
@@ -967,6 +967,13 @@ MUTANTS = [
     Mutant("cost-state-without-average", "training/cost.py", "4 * (3 * sum(sizes.values()) + sizes[NETWORK]) + gradients", "4 * 3 * sum(sizes.values()) + gradients", "test_cost.py"),
     Mutant("cost-frozen-gradients", "training/cost.py", "[p for p in module.parameters() if p.requires_grad]", "list(module.parameters())", "test_cost.py"),
     Mutant("cost-ring-sends-all", "training/cost.py", "2 * (processes - 1) / processes * self.gradients", "2 * self.gradients", "test_cost.py"),
+    # outputs of a mean on disk
+    Mutant("mean-cache-of-x-1-alone", "methods/mean.py", "self.cache(list(one.values()), partial(", 'self.cache([one["x_1"]], partial(', "test_mean.py"),
+    Mutant("mean-cache-in-batches", "methods/mean.py", "partial(self._answer, one, generator)", "lambda i=i: self._answer(given, generator)[i : i + 1]", "test_mean.py"),
+    Mutant("mean-cache-while-restoring", "methods/mean.py", 'if self.cache is None or "x_0" not in batch:', "if self.cache is None:", "test_mean.py"),
+    Mutant("mean-cache-of-random-crops", "training/first_stage.py", 'if recipe.data.augment or recipe.data.crop == "random":', "if recipe.data.augment:", "test_mean.py"),
+    Mutant("mean-cache-of-drawn-noise", "training/first_stage.py", "if recipe.degradation is not None and _draws(recipe):", "if False:", "test_mean.py"),
+    Mutant("mean-cache-resumed-without", "training/preparation.py", "load_mean(folder, recipe, device=device)\n    mean = with_mean_cache(mean, recipe, folder)", "load_mean(folder, recipe, device=device)", "test_mean.py"),
 ]  # fmt: skip
 
 

@@ -134,7 +134,8 @@ def fingerprint_of(run: Run) -> str:
     if run.recipe.mean is None:
         del settings["mean"]  # otherwise evaluations older than [mean] would be computed again
     else:
-        del settings["mean"]["run"]  # a path; mean.sha256 identifies the weights
+        # A path, where mean.sha256 identifies the weights; and what training kept on disk.
+        del settings["mean"]["run"], settings["mean"]["cache"]
     if run.tuned is not None:  # otherwise rows of tuned and other sampling would stand in one evaluation
         settings["tuned"] = {nfe: tuned.settings for nfe, tuned in run.tuned.nfe.items()}
     if run.recipe.latent is None:

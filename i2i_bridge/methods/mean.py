@@ -2,7 +2,9 @@
 
 import dataclasses
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -17,6 +19,10 @@ if TYPE_CHECKING:  # pydantic: `import i2i_bridge` stays light
     from i2i_bridge.recipe.recipe import Recipe
 
 
+Cache = Callable[[Sequence[Tensor], Callable[[], Tensor]], Tensor]
+"""(inputs of m for one image, function that computes its output) -> the output, read from the cache or computed."""
+
+
 @dataclass(frozen=True)
 class Mean:
     """A frozen method m whose output replaces X_1 as the start of the process, clipped to [-1, 1].
@@ -29,20 +35,35 @@ class Mean:
     Args:
         method: m, in evaluation mode.
         nfe: Network calls of m per image.
+        cache: Where outputs for training images are looked up first; None for none. m must draw no noise.
     """
 
     method: Method
     nfe: int = 1
+    cache: Cache | None = field(default=None, compare=False)
 
     def __call__(self, batch: Batch, generator: Generator) -> Tensor:
         """The start of the bridge, (B, C, H, W), in [-1, 1] where the mask is 1; without gradients."""
         x_1, mask = batch["x_1"], batch.get("mask")
         given = {name: batch[name] for name in (*INPUTS, "label", "size") if name in batch}
-        # Without autocast: otherwise training and restoring would start from different values.
-        with torch.no_grad(), torch.autocast(x_1.device.type, enabled=False):
-            (answer,) = deque(states_of(self.method, given, nfe=self.nfe, generator=generator), maxlen=1)
+        if self.cache is None or "x_0" not in batch:
+            answer = self._answer(given, generator)
+        else:
+            # Image by image: an output of a batch may differ in the last bits from that of its images alone, so that a
+            # resumed run would otherwise depend on what the cache holds.
+            answers = []
+            for i in range(len(x_1)):
+                one = {name: value[i : i + 1] for name, value in given.items() if isinstance(value, Tensor)}
+                answers.append(self.cache(list(one.values()), partial(self._answer, one, generator)))
+            answer = torch.cat(answers)
         answer = answer.to(x_1.dtype).clamp(-1, 1)
         return answer if mask is None else keep_known(answer, x_1, mask)
+
+    def _answer(self, given: Batch, generator: Generator) -> Tensor:
+        # Without autocast: otherwise training and restoring would start from different values.
+        with torch.no_grad(), torch.autocast(given["x_1"].device.type, enabled=False):
+            (answer,) = deque(states_of(self.method, given, nfe=self.nfe, generator=generator), maxlen=1)
+        return answer
 
 
 def mean_of(method: Method) -> Mean | None:

@@ -201,6 +201,8 @@ class MeanSettings(Settings):
     """Network calls per image of that run; 1 for methods of one call."""
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
     """SHA-256 of that run's weights (names, types, shapes, bytes). Training writes it, and refuses other weights."""
+    cache: bool | None = None
+    """Keep that run's outputs of the training images on disk (docs/methods.md); it must be a regression."""
 
 
 class TeacherSettings(Settings):

@@ -1,9 +1,9 @@
 """Opening of [latent]: the autoencoder of a new run, its copy in the run folder, and the cache of latents."""
 
-import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,8 @@ from i2i_bridge.plugins import plugin_errors
 from i2i_bridge.recipe.recipe import Recipe
 from i2i_bridge.runs.autoencoders import frozen
 from i2i_bridge.runs.run import LATENT_FOLDER, autoencoder_sha256, load_latent, place_of
-from i2i_bridge.storage.files import refuse_links, write_whole
-from i2i_bridge.storage.tensors import read_safetensors
+from i2i_bridge.storage.files import refuse_links
+from i2i_bridge.training.cache import TensorCache
 
 PAIRS = 64
 """Number of training pairs whose latents are measured."""
@@ -164,10 +164,7 @@ def cached_fields(recipe: Recipe) -> tuple[str, ...]:
 
 
 class LatentCache:
-    """Latents on disk, by SHA-256 of the autoencoder and of the image.
-
-    A file appears whole or not at all, and one that is damaged or of another shape is made anew. Where nothing can be
-    written, latents are computed each time.
+    """The latents of images, kept on disk.
 
     Args:
         folder: The run folder.
@@ -177,43 +174,12 @@ class LatentCache:
     """
 
     def __init__(self, folder: Path, sha256: str, channels: int, factor: int) -> None:
-        self.folder, self.sha256, self.writes = folder, sha256, True
-        self.channels, self.factor = channels, factor
+        self.channels, self.factor, self.tensors = channels, factor, TensorCache(folder, CACHE, sha256, "latents")
 
     def __call__(self, x: Tensor, encode: Callable[[Tensor], Tensor]) -> Tensor:
         """The latents of an image (1, C, H, W)."""
-        image = x.detach().to("cpu", torch.float32).contiguous()
-        total = hashlib.sha256(f"{self.sha256} {tuple(image.shape)}".encode())
-        total.update(image.numpy().tobytes())
-        name = total.hexdigest()
-        file = self.folder / CACHE / name[:2] / f"{name}.safetensors"
         height, width = (side // self.factor for side in x.shape[-2:])
-        found = self._read(file)
-        if found is not None and found.shape == (1, self.channels, height, width):
-            return found.to(x.device)
-        latents = encode(x)
-        self._write(file, latents)
-        return latents
-
-    def _read(self, file: Path) -> Tensor | None:
-        if file.is_symlink() or not file.is_file():
-            return None
-        try:
-            tensors = read_safetensors(file)
-        except UserError:
-            return None
-        found = tensors.get("latents")
-        return found if found is not None and found.dtype == torch.float32 else None
-
-    def _write(self, file: Path, latents: Tensor) -> None:
-        from safetensors.torch import save
-
-        if not self.writes:
-            return
-        try:
-            write_whole(file, save({"latents": latents.cpu().contiguous()}), root=self.folder)
-        except UserError:
-            self.writes = False
+        return self.tensors([x], (1, self.channels, height, width), partial(encode, x))
 
 
 def parts_of(source: LatentSource | None) -> dict[str, dict[str, Any]]:

@@ -36,7 +36,7 @@ from i2i_bridge.runs.run import (
 )
 from i2i_bridge.storage.files import locked, refuse_links, sweep, write_whole
 from i2i_bridge.storage.shipped import RECIPE_FILE
-from i2i_bridge.training.first_stage import start_of
+from i2i_bridge.training.first_stage import start_of, with_mean_cache
 from i2i_bridge.training.guard import repaired
 from i2i_bridge.training.identity import (
     changed_rate,
@@ -207,6 +207,7 @@ def _new_run(recipe: Recipe, folder: Path, dataset: PairDataset, device: torch.d
         recipe = with_init(recipe, init.source, sha256=init.sha256)
     recipe, noise = sized(recipe, dataset, partial(start_of, mean, 0))
     cached = None if latent is None else with_cache(latent.latent, recipe, folder)
+    mean = with_mean_cache(mean, recipe, folder)
     state = _state(recipe, device, mean, None if teacher is None else teacher.run.method.network, cached)
     loaded = None if init is None else init.load_into(state, recipe)
     notes = [line for part in (loaded, source, teacher, latent) if part is not None for line in part.lines]
@@ -220,6 +221,7 @@ def _resumed_run(
     started = started_recipe(folder)
     recipe = resolved(folder, recipe, dataset, started=started, init=None)
     mean = None if recipe.mean is None else load_mean(folder, recipe, device=device)
+    mean = with_mean_cache(mean, recipe, folder)
     teacher = None if recipe.teacher is None else load_teacher(folder, recipe, device=device)
     latent = None if recipe.latent is None else with_cache(load_latent(folder, recipe, device=device), recipe, folder)
     state = _state(recipe, device, mean, teacher, latent)

@@ -292,7 +292,7 @@ def test_images_that_come_again_are_encoded_once(root, tmp_path):
     assert encoder.count == 8
     shutil.rmtree(tmp_path / CACHE)
     (tmp_path / CACHE).write_bytes(b"")  # no folder can be made there
-    assert torch.equal(latent.encode_each("x_0", x), wanted[0]) and not latent.cache.writes
+    assert torch.equal(latent.encode_each("x_0", x), wanted[0]) and not latent.cache.tensors.writes
 
 
 def test_only_images_that_come_again_are_cached(root):

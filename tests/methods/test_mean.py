@@ -443,3 +443,82 @@ def test_other_first_stages(root, tmp_path, kind):
         run.restore_batch({"x_1": images(1)[: len(given)]}, nfe=2, generator=given) for given in (draws(1), draws(2))
     )
     assert torch.allclose(alone[0], together[0], atol=1e-5)
+
+
+class DependsOnBatch(nn.Module):
+    """A network whose output depends on the number of images in its batch, in the first digit; it counts images."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight, self.images = nn.Parameter(torch.tensor(0.5)), 0
+
+    def forward(self, x_t, t, condition=None):
+        self.images += len(x_t)
+        return self.weight * x_t + 0.1 * len(x_t)
+
+
+def test_a_cached_answer_is_of_these_very_inputs_alone():
+    # kills: mean-cache-of-x-1-alone, mean-cache-in-batches, mean-cache-while-restoring
+    network, kept = DependsOnBatch().eval(), {}
+
+    def cache(inputs, compute):
+        name = b"".join(tensor.numpy().tobytes() for tensor in inputs)
+        if name not in kept:
+            kept[name] = compute()
+        return kept[name]
+
+    mean = Mean(Regression(network, LinearFlow(), X0Target(), condition=True), cache=cache)
+    x_1 = images(0)
+    batch = {"x_0": images(1), "x_1": x_1, "condition": images(2)}
+    first = mean(batch, draws())
+    assert torch.equal(first, (0.5 * x_1 + 0.1).clamp(-1, 1))
+    assert torch.equal(first, mean(batch, draws())) and network.images == 2
+    mean(batch | {"condition": images(3)}, draws())
+    assert network.images == 4
+    mean({"x_1": x_1, "condition": batch["condition"]}, draws())  # restoring
+    assert network.images == 6 and len(kept) == 4
+
+
+def test_what_the_cache_holds_changes_no_bit(root, regression, tmp_path):
+    # kills: mean-cache-resumed-without
+    recipe = recipe_of(root, data="paired", steps=4)
+    recipe = recipe.model_copy(
+        update={
+            "mean": MeanSettings(run=str(regression), cache=True),
+            "data": recipe.data.model_copy(update={"crop": "center"}),
+        }
+    )
+    train(recipe, tmp_path / "whole", cpu=True)
+    files = [file for file in (tmp_path / "whole/mean/cache").rglob("*") if file.is_file()]
+    assert files
+    asked = iter([False, True])
+    train(recipe, tmp_path / "stopped", cpu=True, stop=lambda: next(asked))
+    kept = [file for file in (tmp_path / "stopped/mean/cache").rglob("*") if file.is_file()]
+    kept[0].write_bytes(b"damaged")
+    for file in kept[1:]:
+        file.unlink()
+    train(recipe, tmp_path / "stopped", cpu=True)
+    assert digest(tmp_path / "stopped") == digest(tmp_path / "whole")
+    again = [file for file in (tmp_path / "stopped/mean/cache").rglob("*") if file.is_file()]
+    assert {file.name for file in again} <= {file.name for file in files}
+    assert fingerprint_of(load_run(tmp_path / "whole", device="cpu")) == fingerprint_of(
+        load_run(tmp_path / "stopped", device="cpu")
+    )
+
+
+def test_a_cache_that_would_never_be_read_is_refused(root, regression, two_stages, tmp_path):
+    # kills: mean-cache-of-random-crops, mean-cache-of-drawn-noise
+    random = second_stage(root, regression)
+    fixed = random.model_copy(update={"data": random.data.model_copy(update={"crop": "center"})})
+    train(recipe_of(root, steps=1), tmp_path / "bridge", cpu=True)
+    of_a_bridge = fixed.model_copy(update={"mean": MeanSettings(run=str(tmp_path / "bridge"))})
+    cases = (
+        (random, "mean.cache: crops or augmentations are drawn"),
+        (fixed, "mean.cache: degradation 'noise' is drawn"),
+        (of_a_bridge, "mean.cache: only outputs of a regression"),
+    )
+    for recipe, why in cases:
+        cached = recipe.model_copy(update={"mean": recipe.mean.model_copy(update={"cache": True})})
+        with pytest.raises(UserError, match=why):
+            train(cached, tmp_path / "run", cpu=True)
+        assert not (tmp_path / "run").exists()
