@@ -972,7 +972,7 @@ MUTANTS = [
     Mutant("mean-cache-in-batches", "methods/mean.py", "partial(self._answer, one, generator)", "lambda i=i: self._answer(given, generator)[i : i + 1]", "test_mean.py"),
     Mutant("mean-cache-while-restoring", "methods/mean.py", 'if self.cache is None or "x_0" not in batch:', "if self.cache is None:", "test_mean.py"),
     Mutant("mean-cache-of-random-crops", "training/first_stage.py", 'if recipe.data.augment or recipe.data.crop == "random":', "if recipe.data.augment:", "test_mean.py"),
-    Mutant("mean-cache-of-drawn-noise", "training/first_stage.py", "if recipe.degradation is not None and _draws(recipe):", "if False:", "test_mean.py"),
+    Mutant("mean-cache-of-drawn-noise", "training/first_stage.py", "if degradation is not None and _draws(degradation, recipe):", "if False:", "test_mean.py"),
     Mutant("mean-cache-resumed-without", "training/preparation.py", "load_mean(folder, recipe, device=device)\n    mean = with_mean_cache(mean, recipe, folder)", "load_mean(folder, recipe, device=device)", "test_mean.py"),
 ]  # fmt: skip
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from i2i_bridge.degradations.base import Degradation
 from i2i_bridge.errors import UserError
 from i2i_bridge.methods.mean import Mean
 from i2i_bridge.methods.regression import Regression
@@ -47,10 +48,10 @@ def with_mean_cache(mean: Mean | None, recipe: Recipe, folder: Path) -> Mean | N
             "mean.cache: crops or augmentations are drawn for each sample, so that no output is asked for twice; leave "
             "it out, or set data.crop='center' without data.augment"
         )
-    if recipe.degradation is not None and _draws(recipe):
+    degradation = recipe.build_degradation()
+    if degradation is not None and _draws(degradation, recipe):
         raise UserError(
-            f"mean.cache: degradation '{recipe.degradation['name']}' is drawn for each sample, so that no output is "
-            "asked for twice; leave it out"
+            "mean.cache: [degradation] is drawn for each sample, so that no output is asked for twice; leave it out"
         )
     tensors = TensorCache(folder, CACHE, str(recipe.mean.sha256), "answer")
 
@@ -60,10 +61,9 @@ def with_mean_cache(mean: Mean | None, recipe: Recipe, folder: Path) -> Mean | N
     return replace(mean, cache=cache)
 
 
-def _draws(recipe: Recipe) -> bool:
+def _draws(degradation: Degradation, recipe: Recipe) -> bool:
     """Whether the degradation of an image depends on the sample's random numbers."""
-    degradation, size = recipe.build_degradation(), recipe.data.size
-    height, width = size if isinstance(size, tuple) else (size, size)
-    x_0 = torch.rand(1, recipe.data.channels, height, width, generator=generator(0, "mean cache")) * 2 - 1
+    size = recipe.data.size if isinstance(recipe.data.size, tuple) else (recipe.data.size,) * 2
+    x_0 = torch.rand(1, recipe.data.channels, *size, generator=generator(0, "mean cache")) * 2 - 1
     one, two = (degradation(x_0, generator(0, "mean cache", i)) for i in range(2))
     return not torch.equal(one.x_1, two.x_1)

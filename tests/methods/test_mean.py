@@ -514,7 +514,7 @@ def test_a_cache_that_would_never_be_read_is_refused(root, regression, two_stage
     of_a_bridge = fixed.model_copy(update={"mean": MeanSettings(run=str(tmp_path / "bridge"))})
     cases = (
         (random, "mean.cache: crops or augmentations are drawn"),
-        (fixed, "mean.cache: degradation 'noise' is drawn"),
+        (fixed, "mean.cache: .degradation. is drawn"),
         (of_a_bridge, "mean.cache: only outputs of a regression"),
     )
     for recipe, why in cases:
