@@ -78,8 +78,9 @@ fuzz: $(READY)
 
 # Beside diffusers, which nothing else needs.
 bench: $(READY)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[bench]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[bench,openvino]"
 	$(BIN)/python tests/benchmarks/sampling.py
+	$(BIN)/python tests/benchmarks/backends.py
 	$(BIN)/python tests/benchmarks/training.py
 	$(BIN)/python tests/benchmarks/memory.py
 	$(BIN)/python tests/benchmarks/operators.py

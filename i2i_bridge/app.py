@@ -642,6 +642,7 @@ def open_page(
     limits: Limits = Limits(),
     examples: Path | None = None,
     device: str | None = None,
+    backend: str = "eager",
     say: Callable[[str], None] = print,
 ) -> Iterator[str]:
     """Serve the page inside the block; yields its address.
@@ -653,7 +654,8 @@ def open_page(
         limits: The most that a visitor may ask for.
         examples: A folder of example pictures.
         device: As in `load_run`.
-        say: Called with a line for each error that is not a visitor's.
+        backend: As in `load_run`.
+        say: Called with a line for each note of `load_run`, and for each error that is not a visitor's.
 
     Raises:
         UserError: gradio is missing, a run cannot be opened, the host has no address, or the port is taken.
@@ -664,7 +666,12 @@ def open_page(
         own = internet.addresses(host)
     except (OSError, UnicodeError) as error:
         raise UserError(f"--host {host}: no address of this machine ({error}); try --host 127.0.0.1") from error
-    opened = dict(zip(run_names(runs), (load_run(run, device=device) for run in runs), strict=True))
+
+    def note(line: str) -> None:
+        say(f"note: {line}")
+
+    loaded = (load_run(run, device=device, backend=backend, report=note) for run in runs)
+    opened = dict(zip(run_names(runs), loaded, strict=True))
     for name, run in opened.items():
         if run.recipe.classes or run.recipe.data.own_condition:
             needed = "a label" if run.recipe.classes else "a condition image"

@@ -73,6 +73,18 @@ MUTANTS = [
     Mutant("evaluation-of-a-student-depends-on-its-teachers-path", "evaluation/subjects.py", '"degradation", "teacher"}', '"degradation"}', "test_distillation.py"),
     Mutant("student-resumes-from-the-teachers-folder", "training/preparation.py", "load_teacher(folder, recipe, device=device)", "open_teacher(recipe, device)[1].run.method.network", "test_distillation.py"),
     Mutant("other-teacher-on-resume", "training/identity.py", '"evaluate", "method_label"}', '"evaluate", "method_label", "teacher"}', "test_distillation.py"),
+    # backends
+    Mutant("graph-scale-without-one", "networks/openvino.py", "gain = self.op.add(scale, self.op.constant(np.float32(1)))", "gain = scale", "test_backend.py"),
+    Mutant("graph-attends-over-channels", "networks/openvino.py", "self._reshaped(mixed, 0, 0, channels)), 0, 2, 1)", "self._reshaped(mixed, 0, channels, -1)), 0, 1, 2)", "test_backend.py"),
+    Mutant("graph-skip-from-the-wrong-end", "networks/openvino.py", "self.op.concat([h, skips.pop()], 1)", "self.op.concat([skips.pop(), h], 1)", "test_backend.py"),
+    Mutant("graph-without-its-condition", "runs/backend.py", "for part in self.network.inputs(x_t, t, condition, label)", "for part in self.network.inputs(x_t, t, None if condition is None else 0 * condition, label)", "test_backend.py"),
+    Mutant("stale-graph", "runs/backend.py", " or _versions(self.network) != self.weights", "", "test_backend.py"),
+    Mutant("graph-without-a-gradient", "runs/backend.py", "if gradient or self.network.training", "if self.network.training", "test_backend.py"),
+    Mutant("graph-under-a-gradient", "runs/backend.py", "if guidance is not None and guidance.through_network:", "if False:", "test_backend.py"),
+    Mutant("graph-unchecked", "runs/backend.py", "if not error <= TOLERANCES[weight.dtype]:", "if False:", "test_backend.py"),
+    Mutant("auto-in-float32", "runs/backend.py", "and dtype == torch.bfloat16 == resolve_precision", "and torch.bfloat16 == resolve_precision", "test_backend.py"),
+    Mutant("backend-forgotten-by-results", "runs/restore.py", 'if run.backend != "eager":', "if False:", "test_backend.py"),
+    Mutant("backend-forgotten-by-evaluations", "evaluation/subjects.py", 'if run.backend != "eager" and not exact:', "if False:", "test_backend.py"),
     # tiles
     Mutant("tile-weights-do-not-sum-to-one", "bridge/tiles.py", "windows.append(Span(start, begun - ended))", "windows.append(Span(start, (begun - ended).sqrt()))", "test_tiles.py"),
     Mutant("tile-edges-weigh", "bridge/tiles.py", "width = max(overlap / 2, 1e-9)", "width = max(overlap, 1e-9)", "test_tiles.py"),

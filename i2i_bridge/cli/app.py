@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from i2i_bridge import console
-from i2i_bridge.cli.options import Device, Plugins, load_plugins, place_of_run
+from i2i_bridge.cli.options import Backend, Device, Plugins, load_plugins, place_of_run
 
 
 def app(
@@ -42,6 +42,7 @@ def app(
             metavar="FOLDER", help="Example pictures. Default: photos of the extra `demo`, if it is installed."
         ),
     ] = None,
+    backend: Backend = "eager",
     plugin: Plugins = None,
     device: Device = None,
 ) -> None:
@@ -53,4 +54,6 @@ def app(
     if host.strip("[]") not in LOOPBACK:
         console.say(f"warning: --host {host}: whoever reaches this address can use the page; it has no password")
     limits = Limits(max_pixels, max_megabytes, max_nfe, max_samples, queue, not no_operators)
-    serve(folders, host=host, port=port, limits=limits, examples=examples, device=device, say=console.say)
+    serve(
+        folders, host=host, port=port, limits=limits, examples=examples, device=device, backend=backend, say=console.say
+    )

@@ -130,6 +130,7 @@ def _devices(problems: list[str]) -> dict[str, str]:
         problems.append(f"torch cannot be imported: {' '.join(str(error).split())}")
         return {}
     from i2i_bridge.device import resolve_precision
+    from i2i_bridge.runs.backend import resolve_backend
 
     vectors = torch.backends.cpu.get_cpu_capability()
     facts = {"cpu": f"{os.cpu_count()} cores, {torch.get_num_threads()} torch threads, vectors: {vectors}"}
@@ -144,7 +145,11 @@ def _devices(problems: list[str]) -> dict[str, str]:
         facts[f"cuda:{i}"] = f"{torch.cuda.get_device_name(i)}, {memory:.0f} GB"
     if device.type == "cpu":
         facts["cuda"] = "none"
-    facts["precision 'auto'"] = "bf16" if resolve_precision("auto", device) == torch.bfloat16 else "fp32"
+    best = resolve_precision("auto", device)
+    facts["precision 'auto'"] = "bf16" if best == torch.bfloat16 else "fp32"
+    facts["backend 'auto'"] = resolve_backend("auto", device, best)
+    if facts["backend 'auto'"] == "openvino":
+        facts["backend 'auto'"] += " with --precision bf16, eager with fp32"
     return facts
 
 

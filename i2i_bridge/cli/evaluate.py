@@ -10,6 +10,7 @@ import typer
 
 from i2i_bridge import UserError, console
 from i2i_bridge.cli.options import (
+    Backend,
     Checkpoint,
     Device,
     DirectionOption,
@@ -98,6 +99,7 @@ def evaluate(
     root: Annotated[Path | None, typer.Option(help="Where the dataset lies now, if not where it was trained.")] = None,
     direction: DirectionOption = None,
     replace: Annotated[bool, typer.Option("--replace", help="Replace an existing evaluation of other images.")] = False,
+    backend: Backend = "eager",
     checkpoint: Checkpoint = None,
     plugin: Plugins = None,
     device: Device = None,
@@ -124,7 +126,7 @@ def evaluate(
         evaluate_run(
             run, nfe=nfe, count=count, metrics=metric, protocol=protocol, list_file=list_file, batch_size=batch,
             root=root, device=device, sample=setting, name=name, out=out, checkpoint=checkpoint, replace=replace,
-            direction=way, tile=tile, overlap=overlap,
+            direction=way, tile=tile, overlap=overlap, backend=backend,
         )  # fmt: skip
         return
     if name is None or out is None:
@@ -135,6 +137,8 @@ def evaluate(
         raise UserError("--set is for runs: outside images (--images) are scored as they are")
     if tile or overlap is not None:
         raise UserError("--tile is for runs: outside images (--images) are scored as they are")
+    if backend != "eager":
+        raise UserError("--backend is for runs: outside images (--images) are scored as they are")
     if nfe is not None:
         raise UserError("--nfe is for runs: the network calls of outside images (--images) are not known")
     from i2i_bridge.evaluation.evaluate import folder_subject, open_evaluation
@@ -186,6 +190,7 @@ def evaluate_run(
     direction: "Direction | None" = None,
     tile: int | None = None,
     overlap: int | None = None,
+    backend: str = "eager",
 ) -> None:
     """Evaluate a run folder and print the table; None selects the setting of the protocol or recipe.
 
@@ -193,13 +198,14 @@ def evaluate_run(
         sample: Settings of [sample] to change; the result then needs `name` and `out`.
         tile: Side of tiles, as in `Run.tiled`; the result then needs `name` and `out`.
         overlap: Fewest pixels that neighbouring tiles share.
+        backend: As in `load_run`.
     """
     from i2i_bridge import evaluate as measure
     from i2i_bridge.distributed import processes
     from i2i_bridge.evaluation.evaluate import open_evaluation
 
     processes(cpu=device == "cpu")
-    loaded = open_run(run, device=_local_device(device), sample=sample or [], checkpoint=checkpoint)
+    loaded = open_run(run, device=_local_device(device), sample=sample or [], checkpoint=checkpoint, backend=backend)
     loaded = loaded.in_tiles(tile, overlap)
     setup = open_evaluation(loaded.recipe, protocol, count=count, list_file=list_file, root=root, direction=direction)
     with counted() as done:

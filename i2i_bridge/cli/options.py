@@ -120,6 +120,15 @@ MethodName = Annotated[
         help="Another method on the same data: bridge, palette, flow, ot-ode, regression, pix2pix (`list methods`).",
     ),
 ]
+Backend = Annotated[
+    str,
+    typer.Option(
+        "--backend",
+        metavar="eager|compile|openvino|auto",
+        help="What computes the network: torch as it is (eager), torch.compile, or OpenVINO on a CPU; auto: openvino "
+        "where it pays, with --precision bf16. One that cannot is not used, and a line says why.",
+    ),
+]
 Device = Annotated[
     str | None, typer.Option(metavar="cpu|cuda", help="Where to compute. Default: CUDA where there is one.")
 ]

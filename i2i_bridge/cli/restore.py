@@ -9,6 +9,7 @@ import typer
 
 from i2i_bridge import console
 from i2i_bridge.cli.options import (
+    Backend,
     Checkpoint,
     Device,
     DirectionOption,
@@ -100,6 +101,7 @@ def restore(
             metavar="fp32|bf16|auto", help="Precision of the network; bf16 is faster on devices that support it."
         ),
     ] = "fp32",
+    backend: Backend = "eager",
     checkpoint: Checkpoint = None,
     plugin: Plugins = None,
     device: Device = None,
@@ -110,7 +112,9 @@ def restore(
     from i2i_bridge import restore_files
 
     existing, way = existing_results(skip_existing, overwrite), checked_direction(direction)
-    loaded = open_run(run, device=device, sample=setting or [], precision=precision, checkpoint=checkpoint)
+    loaded = open_run(
+        run, device=device, sample=setting or [], precision=precision, checkpoint=checkpoint, backend=backend
+    )
     # For one image the progress counts network calls or tiles, for a folder images.
     single = source.is_file()
     with console.counting("network calls" if single else "restored") as done:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
+import torch
 from torch import Generator, Tensor
 
 from i2i_bridge.data.loader import collate
@@ -89,7 +90,8 @@ class RunSubject:
         self.method = name or run.recipe.method_label
         self.seed = run.recipe.evaluate.seed
         tiles = [] if run.tiles is None else ["restored in tiles of {0}x{0} pixels that share {1}".format(*run.tiles)]
-        self.warnings: Sequence[str] = [*run.warnings, *tiles]
+        backend = [] if run.backend == "eager" else [f"the network was computed by {run.backend}"]
+        self.warnings: Sequence[str] = [*run.warnings, *tiles, *backend]
         tuned = [] if run.tuned is None else list(map(int, run.tuned.nfe))
         self.tuned: Mapping[str, str] = {f"nfe {count}": str(run.tuned_line(count)) for count in tuned}
         self.fingerprint = fingerprint_of(run)
@@ -143,6 +145,10 @@ def fingerprint_of(run: Run) -> str:
     else:
         settings["latent"]["encoder"].pop("source", None)  # a path; latent.sha256 identifies the weights
         del settings["latent"]["cache"]  # of training
+    # In float32 all backends give the same to 1e-4, and an evaluation that one began another may end.
+    exact = all(value.dtype == torch.float32 for value in run.method.network.parameters())
+    if run.backend != "eager" and not exact:
+        settings["backend"] = run.backend
     tiles = [] if run.tiles is None else [{"tiles": run.tiles}]
     return digest([run.step, weights_sha256(whole_network(run.method)), settings, *tiles])
 

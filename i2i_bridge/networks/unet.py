@@ -157,12 +157,7 @@ class UNet(nn.Module):
         Raises:
             ValueError: A shape does not fit.
         """
-        self._check_shapes(x_t, t, condition, label)
-        dtype = next(self.time_embed.parameters()).dtype
-        time = self.time_embed(sinusoid(t, self.channels, self.time_scale).to(dtype))
-        if label is not None:
-            time = time + self.label_emb(label.clamp(min=0)) * (label >= 0)[:, None]
-        h = (x_t if condition is None else torch.cat([x_t, condition.to(x_t.dtype)], dim=1)).to(dtype)
+        h, time = self.inputs(x_t, t, condition, label)
         skips = []
         for stage in self.input_blocks:
             h = self._run(stage.children(), h, time)
@@ -172,6 +167,19 @@ class UNet(nn.Module):
             h = self._run(stage.children(), torch.cat([h, skips.pop()], dim=1), time)
         output: Tensor = self.out(h)
         return output.to(x_t.dtype)
+
+    def inputs(self, x_t: Tensor, t: Tensor, condition: Tensor | None, label: Tensor | None) -> tuple[Tensor, Tensor]:
+        """What the blocks see: x_t with the condition behind it, (B, C + K, H, W), and the embedding, (B, 4 channels).
+
+        Both in the dtype of the weights. Arguments and errors are those of `forward`.
+        """
+        self._check_shapes(x_t, t, condition, label)
+        dtype = next(self.time_embed.parameters()).dtype
+        time: Tensor = self.time_embed(sinusoid(t, self.channels, self.time_scale).to(dtype))
+        if label is not None:
+            time = time + self.label_emb(label.clamp(min=0)) * (label >= 0)[:, None]
+        h = x_t if condition is None else torch.cat([x_t, condition.to(x_t.dtype)], dim=1)
+        return h.to(dtype), time
 
     def _run(self, stage: Iterable[nn.Module], h: Tensor, time: Tensor) -> Tensor:
         for block in stage:

@@ -363,13 +363,16 @@ def _notes(file: Path, picture: Picture) -> list[str]:
 
 
 def _identity(run: Run, nfe: int | None) -> list[Any]:
-    """The facts that a run's results depend on: version, step, digest of the checkpoint, recipe, precision, tuning."""
+    """The facts that a run's results depend on: version, step, digest of the checkpoint, recipe, precision, backend,
+    tuning."""
     folder = run.folder / "checkpoints" / f"step-{run.step:08d}"
     weights = [read_text(folder / name) for name in (SEAL, MANIFEST) if (folder / name).is_file()][:1]
     if not weights:
         weights = [str(uuid.uuid4())]  # not from a run folder: the weights cannot be identified, so nothing is reused
     dtypes = sorted({str(value.dtype) for value in run.method.network.state_dict().values()})
-    line = run.tuned_line(nfe)  # left out where there is none: results of before stay valid
+    if run.backend != "eager":  # left out otherwise: results of before stay valid
+        dtypes.append(f"backend {run.backend}")
+    line = run.tuned_line(nfe)  # likewise
     return [__version__, run.step, *weights, run.recipe.to_toml(), dtypes, *([] if line is None else [line])]
 
 

@@ -31,6 +31,7 @@ from i2i_bridge.methods.mean import Mean, check_mean, mean_of, network_calls, st
 from i2i_bridge.methods.tiles import tiled, whole_network
 from i2i_bridge.plugins import plugin_errors
 from i2i_bridge.randomness import Generator, generator
+from i2i_bridge.runs.backend import resolve_backend, set_backend
 from i2i_bridge.runs.batch import pad_to_stride, to_batch, to_picture
 from i2i_bridge.runs.checkpoint import chosen_checkpoint, passed_over
 from i2i_bridge.storage.files import refuse_links
@@ -84,6 +85,8 @@ class Run:
     """The settings of tuned.toml that apply; None without any."""
     tuned_methods: Mapping[int, Method] = field(default_factory=dict)
     """`method` with the tuned settings, by network calls."""
+    backend: str = "eager"
+    """What computes the network: eager, compile or openvino."""
 
     def __repr__(self) -> str:
         return f"Run('{self.folder}', recipe '{self.recipe.name}', step {self.step}, {self.device})"
@@ -337,6 +340,7 @@ def load_run(
     checkpoint: int | str = "last",
     report: Callable[[str], None] | None = None,
     tuned: bool = True,
+    backend: str = "eager",
 ) -> Run:
     """Open a run folder for restoring.
 
@@ -351,6 +355,9 @@ def load_run(
         checkpoint: A step that was kept, "last", or "best" by the metric of train.keep_best.
         report: Receives a line for each newer checkpoint that is damaged and skipped; by default a Python warning.
         tuned: Whether the settings of tuned.toml, which `tune` wrote, apply at their numbers of network calls.
+        backend: What computes the network: "eager", torch as it is; "compile", torch.compile by blocks, for each size
+            of images anew; "openvino", U-Nets on a CPU, the same to 1e-4 in fp32; "auto", openvino where it was
+            measured to pay, else eager. Where a backend cannot, a line says why and torch computes.
 
     Raises:
         UserError: The folder is missing or holds no whole checkpoint, the named one is not kept or is damaged, there
@@ -382,13 +389,12 @@ def load_run(
             "tune` once more"
         )
         found = None
+    say = partial(warnings.warn, stacklevel=2) if report is None else report
     for line in lines:
-        if report is None:
-            warnings.warn(line, stacklevel=2)
-        else:
-            report(line)
+        say(line)
     resolved = resolve_device(device)
     dtype = resolve_precision(precision, resolved)
+    backend = resolve_backend(backend, resolved, dtype)
     network = recipe.build_network()
     load_weights(network, saved.tensors("ema"), str(saved.folder))
     network = network.to(resolved, dtype).to(memory_format=torch.channels_last).eval().requires_grad_(False)
@@ -397,7 +403,14 @@ def load_run(
     recipes = {} if found is None else tuned_recipes(recipe, found, folder)
     methods = {nfe: build_method(each, network, mean, latent) for nfe, each in recipes.items()}
     method = build_method(recipe, network, mean, latent)
-    return Run(folder, recipe, method, saved.step, resolved, tuple(lines), found, methods)
+    reasons = [set_backend(network, backend, getattr(method, "guidance", None))]
+    if mean is not None:
+        reasons.append(set_backend(mean.method.network, backend))
+    for reason in dict.fromkeys(filter(None, reasons)):
+        say(f"backend {backend}: {reason}; torch computes the network")
+    if None not in reasons:
+        backend = "eager"
+    return Run(folder, recipe, method, saved.step, resolved, tuple(lines), found, methods, backend)
 
 
 def place_of(run: str) -> Path:

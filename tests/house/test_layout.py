@@ -61,7 +61,7 @@ ONLY_IN = {
     "torchvision": {"data/sources/torchvision.py", "cli/doctor.py", "metrics/extractors.py"},
     "torch_fidelity": {"metrics/extractors.py"},
     "onnx": {"runs/graphs.py"},
-    "openvino": {"runs/graphs.py"},
+    "openvino": {"runs/graphs.py", "runs/backend.py", "networks/openvino.py"},
     "gradio": {"app.py"},
     "starlette": {"app.py"},
     "spandrel": {"networks/spandrel.py"},
