@@ -82,6 +82,7 @@ bench: $(READY)
 	$(BIN)/python tests/benchmarks/sampling.py
 	$(BIN)/python tests/benchmarks/backends.py
 	$(BIN)/python tests/benchmarks/training.py
+	$(BIN)/python tests/benchmarks/parallel.py
 	$(BIN)/python tests/benchmarks/memory.py
 	$(BIN)/python tests/benchmarks/operators.py
 	$(BIN)/python tests/benchmarks/gpu.py --dry-run

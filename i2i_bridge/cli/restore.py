@@ -90,6 +90,15 @@ def restore(
             help="IN holds the frames of a video: of one size, in the order of their numbers, tiled alike.",
         ),
     ] = False,
+    jobs: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            max=1000,
+            metavar="N",
+            help="Worker processes for the images of a folder, on the CPU; each holds the run and an image in memory.",
+        ),
+    ] = 1,
     format: Format = None,
     quality: Quality = None,
     skip_existing: SkipExisting = False,
@@ -144,6 +153,7 @@ def restore(
             overlap=overlap,
             colour_fix=colour_fix,
             sequence=sequence,
+            jobs=jobs,
             **progress,
         )
     _finish(outcome, target, skip_existing, calls=f" ({outcome.nfe} network calls each)" if outcome.written else "")

@@ -115,6 +115,11 @@ def _init_worker(worker: int) -> None:
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     # torch's own watchdog checks between two batches only, and fails if the parent ends while the worker starts.
+    exit_with_parent()
+
+
+def exit_with_parent() -> None:
+    """Let this process exit as soon as the process that started it has ended."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_exit_with, args=(parent.sentinel,), daemon=True).start()
@@ -207,12 +212,13 @@ def worker_problem(error: Exception, codes: list[int], less: str = LESS_MEMORY) 
     if isinstance(error, MemoryError):
         return UserError(f"not enough memory to read the images; {less}", TRY_AGAIN)
     if codes or "DataLoader worker (pid" in text:
-        how = _exit_text(codes[0]) if codes else " ".join(text.split())
+        how = exit_text(codes[0]) if codes else " ".join(text.split())
         return UserError(f"a data worker ended unexpectedly ({how}); train.workers=0 shows where", TRY_AGAIN)
     return None
 
 
-def _exit_text(code: int) -> str:
+def exit_text(code: int) -> str:
+    """How a process ended, by its exit code as in `multiprocessing`: 'exit code 1', 'SIGKILL'."""
     return f"exit code {code}" if code >= 0 else signal.Signals(-code).name
 
 

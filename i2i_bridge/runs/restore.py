@@ -4,6 +4,7 @@ import re
 import uuid
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from i2i_bridge import __version__
+from i2i_bridge.bridge.tiles import TiledNetwork
 from i2i_bridge.errors import UserError, located
 from i2i_bridge.images.colour import check_colour_fix, colour_fixed
 from i2i_bridge.images.files import MAX_FRAMES, check_format, image_size, read_picture, write_picture
@@ -22,14 +24,15 @@ from i2i_bridge.images.pixels import Picture, mask_of, to_mask, to_pixels, to_te
 from i2i_bridge.methods.base import Batch
 from i2i_bridge.methods.calls import counted_calls
 from i2i_bridge.methods.mean import network_calls
-from i2i_bridge.methods.tiles import counted_tiles
+from i2i_bridge.methods.tiles import counted_tiles, whole_network
 from i2i_bridge.plugins import plugin_digests
 from i2i_bridge.randomness import generator
 from i2i_bridge.runs.batch import alpha_like, to_batch, to_picture
 from i2i_bridge.runs.checkpoint import MANIFEST, SEAL
-from i2i_bridge.runs.run import Run
-from i2i_bridge.runs.workload import Workload, workload_of
-from i2i_bridge.storage.files import write_whole
+from i2i_bridge.runs.run import Run, load_run, weights_sha256
+from i2i_bridge.runs.workers import Lost, dealt
+from i2i_bridge.runs.workload import Workload, pixel_count, workload_of
+from i2i_bridge.storage.files import remove_partial, write_whole
 from i2i_bridge.storage.names import normal_form
 from i2i_bridge.storage.reader import read_text
 
@@ -43,6 +46,22 @@ class Outcome(FilesOutcome):
 
     nfe: int = 0
     """Network calls per image, counted."""
+
+    def join(self, part: "Outcome", error: UserError | None) -> None:
+        """Add the outcome of one image, which another process restored.
+
+        Raises:
+            UserError: `error`, if there is one.
+        """
+        self.written += part.written
+        self.notes += part.notes
+        self.nfe = part.nfe or self.nfe
+        if error is not None:
+            raise error
+
+
+_Part = tuple[Outcome, UserError | None]
+"""What restoring one image gave, and the problem if it cannot be used."""
 
 
 def restore_files(
@@ -72,6 +91,7 @@ def restore_files(
     report_calls: Callable[[int, int], None] = lambda done, total: None,
     report_tiles: Callable[[int, int], None] = lambda done, total: None,
     say: Callable[[str], None] = lambda line: None,
+    jobs: int = 1,
 ) -> Outcome:
     """Restore a file, or every image below a folder, keeping names.
 
@@ -102,9 +122,14 @@ def restore_files(
         report_tiles: Called with (tiles done, tiles in all) of each image that is tiled; each call sees all tiles.
         say: Called before the work with a line on tuned sampling (`Run.tuned_line`), and with one on memory, time and
             automatic tiles if an image is large (`workload`).
+        jobs: Worker processes that restore the images of a folder, on the CPU, each with a copy of the run and an equal
+            share of torch's threads; `report_calls` and `report_tiles` are then not called. Fewer are started where
+            there are fewer images or too little memory. The results are those of one process with as many threads as
+            each has. A script that uses it needs `if __name__ == "__main__":`, since each process imports the script.
 
     Raises:
-        UserError: The input is missing, the output would overwrite it, or a single file cannot be restored.
+        UserError: The input is missing, the output would overwrite it, or a single file cannot be restored; or there
+            are several jobs, and the run computes elsewhere than on the CPU or is not as `load_run` opened it.
 
     Examples:
         >>> from pathlib import Path
@@ -122,6 +147,7 @@ def restore_files(
         raise UserError("--degrade makes X_1, which is what the direction 'reverse' restores; leave one of them out")
     if animation_side is not None and not trajectory:
         raise UserError("animation_side: shows the states of trajectory=True; give both")
+    _check_jobs(run, jobs)
     run = run.in_tiles(tile, overlap)
     check_colour_fix(colour_fix, masked=mask is not None)
     settings = _Settings(
@@ -141,15 +167,15 @@ def restore_files(
         direction=direction,
         colour_fix=colour_fix,
     )
-    jobs = plan_files(
+    planned = plan_files(
         source, target, results=settings.results, beside=settings.beside(), format=format, quality=quality
     )
     if sequence:
-        jobs = _frames(jobs, source)
+        planned = _frames(planned, source)
     for name, path in settings.extras.items():
-        keep_apart(jobs, target, path, name)
+        keep_apart(planned, target, path, name)
     done = DoneJobs(settings.root, existing, settings.record(run, reverse))
-    outcome = Outcome(notes=folder_notes(source) + [note for job in jobs for note in job.notes.values()])
+    outcome = Outcome(notes=folder_notes(source) + [note for job in planned for note in job.notes.values()])
 
     def is_done(job: Job) -> bool:
         try:
@@ -157,23 +183,34 @@ def restore_files(
         except (UserError, OSError):  # reported when the image is restored
             return False
 
-    left = {job.name: job.source for job in jobs if not is_done(job)}
-    images, calls = list(left.values()), settings.network_calls(run)
-    work = workload_of(run, images, nfe=calls, samples=samples, automatic=tile is None) if left else Workload()
-    for line in (run.tuned_line(nfe), work.line) if left else ():
-        if line is not None:
-            say(line)
-    restorer = _Restorer(run, settings, work.tiles, report_calls, report_tiles)
+    left = {job.name: job for job in planned if not is_done(job)}
+    work = Workload()
+    if left:
+        images, calls = [job.source for job in left.values()], settings.network_calls(run)
+        jobs = min(jobs, len(images))
+        work = workload_of(run, images, nfe=calls, samples=samples, automatic=tile is None, jobs=jobs)
+        for line in (run.tuned_line(nfe), work.line, work.jobs_line):
+            if line is not None:
+                say(line)
+    parts, counted = dict[str, _Part](), 0
+    if work.jobs > 1:
+        parts = _by_workers(run, settings, list(left.values()), work, done, outcome.notes, len(planned), report)
+        counted = len(planned) - len(left) + len(parts)
+    restorer = _Restorer(run, settings, report_calls, report_tiles)
 
     def restore(job: Job) -> None:
         if job.name not in left:
             outcome.skipped += 1
-            return
-        files = settings.companions(job)
-        restorer.restore(job, files, outcome)
-        done.add(job, files.values())
+        elif job.name in parts:
+            outcome.join(*parts[job.name])
+        else:
+            files = settings.companions(job)
+            restorer.restore(job, files, work.tiles.get(job.source), outcome)
+            done.add(job, files.values())
 
-    process(jobs, source, outcome, restore, report)
+    process(
+        planned, source, outcome, restore, lambda number, total: report(number, total) if number > counted else None
+    )
     return outcome
 
 
@@ -215,6 +252,11 @@ class _Settings:
         """The mask and the condition of an image."""
         return {name: _companion(name, path, job.source, self.source) for name, path in self.extras.items()}
 
+    def clean(self, task: tuple[Job, int | None], process: int) -> None:
+        """Remove what a worker process that was killed left of results that it was writing."""
+        for output in task[0].outputs.values():
+            remove_partial(output, process, root=self.root)
+
     def network_calls(self, run: Run) -> int:
         """Network calls of one sample of an image."""
         return network_calls(run.method, run.recipe.sample.nfe if self.nfe is None else self.nfe)
@@ -238,31 +280,31 @@ class _Settings:
         return record
 
 
+def _no_report(done: int, total: int) -> None:
+    """A report of progress that nobody reads."""
+
+
 @dataclass(frozen=True)
 class _Restorer:
-    """A run and how it restores images.
-
-    Args:
-        tiles: Side of the tiles of each image that is tiled by itself.
-    """
+    """A run and how it restores images."""
 
     run: Run
     settings: _Settings
-    tiles: Mapping[Path, int]
-    report_calls: Callable[[int, int], None]
-    report_tiles: Callable[[int, int], None]
+    report_calls: Callable[[int, int], None] = _no_report
+    report_tiles: Callable[[int, int], None] = _no_report
 
-    def restore(self, job: Job, files: Mapping[str, Path], outcome: Outcome) -> None:
+    def restore(self, job: Job, files: Mapping[str, Path], tile: int | None, outcome: Outcome) -> None:
         """Restore an image, write its results, and count them in the outcome.
 
         Args:
             files: The image's mask and condition, by name.
+            tile: Side of the tiles of an image that is tiled by itself.
 
         Raises:
             UserError: The image, its mask or its condition cannot be used, or a result cannot be written.
         """
         run, settings = self.run, self.settings
-        used = run.tiled(self.tiles[job.source]) if job.source in self.tiles else run
+        used = run if tile is None else run.tiled(tile)
         picture, hole, extra = self._inputs(job, files, outcome.notes)
         total, tiles = settings.network_calls(run) * settings.samples, 1
 
@@ -327,6 +369,119 @@ class _Restorer:
         if side is not None:
             frames = [scaled_down([state], side)[0] for state in shown]
             write_whole(job.outputs[f"{ending}-animation"], animation(frames, headings), root=settings.root)
+
+
+def _check_jobs(run: Run, jobs: int) -> None:
+    """Refuse worker processes that could not restore as this run does."""
+    if jobs < 1:
+        raise UserError(f"jobs {jobs}: give 1 or more")
+    if jobs > 1 and run.device.type != "cpu":
+        raise UserError(
+            f"jobs {jobs}: worker processes compute on the CPU, and this run on {run.device}; leave it out, or choose "
+            "the device cpu"
+        )
+    if jobs > 1 and run.options is None:
+        raise UserError(
+            f"jobs {jobs}: each process opens the run's folder, and this run is not one that load_run opened"
+        )
+
+
+def _by_workers(
+    run: Run,
+    settings: _Settings,
+    left: Sequence[Job],
+    work: Workload,
+    done: DoneJobs,
+    notes: list[str],
+    total: int,
+    report: Callable[[int, int], None],
+) -> dict[str, _Part]:
+    """Restore images in worker processes, largest first, and record each that is finished.
+
+    Args:
+        notes: Gets a line for each process that ended while it started.
+        total: Number of images, with those that are not restored again, for `report`.
+
+    Returns:
+        What each image gave, by name; without the images that no process was left for.
+    """
+    skipped, parts = total - len(left), dict[str, _Part]()
+    for number in range(skipped):
+        report(number + 1, total)
+    # Otherwise the last one to be dealt could be a large one, which the other processes would wait for.
+    tasks = [(job, work.tiles.get(job.source)) for job in sorted(left, key=lambda job: -pixel_count(job.source))]
+    threads = max(torch.get_num_threads() // work.jobs, 1)
+
+    def record(job: Job) -> None:
+        done.add(job, settings.companions(job).values())
+
+    answers = dealt(tasks, _Opening.of(run, settings), workers=work.jobs, threads=threads, clean=settings.clean)
+    with closing(answers):
+        for task, answer in answers:
+            if task is None:
+                notes += [f"a worker process {answer.how} while it started"] if isinstance(answer, Lost) else []
+                continue
+            job, _ = task
+            if isinstance(answer, Lost):
+                answer = Outcome(), UserError(f"{job.source}: the worker process {answer.how}")
+            elif answer[1] is None:
+                answer = answer[0], _problem(record, job)
+            parts[job.name] = answer
+            report(skipped + len(parts), total)
+    return parts
+
+
+def _problem(work: Callable[[Job], None], job: Job) -> UserError | None:
+    """The error, if any, that work on an image raises."""
+    try:
+        with located(job.source):
+            work(job)
+    except UserError as error:
+        return error
+    return None
+
+
+@dataclass(frozen=True)
+class _Opening:
+    """How a worker process opens the same run, and restores with it."""
+
+    folder: Path
+    step: int
+    options: Mapping[str, Any]
+    tiles: tuple[int, int, int] | None
+    facts: Sequence[Any]
+    settings: _Settings
+
+    @classmethod
+    def of(cls, run: Run, settings: _Settings) -> "_Opening":
+        network = run.method.network
+        tiles = (network.side, network.overlap, network.batch) if isinstance(network, TiledNetwork) else None
+        return cls(run.folder, run.step, run.options or {}, tiles, _facts(run, settings), settings)
+
+    def __call__(self) -> Callable[[tuple[Job, int | None]], _Part]:
+        """Open the run; a function that restores an image and gives its part of the outcome."""
+        run = load_run(self.folder, device="cpu", checkpoint=self.step, report=lambda line: None, **self.options)
+        if self.tiles is not None:
+            side, overlap, batch = self.tiles
+            run = run.tiled(side, overlap, batch=batch)
+        if _facts(run, self.settings) != self.facts:
+            raise UserError(
+                f"{self.folder}: holds other weights or settings than the run that was opened before; leave jobs out"
+            )
+        restorer = _Restorer(run, self.settings)
+
+        def restore(task: tuple[Job, int | None]) -> _Part:
+            (job, tile), outcome = task, Outcome()
+            companions = self.settings.companions
+            error = _problem(lambda job: restorer.restore(job, companions(job), tile, outcome), job)
+            return outcome, error
+
+        return restore
+
+
+def _facts(run: Run, settings: _Settings) -> list[Any]:
+    """What a run that a worker process opened must have in common with the run here: identity and weights."""
+    return [*_identity(run, settings.nfe), weights_sha256(whole_network(run.method))]
 
 
 def _frames(jobs: Sequence[Job], source: Path) -> list[Job]:

@@ -87,6 +87,8 @@ class Run:
     """`method` with the tuned settings, by network calls."""
     backend: str = "eager"
     """What computes the network: eager, compile or openvino."""
+    options: Mapping[str, Any] | None = None
+    """The options of `load_run` that opened it, so that a worker process can open it too; None for any other run."""
 
     def __repr__(self) -> str:
         return f"Run('{self.folder}', recipe '{self.recipe.name}', step {self.step}, {self.device})"
@@ -410,7 +412,8 @@ def load_run(
         say(f"backend {backend}: {reason}; torch computes the network")
     if None not in reasons:
         backend = "eager"
-    return Run(folder, recipe, method, saved.step, resolved, tuple(lines), found, methods, backend)
+    options = {"sample": changes, "precision": precision, "tuned": tuned, "backend": backend}
+    return Run(folder, recipe, method, saved.step, resolved, tuple(lines), found, methods, backend, options)
 
 
 def place_of(run: str) -> Path:

@@ -57,13 +57,19 @@ class Workload:
     Args:
         line: A line for the user; None if no image is large.
         tiles: Side of the tiles in which an image is restored, for each image that does not fit whole.
+        jobs: Worker processes that fit into memory together, at most as many as were asked for.
+        jobs_line: A line for the user if they are fewer.
     """
 
     line: str | None = None
     tiles: Mapping[Path, int] = field(default_factory=dict)
+    jobs: int = 1
+    jobs_line: str | None = None
 
 
-def workload_of(run: Run, files: Sequence[Path], *, nfe: int, samples: int = 1, automatic: bool = False) -> Workload:
+def workload_of(
+    run: Run, files: Sequence[Path], *, nfe: int, samples: int = 1, automatic: bool = False, jobs: int = 1
+) -> Workload:
     """Estimate memory and time if the largest image is large; nothing is estimated if the probe fails.
 
     Seconds and bytes are taken as proportional to the pixels. With attention over all pixels they grow faster, so the
@@ -74,38 +80,70 @@ def workload_of(run: Run, files: Sequence[Path], *, nfe: int, samples: int = 1, 
         files: The images.
         nfe: Network calls for each sample of an image.
         samples: Samples of each image.
-        automatic: Choose tiles for images that do not fit whole.
+        automatic: Choose tiles for images that do not fit whole, in one process; more of them do not change tiles.
+        jobs: Worker processes that are asked for, each with an image at a time.
     """
     try:
         # In pixels of X_1: an image for super-resolution is enlarged before the network sees it.
         factor = _black_batch(run, SIDES[0])["x_1"].shape[-1] / SIDES[0]
-        sizes = [_pixel_count(file) * factor**2 for file in files]
+        sizes = [pixel_count(file) * factor**2 for file in files]
         largest = max(sizes)
         free = free_memory(run.device)
-        if not _is_large(largest, free):
-            return Workload()
+        large = _is_large(largest, free)
+        if not large and jobs == _jobs_that_fit(jobs, HEAVY * largest, free):
+            return Workload(jobs=jobs)
         probe = probed(run, factor)
     except Exception:  # otherwise a failed estimate would stop the restoration
-        return Workload()
-    file = files[sizes.index(largest)]
-    height, width = image_size(file)
+        return Workload(jobs=jobs)
     side = _side(run, probe, largest, free) if automatic else 0
     tiles = {} if not side else {f: side for f, size in zip(files, sizes, strict=True) if not _fits(probe, size, free)}
-    seconds = probe.seconds * sum(sizes) * nfe * samples
+    line = _line(run, files, sizes, nfe * samples, probe, free, tiles) if large else None
+    each = max(_bytes(run, probe, size, tiles.get(file)) for file, size in zip(files, sizes, strict=True))
+    fitting = jobs if probe.memory is None else _jobs_that_fit(jobs, each, free)
+    if fitting == jobs:
+        return Workload(line, tiles, jobs)
+    takes = f"{(each + _own_memory()) / 1e9:.2g} GB of {(free or 0) / 1e9:.2g} GB free"
+    return Workload(line, tiles, fitting, f"--jobs {fitting} instead of {jobs}: each process takes at least {takes}")
+
+
+def _line(
+    run: Run,
+    files: Sequence[Path],
+    sizes: Sequence[float],
+    calls: int,
+    probe: Probe,
+    free: int | None,
+    tiles: Mapping[Path, int],
+) -> str:
+    """The line for the user on the size of images, time and memory."""
+    pixels = max(sizes)
+    file = files[sizes.index(pixels)]
+    height, width = image_size(file)
     parts = [f"{file}: {width}x{height} pixels" + (f", the largest of {len(files)} images" if len(files) > 1 else "")]
-    parts.append(
-        f"{nfe * samples} network calls{' each' if len(files) > 1 else ''}, at least {_duration(seconds)} in all"
-    )
+    seconds = _duration(probe.seconds * sum(sizes) * calls)
+    parts.append(f"{calls} network calls{' each' if len(files) > 1 else ''}, at least {seconds} in all")
     warning = ""
     if probe.memory is not None:
-        need = probe.memory * largest if run.tiles is None else _tiled_bytes(run, probe, largest, run.tiles[0])
+        need = _bytes(run, probe, pixels)
         parts.append(f"at least {need / 1e9:.2g} GB of memory" + (f" of {free / 1e9:.2g} GB free" if free else ""))
         if tiles:
-            images = f"{len(tiles)} of the images are" if len(files) > 1 else "so it is"
+            images, side = f"{len(tiles)} of the images are" if len(files) > 1 else "so it is", tiles[file]
             warning = f"; {images} restored in tiles of {side}x{side} pixels (--tile 0: whole)"
         elif free is not None and need > free:
             warning = "; that is more than is free: it will probably fail or swap, so use --tile or a smaller image"
-    return Workload(f"{'; '.join(parts)} (by a probe of {SIDES[1]}x{SIDES[1]} pixels){warning}", tiles)
+    return f"{'; '.join(parts)} (by a probe of {SIDES[1]}x{SIDES[1]} pixels){warning}"
+
+
+def _jobs_that_fit(jobs: int, each: float, free: int | None) -> int:
+    """How many processes fit into memory that hold the run and restore an image of so many bytes; at least one."""
+    if free is None or jobs == 1:
+        return jobs
+    return min(jobs, max(int(SHARE * free / max(each + _own_memory(), 1)), 1))
+
+
+def _own_memory() -> float:
+    """Bytes that are this process's own, with the run open: what another process with the run takes, too."""
+    return _process_memory("RssAnon") or 0
 
 
 def automatic_tile(run: Run, pixels: int) -> int:
@@ -128,6 +166,12 @@ def _is_large(pixels: float, free: int | None) -> bool:
 
 def _fits(probe: Probe, pixels: float, free: int | None) -> bool:
     return probe.memory is None or free is None or probe.memory * pixels <= SHARE * free
+
+
+def _bytes(run: Run, probe: Probe, pixels: float, tile: int | None = None) -> float:
+    """Bytes of a restoration: in tiles of this side, or of the run's own, if there are any, else whole."""
+    side = tile if run.tiles is None else run.tiles[0]
+    return _tiled_bytes(run, probe, pixels, side) if side else (probe.memory or 0) * pixels
 
 
 def _tiled_bytes(run: Run, probe: Probe, pixels: float, side: int) -> float:
@@ -221,7 +265,8 @@ def _reset_peak() -> bool:
     return True
 
 
-def _pixel_count(file: Path) -> int:
+def pixel_count(file: Path) -> int:
+    """Pixels of an image, from its header; 0 if it cannot be read."""
     try:
         return math.prod(image_size(file))
     except UserError:  # reported when the file is read

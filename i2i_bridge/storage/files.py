@@ -41,7 +41,7 @@ def write_whole(path: Path, data: bytes, *, root: Path | None = None) -> None:
     Raises:
         UserError: The folder cannot be written, or the disk is full. An existing file is unchanged.
     """
-    partial = extended_name(path.name, ".", f".{os.getpid()}{PART}", limit=TEMPORARY_BYTES)
+    partial = _partial_name(path, os.getpid())
     try:
         with _opened(path.parent, root, make=True) as folder:
             try:
@@ -54,6 +54,23 @@ def write_whole(path: Path, data: bytes, *, root: Path | None = None) -> None:
             _flush(folder)
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+def _partial_name(path: Path, process: int) -> str:
+    """The temporary name under which a process writes a file."""
+    return extended_name(path.name, ".", f".{process}{PART}", limit=TEMPORARY_BYTES)
+
+
+def remove_partial(path: Path, process: int, *, root: Path | None = None) -> None:
+    """Remove what a process that has ended left of an unfinished `write_whole` of this file, if anything.
+
+    Args:
+        path: The file.
+        process: The process id.
+        root: As in `write_whole`.
+    """
+    with contextlib.suppress(OSError):
+        remove(path.with_name(_partial_name(path, process)), root=root)
 
 
 def append(path: Path, data: bytes, *, flush: bool = False) -> None:

@@ -25,9 +25,11 @@ def clock() -> Callable[[], float]:
     return time.process_time if torch.get_num_threads() == 1 else time.perf_counter
 
 
-def interleaved(sides: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each side in each round, after one round unmeasured."""
-    now = clock()
+def interleaved(
+    sides: Mapping[str, Callable[[], Any]], rounds: int, now: Callable[[], float] | None = None
+) -> dict[str, list[float]]:
+    """Seconds of each side in each round by a clock, by default `clock`, after one round unmeasured."""
+    now = now or clock()
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for turn in range(rounds + 1):
         for name, act in sides.items():
