@@ -85,6 +85,7 @@ bench: $(READY)
 	$(BIN)/python tests/benchmarks/parallel.py
 	$(BIN)/python tests/benchmarks/memory.py
 	$(BIN)/python tests/benchmarks/operators.py
+	$(BIN)/python tests/benchmarks/cdsb.py
 	$(BIN)/python tests/benchmarks/gpu.py --dry-run
 	$(BIN)/python tests/benchmarks/gpu_evidence.py --dry-run
 

@@ -3,6 +3,7 @@
 Names, labels and summaries may be untrusted: every text passes through `errors.printable` and none is parsed as markup.
 """
 
+import math
 import shutil
 import sys
 import time
@@ -50,10 +51,14 @@ class Progress:
     companions: dict[str, float] = field(default_factory=dict)
     """Losses of the other trained modules, such as a discriminator, by name."""
 
-    def row(self) -> dict[str, float]:
-        """All numbers by name, as a row of a table; the loss of companion NAME is `loss_NAME`."""
+    def row(self) -> dict[str, float | None]:
+        """All numbers by name, as a row of a table; the loss of companion NAME is `loss_NAME`.
+
+        A number that is NaN, such as the loss of a module that took no step since the last row, is None: JSON has none.
+        """
         row = {name: value for name, value in vars(self).items() if name != "companions"}
-        return row | {f"loss_{name}": value for name, value in self.companions.items()}
+        row |= {f"loss_{name}": value for name, value in self.companions.items()}
+        return {name: None if math.isnan(value) else value for name, value in row.items()}
 
 
 PLAIN: Any = {"highlight": False, "markup": False, "emoji": False}
@@ -111,10 +116,13 @@ def _report(text: str) -> None:
 def training_line(progress: "Progress") -> str:
     """Format a progress report as text."""
     left = int(progress.seconds_left)
-    companions = "".join(f"  {name} {loss:.4f}" for name, loss in progress.companions.items())
+    # Not those of modules that took no step, as in a method that trains its modules by turns.
+    losses = {"loss": progress.loss} | progress.companions
+    shown = {name: loss for name, loss in losses.items() if not math.isnan(loss)} or {"loss": math.nan}
     return (
-        f"step {progress.step}/{progress.steps}  loss {progress.loss:.4f}{companions}  lr {progress.lr:.2e}  "
-        f"|grad| {progress.grad_norm:.3f}  {progress.steps_per_second:.2f} it/s  data {progress.data_share:.0%}  "
+        f"step {progress.step}/{progress.steps}  {'  '.join(f'{name} {loss:.4f}' for name, loss in shown.items())}  "
+        f"lr {progress.lr:.2e}  |grad| {'-' if math.isnan(progress.grad_norm) else f'{progress.grad_norm:.3f}'}  "
+        f"{progress.steps_per_second:.2f} it/s  data {progress.data_share:.0%}  "
         f"mem {progress.memory_gb:.1f} GB  ETA {left // 3600}:{left // 60 % 60:02d}:{left % 60:02d}"
     )
 

@@ -117,7 +117,7 @@ MethodName = Annotated[
     typer.Option(
         "--method",
         metavar="NAME",
-        help="Another method on the same data: bridge, palette, flow, ot-ode, regression, pix2pix (`list methods`).",
+        help="Another method on the same data: bridge, palette, flow, cdsb, regression, pix2pix, ... (`list methods`).",
     ),
 ]
 Backend = Annotated[

@@ -1,6 +1,7 @@
 """The interface of a method, as training and evaluation use it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import torch
@@ -44,6 +45,9 @@ class Method(Protocol):
 
         The name is "network" or a companion's. After each yield only that module takes an optimizer step; the next loss
         is computed with its updated weights. A method without companions yields once.
+
+        A method that trains its modules by turns also has `trained_at(step)`, the names of those that take a step in
+        training step number `step` (counted from 0), and yields the losses of these.
         """
         ...
 
@@ -66,8 +70,29 @@ def states_of(method: Method, batch: Batch, *, nfe: int, generator: Generator) -
     return states
 
 
-def refuse_guidance(recipe: "Recipe") -> None:
-    """Refuse a guidance and the dropout and scale of a condition, for methods of one network call.
+def trained_at(method: Method, step: int, modules: Sequence[str]) -> list[str]:
+    """Names of the modules that take an optimizer step in a training step: the method's choice, by default all."""
+    choice = getattr(method, "trained_at", None)
+    return list(modules if choice is None else choice(step))
+
+
+@contextmanager
+def in_mode(network: nn.Module, *, training: bool) -> Iterator[None]:
+    """Set the mode of all modules of a network inside the block, and that of each as before after it."""
+    before = [(module, module.training) for module in network.modules()]
+    network.train(training)
+    try:
+        yield
+    finally:
+        for module, flag in before:
+            module.training = flag
+
+
+def refuse_guidance(recipe: "Recipe", why: str = "answers in one call, which takes no guidance") -> None:
+    """Refuse a guidance and the dropout and scale of a condition, for methods that are no bridges.
+
+    Args:
+        why: What the method does instead.
 
     Raises:
         UserError: The recipe has one of them.
@@ -79,9 +104,7 @@ def refuse_guidance(recipe: "Recipe") -> None:
         if value:
             raise UserError(f"{key} is for bridges, not for method '{recipe.method['name']}'; leave it out")
     if recipe.sample.guidance is not None:
-        raise UserError(
-            f"method '{recipe.method['name']}' answers in one call, which takes no guidance; leave sample.guidance out"
-        )
+        raise UserError(f"method '{recipe.method['name']}' {why}; leave sample.guidance out")
 
 
 def condition_of(batch: Batch, wanted: bool) -> Tensor | None:

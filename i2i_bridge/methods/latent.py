@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from i2i_bridge.bridge.predictor import keep_known
-from i2i_bridge.methods.base import Batch, Method, states_of
+from i2i_bridge.methods.base import Batch, Method, states_of, trained_at
 from i2i_bridge.randomness import Generator
 
 IMAGES = ("x_0", "x_1", "condition")
@@ -135,6 +135,10 @@ class LatentMethod:
     def companions(self) -> dict[str, nn.Module]:
         """Those of the method."""
         return self.method.companions()
+
+    def trained_at(self, step: int) -> list[str]:
+        """As that of the method."""
+        return trained_at(self.method, step, ["network", *self.companions()])
 
     def losses(self, batch: Batch, generator: Generator) -> Iterator[tuple[str, Tensor]]:
         """Those of the method, of latents."""

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,7 +12,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from i2i_bridge import registry
 from i2i_bridge.bridge.predictor import call_network, keep_known
 from i2i_bridge.errors import UserError
-from i2i_bridge.methods.base import INPUTS, Batch, condition_of, refuse_guidance
+from i2i_bridge.methods.base import INPUTS, Batch, condition_of, in_mode, refuse_guidance
 from i2i_bridge.networks.size import build_checked
 from i2i_bridge.randomness import Generator, global_seed, per_sample
 from i2i_bridge.recipe.recipe import Recipe
@@ -82,13 +81,13 @@ class Pix2pix:
         for i, draws in enumerate(per_sample(generator, len(batch["x_1"]))):
             one = {name: batch[name][i : i + 1] for name in INPUTS if name in batch}
             if self.inference == "eval":
-                with _mode(self.network, training=False):
+                with in_mode(self.network, training=False):
                     images.append(self._answer(one))
                 continue
             seed = int(torch.randint(2**62, (), generator=draws, device=draws.device))
             # BatchNorm in training mode updates its running statistics; here it updates copies.
             buffers = {name: value.clone() for name, value in self.network.named_buffers()}
-            with global_seed(seed, one["x_1"].device), _mode(self.network, training=True):
+            with global_seed(seed, one["x_1"].device), in_mode(self.network, training=True):
                 images.append(self._answer(one, buffers))
         yield torch.cat(images)
 
@@ -117,17 +116,6 @@ class _WithBuffers(nn.Module):
     def forward(self, *inputs: Tensor | None) -> Tensor:
         output: Tensor = torch.func.functional_call(self.network, self.other, inputs)
         return output
-
-
-@contextmanager
-def _mode(network: nn.Module, *, training: bool) -> Iterator[None]:
-    before = [(module, module.training) for module in network.modules()]
-    network.train(training)
-    try:
-        yield
-    finally:
-        for module, flag in before:
-            module.training = flag
 
 
 @register_method("pix2pix")

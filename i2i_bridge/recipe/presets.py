@@ -196,6 +196,21 @@ def _pix2pix(table: Table, user_keys: frozenset[str]) -> Table:
     }
 
 
+def _cdsb(table: Table, user_keys: frozenset[str]) -> Table:
+    """The bridge's process, network and training; the first half has half of the steps, four more have the rest."""
+    changed = _walking({"name": "i2sb"}, {"name": "i2sb"})(table, user_keys)
+    steps = int(_inner(table, "train").get("steps", 1))
+    half = max(steps // 8, 1)
+    network = _without(changed["network"], "condition_dropout")
+    return _without(changed, "proposal") | {
+        "method": {"name": "cdsb", "first_steps": max(steps - 4 * half, 1), "half_steps": half},
+        "target": {"name": "i2sb"},
+        "network": network | {"condition_channels": network.get("condition_channels") or _channels(table)},
+        "train": _without(_inner(table, "train"), "regression_share", "at_source", "time", "weight", "loss"),
+        "sample": _without(_inner(changed, "sample"), "guidance", "condition_scale"),
+    }
+
+
 def _known_operator(name: str) -> Change:
     """A preset of an unconditional prior of the recipe's clean images, with a guidance towards X_1."""
 
@@ -222,6 +237,7 @@ _PRESETS: dict[str, _Named] = {
     "palette": _Named("Conditional diffusion from noise; X_1 is only seen by the network", _palette),
     "regression": _Named("The recipe's own network in one call, by mean squared error", _regression),
     "pix2pix": _Named("Conditional GAN with an L1 loss, in one call", _pix2pix),
+    "cdsb": _Named("Schroedinger bridge from noise around X_1 by alternating half-bridges, two networks", _cdsb),
     "unconditional-prior": _Named(
         "Diffusion of clean images that never sees X_1", _known_operator("unconditional-prior")
     ),

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from i2i_bridge.errors import UserError, did_you_mean
+from i2i_bridge.methods.base import trained_at
 from i2i_bridge.methods.distillation import Student
 from i2i_bridge.methods.latent import Latent
 from i2i_bridge.methods.mean import Mean
@@ -48,6 +49,8 @@ class TrainState:
         self.modules: dict[str, nn.Module] = {NETWORK: self.network, **self.method.companions()}
         for module in self.modules.values():
             module.to(device).to(memory_format=torch.channels_last)
+        self.trained = list(self.modules)
+        """Names of the modules that take an optimizer step in the current step."""
         self.frozen = freeze(self.network, recipe.train.freeze)
         """Names of the network's parameters that are not trained. Their moments stay 0."""
         self.settings = recipe.train
@@ -75,7 +78,8 @@ class TrainState:
         self._updates = 0
 
     def begin_step(self) -> None:
-        """Copy the buffers, so that a step with a non-finite number can be undone."""
+        """Choose the modules of the step, and copy the buffers: a step with a non-finite number can be undone."""
+        self.trained = trained_at(self.method, self.step, list(self.modules))
         self._bad = torch.zeros_like(self._bad)
         self._undo, self._updates = [], 0
         for module in self.modules.values():
@@ -103,7 +107,7 @@ class TrainState:
         """
         optimizer = self.optimizers[name]
         self._updates += 1
-        if self._updates < len(self.modules):  # a later module's non-finite gradient must undo this update too
+        if self._updates < len(self.trained):  # a later module's non-finite gradient must undo this update too
             self._remember(self.modules[name].parameters())
             self._remember(value for moments in optimizer.state.values() for value in moments.values())
         limit = self.settings.clip_norm or math.inf
@@ -122,7 +126,8 @@ class TrainState:
     def end_step(self) -> None:
         """Count the step and update the EMA (with ema_decay 0 it equals the network).
 
-        A step with a non-finite number changes only the counts. On an accelerator this forces no sync.
+        A step with a non-finite number changes only the counts, and one in which the network takes no step leaves the
+        EMA as it is. On an accelerator this forces no sync.
         """
         self.step += 1
         skipped = self._bad > 0
@@ -136,9 +141,10 @@ class TrainState:
                     tensor.copy_(torch.where(skipped.to(tensor.device), old, tensor))
                 # The average of equal numbers is that number: a skipped step leaves the EMA as it is.
                 new = [torch.where(skipped, old, value) for old, value in zip(average, new, strict=True)]
-            get_ema_multi_avg_fn(ema_decay(self.settings, self.step))(average, new, self.step)  # type: ignore[no-untyped-call]
-            for kept, buffer in zip(self.ema.buffers(), self.network.buffers(), strict=True):
-                kept.copy_(buffer)
+            if NETWORK in self.trained:
+                get_ema_multi_avg_fn(ema_decay(self.settings, self.step))(average, new, self.step)  # type: ignore[no-untyped-call]
+                for kept, buffer in zip(self.ema.buffers(), self.network.buffers(), strict=True):
+                    kept.copy_(buffer)
         self._undo, self._buffers = [], []
 
     def counters(self) -> dict[str, int]:

@@ -29,15 +29,15 @@ class Outcome:
     """Number of the step, counted from 1."""
     lr: float
     losses: dict[str, Tensor]
-    """Mean loss of this rank's samples, by module."""
+    """Mean loss of this rank's samples, by module; NaN for a module that took no step."""
     norms: dict[str, Tensor]
-    """Norm of the averaged gradient before clipping, by module."""
+    """Norm of the averaged gradient before clipping, by module; NaN likewise."""
     in_a_row: Tensor
     """0 if the step was taken; n if it was skipped as the n-th in a row. The same on every rank."""
 
 
 def training_step(state: TrainState, batch: Mapping[str, Any], accelerator: Any, dtype: torch.dtype) -> Outcome:
-    """Take one step of every module, or skip it.
+    """Take one step of every module, or of those that the method trains by turns (`trained_at`); or skip it.
 
     If a loss or gradient of any rank is not finite, every rank skips the step: only the step's number changes.
 
@@ -58,7 +58,7 @@ def training_step(state: TrainState, batch: Mapping[str, Any], accelerator: Any,
     norms: dict[str, Tensor] = {}
     state.begin_step()
     parts = _parts(state, batch, first, share)
-    while len(norms) < len(state.modules):
+    while len(norms) < len(state.trained):
         try:
             name, loss = _accumulate(state, parts, norms, dtype)
             fits = True
@@ -77,7 +77,10 @@ def training_step(state: TrainState, batch: Mapping[str, Any], accelerator: Any,
         _average_gradients(accelerator, state.modules[name])
         norms[name] = state.update(lr, name)
     state.end_step()
-    return Outcome(state.step, lr, losses, norms, state.in_a_row)
+    idle = {
+        name: torch.full((), torch.nan, device=state.in_a_row.device) for name in state.modules if name not in norms
+    }
+    return Outcome(state.step, lr, losses | idle, norms | idle, state.in_a_row)
 
 
 def _poison_gradient(loss: Tensor, module: nn.Module) -> None:
@@ -115,8 +118,8 @@ def _accumulate(
     state: TrainState, parts: Sequence[_Part], done: Mapping[str, Tensor], dtype: torch.dtype
 ) -> tuple[str, Tensor]:
     """Accumulate the gradients of the next module, not in `done`, over all parts; return its name and the loss."""
-    device, phase, last = state.in_a_row.device, len(done), len(done) == len(state.modules) - 1
-    wrong = f"{type(state.method).__name__}.losses must yield one loss for each of {list(state.modules)}"
+    device, phase, last = state.in_a_row.device, len(done), len(done) == len(state.trained) - 1
+    wrong = f"{type(state.method).__name__}.losses must yield one loss for each of {state.trained}"
     name, total = "", torch.zeros((), device=device)
     for part in parts:
         # More than one loss is taken if the parts were rebuilt in the middle of a step (out of memory): the losses of
@@ -131,7 +134,7 @@ def _accumulate(
             ):
                 name, loss = next(part.losses, ("", torch.zeros(())))
             part.taken += 1
-        if name not in state.modules or name in done:
+        if name not in state.trained or name in done:
             raise UserError(wrong)
         weighted = loss * part.weight
         # Gradients of this module only: otherwise a discriminator would learn from the generator's loss.

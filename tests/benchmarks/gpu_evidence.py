@@ -47,7 +47,7 @@ from i2i_bridge.errors import UserError
 from i2i_bridge.images.files import write_picture
 from i2i_bridge.images.montage import montage
 from i2i_bridge.images.pixels import Picture
-from i2i_bridge.methods.base import Method
+from i2i_bridge.methods.base import Method, trained_at
 from i2i_bridge.metrics.distribution import PairedKernelDistance
 from i2i_bridge.metrics.packaged import EFFICIENTNET_LITE0, ST_LPIPS_ALEX, EfficientNetLite0, shift_tolerant_lpips
 from i2i_bridge.randomness import Generator, global_seed, key
@@ -120,6 +120,8 @@ TASKS = {
     "colorize": Task({"name": "colorization"}, 0.3, 0.2, translation=True),
 }
 ROWS = ("regression", "pix2pix", "palette", "i2sb", "curriculum", "curriculum-perceptual", "curriculum-adversarial")
+FURTHER = ("cdsb", "teacher")
+"""Rows that run only where --rows names them."""
 
 
 class Clock:
@@ -396,6 +398,7 @@ class Evidence:
                 }
             },
         }
+        rows["cdsb"] = method_preset("cdsb")(rows["i2sb"], frozenset())
         for name, changes in options.more_rows.items():
             rows[name] = base | {
                 part: base[part] | value if part in ("network", "train") else value for part, value in changes.items()
@@ -420,7 +423,8 @@ class Evidence:
         batch["number"] = torch.arange(place * size, (place + 1) * size)
         losses = state.method.losses(batch, draws)
         state.begin_step()
-        for _ in state.modules:
+        state.trained = trained_at(state.method, place, list(state.modules))  # by the share of the time, as the rate
+        for _ in state.trained:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
                 name, loss = next(losses)
             loss.backward(inputs=list(state.modules[name].parameters()))
@@ -827,7 +831,7 @@ def arguments() -> argparse.Namespace:
         help="of training for each row, the processor's on a CPU; by default what --minutes leaves",
     )
     add("--tasks", nargs="+", choices=TASKS, default=["inpaint", "edges"])
-    add("--rows", nargs="+", default=list(ROWS), help=f"of {', '.join(ROWS)}, and of --more-rows")
+    add("--rows", nargs="+", default=list(ROWS), help=f"of {', '.join(ROWS)}; {', '.join(FURTHER)}; --more-rows")
     add("--more-rows", type=json.loads, default={}, help="JSON: {NAME: {part of a recipe: settings}}")
     add(
         "--teacher",
@@ -867,9 +871,9 @@ def arguments() -> argparse.Namespace:
     students = [row for row, parts in options.more_rows.items() if parts.get("method", {}).get("name") in STUDENTS]
     if options.teacher is None and (students or "teacher" in options.rows):
         parser.error("--teacher is missing")
-    unknown = sorted({*options.rows, *options.curve} - {*ROWS, "teacher", *options.more_rows})
+    unknown = sorted({*options.rows, *options.curve} - {*ROWS, *FURTHER, *options.more_rows})
     if unknown:
-        parser.error(f"no row {', '.join(unknown)}; known: {', '.join([*ROWS, *options.more_rows])}")
+        parser.error(f"no row {', '.join(unknown)}; known: {', '.join([*ROWS, *FURTHER, *options.more_rows])}")
     missing = [found for found in (EFFICIENTNET_LITE0.missing("KID"), ST_LPIPS_ALEX.missing("st-lpips")) if found]
     if missing and not options.dry_run:
         parser.error(missing[0])

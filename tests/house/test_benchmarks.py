@@ -101,10 +101,20 @@ def test_the_evidence_script_runs_dry(tmp_path):
     assert {file.name.partition("-")[0] for file in kept} == {"inpaint", "edges"}
     assert sum(file.stat().st_size for file in kept) <= 16_000_000
     assert (tmp_path / "out" / "sheet.png").is_file()
-    # Students of a bridge that the run kept.
+    # Students of a bridge that the run kept, and a row that runs only where it is named.
     weights = next(file for file in kept if file.name.startswith("inpaint-") and "palette" not in file.name)
     students = {name: {"method": {"name": name}} for name in ("consistency", "inverse-bridge")}
-    options = ["--tasks", "inpaint", "--rows", *students, "teacher", "--curve", "--more-rows", json.dumps(students)]
+    options = [
+        "--tasks",
+        "inpaint",
+        "--rows",
+        *students,
+        "teacher",
+        "cdsb",
+        "--curve",
+        "--more-rows",
+        json.dumps(students),
+    ]
     done = run(tmp_path, "gpu_evidence.py", "--dry-run", "--out", "few", "--teacher", str(weights), *options)
     assert done.returncode == 0, done.stderr[-2000:]
     _, teacher, *rows = json.loads((tmp_path / "few" / "results.json").read_text())["rows"]
@@ -112,6 +122,16 @@ def test_the_evidence_script_runs_dry(tmp_path):
     for row in rows:
         assert row["steps"] == 2 and "failed" not in row
         assert {f"report minus teacher, NFE {nfe}" for nfe in (1, 2)} <= row["nfe"]["1"].keys()
+
+
+def test_the_cost_of_cdsb_runs_small(tmp_path):
+    # kills: a row of the script that breaks
+    done = run(tmp_path, "cdsb.py", "--tiny", "--rounds", "1")
+    assert done.returncode == 0, done.stderr[-2000:]
+    (_, (*rows,)) = json.loads((tmp_path / "runs" / "bench" / "cdsb.json").read_text()).values()
+    cost = {row["step"]: row["times the bridge"] for row in rows}
+    assert list(cost) == ["bridge", "half 0", "forward half", "backward half"]
+    assert all(row["MB"] > 0 for row in rows)
 
 
 def test_the_evidence_script_outlives_a_row_and_a_stop(tmp_path):
