@@ -1005,6 +1005,7 @@ MUTANTS = [
     Mutant("app-forgets-the-mask", "app.py", "mask=None if request.degrade else painted or hole", "mask=hole", "test_app.py"),
     # cost of a training
     Mutant("cost-step-without-gradients", "training/cost.py", "loss.backward(inputs=trained[name])", "pass", "test_cost.py"),
+    Mutant("cost-of-the-first-turn", "training/cost.py", "if hasattr(state.method, \"trained_at\") else [0.0]", "if False else [0.0]", "test_cost.py"),
     Mutant("cost-maps-with-weights", "training/cost.py", "if id(tensor) not in weights and id(base) not in weights:", "if True:", "test_cost.py"),
     Mutant("cost-maps-of-whole-batch", "training/cost.py", "kept_bytes(network, recipe, 2) - kept_bytes(network, recipe, 1)", "kept_bytes(network, recipe, 2)", "test_cost.py"),
     Mutant("cost-state-without-average", "training/cost.py", "4 * (3 * sum(sizes.values()) + sizes[NETWORK]) + gradients", "4 * 3 * sum(sizes.values()) + gradients", "test_cost.py"),

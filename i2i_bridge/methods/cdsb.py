@@ -106,7 +106,8 @@ class CDSB:
         return self.sampler(self.process, predict_x0, start, times, generator, **self.sampler_options)
 
     def _denoising(self, batch: Batch, generator: Generator) -> Tensor:
-        x_0, mask = batch["x_0"], batch.get("mask")
+        x_0: Tensor = batch["x_0"]
+        mask: Tensor | None = batch.get("mask")
         t = (1 + (rand((len(x_0),), generator) * self.steps).floor()) / self.steps
         x_t = self.process.forward(x_0, t).sample(generator)
         # Of the network's output, whose error is that of x_0_hat over sigma_t; known pixels have none.

@@ -99,6 +99,17 @@ def test_conditions_labels_and_directions_are_counted():
     assert training_cost(load_recipe("demo/pairs", [*small, "data.direction=both"])).call > plain
 
 
+def test_modules_that_learn_by_turns_are_averaged():
+    """CDSB: half of the steps a diffusion's, the others of a chain of 20 calls and 4 states with a call more each."""
+    # kills: cost-of-the-first-turn
+    small = ["network.channels=8", "network.channel_mult=[1,2]", "data.size=16", "train.steps=803"]
+    preset = method_preset("cdsb")
+    whole = training_cost(load_recipe("demo/jpeg", small, preset))
+    half = training_cost(load_recipe("demo/jpeg", [*small, "method.first_steps=803"], preset))
+    assert whole.step == pytest.approx(half.step / 2 + (24 * half.call + 4 * half.step) / 2, rel=1e-6)
+    assert whole.parameters["forward"] == whole.parameters["network"]
+
+
 def test_a_network_that_reads_numbers_is_refused():
     class Reads(TwoConvolutions):
         def forward(self, x_t, t, condition=None):
