@@ -70,7 +70,10 @@ def pull(
     from i2i_bridge.runs import hub
 
     place, origin = hub.pull(name, folder, report=console.say)
-    console.say(f"{place} holds {origin.repository} at commit {origin.revision}; restore with: i2i-bridge restore")
+    opened = name if folder is None else place
+    console.say(
+        f"{place} holds {origin.repository} at commit {origin.revision}; restore with: i2i-bridge restore {opened} IN OUT"
+    )
 
 
 @app.command()

@@ -55,7 +55,7 @@ def export(
         format: "onnx", "torch" (torch.export, .pt2: `torch.export.load` unpickles, so load only files that you trust)
             or "openvino".
         nfe: Network calls per image, 1 to 1000; by default the recipe's, and 1 for methods of one call.
-        say: Called with a line on tuned sampling, and with one before each graph.
+        say: Called with a line on tuned sampling, one on calls without a graph, and one before each graph.
 
     Returns:
         The files.
@@ -79,6 +79,8 @@ def export(
     for n, _ in restorations:
         if (line := run.tuned_line(n)) is not None:
             say(line)
+        if n > MOST_CALLS:
+            say(f"note: no graph of {n} calls, {MOST_CALLS} at most; {ABOUT} has their steps for walk.py of docs/export.md")
     networks = {"network": run.method.network}
     if (mean := mean_of(run.method)) is not None:
         networks["mean"] = mean.method.network

@@ -279,7 +279,9 @@ def test_another_folder_is_not_overwritten_and_an_export_is(tmp_path):
     export(run, out, format="torch", nfe=1)
     assert not re.search("home|secret", (out / "export.json").read_text())
     assert sorted(path.name for path in out.iterdir()) == ["export.json", "network.pt2", "restore-1.pt2"]
-    export(run, out, format="torch", nfe=9)
+    said = []
+    export(run, out, format="torch", nfe=9, say=said.append)
+    assert any("no graph of 9 calls" in line for line in said)
     assert [plan["graph"] for plan in plans(out)] == ["restore-1.pt2", None]
     before = sorted((path.name, path.read_bytes()) for path in out.iterdir())
     (out / "mine.txt").write_text("mine")

@@ -93,6 +93,7 @@ def test_tensorboard_holds_what_the_files_hold_once(root, tmp_path):
     # kills: tracker-not-purged
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     settings = {"sample_every": 3, "save_every": 2, "steps": 6}
+    settings |= {"keep_best": "psnr", "validate_every": 3, "validate_images": 1}
     recipe = recipe_of(root, method="pix2pix", track=["tensorboard"], **settings)
     folder = tmp_path / "run"
     train(recipe, folder, cpu=True, stop=stop_after(5))
@@ -105,13 +106,16 @@ def test_tensorboard_holds_what_the_files_hold_once(root, tmp_path):
     events.Reload()
     rows = read_metrics(folder)
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
-    names = set(rows[0]) - {"step", "steps", "seconds_left"}
-    assert set(events.Tags()["scalars"]) == names and {"loss", "lr", "grad_norm"} < names
+    names = set(rows[0]) - {"step", "steps", "seconds_left", "validation_psnr"}
+    assert set(events.Tags()["scalars"]) == names | {"validation_psnr"} and {"loss", "lr", "grad_norm"} < names
     assert any(name.startswith("loss_") for name in names), "the discriminator's"
     for name in names:
         scalars = events.Scalars(name)
         assert [scalar.step for scalar in scalars] == [1, 2, 3, 4, 5, 6]
         np.testing.assert_allclose([scalar.value for scalar in scalars], [row[name] for row in rows], rtol=1e-6)
+    measured = [(row["step"], pytest.approx(row["validation_psnr"])) for row in rows if row.get("validation_psnr")]
+    assert [(scalar.step, scalar.value) for scalar in events.Scalars("validation_psnr")] == measured
+    assert [step for step, _ in measured] == [3, 6]
     assert [picture.step for picture in events.Images("samples")] == [3, 6]
     train(recipe_of(root, method="pix2pix", **settings), tmp_path / "without", cpu=True)
     assert digest(folder) == digest(tmp_path / "without"), "a tracker changes no bit"
