@@ -70,10 +70,8 @@ def pull(
     from i2i_bridge.runs import hub
 
     place, origin = hub.pull(name, folder, report=console.say)
-    opened = name if folder is None else place
-    console.say(
-        f"{place} holds {origin.repository} at commit {origin.revision}; restore with: i2i-bridge restore {opened} IN OUT"
-    )
+    opens = f"i2i-bridge restore {name if folder is None else place} IN OUT"
+    console.say(f"{place} holds {origin.repository} at commit {origin.revision}; restore with: {opens}")
 
 
 @app.command()

@@ -80,7 +80,7 @@ def export(
         if (line := run.tuned_line(n)) is not None:
             say(line)
         if n > MOST_CALLS:
-            say(f"note: no graph of {n} calls, {MOST_CALLS} at most; {ABOUT} has their steps for walk.py of docs/export.md")
+            say(f"note: no graph of {n} calls, {MOST_CALLS} at most; {ABOUT} has their steps, docs/export.md runs them")
     networks = {"network": run.method.network}
     if (mean := mean_of(run.method)) is not None:
         networks["mean"] = mean.method.network

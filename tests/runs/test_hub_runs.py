@@ -106,7 +106,9 @@ def test_the_verbs(site, trained, tmp_path, capsys):
     commit = site.head("me/a")
     assert f"commit {commit}" in capsys.readouterr().out
     assert call("share", "pull", "me/a", "here") == 0
-    assert f"here holds me/a at commit {commit}; restore with: i2i-bridge restore here IN OUT" in capsys.readouterr().out
+    assert (
+        f"here holds me/a at commit {commit}; restore with: i2i-bridge restore here IN OUT" in capsys.readouterr().out
+    )
     assert call("share", "pull", "me/a") == 0
     assert "restore with: i2i-bridge restore me/a IN OUT" in capsys.readouterr().out
     assert call("share", "save", "here", "saved", "--licence", "mit") == 0

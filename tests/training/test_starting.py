@@ -344,8 +344,10 @@ def test_files_of_weights(root, prior, tmp_path):
     save_file(weights, tmp_path / "a.safetensors")
     torch.save(weights, tmp_path / "b.pt")
     save_file({name: value.bfloat16() for name, value in weights.items()}, tmp_path / "c.safetensors")
+    stored = newest(prior).folder / "network.safetensors"  # of a checkpoint, without the average
+    (tmp_path / "d.safetensors").write_bytes(stored.read_bytes())
     recipe = seeing(recipe_of(root, steps=1, keep=9))
-    for name in ("a.safetensors", "b.pt", "c.safetensors"):
+    for name in ("a.safetensors", "b.pt", "c.safetensors", "d.safetensors"):
         run = tmp_path / name[0]
         train(with_init(recipe, tmp_path / name), run, cpu=True)
         written = json.loads((run / "init.json").read_text())
@@ -353,6 +355,7 @@ def test_files_of_weights(root, prior, tmp_path):
         assert written["sha256"] == hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()
     train(with_init(recipe, prior), tmp_path / "run", cpu=True)
     assert digest(tmp_path / "a") == digest(tmp_path / "b") == digest(tmp_path / "run") != digest(tmp_path / "c")
+    assert digest(tmp_path / "d") != digest(tmp_path / "a")
 
 
 def test_files_that_are_no_weights_are_one_line(root, prior, tmp_path):
