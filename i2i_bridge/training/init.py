@@ -283,6 +283,11 @@ def recipe_from(run: str | Path, settings: Iterable[str] = ()) -> Recipe:
     for name, copied in (("mean", MEAN_FOLDER), ("teacher", TEACHER_FOLDER)):
         other = getattr(recipe, name)
         if other is not None and not any(text.startswith(f"{name}.run=") for text in changes):
+            if not (folder / copied).exists():
+                raise UserError(
+                    f"{source}: has no copy of its {name}{' (a shared student has none)' * (name == 'teacher')}; say "
+                    f"where that run is: {name}.run=RUN"
+                )
             other = other.model_copy(update={"run": str(folder.absolute() / copied)})
             recipe = recipe.model_copy(update={name: other})
     latent = recipe.latent

@@ -23,6 +23,8 @@ from i2i_bridge.randomness import generator
 from i2i_bridge.recipe.load import load_recipe
 from i2i_bridge.runs.checkpoint import latest_checkpoint
 from i2i_bridge.runs.run import load_run
+from i2i_bridge.runs.shared import write_shared
+from i2i_bridge.training.init import recipe_from
 from i2i_bridge.training.state import TrainState
 from i2i_bridge.training.step import training_step
 from i2i_bridge.training.teacher import student_recipe
@@ -316,6 +318,16 @@ def test_one_call_where_the_walk_from_x_1_has_one_end(root, tmp_path, process, c
     assert student_recipe(tmp_path).sample.nfe == calls
     assert student_recipe(tmp_path, ["sample.nfe=5"]).sample.nfe == 5
     assert student_recipe(tmp_path, ["method.steps=3"], method="inverse-bridge").sample.nfe == 3
+
+
+def test_a_shared_student_is_fine_tuned_where_its_teacher_is_named(teacher, student, tmp_path):
+    # kills: a refusal that names a folder which no user made
+    write_shared(load_run(student[1], device="cpu"), tmp_path / "shared", "")
+    with pytest.raises(UserError, match=r"shared: has no copy of its teacher \(a shared student.*: teacher\.run=RUN"):
+        recipe_from(tmp_path / "shared")
+    data = load_recipe(student[1] / "recipe.toml").data.root
+    recipe = recipe_from(tmp_path / "shared", [f"teacher.run={teacher}", f"data.root={data}", "train.steps=1"])
+    assert train(recipe, tmp_path / "tuned", cpu=True).finished
 
 
 def test_it_begins_as_its_teacher(teacher, tmp_path):

@@ -167,6 +167,16 @@ def check_bare(folder):
     assert 0 <= (folder / "weights.bin").stat().st_size - sum(lengths) < 4096 * len(lengths)
 
 
+def test_the_unet_with_attention_on_three_sizes(written, tmp_path):
+    # kills: a normalisation, attention or resampling of the network that the graph computes otherwise
+    network = {"name": "unet", "channels": 8, "channel_mult": [1, 2], "blocks_per_level": 1, "attention_factors": [2]}
+    run = run_of(network=network)
+    export(run, tmp_path / "out")
+    for batch in batches(run):
+        for plan in plans(tmp_path / "out"):
+            check_parity(run, tmp_path / "out", by_onnxruntime, batch, plan)
+
+
 def test_pix2pix_with_running_statistics(written, tmp_path):
     network = {"name": "pix2pix-unet", "levels": 2, "channels": 4}
     run = run_of(method={"name": "pix2pix", "inference": "eval"}, network=network)
