@@ -54,7 +54,7 @@ class SpandrelNetwork(nn.Module):
             self._described = known.load(built.state_dict())
         except Exception as error:  # architectures raise anything
             raise UserError(f"{where}: {reason(error)}") from error
-        self.model = self._described.model
+        self.model = self._described.model.requires_grad_(False)  # training refuses such a network
         self.stride = self.smallest_side = int(self._described.scale)
 
     def forward(self, x_1: Tensor, t: Tensor | None = None, condition: Tensor | None = None) -> Tensor:
@@ -64,14 +64,7 @@ class SpandrelNetwork(nn.Module):
             x_1: Degraded images, (B, C, H, W) in [-1, 1]; H and W multiples of `stride`.
             t: Ignored; an argument of every network.
             condition: Ignored.
-
-        Raises:
-            UserError: In training.
         """
-        if self.training:
-            raise UserError(
-                "network 'spandrel' is frozen; train another network, or a bridge that starts from its output ([mean])"
-            )
         small = x_1[..., :: self.stride, :: self.stride]
         restored: Tensor = self._described((small + 1) / 2)
         return restored * 2 - 1

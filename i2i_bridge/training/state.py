@@ -40,6 +40,11 @@ class TrainState:
             self.network = recipe.build_network()
         if next(self.network.parameters(), None) is None:
             raise UserError(f"network {type(self.network).__name__}: has no weights to train")
+        if not any(parameter.requires_grad for parameter in self.network.parameters()):
+            raise UserError(
+                f"network '{recipe.network['name']}' is frozen; train another network, or a bridge that starts from "
+                "its output ([mean])"
+            )
         self.network.to(device).to(memory_format=torch.channels_last)
         self.ema = copy.deepcopy(self.network).eval().requires_grad_(False)
         with global_seed(key(seed, "initial weights of companions"), cpu):

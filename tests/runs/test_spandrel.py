@@ -136,6 +136,7 @@ def test_a_bridge_starts_from_it(tmp_path):
     torch.testing.assert_close(start, run.restore_batch({"x_1": x_1}, nfe=1, generator=torch.Generator()))
     with pytest.raises(UserError, match=r"network 'spandrel' is frozen; .*\[mean\]"):
         train(run.recipe, tmp_path / "trained", cpu=True)
+    assert not (tmp_path / "trained").exists(), "refused before a folder is made"
 
 
 class Code:
