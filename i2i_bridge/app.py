@@ -26,12 +26,10 @@ from i2i_bridge.images.files import image_size, read_picture, write_picture
 from i2i_bridge.images.folder import find_images
 from i2i_bridge.images.outputs import FORMATS
 from i2i_bridge.images.pixels import Picture, Range, opaque, shown, to_tensor, visible
-from i2i_bridge.methods.latent import latent_of
-from i2i_bridge.methods.mean import mean_of
 from i2i_bridge.recipe.load import load_recipe
 from i2i_bridge.registry import SAMPLERS
 from i2i_bridge.runs.restore import restore_files
-from i2i_bridge.runs.run import Run, build_method, load_run
+from i2i_bridge.runs.run import Run, load_run, resampled
 from i2i_bridge.storage import internet
 from i2i_bridge.storage.files import write_whole
 from i2i_bridge.storage.shipped import recipe_of_run
@@ -193,8 +191,7 @@ def with_sampler(run: Run, sampler: str) -> Run:
         return replace(run, tuned=None, tuned_methods={})
     SAMPLERS.require(sampler)
     recipe = load_recipe(recipe_of_run(run.folder), [f'sample.sampler={{name="{sampler}"}}'])
-    method = build_method(recipe, run.method.network, mean_of(run.method), latent_of(run.method))
-    return replace(run, recipe=recipe, method=method, tuned=None, tuned_methods={})
+    return replace(run, recipe=recipe, method=resampled(run.method, recipe), tuned=None, tuned_methods={})
 
 
 def degrade_picture_file(file: Path, ops: str, seed: int, folder: Path, limits: Limits) -> tuple[Path, Path | None]:

@@ -211,7 +211,13 @@ MUTANTS = [
     Mutant("evaluates-another-protocol", "evaluation/evaluate.py", "open_evaluation(run.recipe, protocol, count=count, direction=direction)", "open_evaluation(run.recipe, count=count, direction=direction)", "test_evaluation.py"),
     # shipped runs
     Mutant("shipped-run-before-a-path", "storage/shipped.py", "return not run.exists() and run.as_posix()", "return run.as_posix()", "test_pretrained.py"),
-    Mutant("results-into-the-package", "cli/evaluate.py", "own_run(Path(what), plugin) if out is None else", "", "test_pretrained.py"),
+    Mutant("results-into-the-package", "cli/evaluate.py", "own_run(named, plugin) if out is None else", "", "test_pretrained.py"),
+    Mutant("copy-before-the-refusal", "cli/options.py", "            remove(fresh)", "            pass", "test_pretrained.py"),
+    Mutant("copy-with-results-removed", "cli/options.py", "fresh = next((path for path in (*reversed(place.parents), place) if not os.path.lexists(path)), None)", "fresh = place", "test_pretrained.py"),
+    Mutant("critic-for-each-candidate", "evaluation/tune.py", "method=resampled(own, recipe)", "method=build_method(recipe, self.network, mean, latent_of(run.method))", "test_tune.py"),
+    Mutant("critic-for-each-tuned-nfe", "runs/run.py", "{nfe: resampled(method, each) for nfe, each in recipes.items()}", "{nfe: build_method(each, network, mean, latent) for nfe, each in recipes.items()}", "test_tune.py"),
+    Mutant("leftovers-in-the-cache-stay", "training/preparation.py", "            sweep(cached)", "            pass", "test_latent.py"),
+    Mutant("linked-cache-swept", "training/cache.py", "if cache.is_symlink() or not cache.is_dir()", "if not cache.is_dir()", "test_latent.py"),
     Mutant("copy-of-another-version-kept", "cli/options.py", "elif read_bytes(own) != data:", "elif False:", "test_pretrained.py"),
     Mutant("init-by-the-path-of-the-package", "training/init.py", "return Init(named, file,", "return Init(source, file,", "test_pretrained.py"),
     # shared runs
@@ -702,10 +708,10 @@ MUTANTS = [
     # recipes and metrics
     Mutant("validation-cropped-at-random", "recipe/recipe.py", 'crop=self.data.crop if training else "center"', "crop=self.data.crop", "test_recipe.py"),
     Mutant("validation-mirrored", "recipe/recipe.py", "flip=self.data.flip and training", "flip=self.data.flip", "test_recipe.py"),
-    Mutant("sampler-options-ignored", "methods/bridge.py", "sampler_options=recipe.sampler_options(),", "", "test_recipe.py"),
-    Mutant("grid-ignored", "methods/bridge.py", "        grid=registry.TIME_GRIDS.get(recipe.sample.grid),\n", "", "test_recipe.py"),
+    Mutant("sampler-options-ignored", "methods/bridge.py", '"sampler_options": recipe.sampler_options(),', "", "test_recipe.py"),
+    Mutant("grid-ignored", "methods/bridge.py", '        "grid": registry.TIME_GRIDS.get(recipe.sample.grid),\n', "", "test_recipe.py"),
     Mutant("proposal-ignored", "methods/bridge.py", "        proposal=recipe.build_proposal(),\n", "", "test_recipe.py"),
-    Mutant("clip-ignored", "methods/bridge.py", "        clip=recipe.sample.clip,\n", "", "test_recipe.py"),
+    Mutant("clip-ignored", "methods/bridge.py", '        "clip": recipe.sample.clip,\n', "", "test_recipe.py"),
     Mutant("load-size-ignored", "recipe/recipe.py", "self.data.load_size if training else None", "None", "test_recipe.py"),
     Mutant("psnr-of-half-the-range", "metrics/fidelity.py", 'data_range=(0.0, 1.0), reduction="none", dim', 'data_range=(0.0, 2.0), reduction="none", dim', "test_metrics.py"),
     Mutant("ssim-with-black-at-minus-one", "metrics/fidelity.py", "        return (images + 1) / 2\n", "        return images / 2\n", "test_metrics.py"),

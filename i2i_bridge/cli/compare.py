@@ -1,5 +1,6 @@
 """The verb `i2i-bridge compare`."""
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -67,12 +68,14 @@ def compare(
     from i2i_bridge.report.formats import to_words
     from i2i_bridge.report.labels import parse_labels
 
-    folders = [own_run(run, plugin) for run in runs]
-    done = comparison.compare(
-        folders, out, nfe=nfe, count=count, protocol=protocol, single_file=single_file, root=root, each_seed=each_seed,
-        device=device, checkpoint=checkpoint or "last", title=title, labels=parse_labels(label or [], folders, runs),
-        against=against, progress=counted, note=note_on(processes().rank),
-    )  # fmt: skip
+    with ExitStack() as stack:
+        folders = [stack.enter_context(own_run(run, plugin)) for run in runs]
+        done = comparison.compare(
+            folders, out, nfe=nfe, count=count, protocol=protocol, single_file=single_file, root=root,
+            each_seed=each_seed, device=device, checkpoint=checkpoint or "last", title=title,
+            labels=parse_labels(label or [], folders, runs), against=against, progress=counted,
+            note=note_on(processes().rank),
+        )  # fmt: skip
     console.show_table("", *to_words(done.table), numbers=True)
     if done.paired.table.lines:
         console.say(f"Difference to {done.paired.against}, on the same images; ± standard error")

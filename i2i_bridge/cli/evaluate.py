@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -121,13 +121,14 @@ def evaluate(
         for option, given in (("--name NAME", name), ("--out FOLDER", out)):
             if given is None and changed:
                 raise UserError(f"{changed} needs {option}: the run's own evaluation stays as it is")
-        run = own_run(Path(what), plugin) if out is None else fetched_run(Path(what), plugin)
-        recipe_of_run(run)  # a wrong folder is refused before torch is imported
-        evaluate_run(
-            run, nfe=nfe, count=count, metrics=metric, protocol=protocol, list_file=list_file, batch_size=batch,
-            root=root, device=device, sample=setting, name=name, out=out, checkpoint=checkpoint, replace=replace,
-            direction=way, tile=tile, overlap=overlap, backend=backend,
-        )  # fmt: skip
+        named = Path(what)
+        with own_run(named, plugin) if out is None else nullcontext(fetched_run(named, plugin)) as run:
+            recipe_of_run(run)  # a wrong folder is refused before torch is imported
+            evaluate_run(
+                run, nfe=nfe, count=count, metrics=metric, protocol=protocol, list_file=list_file, batch_size=batch,
+                root=root, device=device, sample=setting, name=name, out=out, checkpoint=checkpoint, replace=replace,
+                direction=way, tile=tile, overlap=overlap, backend=backend,
+            )  # fmt: skip
         return
     if name is None or out is None:
         raise UserError("--images DIR needs --name NAME, the row's name, and --out FOLDER, where the result is written")
@@ -166,9 +167,10 @@ def report(
     device: Device = None,
 ) -> None:
     """Write report/index.html of an evaluated run: pictures, trajectory, curves, table."""
-    recipe_of_run(run := own_run(run, plugin))  # a wrong folder is refused before torch is imported
-    load_plugins(plugin)
-    report_run(run, root=root, device=device, checkpoint=checkpoint)
+    with own_run(run, plugin) as folder:
+        recipe_of_run(folder)  # a wrong folder is refused before torch is imported
+        load_plugins(plugin)
+        report_run(folder, root=root, device=device, checkpoint=checkpoint)
 
 
 def evaluate_run(

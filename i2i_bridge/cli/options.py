@@ -1,13 +1,15 @@
 """Arguments and options that several verbs share, and the objects that they select."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from i2i_bridge import UserError, console, load_plugin
-from i2i_bridge.storage.files import write_whole
+from i2i_bridge.storage.files import LOCK_FILE, remove, write_whole
 from i2i_bridge.storage.reader import read_bytes
 from i2i_bridge.storage.shipped import folder_of_run, is_shipped_run, recipe_names, recipe_of_run
 
@@ -243,9 +245,36 @@ def place_of_run(run: Path, plugins: list[Path] | None) -> Path:
     return folder
 
 
-def own_run(run: Path, plugins: list[Path] | None) -> Path:
-    """A run folder that can be written to; for a shipped run and one of the Hub its copy runs/NAME, created at first
-    use.
+@contextmanager
+def own_run(run: Path, plugins: list[Path] | None) -> Iterator[Path]:
+    """Context with a run folder that can be written to; for a shipped run and one of the Hub its copy runs/NAME.
+
+    The copy is created at first use, and removed again if the verb refuses before it has written anything to it:
+    otherwise a mistake in an option would leave a run folder behind.
+
+    Raises:
+        UserError: As `_own_run`.
+    """
+    place = Path("runs") / run
+    # The uppermost of the folders that a copy creates; None where the copy is there already.
+    fresh = next((path for path in (*reversed(place.parents), place) if not os.path.lexists(path)), None)
+    folder = _own_run(run, plugins)
+    copied = _contents(fresh) if fresh is not None and folder == place else None
+    try:
+        yield folder
+    except UserError:
+        if fresh is not None and copied is not None and _contents(fresh) == copied:
+            remove(fresh)
+        raise
+
+
+def _contents(folder: Path) -> set[Path]:
+    """All that lies below a folder, but for folders and locks."""
+    return {path for path in folder.rglob("*") if path.name != LOCK_FILE and (path.is_symlink() or not path.is_dir())}
+
+
+def _own_run(run: Path, plugins: list[Path] | None) -> Path:
+    """The folder of `own_run`.
 
     Raises:
         UserError: The place of the copy holds other files, it cannot be written, or the run cannot be fetched.

@@ -48,10 +48,26 @@ def tune(
     device: Device = None,
 ) -> None:
     """Choose sampler, noise, grid and clipping of a run for few network calls; all verbs then use them at these NFE."""
-    recipe_of_run(run := own_run(run, plugin))  # a wrong folder is refused before torch is imported
-    load_plugins(plugin)
-    if weights is not None:
-        use_folder(weights)
+    with own_run(run, plugin) as folder:
+        recipe_of_run(folder)  # a wrong folder is refused before torch is imported
+        load_plugins(plugin)
+        if weights is not None:
+            use_folder(weights)
+        _tune(folder, nfe, metric, count, protocol, seed, root, checkpoint, device)
+
+
+def _tune(
+    run: Path,
+    nfe: list[int],
+    metric: str,
+    count: int,
+    protocol: str | None,
+    seed: int,
+    root: Path | None,
+    checkpoint: str | None,
+    device: str | None,
+) -> None:
+    """Tune a run folder and print what was found."""
     from i2i_bridge import tune as search
     from i2i_bridge.evaluation.evaluate import open_evaluation
     from i2i_bridge.runs.tuned import words_of

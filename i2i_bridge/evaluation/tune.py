@@ -34,7 +34,7 @@ from i2i_bridge.methods.mean import mean_of
 from i2i_bridge.metrics.base import Estimate, build_metric
 from i2i_bridge.randomness import key
 from i2i_bridge.recipe.protocol import Resolved
-from i2i_bridge.runs.run import Run, build_method, network_geometry
+from i2i_bridge.runs.run import Run, build_method, network_geometry, resampled
 from i2i_bridge.runs.tuned import TunedFile, TunedSample, read_tuned, sampled, write_tuned
 from i2i_bridge.storage.files import remove
 from i2i_bridge.storage.shipped import PACKAGE, TUNED_FILE
@@ -263,10 +263,10 @@ class _Search:
         if mean is not None:
             self.networks.append(SharedCalls(mean.method.network))
             mean = replace(mean, method=mean.method.with_network(self.networks[1]))
+        own = build_method(run.recipe, self.network, mean, latent_of(run.method))
         for recipe in candidates(run.recipe):
             settings = recipe.sample.model_dump(mode="json", include={"sampler", "grid", "clip"})
-            method = build_method(recipe, self.network, mean, latent_of(run.method))
-            self._candidates.append((settings, replace(run, recipe=recipe, method=method)))
+            self._candidates.append((settings, replace(run, recipe=recipe, method=resampled(own, recipe))))
         member: Any = (scorer.images | scorer.sets).get(metric)
         if member is None:
             raise UserError(f"nothing to tune by: {scorer.skipped[metric]}")

@@ -63,6 +63,10 @@ class Bridge:
         """A copy of the bridge with another network."""
         return dataclasses.replace(self, network=network)
 
+    def with_sampling(self, recipe: Recipe) -> "Bridge":
+        """A copy of the bridge with the sampler, grid and clipping of another recipe."""
+        return dataclasses.replace(self, **_sampling(recipe))
+
     def companions(self) -> dict[str, nn.Module]:
         """The critic of the adversarial loss, if there is one.
 
@@ -198,13 +202,20 @@ def from_recipe(
         condition_dropout=float(recipe.network.get("condition_dropout", 0)),
         condition_scale=1.0 if recipe.sample.condition_scale is None else recipe.sample.condition_scale,
         proposal=recipe.build_proposal(),
-        sampler=registry.SAMPLERS.get(str(recipe.sample.sampler["name"])),
-        sampler_options=recipe.sampler_options(),
-        grid=registry.TIME_GRIDS.get(recipe.sample.grid),
-        clip=recipe.sample.clip,
+        **_sampling(recipe),
         guidance=recipe.build_guidance(),
         degradation=recipe.build_degradation(),
         curriculum=Curriculum.of(recipe.train),
         perceptual=PerceptualLoss(perceptual, perceptual_until) if perceptual else None,
         adversarial=None if critic is None else AdversarialLoss(critic, adversarial),
     )
+
+
+def _sampling(recipe: Recipe) -> dict[str, Any]:
+    """The fields of a bridge that say how it samples, apart from guidance."""
+    return {
+        "sampler": registry.SAMPLERS.get(str(recipe.sample.sampler["name"])),
+        "sampler_options": recipe.sampler_options(),
+        "grid": registry.TIME_GRIDS.get(recipe.sample.grid),
+        "clip": recipe.sample.clip,
+    }

@@ -67,6 +67,19 @@ def build_method(
     return method if latent is None else LatentMethod(method, latent)
 
 
+def resampled(method: Method, recipe: "Recipe") -> Method:
+    """The method with the sampler, grid and clipping of a recipe that differs in these alone.
+
+    A copy where the method can be copied so: otherwise each would have a critic, where the method has one.
+    """
+    inner = method.method if isinstance(method, LatentMethod) else method
+    copied = getattr(inner, "with_sampling", None)
+    if copied is None:
+        return build_method(recipe, method.network, mean_of(method), latent_of(method))
+    made: Method = copied(recipe)
+    return replace(method, method=made) if isinstance(method, LatentMethod) else made
+
+
 @dataclass(frozen=True, repr=False)
 class Run:
     """A trained run, ready to restore images.
@@ -403,8 +416,8 @@ def load_run(
     mean = None if recipe.mean is None else load_mean(folder, recipe, device=resolved, precision=precision)
     latent = None if recipe.latent is None else load_latent(folder, recipe, device=resolved)
     recipes = {} if found is None else tuned_recipes(recipe, found, folder)
-    methods = {nfe: build_method(each, network, mean, latent) for nfe, each in recipes.items()}
     method = build_method(recipe, network, mean, latent)
+    methods = {nfe: resampled(method, each) for nfe, each in recipes.items()}
     reasons = [set_backend(network, backend, getattr(method, "guidance", None))]
     if mean is not None:
         reasons.append(set_backend(mean.method.network, backend))

@@ -11,6 +11,15 @@ from i2i_bridge.errors import UserError
 from i2i_bridge.storage.files import write_whole
 from i2i_bridge.storage.tensors import read_safetensors
 
+PLACE = "cache"
+"""Name of the cache in the folder of what computes its tensors."""
+
+
+def cache_folders(home: Path) -> list[Path]:
+    """The folders of files in a cache; none where the cache is a link, into which nothing is written either."""
+    cache = home / PLACE
+    return [] if cache.is_symlink() or not cache.is_dir() else sorted(path for path in cache.iterdir() if path.is_dir())
+
 
 class TensorCache:
     """Float32 tensors on disk, by SHA-256 of the weights that compute them and of their inputs.

@@ -15,9 +15,9 @@ from i2i_bridge.methods.regression import Regression
 from i2i_bridge.randomness import generator
 from i2i_bridge.recipe.recipe import Recipe
 from i2i_bridge.runs.run import MEAN_FOLDER
-from i2i_bridge.training.cache import TensorCache
+from i2i_bridge.training.cache import PLACE, TensorCache
 
-CACHE = f"{MEAN_FOLDER}/cache"
+CACHE = f"{MEAN_FOLDER}/{PLACE}"
 """Folder of the mean's cached outputs in a run folder."""
 
 

@@ -19,11 +19,11 @@ from i2i_bridge.recipe.recipe import Recipe
 from i2i_bridge.runs.autoencoders import frozen
 from i2i_bridge.runs.run import LATENT_FOLDER, autoencoder_sha256, load_latent, place_of
 from i2i_bridge.storage.files import refuse_links
-from i2i_bridge.training.cache import TensorCache
+from i2i_bridge.training.cache import PLACE, TensorCache
 
 PAIRS = 64
 """Number of training pairs whose latents are measured."""
-CACHE = f"{LATENT_FOLDER}/cache"
+CACHE = f"{LATENT_FOLDER}/{PLACE}"
 """Folder of cached latents in a run folder."""
 
 

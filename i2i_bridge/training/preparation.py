@@ -36,6 +36,7 @@ from i2i_bridge.runs.run import (
 )
 from i2i_bridge.storage.files import locked, refuse_links, sweep, write_whole
 from i2i_bridge.storage.shipped import RECIPE_FILE
+from i2i_bridge.training.cache import cache_folders
 from i2i_bridge.training.first_stage import start_of, with_mean_cache
 from i2i_bridge.training.guard import repaired
 from i2i_bridge.training.identity import (
@@ -80,6 +81,9 @@ def lock_and_recover(recipe: Recipe, folder: Path, stack: ExitStack) -> Found | 
         sweep(folder / inside)
     for copied in (MEAN_FOLDER, TEACHER_FOLDER, LATENT_FOLDER):
         sweep(folder / copied / "checkpoints")
+    for copied in (MEAN_FOLDER, LATENT_FOLDER):
+        for cached in cache_folders(folder / copied):
+            sweep(cached)
     return found
 
 

@@ -293,6 +293,21 @@ def test_restoring_export_and_sharing_take_it_and_say_so(folder, tmp_path):
     assert whole["stages"][0]["clip"] is True
 
 
+def test_candidates_and_tuned_settings_share_one_critic(folder, tmp_path, monkeypatch):
+    """Only training needs it, and it may be larger than the network."""
+    # kills: critic-for-each-candidate, critic-for-each-tuned-nfe
+    adversarial = run_folder(
+        tmp_path / "adversarial", tmp_path / "photos", method={"name": "bridge", "adversarial": 0.1}
+    )
+    tuned_file(adversarial)
+    critics, build = [], registry.DISCRIMINATORS.build
+    monkeypatch.setattr(registry.DISCRIMINATORS, "build", lambda *a, **k: critics.append(build(*a, **k)) or critics[-1])
+    run = load_run(adversarial, device="cpu")
+    assert len(critics) == 1 and run.method_at(2).clip and not run.method_at(1).clip
+    tune(run, nfe=[2], metric="psnr", count=8)
+    assert len(critics) == 2
+
+
 def test_the_verb(folder, tmp_path, capsys, monkeypatch):
     register_sampler("planted")(planted(blurred))
     monkeypatch.chdir(tmp_path)

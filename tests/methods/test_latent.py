@@ -371,6 +371,24 @@ def test_an_autoencoder_of_diffusers_is_read_from_its_folder(root, tmp_path):
         AUTOENCODERS.build({"name": "autoencoder-kl", "source": str(source)})
 
 
+def test_leftovers_in_the_cache_are_removed_where_it_is_no_link(root, tmp_path):
+    # kills: leftovers-in-the-cache-stay, linked-cache-swept
+    train(latent_recipe(root, {"name": "shuffle"}, train={"steps": 1}), tmp_path / "run")
+    cache = tmp_path / "run" / CACHE
+    inside = next(path for path in sorted(cache.iterdir()) if path.is_dir())
+    cached = sorted(path for path in inside.iterdir())
+    (inside / ".abc.safetensors.7.part").write_bytes(b"half")
+    more = latent_recipe(root, {"name": "shuffle"}, train={"steps": 2})
+    assert train(more, tmp_path / "run").finished and cached == [path for path in cached if path.is_file()]
+    assert not list(cache.rglob(".*.part"))
+    cache.rename(tmp_path / "elsewhere")
+    cache.symlink_to(tmp_path / "elsewhere")
+    left = tmp_path / "elsewhere" / inside.name / ".abc.safetensors.7.part"
+    left.write_bytes(b"half")
+    train(latent_recipe(root, {"name": "shuffle"}, train={"steps": 3}), tmp_path / "run")
+    assert left.exists()
+
+
 def test_the_cache_may_be_switched_off_on_resume(root, tmp_path):
     """It changes no result: the disk may be full."""
     # kills: cache-is-identity

@@ -81,6 +81,25 @@ def test_every_verb_takes_the_name_and_writes_nothing_into_the_package(toy, root
     assert contents(toy) == before
 
 
+def test_a_verb_that_refuses_leaves_no_copy(toy, tmp_path, capsys):
+    """3 validation images are too few to tune on; a copy that holds results stays."""
+    # kills: copy-before-the-refusal, copy-with-results-removed
+    copy = tmp_path / "runs" / "pretrained" / "toy"
+    tune = ("tune", "pretrained/toy", "--nfe", "2", "--metric", "psnr", "--device", "cpu")
+    for words, wrong in (
+        (tune, "3 validation images; 4 are needed"),
+        (("evaluate", "pretrained/toy", "--nfe", "1", "--metric", "nothing", "--device", "cpu"), "nothing"),
+        (("evaluate", "pretrained/toy", "--root", "nowhere"), "nowhere"),
+        (("report", "pretrained/toy"), "evaluate"),
+        (("compare", "pretrained/toy", "nowhere"), "nowhere"),
+    ):
+        assert call(*words) == 2
+        assert wrong in capsys.readouterr().err and not (tmp_path / "runs").exists(), words
+    assert call("evaluate", "pretrained/toy", "--nfe", "1", "--metric", "psnr", "--device", "cpu") == 0
+    before = contents(copy)
+    assert call(*tune) == 2 and contents(copy) == before
+
+
 def test_the_copy_of_another_version_is_not_mixed_with_it(toy, tmp_path, capsys):
     """kills: copy-of-another-version-kept"""
     copy = tmp_path / "runs" / "pretrained" / "toy"
