@@ -346,7 +346,7 @@ MUTANTS = [
     Mutant("moments-about-zero", "bridge/targets.py", "product - mean_0 * mean_1", "product", "test_targets.py"),
     Mutant("mixture-ratio-inverted", "bridge/proposals.py", "generator) < self.forward_ratio", "generator) >= self.forward_ratio", "test_proposals.py"),
     # what a training passes over, and starts from
-    Mutant("late-damage-loses-steps", "training/trainer.py", "    if checkpointer.saved_at != state.step:\n", "    if checkpointer.saved_at != state.step and not failed:\n", "test_unusable.py"),
+    Mutant("late-damage-loses-steps", "training/trainer.py", "    if loop.checkpointer.saved_at != state.step:\n", "    if loop.checkpointer.saved_at != state.step and not failed:\n", "test_unusable.py"),
     Mutant("tracker-written-twice", "training/trackers.py", "if step > self._sent[name]:", "if step:", "test_trackers.py"),
     Mutant("tracker-not-purged", "training/trackers.py", "purge = after_step + 1 if (folder / name).exists() else None", "purge = None", "test_trackers.py"),
     Mutant("tracker-starts-a-new-run", "training/trackers.py", "identifier = run or uuid.uuid4().hex", "identifier = uuid.uuid4().hex", "test_trackers.py"),

@@ -126,38 +126,76 @@ def _run_steps(
     stack: ExitStack,
 ) -> Trained:
     """The loop: load, step, log, save, draw, until the last step, a stop, or data that cannot be used."""
-    recipe, state, settings, score = prepared.recipe, prepared.state, prepared.recipe.train, prepared.score
+    state, steps = prepared.state, prepared.recipe.train.steps
     for line in prepared.notes:
         report(line)
-    columns = [] if score is None else [score.column]
-    log = MetricsLog(folder, after_step=state.step, columns=columns, writes=ranks.is_first)
-    if settings.track and ranks.is_first:
-        table = recipe.without_places().model_dump(mode="json", exclude_none=True)
-        steps = {"after_step": state.step, "logged": log.last_step}
-        log.trackers = Trackers(settings.track, folder, table, **steps, report=report)
-        stack.callback(log.trackers.finish)
-    checkpointer = Checkpointer(folder, recipe, ranks, prepared.machine, report, prepared.saved_at, prepared.best)
-    guard = NonFiniteGuard(folder, prepared.dataset, settings.batch_size, report, ranks.is_first)
-    unusable = UnusableImages(folder, state.step * settings.batch_size, report, ranks)
-    window = Window()
-    if settings.init is not None and prepared.saved_at is None:
-        # Otherwise a resume before the first checkpoint would need the source of the weights again.
-        checkpointer.save(state, last=False)
+    loop = _Loop(prepared, folder, accelerator, ranks, report, stack)
     problem, stopped, failed = None, False, False
-    while state.step < settings.steps and not (score is not None and score.is_over):
+    while state.step < steps and not loop.is_over:
         batch, problem = ({}, None) if stopped else _next(prepared.batches)
         stopped, failed = ranks.any_of(stopped, problem is not None)
         if stopped or failed:
             break
-        unusable.add(state.step, settings.batch_size, batch)
-        window.working()
-        micro_batch = state.micro_batch
-        outcome = training_step(state, _on_device(batch, accelerator.device), accelerator, prepared.dtype)
-        if state.micro_batch != micro_batch:
-            report(f"note: out of memory; from here on in micro-batches of {state.micro_batch}, same batch and result")
-        window.add(outcome)
-        guard.add(outcome)
+        loop.step(batch)
+        loop.record()
+        stopped = state.step < steps and stop()
+    if loop.checkpointer.saved_at != state.step:
+        loop.read_guards()
+        loop.save(last=True)
+    if failed:
+        ranks.share_problem(_with_advice(problem, state.step))
+    return loop.result()
 
+
+class _Loop:
+    """A step, and what follows it: log, validation, checkpoint and sheet of samples, each at its intervals."""
+
+    def __init__(
+        self, prepared: Prepared, folder: Path, accelerator: Any, ranks: Ranks, report: Report, stack: ExitStack
+    ) -> None:
+        self.prepared, self.folder, self.accelerator = prepared, folder, accelerator
+        self.ranks, self.report = ranks, report
+        recipe, state, settings, self.score = prepared.recipe, prepared.state, prepared.recipe.train, prepared.score
+        self.columns = [] if self.score is None else [self.score.column]
+        self.log = MetricsLog(folder, after_step=state.step, columns=self.columns, writes=ranks.is_first)
+        if settings.track and ranks.is_first:
+            table = recipe.without_places().model_dump(mode="json", exclude_none=True)
+            steps = {"after_step": state.step, "logged": self.log.last_step}
+            self.log.trackers = Trackers(settings.track, folder, table, **steps, report=report)
+            stack.callback(self.log.trackers.finish)
+        self.checkpointer = Checkpointer(
+            folder, recipe, ranks, prepared.machine, report, prepared.saved_at, prepared.best
+        )
+        self.guard = NonFiniteGuard(folder, prepared.dataset, settings.batch_size, report, ranks.is_first)
+        self.unusable = UnusableImages(folder, state.step * settings.batch_size, report, ranks)
+        self.window = Window()
+        if settings.init is not None and prepared.saved_at is None:
+            # Otherwise a resume before the first checkpoint would need the source of the weights again.
+            self.checkpointer.save(state, last=False)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether validation ends the training early."""
+        return self.score is not None and self.score.is_over
+
+    def step(self, batch: dict[str, Any]) -> None:
+        """Train on a batch."""
+        state, settings = self.prepared.state, self.prepared.recipe.train
+        self.unusable.add(state.step, settings.batch_size, batch)
+        self.window.working()
+        micro_batch = state.micro_batch
+        moved = _on_device(batch, self.accelerator.device)
+        outcome = training_step(state, moved, self.accelerator, self.prepared.dtype)
+        if state.micro_batch != micro_batch:
+            self.report(
+                f"note: out of memory; from here on in micro-batches of {state.micro_batch}, same batch and result"
+            )
+        self.window.add(outcome)
+        self.guard.add(outcome)
+
+    def record(self) -> None:
+        """Log, validate, save and draw, as far as the step is one at which that is due."""
+        state, settings, score = self.prepared.state, self.prepared.recipe.train, self.score
         last = state.step == settings.steps
         logs, saves, draws = (
             last or state.step % every == 0
@@ -165,38 +203,44 @@ def _run_steps(
         )
         validates = score is not None and (last or state.step % settings.validate_every == 0)
         if logs or saves or validates:
-            guard.read()
-            unusable.write()
-        progress = window.progress(settings.steps, accelerator) if logs or validates else None
-        measured: dict[str, float | None] = dict.fromkeys(columns)
+            self.read_guards()
+        progress = self.window.progress(settings.steps, self.accelerator) if logs or validates else None
+        measured: dict[str, float | None] = dict.fromkeys(self.columns)
         if score is not None and validates:
-            measured[score.column] = score.measure(state, folder, ranks, checkpointer.best)
+            measured[score.column] = score.measure(state, self.folder, self.ranks, self.checkpointer.best)
             saves = saves or score.is_over or (score.best is not None and score.best.step == state.step)
-            window.restart()
+            self.window.restart()
         if progress is not None:
-            _write_optional(report, "metrics.jsonl", partial(log.write, progress.row() | measured))
-            report(progress)
+            _write_optional(self.report, "metrics.jsonl", partial(self.log.write, progress.row() | measured))
+            self.report(progress)
         if saves:
-            checkpointer.save(state, None if score is None else score.best, last=last)
-        if draws and ranks.is_first:
-            file = folder / "samples" / f"step-{state.step:08d}.png"
-            draw = partial(_write_samples, file, recipe, state, prepared.validation, log.trackers)
-            _write_optional(report, str(file), draw)
-            window.restart()
-        window.waiting()
-        stopped = not last and stop()
-    if checkpointer.saved_at != state.step:
-        guard.read()
-        unusable.write()
-        checkpointer.save(state, None if score is None else score.best, last=True)
-    if failed:
-        ranks.share_problem(_with_advice(problem, state.step))
-    early = score is not None and score.is_over and state.step < settings.steps
-    if score is not None and score.best is not None and (early or state.step >= settings.steps):
-        best = score.best
-        why = f"stopped early: {best.failures} validations without a better one; " if early else ""
-        report(f"{why}best step {best.step}: {best.value:.6g}, {best.rule} (--checkpoint best)")
-    return Trained(folder, state.step, early or state.step >= settings.steps)
+            self.save(last=last)
+        if draws and self.ranks.is_first:
+            file = self.folder / "samples" / f"step-{state.step:08d}.png"
+            validation, trackers = self.prepared.validation, self.log.trackers
+            draw = partial(_write_samples, file, self.prepared.recipe, state, validation, trackers)
+            _write_optional(self.report, str(file), draw)
+            self.window.restart()
+        self.window.waiting()
+
+    def read_guards(self) -> None:
+        """Report steps and images that were passed over."""
+        self.guard.read()
+        self.unusable.write()
+
+    def save(self, *, last: bool) -> None:
+        """Save a checkpoint."""
+        self.checkpointer.save(self.prepared.state, None if self.score is None else self.score.best, last=last)
+
+    def result(self) -> Trained:
+        """The result of this call; a line names the best step where the training has ended."""
+        state, steps, score = self.prepared.state, self.prepared.recipe.train.steps, self.score
+        early = self.is_over and state.step < steps
+        if score is not None and score.best is not None and (early or state.step >= steps):
+            best = score.best
+            why = f"stopped early: {best.failures} validations without a better one; " if early else ""
+            self.report(f"{why}best step {best.step}: {best.value:.6g}, {best.rule} (--checkpoint best)")
+        return Trained(self.folder, state.step, early or state.step >= steps)
 
 
 def _next(batches: Iterator[dict[str, Any]]) -> tuple[dict[str, Any], Exception | None]:
