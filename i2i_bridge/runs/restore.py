@@ -150,23 +150,12 @@ def restore_files(
     _check_jobs(run, jobs)
     run = run.in_tiles(tile, overlap)
     check_colour_fix(colour_fix, masked=mask is not None)
+    extras = {name: Path(path) for name, path in (("mask", mask), ("condition", condition)) if path is not None}
     settings = _Settings(
-        source=source,
-        root=target if source.is_dir() else None,
-        extras={name: Path(path) for name, path in (("mask", mask), ("condition", condition)) if path is not None},
-        nfe=nfe,
-        samples=samples,
-        seed=seed,
-        label=label,
-        degrade=degrade,
-        trajectory=trajectory,
-        trajectory_side=trajectory_side,
-        animation_side=animation_side,
-        format=format,
-        quality=quality,
-        direction=direction,
-        colour_fix=colour_fix,
-    )
+        source=source, root=target if source.is_dir() else None, extras=extras, nfe=nfe, samples=samples, seed=seed,
+        label=label, degrade=degrade, trajectory=trajectory, trajectory_side=trajectory_side,
+        animation_side=animation_side, format=format, quality=quality, direction=direction, colour_fix=colour_fix,
+    )  # fmt: skip
     planned = plan_files(
         source, target, results=settings.results, beside=settings.beside(), format=format, quality=quality
     )
