@@ -398,6 +398,143 @@ def require_gradio() -> None:
         raise UserError("the web app needs the package gradio", command=EXTRA)
 
 
+class _Actions:
+    """What the page's elements do. Refusals are shown without paths; any other error is logged by the server.
+
+    Args:
+        runs: The runs by the names that are shown.
+        folder: A folder for the results of requests.
+        limits: The most that a visitor may ask for.
+        examples: Pictures by name.
+        report_error: Called with a line for an error that is not the visitor's.
+    """
+
+    def __init__(
+        self,
+        runs: Mapping[str, Run],
+        folder: Path,
+        limits: Limits,
+        examples: Mapping[str, Path],
+        report_error: Callable[[str], None],
+    ) -> None:
+        self.runs, self.folder, self.limits, self.examples = runs, folder, limits, examples
+        self.report_error, self.kept = report_error, deque[Any]()
+
+    def new_folder(self) -> Path:
+        self.kept.append(tempfile.TemporaryDirectory(dir=self.folder))
+        if len(self.kept) > FOLDERS_KEPT:
+            self.kept.popleft().cleanup()
+        return Path(self.kept[-1].name)
+
+    @contextmanager
+    def errors(self, *places: Path) -> Iterator[None]:
+        """Show a refusal as its line without paths, and any other error as one that the server has logged."""
+        import gradio as gr
+
+        try:
+            yield
+        except UserError as error:
+            line = public_text(str(error), [*places, self.folder, *(run.folder for run in self.runs.values())])
+            raise gr.Error(html.escape(line, quote=False), duration=None, print_exception=False) from None
+        except Exception as error:
+            self.report_error(f"{type(error).__name__}: {' '.join(str(error).split())}")
+            raise gr.Error("an error of the server, which has logged it", print_exception=False) from None
+
+    def about(self, name: str) -> str:
+        recipe = self.runs[name].recipe
+        return f"{recipe.summary or recipe.name} ({recipe.task}, step {self.runs[name].step})"
+
+    def nfe(self, name: str) -> int:
+        return min(self.runs[name].recipe.sample.nfe, self.limits.nfe)
+
+    def chosen(self, name: str) -> tuple[Any, Any]:
+        """Another run: its network calls, and the line about it."""
+        import gradio as gr
+
+        return gr.update(value=self.nfe(name)), gr.update(info=self.about(name))
+
+    def picked(self, name: str | None) -> str | None:
+        """Another example: its copy as the picture."""
+        if name is None:
+            return None
+        with self.errors(self.examples[name].parent):
+            return str(copied(self.examples[name], self.new_folder()))
+
+    def uploaded(self, file: str | None, name: str) -> tuple[Any, Any]:
+        """Another picture: what is shown of it, and what the mask is painted on."""
+        if file is None:
+            return None, None
+        with self.errors(Path(file).parent):
+            check_size(Path(file), self.limits)
+            place, known = self.new_folder(), self.runs[name].recipe.data.value_range
+            small = view(Path(file), place / "editor.png", known, EDITOR_SIDE)
+            editor: dict[str, Any] = {"background": str(small), "layers": [], "composite": None}
+            return str(view(Path(file), place / "picture.png", known, SHOWN_SIDE)), editor
+
+    def degraded(self, file: str | None, name: str, ops: str, seed: float | None) -> tuple[Any, Any]:
+        """The picture behind the operators: what is shown of it, and the file."""
+        with self.errors(Path(file or ".").parent):
+            given, place = _given(file), self.new_folder()
+            if not ops.strip():
+                raise UserError("no operator: write one, such as jpeg:quality=10")
+            result, _ = degrade_picture_file(given, ops, number("seed", seed), place / "degraded", self.limits)
+            known = self.runs[name].recipe.data.value_range
+            return str(view(result, place / "picture.png", known, SHOWN_SIDE)), str(result)
+
+    def results(self, given: Path, name: str, request: Request, report: Callable[[int, int], None]) -> tuple[Any, ...]:
+        """Restore a picture: values of the elements of `_result_part`."""
+        import gradio as gr
+
+        place, run = self.new_folder(), self.runs[name]
+        answer = restore_picture(run, given, request, place, self.limits, report)
+        known = run.recipe.data.value_range
+        after = [view(file, place / "views" / f"{k}.png", known, SHOWN_SIDE) for k, file in enumerate(answer.restored)]
+        with Image.open(after[0]) as image:
+            before = view(answer.degraded, place / "views" / "before.png", known, SHOWN_SIDE, image.size)
+        folders = [place, given.parent, *(run.folder for run in self.runs.values())]
+        files = [*answer.restored, *([answer.degraded] if answer.degraded != given else [])]
+        several = len(after) > 1
+        return (
+            (str(before), str(after[0])),
+            gr.update(value=[str(path) for path in after] if several else None, visible=several),
+            *(
+                gr.update(value=None if file is None else str(file), visible=file is not None)
+                for file in (answer.walk, answer.animation)
+            ),
+            [str(path) for path in files],
+            "\n".join(public_text(note, folders) for note in answer.notes),
+        )
+
+
+def _restored(actions: _Actions) -> Callable[..., tuple[Any, ...]]:
+    """The function of the button; not a method, since gradio finds the progress among its defaults."""
+    import gradio as gr
+
+    def restored(
+        file: str | None, name: str, nfe: float | None, sampler: str, seed: float | None, samples: float | None,
+        first: str, ops: str, editor: Any, walk: bool, format: str,
+        progress: Any = gr.Progress(),  # noqa: B008 - gradio finds it there
+    ) -> tuple[Any, ...]:  # fmt: skip
+        with actions.errors(Path(file or ".").parent):
+            given = _given(file)
+            request = Request(
+                nfe=number("NFE", nfe),
+                sampler="" if sampler == OWN else sampler,
+                seed=number("seed", seed),
+                samples=number("samples", samples),
+                degrade=first == RECIPE,
+                ops=ops if first == OPERATORS else "",
+                layers=[] if editor is None else editor["layers"],
+                walk=walk,
+                format=None if format == SAME else format,
+            )
+            return actions.results(
+                given, name, request, lambda done, total: progress((done, total), unit="network calls")
+            )
+
+    return restored
+
+
 def build_page(
     runs: Mapping[str, Run],
     folder: Path,
@@ -416,102 +553,7 @@ def build_page(
     """
     import gradio as gr
 
-    names, kept = list(runs), deque[Any]()
-
-    def new_folder() -> Path:
-        kept.append(tempfile.TemporaryDirectory(dir=folder))
-        if len(kept) > FOLDERS_KEPT:
-            kept.popleft().cleanup()
-        return Path(kept[-1].name)
-
-    @contextmanager
-    def errors(*places: Path) -> Iterator[None]:
-        """Show a refusal as its line without paths, and any other error as one that the server has logged."""
-        try:
-            yield
-        except UserError as error:
-            line = public_text(str(error), [*places, folder, *(run.folder for run in runs.values())])
-            raise gr.Error(html.escape(line, quote=False), duration=None, print_exception=False) from None
-        except Exception as error:
-            report_error(f"{type(error).__name__}: {' '.join(str(error).split())}")
-            raise gr.Error("an error of the server, which has logged it", print_exception=False) from None
-
-    def picked(name: str | None) -> str | None:
-        if name is None:
-            return None
-        with errors(examples[name].parent):
-            return str(copied(examples[name], new_folder()))
-
-    def uploaded(file: str | None, name: str) -> tuple[Any, Any]:
-        if file is None:
-            return None, None
-        with errors(Path(file).parent):
-            check_size(Path(file), limits)
-            place, known = new_folder(), runs[name].recipe.data.value_range
-            small = view(Path(file), place / "editor.png", known, EDITOR_SIDE)
-            editor: dict[str, Any] = {"background": str(small), "layers": [], "composite": None}
-            return str(view(Path(file), place / "picture.png", known, SHOWN_SIDE)), editor
-
-    def degraded(file: str | None, name: str, ops: str, seed: float | None) -> tuple[Any, Any]:
-        with errors(Path(file or ".").parent):
-            given, place = _given(file), new_folder()
-            if not ops.strip():
-                raise UserError("no operator: write one, such as jpeg:quality=10")
-            result, _ = degrade_picture_file(given, ops, number("seed", seed), place / "degraded", limits)
-            known = runs[name].recipe.data.value_range
-            return str(view(result, place / "picture.png", known, SHOWN_SIDE)), str(result)
-
-    def restored(
-        file: str | None, name: str, nfe: float | None, sampler: str, seed: float | None, samples: float | None,
-        first: str, ops: str, editor: Any, walk: bool, format: str,
-        progress: Any = gr.Progress(),  # noqa: B008 - gradio finds it there
-    ) -> tuple[Any, ...]:  # fmt: skip
-        with errors(Path(file or ".").parent):
-            given, place, run = _given(file), new_folder(), runs[name]
-            request = Request(
-                nfe=number("NFE", nfe),
-                sampler="" if sampler == OWN else sampler,
-                seed=number("seed", seed),
-                samples=number("samples", samples),
-                degrade=first == RECIPE,
-                ops=ops if first == OPERATORS else "",
-                layers=[] if editor is None else editor["layers"],
-                walk=walk,
-                format=None if format == SAME else format,
-            )
-            answer = restore_picture(
-                run, given, request, place, limits, lambda done, total: progress((done, total), unit="network calls")
-            )
-            known = run.recipe.data.value_range
-            after = [
-                view(file, place / "views" / f"{k}.png", known, SHOWN_SIDE) for k, file in enumerate(answer.restored)
-            ]
-            with Image.open(after[0]) as image:
-                before = view(answer.degraded, place / "views" / "before.png", known, SHOWN_SIDE, image.size)
-            folders = [place, given.parent, *(run.folder for run in runs.values())]
-            files = [*answer.restored, *([answer.degraded] if answer.degraded != given else [])]
-            several = len(after) > 1
-            return (
-                (str(before), str(after[0])),
-                gr.update(value=[str(path) for path in after] if several else None, visible=several),
-                *(
-                    gr.update(value=None if file is None else str(file), visible=file is not None)
-                    for file in (answer.walk, answer.animation)
-                ),
-                [str(path) for path in files],
-                "\n".join(public_text(note, folders) for note in answer.notes),
-            )
-
-    def chosen(name: str) -> tuple[Any, str]:
-        return gr.update(value=min(runs[name].recipe.sample.nfe, limits.nfe)), about(name)
-
-    def about(name: str) -> str:
-        recipe = runs[name].recipe
-        return f"{recipe.summary or recipe.name} ({recipe.task}, step {runs[name].step})"
-
-    masked = any(needs_mask(run) for run in runs.values())
-    private = {"api_visibility": "private", "concurrency_id": "work", "concurrency_limit": 1}
-    ways = [NOTHING, RECIPE, *([OPERATORS] if limits.operators else [])]
+    actions = _Actions(runs, folder, limits, examples, report_error)
     with gr.Blocks(title="i2i_bridge", analytics_enabled=False, delete_cache=(600, 3600)) as page:
         gr.Markdown(
             "# i2i_bridge\nA diffusion bridge walks from a degraded picture X_1 to a clean one X_0. Upload a picture, "
@@ -519,86 +561,127 @@ def build_page(
         )
         with gr.Row():
             with gr.Column(scale=2, min_width=320):
-                file = gr.File(label="Picture", elem_id="picture", height=120)
-                example = gr.Dropdown(
-                    list(examples), value=None, label="Example", visible=bool(examples), elem_id="example"
-                )
-                seen = gr.Image(
-                    label="What is restored",
-                    elem_id="seen",
-                    interactive=False,
-                    type="filepath",
-                    height=260,
-                    buttons=["fullscreen"],
-                )
-                run = gr.Dropdown(names, value=names[0], label="Run", info=about(names[0]), elem_id="run")
-                nfe = gr.Slider(
-                    1, limits.nfe, value=chosen(names[0])[0]["value"], step=1, label="NFE: network calls", elem_id="nfe"
-                )
-                go = gr.Button("Restore", variant="primary", elem_id="restore")
-                with gr.Accordion("Degrade it first", open=False, elem_id="degrade"):
-                    first = gr.Radio(ways, value=NOTHING, label="Before restoring", elem_id="first")
-                    ops = gr.Textbox(
-                        "jpeg:quality=10",
-                        lines=2,
-                        max_length=2000,
-                        label="Operators, one per line",
-                        info="name:key=value,key=value as in `i2i-bridge degrade --op`; `i2i-bridge list degradations`",
-                        visible=limits.operators,
-                        elem_id="ops",
-                    )
-                    with gr.Row(visible=limits.operators):
-                        apply = gr.Button("Show it degraded", size="sm", elem_id="apply")
-                        degraded_file = gr.DownloadButton("Download", size="sm", elem_id="degraded")
-                with gr.Accordion("Mask: paint what is unknown", open=masked, elem_id="mask"):
-                    editor = gr.ImageEditor(
-                        label="Only what you paint is restored",
-                        elem_id="editor",
-                        type="numpy",
-                        sources=(),
-                        transforms=(),
-                        brush=gr.Brush(default_size=24, colors=["#e6007a"], color_mode="fixed"),
-                        layers=False,
-                        height=380,
-                        buttons=[],
-                    )
-                with gr.Accordion("Sampling and format", open=False, elem_id="more"):
-                    sampler = gr.Dropdown([OWN, *SAMPLERS.names()], value=OWN, label="Sampler", elem_id="sampler")
-                    seed = gr.Number(0, precision=0, minimum=0, maximum=2**31 - 1, label="Seed", elem_id="seed")
-                    samples = gr.Slider(1, limits.samples, value=1, step=1, label="Samples", elem_id="samples")
-                    walk = gr.Checkbox(True, label="Show the walk from X_1 to X_0", elem_id="with-walk")
-                    format = gr.Dropdown([SAME, *FORMATS], value=SAME, label="Format of the download", elem_id="format")
+                parts = _picture_part(actions)
+                parts |= _degradation_part(limits)
+                parts["editor"] = _mask_part(is_open=any(needs_mask(run) for run in runs.values()))
+                parts |= _sampling_part(limits)
             with gr.Column(scale=3, min_width=320):
-                slider = gr.ImageSlider(
-                    label="Degraded | restored", elem_id="slider", type="filepath", interactive=False, max_height=640,
-                    buttons=["fullscreen"],
-                )  # fmt: skip
-                gallery = gr.Gallery(
-                    label="Samples", elem_id="gallery", visible=False, columns=2, buttons=["fullscreen"]
-                )
-                strip = gr.Image(
-                    elem_id="walk", type="filepath", interactive=False, visible=False, show_label=False,
-                    buttons=["fullscreen"], alt_text="The walk from X_1 to X_0",
-                )  # fmt: skip
-                motion = gr.Image(
-                    elem_id="animation", type="filepath", interactive=False, visible=False, show_label=False,
-                    buttons=["fullscreen"], alt_text="The walk from X_1 to X_0 as an animation", height=320,
-                )  # fmt: skip
-                files = gr.File(
-                    label="Download: depth, alpha and profile of the original",
-                    elem_id="files",
-                    height=120,
-                    file_count="multiple",
-                    interactive=False,
-                )
-                notes = gr.Textbox(label="Notes", elem_id="notes", interactive=False, lines=2)
-        example.input(picked, example, file, **private)
-        file.change(uploaded, [file, run], [seen, editor], **private)
-        run.change(lambda name: (chosen(name)[0], gr.update(info=about(name))), run, [nfe, run], **private)
-        apply.click(degraded, [file, run, ops, seed], [seen, degraded_file], **private)
-        given = [file, run, nfe, sampler, seed, samples, first, ops, editor, walk, format]
-        go.click(restored, given, [slider, gallery, strip, motion, files, notes], **private)
+                results = _result_part()
+        _connect(actions, parts, results)
     return page.queue(max_size=limits.waiting, default_concurrency_limit=1, api_open=False)
+
+
+def _picture_part(actions: _Actions) -> dict[str, Any]:
+    """The picture, the run, its network calls, and the button."""
+    import gradio as gr
+
+    names, examples = list(actions.runs), list(actions.examples)
+    file = gr.File(label="Picture", elem_id="picture", height=120)
+    example = gr.Dropdown(examples, value=None, label="Example", visible=bool(examples), elem_id="example")
+    seen = gr.Image(
+        label="What is restored", elem_id="seen", interactive=False, type="filepath", height=260, buttons=["fullscreen"]
+    )
+    run = gr.Dropdown(names, value=names[0], label="Run", info=actions.about(names[0]), elem_id="run")
+    nfe = gr.Slider(
+        1, actions.limits.nfe, value=actions.nfe(names[0]), step=1, label="NFE: network calls", elem_id="nfe"
+    )
+    go = gr.Button("Restore", variant="primary", elem_id="restore")
+    return {"file": file, "example": example, "seen": seen, "run": run, "nfe": nfe, "go": go}
+
+
+def _degradation_part(limits: Limits) -> dict[str, Any]:
+    """The degradation before restoring: the run's own, or the visitor's operators."""
+    import gradio as gr
+
+    ways = [NOTHING, RECIPE, *([OPERATORS] if limits.operators else [])]
+    with gr.Accordion("Degrade it first", open=False, elem_id="degrade"):
+        first = gr.Radio(ways, value=NOTHING, label="Before restoring", elem_id="first")
+        ops = gr.Textbox(
+            "jpeg:quality=10",
+            lines=2,
+            max_length=2000,
+            label="Operators, one per line",
+            info="name:key=value,key=value as in `i2i-bridge degrade --op`; `i2i-bridge list degradations`",
+            visible=limits.operators,
+            elem_id="ops",
+        )
+        with gr.Row(visible=limits.operators):
+            apply = gr.Button("Show it degraded", size="sm", elem_id="apply")
+            degraded = gr.DownloadButton("Download", size="sm", elem_id="degraded")
+    return {"first": first, "ops": ops, "apply": apply, "degraded": degraded}
+
+
+def _mask_part(is_open: bool) -> Any:
+    """The editor on which a mask is painted."""
+    import gradio as gr
+
+    with gr.Accordion("Mask: paint what is unknown", open=is_open, elem_id="mask"):
+        return gr.ImageEditor(
+            label="Only what you paint is restored",
+            elem_id="editor",
+            type="numpy",
+            sources=(),
+            transforms=(),
+            brush=gr.Brush(default_size=24, colors=["#e6007a"], color_mode="fixed"),
+            layers=False,
+            height=380,
+            buttons=[],
+        )
+
+
+def _sampling_part(limits: Limits) -> dict[str, Any]:
+    """Sampler, seed, samples, walk and format."""
+    import gradio as gr
+
+    with gr.Accordion("Sampling and format", open=False, elem_id="more"):
+        return {
+            "sampler": gr.Dropdown([OWN, *SAMPLERS.names()], value=OWN, label="Sampler", elem_id="sampler"),
+            "seed": gr.Number(0, precision=0, minimum=0, maximum=2**31 - 1, label="Seed", elem_id="seed"),
+            "samples": gr.Slider(1, limits.samples, value=1, step=1, label="Samples", elem_id="samples"),
+            "walk": gr.Checkbox(True, label="Show the walk from X_1 to X_0", elem_id="with-walk"),
+            "format": gr.Dropdown([SAME, *FORMATS], value=SAME, label="Format of the download", elem_id="format"),
+        }
+
+
+def _result_part() -> list[Any]:
+    """The elements that a restoration fills: slider, samples, walk, animation, downloads and notes."""
+    import gradio as gr
+
+    return [
+        gr.ImageSlider(
+            label="Degraded | restored", elem_id="slider", type="filepath", interactive=False, max_height=640,
+            buttons=["fullscreen"],
+        ),
+        gr.Gallery(label="Samples", elem_id="gallery", visible=False, columns=2, buttons=["fullscreen"]),
+        gr.Image(
+            elem_id="walk", type="filepath", interactive=False, visible=False, show_label=False,
+            buttons=["fullscreen"], alt_text="The walk from X_1 to X_0",
+        ),
+        gr.Image(
+            elem_id="animation", type="filepath", interactive=False, visible=False, show_label=False,
+            buttons=["fullscreen"], alt_text="The walk from X_1 to X_0 as an animation", height=320,
+        ),
+        gr.File(
+            label="Download: depth, alpha and profile of the original", elem_id="files", height=120,
+            file_count="multiple", interactive=False,
+        ),
+        gr.Textbox(label="Notes", elem_id="notes", interactive=False, lines=2),
+    ]  # fmt: skip
+
+
+def _connect(actions: _Actions, parts: Mapping[str, Any], results: list[Any]) -> None:
+    """Give each element its action; one is computed at a time."""
+    private = {"api_visibility": "private", "concurrency_id": "work", "concurrency_limit": 1}
+
+    def named(names: str) -> list[Any]:
+        return [parts[name] for name in names.split()]
+
+    parts["example"].input(actions.picked, parts["example"], parts["file"], **private)
+    parts["file"].change(actions.uploaded, named("file run"), named("seen editor"), **private)
+    parts["run"].change(actions.chosen, parts["run"], named("nfe run"), **private)
+    parts["apply"].click(actions.degraded, named("file run ops seed"), named("seen degraded"), **private)
+    given = named("file run nfe sampler seed samples first ops editor walk format")
+    parts["go"].click(_restored(actions), given, results, **private)
 
 
 OWN, SAME = "the run's own", "as the original"
