@@ -131,7 +131,7 @@ def test_the_cost_of_cdsb_runs_small(tmp_path):
     (_, (*rows,)) = json.loads((tmp_path / "runs" / "bench" / "cdsb.json").read_text()).values()
     cost = {row["step"]: row["times the bridge"] for row in rows}
     assert list(cost) == ["bridge", "half 0", "forward half", "backward half"]
-    assert all(row["MB"] > 0 for row in rows)
+    assert all(row["MB"] >= 0 for row in rows)  # less than the imports left behind may not show
 
 
 def test_the_evidence_script_outlives_a_row_and_a_stop(tmp_path):
