@@ -1,14 +1,14 @@
 """The U-Net of ADM (Dhariwal and Nichol, 2021, arXiv:2105.05233), which I2SB trains as its network."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from i2i_bridge.networks.blocks import AttentionBlock, ResidualBlock, sinusoid, zeroed
+from i2i_bridge.networks.blocks import AttentionBlock, ResidualBlock, modulations, sinusoid, zeroed
 from i2i_bridge.networks.normalisation import GroupNormSiLU
 from i2i_bridge.registry import register_network
 
@@ -158,13 +158,16 @@ class UNet(nn.Module):
             ValueError: A shape does not fit.
         """
         h, time = self.inputs(x_t, t, condition, label)
+        stages = (*self.input_blocks, self.middle_block, *self.output_blocks)
+        blocks = [block for stage in stages for block in stage.children() if isinstance(block, ResidualBlock)]
+        modulated = iter(modulations(blocks, time))
         skips = []
         for stage in self.input_blocks:
-            h = self._run(stage.children(), h, time)
+            h = self._run(stage.children(), h, time, modulated)
             skips.append(h)
-        h = self._run(self.middle_block, h, time)
+        h = self._run(self.middle_block.children(), h, time, modulated)
         for stage in self.output_blocks:
-            h = self._run(stage.children(), torch.cat([h, skips.pop()], dim=1), time)
+            h = self._run(stage.children(), torch.cat([h, skips.pop()], dim=1), time, modulated)
         output: Tensor = self.out(h)
         return output.to(x_t.dtype)
 
@@ -181,9 +184,9 @@ class UNet(nn.Module):
         h = x_t if condition is None else torch.cat([x_t, condition.to(x_t.dtype)], dim=1)
         return h.to(dtype), time
 
-    def _run(self, stage: Iterable[nn.Module], h: Tensor, time: Tensor) -> Tensor:
+    def _run(self, stage: Iterable[nn.Module], h: Tensor, time: Tensor, modulated: Iterator[Tensor | None]) -> Tensor:
         for block in stage:
-            inputs = (h, time) if isinstance(block, ResidualBlock) else (h,)
+            inputs = (h, time, next(modulated)) if isinstance(block, ResidualBlock) else (h,)
             if self.checkpointing and self.training and torch.is_grad_enabled():
                 h = checkpoint(block, *inputs, use_reentrant=False)
             else:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from i2i_bridge.errors import UserError
 from i2i_bridge.networks import normalisation
-from i2i_bridge.networks.blocks import AttentionBlock, ResidualBlock, doubled_conv, sinusoid
+from i2i_bridge.networks.blocks import AttentionBlock, ResidualBlock, attention, doubled_conv, modulations, sinusoid
 from i2i_bridge.networks.normalisation import GroupNorm, GroupNormSiLU
 from i2i_bridge.networks.unet import UNet, adm256
 from i2i_bridge.registry import NETWORKS
@@ -173,6 +173,32 @@ def test_attention_is_its_formula() -> None:
     torch.testing.assert_close(block(x), wanted, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("tokens", [64, 256])
+def test_attention_in_bfloat16_with_a_gradient_rounds_once(tokens: int) -> None:
+    # kills: attention-in-bfloat16; the weights or their gradient rounded to bfloat16
+    inputs = [images(2, 3, tokens, 32, seed=seed).bfloat16().requires_grad_() for seed in (1, 2, 3)]
+    output_gradient = images(2, 3, tokens, 32, seed=4).bfloat16()
+    exact = F.scaled_dot_product_attention(*(value.double() for value in inputs))
+    wanted = (exact, *torch.autograd.grad(exact, inputs, output_gradient.double()))
+    with torch.autocast("cpu", torch.bfloat16):
+        output = attention(*inputs)
+    got = (output, *torch.autograd.grad(output, inputs, output_gradient))
+    for ours, theirs in zip(got, wanted, strict=True):
+        assert ours.dtype == torch.bfloat16
+        assert (ours - theirs).norm() < 2e-3 * theirs.norm()
+
+
+def test_modulations_are_those_of_each_block() -> None:
+    # kills: modulation-without-silu; a bias lost; scale and shift of another block
+    blocks = [randomised(ResidualBlock(4, width, 8), seed) for seed, width in enumerate((6, 4, 6))]
+    time = images(3, 8)
+    assert modulations(blocks, time) == [None] * 3
+    with torch.autocast("cpu", torch.bfloat16):
+        half = modulations(blocks, time)
+    for block, modulation in zip(blocks, half, strict=True):
+        torch.testing.assert_close(modulation.float(), block.emb_layers(time), rtol=2e-2, atol=2e-2)
+
+
 @pytest.fixture(params=["statistics by torch", "our statistics"])
 def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Test both implementations, for few and for many pixels, on small images."""
@@ -258,6 +284,22 @@ def test_the_fast_norm_keeps_its_precision(dtype: torch.dtype, side: int, tolera
     assert norm(x).dtype == dtype
 
 
+@pytest.mark.parametrize("mean", [0, 16, 64])
+@pytest.mark.parametrize("side", [8, 16, 32, 64])
+def test_the_fast_norm_in_bfloat16_rounds_once(side: int, mean: int) -> None:
+    # kills: norm-rounded-twice, norm-variance-about-zero, norm-bfloat16-statistics-by-torch;
+    # statistics in bfloat16; E[x^2] - E[x]^2 of sums that lose digits where the mean is large; the norm rounded before
+    # the modulation, or both before SiLU
+    norm = randomised(GroupNormSiLU(64)).bfloat16()
+    x = (images(2, 64, side, side) + mean).bfloat16().contiguous(memory_format=torch.channels_last)
+    scale, shift = (images(2, 64, seed=seed).mul(16).round().clamp(0, 60) / 64 for seed in (3, 4))  # exact in bfloat16
+    got = norm(x, scale.bfloat16(), shift.bfloat16())
+    plain = reference_norm(x.double(), norm.double())
+    wanted = F.silu(plain * (1 + scale.double()[..., None, None]) + shift.double()[..., None, None])
+    tolerance = 1e-4 + 1e-6 * mean**2
+    assert ((got - wanted).abs() <= 2**-8 * wanted.abs() + tolerance).all()
+
+
 def test_a_doubled_convolution_is_the_convolution_of_the_doubled_image() -> None:
     # kills: doubled-kernel-mirrored; a weight at the border counted twice; height and width exchanged; no bias
     conv = randomised(nn.Conv2d(5, 7, 3, padding=1)).double()
@@ -295,6 +337,19 @@ def test_every_residual_branch_is_silent_at_the_start() -> None:
     x = images(1, 8, 4, 4)
     assert torch.equal(block(x, images(1, 4)), x)
     assert torch.equal(attention(x), x)
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_the_network_in_bfloat16_is_near_the_one_in_float64(autocast: bool) -> None:
+    # kills: modulations-of-other-blocks; a label's or time's embedding lost in bfloat16
+    network = small(channel_mult=(1, 1), attention_factors=(2,), classes=3)
+    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    x, t, label = images(2, 3, 16, 16), torch.tensor([0.1, 0.8]), torch.tensor([1, -1])
+    wanted = network.double()(x.double(), t, None, label)
+    network = network.float() if autocast else network.bfloat16()
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        output = network(x, t, None, label)
+    assert (output - wanted).norm() < 0.04 * wanted.norm()
 
 
 def test_condition_matters_and_comes_after_x_t() -> None:
