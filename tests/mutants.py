@@ -1029,6 +1029,7 @@ MUTANTS = [
     Mutant("mean-cache-of-random-crops", "training/first_stage.py", 'if recipe.data.augment or recipe.data.crop == "random":', "if recipe.data.augment:", "test_mean.py"),
     Mutant("mean-cache-of-drawn-noise", "training/first_stage.py", "if degradation is not None and _draws(degradation, recipe):", "if False:", "test_mean.py"),
     Mutant("mean-cache-resumed-without", "training/preparation.py", "load_mean(folder, recipe, device=device)\n    mean = with_mean_cache(mean, recipe, folder)", "load_mean(folder, recipe, device=device)", "test_mean.py"),
+    Mutant("signal-stack-of-openvino", "networks/openvino.py", "libc.sigaltstack(ctypes.byref(before), None)", "pass", "test_backend.py"),
 ]  # fmt: skip
 
 

@@ -4,6 +4,10 @@ A graph of torch.export or ONNX takes minutes to make where this one takes milli
 OpenVINO is an extra and imported inside the function.
 """
 
+import ctypes
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import numpy as np
@@ -23,6 +27,30 @@ def unet_model(network: UNet) -> Any:
     import openvino
 
     return openvino.Model(*_Builder().network(network), "unet")
+
+
+class _Stack(ctypes.Structure):
+    """Linux's stack_t."""
+
+    _fields_ = (("start", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
+
+
+@contextmanager
+def signal_stack_kept() -> Iterator[None]:
+    """Context for compiling by OpenVINO: afterwards this thread's alternate signal stack is what it was before.
+
+    On Linux OpenVINO sets one and leaves it set. Otherwise the next signal that Python handles (Ctrl-C, the end of a
+    child process) may end the process by a segmentation fault.
+    """
+    if sys.platform != "linux":
+        yield
+        return
+    libc, before = ctypes.CDLL(None), _Stack()
+    libc.sigaltstack(None, ctypes.byref(before))
+    try:
+        yield
+    finally:
+        libc.sigaltstack(ctypes.byref(before), None)
 
 
 class _Builder:

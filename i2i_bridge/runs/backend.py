@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from i2i_bridge.device import compile_blocks, resolve_precision
 from i2i_bridge.errors import UserError, did_you_mean
 from i2i_bridge.guidance.base import Guidance
-from i2i_bridge.networks.openvino import unet_model
+from i2i_bridge.networks.openvino import signal_stack_kept, unet_model
 from i2i_bridge.networks.unet import UNet
 from i2i_bridge.randomness import generator
 
@@ -94,8 +94,9 @@ class _Graph:
             "NUM_STREAMS": 1,
             "ENABLE_CPU_PINNING": False,  # otherwise processes that compute side by side would share cores
         }
-        compiled = openvino.Core().compile_model(unet_model(network), "CPU", settings)
-        self.request: Any = compiled.create_infer_request()
+        with signal_stack_kept():
+            compiled = openvino.Core().compile_model(unet_model(network), "CPU", settings)
+            self.request: Any = compiled.create_infer_request()
 
     def __call__(self, x_t: Tensor, t: Tensor, condition: Tensor | None = None, label: Tensor | None = None) -> Tensor:
         gradient = torch.is_grad_enabled() and x_t.requires_grad

@@ -123,15 +123,22 @@ def _serve(connection: Connection, opened: "Opened[Task, Result]", plugins: Sequ
     torch.set_num_threads(threads)
     if internet.is_offline():
         internet.go_offline()
-    try:
-        for file in plugins:
-            load_plugin(file)
-        work, answer = opened(), None
-        while True:
+    work: Callable[[Any], Any] | None = None
+    task: Any = None
+    answer: Any = None
+    with contextlib.suppress(EOFError, OSError):  # of the connection: the process that started this one has ended
+        while not isinstance(answer, _Failure):
+            try:
+                if work is None:
+                    for file in plugins:
+                        load_plugin(file)
+                    work = opened()
+                else:
+                    answer = work(task)
+            except Exception as error:  # of whatever kind: it is raised in the other process
+                answer = _Failure(_sendable(error))
             connection.send(answer)
-            answer = work(connection.recv())
-    except Exception as error:  # of whatever kind: it is raised in the other process
-        connection.send(_Failure(_sendable(error)))
+            task = None if isinstance(answer, _Failure) else connection.recv()
 
 
 def _sendable(error: Exception) -> Exception:

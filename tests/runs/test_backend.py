@@ -1,6 +1,7 @@
 """Networks computed by OpenVINO give what torch gives, at any size, or torch computes and one line says why."""
 
 import copy
+import subprocess
 import sys
 
 import numpy as np
@@ -187,3 +188,24 @@ def test_the_command(openvino, tmp_path, capsys):
     assert np.abs(eager - other).max() <= 1
     assert code("b.png", "tensorrt") == 2
     assert "backend 'tensorrt' is unknown" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="OpenVINO sets a signal stack on Linux")
+def test_a_signal_after_compiling_ends_nothing(openvino):
+    # kills: signal-stack-of-openvino
+    script = (
+        "import ctypes, signal, torch\n"
+        "from i2i_bridge.networks.unet import UNet\n"
+        "from i2i_bridge.runs.backend import set_backend\n"
+        "def stack():\n"
+        "    words = (ctypes.c_size_t * 3)()\n"
+        "    ctypes.CDLL(None).sigaltstack(None, words)\n"
+        "    return list(words)\n"
+        "before, seen = stack(), []\n"
+        "signal.signal(signal.SIGUSR1, lambda *_: seen.append(1))\n"
+        "network = UNet(channels=8, channel_mult=(1, 2)).eval().requires_grad_(False)\n"
+        "assert set_backend(network, 'openvino') is None\n"
+        "signal.raise_signal(signal.SIGUSR1)\n"
+        "assert seen and stack() == before, (before, stack())\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=300)

@@ -22,6 +22,7 @@ from i2i_bridge.cli.command import main
 from i2i_bridge.methods.mean import Mean
 from i2i_bridge.methods.pix2pix import Pix2pix
 from i2i_bridge.methods.regression import Regression
+from i2i_bridge.networks.openvino import signal_stack_kept
 from i2i_bridge.randomness import generator
 from i2i_bridge.recipe.load import parse_recipe
 from i2i_bridge.runs import export as exports
@@ -211,7 +212,8 @@ def test_openvino(written, tmp_path):
 
     def execute(file, inputs):
         # Without the hint, newer processors compute in bfloat16.
-        model = openvino.Core().compile_model(file, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        with signal_stack_kept():
+            model = openvino.Core().compile_model(file, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
         return model(inputs)["x_0"]
 
     for batch in batches(run):

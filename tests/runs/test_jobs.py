@@ -15,10 +15,16 @@ import pytest
 import torch
 from PIL import Image
 
-from i2i_bridge import UserError, load_run
+from i2i_bridge import UserError, load_run, plugins
 from i2i_bridge.runs import workload
 from i2i_bridge.runs.restore import restore_files
 from i2i_bridge.runs.workers import dealt
+
+
+@pytest.fixture(autouse=True)
+def _no_plugins(monkeypatch):
+    """Without the plug-ins of other tests in this process, which workers would import again."""
+    monkeypatch.setattr(plugins, "_files", [])
 
 
 @pytest.fixture(scope="module")
