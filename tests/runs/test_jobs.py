@@ -244,7 +244,7 @@ def members(group):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_all_processes(tmp_path, number):
     """Ctrl-C of a terminal reaches all, SIGTERM and SIGHUP the command: no process stays, and no result is half."""
-    # kills: workers-outlive-the-command, workers-answer-ctrl-c
+    # kills: workers-answer-ctrl-c
     photos(tmp_path / "in", **{f"p{k:03d}": (48, 48) for k in range(300)})
     process = started(tmp_path, "--jobs", "2", "--nfe", "5")
     assert process.stdout is not None
@@ -272,3 +272,41 @@ def test_a_signal_ends_all_processes(tmp_path, number):
         assert recorded >= 30
     else:
         assert code == -number
+
+
+BUSY = """
+import os, signal, time
+from i2i_bridge.runs.workers import dealt
+
+def work(task):
+    print(os.getpid(), flush=True)
+    time.sleep(3600)
+
+def opened():
+    return work
+
+if __name__ == "__main__":
+    list(dealt(["task"], opened, workers=1, threads=1, clean=lambda task, process: None))
+"""
+
+
+def test_a_busy_process_ends_with_the_command(tmp_path):
+    """One that works on an image, and so does not read what it is sent."""
+    # kills: workers-outlive-the-command
+    (tmp_path / "busy.py").write_text(BUSY)
+    environment = {"PYTHONPATH": str(Path(__file__).parents[2]), "PATH": "/usr/bin:/bin"}
+    process = subprocess.Popen(
+        [sys.executable, "busy.py"], cwd=tmp_path, env=environment, stdout=subprocess.PIPE, start_new_session=True
+    )
+    assert process.stdout is not None
+    try:
+        assert int(process.stdout.readline()) != process.pid
+        process.kill()
+        process.wait()
+        limit = time.monotonic() + 60
+        while members(process.pid) and time.monotonic() < limit:
+            time.sleep(0.05)
+        assert not members(process.pid)
+    finally:
+        for left in members(process.pid):
+            os.kill(int(left), signal.SIGKILL)
