@@ -96,9 +96,10 @@ def test_documented_deep_imports_keep_working(path, name):
         module.nothing  # noqa: B018
 
 
-def test_the_module_of_the_command_still_runs():
+@pytest.mark.parametrize("module", ["i2i_bridge", "i2i_bridge.cli"])
+def test_the_package_and_its_command_line_run_as_modules(module):
     done = subprocess.run(
-        [sys.executable, "-m", "i2i_bridge.cli", "--version"], capture_output=True, text=True, check=True, cwd=ROOT
+        [sys.executable, "-m", module, "--version"], capture_output=True, text=True, check=True, cwd=ROOT
     )
     assert done.stdout == f"i2i-bridge {i2i_bridge.__version__}\n"
 
