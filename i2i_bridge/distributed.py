@@ -190,6 +190,18 @@ def check_launcher() -> None:
             )
 
 
+def leave_group() -> None:
+    """Leave the process group of torchrun, if this process is in one.
+
+    Otherwise its threads still run while the interpreter ends, and may end the process by a signal.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        from accelerate.state import AcceleratorState
+
+        torch.distributed.destroy_process_group()
+        AcceleratorState._reset_state(reset_partial_state=True)  # it holds rank and count of the group that has ended
+
+
 def process_group(timeout: int) -> list[Any]:
     """The handlers for `Accelerator` that set the timeout of collective operations, in seconds."""
     from accelerate.utils import InitProcessGroupKwargs

@@ -802,6 +802,8 @@ MUTANTS = [
     Mutant("average-is-the-network", "storage/pt_reader.py", "for name, value in zip(net, average, strict=True)", "for name, value in net.items()", "test_hostile.py"),
     Mutant("selftest-always-passes", "cli/selftest.py", "                passed, detail = False,", "                passed, detail = True,", "test_selftest.py"),
     Mutant("selftest-compares-weights", "cli/toy_runs.py", 'if key.endswith("/exp_avg")]', "if key]", "test_selftest.py"),
+    Mutant("selftest-names-last-line", "cli/selftest.py", '(named or lines or ["no output"])[0]', '(lines or ["no output"])[-1]', "test_selftest.py"),
+    Mutant("group-kept-at-exit", "cli/command.py", "            ranks.leave_group()", "            pass", "test_ranks.py"),
     Mutant("selftest-rounds", "cli/toy_runs.py", "if not torch.equal(value, right[key]):", "if not torch.allclose(value, right[key]):", "test_selftest.py"),
     Mutant("mask-of-ones-is-empty", "images/pixels.py", "    return codes(grey == high), f\"of the", "    return pixels, f\"of the", "test_images.py"),
     Mutant("mask-ignores-transparency", "images/pixels.py", "        if clear.any():", "        if clear.all():", "test_images.py"),

@@ -105,6 +105,8 @@ def main(arguments: list[str] | None = None) -> None:
     words = _split_nfe([word for word in words if word not in ("--debug", "--offline")])
     try:
         code = app(words, standalone_mode=False, prog_name="i2i-bridge")
+        if (ranks := sys.modules.get("i2i_bridge.distributed")) is not None:
+            ranks.leave_group()
         sys.stdout.flush()
     except UserError as error:
         if debug:

@@ -5,6 +5,7 @@ What does not depend on the machine is checked by the package's tests.
 """
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -153,8 +154,12 @@ def _wait_until(process: "subprocess.Popen[str]", reached: Callable[[], bool]) -
 
 
 def check_ranks(bench: Bench) -> str:
-    """Two ranks compute the same gradients as one process."""
-    launcher = ("-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=0", "--standalone")
+    """Two ranks compute the same gradients as one process.
+
+    If they fail, what they and torchrun have written goes to the standard error output.
+    """
+    # By address: the name of a machine without a network may not resolve.
+    launcher = ("-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", "--local_addr=127.0.0.1")
     process = bench.start("ranks", *launcher, steps=SAVE_EVERY)
     try:
         output, _ = process.communicate(timeout=PATIENCE)
@@ -162,10 +167,16 @@ def check_ranks(bench: Bench) -> str:
         os.killpg(process.pid, signal.SIGKILL) if hasattr(os, "killpg") else process.kill()
         raise Failed(f"two processes did not end in {PATIENCE:.0f} s") from None
     if process.returncode:
-        raise Failed(
-            f"two processes: exit code {process.returncode}: {output.strip().splitlines()[-1][:150] if output else ''}"
-        )
+        sys.stderr.write(output)
+        raise Failed(f"two processes: exit code {process.returncode}: {_cause(output)}")
     return _compare_gradients(bench.trained("one", steps=SAVE_EVERY), bench.state("ranks"), "1 and 2 processes")
+
+
+def _cause(output: str) -> str:
+    """The first line that names an error in the output of several processes; torchrun's own summary comes after it."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    named = [line for line in lines if re.match(r"(error\b|\w+(\.\w+)*(Error|Exception)\b|terminate called)", line)]
+    return (named or lines or ["no output"])[0][:150]
 
 
 def _compare_gradients(left: dict[str, Tensor], right: dict[str, Tensor], what: str) -> str:

@@ -22,8 +22,8 @@ def test_what_is_here_holds(tmp_path, capsys):
     """Every check of the quick level, through the command; nothing is left behind."""
     with pytest.raises(SystemExit) as ended:
         main(["selftest", "--dir", str(tmp_path / "runs"), "--json", str(tmp_path / "found.json")])
-    said = capsys.readouterr().out
-    assert ended.value.code in (0, None), said
+    said, errors = capsys.readouterr()
+    assert ended.value.code in (0, None), said + errors
     found = json.loads((tmp_path / "found.json").read_text())
     names = [check["name"] for check in found["checks"]]
     assert names == list(selftest.CHECKS)
@@ -100,6 +100,20 @@ def test_a_difference_of_one_bit_is_seen():
 def test_a_run_without_a_checkpoint(bench):
     with pytest.raises(Failed, match="no checkpoint"):
         bench.state("none")
+
+
+def test_the_cause_of_ranks_that_fail_is_named(bench, monkeypatch, capsys):
+    # kills: selftest-names-last-line
+    start = bench.start
+    monkeypatch.setattr(bench, "start", lambda name, *launcher, **settings: start(name, *launcher, batch_size=3))
+    with pytest.raises(Failed, match=r"exit code 1: error: train\.batch_size 3 cannot be shared by 2 processes"):
+        selftest.check_ranks(bench)
+    assert "cannot be shared" in capsys.readouterr().err
+    assert selftest._cause("\n") == "no output" and selftest._cause("one\ntwo\n") == "one"
+    assert (
+        selftest._cause("a note\ntorch.distributed.DistStoreError: gone\n====")
+        == "torch.distributed.DistStoreError: gone"
+    )
 
 
 def test_a_process_that_does_not_come_back(bench, monkeypatch):

@@ -14,6 +14,7 @@ from killing import digest, photos, recipe_of
 
 import i2i_bridge.training.trainer as training
 from i2i_bridge import load_run
+from i2i_bridge.cli.command import main
 from i2i_bridge.distributed import Ranks, check_devices
 from i2i_bridge.errors import UserError
 from i2i_bridge.evaluation.evaluate import evaluate
@@ -316,3 +317,15 @@ def test_a_stream_is_the_same_for_any_number_of_processes(root):
         return stream
 
     assert numbers([1] * 5) == numbers([2, 1, 2, 3, 4]) == list(range(60))
+
+
+def test_a_command_that_has_ended_is_in_no_group(tmp_path):
+    """Otherwise gloo's threads run on while the interpreter ends, which now and then ends the process by a signal."""
+    # kills: group-kept-at-exit
+    import torch.distributed as group
+
+    place = f"file://{tmp_path / 'group'}"
+    group.init_process_group("gloo", init_method=place, rank=0, world_size=1)
+    with pytest.raises(SystemExit) as ended:
+        main(["list", "processes"])
+    assert ended.value.code == 0 and not group.is_initialized()
