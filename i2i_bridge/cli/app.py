@@ -49,7 +49,8 @@ def app(
     """Serve a web page that restores pictures with trained runs; without --host, to this machine alone."""
     folders = [str(place_of_run(Path(run), plugin)) for run in runs]  # refused before torch is imported
     load_plugins(plugin)
-    from i2i_bridge.app import LOOPBACK, Limits, serve
+    from i2i_bridge.app.limits import Limits
+    from i2i_bridge.app.server import LOOPBACK, serve
 
     if host.strip("[]") not in LOOPBACK:
         console.say(f"warning: --host {host}: whoever reaches this address can use the page; it has no password")

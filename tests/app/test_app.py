@@ -2,7 +2,9 @@
 
 import html
 import importlib.util
+import os
 import socket
+import subprocess
 import sys
 import urllib.request
 from pathlib import Path
@@ -12,28 +14,13 @@ import pytest
 from PIL import Image, ImageCms
 from zoo import zoo
 
-from i2i_bridge.app import (
-    NOTHING,
-    OWN,
-    SAME,
-    WALK_SIDE,
-    Limits,
-    Request,
-    build_page,
-    check_size,
-    copied,
-    decoded_pixels,
-    degrade_picture_file,
-    mask_file,
-    number,
-    open_page,
-    public_text,
-    require_gradio,
-    restore_picture,
-    run_names,
-    view,
-    with_sampler,
-)
+from i2i_bridge import app
+from i2i_bridge.app.actions import NOTHING, OWN, SAME, number, public_text
+from i2i_bridge.app.limits import Limits, check_size, decoded_pixels
+from i2i_bridge.app.page import build_page
+from i2i_bridge.app.pictures import WALK_SIDE, copied, mask_file, view
+from i2i_bridge.app.restoration import Request, degrade_picture_file, restore_picture, with_sampler
+from i2i_bridge.app.server import open_page, require_gradio, run_names
 from i2i_bridge.cli.command import main
 from i2i_bridge.errors import UserError
 from i2i_bridge.images.files import read_picture, write_picture
@@ -332,6 +319,24 @@ def test_the_page_asks_no_other_machine_wherever_it_listens():
         assert address.startswith("http://127.0.0.2:")
         with pytest.raises(OSError, match="the internet is not used here"):
             socket.getaddrinfo("example.invalid", 80)
+
+
+def test_the_file_of_a_space_serves_the_runs_of_its_variables(tmp_path):
+    """A copy of `app/__main__.py` under the name `app.py`, as docs/app.md says."""
+    pytest.importorskip("gradio", reason="extra app")
+    (tmp_path / "app.py").write_bytes(Path(app.__file__).with_name("__main__.py").read_bytes())
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    variables = {"I2I_APP_RUNS": "pretrained/photos", "GRADIO_SERVER_PORT": str(port), "PYTHONUNBUFFERED": "1"}
+    paths = os.pathsep.join([str(Path(app.__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
+    with subprocess.Popen(
+        [sys.executable, "app.py"], cwd=tmp_path, env=os.environ | variables | {"PYTHONPATH": paths},
+        stdout=subprocess.PIPE, text=True,
+    ) as space:  # fmt: skip
+        try:
+            assert next(line for line in space.stdout if "Ctrl-C" in line).startswith(f"http://127.0.0.1:{port}")
+        finally:
+            space.terminate()
 
 
 def test_names_of_runs_differ():

@@ -11,7 +11,8 @@ from PIL import Image
 
 pytest.importorskip("gradio", reason="extra app")
 
-from i2i_bridge.app import Limits, open_page
+from i2i_bridge.app.limits import Limits
+from i2i_bridge.app.server import open_page
 from i2i_bridge.images.files import read_picture
 from i2i_bridge.runs.restore import restore_files
 from i2i_bridge.runs.run import load_run

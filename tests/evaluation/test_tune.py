@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from i2i_bridge import load_run, registry, restore_files, tune
-from i2i_bridge.app import with_sampler
+from i2i_bridge.app.restoration import with_sampler
 from i2i_bridge.cli.command import main
 from i2i_bridge.errors import UserError
 from i2i_bridge.evaluation.evaluate import evaluate, open_evaluation

@@ -62,8 +62,8 @@ ONLY_IN = {
     "torch_fidelity": {"metrics/extractors.py"},
     "onnx": {"runs/graphs.py"},
     "openvino": {"runs/graphs.py", "runs/backend.py", "networks/openvino.py"},
-    "gradio": {"app.py"},
-    "starlette": {"app.py"},
+    "gradio": {"app/actions.py", "app/page.py", "app/server.py"},
+    "starlette": {"app/server.py"},
     "spandrel": {"networks/spandrel.py"},
     "diffusers": {"runs/autoencoders.py"},
 }

@@ -86,7 +86,7 @@ def test_public_functions_take_paths_as_text():
     ("path", "name"),
     [
         ("images", "read_picture"), ("images", "to_tensor"), ("recipe", "load_recipe"), ("recipe", "Recipe"),
-        ("training", "train"), ("cli", "main"),
+        ("training", "train"), ("cli", "main"), ("app", "Limits"), ("app", "open_page"), ("app", "serve"),
     ],
 )  # fmt: skip
 def test_documented_deep_imports_keep_working(path, name):
