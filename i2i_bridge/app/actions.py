@@ -6,6 +6,7 @@ import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,27 +24,21 @@ FOLDERS_KEPT = 8
 """Folders of results on the server's disk; gradio has copied those of a request when the next begins."""
 
 
+@dataclass(eq=False)
 class Actions:
-    """What the page's elements do. Refusals are shown without paths; any other error is logged by the server.
+    """What the page's elements do. Refusals are shown without paths; any other error is logged by the server."""
 
-    Args:
-        runs: The runs by the names that are shown.
-        folder: A folder for the results of requests.
-        limits: The most that a visitor may ask for.
-        examples: Pictures by name.
-        report_error: Called with a line for an error that is not the visitor's.
-    """
-
-    def __init__(
-        self,
-        runs: Mapping[str, Run],
-        folder: Path,
-        limits: Limits,
-        examples: Mapping[str, Path],
-        report_error: Callable[[str], None],
-    ) -> None:
-        self.runs, self.folder, self.limits, self.examples = runs, folder, limits, examples
-        self.report_error, self.kept = report_error, deque[Any]()
+    runs: Mapping[str, Run]
+    """The runs by the names that are shown."""
+    folder: Path
+    """A folder for the results of requests."""
+    limits: Limits
+    examples: Mapping[str, Path]
+    """Example pictures by name."""
+    report_error: Callable[[str], None]
+    """Called with a line for an error that is not the visitor's."""
+    kept: deque[Any] = field(default_factory=deque, init=False)
+    """The newest folders of results, at most FOLDERS_KEPT."""
 
     def new_folder(self) -> Path:
         self.kept.append(tempfile.TemporaryDirectory(dir=self.folder))

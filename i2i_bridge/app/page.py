@@ -1,7 +1,6 @@
 """The elements of the page and how they are connected to their actions."""
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 from i2i_bridge.app.actions import NOTHING, OPERATORS, OWN, RECIPE, SAME, Actions, restore_function
@@ -9,28 +8,12 @@ from i2i_bridge.app.limits import Limits
 from i2i_bridge.app.pictures import needs_mask
 from i2i_bridge.images.outputs import FORMATS
 from i2i_bridge.registry import SAMPLERS
-from i2i_bridge.runs.run import Run
 
 
-def build_page(
-    runs: Mapping[str, Run],
-    folder: Path,
-    limits: Limits,
-    examples: Mapping[str, Path],
-    report_error: Callable[[str], None],
-) -> Any:
-    """The page, a `gradio.Blocks`.
-
-    Args:
-        runs: The runs by the names that are shown.
-        folder: A folder for the results of requests.
-        limits: The most that a visitor may ask for.
-        examples: Pictures by name.
-        report_error: Called with a line for an error that is not the visitor's.
-    """
+def build_page(actions: Actions) -> Any:
+    """The page, a `gradio.Blocks`, whose elements do what `actions` says."""
     import gradio as gr
 
-    actions = Actions(runs, folder, limits, examples, report_error)
     with gr.Blocks(title="i2i_bridge", analytics_enabled=False, delete_cache=(600, 3600)) as page:
         gr.Markdown(
             "# i2i_bridge\nA diffusion bridge walks from a degraded picture X_1 to a clean one X_0. Upload a picture, "
@@ -39,13 +22,13 @@ def build_page(
         with gr.Row():
             with gr.Column(scale=2, min_width=320):
                 parts = _picture_part(actions)
-                parts |= _degradation_part(limits)
-                parts["editor"] = _mask_part(is_open=any(needs_mask(run) for run in runs.values()))
-                parts |= _sampling_part(limits)
+                parts |= _degradation_part(actions.limits)
+                parts["editor"] = _mask_part(is_open=any(needs_mask(run) for run in actions.runs.values()))
+                parts |= _sampling_part(actions.limits)
             with gr.Column(scale=3, min_width=320):
                 results = _result_part()
         _connect(actions, parts, results)
-    return page.queue(max_size=limits.waiting, default_concurrency_limit=1, api_open=False)
+    return page.queue(max_size=actions.limits.waiting, default_concurrency_limit=1, api_open=False)
 
 
 def _picture_part(actions: Actions) -> dict[str, Any]:

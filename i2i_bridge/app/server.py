@@ -8,11 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from i2i_bridge.app.actions import Actions
 from i2i_bridge.app.limits import DEFAULT_LIMITS, Limits, decoded_pixels
 from i2i_bridge.app.page import build_page
 from i2i_bridge.app.pictures import example_files
 from i2i_bridge.errors import UserError
-from i2i_bridge.runs.run import load_run
+from i2i_bridge.runs.run import Run, load_run
 from i2i_bridge.storage import internet
 
 EXTRA = "pip install 'i2i-bridge[app]'"
@@ -111,6 +112,26 @@ def open_page(
     except (OSError, UnicodeError) as error:
         raise UserError(f"--host {host}: no address of this machine ({error}); try --host 127.0.0.1") from error
 
+    opened = _opened_runs(runs, device, backend, say)
+    pictures = example_files(examples)
+    with tempfile.TemporaryDirectory(prefix="i2i-bridge-app-") as temporary:
+        # Read by gradio: its copies of pictures go there, and it reports nothing to its makers.
+        os.environ |= {"GRADIO_TEMP_DIR": f"{temporary}/cache", "GRADIO_ANALYTICS_ENABLED": "False"}
+        results = Path(temporary, "results")
+        results.mkdir()
+        # A visitor could otherwise make gradio fetch an address.
+        with decoded_pixels(limits.pixels), internet.closed(own):
+            page = build_page(Actions(opened, results, limits, pictures, say))
+            address = _launched(page, host, port, limits)
+            try:
+                yield address
+            finally:
+                page.close(verbose=False)
+
+
+def _opened_runs(runs: Sequence[str], device: str | None, backend: str, say: Callable[[str], None]) -> dict[str, Run]:
+    """The runs by the names that are shown; a run that needs more than a picture is refused."""
+
     def note(line: str) -> None:
         say(f"note: {line}")
 
@@ -120,49 +141,38 @@ def open_page(
         if run.recipe.classes or run.recipe.data.own_condition:
             needed = "a label" if run.recipe.classes else "a condition image"
             raise UserError(f"{name}: needs {needed} beside each picture, which this page does not take")
-    pictures = example_files(examples)
-    with tempfile.TemporaryDirectory(prefix="i2i-bridge-app-") as temporary:
-        # Read by gradio: its copies of pictures go there, and it reports nothing to its makers.
-        os.environ |= {"GRADIO_TEMP_DIR": f"{temporary}/cache", "GRADIO_ANALYTICS_ENABLED": "False"}
-        import gradio as gr
-        from starlette.middleware import Middleware
+    return opened
 
-        results = Path(temporary, "results")
-        results.mkdir()
-        # A visitor could otherwise make gradio fetch an address.
-        with decoded_pixels(limits.pixels), internet.closed(own):
-            page = build_page(opened, results, limits, pictures, say)
-            try:
-                _, address, _ = page.launch(
-                    server_name=f"[{host}]" if ":" in host else host,  # IPv6, as in addresses
-                    server_port=port,
-                    max_file_size=limits.megabytes * 10**6,
-                    allowed_paths=[],
-                    theme=gr.themes.Default(primary_hue="blue"),
-                    head=PASTE,
-                    app_kwargs={
-                        "middleware": [Middleware(_Headers)], "docs_url": None, "redoc_url": None, "openapi_url": None
-                    },
-                    footer_links=[],
-                    inline=False,
-                    inbrowser=False,
-                    share=False,
-                    show_error=False,
-                    quiet=True,
-                    prevent_thread_lock=True,
-                    ssr_mode=False,
-                    pwa=False,
-                    mcp_server=False,
-                    enable_monitoring=False,
-                )  # fmt: skip
-            except OSError as error:
-                raise UserError(
-                    f"{host}, port {port or '7860 to 7959'}: cannot listen ({error}); try --port"
-                ) from error
-            try:
-                yield address
-            finally:
-                page.close(verbose=False)
+
+def _launched(page: Any, host: str, port: int | None, limits: Limits) -> str:
+    """Launch a `gradio.Blocks` that reports nothing and loads nothing from other machines; its address."""
+    import gradio as gr
+    from starlette.middleware import Middleware
+
+    try:
+        _, address, _ = page.launch(
+            server_name=f"[{host}]" if ":" in host else host,  # IPv6, as in addresses
+            server_port=port,
+            max_file_size=limits.megabytes * 10**6,
+            allowed_paths=[],
+            theme=gr.themes.Default(primary_hue="blue"),
+            head=PASTE,
+            app_kwargs={"middleware": [Middleware(_Headers)], "docs_url": None, "redoc_url": None, "openapi_url": None},
+            footer_links=[],
+            inline=False,
+            inbrowser=False,
+            share=False,
+            show_error=False,
+            quiet=True,
+            prevent_thread_lock=True,
+            ssr_mode=False,
+            pwa=False,
+            mcp_server=False,
+            enable_monitoring=False,
+        )
+    except OSError as error:
+        raise UserError(f"{host}, port {port or '7860 to 7959'}: cannot listen ({error}); try --port") from error
+    return str(address)
 
 
 def serve(runs: Sequence[str], *, say: Callable[[str], None] = print, **options: Any) -> None:

@@ -15,7 +15,7 @@ from PIL import Image, ImageCms
 from zoo import zoo
 
 from i2i_bridge import app
-from i2i_bridge.app.actions import NOTHING, OWN, SAME, number, public_text
+from i2i_bridge.app.actions import NOTHING, OWN, SAME, Actions, number, public_text
 from i2i_bridge.app.limits import Limits, check_size, decoded_pixels
 from i2i_bridge.app.page import build_page
 from i2i_bridge.app.pictures import WALK_SIDE, copied, mask_file, view
@@ -271,7 +271,7 @@ def test_an_example_is_copied(photo, tmp_path):
 def page_functions(run, photo, folder, limits, said):
     """The functions of the page by name."""
     gradio = pytest.importorskip("gradio", reason="extra app")
-    page = build_page({"photos": run}, folder, limits, {"example": photo}, said.append)
+    page = build_page(Actions({"photos": run}, folder, limits, {"example": photo}, said.append))
     return {function.name: function.fn for function in page.fns.values()}, gradio.Error
 
 
