@@ -151,6 +151,7 @@ def cost_table(recipe: "Recipe", tflops: float | None, bandwidth: float | None) 
         f"state           {_bytes(cost.state)}: weights, gradients, moments, moving average",
         f"maps            {maps}, for each image of a micro-batch",
         f"checkpoint      {_bytes(cost.checkpoint)}",
+        *(f"note            {note}" for note in cost.notes),
     ]
     for count in PROCESSES if tflops is not None else ():
         if train.batch_size % count:

@@ -6,10 +6,10 @@ from typing import Annotated
 import typer
 
 from i2i_bridge import UserError, console, plugins
-from i2i_bridge.cli.options import MethodName, Overrides, Plugins, chosen_recipe, load_plugins
+from i2i_bridge.cli.options import MethodName, Overrides, Plugins, chosen_recipe, fetched_run, load_plugins
 from i2i_bridge.errors import nearest
 from i2i_bridge.registry import KINDS
-from i2i_bridge.storage.shipped import is_recipe_name, recipe_names
+from i2i_bridge.storage.shipped import RECIPE_FILE, folder_of_run, is_recipe_name, recipe_names, recipe_of_run
 
 
 def list_(
@@ -50,7 +50,7 @@ def show(
     ] = False,
     cost: Annotated[
         bool,
-        typer.Option("--cost", help="Of a recipe: parameters, memory, FLOPs, checkpoint; docs/scaling.md."),
+        typer.Option("--cost", help="Of a recipe or a run: parameters, memory, FLOPs, checkpoint; docs/scaling.md."),
     ] = False,
     tflops: Annotated[
         float | None,
@@ -74,10 +74,10 @@ def show(
         raise UserError(f"{given}: only with --cost; to change settings of a recipe, give them to train or preview")
     if cost:
         if name is None or check or schema is not None or all_settings:
-            raise UserError("--cost: give the name of a recipe, and none of --all, --check, --schema")
+            raise UserError("--cost: give a recipe or a run, and none of --all, --check, --schema")
         if bandwidth is not None and tflops is None:
             raise UserError("--bandwidth: only with --tflops")
-        recipe = chosen_recipe(name.removeprefix("recipe:"), settings, method)
+        recipe = chosen_recipe(_recipe_or_run(name, plugin), settings, method)
         console.write(cost_table(recipe, tflops, bandwidth))
     elif schema is not None:
         console.write(schema_text(schema))
@@ -88,6 +88,18 @@ def show(
     else:
         console.write(description(name, method, all_settings=all_settings))
     _note_broken_plugins()
+
+
+def _recipe_or_run(name: str, plugin: list[Path] | None) -> str:
+    """The recipe that --cost names: a recipe, or the file of the run RUN or run:RUN.
+
+    Raises:
+        UserError: run:RUN is no run.
+    """
+    if name.startswith("run:"):
+        return str(recipe_of_run(fetched_run(Path(name.removeprefix("run:")), plugin)))
+    file = folder_of_run(Path(name)) / RECIPE_FILE
+    return str(file) if file.is_file() and not is_recipe_name(name) else name.removeprefix("recipe:")
 
 
 def _note_broken_plugins() -> None:

@@ -1,6 +1,6 @@
 """The cost of a training, computed from shapes: parameters, memory, FLOPs, bytes of a checkpoint and of an exchange."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +34,8 @@ class Cost:
     """Bytes of the tensors of one checkpoint."""
     gradients: int
     """Bytes of the gradients that several processes average in each step."""
+    notes: list[str] = field(default_factory=list)
+    """A line for each setting that needs real numbers: what is left out, or taken in its place."""
 
     def sent(self, processes: int) -> float:
         """Bytes that each process sends in a step: 2 (n - 1) / n of the gradients, by a ring of n processes."""
@@ -59,13 +61,26 @@ def training_cost(recipe: Recipe) -> Cost:
         UserError: The method learns from another run, or a part of the recipe needs real numbers.
     """
     try:
-        return _training_cost(recipe)
-    except (NotImplementedError, RuntimeError) as error:
+        return _training_cost(*_on_shapes(recipe))
+    except (RuntimeError, ValueError) as error:
         line = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"recipe {recipe.name}: a part of it does not run on shapes alone ({line})") from error
 
 
-def _training_cost(recipe: Recipe) -> Cost:
+def _on_shapes(recipe: Recipe) -> tuple[Recipe, list[str]]:
+    """The recipe without the settings that need real numbers, and a line for each."""
+    process, method, notes = recipe.process, recipe.method, []
+    if auto := recipe.auto_noise:
+        process = {key: value for key, value in process.items() if key != auto}
+        number = getattr(recipe.any_process(), auto)
+        notes.append(f'process.{auto} = "auto" is measured in training; {number:g} is taken here, the cost is the same')
+    if method.get("perceptual", 0) > 0:
+        method = method | {"perceptual": 0.0}
+        notes.append("method.perceptual is left out: its network's FLOPs and maps come on top")
+    return recipe.model_copy(update={"process": process, "method": method}), notes
+
+
+def _training_cost(recipe: Recipe, notes: list[str]) -> Cost:
     if recipe.method["name"] in STUDENTS or recipe.mean is not None or recipe.latent is not None:
         raise UserError(
             f"recipe {recipe.name}: its cost depends on another run; ask for that of the other run's recipe"
@@ -99,6 +114,7 @@ def _training_cost(recipe: Recipe) -> Cost:
         maps=maps,
         checkpoint=checkpoint,
         gradients=gradients,
+        notes=notes,
     )
 
 

@@ -113,6 +113,31 @@ def test_a_name_of_several_meanings_says_so(call):
         assert code == 2 and said.count("\n") == 1, said
 
 
+def test_the_cost_of_a_run_is_that_of_its_recipe(call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recipe = load_recipe("demo/jpeg", ["network.channels=8", "network.channel_mult=[1,2]", "data.size=16"])
+    (tmp_path / "runs/mine").mkdir(parents=True)
+    for file in ("recipe.toml", "runs/mine/recipe.toml"):
+        (tmp_path / file).write_text(recipe.to_toml())
+    code, said, _ = call("show", "recipe.toml", "--cost")
+    assert code == 0 and said.startswith("# demo-jpeg: computed from shapes")
+    assert [call("show", name, "--cost") for name in ("runs/mine", "run:runs/mine")] == [(0, said, "")] * 2
+    shipped = call("show", "pretrained/photos", "--cost")
+    assert shipped[0] == 0 and shipped == call("show", "run:pretrained/photos", "--cost")
+    code, said, _ = call("show", "runs/mine", "--cost", "method.perceptual=0.5", "process.sigma_1=auto")
+    assert code == 0 and [line.split()[1] for line in said.splitlines()[-2:]] == [
+        "process.sigma_1",
+        "method.perceptual",
+    ]
+    for name, words in (
+        ("run:runs", "not a run folder"),
+        ("runs", "not a recipe"),
+        ("run:demo/jpeg", "to train first"),
+    ):
+        code, _, said = call("show", name, "--cost")
+        assert code == 2 and said.count("\n") == 1 and words in said, said
+
+
 def test_version(call):
     import i2i_bridge
 

@@ -110,6 +110,29 @@ def test_modules_that_learn_by_turns_are_averaged():
     assert whole.parameters["forward"] == whole.parameters["network"]
 
 
+@pytest.mark.parametrize("method", [None, "flow"])
+def test_a_perceptual_loss_is_left_out_and_named(method):
+    small = ["network.channels=8", "network.channel_mult=[1,2]", "data.size=16"]
+    preset = None if method is None else method_preset(method)
+    plain = training_cost(load_recipe("demo/jpeg", small, preset))
+    cost = training_cost(load_recipe("demo/jpeg", [*small, "method.perceptual=0.5"], preset))
+    assert plain.notes == [] and ["method.perceptual" in note for note in cost.notes] == [True]
+    assert cost.step == plain.step and cost.parameters == plain.parameters
+
+
+@pytest.mark.parametrize("key", ["sigma_1", "beta_max"])
+def test_a_noise_that_training_measures_is_a_number_here(key):
+    process = [] if key == "sigma_1" else ["process.name=i2sb", "target.name=i2sb"]
+    cost = training_cost(recipe(*process, f"process.{key}=auto"))
+    (note,) = cost.notes
+    assert note.startswith(f'process.{key} = "auto"') and cost.step == 5 * LAYER
+
+
+def test_an_image_that_is_too_small_for_the_critic_is_refused():
+    with pytest.raises(UserError, match="Expected more than 1 value per channel"):
+        training_cost(load_recipe("demo/jpeg", ["data.size=16", "method.adversarial=0.1"]))
+
+
 def test_a_network_that_reads_numbers_is_refused():
     class Reads(TwoConvolutions):
         def forward(self, x_t, t, condition=None):
