@@ -12,6 +12,8 @@ from typing import Any
 
 from i2i_bridge.errors import UserError, one_line
 
+RAISED = (Exception, SystemExit)
+"""What a user's code may raise. Otherwise a plug-in that calls sys.exit would end the command without a word."""
 _files: list[str] = []
 """Absolute paths of the files that `load_plugin` imported."""
 _sources: set[str] = set()
@@ -23,7 +25,7 @@ def add_source(module: str) -> None:
     _sources.add(str(Path(getattr(sys.modules.get(module), "__file__", None) or module).resolve()))
 
 
-def plugin_error(error: Exception) -> UserError | None:
+def plugin_error(error: BaseException) -> UserError | None:
     """Convert an exception raised in a user's file to a `UserError` that names the file, line and function.
 
     Returns None if the traceback contains no line of a user's file, and for a `UserError` or an out-of-memory error.
@@ -41,7 +43,7 @@ def plugin_error(error: Exception) -> UserError | None:
     )
 
 
-def _signature_error(error: Exception) -> UserError | None:
+def _signature_error(error: BaseException) -> UserError | None:
     """Convert the TypeError of a call with wrong arguments; the traceback then has no line of the called function."""
     call = re.match(r"([\w.]+)\(\) (takes|missing|got) ", str(error)) if isinstance(error, TypeError) else None
     if call is None:
@@ -68,7 +70,7 @@ def plugin_errors() -> Iterator[None]:
     """
     try:
         yield
-    except Exception as error:
+    except RAISED as error:
         converted = plugin_error(error)
         if converted is None:
             raise
@@ -106,7 +108,7 @@ def load_plugin(file: Path | str) -> None:
     _sources.add(place)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except RAISED as error:
         del sys.modules[name]
         if isinstance(error, UserError):
             raise UserError(f"--plugin {path}: {error}") from error
@@ -145,7 +147,7 @@ def load_installed_plugins() -> None:
         package = "unknown" if entry.dist is None else f"{entry.dist.name} {entry.dist.version}"
         try:
             entry.load()
-        except Exception as error:  # the package's code: whatever it raises is reported
+        except RAISED as error:
             reason = error if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
             _broken.append(one_line(f"the installed package {package}, plug-in '{entry.name}': not loaded: {reason}"))
         else:

@@ -123,10 +123,16 @@ def main(arguments: list[str] | None = None) -> None:
         _say_error("interrupted")
         code = 130
     except (BrokenPipeError, SystemExit) as error:
-        # The reader of the output has ended, as in `| head`: exit quietly. Click makes SystemExit(1) of it.
-        if not isinstance(error, BrokenPipeError) and not isinstance(error.__context__, BrokenPipeError):
+        # The reader of the output has ended, as in `| head`: exit quietly.
+        # Click makes SystemExit(1) of it.
+        known = plugin_error(error)
+        if known is not None and not debug:
+            _say_error(known)
+            code = known.code
+        elif isinstance(error, BrokenPipeError) or isinstance(error.__context__, BrokenPipeError):
+            code = 128 + signal.SIGPIPE
+        else:
             raise
-        code = 128 + signal.SIGPIPE
     except Exception as error:
         if debug:
             raise

@@ -17,11 +17,10 @@ from i2i_bridge.data.items import EMPTY_MASK, decode_item, location, pictures_of
 from i2i_bridge.data.order import shuffled
 from i2i_bridge.data.source import PairSource, item_of
 from i2i_bridge.data.transforms import Enlargement, Geometry, factor_between
-from i2i_bridge.degradations.base import Degradation, Degraded
+from i2i_bridge.degradations.base import Degradation, degraded_by
 from i2i_bridge.degradations.inpaint import Holed
 from i2i_bridge.errors import UserError, located
 from i2i_bridge.images.pixels import Range, to_mask, to_tensor
-from i2i_bridge.plugins import plugin_errors
 from i2i_bridge.randomness import generator, key, rand
 from i2i_bridge.storage.files import IO_ERROR
 from i2i_bridge.storage.reader import may_pass
@@ -300,18 +299,8 @@ class PairDataset(Dataset[dict[str, Any]]):
                 "known; that takes pairs, or a [degradation] that fills holes, such as inpaint"
             )
         draws = [generator(self.seed, f"{self.purpose} degradation", *keyed)]
-        with plugin_errors():
-            # For an item with a mask no other mask is drawn: x_1 must equal x_0 where the item's mask is 0.
-            degraded = (
-                self.degradation(x_0[None], draws)
-                if mask is None
-                else self.degradation.prepare(x_0[None], draws, mask[None])
-            )
-        if not isinstance(degraded, Degraded):
-            raise UserError(f"{name}: a degradation must return Degraded(x_1), not {type(degraded).__name__}")
-        if not isinstance(degraded.x_1, Tensor) or degraded.x_1.shape != x_0[None].shape:
-            x_1 = tuple(degraded.x_1.shape) if isinstance(degraded.x_1, Tensor) else type(degraded.x_1).__name__
-            raise UserError(f"{name}: x_1 is {x_1} for x_0 of shape {tuple(x_0[None].shape)}; the shapes must agree")
+        # For an item with a mask no other mask is drawn: x_1 must equal x_0 where the item's mask is 0.
+        degraded = degraded_by(self.degradation, x_0[None], draws, None if mask is None else mask[None])
         out: dict[str, Any] = {part: value[0] for part, value in degraded.parts().items()}
         parameters = {name: values[0] for name, values in degraded.parameters.items()}
         return out | ({"parameters": parameters} if parameters else {})

@@ -25,6 +25,7 @@ from torch import Tensor
 from i2i_bridge.degradations.linear import LinearOperator
 from i2i_bridge.degradations.ranges import check_range, is_range
 from i2i_bridge.errors import UserError, did_you_mean
+from i2i_bridge.plugins import plugin_errors
 from i2i_bridge.randomness import Generator
 
 
@@ -189,6 +190,34 @@ class Degradation(ABC):
                 f"{type(self).__name__}: the image has {x_0.shape[1]} channels, but only"
                 f" {' or '.join(map(str, channels))} can be degraded"
             )
+
+
+def degraded_by(degradation: Degradation, x_0: Tensor, generator: Generator, mask: Tensor | None = None) -> Degraded:
+    """Degrade images by a degradation that may be a user's, and check what it returns.
+
+    Args:
+        x_0: As in `Degradation.__call__`.
+        generator: Likewise.
+        mask: Fill the hole of this mask (see `Degradation.prepare`) instead of drawing one.
+
+    Raises:
+        UserError: A user's file raised an exception, or the result is no `Degraded` with finite images of x_0's size.
+    """
+    name = type(degradation).__name__
+    with plugin_errors():
+        degraded = degradation(x_0, generator) if mask is None else degradation.prepare(x_0, generator, mask)
+    if not isinstance(degraded, Degraded):
+        raise UserError(f"{name}: a degradation must return Degraded(x_1), not {type(degraded).__name__}")
+    for part, image in {"x_1": degraded.x_1, **degraded.parts()}.items():
+        like = (len(x_0), x_0.shape[1] if part == "x_1" else None, *x_0.shape[-2:])
+        if not isinstance(image, Tensor):
+            raise UserError(f"{name}: {part} is a {type(image).__name__}; it must be a tensor like x_0")
+        shape = tuple(image.shape)
+        if len(shape) != len(like) or any(wanted not in (None, side) for side, wanted in zip(shape, like, strict=True)):
+            raise UserError(f"{name}: {part} is {shape} for x_0 of shape {tuple(x_0.shape)}; the shapes must agree")
+        if not image.is_floating_point() or not bool(image.isfinite().all()):
+            raise UserError(f"{name}: {part} has values that are no finite floats")
+    return degraded
 
 
 def binary_mask(mask: Tensor, image: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from i2i_bridge import __version__
-from i2i_bridge.degradations.base import Degradation, Degraded
+from i2i_bridge.degradations.base import Degradation, Degraded, degraded_by
 from i2i_bridge.degradations.linear import mirrored
 from i2i_bridge.errors import UserError
 from i2i_bridge.images.files import read_picture, write_picture
@@ -163,7 +163,7 @@ def degrade_picture(degradation: Degradation, picture: Picture, seed: int, name:
     clean = to_tensor(visible(picture))[None]
     height, width = clean.shape[-2:]
     rows, columns = (mirrored(side, 0, -side % degradation.multiple, "symmetric") for side in (height, width))
-    degraded = degradation(clean[..., rows, :][..., columns], [generator(seed, "degrade", name)])
+    degraded = degraded_by(degradation, clean[..., rows, :][..., columns], [generator(seed, "degrade", name)])
     mask = None if degraded.mask is None else degraded.mask[..., :height, :width]
     return Degraded(degraded.x_1[..., :height, :width], mask, None, degraded.parameters)
 

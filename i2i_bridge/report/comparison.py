@@ -16,6 +16,7 @@ from i2i_bridge.report.folder import check_out
 from i2i_bridge.report.notes import warnings_of
 from i2i_bridge.report.page import write_page
 from i2i_bridge.report.table import Table, table_of
+from i2i_bridge.runs.checkpoint import chosen_checkpoint
 from i2i_bridge.runs.run import Run
 from i2i_bridge.storage.names import expanded
 from i2i_bridge.storage.shipped import RECIPE_FILE
@@ -109,6 +110,9 @@ def compare(
                 f"labels: {folder} is none of the folders that are compared: {', '.join(map(str, folders))}"
             )
     recipes = [load_recipe(folder / RECIPE_FILE) for folder in folders if (folder / RECIPE_FILE).is_file()]
+    for folder in folders:
+        if checkpoint != "last" and (folder / "checkpoints").is_dir():
+            chosen_checkpoint(folder / "checkpoints", checkpoint)  # before the others are evaluated, which takes long
     wanted = protocol or next((recipe.evaluate.protocol for recipe in recipes), "held-out")
     for folder in folders:
         with progress("evaluated") as report:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from i2i_bridge import __version__
 from i2i_bridge.bridge.tiles import TiledNetwork
+from i2i_bridge.degradations.base import degraded_by
 from i2i_bridge.errors import UserError, located
 from i2i_bridge.images.colour import check_colour_fix, colour_fixed
 from i2i_bridge.images.files import MAX_FRAMES, check_format, image_size, read_picture, write_picture
@@ -145,6 +146,8 @@ def restore_files(
     reverse = run.recipe.is_reverse(direction)
     if reverse and degrade:
         raise UserError("--degrade makes X_1, which is what the direction 'reverse' restores; leave one of them out")
+    if degrade and mask is not None:
+        raise UserError("--degrade draws its own mask; leave it out: --mask makes the hole of a clean image, too")
     if animation_side is not None and not trajectory:
         raise UserError("animation_side: shows the states of trajectory=True; give both")
     _check_jobs(run, jobs)
@@ -154,7 +157,8 @@ def restore_files(
     settings = _Settings(
         source=source, root=target if source.is_dir() else None, extras=extras, nfe=nfe, samples=samples, seed=seed,
         label=label, degrade=degrade, trajectory=trajectory, trajectory_side=trajectory_side,
-        animation_side=animation_side, format=format, quality=quality, direction=direction, colour_fix=colour_fix,
+        animation_side=animation_side, whole=tile == 0, format=format, quality=quality, direction=direction,
+        colour_fix=colour_fix,
     )  # fmt: skip
     planned = plan_files(
         source, target, results=settings.results, beside=settings.beside(), format=format, quality=quality
@@ -220,6 +224,7 @@ class _Settings:
     trajectory: bool
     trajectory_side: int | None
     animation_side: int | None
+    whole: bool
     format: str | None
     quality: int | None
     direction: "Direction | None"
@@ -264,6 +269,8 @@ class _Settings:
             record["direction"] = "reverse"
         if run.tiles is not None:
             record["tiles"] = run.tiles
+        elif self.whole:  # an automatic choice may have tiled the same images
+            record["tiles"] = 0
         if self.colour_fix != "none":
             record["colour_fix"] = self.colour_fix
         return record
@@ -556,7 +563,7 @@ def _degraded(run: Run, picture: Picture, seed: int, result: Path, root: Path | 
     height, width = (side // multiple * multiple for side in clean.shape[-2:])
     if not (height and width):
         raise UserError(f"--degrade: the image is smaller than {multiple}x{multiple} pixels")
-    degraded = degradation(clean[..., :height, :width], [generator(seed, "degrade")])
+    degraded = degraded_by(degradation, clean[..., :height, :width], [generator(seed, "degrade")])
     alpha = None if picture.alpha is None else picture.alpha[:height, :width]
 
     def as_file(x: Tensor) -> Picture:

@@ -238,14 +238,41 @@ def _black_batch(run: Run, side: int) -> dict[str, Tensor]:
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Free bytes of a CUDA device, else of the machine's memory; None if unknown."""
+    """Free bytes of a CUDA device, else of the machine's memory or of a container's share of it; None if unknown."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+        machine = [next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))]
     except (OSError, StopIteration, ValueError, IndexError):
-        return None
+        machine = []
+    return min([*machine, *group_memory()], default=None)
+
+
+GROUP_FILES = {
+    "": ("memory.max", "memory.current", "inactive_file"),
+    "memory": ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+}
+"""Of control groups of version 2 and of version 1: limit, use, and the cached files in it, which the system drops."""
+
+
+def group_memory(own: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> list[int]:
+    """Bytes that each of this process's control groups with a limit (a container, a batch job) may still take."""
+    try:
+        rows = [line.split(":", 2) for line in own.read_text().splitlines()]
+    except OSError:
+        return []
+    found = []
+    for controller, (limit, used, cached) in GROUP_FILES.items():
+        for path in (path for _, name, path in (row for row in rows if len(row) == 3) if name == controller):
+            group = root / controller / path.strip("/")
+            # A container sees its own group as the root, whatever the path says.
+            for folder in (group, *(parent for parent in group.parents if parent.is_relative_to(root))):
+                with contextlib.suppress(OSError, ValueError):
+                    numbers = [int((folder / file).read_text()) for file in (limit, used)]
+                    stat = dict(line.split(" ", 1) for line in (folder / "memory.stat").read_text().splitlines())
+                    found.append(max(numbers[0] - numbers[1] + int(stat.get(cached, 0)), 0))
+    return found
 
 
 def _process_memory(field: str) -> float | None:

@@ -184,6 +184,8 @@ class Init:
         parts = ("process", "target", "mean", *(["method"] if recipe.teacher is None else []))
         for part in () if self.recipe is None else parts:
             source_part, new_part = getattr(self.recipe, part), getattr(recipe, part)
+            if part == "mean" and source_part and new_part and source_part.sha256 == new_part.sha256:
+                continue  # the same weights; the name that the user gave and the cache may differ
             if source_part != new_part:
                 lines.append(
                     f"note: the weights were trained with another {part}: {source_part} there, {new_part} here"

@@ -162,8 +162,10 @@ def prepare(
     # Loaded before the folder is written: otherwise an unusable image would leave an empty run folder behind.
     first = [next(batches)] if state.step < settings.steps else []
     remarks = first_remarks(dataset) if checkpoint is None and ranks.is_first else []
+    over = state.step >= settings.steps or (score is not None and score.is_over)
     if ranks.is_first:
-        _write_folder(folder, start, stack if found is None else None)
+        if checkpoint is None or not over:  # otherwise the recipe would not be that of the steps which were trained
+            _write_folder(folder, start, stack if found is None else None)
         if found_best is not None:
             write_best(folder, found_best)  # a killed save may have left it at an earlier step
     notes = [_summary(recipe, dataset, state, environment["device"], ranks.count, folder), *start.notes, *remarks]
@@ -317,6 +319,9 @@ def _notes_on_resume(
     before = missing | {"order of images": "by an earlier version"} | before
     also = [f"{usable} images that were unusable can be used now"] if usable else []
     step, settings = start.state.step, start.recipe.train
+    if step >= settings.steps:
+        done = f"{folder} has {step} steps and train.steps is {settings.steps}"
+        return [f"{done}: nothing to train, the run stays as it is; train.steps={2 * step} trains on"]
     return [
         f"resuming {folder} at step {step} of {settings.steps}: {resume_guarantee(before, now, also)}",
         *moved_end(steps_before, start.recipe, step),

@@ -26,11 +26,7 @@ def check_teacher(recipe: Recipe, teacher: Recipe, where: str) -> list[str]:
         UserError: The teacher is no bridge, starts from another run's output, or its process, target, images or
             condition are not the student's.
     """
-    _check_bridge(teacher.method, where)
-    if teacher.mean is not None:
-        raise UserError(f"teacher.run: {where} starts from another run's answer; take a bridge without [mean]")
-    if teacher.latent is not None:
-        raise UserError(f"teacher.run: {where} works on latents; take a bridge without [latent]")
+    _check_bridge(teacher.method, teacher.mean is not None, teacher.latent is not None, where)
     parts: list[tuple[str, Any, Any]] = [
         (name, getattr(teacher, name), getattr(recipe, name))
         for name in ("process", "target", "condition_channels", "classes")
@@ -68,7 +64,7 @@ def student_recipe(run: str | Path, settings: Iterable[str] = (), *, method: str
         tables = {name: table.get(name, {}) for name in ("method", "train", "sample", "evaluate")}
         if not all(isinstance(inner, dict) for inner in tables.values()):
             return table  # the check of the recipe reports it
-        _check_bridge(tables["method"], str(run))
+        _check_bridge(tables["method"], "mean" in table, "latent" in table, str(run))
         steps = tables["method"].get("steps")  # the user's: a bridge has no such option
         if method == "inverse-bridge":
             calls = steps if type(steps) is int and 1 <= steps <= 1000 else 1
@@ -90,9 +86,13 @@ def student_recipe(run: str | Path, settings: Iterable[str] = (), *, method: str
     return load_recipe(recipe_of_run(folder_of_run(expanded(run))), settings, change)
 
 
-def _check_bridge(method: dict[str, Any], where: str) -> None:
+def _check_bridge(method: dict[str, Any], mean: bool, latent: bool, where: str) -> None:
     name = method.get("name", "bridge")
     if name != "bridge":
         raise UserError(
             f"teacher.run: {where} is a run of method '{name}'; a student learns from one of method 'bridge'"
         )
+    if mean:
+        raise UserError(f"teacher.run: {where} starts from another run's answer; take a bridge without [mean]")
+    if latent:
+        raise UserError(f"teacher.run: {where} works on latents; take a bridge without [latent]")

@@ -263,6 +263,17 @@ class Unnamed(Metric):
     def __call__(self, restored, clean):
         return clean.mean((1, 2, 3))
 
+RESULTS = {
+    "tensor": lambda x_0: x_0,
+    "nothing": lambda x_0: Degraded(None),
+    "array": lambda x_0: Degraded(x_0.numpy()),
+    "one": lambda x_0: Degraded(x_0[0]),
+    "grey": lambda x_0: Degraded(x_0[:, :1]),
+    "infinite": lambda x_0: Degraded(x_0 * float("inf")),
+    "bytes": lambda x_0: Degraded(x_0.byte()),
+    "mask": lambda x_0: Degraded(x_0, mask=x_0[:, :1, :4]),
+}
+
 @register_degradation("spoil")
 @dataclass(frozen=True)
 class Spoil(Degradation):
@@ -270,6 +281,10 @@ class Spoil(Degradation):
     def __call__(self, x_0, generator):
         if self.wrong == "raise":
             x_0.no_such_thing
+        if self.wrong == "end":
+            raise SystemExit(0)
+        if self.wrong in RESULTS:
+            return RESULTS[self.wrong](x_0)
         return Degraded(x_0[..., :4] if self.wrong == "shape" else x_0 * 0.5)
 
 @register_dataset("gaps")
@@ -345,6 +360,28 @@ def line_of(text):
     return number
 
 
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ("tensor", "must return Degraded(x_1), not Tensor"),
+        ("nothing", "x_1 is a NoneType; it must be a tensor like x_0"),
+        ("array", "x_1 is a ndarray"),
+        ("one", "x_1 is (3, 18, 20) for x_0 of shape (1, 3, 18, 20)"),
+        ("grey", "x_1 is (1, 1, 18, 20)"),
+        ("infinite", "x_1 has values that are no finite floats"),
+        ("bytes", "x_1 has values that are no finite floats"),
+        ("mask", "mask is (1, 1, 4, 20)"),
+        ("raise", "in __call__: AttributeError"),
+        ("end", "in __call__: SystemExit: 0"),
+    ],
+)
+def test_a_degradation_is_checked_where_files_are_degraded(call, wrong, words):
+    # kills: degraded-unchecked, plugins-end-the-command
+    code, said = call("degrade", "photos/0.png", "out.png", "--op", f"spoil:wrong={wrong}")
+    assert code == 2 and said.startswith("error: ") and said.count("\n") == 1 and "bug of ours" not in said, said
+    assert words in said and not Path("out.png").exists()
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize(
     ("settings", "words"),
@@ -355,6 +392,7 @@ def line_of(text):
         (["network.name=still"], ("network Still: has no weights to train", None, "")),
         (["degradation.wrong=raise"], ("parts.py", "x_0.no_such_thing", "in __call__: AttributeError: 'Tensor'")),
         (["degradation.wrong=shape"], ("Spoil: x_1 is (1, 3, 16, 4)", None, "the shapes must agree")),
+        (["degradation.wrong=infinite"], ("Spoil: x_1 has values that are no finite floats", None, "")),
         (
             ["data.source.name=gaps", "data.source.root=photos"],
             ("parts.py", '"x_0": [f"', "in __getitem__: IndexError: list index out of range"),

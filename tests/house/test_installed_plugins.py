@@ -88,6 +88,7 @@ def test_the_command_lists_shows_and_names_them(install, python):
     [
         ("import nothing_like_it", "ModuleNotFoundError: No module named 'nothing_like_it'"),
         ("1 / 0", "ZeroDivisionError: division by zero"),
+        ("import sys; sys.exit(3)", "SystemExit: 3"),
         (PART.replace("darken", "jpeg"), "degradation 'jpeg' is already registered by i2i_bridge.degradations.jpeg"),
         ("def", "SyntaxError: invalid syntax"),
     ],

@@ -153,7 +153,10 @@ def test_plugin_files(tmp_path):
     assert "from-plugin" in SAMPLERS.names()
     broken = tmp_path / "broken.py"
     broken.write_text("import does_not_exist\n")
+    ending = tmp_path / "ending.py"
+    ending.write_text("raise SystemExit(0)\n")
     for file, part in (
+        (ending, "ending.py, line 1, in <module>: SystemExit: 0"),
         (tmp_path / "none.py", "not an existing"),
         (tmp_path, "not an existing"),
         (broken, "ModuleNotFoundError"),

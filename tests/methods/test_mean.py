@@ -31,6 +31,7 @@ from i2i_bridge.runs.batch import pad_to_stride
 from i2i_bridge.runs.checkpoint import latest_checkpoint
 from i2i_bridge.runs.restore import restore_files
 from i2i_bridge.runs.run import load_run
+from i2i_bridge.training.teacher import student_recipe
 from i2i_bridge.training.trainer import train
 
 
@@ -247,6 +248,21 @@ def test_the_run_folder_holds_a_copy_and_says_of_what(root, regression, two_stag
     # The first run is as it was, and no weight of it is among the second's.
     assert same(newest(regression).tensors("ema"), first.tensors("ema"))
     assert newest(folder).tensors("network").keys() == first.tensors("network").keys()
+
+
+def test_weights_of_the_same_mean_are_not_called_another(root, two_stages, tmp_path):
+    # kills: same-mean-called-another
+    lines = []
+    recipe = second_stage(root, two_stages[0] / "mean", init=str(two_stages[0]), steps=1)
+    train(recipe, tmp_path / "run", cpu=True, report=lambda event: lines.append(str(event)))
+    assert any("starting from the weights of" in line for line in lines)
+    assert not any("with another mean" in line for line in lines), lines
+
+
+def test_no_student_learns_from_a_bridge_of_two_stages(two_stages):
+    # kills: two-stages-taught
+    with pytest.raises(UserError, match=r"teacher\.run: .* starts from another run's answer; take a bridge without"):
+        student_recipe(two_stages[0])
 
 
 def test_it_restores_from_one_folder_wherever_that_lies(root, regression, two_stages, tmp_path):

@@ -68,6 +68,16 @@ def test_inpainting_needs_a_mask_and_keeps_what_is_known(run_of, tmp_path):
     assert np.array_equal(np.asarray(run.restore(Image.fromarray(emptied), mask=hole(), nfe=3)), restored)
 
 
+def test_a_mask_for_a_degradation_that_draws_one_is_refused(run_of, tmp_path):
+    # kills: mask-beside-degrade-ignored
+    Image.new("RGB", (32, 32)).save(tmp_path / "a.png")
+    Image.new("L", (32, 32), 255).save(tmp_path / "m.png")
+    run = run_of({"name": "inpaint", "mask": "center"})
+    with pytest.raises(UserError, match="--degrade draws its own mask; leave it out"):
+        restore_files(run, tmp_path / "a.png", tmp_path / "b.png", degrade=True, mask=tmp_path / "m.png")
+    assert not (tmp_path / "b.png").exists()
+
+
 def test_masks_of_a_folder_are_found_by_name(run_of, tmp_path):
     run = run_of({"name": "inpaint", "mask": "center"})
     for folder in ("in", "masks"):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from test_restoring import run_of  # noqa: F401  a fixture
 
@@ -80,7 +81,7 @@ def test_an_estimate_never_fails(run_of, files, monkeypatch):  # noqa: F811
 
 def test_what_does_not_fit_is_tiled_by_itself(run_of, files, monkeypatch):  # noqa: F811
     """The large image in the largest tiles that fit, the others whole; one line says so."""
-    # kills: automatic-tiles-never, automatic-tiles-of-all, automatic-tiles-too-large
+    # kills: automatic-tiles-never, automatic-tiles-of-all, automatic-tiles-too-large, whole-is-what-was-tiled
     run = run_of({"name": "jpeg", "quality": 10})
     monkeypatch.setattr(workload, "probed", lambda run, factor: workload.Probe(seconds=1e-3, memory=1e5))
     monkeypatch.setattr(workload, "TILES", (128, 64, 32))
@@ -107,7 +108,31 @@ def test_what_does_not_fit_is_tiled_by_itself(run_of, files, monkeypatch):  # no
         whole = run.restore(files[1], nfe=1)
     assert np.array_equal(np.asarray(whole), np.asarray(expected.restore(files[1], nfe=1)))
     assert np.array_equal(np.asarray(Image.open(out)), np.asarray(whole))
-    # 0 asks for the whole image.
-    tiles.clear()
-    restore_files(run, files[1], out, nfe=1, tile=0, report_tiles=lambda *step: tiles.append(step))
-    assert tiles == []
+    # A folder that was tiled by itself is not done where whole images are asked for.
+    folder = files[1].with_name("in")
+    folder.mkdir()
+    files[1].rename(folder / "a.png")
+    again = [restore_files(run, folder, out.with_name("results"), nfe=1, tile=tile) for tile in (None, None, 0, 0)]
+    assert [outcome.written for outcome in again] == [1, 0, 1, 0]
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("inside", [False, True])
+def test_the_limit_of_a_container_counts(tmp_path, monkeypatch, version, inside):
+    """Of the groups above this process each with a limit counts; cached files are dropped when memory is short."""
+    # kills: container-limit-ignored, cached-files-count-as-used
+    root = tmp_path / "cgroup" / ("memory" if version == 1 else "")
+    limit, used, cached = workload.GROUP_FILES["memory" if version == 1 else ""]
+    (root / "job/step").mkdir(parents=True)
+    # A container mounts its own group as the root, while the path is the one that the machine gives it.
+    path = "/elsewhere/job" if inside else "/job/step"
+    (tmp_path / "own").write_text(f"7:cpu:/\n{'4:memory' if version == 1 else '0:'}:{path}\n")
+    for folder, most in ((root, 9 * 10**9), (root / "job", 5 * 10**9), (root / "job/step", None)):
+        (folder / limit).write_text(f"{most or 'max'}\n")
+        (folder / used).write_text("2000000000\n")
+        (folder / "memory.stat").write_text(f"anon 5\n{cached} 500000000\n")
+    found = workload.group_memory(tmp_path / "own", tmp_path / "cgroup")
+    assert sorted(found) == ([7500000000] if inside else [3500000000, 7500000000])
+    assert workload.group_memory(tmp_path / "none", root) == []
+    monkeypatch.setattr(workload, "group_memory", lambda: [1000])
+    assert workload.free_memory(torch.device("cpu")) == 1000

@@ -13,6 +13,7 @@ from i2i_bridge.errors import UserError
 from i2i_bridge.evaluation.evaluate import evaluate
 from i2i_bridge.metrics.base import Metric
 from i2i_bridge.registry import METRICS, register_metric
+from i2i_bridge.report.comparison import compare
 from i2i_bridge.report.page import write_report
 from i2i_bridge.runs.checkpoint import latest_checkpoint
 from i2i_bridge.runs.run import load_run
@@ -162,6 +163,16 @@ def test_another_rule_begins_anew(root, whole, tmp_path):
         == 11
         == json.loads((tmp_path / "run" / "best.json").read_text())["step"]
     )
+
+
+def test_a_run_without_a_best_checkpoint_is_refused_before_others_are_evaluated(root, whole, tmp_path):
+    # kills: compare-evaluates-before-it-refuses
+    shutil.copytree(whole, tmp_path / "first")
+    train(recipe_of(root, steps=1), tmp_path / "second", cpu=True)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UserError, match=r"second.*: no best checkpoint is kept"):
+        compare([tmp_path / "first", tmp_path / "second"], tmp_path / "page", checkpoint="best")
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 @pytest.mark.parametrize(("numbers", "best"), [([1, 5, 9, 2, 3, 4], 2), ([1, 5, 9, 2, 7, 3], 5)])

@@ -251,6 +251,19 @@ def test_a_stopped_run_ends_with_the_same_bits(photos, tmp_path):
     assert (tmp_path / "parts" / "metrics.csv").read_text().count("\n") == 7
 
 
+def test_a_run_without_a_step_left_stays_as_it_is(photos, tmp_path):
+    """Its recipe is that of the steps that were trained, and the line says that none is trained."""
+    # kills: recipe-of-untrained-steps
+    train(recipe_for(photos, train={"steps": 3}), tmp_path / "run", cpu=True)
+    files = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    for steps in (2, 3):
+        lines = []
+        report = lambda event, lines=lines: lines.append(str(event))  # noqa: E731
+        train(recipe_for(photos, train={"steps": steps, "lr": 0.5}), tmp_path / "run", cpu=True, report=report)
+        assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == files
+        assert f"has 3 steps and train.steps is {steps}: nothing to train" in " ".join(lines), lines
+
+
 def test_every_step_drops_other_activations(photos):
     """The same batch twice: what nn.Dropout sets to 0 differs from step to step, and is the same when repeated."""
     # kills: dropout-of-every-step-alike, dropout-of-every-micro-batch-alike
