@@ -629,6 +629,7 @@ MUTANTS = [
     Mutant("two-stages-taught", "training/teacher.py", "    if mean:\n", "    if False:\n", "test_mean.py"),
     Mutant("whole-is-what-was-tiled", "runs/restore.py", 'record["tiles"] = 0', "pass", "test_workload.py"),
     Mutant("recipe-of-untrained-steps", "training/preparation.py", "if checkpoint is None or not over:", "if True:", "test_training.py"),
+    Mutant("condition-is-the-state", "runs/graphs.py", 'images.get("condition", images["x_1"]).clone()', 'images.get("condition", images["x_1"])', "test_export.py"),
     Mutant("signatures-called-our-bug", "plugins.py", "return _signature_error(error)", "return None", "test_contracts.py"),
     Mutant("network-without-weights-trained", "training/state.py", "if next(self.network.parameters(), None) is None:", "if False:", "test_contracts.py"),
     Mutant("odd-sheets-make-it-no-sheets", "data/readings.py", "5 * wide < 4 * len(sizes)", "wide < len(sizes)", "test_registering.py"),

@@ -89,7 +89,8 @@ class Tracer:
         images = self.images()
         inputs = {"x_t": images["x_1"], "t": torch.ones(2, dtype=torch.float64)}
         if self.networks[name].condition:
-            inputs["condition"] = images.get("condition", images["x_1"])
+            # A tensor of its own: torch.export makes one input of two that are the same object.
+            inputs["condition"] = images.get("condition", images["x_1"]).clone()
         return self._program(self.networks[name], inputs, name)
 
     def restoration(self, stages: list[Stage], name: str) -> torch.export.ExportedProgram:

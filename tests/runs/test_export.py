@@ -155,6 +155,29 @@ def test_a_bridge_from_a_mean_with_mask_and_condition(written, tmp_path):
     check_bare(tmp_path / "out")
 
 
+@pytest.mark.parametrize("two_stages", [False, True])
+def test_x_1_as_the_condition_is_another_input_than_x_t(written, tmp_path, two_stages):
+    """Of several calls, and of a network alone: after the first call x_t is no longer X_1."""
+    # kills: condition-is-the-state
+    mean = Mean(Regression(randomised(Small(3)), I2SB(), I2SBTarget(), condition=True)) if two_stages else None
+    network = {"name": "unet", "channels": 8, "channel_mult": [1], "blocks_per_level": 1, "condition_channels": 3}
+    run = run_of(mean=mean, network=network, sample={"nfe": 3})
+    export(run, tmp_path / "out")
+    one, three = plans(tmp_path / "out")
+    for batch in batches(run):
+        check_parity(run, tmp_path / "out", by_onnxruntime, batch, one)
+        inputs, wanted = check_parity(run, tmp_path / "out", by_onnxruntime, batch, three)
+        height, width = batch["x_1"].shape[-2:]
+        assert np.abs(page_walk()(tmp_path / "out", **inputs)[..., :height, :width] - wanted).max() < 1e-4
+    export(run, tmp_path / "torch", format="torch", nfe=1)
+    x_t, condition = (torch.rand(2, 3, 16, 20, generator=generator(i, "export")) for i in range(2))
+    t = torch.full((2,), 0.7, dtype=torch.float64)
+    program = torch.export.load(tmp_path / "torch" / "network.pt2").module()
+    with torch.no_grad():
+        wanted = run.method.network(x_t, t, condition)
+        assert float((program(x_t=x_t, t=t, condition=condition) - wanted).abs().max()) < 1e-4
+
+
 def check_bare(folder):
     """No path of this machine, each weight once, and models that the checker of ONNX accepts."""
     import onnx
