@@ -1,15 +1,19 @@
+import itertools
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 # One thread, here and in the commands that tests start: on busy cores, threads of small networks wait for each other
 # ten times longer than they compute.
 os.environ["OMP_NUM_THREADS"] = "1"
 
+import interpreter
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
 from i2i_bridge.registry import KINDS
+from i2i_bridge.storage import tensors
 
 # Otherwise a busy machine fails property tests.
 settings.register_profile("any-speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -46,9 +50,26 @@ def registries_stay_as_they_are():
 
 
 @pytest.fixture(autouse=True)
-def store(tmp_path_factory, monkeypatch) -> Path:
+def reader(monkeypatch):
+    """The reader of untrusted weights is forked: its own import of torch would cost each file a second and a half.
+
+    Tests in test_hostile.py that are about that process start the real one.
+    """
+    monkeypatch.setattr(tensors, "subprocess", interpreter.Subprocess)
+
+
+@pytest.fixture(scope="session")
+def stores(tmp_path_factory) -> Iterator[Path]:
+    """A new folder for each test; tmp_path_factory would look at all earlier ones each time."""
+    root = tmp_path_factory.mktemp("stores")
+    return (root / str(number) for number in itertools.count())
+
+
+@pytest.fixture(autouse=True)
+def store(stores, monkeypatch) -> Path:
     """The user's card store, empty: what a test registers stays in the test."""
-    folder = tmp_path_factory.mktemp("store")
+    folder = next(stores)
+    folder.mkdir()
     monkeypatch.setenv("I2I_HOME", str(folder))
     monkeypatch.delenv("I2I_DATA_DIR", raising=False)
     return folder

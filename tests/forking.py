@@ -85,7 +85,7 @@ def _child(rank, count, port, work, log):
             }  # fmt: skip
         code = work(rank) or 0
     except BaseException as error:
-        code = getattr(error, "code", 1)
+        code = getattr(error, "code", 1) or 0  # a command ends by SystemExit
         print(f"{type(error).__name__}: {error}", flush=True)
     finally:
         sys.stdout.flush()

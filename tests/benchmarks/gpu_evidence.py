@@ -865,7 +865,7 @@ def arguments() -> argparse.Namespace:
     if options.dry_run:
         options.device, options.channels, options.channel_mult, options.attention_factors = "cpu", 8, [1, 2], []
         options.batch, options.pix2pix_batch, options.nfe = 4, 2, [1, 2]
-        options.images, options.validation_images = 16, 8
+        options.images, options.validation_images = 16, 4
     elif options.data is None and options.pack is None:
         parser.error("--data is missing; --dry-run does without")
     students = [row for row, parts in options.more_rows.items() if parts.get("method", {}).get("name") in STUDENTS]

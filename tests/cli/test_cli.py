@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import interpreter
 import numpy as np
 import pytest
 from PIL import Image
@@ -362,9 +363,11 @@ def test_a_plugin_brings_a_dataset_and_a_degradation(call, workplace):
     assert code == 0 and "psnr" in out.lower()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_saves_and_the_same_command_goes_on(workplace, number):
-    """A real process group with data workers, a real signal: exit code 75, a checkpoint, and a resume."""
+def test_a_signal_saves_and_the_same_command_goes_on(workplace):
+    """A real process group with data workers, Ctrl-C: exit code 75, a checkpoint, and a resume.
+
+    Other signals: training/test_saving.py.
+    """
     # kills: workers-heed-signals
     command = [
         sys.executable,
@@ -389,7 +392,7 @@ def test_a_signal_saves_and_the_same_command_goes_on(workplace, number):
     for line in process.stdout:
         if line.startswith("step 3/"):
             break
-    os.killpg(process.pid, number)
+    os.killpg(process.pid, signal.SIGINT)
     out = process.stdout.read()
     assert process.wait() == 75 and "run the same command again to resume" in out, out
     assert out.count("stopping after this step") == 1, "data workers answered as well"
@@ -421,5 +424,5 @@ for words in (["run", "small.toml", "--out", "runs/a"], ["restore", "runs/a", "p
             raise
 """
     environment = {"PYTHONPATH": str(Path(__file__).parents[2]), "PATH": "/usr/bin:/bin"}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    done = interpreter.python("-c", code, env=environment)
     assert done.returncode == 0, done.stderr[-2000:]

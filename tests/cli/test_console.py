@@ -3,10 +3,9 @@
 import io
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
+import interpreter
 import pytest
 from rich.console import Console
 
@@ -66,7 +65,7 @@ def test_train_and_evaluate_show_progress_to_whoever_looks_on(tmp_path, monkeypa
 
     small = [
         "network.channels=8", "network.channel_mult=[1]", "train.batch_size=2", "train.workers=0", "train.log_every=1",
-        "data.validation_size=64", "evaluate.images=2",
+        "data.size=32", "data.load_size=40", "data.validation_size=32", "evaluate.images=2",
     ]  # fmt: skip
 
     def trained(steps, **options):
@@ -104,5 +103,5 @@ except SystemExit:
     print(training_curves({0: {"": [(1, 0.5), (2, 0.3)]}})[:4])
 """
     environment = {**os.environ, "MPLBACKEND": "module://a_backend_that_is_not_there"}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=ROOT)
+    done = interpreter.python("-c", code, env=environment, cwd=ROOT)
     assert done.stdout.endswith("<svg\n"), done.stderr

@@ -12,6 +12,7 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
+import interpreter
 import numpy as np
 import pytest
 from PIL import Image
@@ -417,8 +418,7 @@ def test_two_at_once(site, place, store):
     @contextmanager
     def while_another_process_fetches(title):
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        command = [sys.executable, "-c", CODE]
-        errors.append(subprocess.run(command, env=environment, capture_output=True, text=True, check=False).stderr)
+        errors.append(interpreter.python("-c", CODE, env=environment).stderr)
         yield lambda done, total: None
 
     fetch(plan_fetch("toy"), while_another_process_fetches)
@@ -587,8 +587,7 @@ for words in (["list"], ["list", "datasets"], ["show", "toy"], ["show", "kodak24
         codes.append(ended.code)
 print(codes)
 """
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    done = interpreter.python("-c", code, env={**os.environ, "PYTHONPATH": str(ROOT)})
     assert "socket opened" not in done.stdout + done.stderr
     assert done.stdout.splitlines()[-1] == str([0] * 8), (done.stdout, done.stderr)
 

@@ -3,10 +3,9 @@
 import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
+import interpreter
 import numpy as np
 import pytest
 from PIL import Image
@@ -24,7 +23,7 @@ def run(command: str, capsys: pytest.CaptureFixture[str]) -> str:
     program, *words = shlex.split(command)
     if program == "python":
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        done = subprocess.run([sys.executable, *words], env=environment, capture_output=True, text=True, check=False)
+        done = interpreter.python(*words, env=environment)
         assert done.returncode == 0, done.stderr
         return done.stdout
     assert program == "i2i-bridge", command

@@ -4,10 +4,9 @@ import json
 import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
+import interpreter
 import pytest
 
 from i2i_bridge.cli.command import main
@@ -25,9 +24,7 @@ def run(command: str, capsys: pytest.CaptureFixture[str]) -> str:
     words = shlex.split(command)
     if words[0] == "python":
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        done = subprocess.run(
-            [sys.executable, *words[1:]], env=environment, capture_output=True, text=True, check=False
-        )
+        done = interpreter.python(*words[1:], env=environment)
         assert done.returncode == 0, done.stderr
         return done.stdout
     assert words[0] == "i2i-bridge", command

@@ -10,7 +10,6 @@ import math
 import os
 import re
 import shutil
-import subprocess
 import sys
 import tracemalloc
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from forking import together
 from PIL import Image
 
 from i2i_bridge import load_run
@@ -940,20 +940,20 @@ class Logged(ItemMetric):
 """
 
 
-def test_two_processes_score_every_image_once(trained, tmp_path):
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_two_processes_score_every_image_once(trained, tmp_path, monkeypatch):
     """kills: images-scored-twice (a sampler that pads), digits that depend on the number of processes."""
     (tmp_path / "logged.py").write_text(LOGGED)
     tables, shares = [], []
     for processes in (1, 2):
         log = tmp_path / f"log-{processes}"
-        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "LOG": str(log)}
-        launch = ["-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=0", "--standalone"]
-        words = [*(launch if processes == 2 else []), "-m", "i2i_bridge.cli", "evaluate", str(trained)]
-        words += ["--nfe", "1", "3", "--metric", "psnr", "--metric", "diversity-rms", "--metric", "logged"]
-        words += ["--plugin", str(tmp_path / "logged.py"), "--device", "cpu"]
-        done = subprocess.run([sys.executable, *words], capture_output=True, text=True, env=environment)
-        assert done.returncode == 0, done.stderr[-3000:]
-        assert len(re.findall(r"5 images, protocol held-out@1 [0-9a-f]{12}\n", done.stdout)) == 1, done.stdout
+        monkeypatch.setenv("LOG", str(log))
+        words = ["evaluate", str(trained), "--nfe", "1", "3", "--metric", "psnr", "--metric", "diversity-rms"]
+        words += ["--metric", "logged", "--plugin", str(tmp_path / "logged.py"), "--device", "cpu"]
+        ended = together(processes, lambda rank, words=words: main(words), tmp_path / f"said-{processes}")
+        assert all(process.code == 0 for process in ended), ended
+        said = "".join(process.said for process in ended)
+        assert len(re.findall(r"5 images, protocol held-out@1 [0-9a-f]{12}\n", said)) == 1, said
         home = trained / "evaluation" / "held-out"
         table = json.loads((home / "evaluation.json").read_text())
         for row in table["rows"]:
@@ -966,14 +966,14 @@ def test_two_processes_score_every_image_once(trained, tmp_path):
     assert shares[1] == sorted(f"{i % 2} p{i}.png" for i in range(5) for _ in range(3))
 
 
-def test_a_mistake_in_one_process_ends_both(trained):
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_mistake_in_one_process_ends_both(trained, tmp_path):
     """kills: a process that waits for ever for one that gave up."""
     (trained.parent / "photos" / "val" / "p3.png").write_bytes(b"broken")
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    words = ["-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=0", "--standalone"]
-    words += ["-m", "i2i_bridge.cli", "evaluate", str(trained), "--nfe", "1", "--device", "cpu"]
-    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, env=environment, timeout=300)
-    assert done.returncode != 0 and "p3.png: not a readable image" in done.stderr
+    words = ["evaluate", str(trained), "--nfe", "1", "--device", "cpu"]
+    ended = together(2, lambda rank: main(words), tmp_path)
+    assert all(process.code not in (0, None) for process in ended), ended
+    assert any("p3.png: not a readable image" in process.said for process in ended)
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.EMFILE, errno.ESTALE, errno.EACCES])

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import interpreter
 import pytest
 import torch
 
@@ -20,8 +21,7 @@ ROOT = Path(__file__).parents[2]
 
 def run(folder, script, *options):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(ROOT / "tests" / "benchmarks" / script), *options]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    return interpreter.python(str(ROOT / "tests" / "benchmarks" / script), *options, cwd=folder, env=environment)
 
 
 def test_the_gpu_script_runs_dry(tmp_path):
@@ -47,9 +47,7 @@ def test_the_twins_are_one_network():
         "print((a - b).abs().max().item(), a.std().item())"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests" / "benchmarks")])}
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
-    )  # fmt: skip
+    done = interpreter.python("-c", code, env=environment)
     apart, spread = map(float, done.stdout.split())
     assert apart < 1e-4 < 0.1 < spread
 
@@ -69,65 +67,57 @@ def evidence():
 
 def test_the_evidence_script_runs_dry(tmp_path):
     # kills: a row, loss or measure that breaks only where a GPU is lent
-    done = run(tmp_path, "gpu_evidence.py", "--dry-run", "--out", "out", "--commit", "abc")
-    assert done.returncode == (0 if WEIGHED else 1), done.stderr[-2000:]
+    # Both tasks with some rows, then the others on one task: those of the script, and some that run only where named.
+    script, one_call = evidence(), ["regression", "pix2pix"]
+    options = ["--rows", *one_call, "i2sb", "--commit", "abc"]
+    done = run(tmp_path, "gpu_evidence.py", "--dry-run", "--out", "out", *options)
+    assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads((tmp_path / "out" / "results.json").read_text())
     assert found["about"]["commit"] == "abc" and not found["about"]["stopped"]
     rows = {(row["task"], row["row"]): row for row in found["rows"]}
-    names = (
-        "regression",
-        "pix2pix",
-        "palette",
-        "i2sb",
-        "curriculum",
-        "curriculum-perceptual",
-        "curriculum-adversarial",
-    )
-    assert rows.keys() == {(task, row) for task in ("inpaint", "edges") for row in ("input", *names)}
+    assert rows.keys() == {(task, row) for task in ("inpaint", "edges") for row in ("input", *one_call, "i2sb")}
     for (task, name), row in rows.items():
         if name == "input":
             continue
-        if name == "curriculum-perceptual" and not WEIGHED:
-            assert "metrics" in row["failed"]
-            continue
         assert row["steps"] == 2 and "failed" not in row, (task, name)
-        assert row["nfe"].keys() == ({"1"} if name in ("regression", "pix2pix") else {"1", "2"})
+        assert row["nfe"].keys() == ({"1"} if name in one_call else {"1", "2"})
         for halves in row["nfe"].values():
             assert {"psnr"} | ({"kid", "st_lpips"} if WEIGHED else set()) == halves["report"].keys()
             assert ("report minus regression" in halves) == (name != "regression")
-        assert len(row["curve"]) == (name in ("regression", "i2sb", "curriculum"))
-    assert done.stdout.splitlines()[-1].startswith("| edges | curriculum-adversarial |")
+        assert len(row["curve"]) == (name in ("regression", "i2sb"))
+    assert done.stdout.splitlines()[-1].startswith("| edges | i2sb |")
     kept = list((tmp_path / "out").glob("*.safetensors"))
     assert {file.name.partition("-")[0] for file in kept} == {"inpaint", "edges"}
     assert sum(file.stat().st_size for file in kept) <= 16_000_000
     assert (tmp_path / "out" / "sheet.png").is_file()
-    # Students of a bridge that the run kept, and a row that runs only where it is named.
-    weights = next(file for file in kept if file.name.startswith("inpaint-") and "palette" not in file.name)
+    weights = next(file for file in kept if file.name.startswith("inpaint-"))
     students = {name: {"method": {"name": name}} for name in ("consistency", "inverse-bridge")}
-    options = [
-        "--tasks",
-        "inpaint",
-        "--rows",
-        *students,
-        "teacher",
-        "cdsb",
-        "--curve",
-        "--more-rows",
-        json.dumps(students),
-    ]
-    done = run(tmp_path, "gpu_evidence.py", "--dry-run", "--out", "few", "--teacher", str(weights), *options)
-    assert done.returncode == 0, done.stderr[-2000:]
+    left = [row for row in script.ROWS if row not in (*one_call, "i2sb")]
+    options = ["--tasks", "inpaint", "--rows", *left, *students, "teacher", "cdsb", "--curve", "curriculum"]
+    options += ["--more-rows", json.dumps(students), "--teacher", str(weights)]
+    done = run(tmp_path, "gpu_evidence.py", "--dry-run", "--out", "few", *options)
+    assert done.returncode == (0 if WEIGHED else 1), done.stderr[-2000:]
     _, teacher, *rows = json.loads((tmp_path / "few" / "results.json").read_text())["rows"]
     assert "failed" not in teacher and "steps" not in teacher
+    assert {row["row"] for row in rows} == {*left, *students, "cdsb"} and len(left) == 4
     for row in rows:
-        assert row["steps"] == 2 and "failed" not in row
+        if row["row"] == "curriculum-perceptual" and not WEIGHED:
+            assert "metrics" in row["failed"]
+            continue
+        assert row["steps"] == 2 and "failed" not in row, row
+        assert len(row.get("curve", [])) == (row["row"] == "curriculum")
         assert {f"report minus teacher, NFE {nfe}" for nfe in (1, 2)} <= row["nfe"]["1"].keys()
 
 
-def test_the_cost_of_cdsb_runs_small(tmp_path):
+def test_the_cost_of_cdsb_runs_small(tmp_path, monkeypatch):
     # kills: a row of the script that breaks
-    done = run(tmp_path, "cdsb.py", "--tiny", "--rounds", "1")
-    assert done.returncode == 0, done.stderr[-2000:]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(ROOT / "tests" / "benchmarks")
+    import cdsb
+
+    monkeypatch.setattr(cdsb, "subprocess", interpreter.Subprocess)  # for the memory of each row
+    monkeypatch.setattr(sys, "argv", ["cdsb.py", "--tiny", "--rounds", "1"])
+    cdsb.main()
     (_, (*rows,)) = json.loads((tmp_path / "runs" / "bench" / "cdsb.json").read_text()).values()
     cost = {row["step"]: row["times the bridge"] for row in rows}
     assert list(cost) == ["bridge", "half 0", "forward half", "backward half"]
@@ -162,7 +152,7 @@ def test_the_evidence_script_packs_the_weights_that_python_then_finds(tmp_path):
         "print(EFFICIENTNET_LITE0.file(), ST_LPIPS_ALEX.file(), sep='\\n')"
     )
     places = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path / "packed"), str(ROOT)])}
-    done = subprocess.run([sys.executable, "-c", code], env=places, capture_output=True, text=True, check=True)
+    done = interpreter.python("-c", code, env=places)
     assert all(Path(line).is_relative_to(tmp_path / "packed") for line in done.stdout.split())
     assert sum(file.stat().st_size for file in (tmp_path / "packed").rglob("*")) < 30_000_000
 

@@ -1,11 +1,10 @@
 """Parts of installed packages: found by their entry points, imported when a name may need them, never by a recipe."""
 
 import os
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
+import interpreter
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -43,9 +42,7 @@ def python(tmp_path):
 
     def run(*words):
         environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}", "COLUMNS": "200"}
-        done = subprocess.run(
-            [sys.executable, *words], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
-        )
+        done = interpreter.python(*words, env=environment, cwd=tmp_path)
         assert "Traceback" not in done.stderr
         return done.stdout + done.stderr, done.returncode
 
@@ -113,9 +110,8 @@ def test_a_package_that_fails_is_a_note_and_the_rest_works(install, python, code
 def test_a_note_on_a_broken_package_stays_out_of_what_is_shown(install, tmp_path):
     """`show RECIPE > FILE` writes a recipe, whatever is installed."""
     install("broken_parts", "1 / 0")
-    command = [sys.executable, "-m", "i2i_bridge.cli", "show", "demo/deblur"]
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"}
-    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True)
+    done = interpreter.python("-m", "i2i_bridge.cli", "show", "demo/deblur", env=environment, cwd=tmp_path)
     assert tomllib.loads(done.stdout)["name"] and done.stderr.startswith("note: the installed package broken_parts")
 
 

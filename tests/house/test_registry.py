@@ -1,10 +1,9 @@
 import pickle
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import interpreter
 import pytest
 import torch
 
@@ -67,7 +66,7 @@ try:
 except UserError as error:
     print(error)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    done = interpreter.python("-c", code, cwd=Path(__file__).parents[2])
     assert "already registered by i2i_bridge.bridge.samplers.ancestral" in done.stdout
 
 
@@ -223,7 +222,7 @@ for kind, registry in KINDS.items():
             os._exit(0)
         os.wait()
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    done = interpreter.python("-c", code, cwd=Path(__file__).parents[2])
     assert (done.stdout, done.returncode) == ("", 0), done.stderr
 
 

@@ -187,6 +187,9 @@ def test_the_page_as_it_stands(tmp_path, monkeypatch, capsys):
         "train.workers=0",
         "network.channels=8",
         "network.channel_mult=[1,1]",
+        "data.size=32",
+        "data.load_size=40",
+        "data.validation_size=32",
     ]
     added = re.search(r"For PMRF's own process add `([^`]*)`", page)[1].split()
     for line in [*commands.splitlines(), f"{commands.splitlines()[1]}-pmrf {' '.join(added)}"]:

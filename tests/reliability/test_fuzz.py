@@ -3,12 +3,12 @@
 import os
 import signal
 import socket
-import subprocess
 import sys
 import warnings
 from pathlib import Path
 
 import fuzz
+import interpreter
 import pytest
 
 from i2i_bridge.errors import LONGEST, UserError, one_line
@@ -18,17 +18,16 @@ ROOT = Path(__file__).parents[2]
 
 def run(*words):
     environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(ROOT / "tests" / "fuzz.py"), *words]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    return interpreter.python(str(ROOT / "tests" / "fuzz.py"), *words, env=environment)
 
 
 @pytest.mark.parametrize(
     "kinds",
     [
-        ["images=2000"],
-        ["pt=1000", "safetensors=600", "folders=400"],
-        ["recipes=1300", "cards=500", "protocols=100", "fetched=100"],
-        ["names=500", "evaluations=1000", "tiffs=1000", "archives=600"],
+        ["images=1000"],
+        ["pt=500", "safetensors=300", "folders=200"],
+        ["recipes=600", "cards=300", "protocols=100", "fetched=100"],
+        ["names=300", "evaluations=500", "tiffs=500", "archives=300"],
     ],
     ids=["images", "checkpoints", "recipes", "results and archives"],
 )

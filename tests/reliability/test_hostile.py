@@ -21,10 +21,16 @@ from i2i_bridge.recipe.load import load_recipe, parse_recipe
 from i2i_bridge.runs.checkpoint import save_checkpoint
 from i2i_bridge.runs.imports import import_i2sb, released, released_settings
 from i2i_bridge.runs.run import load_weights
-from i2i_bridge.storage import pt_reader
+from i2i_bridge.storage import pt_reader, tensors
 from i2i_bridge.storage.tensors import read_pt, read_safetensors
 
 ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def real_reader(monkeypatch):
+    """A process started afresh for each file, as everywhere but in tests."""
+    monkeypatch.setattr(tensors, "subprocess", subprocess)
 
 
 def test_no_hostile_file_runs_and_each_is_refused_within_a_second(tmp_path):
@@ -60,7 +66,7 @@ def test_no_hostile_file_runs_and_each_is_refused_within_a_second(tmp_path):
         assert read.megabytes < 2 * size + 256, (file, read)
 
 
-def test_the_real_child_refuses_too(tmp_path):
+def test_the_real_child_refuses_too(tmp_path, real_reader):
     """The whole path with the child process; every file is rejected before torch is imported."""
     (tmp_path / "files").mkdir()
     files = {file.name: file for file in hostile.attacks(tmp_path / "files", tmp_path / "canary")}
@@ -86,7 +92,7 @@ def test_torch_itself_would_not_run_it_either(tmp_path):
     assert canary.exists()  # so the file was malicious
 
 
-def test_time_and_memory_are_limited(tmp_path, monkeypatch):
+def test_time_and_memory_are_limited(tmp_path, monkeypatch, real_reader):
     """A child that hangs, dies or takes too much memory becomes one line."""
     honest = tmp_path / "honest.pt"
     torch.save({"a": torch.zeros(2)}, honest)
@@ -144,7 +150,7 @@ def test_the_old_format_only_where_it_is_asked_for(tmp_path):
     assert not (tmp_path / "canary").exists()
 
 
-def test_tied_and_large_archives_come_in(tmp_path):
+def test_tied_and_large_archives_come_in(tmp_path, real_reader):
     """Two names for one tensor, and a zip64 archive."""
     tied, wide = tmp_path / "tied.pt", tmp_path / "wide.pt"
     value = torch.arange(4.0)

@@ -86,8 +86,8 @@ def test_files_that_are_refused(recipe, official, tmp_path, monkeypatch):
             import_pix2pix(tmp_path / name, recipe, tmp_path / "run")
         assert name in str(caught.value) and "\n" not in str(caught.value)
         assert not (tmp_path / "run").exists() and not (tmp_path / "ran").exists()
-    with pytest.raises(UserError, match="its network is 'adm256', not 'pix2pix-unet'"):
-        import_pix2pix(tmp_path / "missing.pth", load_recipe("edges2shoes"), tmp_path / "run")
+    with pytest.raises(UserError, match="its network is 'unet', not 'pix2pix-unet'"):
+        import_pix2pix(tmp_path / "missing.pth", load_recipe("demo/jpeg"), tmp_path / "run")
 
 
 def test_the_verb(official, tmp_path, monkeypatch, capsys):

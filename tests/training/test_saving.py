@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from faults import Full, disk
 from killing import digest, photos, recipe_of
 
@@ -198,8 +199,9 @@ def test_the_second_signal_ends_at_once(root, tmp_path, monkeypatch):
     assert latest_checkpoint(folder / "checkpoints")[0].step == 3
 
 
-def test_a_worker_that_is_stuck_is_reaped(root):
+def test_a_worker_that_is_stuck_is_reaped(root, monkeypatch):
     """A reader that ignores signals, as workers do, and blocks on a file."""
+    monkeypatch.setattr(torch.utils.data._utils, "MP_STATUS_CHECK_INTERVAL", 0.5)  # of the two waits for it to end
     from i2i_bridge.data.loader import training_batches
 
     data = recipe_of(root).build_dataset("train")

@@ -2,13 +2,11 @@
 
 import copy
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 from accelerate import Accelerator
+from forking import together
 from test_training import photos, recipe_for, same, scene  # noqa: F401 - photos is a fixture
 
 from i2i_bridge import load_run
@@ -170,16 +168,13 @@ def test_a_bridge_keeps_its_files(photos, tmp_path):  # noqa: F811
     assert {path.stem for path in folder.iterdir()} == {"network", "ema", "optimizer", "manifest"}
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_two_processes_train_pix2pix_as_one(photos, tmp_path):  # noqa: F811
     """Two halves of a batch: micro-batches of one process, or processes. Both modules share their gradients."""
     # kills: gradients-not-shared
-    (tmp_path / "recipe.toml").write_text(pix2pix(photos).to_toml())
     train(pix2pix(photos, micro_batch=2), tmp_path / "one", cpu=True)
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=0", "--standalone"]
-    command += ["-m", "i2i_bridge.cli", "train", "recipe.toml", "--out", "two", "--device", "cpu"]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
+    ended = together(2, lambda rank: train(pix2pix(photos), tmp_path / "two", cpu=True) and None, tmp_path / "log")
+    assert [process.code for process in ended] == [0, 0], ended
     one, two = (read_metrics(tmp_path / name) for name in ("one", "two"))
     for key in ("loss", "loss_discriminator"):
         assert [row[key] for row in one] == pytest.approx([row[key] for row in two], rel=1e-2)

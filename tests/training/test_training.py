@@ -91,13 +91,14 @@ def same(left, right):
 
 @pytest.fixture(scope="module")
 def trained(photos, tmp_path_factory):
-    """About 20 s on two cores: a small bridge on noisy scenes."""
+    """A small bridge on noisy scenes, after a second or two: 6 dB better than its input."""
     folder = tmp_path_factory.mktemp("runs") / "noise"
     recipe = recipe_for(
         photos,
         train={
-            "steps": 250,
-            "batch_size": 16,
+            "steps": 100,
+            "batch_size": 4,
+            "lr": 4e-3,
             "log_every": 20,
             "save_every": 1000,
             "sample_every": 1000,
@@ -220,17 +221,17 @@ def test_restore_files(trained, tmp_path):
 
 def test_one_batch_can_be_learned_by_heart(photos):
     # kills: optimizer-sees-no-gradient
-    recipe = recipe_for(photos, train={"lr": 2e-3})
+    recipe = recipe_for(photos, train={"lr": 4e-3})
     state = TrainState(recipe, torch.device("cpu"))
     method = build_method(recipe, state.network)
     data = recipe.build_dataset("train")
     items = [data.sample(i) for i in range(4)]
     batch = {key: torch.stack([item[key] for item in items]) for key in ("x_0", "x_1")}
     losses = []
-    for _ in range(250):
+    for _ in range(60):
         ((_, loss),) = method.losses(batch, [torch.Generator().manual_seed(i) for i in range(4)])
         loss.backward()
-        state.update(2e-3)
+        state.update(4e-3)
         state.end_step()
         losses.append(loss.item())
     assert losses[-1] < losses[0] / 10
