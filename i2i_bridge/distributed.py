@@ -206,7 +206,8 @@ def process_group(timeout: int) -> list[Any]:
     """The handlers for `Accelerator` that set the timeout of collective operations, in seconds."""
     from accelerate.utils import InitProcessGroupKwargs
 
-    return [InitProcessGroupKwargs(timeout=timedelta(seconds=timeout))]
+    # accelerate passes no timeout of exactly 10 minutes, its default; torch's default for gloo is 30 minutes.
+    return [InitProcessGroupKwargs(timeout=timedelta(seconds=timeout, microseconds=1))]
 
 
 def _is_collective_error(error: RuntimeError) -> bool:

@@ -700,6 +700,7 @@ MUTANTS = [
     Mutant("workers-heed-signals", "data/loader.py", "signal.signal(getattr(signal, name), signal.SIG_IGN)", "signal.signal(getattr(signal, name), signal.SIG_DFL)", "test_saving.py test_cli.py"),
     Mutant("second-signal-waits", "cli/train.py", "            os._exit(128 + number)", "            pass", "test_saving.py"),
     Mutant("ranks-not-compared", "distributed.py", "if other[name] != value:", "if False:", "test_ranks.py"),
+    Mutant("rank-timeout-left-out", "distributed.py", "timedelta(seconds=timeout, microseconds=1)", "timedelta(seconds=timeout)", "test_ranks.py"),
     Mutant("lost-rank-not-named", "distributed.py", 'if not store.check([f"lost-others/{index}"])]', "if False]", "test_ranks.py"),
     # evaluation
     Mutant("records-never-read", "evaluation/records.py", "                return Record(key, fingerprint, scores,", "                return None and Record(key, fingerprint, scores,", "test_evaluation.py"),
