@@ -5,6 +5,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
 
 LONGEST = 300
 """Maximum length of a message in characters, not counting long paths."""
@@ -12,6 +13,7 @@ TRY_AGAIN = 75
 """Exit code for a temporary failure: running the same command again later may resume (EX_TEMPFAIL)."""
 
 
+Item = TypeVar("Item")
 Errors = type[Exception] | tuple[type[Exception], ...]
 
 
@@ -44,6 +46,17 @@ class UserError(Exception):
 
     def __str__(self) -> str:
         return f"{self.args[0]}: {self.command}" if self.command else str(self.args[0])
+
+
+def listed(name: str, values: Iterable[Item]) -> list[Item]:
+    """The values of an argument that takes several.
+
+    Raises:
+        UserError: It is one text: its letters would be the values.
+    """
+    if isinstance(values, str | bytes):
+        raise UserError(f"{name}={values!r}: give a list, [{values!r}]")
+    return list(values)
 
 
 def _names(message: str, place: str) -> bool:

@@ -91,6 +91,10 @@ app.add_typer(weights.app, name="weights")
 app.add_typer(share.app, name="share")
 
 
+INTERRUPTED = 130
+"""Exit code after Ctrl-C: 128 and the number of the signal."""
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Entry point: run a verb; print an error as one line and exit with its code (2 for a mistake of the user)."""
     _open_closed_streams()
@@ -107,6 +111,8 @@ def main(arguments: list[str] | None = None) -> None:
         code = app(words, standalone_mode=False, prog_name="i2i-bridge")
         if (ranks := sys.modules.get("i2i_bridge.distributed")) is not None:
             ranks.leave_group()
+        if code == INTERRUPTED:  # what typer makes of KeyboardInterrupt
+            _say_error("interrupted")
         sys.stdout.flush()
     except UserError as error:
         if debug:
@@ -121,7 +127,7 @@ def main(arguments: list[str] | None = None) -> None:
         code = 2
     except (typer.Abort, KeyboardInterrupt):
         _say_error("interrupted")
-        code = 130
+        code = INTERRUPTED
     except (BrokenPipeError, SystemExit) as error:
         # The reader of the output has ended, as in `| head`: exit quietly.
         # Click makes SystemExit(1) of it.

@@ -10,7 +10,7 @@ from i2i_bridge import console
 from i2i_bridge.data.dataset import PairDataset
 from i2i_bridge.data.source import item_of
 from i2i_bridge.distributed import processes
-from i2i_bridge.errors import UserError
+from i2i_bridge.errors import UserError, listed
 from i2i_bridge.evaluation.items import positions
 from i2i_bridge.evaluation.loop import Report, measure
 from i2i_bridge.evaluation.results import LIST_FILE, Evaluation, evaluation_folder, read_evaluation
@@ -160,6 +160,10 @@ def evaluate(
         >>> [row.name for row in scored.rows]
         ['input', 'nfe 1']
     """
+    for argument, number in (("count", count), ("batch_size", batch_size)):
+        if number is not None and (type(number) is not int or number < 1):
+            raise UserError(f"{argument}={number!r}: give a whole number from 1 on")
+    metrics = None if metrics is None else listed("metrics", metrics)
     setup = open_evaluation(run.recipe, protocol, count=count, direction=direction)
     dataset = setup.dataset if dataset is None else dataset
     if out is None and run.recipe.data.direction == "both" and "direction" in setup.rules.settings:

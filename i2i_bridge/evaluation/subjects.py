@@ -15,7 +15,7 @@ from i2i_bridge.evaluation.results import calls_in_name
 from i2i_bridge.images.files import read_picture
 from i2i_bridge.images.folder import find_images
 from i2i_bridge.images.pixels import Range, to_tensor, with_channels
-from i2i_bridge.methods.calls import counted_calls
+from i2i_bridge.methods.calls import checked_nfes, counted_calls
 from i2i_bridge.methods.tiles import whole_network
 from i2i_bridge.randomness import generator
 from i2i_bridge.recipe.protocol import digest
@@ -83,9 +83,7 @@ class RunSubject:
     capped = False
 
     def __init__(self, run: Run, nfe: Sequence[int], name: str | None = None) -> None:
-        self.counts = sorted(set(nfe))
-        if not self.counts or not all(1 <= count <= 1000 for count in self.counts):
-            raise UserError(f"--nfe {' '.join(map(str, nfe))}: give one or more numbers from 1 to 1000")
+        self.counts = checked_nfes(nfe)
         self.recipe, self.step = run.recipe.name, run.step
         self.method = name or run.recipe.method_label
         self.seed = run.recipe.evaluate.seed

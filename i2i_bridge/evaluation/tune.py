@@ -28,7 +28,7 @@ from i2i_bridge.evaluation.items import EvaluatedItem, positions, round_item
 from i2i_bridge.evaluation.records import CLEAN, Record
 from i2i_bridge.evaluation.scores import Scorer, choose
 from i2i_bridge.evaluation.subjects import noise_of
-from i2i_bridge.methods.calls import counted_calls
+from i2i_bridge.methods.calls import checked_nfes, counted_calls
 from i2i_bridge.methods.latent import latent_of
 from i2i_bridge.methods.mean import mean_of
 from i2i_bridge.metrics.base import Estimate, build_metric
@@ -122,9 +122,7 @@ def tune(
         UserError: The run answers in one call or cannot be written to, the metric cannot be computed or has no paired
             standard error, or there are too few images.
     """
-    counts = sorted(set(nfe))
-    if not counts or not all(1 <= calls <= 1000 for calls in counts):
-        raise UserError(f"--nfe {' '.join(map(str, nfe))}: give one or more numbers from 1 to 1000")
+    counts = checked_nfes(nfe)
     _check_folder(run.folder)
     setup = open_evaluation(run.recipe, protocol, count=count)
     dataset = setup.dataset if dataset is None else dataset

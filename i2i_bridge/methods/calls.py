@@ -1,12 +1,14 @@
-"""Counting of a method's network calls."""
+"""Numbers of network calls: counted, and checked."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 from torch import nn
 
+from i2i_bridge.errors import UserError, listed
 from i2i_bridge.methods.base import Method
 from i2i_bridge.methods.mean import mean_of
 
@@ -41,3 +43,25 @@ def counted_calls(method: Method, report: Callable[[int], None] = lambda count: 
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def checked_nfe(nfe: int) -> int:
+    """A number of network calls.
+
+    Raises:
+        UserError: It is no whole number from 1 to 1000.
+    """
+    if isinstance(nfe, bool) or not isinstance(nfe, Integral) or not 1 <= nfe <= 1000:
+        raise UserError(f"nfe {nfe!r}: give a number from 1 to 1000")
+    return int(nfe)
+
+
+def checked_nfes(nfe: Iterable[int]) -> list[int]:
+    """Several numbers of network calls, each once, in order.
+
+    Raises:
+        UserError: There is none, or one is no whole number from 1 to 1000.
+    """
+    if not isinstance(nfe, Iterable) or not (values := listed("nfe", nfe)):
+        raise UserError(f"nfe {nfe!r}: give a list of numbers from 1 to 1000")
+    return sorted({checked_nfe(value) for value in values})

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from i2i_bridge import registry
-from i2i_bridge.errors import UserError, located, nearest
+from i2i_bridge.errors import UserError, listed, located, nearest
 from i2i_bridge.recipe.recipe import Recipe
 from i2i_bridge.storage.names import expanded
 from i2i_bridge.storage.shipped import recipe_names, shipped_folder
@@ -39,7 +39,7 @@ def load_recipe(name: str | Path, overrides: Iterable[str] = (), preset: Preset 
         (100, 3)
     """
     path = recipe_file(str(name))
-    user = sorted(map(override_parts, overrides), key=_order)
+    user = sorted(map(override_parts, listed("overrides", overrides)), key=_order)
     # First the user's settings, since they may name the card, and a preset depends on the size of the images.
     table = _with_card(_overridden(read_toml(path), user), path)
     if preset is not None:

@@ -196,7 +196,7 @@ def resolve(
         "split": protocol.split or data.validation_split,
         "size": [size, size] if isinstance(size, int) else list(size),
         "resize": protocol.resize or data.resize,
-        "n": count or protocol.n or settings.images,
+        "n": (protocol.n or settings.images) if count is None else count,
         "file_format": protocol.file_format,
         "fid_reference": protocol.fid_reference,
         "seed": settings.seed,

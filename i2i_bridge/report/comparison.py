@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from i2i_bridge.data.dataset import PairDataset
-from i2i_bridge.errors import UserError
+from i2i_bridge.errors import UserError, listed
 from i2i_bridge.evaluation.evaluate import ensure_rows, load_evaluated_run, open_evaluation
 from i2i_bridge.recipe.load import load_recipe
 from i2i_bridge.recipe.protocol import load_protocol
@@ -95,7 +95,7 @@ def compare(
         >>> compare(["results"], "page").page.name
         'index.html'
     """
-    folders, out = [expanded(run) for run in runs], expanded(out)
+    folders, out = [expanded(run) for run in listed("runs", runs)], expanded(out)
     root = None if root is None else expanded(root)
     check_out(out, single_file)
     for folder in folders:

@@ -15,6 +15,7 @@ import torch
 
 from i2i_bridge import __version__
 from i2i_bridge.errors import UserError, did_you_mean
+from i2i_bridge.methods.calls import checked_nfe
 from i2i_bridge.methods.mean import mean_of
 from i2i_bridge.plugins import plugin_errors
 from i2i_bridge.runs.batch import image_facts
@@ -120,9 +121,7 @@ def export(
 
 def _restorations(run: Run, nfe: int | None) -> list[tuple[int, list[Stage]]]:
     """The plans for 1 and for nfe calls."""
-    calls = run.recipe.sample.nfe if nfe is None else nfe
-    if not 1 <= calls <= 1000:
-        raise UserError(f"nfe {calls}: give a number from 1 to 1000")
+    calls = run.recipe.sample.nfe if nfe is None else checked_nfe(nfe)
     try:
         with plugin_errors():
             plans = {n: plan_of(run.method_at(n), n) for n in dict.fromkeys((1, calls))}

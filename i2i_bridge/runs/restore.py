@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 from torch import Tensor
@@ -146,6 +146,10 @@ def restore_files(
     reverse = run.recipe.is_reverse(direction)
     if reverse and degrade:
         raise UserError("--degrade makes X_1, which is what the direction 'reverse' restores; leave one of them out")
+    if type(samples) is not int or samples < 1:
+        raise UserError(f"samples={samples!r}: give a whole number from 1 on")
+    if existing not in get_args(Existing):
+        raise UserError(f"existing={existing!r}: give {', '.join(map(repr, get_args(Existing)))}")
     if degrade and mask is not None:
         raise UserError("--degrade draws its own mask; leave it out: --mask makes the hole of a clean image, too")
     if animation_side is not None and not trajectory:

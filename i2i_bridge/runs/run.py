@@ -20,12 +20,12 @@ from torch import Tensor, nn
 from i2i_bridge import registry
 from i2i_bridge.bridge.tiles import TiledNetwork
 from i2i_bridge.device import resolve_device, resolve_precision
-from i2i_bridge.errors import UserError
+from i2i_bridge.errors import UserError, listed
 from i2i_bridge.images.colour import check_colour_fix, colour_fixed
 from i2i_bridge.images.inputs import Images, inputs_of
 from i2i_bridge.images.pixels import Range
 from i2i_bridge.methods.base import INPUTS, Batch, Method, states_of
-from i2i_bridge.methods.calls import counted_calls
+from i2i_bridge.methods.calls import checked_nfe, counted_calls
 from i2i_bridge.methods.latent import Autoencoder, Latent, LatentMethod, latent_of
 from i2i_bridge.methods.mean import Mean, check_mean, mean_of, network_calls, starting_from
 from i2i_bridge.methods.tiles import tiled, whole_network
@@ -317,10 +317,7 @@ class Run:
         return None if self.tuned is None else self.tuned.line(self._nfe(nfe))
 
     def _nfe(self, nfe: int | None) -> int:
-        calls = self.recipe.sample.nfe if nfe is None else nfe
-        if not 1 <= calls <= 1000:
-            raise UserError(f"nfe {calls}: give a number from 1 to 1000")
-        return calls
+        return self.recipe.sample.nfe if nfe is None else checked_nfe(nfe)
 
 
 def network_geometry(network: nn.Module) -> tuple[int, int]:
@@ -382,7 +379,7 @@ def load_run(
     from i2i_bridge.recipe.load import load_recipe
     from i2i_bridge.runs.tuned import read_tuned, tuned_recipes
 
-    folder, changes = folder_of_run(expanded(folder)), list(sample)
+    folder, changes = folder_of_run(expanded(folder)), listed("sample", sample)
     if not folder.exists():
         from i2i_bridge.runs.hub import hub_folder
 

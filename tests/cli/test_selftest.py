@@ -123,3 +123,15 @@ def test_a_process_that_does_not_come_back(bench, monkeypatch):
         selftest._wait_until(process, lambda: False)
     process.communicate()
     assert process.returncode != 0 and os.name == "posix"
+
+
+def test_a_verb_that_is_interrupted_says_so(tmp_path, monkeypatch, capsys):
+    # kills: interruption-unsaid
+
+    def interrupted(bench):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(selftest, "CHECKS", {"flush": interrupted})
+    with pytest.raises(SystemExit) as ended:
+        main(["selftest", "--dir", str(tmp_path)])
+    assert ended.value.code == 130 and capsys.readouterr().err.splitlines()[-1] == "error: interrupted"

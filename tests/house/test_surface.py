@@ -9,8 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import i2i_bridge
+from i2i_bridge.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 NAMES = """
@@ -119,3 +121,33 @@ def test_the_command_line_uses_the_public_names(file):
         if isinstance(node, ast.ImportFrom) and not node.module.startswith("i2i_bridge.cli"):
             deep = [alias.name for alias in node.names if alias.name in PUBLIC and "." in node.module]
             assert not deep, f"{file.name}: from i2i_bridge import {', '.join(deep)} (not from {node.module})"
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda p, run: p.load_recipe("demo/jpeg", "train.steps=2"), "overrides='train.steps=2': give a list, ['train"),
+        (
+            lambda p, run: p.load_run("pretrained/photos", sample="sample.clip=true"),
+            "sample='sample.clip=true': give a",
+        ),
+        (lambda p, run: p.compare("runs/mine", "page"), "runs='runs/mine': give a list, ['runs/mine']"),
+        (lambda p, run: p.evaluate(run, metrics="psnr"), "metrics='psnr': give a list, ['psnr']"),
+        (lambda p, run: p.evaluate(run, nfe="1"), "nfe='1': give a list, ['1']"),
+        (lambda p, run: p.evaluate(run, nfe=5), "nfe 5: give a list of numbers from 1 to 1000"),
+        (lambda p, run: p.evaluate(run, nfe=[]), "nfe []: give a list of numbers from 1 to 1000"),
+        (lambda p, run: p.evaluate(run, nfe=["1"]), "nfe '1': give a number from 1 to 1000"),
+        (lambda p, run: p.evaluate(run, count=0), "count=0: give a whole number from 1 on"),
+        (lambda p, run: p.evaluate(run, batch_size=0), "batch_size=0: give a whole number from 1 on"),
+        (lambda p, run: run.restore(Image.new("RGB", (8, 8)), nfe="3"), "nfe '3': give a number from 1 to 1000"),
+        (lambda p, run: run.restore(Image.new("RGB", (8, 8)), nfe=True), "nfe True: give a number from 1 to 1000"),
+        (lambda p, run: p.restore_files(run, "in", "out", samples=0), "samples=0: give a whole number from 1 on"),
+        (lambda p, run: p.restore_files(run, "in", "out", existing="overwite"), "existing='overwite': give 'resume', "),
+    ],
+)
+def test_a_wrong_argument_is_refused_by_name(call, words):
+    """Otherwise a text is taken letter by letter, and 0 for the default."""
+    # kills: text-taken-by-letters, count-zero-is-all
+    with pytest.raises(UserError) as refused:
+        call(i2i_bridge, i2i_bridge.load_run("pretrained/photos", device="cpu"))
+    assert words in str(refused.value)
