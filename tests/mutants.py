@@ -468,7 +468,7 @@ MUTANTS = [
     Mutant("norm-bfloat16-statistics-by-torch", "networks/normalisation.py", "FEW_PIXELS_BF16 = 64", "FEW_PIXELS_BF16 = 10**9", "test_unet.py"),
     Mutant("norm-rounded-twice", "networks/normalisation.py", "wide = x.float() if half else x", "wide = x", "test_unet.py"),
     Mutant("modulation-without-silu", "networks/blocks.py", "F.linear(F.silu(time), weight, bias)", "F.linear(time, weight, bias)", "test_unet.py"),
-    Mutant("modulations-of-other-blocks", "networks/unet.py", "stages = (*self.input_blocks, self.middle_block, *self.output_blocks)", "stages = (self.middle_block, *self.input_blocks, *self.output_blocks)", "test_unet.py"),
+    Mutant("modulations-of-other-blocks", "networks/unet.py", "for block in self.modules() if", "for block in reversed(list(self.modules())) if", "test_unet.py"),
     Mutant("attention-in-bfloat16", "networks/blocks.py", "torch.autocast(\"cpu\", enabled=False)", "torch.autocast(\"cpu\", enabled=True)", "test_unet.py"),
     Mutant("doubled-skip-once", "networks/blocks.py", "h.unflatten(3, (-1, 2)).unflatten(2, (-1, 2))", "h.unflatten(3, (-1, 2)).unflatten(2, (-1, 2))[..., :1]", "test_unet.py"),
     Mutant("norm-shift-scaled", "networks/normalisation.py", "torch.addcmul(shift, bias, gain)", "(shift + bias) * gain", "test_unet.py"),

@@ -140,6 +140,8 @@ class UNet(nn.Module):
         self.out = nn.Sequential(
             GroupNormSiLU(width), nn.Identity(), zeroed(nn.Conv2d(width, out_channels, 3, padding=1))
         )
+        # A plain list: the blocks are registered by their stages. A deep copy has its own.
+        self._residual_blocks = [block for block in self.modules() if isinstance(block, ResidualBlock)]
 
     def forward(self, x_t: Tensor, t: Tensor, condition: Tensor | None = None, label: Tensor | None = None) -> Tensor:
         """The raw output of the network; the target defines its meaning.
@@ -158,9 +160,7 @@ class UNet(nn.Module):
             ValueError: A shape does not fit.
         """
         h, time = self.inputs(x_t, t, condition, label)
-        stages = (*self.input_blocks, self.middle_block, *self.output_blocks)
-        blocks = [block for stage in stages for block in stage.children() if isinstance(block, ResidualBlock)]
-        modulated = iter(modulations(blocks, time))
+        modulated = iter(modulations(self._residual_blocks, time))
         skips = []
         for stage in self.input_blocks:
             h = self._run(stage.children(), h, time, modulated)

@@ -1,5 +1,6 @@
 """The U-Net: names and shapes of ADM, each block against an independent formula, and its invariances."""
 
+import copy
 import math
 from typing import TypeVar
 
@@ -197,6 +198,17 @@ def test_modulations_are_those_of_each_block() -> None:
         half = modulations(blocks, time)
     for block, modulation in zip(blocks, half, strict=True):
         torch.testing.assert_close(modulation.float(), block.emb_layers(time), rtol=2e-2, atol=2e-2)
+
+
+def test_a_copy_computes_with_its_own_modulations() -> None:
+    # kills: the blocks of the network that was copied
+    network = small()
+    duplicate, fresh = copy.deepcopy(network), small()
+    randomised(duplicate, 1)
+    fresh.load_state_dict(duplicate.state_dict())
+    x, t = images(2, 3, 8, 8), torch.tensor([0.2, 0.7])
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(duplicate(x, t), fresh(x, t))
 
 
 @pytest.fixture(params=["statistics by torch", "our statistics"])
