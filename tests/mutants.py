@@ -442,7 +442,7 @@ MUTANTS = [
     Mutant("dps-step-on-x-0-hat", "guidance/posterior.py", "2 * self.zeta / look.step_weight()", "2 * self.zeta", "test_guidances.py"),
     Mutant("gradients-forbidden", "bridge/predictor.py", "torch.inference_mode(False), torch.enable_grad()", "torch.enable_grad()", "test_guidances.py"),
     Mutant("mask-before-guide", "bridge/predictor.py", "        return x_0_hat if mask is None else keep_known(x_0_hat, x_1, mask)\n\n    return", "        return x_0_hat\n\n    return", "test_guidances.py"),
-    Mutant("refusal-forgotten", "recipe/recipe.py", '        check_known(str(self.sample.guidance["name"]), self.build_degradation())\n', "", "test_guided_runs.py"),
+    Mutant("refusal-forgotten", "recipe/checks.py", '    check_known(str(recipe.sample.guidance["name"]), recipe.build_degradation())\n', "", "test_guided_runs.py"),
     Mutant("time-in-float64-for-any-network", "bridge/predictor.py", "x_t, t = x_t.to(dtype), t.to(dtype)", "x_t = x_t.to(dtype)", "test_contracts.py"),
     Mutant("built-in-time-rounded", "networks/unet.py", "casts_inputs: ClassVar[bool] = True", "casts_inputs: ClassVar[bool] = False", "test_contracts.py"),
     Mutant("sample-settings-ignored", "runs/run.py", "load_recipe(recipe_of_run(folder), changes)", "load_recipe(recipe_of_run(folder))", "test_guided_runs.py"),

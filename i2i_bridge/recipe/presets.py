@@ -11,7 +11,7 @@ from typing import Any
 from i2i_bridge import registry
 from i2i_bridge.errors import UserError, did_you_mean
 from i2i_bridge.recipe.load import Preset
-from i2i_bridge.recipe.recipe import STUDENTS
+from i2i_bridge.recipe.schema import STUDENTS
 
 Table = dict[str, Any]
 Change = Callable[[Table, frozenset[str]], Table]

@@ -5,16 +5,14 @@ known key. A run folder's `recipe.toml` is the resolved recipe, with all setting
 """
 
 import os
-from collections.abc import Iterator
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from i2i_bridge import registry
-from i2i_bridge.errors import UserError, located
-from i2i_bridge.plugins import plugin_errors
-from i2i_bridge.recipe.protocol import load_protocol
+from i2i_bridge.errors import UserError
+from i2i_bridge.recipe.checks import check_recipe
 from i2i_bridge.recipe.schema import (
     DataSettings,
     Direction,
@@ -41,10 +39,6 @@ if TYPE_CHECKING:
     from i2i_bridge.data.dataset import PairDataset
     from i2i_bridge.degradations.base import Degradation
     from i2i_bridge.guidance.base import Guidance
-
-
-STUDENTS = ("consistency", "inverse-bridge")
-"""Methods that learn from a teacher. They restore as a bridge does."""
 
 
 class Recipe(Settings):
@@ -89,70 +83,9 @@ class Recipe(Settings):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> "Recipe":
-        # Parts are built here once: otherwise a wrong name, key or combination would show only in training.
-        self._check_names()
-        process, target = self.any_process(), self.build_target()
-        target.check(process)
-        registry.METHODS.check(self.method, recipe=None, network=None)
-        self._check_mean(process)
-        self._check_teacher()
+        check_recipe(self)
         self.method_label = self.method_label or str(self.method["name"])
-        self.build_proposal().check(process)
-        self._try_sampler(process)
-        self._check_guidance(process)
-        self._check_direction()
-        self._check_latent()
-        if not self.evaluate.protocol.endswith(".toml"):  # a file is read when it is used; it may not exist yet
-            load_protocol(self.evaluate.protocol)
-        if self.degradation is not None:
-            self.build_degradation()
-            if self.data.align == "crop":
-                raise UserError("data.align = 'crop' is for pairs, but [degradation] makes x_1 from x_0; leave it out")
-        self.build_augmentation()
-        table = self._network_table()
-        registry.NETWORKS.check(table)
-        for key in ("in_channels", "out_channels"):
-            if self.latent is not None and key in self.network:
-                raise UserError(f"network.{key}: with [latent] it is that of the latents; leave it out")
-            if self.latent is None and table.get(key, self.data.channels) != self.data.channels:
-                raise UserError(f"network.{key} is {table[key]}, but data.channels is {self.data.channels}")
-        if self.data.own_condition and not self.condition_channels:
-            raise UserError("data.own_condition is set, but network.condition_channels is 0: nothing would see it")
-        if self.data.direction == "both" and self.network.get("condition_dropout"):
-            raise UserError(
-                "network.condition_dropout: with data.direction = 'both' the condition holds the direction, which the "
-                "network cannot do without; leave one of them out"
-            )
-        if self.sample.condition_scale not in (None, 1) and not self.network.get("condition_dropout"):
-            raise UserError(
-                f"sample.condition_scale is {self.sample.condition_scale:g}, but network.condition_dropout is 0: the "
-                "network has not learned to do without its condition"
-            )
         return self
-
-    def _check_names(self) -> None:
-        """Refuse unknown parts and unknown keys of parts, before torch is imported to build them."""
-        tables = (
-            (registry.PROCESSES, self.process),
-            (registry.TARGETS, self.target),
-            (registry.PROPOSALS, self.proposal),
-            (registry.NETWORKS, self.network),
-            (registry.DEGRADATIONS, self.degradation or {}),
-            (registry.GUIDANCES, self.sample.guidance or {}),
-        )
-        for members, table in tables:
-            members.check_keys(table)
-        registry.TIME_GRIDS.require(self.sample.grid)
-        for members, table in ((registry.METHODS, self.method), (registry.SAMPLERS, self.sample.sampler)):
-            if isinstance(table.get("name"), str):
-                members.require(table["name"])
-        for metric in self.evaluate.metrics:
-            registry.require_metric(metric)
-        if self.train.keep_best is not None:
-            with located("train.keep_best"):
-                registry.require_metric(self.train.keep_best)
-        elif self.train.patience is not None:
-            raise UserError("train.patience needs train.keep_best, the metric that should improve")
 
     @property
     def auto_noise(self) -> str | None:
@@ -212,54 +145,6 @@ class Recipe(Settings):
         guidance: Guidance = registry.GUIDANCES.build(self.sample.guidance)
         return guidance
 
-    def _check_guidance(self, process: "Process") -> None:
-        guidance = self.build_guidance()
-        if guidance is None or self.sample.guidance is None:
-            return
-        from i2i_bridge.guidance.availability import check_known
-
-        check_known(str(self.sample.guidance["name"]), self.build_degradation())
-        guidance.check(process)
-
-    def _check_direction(self) -> None:
-        if self.data.direction == "forward":
-            return
-        if self.sample.guidance is not None:
-            raise UserError(
-                f"sample.guidance leads to agreement with X_1 and is for data.direction = 'forward', not "
-                f"'{self.data.direction}'; leave it out"
-            )
-        if self.data.direction == "both" and "condition_channels" not in registry.NETWORKS.options(
-            str(self.network.get("name"))
-        ):
-            raise UserError(
-                f"data.direction = 'both': network '{self.network.get('name')}' has no condition_channels, by which it "
-                "would be told the direction; take another network, or two runs"
-            )
-
-    def _check_latent(self) -> None:
-        if self.latent is None:
-            return
-        registry.AUTOENCODERS.check(self.latent.encoder)
-        if self.method["name"] == "autoencoder":
-            raise UserError("[latent] is for methods that restore; method 'autoencoder' makes the encoder")
-        for key, given in (
-            ("[mean]", self.mean),
-            ("[teacher]", self.teacher),
-            ("sample.guidance", self.sample.guidance),
-        ):
-            if given is not None:
-                raise UserError(f"[latent] and {key} do not go together; leave one of them out")
-        if self.method.get("perceptual"):
-            raise UserError("method.perceptual compares images and cannot see latents; leave it or [latent] out")
-        degradation = self.build_degradation()
-        conditioned = self.data.own_condition or (degradation is not None and degradation.condition_channels > 0)
-        if conditioned and self.condition_channels != self.data.channels:
-            raise UserError(
-                f"[latent]: the condition has {self.condition_channels} channels, and the encoder takes images of "
-                f"{self.data.channels}"
-            )
-
     def in_latents(self) -> "Recipe":
         """The recipe as method and network see it: of latents in the place of images; itself without [latent].
 
@@ -301,23 +186,6 @@ class Recipe(Settings):
                 f"data.direction={direction}, or both"
             )
         return direction == "reverse" or learned == "reverse"
-
-    def _check_mean(self, process: "Process") -> None:
-        if self.mean is None:
-            return
-        if self.method["name"] != "bridge":
-            raise UserError(f"[mean] is for method 'bridge', not '{self.method['name']}'; leave it out")
-        if process.starts_from_noise:
-            raise UserError(f"[mean]: process '{self.process['name']}' starts from noise, not from X_1; leave it out")
-
-    def _check_teacher(self) -> None:
-        name = self.method["name"]
-        if self.teacher is None and name in STUDENTS:
-            raise UserError(
-                f"method '{name}' learns from a trained bridge: give teacher.run, or use `i2i-bridge distill RUN`"
-            )
-        if self.teacher is not None and name not in STUDENTS:
-            raise UserError(f"[teacher] is for the methods {' and '.join(STUDENTS)}, not '{name}'; leave it out")
 
     def data_table(self) -> Part:
         """The dataset kind and its options: the card's, overridden by `data.source`, overridden by `data.root`.
@@ -474,9 +342,10 @@ class Recipe(Settings):
         """The network of `[network]`, freshly initialised; its channels default to the data's."""
         from i2i_bridge.networks.size import build_checked
 
-        return build_checked(registry.NETWORKS, self.in_latents()._network_table())
+        return build_checked(registry.NETWORKS, self.in_latents().network_table())
 
-    def _network_table(self) -> Part:
+    def network_table(self) -> Part:
+        """The table of `[network]` with the channels that follow from `[data]`; the table's own come first."""
         known = registry.NETWORKS.options(str(self.network.get("name")))
         channels = {"in_channels": self.data.channels, "out_channels": self.data.channels}
         table = {key: value for key, value in channels.items() if key in known} | self.network
@@ -492,23 +361,6 @@ class Recipe(Settings):
         plumbing = {key: None for key, p in known.items() if p.kind is not p.KEYWORD_ONLY or key == "start"}
         _, options = registry.SAMPLERS.check(self.sample.sampler, **plumbing)
         return options
-
-    def _try_sampler(self, process: "Process") -> None:
-        """Sample two steps of one black pixel, so that wrong options or a wrong process are found before training."""
-        import torch
-
-        from i2i_bridge.randomness import generator
-
-        sampler = registry.SAMPLERS.get(str(self.sample.sampler.get("name")))
-        times = registry.TIME_GRIDS.get(self.sample.grid)(process, 2)
-        pixel, draws = torch.zeros(1, 1, 1, 1), generator(0, "recipe")
-        with plugin_errors():
-            states = sampler(process, lambda x_t, t: x_t, pixel, times, draws, **self.sampler_options())
-            last = list(states)[-1:] if isinstance(states, Iterator) else []
-        if not last or not isinstance(last[0], torch.Tensor) or last[0].shape != pixel.shape:
-            raise UserError(
-                f"sampler '{self.sample.sampler['name']}': it must yield tensors of x_1's shape, the result last"
-            )
 
     def to_toml(self) -> str:
         """The recipe as TOML, every default written out."""

@@ -205,6 +205,10 @@ class MeanSettings(Settings):
     """Keep that run's outputs of the training images on disk (docs/methods.md); it must be a regression."""
 
 
+STUDENTS = ("consistency", "inverse-bridge")
+"""Methods that learn from a teacher. They restore as a bridge does."""
+
+
 class TeacherSettings(Settings):
     """A trained bridge that a student of one or two calls learns from (distillation; `i2i-bridge distill`).
 

@@ -10,7 +10,8 @@ from i2i_bridge import registry
 from i2i_bridge.data.cards import load_card
 from i2i_bridge.errors import UserError, located, readable
 from i2i_bridge.evaluation.results import Evaluation, read_evaluation
-from i2i_bridge.recipe.recipe import STUDENTS, Recipe
+from i2i_bridge.recipe.recipe import Recipe
+from i2i_bridge.recipe.schema import STUDENTS
 from i2i_bridge.report.formats import render, to_markdown
 from i2i_bridge.report.table import single_table
 from i2i_bridge.runs.checkpoint import chosen_checkpoint

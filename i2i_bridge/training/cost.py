@@ -10,7 +10,8 @@ from i2i_bridge.bridge.predictor import call_network
 from i2i_bridge.errors import UserError
 from i2i_bridge.methods.base import Batch, condition_of, label_of
 from i2i_bridge.randomness import generator
-from i2i_bridge.recipe.recipe import STUDENTS, Recipe
+from i2i_bridge.recipe.recipe import Recipe
+from i2i_bridge.recipe.schema import STUDENTS
 from i2i_bridge.training.state import NETWORK, TrainState
 
 META = torch.device("meta")

@@ -7,7 +7,8 @@ from typing import Any
 from i2i_bridge import registry
 from i2i_bridge.errors import UserError
 from i2i_bridge.recipe.load import load_recipe
-from i2i_bridge.recipe.recipe import STUDENTS, Recipe
+from i2i_bridge.recipe.recipe import Recipe
+from i2i_bridge.recipe.schema import STUDENTS
 from i2i_bridge.runs.run import place_of
 from i2i_bridge.storage.names import expanded
 from i2i_bridge.storage.shipped import folder_of_run, recipe_of_run

@@ -53,7 +53,8 @@ from i2i_bridge.metrics.packaged import EFFICIENTNET_LITE0, ST_LPIPS_ALEX, Effic
 from i2i_bridge.randomness import Generator, global_seed, key
 from i2i_bridge.recipe.load import parse_recipe
 from i2i_bridge.recipe.presets import method_preset
-from i2i_bridge.recipe.recipe import STUDENTS, Recipe
+from i2i_bridge.recipe.recipe import Recipe
+from i2i_bridge.recipe.schema import STUDENTS
 from i2i_bridge.registry import register_degradation
 from i2i_bridge.runs.run import build_method
 from i2i_bridge.storage.files import write_whole
