@@ -30,7 +30,7 @@ RESERVED = ("input", "bicubic", "clean", "mask")
 
 @dataclass(frozen=True)
 class EvaluationSetup:
-    """What every evaluation is opened with: recipe, rules and images."""
+    """An evaluation that is opened and not yet computed: its recipe, rules and images."""
 
     recipe: Recipe
     rules: Resolved

@@ -91,6 +91,7 @@ class EvaluatedItem:
 
     @property
     def key(self) -> str:
+        """The item's key in the dataset."""
         return str(self.fields["key"])
 
     def facts(self, subject_fingerprint: str) -> ItemFacts:

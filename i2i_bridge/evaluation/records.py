@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from i2i_bridge.evaluation.results import not_now
+from i2i_bridge.evaluation.results import read_error
 from i2i_bridge.recipe.protocol import digest
 from i2i_bridge.storage.files import remove, write_whole
 from i2i_bridge.storage.names import extended_name
@@ -106,7 +106,7 @@ class Records:
                 return Record(key, fingerprint, scores, table["seconds"], int(table["calls"]), pixels, values, names)
         except OSError as error:
             if may_pass(error):  # otherwise rows that took hours would be dropped
-                raise not_now(self.file(row, key), error) from error
+                raise read_error(self.file(row, key), error) from error
             return None
         except (SafetensorError, ValueError, KeyError, TypeError):
             return None

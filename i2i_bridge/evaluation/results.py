@@ -143,7 +143,7 @@ class Evaluation:
         """Rows that are not baselines, by network calls; of a method with several NFE only those in `nfe`."""
         baselines = [row.name for row in self.baselines]
         rows = sorted((row for row in self.rows if row.name not in baselines), key=lambda row: row.nfe)
-        # A one-step method has one row whatever NFE is requested, and so have scored results of other code.
+        # A method of one call, or a folder of images, has one row whatever NFE is requested.
         if nfe is None or self.capped or not all(row.name.startswith("nfe ") for row in rows):
             return rows
         wanted = {f"nfe {calls}" for calls in nfe}
@@ -195,12 +195,12 @@ def read_evaluation(folder: Path, protocol: str = "held-out") -> Evaluation:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         if isinstance(error, OSError) and may_pass(error):
-            raise not_now(file, error) from error
+            raise read_error(file, error) from error
         raise UserError(f"{file}: damaged ({reason}); evaluate again") from error
 
 
-def not_now(file: Path, error: OSError) -> UserError:
-    """The error for a file of an evaluation that cannot be read now but may be whole: it is not recomputed."""
+def read_error(file: Path, error: OSError) -> UserError:
+    """The error for a file of an evaluation that cannot be read now. It may be whole, so it is not recomputed."""
     reason = error.strerror or error
     return UserError(f"{file}: cannot be read ({reason}), which is no damage; give the same command again", IO_ERROR)
 
@@ -220,7 +220,7 @@ def read_hashes(file: Path) -> dict[str, str]:
         table = read_json(file, LIST_LIMIT)
     except (OSError, ValueError) as error:
         if isinstance(error, OSError) and may_pass(error):
-            raise not_now(file, error) from error
+            raise read_error(file, error) from error
         return {}
     return {key: str(value) for key, value in table.items()} if isinstance(table, dict) else {}
 
@@ -240,7 +240,7 @@ def read_item_scores(file: Path, names: Collection[str]) -> dict[tuple[str, str]
         return {(row["key"], row["row"]): {name: _number(row.get(name)) for name in names} for row in rows}
     except (OSError, ValueError, KeyError) as error:
         if isinstance(error, OSError) and may_pass(error):
-            raise not_now(file, error) from error
+            raise read_error(file, error) from error
         reason = f"no column {error}" if isinstance(error, KeyError) else str(error)
         raise UserError(f"{file}: damaged ({reason}); evaluate again") from error
 

@@ -221,14 +221,14 @@ def mean(values: np.ndarray, seed: int, keys: Sequence[str] = ()) -> Estimate:
         names = [key for key, value in zip(keys, values, strict=False) if math.isinf(value)]
         notes.append(
             f"infinite for {len(applicable) - len(kept)} of {len(applicable)} images and the mean of the others"
-            f"{_of(names)}"
+            f"{_first(names)}"
         )
     low, high = bootstrap_interval(kept, seed)
     error = statistics.stdev(kept) / math.sqrt(len(kept)) if len(kept) > 1 else math.nan
     return Estimate(statistics.fmean(kept), low, high, error, "; ".join(notes))
 
 
-def _of(names: Sequence[str]) -> str:
+def _first(names: Sequence[str]) -> str:
     """': a, b, c ...' for the first three names; empty for none."""
     return f": {', '.join(names[:3])}{' ...' if names[3:] else ''}" if names else ""
 
@@ -237,7 +237,7 @@ def equal_pairs(keys: Sequence[str], images: int) -> list[str]:
     """A warning about pairs whose x_0 and x_1 have the same pixels."""
     if not keys:
         return []
-    return [f"x_0 and x_1 are equal in {len(keys)} of {images} images{_of(keys)}"]
+    return [f"x_0 and x_1 are equal in {len(keys)} of {images} images{_first(keys)}"]
 
 
 def warnings_of(scorer: Scorer, images: int) -> list[str]:

@@ -134,16 +134,16 @@ def fingerprint_of(run: Run) -> str:
     if run.recipe.mean is None:
         del settings["mean"]  # otherwise evaluations older than [mean] would be computed again
     else:
-        # A path, where mean.sha256 identifies the weights; and what training kept on disk.
+        # The path of the mean (mean.sha256 identifies its weights) and its cache, which change no result.
         del settings["mean"]["run"], settings["mean"]["cache"]
     if run.tuned is not None:  # otherwise rows of tuned and other sampling would stand in one evaluation
         settings["tuned"] = {nfe: tuned.settings for nfe, tuned in run.tuned.nfe.items()}
     if run.recipe.latent is None:
-        del settings["latent"]  # likewise
+        del settings["latent"]  # otherwise evaluations older than [latent] would be computed again
     else:
         settings["latent"]["encoder"].pop("source", None)  # a path; latent.sha256 identifies the weights
-        del settings["latent"]["cache"]  # of training
-    # In float32 all backends give the same to 1e-4, and an evaluation that one began another may end.
+        del settings["latent"]["cache"]  # only training uses it
+    # In float32 the backend is left out: all agree to 1e-4, so that one may continue the evaluation of another.
     exact = all(value.dtype == torch.float32 for value in run.method.network.parameters())
     if run.backend != "eager" and not exact:
         settings["backend"] = run.backend

@@ -327,9 +327,10 @@ class Recipe(Settings):
         return int(self.network.get("classes", 0))
 
     def check_label(self, label: int | None) -> None:
-        """
+        """Check the label of an image.
+
         Raises:
-            UserError: The label of an image is missing, not used by the network, or none of its classes.
+            UserError: It is missing, not used by the network, or none of its classes.
         """
         if label is None and self.classes:
             raise UserError(f"recipe '{self.name}' needs a label, 0 to {self.classes - 1} (network.classes)")

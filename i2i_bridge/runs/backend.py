@@ -78,7 +78,7 @@ def _set_openvino(network: nn.Module) -> str | None:
 
 
 class _Graph:
-    """`forward` of a U-Net by OpenVINO; by torch in training, for a gradient, and once a weight has changed.
+    """`forward` of a U-Net by OpenVINO. Torch computes it in training, for a gradient, and after a weight was changed.
 
     A deep copy of the network computes by torch.
     """
@@ -131,5 +131,5 @@ def _first_line(error: BaseException | None) -> str:
 
 
 def _versions(network: nn.Module) -> list[tuple[int, int]]:
-    """Where each weight lies, and how often it was changed there."""
+    """Address of each weight and torch's count of its changes; they differ once a weight was replaced or changed."""
     return [(value.data_ptr(), 0 if value.is_inference() else value._version) for value in network.parameters()]

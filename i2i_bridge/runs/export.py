@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -82,19 +83,45 @@ def export(
             say(line)
         if n > MOST_CALLS:
             say(f"note: no graph of {n} calls, {MOST_CALLS} at most; {ABOUT} has their steps, docs/export.md runs them")
+    networks = _graph_networks(run, restorations)
+    inputs = _inputs(run)
+    names = {name: f"{name}{SUFFIXES[format]}" for name in networks}
+    graphs = {n: f"restore-{n}{SUFFIXES[format]}" for n, _ in restorations if n <= MOST_CALLS}
+    about = _about(run, format, restorations, inputs, names, graphs)
+    trace = Tracer(run, networks, inputs, say)
+    plans = [stages for n, stages in restorations if n in graphs]
+    files = FILES[format](trace, list(names.values()), plans, list(graphs.values()))
+    about["files"] = [name for name, _ in files]
+    files.append((ABOUT, json.dumps(about, indent=1, default=str).encode()))
+    _write(out, files)
+    return [shown / name for name, _ in reversed(files)]
+
+
+def _graph_networks(run: Run, restorations: list[tuple[int, list[Stage]]]) -> dict[str, GraphNetwork]:
+    """Copies of the run's networks for tracing, by name."""
     networks = {"network": run.method.network}
     if (mean := mean_of(run.method)) is not None:
         networks["mean"] = mean.method.network
-    traced = {}
+    copies = {}
     for name, network in networks.items():
         (condition,) = {stage.condition for _, stages in restorations for stage in stages if stage.network == name}
         # float32 and contiguous: the kernels for channels_last are no operations of a graph.
         plain = copy.deepcopy(network).to("cpu", torch.float32).to(memory_format=torch.contiguous_format)
-        traced[name] = GraphNetwork(plain.eval().requires_grad_(False), condition)
-    inputs = _inputs(run)
-    graphs = {n: f"restore-{n}{SUFFIXES[format]}" for n, _ in restorations if n <= MOST_CALLS}
+        copies[name] = GraphNetwork(plain.eval().requires_grad_(False), condition)
+    return copies
+
+
+def _about(
+    run: Run,
+    format: str,
+    restorations: list[tuple[int, list[Stage]]],
+    inputs: dict[str, int],
+    networks: dict[str, str],
+    graphs: dict[int, str],
+) -> dict[str, Any]:
+    """The table of export.json, without the names of the files."""
     recipe = portable(run.recipe)  # an export is made to be passed on
-    about = {
+    return {
         "kind": KIND, "version": 1, "i2i_bridge": __version__, "format": format,
         "recipe": recipe.name, "step": run.step, "method": recipe.method,
         "process": recipe.process, "sampler": recipe.sample.sampler,
@@ -102,7 +129,7 @@ def export(
         **image_facts(run.recipe),
         "inputs": {"x_1": run.recipe.data.channels} | inputs,
         **dict(zip(("stride", "smallest_side"), method_geometry(run.method), strict=True)),
-        "networks": {name: f"{name}{SUFFIXES[format]}" for name in traced},
+        "networks": networks,
         "restorations": [
             {"nfe": n, "graph": graphs.get(n), "draws": sum(stage.draws for stage in stages),
              "stages": [asdict(stage) for stage in stages]}
@@ -110,13 +137,6 @@ def export(
             for n, stages in restorations
         ],
     }  # fmt: skip
-    trace = Tracer(run, traced, inputs, say)
-    plans = [stages for n, stages in restorations if n in graphs]
-    files = FILES[format](trace, list(about["networks"].values()), plans, list(graphs.values()))
-    about["files"] = [name for name, _ in files]
-    files.append((ABOUT, json.dumps(about, indent=1, default=str).encode()))
-    _write(out, files)
-    return [shown / name for name, _ in reversed(files)]
 
 
 def _restorations(run: Run, nfe: int | None) -> list[tuple[int, list[Stage]]]:

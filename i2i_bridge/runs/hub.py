@@ -1,7 +1,7 @@
 """Shared runs on the Hugging Face Hub: upload, and download of a stranger's run with the checks of local files.
 
-Of a repository only the files of a shared run are fetched (`WANTED`), by names that are checked and sizes that are
-bounded before the download. A local copy is pinned: hub.json in it holds the repository and the commit.
+Only the files of a shared run are fetched (`WANTED`). Their names are checked and their sizes bounded before the
+download. A local copy is pinned: hub.json in it holds the repository and the commit.
 """
 
 import json
@@ -61,7 +61,7 @@ HEADER = 16 * MEGABYTE
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a local copy comes from."""
+    """The repository and commit of a local copy."""
 
     repository: str
     revision: str
@@ -99,7 +99,7 @@ def hub_folder(run: Path, report: Callable[[str], None] | None = None) -> Path:
 
 
 def hub_run(run: Path) -> Path:
-    """The folder of a run as `hub_folder`, without its lines; a copy that is not there yet is fetched silently."""
+    """The folder of a run, as `hub_folder` gives it, without a report."""
     return hub_folder(run, lambda line: None)
 
 
@@ -120,7 +120,7 @@ def own_copy(name: Path) -> Path:
     with _os_errors(copy):
         try:
             shutil.copytree(source, fresh)
-            if read_origin(copy) != origin:  # another process may have been faster
+            if read_origin(copy) != origin:  # otherwise another process made the same copy
                 exchange_folder(fresh, copy)
         finally:
             remove(fresh)
@@ -328,9 +328,10 @@ def _wanted(name: str, there: Mapping[str, Any]) -> tuple[dict[str, int], int]:
 
 
 def _check_out(out: Path, repository: str) -> None:
-    """
+    """Check that a folder is missing, empty, or a local copy of this repository alone.
+
     Raises:
-        UserError: The folder is neither empty nor a local copy of this repository alone.
+        UserError: It holds something else, which would be lost.
     """
     with located(out, "cannot be read", OSError):
         if not os.path.lexists(out) or (out.is_dir() and not out.is_symlink() and not any(out.iterdir())):

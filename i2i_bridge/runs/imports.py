@@ -87,7 +87,7 @@ def import_i2sb(file: Path, recipe: Recipe, folder: Path) -> None:
 
 @dataclass(frozen=True)
 class SpandrelFile:
-    """A restoration network of others, as the library spandrel reads it from a file."""
+    """A restoration network that the library spandrel has read from a file."""
 
     file: Path
     found: Any
@@ -116,7 +116,7 @@ def read_spandrel(file: Path) -> SpandrelFile:
 
 
 def import_spandrel(read: SpandrelFile, recipe: Recipe, folder: Path) -> None:
-    """Make a run folder of a restoration network of others: a frozen regression, step 0.
+    """Make a run folder of a network that spandrel has read: a frozen regression, at step 0.
 
     Args:
         recipe: A recipe loaded with `read.preset`. A network that enlarges s times needs images x_1 whose pixels are

@@ -68,9 +68,9 @@ def build_method(
 
 
 def resampled(method: Method, recipe: "Recipe") -> Method:
-    """The method with the sampler, grid and clipping of a recipe that differs in these alone.
+    """The method with the sampler, grid and clipping of another recipe, which differs in nothing else.
 
-    A copy where the method can be copied so: otherwise each would have a critic, where the method has one.
+    A method that has `with_sampling` is copied by it and shares its companions (a critic); others are built anew.
     """
     inner = method.method if isinstance(method, LatentMethod) else method
     copied = getattr(inner, "with_sampling", None)
@@ -264,7 +264,7 @@ class Run:
 
     def save_pretrained(self, folder: str | Path, **options: Any) -> Path:
         """As `i2i_bridge.save_pretrained(run, folder, licence=...)`: write the run for others, with a model card."""
-        from i2i_bridge import save_pretrained  # the card shows evaluations, which are not known in this room
+        from i2i_bridge import save_pretrained  # in report/, which runs/ must not import at the top
 
         return save_pretrained(self, folder, **options)
 
@@ -415,15 +415,26 @@ def load_run(
     recipes = {} if found is None else tuned_recipes(recipe, found, folder)
     method = build_method(recipe, network, mean, latent)
     methods = {nfe: resampled(method, each) for nfe, each in recipes.items()}
-    reasons = [set_backend(network, backend, getattr(method, "guidance", None))]
-    if mean is not None:
-        reasons.append(set_backend(mean.method.network, backend))
-    for reason in dict.fromkeys(filter(None, reasons)):
-        say(f"backend {backend}: {reason}; torch computes the network")
-    if None not in reasons:
-        backend = "eager"
+    backend, reasons = _with_backend(backend, method, mean)
+    for reason in reasons:
+        say(reason)
     options = {"sample": changes, "precision": precision, "tuned": tuned, "backend": backend}
     return Run(folder, recipe, method, saved.step, resolved, tuple(lines), found, methods, backend, options)
+
+
+def _with_backend(backend: str, method: Method, mean: Mean | None) -> tuple[str, list[str]]:
+    """Set what computes a method's networks.
+
+    Returns:
+        The backend, "eager" if it can compute none of them, and a line for each reason why torch computes one.
+    """
+    reasons = [set_backend(method.network, backend, getattr(method, "guidance", None))]
+    if mean is not None:
+        reasons.append(set_backend(mean.method.network, backend))
+    lines = [
+        f"backend {backend}: {reason}; torch computes the network" for reason in dict.fromkeys(filter(None, reasons))
+    ]
+    return backend if None in reasons else "eager", lines
 
 
 def place_of(run: str) -> Path:

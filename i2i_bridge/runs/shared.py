@@ -80,7 +80,7 @@ def _write_run(source: Path, recipe: "Recipe", step: int, out: Path) -> None:
     checkpoint, _ = chosen_checkpoint(source / "checkpoints", step)
     if checkpoint is None:
         raise UserError(f"{source}: no checkpoint yet; train it first")
-    # "imported": training cannot resume from these files, which have no optimizer state, and says so.
+    # "imported": training refuses to resume from these files, which hold no optimizer state.
     save_checkpoint(out / "checkpoints", step, {"ema": checkpoint.tensors("ema")}, {"imported": recipe.name}, keep=1)
     write_whole(out / RECIPE_FILE, portable(recipe).to_toml().encode())
 
@@ -101,7 +101,7 @@ def _write_mean(source: Path, out: Path) -> None:
 def portable(recipe: "Recipe") -> "Recipe":
     """A copy of a recipe that names no place outside of its folder: such paths are cut to their last part.
 
-    A data set of the Hub loses `download = true`: others allow their downloads themselves.
+    `download = true` of a Hub dataset is removed, since whoever opens the run decides about downloads.
     """
     from i2i_bridge.recipe.load import parse_recipe
 

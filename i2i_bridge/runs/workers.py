@@ -25,7 +25,7 @@ Opened = Callable[[], Callable[[Task], Result]]
 
 @dataclass(frozen=True)
 class Lost:
-    """In place of a result: the worker process has ended."""
+    """Stands for a result whose worker process has ended."""
 
     how: str
     """In words, to follow "the worker process"."""
@@ -113,7 +113,7 @@ def _started(opened: "Opened[Task, Result]", threads: int) -> tuple[Connection, 
         process.start()  # the mask is inherited
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-    theirs.close()  # otherwise the end of the process would not close the pipe
+    theirs.close()  # otherwise the pipe would stay open when the process ends
     return ours, process
 
 
@@ -126,7 +126,7 @@ def _serve(connection: Connection, opened: "Opened[Task, Result]", plugins: Sequ
     work: Callable[[Any], Any] | None = None
     task: Any = None
     answer: Any = None
-    with contextlib.suppress(EOFError, OSError):  # of the connection: the process that started this one has ended
+    with contextlib.suppress(EOFError, OSError):  # the connection ends when the process that started this one has ended
         while not isinstance(answer, _Failure):
             try:
                 if work is None:
@@ -135,7 +135,7 @@ def _serve(connection: Connection, opened: "Opened[Task, Result]", plugins: Sequ
                     work = opened()
                 else:
                     answer = work(task)
-            except Exception as error:  # of whatever kind: it is raised in the other process
+            except Exception as error:  # sent to the other process, which raises it
                 answer = _Failure(_sendable(error))
             connection.send(answer)
             task = None if isinstance(answer, _Failure) else connection.recv()

@@ -11,13 +11,13 @@ from i2i_bridge.errors import UserError
 from i2i_bridge.storage.files import write_whole
 from i2i_bridge.storage.tensors import read_safetensors
 
-PLACE = "cache"
-"""Name of the cache in the folder of what computes its tensors."""
+CACHE_FOLDER = "cache"
+"""Name of the cache's folder, below the copy of the run or autoencoder that computes its tensors."""
 
 
 def cache_folders(home: Path) -> list[Path]:
-    """The folders of files in a cache; none where the cache is a link, into which nothing is written either."""
-    cache = home / PLACE
+    """The folders of a cache that hold its files. None if the cache is a link, since no file is written through one."""
+    cache = home / CACHE_FOLDER
     return [] if cache.is_symlink() or not cache.is_dir() else sorted(path for path in cache.iterdir() if path.is_dir())
 
 

@@ -59,7 +59,7 @@ class Checkpointer:
         """
         saved = None if self.best is None else self.best.step
         if best is None or best.step not in (state.step, saved):
-            best = self.best  # the save at `best` failed: otherwise the older best would be removed for one not there
+            best = self.best  # the save at `best` failed: otherwise the older best, which is on disk, would be removed
         problem = ""
         if self._ranks.is_first:
             try:

@@ -89,7 +89,7 @@ def _training_cost(recipe: Recipe, notes: list[str]) -> Cost:
     with META:
         state = TrainState(recipe, META)
     trained = {name: [p for p in module.parameters() if p.requires_grad] for name, module in state.modules.items()}
-    # A method that trains its modules by turns: the mean of steps of its whole training.
+    # If a method trains its modules by turns, steps differ: take the mean of steps spread over the training.
     places = [(2 * i + 1) / 16 for i in range(8)] if hasattr(state.method, "trained_at") else [0.0]
     with FlopCounterMode(display=False) as steps:
         for place in places:
@@ -138,7 +138,7 @@ def kept_bytes(network: nn.Module, recipe: Recipe, images: int) -> int:
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         output = _call(network, recipe, images)
     total = sum(seen.values())
-    del output  # until here: a storage that is freed gives its number to the next one
+    del output  # not earlier: a freed storage passes its number, the key of `seen`, to the next one
     return total
 
 

@@ -19,11 +19,11 @@ from i2i_bridge.recipe.recipe import Recipe
 from i2i_bridge.runs.autoencoders import frozen
 from i2i_bridge.runs.run import LATENT_FOLDER, autoencoder_sha256, load_latent, place_of
 from i2i_bridge.storage.files import refuse_links
-from i2i_bridge.training.cache import PLACE, TensorCache
+from i2i_bridge.training.cache import CACHE_FOLDER, TensorCache
 
 PAIRS = 64
 """Number of training pairs whose latents are measured."""
-CACHE = f"{LATENT_FOLDER}/{PLACE}"
+CACHE = f"{LATENT_FOLDER}/{CACHE_FOLDER}"
 """Folder of cached latents in a run folder."""
 
 
@@ -50,10 +50,14 @@ class LatentSource:
 
 
 def open_latent(recipe: Recipe, dataset: PairDataset, device: torch.device) -> tuple[Recipe, LatentSource | None]:
-    """Open the autoencoder of `latent.encoder`; return the recipe with what is measured, and the autoencoder.
+    """Open the autoencoder of `latent.encoder`; return the recipe with its measured settings, and the autoencoder.
+
+    `channels`, `factor` and `sha256` of [latent] are the autoencoder's; `shift` and `scale` are measured on training
+    pairs unless the recipe gives them.
 
     Raises:
-        UserError: There is no such autoencoder, it does not fit the images, or it is not the one that the recipe says.
+        UserError: There is no such autoencoder, it does not fit the images, or its channels, factor or SHA-256 are not
+            those of the recipe.
     """
     if recipe.latent is None:
         return recipe, None
@@ -84,7 +88,7 @@ def open_latent(recipe: Recipe, dataset: PairDataset, device: torch.device) -> t
 def _measured(
     autoencoder: Autoencoder, dataset: PairDataset, name: str, device: torch.device
 ) -> tuple[list[float], list[float], str]:
-    """Mean and standard deviation of each channel of E(x), and a note on what decoding gives back of both sides."""
+    """Mean and standard deviation of each channel of E(x), and a note on the PSNR of decoded images."""
     latents: list[Tensor] = []
     errors: dict[str, list[float]] = {"x_0": [], "x_1": []}
     count = min(len(dataset), PAIRS)
@@ -141,7 +145,7 @@ def _check(name: str, autoencoder: Autoencoder, x: Tensor, latents: Tensor) -> N
 
 
 def with_cache(latent: Latent, recipe: Recipe, folder: Path) -> Latent:
-    """The latent with a cache in the run folder, for the images that come again in every epoch."""
+    """The latent with a cache in the run folder, for images that are the same in every epoch; see `cached_fields`."""
     names = cached_fields(recipe)
     if not names or recipe.latent is None or not recipe.latent.cache:
         return latent
@@ -151,9 +155,9 @@ def with_cache(latent: Latent, recipe: Recipe, folder: Path) -> Latent:
 
 
 def cached_fields(recipe: Recipe) -> tuple[str, ...]:
-    """The fields of a training batch that are the same, or one of two mirror images, whenever their item comes.
+    """The fields of an item that are the same in every epoch, or one of two mirror images.
 
-    None where crops or augmentations are random; beside a degradation, which may be random, the clean side alone.
+    None with random crops or augmentations; with a degradation, which may be random, only the clean image.
     """
     data = recipe.data
     if data.augment or data.crop == "random":
@@ -170,7 +174,7 @@ class LatentCache:
         folder: The run folder.
         sha256: SHA-256 of the autoencoder.
         channels: Channels of its latents.
-        factor: Sides of images over those of latents.
+        factor: Side of an image divided by the side of its latents.
     """
 
     def __init__(self, folder: Path, sha256: str, channels: int, factor: int) -> None:

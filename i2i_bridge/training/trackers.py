@@ -71,7 +71,7 @@ class Trackers:
         records = _records(folder / TRACKERS_FILE)
         for name in dict.fromkeys(names):
             known = records.get(name)
-            # Its steps up to `sent` are those of the files, since a resumed run computes the same numbers again.
+            # It keeps its rows up to `sent`: a resumed run computes the same numbers again.
             sent = 0 if known is None else max(known["step"], logged)
             with self._guarded(name):
                 tracker, run = _started(name, folder, settings, None if known is None else known["run"], after_step)
@@ -81,7 +81,7 @@ class Trackers:
         if self._trackers:
             try:
                 write_whole(folder / TRACKERS_FILE, (json.dumps(records, indent=1) + "\n").encode())
-            except UserError as error:  # on rank 0 alone: raised, the other ranks would wait for it
+            except UserError as error:  # not raised: it occurs on rank 0 alone, and the other ranks would wait
                 report(f"note: {error}; training continues, a resumed one starts new runs of the trackers")
 
     def log(self, row: dict[str, Any]) -> None:

@@ -148,7 +148,7 @@ def _run_steps(
 
 
 class _Loop:
-    """A step, and what follows it: log, validation, checkpoint and sheet of samples, each at its intervals."""
+    """Takes the steps; logs, validates, saves checkpoints and draws samples, each at its own interval."""
 
     def __init__(
         self, prepared: Prepared, folder: Path, accelerator: Any, ranks: Ranks, report: Report, stack: ExitStack
@@ -194,7 +194,7 @@ class _Loop:
         self.guard.add(outcome)
 
     def record(self) -> None:
-        """Log, validate, save and draw, as far as the step is one at which that is due."""
+        """Log, validate, save and draw after a step, each if it is due."""
         state, settings, score = self.prepared.state, self.prepared.recipe.train, self.score
         last = state.step == settings.steps
         logs, saves, draws = (
@@ -224,7 +224,7 @@ class _Loop:
         self.window.waiting()
 
     def read_guards(self) -> None:
-        """Report steps and images that were passed over."""
+        """Report skipped steps and replaced images."""
         self.guard.read()
         self.unusable.write()
 
@@ -233,7 +233,7 @@ class _Loop:
         self.checkpointer.save(self.prepared.state, None if self.score is None else self.score.best, last=last)
 
     def result(self) -> Trained:
-        """The result of this call; a line names the best step where the training has ended."""
+        """The result of this call; if the training has ended, a line reports the best step."""
         state, steps, score = self.prepared.state, self.prepared.recipe.train.steps, self.score
         early = self.is_over and state.step < steps
         if score is not None and score.best is not None and (early or state.step >= steps):
@@ -244,7 +244,7 @@ class _Loop:
 
 
 def _next(batches: Iterator[dict[str, Any]]) -> tuple[dict[str, Any], Exception | None]:
-    """The next batch, or the error of loading it, which is raised after the steps up to here are saved."""
+    """The next batch, or the error of loading it: the caller saves the steps so far before it raises the error."""
     try:
         return next(batches), None
     except Exception as error:

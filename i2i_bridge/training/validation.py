@@ -123,7 +123,8 @@ class Validation:
         ranks.share_problem(problem)
         value = float(ranks.gathered(value)[0])
         if self.best is not None and (saved is None or saved.step != self.best.step):
-            # The save at the best step failed. Otherwise a step between the two would not be saved as the best.
+            # The save at the best step failed: compare with the best that is saved, otherwise a step between the two
+            # would not be saved.
             earlier = self._of_this_rule(saved)
             self.best = None if earlier is None else replace(earlier, failures=0)
         if self._is_better(value):
