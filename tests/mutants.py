@@ -525,6 +525,8 @@ MUTANTS = [
     Mutant("hole-and-known-exchanged", "degradations/inpaint.py", "torch.where(mask > 0, fill, x)", "torch.where(mask > 0, x, fill)", "test_degradations_inpaint.py"),
     Mutant("noise-on-the-condition", "degradations/colour.py", "return Degraded(x_1, mask, clean)", "return Degraded(x_1, mask, x_1)", "test_degradations.py"),
     Mutant("pinv-is-the-adjoint", "degradations/linear.py", "torch.where(s > 1e-10 * s[0], 1 / s, 0.0)", "s", "test_degradations_adjoint.py"),
+    Mutant("taps-not-flipped", "degradations/linear.py", "taps.flip(0).to(", "taps.to(", "test_degradations_adjoint.py"),
+    Mutant("taps-exchanged", "degradations/linear.py", "return (rows, columns) if", "return (columns, rows) if", "test_degradations_adjoint.py"),
     Mutant("bicubic-without-widening", "degradations/linear.py", "(pixels + 0.5 - centres).abs() / max(1.0, ratio)", "(pixels + 0.5 - centres).abs()", "test_degradations_operators.py"),
     Mutant("quantised-without-a-cut", "degradations/quantise.py", ".clamp(0, 1)", "", "test_degradations_operators.py"),
     Mutant("quantised-to-the-code-below", "degradations/quantise.py", ".round()", ".floor()", "test_degradations_operators.py"),

@@ -194,26 +194,71 @@ def convolved(x: Tensor, kernels: Tensor) -> Tensor:
         x: (B, C, H, W).
         kernels: (B or 1, K, K), K odd.
     """
-    # By Fourier transform: large kernels cost no more. In float64, though float32 would be faster: its last bit depends
-    # on the number of threads, and a sample must be the same in any worker.
+    # In float64, though float32 would be faster: its last bit depends on the number of threads, and a sample must be
+    # the same in any worker.
+    result, kernels = x.new_empty(x.shape), kernels.expand(len(x), -1, -1)
+    images = at_once(x, 1)
+    for i in range(0, len(x), images):
+        part = slice(i, i + images)
+        taps = _taps(kernels[i]) if images == 1 else None
+        if taps is None:
+            _convolve_by_spectrum(x[part], kernels[part], result[part])
+        else:
+            _convolve_by_axes(x[i], *taps, result[i])
+    return result
+
+
+def _convolve_by_spectrum(x: Tensor, kernels: Tensor, out: Tensor) -> None:
+    """`convolved` by Fourier transform: large kernels cost no more."""
     from scipy.fft import next_fast_len  # scipy takes tenths of a second to import
 
     height, width = x.shape[-2:]
     reach = kernels.shape[-1] // 2
     rows, columns = (mirrored(side, reach, reach, "symmetric").to(x.device) for side in (height, width))
     size = [next_fast_len(side + 2 * reach, real=True) for side in (height, width)]
-    result = x.new_empty(x.shape)
-    exact = kernels.to(precise(x[:0])).expand(len(x), -1, -1)
+    spectrum = torch.fft.rfft2(kernels.to(precise(x[:0])), s=size)[:, None]
+    channels = at_once(x[0], 1)
     # On a CPU, in its cache and in memory that is used again, it takes a quarter of the time.
-    images, channels = at_once(x, 1), at_once(x[0], 1)
-    for i in range(0, len(x), images):
-        spectrum = torch.fft.rfft2(exact[i : i + images], s=size)[:, None]
-        for c in range(0, x.shape[1], channels):
-            part = x[i : i + images, c : c + channels]
-            padded = precise(part.index_select(-2, rows).index_select(-1, columns))
-            spread = torch.fft.irfft2(torch.fft.rfft2(padded, s=size) * spectrum, s=size)
-            result[i : i + images, c : c + channels] = spread[..., 2 * reach :, 2 * reach :][..., :height, :width]
-    return result
+    for c in range(0, x.shape[1], channels):
+        padded = precise(x[:, c : c + channels].index_select(-2, rows).index_select(-1, columns))
+        spread = torch.fft.irfft2(torch.fft.rfft2(padded, s=size).mul_(spectrum), s=size)
+        out[:, c : c + channels] = spread[..., 2 * reach :, 2 * reach :][..., :height, :width]
+
+
+def _taps(kernel: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Taps along rows and columns whose outer product is the kernel (K, K), to float64's last bits; None for others."""
+    centre = len(kernel) // 2
+    rows, columns = kernel[:, centre], kernel[centre] / kernel[centre, centre]
+    # NaN where the centre is 0: no such taps.
+    return (rows, columns) if (torch.outer(rows, columns) - kernel).abs().max() <= 1e-15 * kernel.abs().max() else None
+
+
+PIECE = 16
+"""Rows of a result that one product gives: products of more rows have more zeros, those of fewer are slow."""
+
+
+def _convolve_by_axes(image: Tensor, rows: Tensor, columns: Tensor, out: Tensor) -> None:
+    """`convolved` of one image (C, H, W) with a kernel that is the outer product of taps along rows and columns."""
+    height, width = image.shape[-2:]
+    reach = len(rows) // 2
+    down, across = (
+        mirrored(side, reach, reach + -side % PIECE, "symmetric").to(image.device) for side in (height, width)
+    )
+    bands = [
+        # Row i holds the taps from column i on; flipped, as a convolution goes backwards.
+        F.pad(taps.flip(0).to(precise(image[:0])), (0, PIECE)).repeat(PIECE)[:-PIECE].view(PIECE, -1)
+        for taps in (rows, columns)
+    ]
+    for c, plane in enumerate(image):
+        # Both times along the first axis: products with long rows are faster.
+        turned = _correlated(precise(plane.T.contiguous().index_select(0, across)), bands[1])[:width]
+        out[c] = _correlated(turned.T.contiguous().index_select(0, down), bands[0])[:height]
+
+
+def _correlated(x: Tensor, band: Tensor) -> Tensor:
+    """The product of a band (PIECE, PIECE + K - 1) and each piece of x (N PIECE + K - 1, W): (N PIECE, W)."""
+    pieces = x.unfold(0, band.shape[1], PIECE).mT
+    return (band.expand(len(pieces), -1, -1) @ pieces).flatten(0, 1)
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from i2i_bridge.degradations.base import Degradation
 from i2i_bridge.degradations.blur import Blur
-from i2i_bridge.degradations.linear import LinearOperator, convolved, cosine_transform, diagonal
+from i2i_bridge.degradations.linear import LinearOperator, convolved, cosine_transform, diagonal, mirrored
 from i2i_bridge.errors import UserError
 from i2i_bridge.randomness import generator, rand
 from i2i_bridge.registry import DEGRADATIONS
@@ -125,16 +125,21 @@ def test_a_hole_is_zero_whatever_lies_under_it() -> None:
     assert diagonal(mask).forward(x).eq(0).all()
 
 
-def test_convolved_is_its_sum() -> None:
-    # kills: correlation for convolution; the circular border; an offset of the window; one kernel for the batch
-    x = normal(13, 9, 0)
+@pytest.mark.parametrize("size", [(13, 9), (16, 33), (3, 2)])
+@pytest.mark.parametrize("product", [False, True])
+def test_convolved_is_its_sum(product: bool, size: tuple[int, int]) -> None:
+    # kills: taps-not-flipped, taps-exchanged; correlation; the circular border; one kernel for the batch
+    x = normal(*size, 0)
     kernels = rand((2, 5, 5), generator(1, "test"))
-    padded = torch.nn.functional.pad(x, (2, 2, 2, 2))
-    inside = convolved(x, kernels)[..., 2:-2, 2:-2]
+    if product:
+        kernels = kernels[:, :, :1] * kernels[:, :1]
+    rows, columns = (mirrored(side, 2, 2, "symmetric") for side in size)
+    padded = x[..., rows, :][..., columns]
+    blurred = convolved(x, kernels)
     for b in range(2):
         flipped = kernels[b].flip(0, 1).expand(3, 1, 5, 5)
         expected = torch.nn.functional.conv2d(padded[b : b + 1], flipped, groups=3)[0]
-        assert torch.allclose(inside[b], expected[..., 2:-2, 2:-2], atol=1e-12)
+        assert torch.allclose(blurred[b], expected, atol=1e-12)
     ones = torch.ones(1, 3, 4, 6)
     assert torch.allclose(convolved(ones, kernels[:1] / kernels[0].sum()), ones, atol=1e-6)
 
