@@ -14,6 +14,8 @@ import tempfile
 import time
 from pathlib import Path
 
+PATIENCE = 600.0
+"""Seconds to wait for the browser; a busy machine starts it in half a minute."""
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
@@ -54,7 +56,7 @@ class Chromium:
 
     def __exit__(self, *problem):
         self._process.terminate()
-        self._process.wait(20)
+        self._process.wait(PATIENCE)
         os.close(self._write)
         os.close(self._read)
         shutil.rmtree(self.profile, ignore_errors=True)
@@ -75,7 +77,7 @@ class Chromium:
                 return answer["result"]
             self.events.append(answer)
 
-    def _message(self, seconds=60.0):
+    def _message(self, seconds=PATIENCE):
         end = time.monotonic() + seconds
         while b"\0" not in self._buffer:
             ready, _, _ = select.select([self._read], [], [], max(end - time.monotonic(), 0))
@@ -109,7 +111,7 @@ class Chromium:
             raise RuntimeError(answer["exceptionDetails"])
         return answer["result"].get("value")
 
-    def wait(self, condition, seconds=30):
+    def wait(self, condition, seconds=PATIENCE):
         """Until an expression is true."""
         end = time.monotonic() + seconds
         while not self.run(condition):

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -65,13 +66,29 @@ def evidence():
     return module
 
 
-def test_the_evidence_script_runs_dry(tmp_path):
+@pytest.fixture
+def run_evidence(tmp_path, monkeypatch, capsys):
+    """Runs the script here, where its libraries are; its exit code and output."""
+    script, numbers = evidence(), (signal.SIGTERM, signal.SIGINT)
+    handlers = [signal.getsignal(number) for number in numbers]
+    monkeypatch.chdir(tmp_path)
+
+    def run(*options):
+        # It counts its minutes from the start of the process, that of all tests.
+        monkeypatch.setattr(sys, "argv", ["gpu_evidence.py", "--dry-run", "--minutes", "10000", *options])
+        return script.main(), capsys.readouterr()
+
+    yield run
+    for number, handler in zip(numbers, handlers, strict=True):
+        signal.signal(number, handler)
+
+
+def test_the_evidence_script_runs_dry(tmp_path, run_evidence):
     # kills: a row, loss or measure that breaks only where a GPU is lent
     # Both tasks with some rows, then the others on one task: those of the script, and some that run only where named.
-    script, one_call = evidence(), ["regression", "pix2pix"]
-    options = ["--rows", *one_call, "i2sb", "--commit", "abc"]
-    done = run(tmp_path, "gpu_evidence.py", "--dry-run", "--out", "out", *options)
-    assert done.returncode == 0, done.stderr[-2000:]
+    one_call = ["regression", "pix2pix"]
+    code, said = run_evidence("--out", "out", "--rows", *one_call, "i2sb", "--commit", "abc")
+    assert code == 0, said
     found = json.loads((tmp_path / "out" / "results.json").read_text())
     assert found["about"]["commit"] == "abc" and not found["about"]["stopped"]
     rows = {(row["task"], row["row"]): row for row in found["rows"]}
@@ -85,18 +102,18 @@ def test_the_evidence_script_runs_dry(tmp_path):
             assert {"psnr"} | ({"kid", "st_lpips"} if WEIGHED else set()) == halves["report"].keys()
             assert ("report minus regression" in halves) == (name != "regression")
         assert len(row["curve"]) == (name in ("regression", "i2sb"))
-    assert done.stdout.splitlines()[-1].startswith("| edges | i2sb |")
+    assert said.out.splitlines()[-1].startswith("| edges | i2sb |")
     kept = list((tmp_path / "out").glob("*.safetensors"))
     assert {file.name.partition("-")[0] for file in kept} == {"inpaint", "edges"}
     assert sum(file.stat().st_size for file in kept) <= 16_000_000
     assert (tmp_path / "out" / "sheet.png").is_file()
     weights = next(file for file in kept if file.name.startswith("inpaint-"))
     students = {name: {"method": {"name": name}} for name in ("consistency", "inverse-bridge")}
-    left = [row for row in script.ROWS if row not in (*one_call, "i2sb")]
+    left = [row for row in sys.modules["gpu_evidence"].ROWS if row not in (*one_call, "i2sb")]
     options = ["--tasks", "inpaint", "--rows", *left, *students, "teacher", "cdsb", "--curve", "curriculum"]
     options += ["--more-rows", json.dumps(students), "--teacher", str(weights)]
-    done = run(tmp_path, "gpu_evidence.py", "--dry-run", "--out", "few", *options)
-    assert done.returncode == (0 if WEIGHED else 1), done.stderr[-2000:]
+    code, said = run_evidence("--out", "few", *options)
+    assert code == (0 if WEIGHED else 1), said
     _, teacher, *rows = json.loads((tmp_path / "few" / "results.json").read_text())["rows"]
     assert "failed" not in teacher and "steps" not in teacher
     assert {row["row"] for row in rows} == {*left, *students, "cdsb"} and len(left) == 4

@@ -3,18 +3,17 @@
 import itertools
 import math
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
 from durability import reseal
+from forking import together
 from PIL import Image, ImageDraw
 
 from i2i_bridge import load_run
+from i2i_bridge.cli.command import main
 from i2i_bridge.errors import UserError
 from i2i_bridge.evaluation.evaluate import evaluate, read_evaluation
 from i2i_bridge.recipe.load import parse_recipe
@@ -519,18 +518,18 @@ def test_what_restores_is_the_moving_average(photos, tmp_path):
     assert same({"w": dict(run.method.network.state_dict())}, {"w": stored["ema"]})
 
 
-def test_two_processes_train_as_one(photos, tmp_path):
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_two_processes_train_as_one(photos, tmp_path, monkeypatch):
     """The same samples, times and noise, shared out: weights agree up to the order of sums, and one process talks."""
     # kills: gradients-not-shared, each-process-alone-on-a-cpu
     (tmp_path / "recipe.toml").write_text(recipe_for(photos, train={"micro_batch": 1}).to_toml())
     train(recipe_for(photos), tmp_path / "one", cpu=True)
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=0", "--standalone"]
     # Without --device: on a machine without a GPU both are processes of its CPU.
-    command += ["-m", "i2i_bridge.cli", "train", "recipe.toml", "--out", "two"]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.count("step 4/4") == 1
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    words = ["train", str(tmp_path / "recipe.toml"), "--out", str(tmp_path / "two")]
+    ended = together(2, lambda rank: main(words), tmp_path / "log")
+    assert [process.code for process in ended] == [0, 0], ended
+    assert "".join(process.said for process in ended).count("step 4/4") == 1
     losses = [[row["loss"] for row in read_metrics(tmp_path / name)] for name in ("one", "two")]
     norms = [[row["grad_norm"] for row in read_metrics(tmp_path / name)] for name in ("one", "two")]
     assert losses[0] == pytest.approx(losses[1], rel=1e-2) and norms[0][0] == pytest.approx(norms[1][0], rel=1e-4)
