@@ -300,34 +300,34 @@ def safetensors(header, data=b"", length=None):
 
 
 def safetensors_attacks():
-    """Safetensors files, by name."""
+    """Names of safetensors files, and functions that make their bytes, some 100 MB."""
     entry = {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}
     text = json.dumps(entry).encode()
-    yield "header-of-100-MB", safetensors(b"{" + b" " * (100 * 2**20) + b"}")
-    yield "header-claims-2-to-the-62", safetensors({"a": entry}, bytes(16), 2**62)
-    yield "header-beyond-the-file", safetensors({"a": entry}, bytes(16), 4096)
-    yield "name-twice", safetensors(b'{"a":' + text + b',"a":' + text + b"}", bytes(16))
-    yield "nan", safetensors({"a": entry}, np.full(4, np.nan, np.float32).tobytes())
-    yield "infinity-in-half", safetensors({"a": entry | {"dtype": "F16", "shape": [8]}}, b"\x00\x7c" * 8)
-    yield "unknown-dtype", safetensors({"a": entry | {"dtype": "F99"}}, bytes(16))
-    yield "shape-differs", safetensors({"a": entry | {"shape": [5]}}, bytes(16))
-    yield "shape-overflows", safetensors({"a": entry | {"shape": [2**62, 2**62]}}, bytes(16))
-    yield "shape-negative", safetensors({"a": entry | {"shape": [-4]}}, bytes(16))
-    yield "offsets-overlap", safetensors({"a": entry, "b": entry}, bytes(16))
-    yield "offsets-with-a-hole", safetensors({"a": entry | {"data_offsets": [4, 20]}}, bytes(20))
+    yield "header-of-100-MB", lambda: safetensors(b"{" + b" " * (100 * 2**20) + b"}")
+    yield "header-claims-2-to-the-62", lambda: safetensors({"a": entry}, bytes(16), 2**62)
+    yield "header-beyond-the-file", lambda: safetensors({"a": entry}, bytes(16), 4096)
+    yield "name-twice", lambda: safetensors(b'{"a":' + text + b',"a":' + text + b"}", bytes(16))
+    yield "nan", lambda: safetensors({"a": entry}, np.full(4, np.nan, np.float32).tobytes())
+    yield "infinity-in-half", lambda: safetensors({"a": entry | {"dtype": "F16", "shape": [8]}}, b"\x00\x7c" * 8)
+    yield "unknown-dtype", lambda: safetensors({"a": entry | {"dtype": "F99"}}, bytes(16))
+    yield "shape-differs", lambda: safetensors({"a": entry | {"shape": [5]}}, bytes(16))
+    yield "shape-overflows", lambda: safetensors({"a": entry | {"shape": [2**62, 2**62]}}, bytes(16))
+    yield "shape-negative", lambda: safetensors({"a": entry | {"shape": [-4]}}, bytes(16))
+    yield "offsets-overlap", lambda: safetensors({"a": entry, "b": entry}, bytes(16))
+    yield "offsets-with-a-hole", lambda: safetensors({"a": entry | {"data_offsets": [4, 20]}}, bytes(20))
     yield (
         "offsets-beyond-the-file",
-        safetensors({"a": entry | {"data_offsets": [0, 2**40], "shape": [2**38]}}, bytes(16)),
+        lambda: safetensors({"a": entry | {"data_offsets": [0, 2**40], "shape": [2**38]}}, bytes(16)),
     )
-    yield "data-after-the-end", safetensors({"a": entry}, bytes(16) + b"PK\x03\x04")
+    yield "data-after-the-end", lambda: safetensors({"a": entry}, bytes(16) + b"PK\x03\x04")
     nothing = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
-    yield "a-million-tensors", safetensors({str(i): nothing for i in range(1_000_000)})
-    yield "not-json", safetensors(b"{a}")
-    yield "deep-json", safetensors(b'{"a":' * 100_000)
-    yield "a-list", safetensors(b"[]")
-    yield "not-utf8", safetensors(b'{"\xff":1}')
-    yield "empty", b""
-    yield "seven-bytes", bytes(7)
+    yield "a-million-tensors", lambda: safetensors({str(i): nothing for i in range(1_000_000)})
+    yield "not-json", lambda: safetensors(b"{a}")
+    yield "deep-json", lambda: safetensors(b'{"a":' * 100_000)
+    yield "a-list", lambda: safetensors(b"[]")
+    yield "not-utf8", lambda: safetensors(b'{"\xff":1}')
+    yield "empty", lambda: b""
+    yield "seven-bytes", lambda: bytes(7)
 
 
 def special(folder):

@@ -168,13 +168,16 @@ def test_tied_and_large_archives_come_in(tmp_path, real_reader):
     assert torch.equal(read_pt(wide)["a"], torch.arange(4.0))
 
 
-@pytest.mark.parametrize(("name", "data"), list(hostile.safetensors_attacks()), ids=lambda value: value[:40])
-def test_hostile_safetensors(name, data, tmp_path):
+ATTACKS = dict(hostile.safetensors_attacks())
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_hostile_safetensors(name, tmp_path):
     # kills: header-not-limited, safetensors-nan
     import time
 
     file = tmp_path / f"{name}.safetensors"
-    file.write_bytes(data)
+    file.write_bytes(ATTACKS[name]())
     start = time.process_time()
     with pytest.raises(UserError) as caught:
         read_safetensors(file)
