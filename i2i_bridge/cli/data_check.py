@@ -41,6 +41,8 @@ def check_data(
     problems: list[str] = []
     plain = _is_folder(what) or what in card_names() or is_card(Path(what))
     if not plain and not what.endswith(".toml") and not is_recipe_name(what):
+        if Path(what).is_file():
+            raise UserError(f"{what}: a file; a list is checked by its card", command="i2i-bridge data add NAME FILE")
         hint = nearest(what, [*card_names(), *recipe_names()])
         raise UserError(f"{what}: no such folder, dataset card or recipe{hint}")
     for split in ("train", "val"):

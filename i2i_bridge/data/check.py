@@ -98,7 +98,8 @@ def read_facts(items: ItemFacts) -> Iterator[Facts | str]:
         UserError: A worker was killed or lacks memory.
     """
     # Starting workers takes as long as reading some hundred files.
-    workers = min(os.cpu_count() or 1, 8) if len(items) > 400 else 0
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = min(processors, 8) if len(items) > 400 else 0
     # Otherwise spawned workers could not unpickle classes of plug-ins.
     try:
         yield from DataLoader(WithPlugins(items), batch_size=None, num_workers=workers)

@@ -5,6 +5,7 @@ import multiprocessing.connection
 import os
 import signal
 import threading
+import warnings
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from multiprocessing.process import BaseProcess
 from types import FrameType
@@ -247,19 +248,22 @@ def training_batches(
     Raises:
         UserError: An item is unusable, raised when its batch is reached; or a worker was killed or lacks memory.
     """
-    loader: DataLoader[Any] = DataLoader(
-        WithPlugins(_TrainingSamples(dataset)),
-        batch_sampler=_BatchSampler(batch_size, start_step, rank, world_size),
-        num_workers=workers,
-        collate_fn=_collate,
-        worker_init_fn=_init_worker,
-        pin_memory=torch.cuda.is_available(),
-        persistent_workers=workers > 0,
-        # Otherwise the loader draws the workers' base seed from the global generator. No sample uses that seed.
-        generator=torch.Generator().manual_seed(0),
-    )
-    before = {child.pid for child in multiprocessing.active_children()}
-    batches = iter(loader)
+    with warnings.catch_warnings():
+        # Otherwise torch warns of more workers than processors; the number of workers is the recipe's.
+        warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)
+        loader: DataLoader[Any] = DataLoader(
+            WithPlugins(_TrainingSamples(dataset)),
+            batch_sampler=_BatchSampler(batch_size, start_step, rank, world_size),
+            num_workers=workers,
+            collate_fn=_collate,
+            worker_init_fn=_init_worker,
+            pin_memory=torch.cuda.is_available(),
+            persistent_workers=workers > 0,
+            # Otherwise the loader draws the workers' base seed from the global generator. No sample uses that seed.
+            generator=torch.Generator().manual_seed(0),
+        )
+        before = {child.pid for child in multiprocessing.active_children()}
+        batches = iter(loader)
     processes = [child for child in multiprocessing.active_children() if child.pid not in before]
     watch = _WorkerWatch(processes)
     try:

@@ -1,5 +1,6 @@
 """Guess the layout of a folder of images: pairs in two folders, pairs in one folder, side-by-side files, or images."""
 
+import contextlib
 import os
 import re
 import shlex
@@ -9,10 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from i2i_bridge.data.alignment import shift_between
 from i2i_bridge.data.sources.folders import Files
 from i2i_bridge.data.splits import all_split_names
 from i2i_bridge.errors import UserError
-from i2i_bridge.images.files import image_size
+from i2i_bridge.images.files import image_size, read_picture
 from i2i_bridge.images.folder import list_images
 from i2i_bridge.storage.names import normal_form
 
@@ -24,6 +26,8 @@ SOURCES |= {"damaged", "hazy", "rainy", "source", "sources", "src", "x1", "x_1"}
 
 MEASURED = 5000
 """Number of images whose headers are read to detect side-by-side files."""
+COMPARED = 16
+"""Number of images that are read to compare their halves."""
 NAMED = 5
 """Maximum number of unmatched files that a message names."""
 ENDING = re.compile(r"[_. -][^_. -]*$")
@@ -290,21 +294,55 @@ def _one_folder(root: Path, base: Path) -> Readings | None:
 
 
 def _halves(root: Path) -> Readings | None:
-    """The layout of side-by-side files: at least 80 % of the files are twice as wide as high."""
+    """The layout of side-by-side files, of at least 80 % of the files: see `_wide`."""
     listing = list_images(root).images
     sizes = sizes_of(Files(root, listing)[:: max(len(listing) // MEASURED, 1)])  # type: ignore[arg-type]
-    wide = sum(width == 2 * height for height, width in sizes.values())
-    if not wide or 5 * wide < 4 * len(sizes):
+    fits, why = _wide(root, sizes)
+    if not fits:
         return None
-    odd = [f"{name} ({width}x{height})" for name, (height, width) in sizes.items() if width != 2 * height]
+    odd = [f"{name} ({width}x{height})" for name, (height, width) in sizes.items() if name not in fits]
     orders = [
         Reading({"name": "side_by_side", "root": str(root), "direction": direction}, words, odd)
         for direction, words in (
-            ("AtoB", "files of two halves, the left one the source x_1"),
-            ("BtoA", "files of two halves, the right one the source x_1"),
+            ("AtoB", "files of two halves (side_by_side), the left one the source x_1"),
+            ("BtoA", "files of two halves (side_by_side), the right one the source x_1"),
         )
     ]
-    return Readings(orders, f"{wide} of {len(sizes)} files are twice as wide as high", True)
+    return Readings(orders, f"{len(fits)} of {len(sizes)} files are {why}", True)
+
+
+def _wide(root: Path, sizes: Mapping[str, tuple[int, int]]) -> tuple[set[str], str]:
+    """The files that may be side-by-side pairs by their size (height, width), and what they have in common.
+
+    Of files less than twice as wide as high, as most photos are, the two halves have to look alike.
+    """
+    double = {name for name, (height, width) in sizes.items() if width == 2 * height}
+    wider = {name for name, (height, width) in sizes.items() if width % 2 == 0 and width >= 2 * height}
+    wide = {name for name, (height, width) in sizes.items() if width % 2 == 0 and width >= 1.2 * height}
+    for fits, why in (
+        (double, "twice as wide as high"),
+        (wider, "at least twice as wide as high, with an even width"),
+        (wide, "wider than high, and their left and right halves look alike"),
+    ):
+        if fits and 5 * len(fits) >= 4 * len(sizes) and (fits is not wide or _alike_halves(root, sorted(wide))):
+            return fits, why
+    return set(), ""
+
+
+def _alike_halves(root: Path, names: Sequence[str]) -> bool:
+    """Whether the halves of a quarter of the files show the same at the same place, by files spread over the list.
+
+    A quarter: the edges of a photo and its label map tell it in about half of the pairs, and of single photos, only
+    those of repeated patterns pass at all.
+    """
+    found = []
+    for name in names[:: -(-len(names) // COMPARED)]:
+        with contextlib.suppress(UserError):  # reported by `check`
+            pixels = read_picture(root / name).pixels
+            half = pixels.shape[1] // 2
+            shift = shift_between(pixels[:, :half], pixels[:, half : 2 * half])
+            found.append(shift is not None and max(map(abs, shift)) <= 2)
+    return 4 * sum(found) >= len(found) > 0
 
 
 def sizes_of(files: Sequence[tuple[str, Path]]) -> dict[str, tuple[int, int]]:

@@ -23,11 +23,13 @@ from i2i_bridge.data.readings import (
     telling,
 )
 from i2i_bridge.data.source import item_of
+from i2i_bridge.data.sources.folders import READERS
 from i2i_bridge.data.sources.lists import COLUMNS, first_row
+from i2i_bridge.data.splits import all_split_names, is_training
 from i2i_bridge.data.statistics import facts_of, statistics_of
 from i2i_bridge.data.store import own_card_file, own_card_names
 from i2i_bridge.errors import UserError
-from i2i_bridge.images.folder import IMAGE_SUFFIXES
+from i2i_bridge.images.folder import ARCHIVES, IMAGE_SUFFIXES
 from i2i_bridge.storage.files import write_whole
 from i2i_bridge.storage.names import NAME_LETTERS
 from i2i_bridge.storage.shipped import is_recipe_name
@@ -86,9 +88,14 @@ def register(
     table |= {key: registry.DATASETS.typed(table["name"], key, value) for key, value in options.items()}
     if table["name"] == "side_by_side":
         messages += _check_halves(name, table, explicit=kind is not None)
-    if "holdout" in known and "holdout" not in table and not _has_splits(table):
-        share = table["holdout"] = _share(table)
-        messages.append(f"no folders for splits: a share of {share} is held out by name (holdout={share})")
+    if "holdout" in known:
+        messages += _from_training_folder(table)
+        if not _has_splits(table):
+            if "holdout" not in table:
+                share = table["holdout"] = _share(table)
+                messages.append(f"no splits in it: a share of {share} is held out by name (holdout={share})")
+        elif table.get("holdout"):
+            messages.append(f"holdout={table['holdout']} has no effect, since the dataset has splits")
     messages.append(_count_items(table))
     messages += _left_out(table)
     where = " and ".join(str(path) for path in paths)
@@ -161,7 +168,8 @@ def _table(
         known = registry.DATASETS.options(kind)
         if "root" not in known:
             raise UserError(f"dataset kind '{kind}' has no root, so a folder means nothing to it; copy a card instead")
-        place = {"root": str(path.parent), "file": path.name} if path.is_file() else {"root": str(path)}
+        in_root = path.is_file() and "file" in known
+        place = {"root": str(path.parent), "file": path.name} if in_root else {"root": str(path)}
         return {"name": kind} | place
     if path.is_file():
         return _list(name, path, options, messages)
@@ -219,7 +227,7 @@ def _asked(path: Path, reading: Reading | None) -> Reading:
 def _list(name: str, path: Path, options: dict[str, Any], messages: list[str]) -> dict[str, Any]:
     """The dataset table of a list file; the columns of x_0 and x_1 are guessed from the header."""
     if path.suffix.lower() not in LISTS:
-        raise UserError(f"{path}: a file, not a folder; say with --kind what it is")
+        raise _no_list(name, path)
     messages.append("guessed from the suffix: kind list")
     table: dict[str, Any] = {"name": "list", "root": str(path.parent), "file": path.name}
     row = first_row(path)
@@ -255,6 +263,35 @@ def _list(name: str, path: Path, options: dict[str, Any], messages: list[str]) -
     messages.append("guessed from the header: " + ", ".join(f"{column} is {part}" for part, column in guessed.items()))
     options["columns"] = guessed | given
     return table
+
+
+def _no_list(name: str, path: Path) -> UserError:
+    """The error of a file that is not read unasked, with what can be read."""
+    suffix = path.suffix.lower()
+    command = ["i2i-bridge", "data", "add", name]
+    if suffix == ".tar":
+        shard = [*command, str(path.parent), "--kind", "tar_shards", f"shards={path.name}"]
+        ways = [f"{shlex.join(shard)}   # a shard of WebDataset"]
+        return UserError(
+            f"{path}: an archive; unpack it and give the folder, or read it as it is by this command", ways=ways
+        )
+    if suffix in ARCHIVES:
+        return UserError(f"{path}: an archive; unpack it first and give the folder")
+    if suffix in READERS:
+        ways = [shlex.join([*command, str(path), "--kind", READERS[suffix]])]
+        return UserError(
+            f"{path}: a file, not a folder; the kind {READERS[suffix]} reads it, with its options", ways=ways
+        )
+    if suffix == ".txt":
+        listed = [*command, str(path), "--kind", "list"]
+        ways = [
+            f"{shlex.join(listed)}   # clean images",
+            f"{shlex.join([*listed, 'folders.x_0=FOLDER', 'folders.x_1=FOLDER'])}   # pairs in two folders",
+        ]
+        text = "say with --kind what it is; a list of names as BasicSR's meta_info is read by one of these commands"
+        return UserError(f"{path}: {text}", ways=ways)
+    lists = f"a list is {', '.join(sorted(LISTS))}, or .txt as BasicSR's meta_info"
+    return UserError(f"{path}: neither a folder nor a list; {lists}; a file for a plug-in's dataset takes its --kind")
 
 
 def _check_halves(name: str, table: dict[str, Any], explicit: bool) -> list[str]:
@@ -332,9 +369,44 @@ def _two_sides(root: Path) -> tuple[Path, Path] | None:
     return (folders[0], folders[1]) if len(folders) == 2 else None
 
 
-def _has_splits(table: dict[str, Any]) -> bool:
+def _split_folders(table: dict[str, Any]) -> list[Path]:
+    """The split folders of a dataset, in its root or in the folder of targets."""
     root = Path(table["root"])
-    return any(split_base(folder) != folder for folder in (root, root / str(table.get("x_0", ""))))
+    side = root / str(table.get("x_0", ""))
+    base = side if table["name"] == "paired_folders" and side.is_dir() else root
+    return [base / name for name in all_split_names() if (base / name).is_dir()]
+
+
+def _from_training_folder(table: dict[str, Any]) -> list[str]:
+    """Turn a table whose only split folder is that of training into one of that folder; returns a message.
+
+    Otherwise nothing could be held out of it, and no training takes a dataset without validation images.
+    """
+    folders = _split_folders(table)
+    if not folders or not all(is_training(folder.name) for folder in folders) or "names" in table:
+        return []
+    with contextlib.suppress(UserError):
+        open_source(table, "val")
+        return []  # a list, for example, whose splits are no folders
+    if folders[0].parent == Path(table["root"]):
+        table["root"] = str(folders[0])
+    else:
+        table |= {side: f"{table[side]}/{folders[0].name}" for side in ("x_0", "x_1", "condition") if side in table}
+    return [f"{folders[0]} is the only split folder: the validation images are held out of it"]
+
+
+def _has_splits(table: dict[str, Any]) -> bool:
+    """Whether the dataset has splits of its own, so that its items do not depend on `holdout`."""
+    for split in ("train", "val"):
+        try:
+            count = len(open_source(table | {"holdout": 0.0}, split))
+        except UserError:
+            continue  # a split that is not there, or an error reported by `_count_items`
+        try:
+            return len(open_source(table | {"holdout": 1 - 1e-9}, split)) == count
+        except UserError:
+            return False
+    return True
 
 
 def _share(table: dict[str, Any]) -> float:
@@ -352,7 +424,7 @@ def _count_items(table: dict[str, Any]) -> str:
     """Open both splits and decode an item of each; returns a message with the numbers of items.
 
     Raises:
-        UserError: Neither split can be opened, or the training split cannot be opened and is not simply absent.
+        UserError: A split cannot be opened, other than a training split of which there is no folder.
     """
     counts, problems = [], {}
     for split in ("train", "val"):
@@ -362,9 +434,10 @@ def _count_items(table: dict[str, Any]) -> str:
             counts.append(f"{split} {len(source)}")
         except UserError as error:
             problems[split] = error
-    evaluation_only = Path(table["root"], "val").is_dir() and not Path(table["root"], "train").is_dir()
-    if not counts or ("train" in problems and not evaluation_only):
-        raise problems["train"]
+    folders = _split_folders(table)
+    evaluation_only = bool(folders) and not any(is_training(folder.name) for folder in folders)
+    if "val" in problems or ("train" in problems and not evaluation_only):
+        raise problems.get("train") or problems["val"]
     return "items: " + ", ".join(counts + [f"{split} none ({error})" for split, error in problems.items()])
 
 

@@ -55,7 +55,7 @@ def split_folder(root: Path, split: str) -> Path | None:
         UserError: The root is missing, or has folders of other splits only.
     """
     if not root.is_dir():
-        raise UserError(f"{root}: no such folder")
+        raise UserError(f"{root}: {'a file, not a folder' if root.exists() else 'no such folder'}")
     name = split_name((path.name for path in root.iterdir() if path.is_dir()), split, root)
     return None if name is None else root / name
 

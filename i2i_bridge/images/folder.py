@@ -21,6 +21,8 @@ OTHER_IMAGES = frozenset(
     | {".dib", ".pcx", ".dds", ".sgi", ".xbm", ".xpm", ".icns", ".mpo", ".jpx", ".j2c", ".jxr", ".bpg"}
 )
 """Suffixes of image formats that are not supported; such files are reported when a folder is listed."""
+ARCHIVES = frozenset({".zip", ".tar", ".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz", ".zst", ".7z", ".rar"})
+"""Suffixes of archives, which have to be unpacked before their images can be read."""
 NAMED = 10
 """Maximum number of left-out files of a kind that a message names."""
 

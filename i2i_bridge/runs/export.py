@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from i2i_bridge import __version__
-from i2i_bridge.errors import UserError, did_you_mean
+from i2i_bridge.errors import UserError, did_you_mean, located
 from i2i_bridge.methods.calls import checked_nfe
 from i2i_bridge.methods.mean import mean_of
 from i2i_bridge.plugins import plugin_errors
@@ -24,7 +24,14 @@ from i2i_bridge.runs.graphs import FILES, GraphNetwork, Tracer
 from i2i_bridge.runs.plan import Stage, plan_of
 from i2i_bridge.runs.run import Run, method_geometry
 from i2i_bridge.runs.shared import portable
-from i2i_bridge.storage.files import TEMPORARY, TEMPORARY_BYTES, exchange_folder, publish_folder, remove
+from i2i_bridge.storage.files import (
+    TEMPORARY,
+    TEMPORARY_BYTES,
+    exchange_folder,
+    publish_folder,
+    real_folder,
+    remove,
+)
 from i2i_bridge.storage.names import expanded, extended_name
 from i2i_bridge.storage.reader import read_text
 
@@ -75,8 +82,10 @@ def export(
     missing = [package for package in PACKAGES[format] if find_spec(package) is None]
     if missing:
         raise UserError(f"export to {format} needs {' and '.join(missing)}: pip install 'i2i-bridge[{EXTRAS[format]}]'")
-    shown, out = Path(out), _real(Path(out))
-    _check_out(out)
+    # Otherwise a link would be replaced, and not the folder that it leads to.
+    shown, out = Path(out), real_folder(expanded(Path(out)), above=True)
+    with located(shown, errors=OSError):
+        _check_out(out)
     restorations = _restorations(run, nfe)
     for n, _ in restorations:
         if (line := run.tuned_line(n)) is not None:
@@ -160,14 +169,6 @@ def _inputs(run: Run) -> dict[str, int]:
     inputs = {"mask": 1} if degradation is not None and degradation.masked else {}
     given = run.recipe.data.own_condition or (degradation is not None and degradation.condition_channels > 0)
     return inputs | ({"condition": run.recipe.condition_channels} if given else {})
-
-
-def _real(out: Path) -> Path:
-    """The path of a folder without links: otherwise a link would be replaced, and not the folder that it leads to."""
-    try:
-        return expanded(out).resolve()
-    except (OSError, RuntimeError) as error:  # RuntimeError: Python 3.11 and 3.12
-        raise UserError(f"{out}: a link that leads nowhere") from error
 
 
 def _check_out(out: Path) -> None:

@@ -17,7 +17,7 @@ import stat
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from i2i_bridge.errors import UserError
+from i2i_bridge.errors import UserError, located
 from i2i_bridge.storage.names import extended_name
 
 TEMPORARY, DEAD, PART = ".tmp-", ".dead-", ".part"
@@ -323,16 +323,21 @@ def _remove(name: str, folder: int) -> None:
     os.rmdir(name, dir_fd=folder)
 
 
-def real_folder(folder: Path) -> Path:
+def real_folder(folder: Path, *, above: bool = False) -> Path:
     """Resolve a folder given by the user if it is a link; afterwards no link needs to be followed.
 
+    Args:
+        folder: The folder; may be missing.
+        above: Also resolve links among the folders above it.
+
     Raises:
-        UserError: The link is circular.
+        UserError: The link is circular, or the system refuses the path, such as a name that is too long.
     """
-    try:
-        return folder.resolve() if folder.is_symlink() else folder
-    except (OSError, RuntimeError) as error:  # RuntimeError: Python 3.11 and 3.12
-        raise UserError(f"{folder}: a link that leads nowhere") from error
+    with located(folder, errors=OSError):
+        try:
+            return folder.resolve() if above or folder.is_symlink() else folder
+        except RuntimeError as error:  # Python 3.11 and 3.12: a circular link
+            raise UserError(f"{folder}: a link that leads nowhere") from error
 
 
 def refuse_links(folder: Path, names: Iterable[str]) -> None:

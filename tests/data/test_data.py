@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,17 @@ def coordinates(height=40, width=48):
     """An image whose pixels encode their coordinates."""
     rows, columns = np.mgrid[:height, :width]
     return np.stack([rows, columns, 0 * rows], axis=2).astype(np.uint8)
+
+
+def test_more_workers_than_processors_are_no_warning(photos, monkeypatch):
+    # kills: warned-of-the-recipes-workers
+    monkeypatch.setattr(torch._utils, "cpu_count", lambda: 1)
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        batches = training_batches(dataset(photos), 2, workers=2)
+        next(batches)
+        batches.close()
+    assert not [str(one.message) for one in seen if "worker processes" in str(one.message)]
 
 
 @pytest.mark.parametrize("seed", range(8))

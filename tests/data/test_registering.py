@@ -1,9 +1,11 @@
 """`data add`: the kind of a user's dataset is guessed if the layout is unambiguous, otherwise the user must choose."""
 
 import shlex
+import tarfile
 import zlib
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -71,6 +73,66 @@ def test_split_folders_need_no_holdout(call):
     images("eval/val", n=3)
     code, out, _ = call("data", "add", "scores", "eval")
     assert code == 0 and "val 3, train none (" in out
+
+
+@pytest.mark.parametrize(
+    ("folders", "words", "wanted"),
+    [
+        (["set/train"], [], {"root": "set/train"}),
+        (["set/training"], ["--kind", "images", "holdout=0.5"], {"root": "set/training", "holdout": 0.5}),
+        (["set/train/clean", "set/train/noisy"], [], {"root": "set/train", "x_0": "clean", "x_1": "noisy"}),
+        (["set/clean/train", "set/noisy/train"], [], {"root": "set", "x_0": "clean/train", "x_1": "noisy/train"}),
+    ],
+)
+def test_validation_images_are_held_out_of_a_training_folder_alone(call, workplace, folders, words, wanted):
+    # kills: training-folder-alone
+    images(*folders)
+    code, out, err = call("data", "add", "mine", "set", *words)
+    assert code == 0 and "is the only split folder" in out, err
+    assert (wanted | {"root": str(workplace / wanted["root"])}).items() <= table("mine").items()
+    counts = [len(open_source(table("mine"), split)) for split in ("train", "val")]
+    assert min(counts) > 0 and sum(counts) == 20, counts
+
+
+def test_a_dataset_without_a_validation_split_is_not_registered(call):
+    # kills: card-that-no-training-takes
+    for folder in ("maps/trainA", "maps/trainB"):
+        images(folder, n=4)
+    Path("rows.csv").write_text("x_0,split\n" + "".join(f"maps/trainA/{i:02d}.png,train\n" for i in range(4)))
+    for path in ("maps", "rows.csv"):
+        code, _, err = call("data", "add", "mine", path)
+        assert code == 2 and "'val'" in err, err
+    assert load_names() == []
+    images("eval/testing", n=3)  # the other way round: for evaluation only
+    code, out, err = call("data", "add", "mine", "eval")
+    assert code == 0 and "val 3, train none (" in out, err
+
+
+def test_splits_that_are_no_folders_are_seen(call):
+    # kills: only-folders-are-splits
+    images("photos", n=12)
+    images("photos/train", n=1)  # a folder's name says nothing of the splits of a list
+    for split, numbers in (("train", range(8)), ("val", range(8, 12))):
+        with tarfile.open(f"photos/{split}-0.tar", "w") as tar:
+            for i in numbers:
+                tar.add(f"photos/{i:02d}.png", f"{i:02d}.png")
+    Path("photos/split.csv").write_text("x_0,split\n00.png,train\n01.png,val\n")
+    Path("photos/plain.csv").write_text("x_0\n" + "".join(f"{i:02d}.png\n" for i in range(12)))
+    Path("shards").mkdir()
+    for file in Path("photos").glob("*.tar"):
+        file.rename(Path("shards", file.name))
+    for name, words, has in (
+        ("tars", ["shards", "--kind", "tar_shards", "shards={split}-*.tar"], True),
+        ("both", ["shards", "--kind", "tar_shards"], False),
+        ("rows", ["photos/split.csv"], True),
+        ("list", ["photos/plain.csv"], False),
+    ):
+        code, out, err = call("data", "add", name, *words)
+        assert code == 0 and ("is held out by name" in out) != has and ("holdout" in table(name)) != has, (out, err)
+    assert "train 8, val 4" in call("data", "add", "tars", *["shards", "--kind", "tar_shards"], "shards={split}-*.tar",
+                                    "--replace")[1]  # fmt: skip
+    code, out, _ = call("data", "add", "said", "photos/split.csv", "holdout=0.2")
+    assert code == 0 and "holdout=0.2 has no effect" in out
 
 
 @pytest.mark.parametrize("n", [2, 3, 5, 8, 13])
@@ -448,6 +510,92 @@ def test_wide_files_need_a_direction(call):
     assert code == 0 and table("mine")["direction"] == "BtoA" and table("mine")["name"] == "side_by_side", err
     assert call("data", "add", "panoramas", "wide", "--kind", "images")[0] == 0
     assert table("panoramas")["name"] == "images"
+
+
+def halves(folder, width, height, alike, n=10):
+    """Files of a smooth random texture and, where alike, a noisy copy of it; else one texture over the whole width."""
+    Path(folder).mkdir(parents=True)
+    for i in range(n):
+        draw = np.random.default_rng(i)
+        side = width // 2 if alike else width
+        fine = cv2.GaussianBlur(draw.uniform(0, 255, (height, side, 3)).astype(np.float32), (0, 0), 3)
+        fine = (fine - fine.mean()) / fine.std() * 40 + 128
+        if alike:
+            fine = np.concatenate([fine + draw.normal(0, 15, fine.shape), fine], axis=1)
+        Image.fromarray(fine.clip(0, 255).astype(np.uint8)).save(Path(folder, f"{i:02d}.png"))
+
+
+@pytest.mark.parametrize("size", [(512, 192), (192, 80), (320, 180), (160, 120)])
+def test_pairs_of_two_halves_of_any_shape_are_asked_about(call, size):
+    # kills: halves-are-squares, halves-not-compared
+    halves("wide", *size, alike=True)
+    code, _, err = call("data", "add", "mine", "wide")
+    assert code == 2 and "10 of 10 files are" in err and "(side_by_side)" in err and not load_names()
+    tables = offered(call, "data", "add", "mine", "wide")
+    assert [(found["name"], found.get("direction")) for found in tables] == [
+        ("side_by_side", "AtoB"), ("side_by_side", "BtoA"), ("images", None)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("size", [(320, 180), (160, 120)])
+def test_photos_are_not_asked_about(call, size):
+    # kills: every-photo-is-two-halves
+    halves("photos", *size, alike=False)
+    code, out, err = call("data", "add", "mine", "photos")
+    assert code == 0 and "kind images" in out, err
+
+
+def test_what_a_file_may_be_is_told(call, workplace):
+    # kills: archives-are-lists
+    images("photos", n=6)
+    for name in ("x.json", "x.zip", "x.tar.gz", "x.parquet", "x.lmdb"):
+        Path(name).write_bytes(b"")
+    for name, part in (
+        ("x.json", "a list is .csv, .jsonl, .tsv, or .txt"),
+        ("x.zip", "an archive; unpack it first"),
+        ("x.tar.gz", "an archive; unpack it first"),
+        ("x.parquet", "the kind huggingface reads it"),
+        ("x.lmdb", "the kind lmdb reads it"),
+    ):
+        code, _, err = call("data", "add", "mine", name)
+        assert code == 2 and part in err, err
+        code, _, err = call("check", name)
+        assert code == 2 and f"{name}: a file" in err, err
+    with tarfile.open("x.tar", "w") as tar:
+        for i in range(6):
+            tar.add(f"photos/{i:02d}.png", f"{i:02d}.png")
+    code, _, err = call("data", "add", "mine", "x.tar", "--kind", "tar_shards")
+    assert code == 2 and "x.tar: a file, not a folder" in err, err
+    Path("photos/meta.txt").write_text("".join(f"{i:02d}.png (10,12,3)\n" for i in range(6)))
+    assert [found["name"] for found in offered(call, "data", "add", "mine", "x.tar")] == ["tar_shards"]
+    alone, _ = offered(call, "data", "add", "mine", "photos/meta.txt")
+    assert (alone["name"], alone["file"]) == ("list", "meta.txt")
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        (None, "no images in it; the folder is empty"),
+        ("a.txt", "no images in it; there is a.txt"),
+        ("a-0.tar", "no images in it; .tar files, such as a-0.tar, are read by the kind tar_shards"),
+        ("a.zip", "no images in it; a.zip is an archive; unpack it first"),
+    ],
+)
+def test_a_folder_without_images(call, name, part):
+    # kills: empty-folder-lacks-a-split
+    for folder in ("here", "pairs/clean", "pairs/noisy"):
+        Path(folder).mkdir(parents=True)
+        if name:
+            Path(folder, name).write_bytes(b"")
+    for words in (
+        ["check", "here"],
+        ["data", "add", "mine", "here"],
+        ["check", "here", "kind=class_folders"],
+        ["check", "pairs", "kind=paired_folders", "x_0=clean", "x_1=noisy"],
+    ):
+        code, _, err = call(*words)
+        assert code == 2 and "no images in it" in err and part.partition("; ")[2] in err, err
+        assert "hold some out" not in err
 
 
 def load_names():

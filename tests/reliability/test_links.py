@@ -192,6 +192,19 @@ def test_links_that_lead_nowhere(root, tmp_path):
         train(recipe_of(root, steps=1), tmp_path / "a", cpu=True)
 
 
+def test_a_name_that_is_too_long_is_no_link(tmp_path):
+    # kills: long-name-is-a-link
+    for above in (False, True):
+        (tmp_path / "a").unlink(missing_ok=True)
+        (tmp_path / "a").symlink_to(tmp_path / "a")
+        with pytest.raises((UserError, OSError)) as told:
+            files.real_folder(tmp_path / "a", above=above).mkdir()
+        assert "too long" not in str(told.value)
+    with pytest.raises((UserError, OSError), match=r"File name too long") as told:
+        files.real_folder(tmp_path / ("n" * 300)).mkdir()  # newer versions of Python refuse it here
+    assert "link" not in str(told.value).rpartition("n: ")[2]
+
+
 def test_removing_a_tree_unlinks_the_links_in_it(tmp_path):
     theirs = outside(tmp_path / "theirs")
     before = tree(theirs)

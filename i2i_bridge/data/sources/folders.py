@@ -13,7 +13,7 @@ from i2i_bridge.data.source import PairSource
 from i2i_bridge.data.splits import HOLD_OUT, all_split_names, counts, keep, listed, split_folder, split_name
 from i2i_bridge.errors import UserError
 from i2i_bridge.images.files import read_picture
-from i2i_bridge.images.folder import left_out_notes
+from i2i_bridge.images.folder import ARCHIVES, left_out_notes
 from i2i_bridge.registry import register_dataset
 from i2i_bridge.storage.names import normal_form
 
@@ -40,7 +40,7 @@ class ClassFolders:
         images, self.left_out = counted_names(root, base, split, names)
         self.files = Files(base, images.take(keep(images, split, holdout if folder is None else 0.0)))
         if not self.files:
-            raise UserError("; ".join([f"{base}: no images for the split '{split}'", *self.left_out]))
+            raise _nothing(base, split, self.left_out)
         self._label = {name: number for number, name in enumerate(self.classes)}
         loose = next((name for name in images if "/" not in name), None)
         if loose is not None:
@@ -112,6 +112,30 @@ def counted_names(root: Path, base: Path, split: str, names: str | None) -> tupl
     return images.take(np.sort(listed(images, root / names, base))), left_out
 
 
+READERS = {".tar": "tar_shards", ".lmdb": "lmdb", ".mdb": "lmdb", ".parquet": "huggingface", ".arrow": "huggingface"}
+"""Dataset kinds that read other files than images, by suffix."""
+
+
+def _nothing(base: Path, split: str, left_out: Sequence[str]) -> UserError:
+    """The error of a split without images, with the reason."""
+    if left_out or image_names(base):
+        return UserError("; ".join([f"{base}: no images for the split '{split}'", *(left_out or [HOLD_OUT])]))
+    return UserError(f"{base}: no images in it; {_contents(base)}")
+
+
+def _contents(folder: Path) -> str:
+    """What is in a folder without images: the dataset kind that reads it, the first names, or nothing."""
+    names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    for name in names:
+        suffix = PurePosixPath(name).suffix.lower()
+        if suffix in READERS:
+            return f"{suffix} files, such as {name}, are read by the kind {READERS[suffix]}"
+        if suffix in ARCHIVES:
+            return f"{name} is an archive; unpack it first"
+    shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return f"there is {shown}" if names else "the folder is empty"
+
+
 @register_dataset("images")
 class CleanImages:
     """Clean images in any folder tree, to be degraded.
@@ -129,7 +153,7 @@ class CleanImages:
         images, self.left_out = counted_names(root, base, split, names)
         self.files = Files(base, images.take(keep(images, split, holdout if folder is None else 0.0)))
         if not self.files:
-            raise UserError("; ".join([f"{base}: no images for the split '{split}'", *(self.left_out or [HOLD_OUT])]))
+            raise _nothing(base, split, self.left_out)
 
     def __len__(self) -> int:
         return len(self.files)
@@ -213,6 +237,8 @@ class PairedFolders:
         if condition is not None:
             self.conditions = _conditions(side_folders(root, x_0, condition, split)[1], kept)
         if not kept and not (lenient and self.pairing_problems):
+            if not any(map(len, images.values())) and not self.left_out:
+                raise UserError(f"{targets}: no images in it, and none in {sources}; {_contents(targets)}")
             why = "; ".join(self.left_out or [HOLD_OUT])
             raise UserError(f"{targets} and {sources}: no pairs for the split '{split}'; {why}")
 
