@@ -527,7 +527,7 @@ def halves(folder, width, height, alike, n=10):
 
 @pytest.mark.parametrize("size", [(512, 192), (192, 80), (320, 180), (160, 120)])
 def test_pairs_of_two_halves_of_any_shape_are_asked_about(call, size):
-    # kills: halves-are-squares, halves-not-compared
+    # kills: halves-not-compared
     halves("wide", *size, alike=True)
     code, _, err = call("data", "add", "mine", "wide")
     assert code == 2 and "10 of 10 files are" in err and "(side_by_side)" in err and not load_names()
@@ -535,6 +535,13 @@ def test_pairs_of_two_halves_of_any_shape_are_asked_about(call, size):
     assert [(found["name"], found.get("direction")) for found in tables] == [
         ("side_by_side", "AtoB"), ("side_by_side", "BtoA"), ("images", None)
     ]  # fmt: skip
+
+
+def test_wide_files_are_asked_about_though_their_halves_differ(call):
+    # kills: halves-are-squares
+    halves("wide", 192, 80, alike=False)
+    code, _, err = call("data", "add", "mine", "wide")
+    assert code == 2 and "10 of 10 files are at least twice as wide as high" in err and "direction=AtoB" in err, err
 
 
 @pytest.mark.parametrize("size", [(320, 180), (160, 120)])
