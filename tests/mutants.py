@@ -629,7 +629,7 @@ MUTANTS = [
     Mutant("plugins-end-the-command", "plugins.py", "RAISED = (Exception, SystemExit)", "RAISED = Exception", "test_contracts.py test_installed_plugins.py"),
     Mutant("same-mean-called-another", "training/init.py", "source_part.sha256 == new_part.sha256", "False", "test_mean.py"),
     Mutant("two-stages-taught", "training/teacher.py", "    if mean:\n", "    if False:\n", "test_mean.py"),
-    Mutant("whole-is-what-was-tiled", "runs/restore.py", 'record["tiles"] = 0', "pass", "test_workload.py"),
+    Mutant("whole-is-what-was-tiled", "runs/restore.py", ' and TILE in extra)', " and False)", "test_workload.py"),
     Mutant("recipe-of-untrained-steps", "training/preparation.py", "if checkpoint is None or not over:", "if True:", "test_training.py"),
     Mutant("condition-is-the-state", "runs/graphs.py", 'images.get("condition", images["x_1"]).clone()', 'images.get("condition", images["x_1"])', "test_export.py"),
     Mutant("text-taken-by-letters", "errors.py", "if isinstance(values, str | bytes):", "if False:", "test_surface.py"),

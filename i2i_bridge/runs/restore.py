@@ -161,7 +161,7 @@ def restore_files(
     settings = _Settings(
         source=source, root=target if source.is_dir() else None, extras=extras, nfe=nfe, samples=samples, seed=seed,
         label=label, degrade=degrade, trajectory=trajectory, trajectory_side=trajectory_side,
-        animation_side=animation_side, whole=tile == 0, format=format, quality=quality, direction=direction,
+        animation_side=animation_side, format=format, quality=quality, direction=direction,
         colour_fix=colour_fix,
     )  # fmt: skip
     planned = plan_files(
@@ -176,9 +176,11 @@ def restore_files(
 
     def is_done(job: Job) -> bool:
         try:
-            return done.extra(job, settings.companions(job).values()) is not None
+            extra = done.extra(job, settings.companions(job).values())
         except (UserError, OSError):  # reported when the image is restored
             return False
+        # Restored whole, where that is asked for: an automatic choice may have tiled it.
+        return extra is not None and not (tile == 0 and existing == "resume" and TILE in extra)
 
     left = {job.name: job for job in planned if not is_done(job)}
     work = Workload()
@@ -203,12 +205,20 @@ def restore_files(
         else:
             files = settings.companions(job)
             restorer.restore(job, files, work.tiles.get(job.source), outcome)
-            done.add(job, files.values())
+            done.add(job, files.values(), _tile_of(work, job))
 
     process(
         planned, source, outcome, restore, lambda number, total: report(number, total) if number > counted else None
     )
     return outcome
+
+
+TILE = "tile"
+"""In the record of an image: the side of the tiles that were chosen for it by themselves."""
+
+
+def _tile_of(work: Workload, job: Job) -> dict[str, Any]:
+    return {TILE: work.tiles[job.source]} if job.source in work.tiles else {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,7 +238,6 @@ class _Settings:
     trajectory: bool
     trajectory_side: int | None
     animation_side: int | None
-    whole: bool
     format: str | None
     quality: int | None
     direction: "Direction | None"
@@ -273,8 +282,6 @@ class _Settings:
             record["direction"] = "reverse"
         if run.tiles is not None:
             record["tiles"] = run.tiles
-        elif self.whole:  # an automatic choice may have tiled the same images
-            record["tiles"] = 0
         if self.colour_fix != "none":
             record["colour_fix"] = self.colour_fix
         return record
@@ -413,7 +420,7 @@ def _by_workers(
     threads = max(torch.get_num_threads() // work.jobs, 1)
 
     def record(job: Job) -> None:
-        done.add(job, settings.companions(job).values())
+        done.add(job, settings.companions(job).values(), _tile_of(work, job))
 
     answers = dealt(tasks, _Opening.of(run, settings), workers=work.jobs, threads=threads, clean=settings.clean)
     with closing(answers):
