@@ -376,7 +376,7 @@ def line_of(text):
     ],
 )
 def test_a_degradation_is_checked_where_files_are_degraded(call, wrong, words):
-    # kills: degraded-unchecked, plugins-end-the-command
+    # kills: degraded-unchecked
     code, said = call("degrade", "photos/0.png", "out.png", "--op", f"spoil:wrong={wrong}")
     assert code == 2 and said.startswith("error: ") and said.count("\n") == 1 and "bug of ours" not in said, said
     assert words in said and not Path("out.png").exists()

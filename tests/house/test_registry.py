@@ -144,6 +144,7 @@ def test_a_default_means_what_it_meant_when_a_run_was_trained(kind):
 
 
 def test_plugin_files(tmp_path):
+    # kills: plugins-end-the-command
     good = tmp_path / "mine.py"
     good.write_text(
         "from i2i_bridge.registry import register_sampler\n@register_sampler('from-plugin')\ndef sampler(): pass\n"
