@@ -17,6 +17,8 @@ from pathlib import Path
 SERVER = multiprocessing.get_context("forkserver")
 # No library that reads its environment at import, as those of Hugging Face and matplotlib do.
 SERVER.set_forkserver_preload(["torch", "numpy", "PIL.Image", "pydantic", "safetensors.torch"])
+MEASURED = "coverage" in sys.modules
+"""`make coverage`, which follows real interpreters alone: then each program is one."""
 TESTS, FIRST = Path(__file__).parent, os.getpid()
 
 
@@ -28,6 +30,10 @@ def python(
     Raises:
         TimeoutExpired: It took longer, in seconds, and was killed.
     """
+    if MEASURED:
+        return subprocess.run(
+            [sys.executable, *words], cwd=cwd, env=env, timeout=timeout, capture_output=True, text=True, check=False
+        )
     with tempfile.TemporaryDirectory() as folder:
         outputs = [Path(folder, name) for name in ("out", "err")]
         process = SERVER.Process(target=_program, args=(words, str(cwd), dict(env or os.environ), outputs))
@@ -50,7 +56,8 @@ class Subprocess:
     def run(
         command: list[str], *, timeout: float | None = None, **options: object
     ) -> "subprocess.CompletedProcess[str]":
-        if os.getpid() != FIRST:  # a fork of the tests' process, which cannot reach the server
+        # A fork of the tests' process cannot reach the server.
+        if MEASURED or os.getpid() != FIRST:
             return subprocess.run(command, timeout=timeout, **options)  # type: ignore[call-overload]
         return python(*command[1:], timeout=timeout)
 
