@@ -129,8 +129,8 @@ def main(arguments: list[str] | None = None) -> None:
         _say_error("interrupted")
         code = INTERRUPTED
     except (BrokenPipeError, SystemExit) as error:
-        # The reader of the output has ended, as in `| head`: exit quietly.
-        # Click makes SystemExit(1) of it.
+        # The reader of the output has ended, as in `| head`: exit quietly (click makes SystemExit(1) of it). Or a
+        # plug-in has called sys.exit.
         known = plugin_error(error)
         if known is not None and not debug:
             _say_error(known)

@@ -87,7 +87,11 @@ class RunSubject:
         self.recipe, self.step = run.recipe.name, run.step
         self.method = name or run.recipe.method_label
         self.seed = run.recipe.evaluate.seed
-        tiles = [] if run.tiles is None else ["restored in tiles of {0}x{0} pixels that share {1}".format(*run.tiles)]
+        tiles = (
+            []
+            if run.tiles is None
+            else ["images larger than {0}x{0} pixels: restored in tiles of that size that share {1}".format(*run.tiles)]
+        )
         backend = [] if run.backend == "eager" else [f"the network was computed by {run.backend}"]
         self.warnings: Sequence[str] = [*run.warnings, *tiles, *backend]
         tuned = [] if run.tuned is None else list(map(int, run.tuned.nfe))

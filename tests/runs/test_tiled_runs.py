@@ -116,7 +116,7 @@ def test_an_evaluation_knows_its_tiles(run, tmp_path):
     assert fingerprint_of(run.in_tiles(0, None)) == fingerprint_of(run)
     assert fingerprint_of(tiled) == fingerprint_of(load_run("pretrained/photos", device="cpu").tiled(128, 32))
     scored = evaluate(tiled, nfe=[1], metrics=["psnr"], count=1, out=tmp_path / "tiles", name="tiles")
-    assert "restored in tiles of 128x128 pixels that share 32" in scored.warnings
+    assert "images larger than 128x128 pixels: restored in tiles of that size that share 32" in scored.warnings
     assert scored.fingerprint == fingerprint_of(tiled) and scored.method == "tiles"
 
 
