@@ -48,8 +48,9 @@ if TYPE_CHECKING:
     from i2i_bridge.report.card import push_to_hub, save_pretrained
     from i2i_bridge.report.comparison import compare
     from i2i_bridge.runs.export import export
+    from i2i_bridge.runs.load import load_run
     from i2i_bridge.runs.restore import restore_files
-    from i2i_bridge.runs.run import Run, load_run
+    from i2i_bridge.runs.run import Run
     from i2i_bridge.training.trainer import train
 
 __all__ = [
@@ -139,7 +140,7 @@ _HOMES = {
     "export": "runs.export",
     "load_plugin": "plugins",
     "load_recipe": "recipe.load",
-    "load_run": "runs.run",
+    "load_run": "runs.load",
     "method_preset": "recipe.presets",
     "push_to_hub": "report.card",
     "restore_files": "runs.restore",

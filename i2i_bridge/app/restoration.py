@@ -12,10 +12,11 @@ from i2i_bridge.app.limits import Limits, check_size
 from i2i_bridge.app.pictures import ANIMATION_SIDE, WALK_SIDE, mask_file
 from i2i_bridge.degradations.files import degrade_files, parse_op
 from i2i_bridge.errors import UserError
+from i2i_bridge.methods.factory import resampled
 from i2i_bridge.recipe.load import load_recipe
 from i2i_bridge.registry import SAMPLERS
 from i2i_bridge.runs.restore import restore_files
-from i2i_bridge.runs.run import Run, resampled
+from i2i_bridge.runs.run import Run
 from i2i_bridge.storage.shipped import recipe_of_run
 
 MASK_OPTIONS = ("folder", "file")

@@ -13,7 +13,8 @@ from i2i_bridge.app.limits import DEFAULT_LIMITS, Limits, decoded_pixels
 from i2i_bridge.app.page import build_page
 from i2i_bridge.app.pictures import example_files
 from i2i_bridge.errors import UserError
-from i2i_bridge.runs.run import Run, load_run
+from i2i_bridge.runs.load import load_run
+from i2i_bridge.runs.run import Run
 from i2i_bridge.storage import internet
 
 EXTRA = "pip install 'i2i-bridge[app]'"

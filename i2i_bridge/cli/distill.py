@@ -32,7 +32,7 @@ def distill(
     """Train a student that restores in one or two network calls from a trained bridge; the same command resumes."""
     load_plugins(plugin)
     from i2i_bridge import load_recipe
-    from i2i_bridge.runs.run import place_of
+    from i2i_bridge.storage.shipped import place_of
     from i2i_bridge.training.teacher import student_recipe
 
     folder = out or Path("runs") / f"{expanded(run).resolve().name}-{method}"

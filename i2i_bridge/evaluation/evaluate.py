@@ -20,7 +20,8 @@ from i2i_bridge.recipe.load import load_recipe
 from i2i_bridge.recipe.protocol import Resolved, load_protocol, read_list, resolve
 from i2i_bridge.recipe.recipe import Recipe
 from i2i_bridge.recipe.schema import Direction
-from i2i_bridge.runs.run import Run, load_run
+from i2i_bridge.runs.load import load_run
+from i2i_bridge.runs.run import Run
 from i2i_bridge.storage.files import IO_ERROR
 from i2i_bridge.storage.shipped import RECIPE_FILE
 

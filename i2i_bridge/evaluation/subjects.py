@@ -17,9 +17,10 @@ from i2i_bridge.images.folder import find_images
 from i2i_bridge.images.pixels import Range, to_tensor, with_channels
 from i2i_bridge.methods.calls import checked_nfes, counted_calls
 from i2i_bridge.methods.tiles import whole_network
+from i2i_bridge.networks.weights import weights_sha256
 from i2i_bridge.randomness import generator
 from i2i_bridge.recipe.protocol import digest
-from i2i_bridge.runs.run import Run, weights_sha256
+from i2i_bridge.runs.run import Run
 from i2i_bridge.storage.names import normal_form
 from i2i_bridge.storage.reader import file_sha256
 

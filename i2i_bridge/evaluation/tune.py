@@ -29,12 +29,14 @@ from i2i_bridge.evaluation.records import CLEAN, Record
 from i2i_bridge.evaluation.scores import Scorer, choose
 from i2i_bridge.evaluation.subjects import noise_of
 from i2i_bridge.methods.calls import checked_nfes, counted_calls
+from i2i_bridge.methods.factory import build_method, resampled
+from i2i_bridge.methods.geometry import network_geometry
 from i2i_bridge.methods.latent import latent_of
 from i2i_bridge.methods.mean import mean_of
 from i2i_bridge.metrics.base import Estimate, build_metric
 from i2i_bridge.randomness import key
 from i2i_bridge.recipe.protocol import Resolved
-from i2i_bridge.runs.run import Run, build_method, network_geometry, resampled
+from i2i_bridge.runs.run import Run
 from i2i_bridge.runs.tuned import TunedFile, TunedSample, read_tuned, sampled, write_tuned
 from i2i_bridge.storage.files import remove
 from i2i_bridge.storage.shipped import PACKAGE, TUNED_FILE

@@ -172,3 +172,10 @@ class LatentMethod:
 def latent_of(method: Method) -> Latent | None:
     """The `Latent` of a method between latents; None for a method between images."""
     return method.latent if isinstance(method, LatentMethod) else None
+
+
+def frozen(autoencoder: Any, device: torch.device) -> Any:
+    """The autoencoder on a device, in evaluation mode and without gradients."""
+    if isinstance(autoencoder, nn.Module):
+        autoencoder = autoencoder.to(device).eval().requires_grad_(False)
+    return autoencoder

@@ -14,11 +14,13 @@ from torch import Tensor, nn
 from i2i_bridge.errors import UserError, located
 from i2i_bridge.libraries import constructed
 from i2i_bridge.networks.size import check_count
+from i2i_bridge.networks.weights import load_weights
 from i2i_bridge.registry import register_autoencoder
 from i2i_bridge.runs.copies import write_copy
-from i2i_bridge.runs.run import load_run, load_weights, place_of
+from i2i_bridge.runs.load import load_run
 from i2i_bridge.storage.files import write_whole
 from i2i_bridge.storage.reader import read_text
+from i2i_bridge.storage.shipped import place_of
 from i2i_bridge.storage.tensors import read_safetensors
 
 CONFIG_FILE, WEIGHT_FILE = "config.json", "diffusion_pytorch_model.safetensors"
@@ -118,10 +120,3 @@ class DiffusersAutoencoder(nn.Module):
         tensors = {name: value.contiguous() for name, value in self.model.state_dict().items()}
         write_whole(folder / WEIGHT_FILE, save(tensors))
         write_whole(folder / CONFIG_FILE, (json.dumps(self._config, indent=1) + "\n").encode())
-
-
-def frozen(autoencoder: Any, device: torch.device) -> Any:
-    """The autoencoder on a device, in evaluation mode and without gradients."""
-    if isinstance(autoencoder, nn.Module):
-        autoencoder = autoencoder.to(device).eval().requires_grad_(False)
-    return autoencoder

@@ -85,23 +85,6 @@ def to_picture(recipe: "Recipe", x_0_hat: Tensor, degraded: Picture) -> Picture:
     return replace(degraded, pixels=pixels, alpha=alpha_like(degraded.alpha, pixels))
 
 
-def pad_to_stride(x: Tensor, stride: int, smallest: int) -> Tensor:
-    """Pad images (B, C, H, W) by reflection at the right and lower edge to multiples of stride, at least `smallest`.
-
-    The reflection repeats where the image is smaller than the padding.
-    """
-    for axis in (-2, -1):
-        side = x.shape[axis]
-        missing = max(-side % stride, smallest - side)
-        if missing:
-            # 0 1 2 3 2 1 0 1 ...: reflection without repeating the edge, of any length.
-            period = max(2 * (side - 1), 1)
-            ramp = torch.arange(side + missing) % period
-            index = torch.minimum(ramp, period - ramp) if side > 1 else torch.zeros_like(ramp)
-            x = x.index_select(axis, index.to(x.device))
-    return x
-
-
 def alpha_like(alpha: np.ndarray | None, pixels: np.ndarray) -> np.ndarray | None:
     """Resize opacity (H, W) to the size of pixels (H', W', C), bicubically; None stays None."""
     if alpha is not None and alpha.shape != pixels.shape[:2]:

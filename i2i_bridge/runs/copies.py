@@ -3,8 +3,10 @@
 from pathlib import Path
 
 from i2i_bridge.errors import UserError
+from i2i_bridge.networks.weights import weights_sha256
 from i2i_bridge.runs.checkpoint import latest_checkpoint, save_checkpoint
-from i2i_bridge.runs.run import Run, load_run, weights_sha256
+from i2i_bridge.runs.load import load_run
+from i2i_bridge.runs.run import Run
 from i2i_bridge.storage.files import refuse_links, write_whole
 from i2i_bridge.storage.shipped import RECIPE_FILE
 

@@ -17,12 +17,13 @@ import torch
 from i2i_bridge import __version__
 from i2i_bridge.errors import UserError, did_you_mean, located
 from i2i_bridge.methods.calls import checked_nfe
+from i2i_bridge.methods.geometry import method_geometry
 from i2i_bridge.methods.mean import mean_of
 from i2i_bridge.plugins import plugin_errors
 from i2i_bridge.runs.batch import image_facts
 from i2i_bridge.runs.graphs import FILES, GraphNetwork, Tracer
 from i2i_bridge.runs.plan import Stage, plan_of
-from i2i_bridge.runs.run import Run, method_geometry
+from i2i_bridge.runs.run import Run
 from i2i_bridge.runs.shared import portable
 from i2i_bridge.storage.files import (
     TEMPORARY,

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from i2i_bridge import __version__
 from i2i_bridge.bridge.predictor import call_network
 from i2i_bridge.errors import UserError
+from i2i_bridge.methods.geometry import method_geometry
 from i2i_bridge.plugins import plugin_errors
 from i2i_bridge.runs.plan import Stage, restored
-from i2i_bridge.runs.run import Run, method_geometry
+from i2i_bridge.runs.run import Run
 
 OPSET = 18
 """Version of the ONNX operators; onnxruntime 1.14 (2023) and later run it."""

@@ -12,12 +12,12 @@ from i2i_bridge.bridge.processes import I2SB
 from i2i_bridge.errors import UserError, located
 from i2i_bridge.networks.pix2pix import Pix2pixUNet, from_official
 from i2i_bridge.networks.spandrel import described, network_table
+from i2i_bridge.networks.weights import load_weights
 from i2i_bridge.randomness import generator, rand
 from i2i_bridge.recipe.presets import method_preset
 from i2i_bridge.recipe.recipe import Recipe
 from i2i_bridge.runs.batch import image_facts, repeated
 from i2i_bridge.runs.checkpoint import save_checkpoint
-from i2i_bridge.runs.run import load_weights
 from i2i_bridge.storage.files import write_whole
 from i2i_bridge.storage.shipped import RECIPE_FILE
 from i2i_bridge.storage.tensors import read_pt, read_safetensors

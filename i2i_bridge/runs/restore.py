@@ -26,11 +26,13 @@ from i2i_bridge.methods.base import Batch
 from i2i_bridge.methods.calls import counted_calls
 from i2i_bridge.methods.mean import network_calls
 from i2i_bridge.methods.tiles import counted_tiles, whole_network
+from i2i_bridge.networks.weights import weights_sha256
 from i2i_bridge.plugins import plugin_digests
 from i2i_bridge.randomness import generator
 from i2i_bridge.runs.batch import alpha_like, to_batch, to_picture
 from i2i_bridge.runs.checkpoint import MANIFEST, SEAL
-from i2i_bridge.runs.run import Run, load_run, weights_sha256
+from i2i_bridge.runs.load import load_run
+from i2i_bridge.runs.run import Run
 from i2i_bridge.runs.workers import Lost, dealt
 from i2i_bridge.runs.workload import Workload, pixel_count, workload_of
 from i2i_bridge.storage.files import remove_partial, write_whole

@@ -1,83 +1,40 @@
-"""A run folder, written by training and opened for restoring images.
+"""A trained run, which restores images; `runs.load` opens it from its folder.
 
 runs/NAME/  recipe.toml  tuned.toml  init.json  best.json  mean/  teacher/  latent/  checkpoints/  metrics.jsonl
            metrics.csv  samples/  evaluation/  report/
 """
 
-import hashlib
 import math
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from i2i_bridge import registry
 from i2i_bridge.bridge.tiles import TiledNetwork
-from i2i_bridge.device import resolve_device, resolve_precision
-from i2i_bridge.errors import UserError, listed
+from i2i_bridge.errors import UserError
 from i2i_bridge.images.colour import check_colour_fix, colour_fixed
 from i2i_bridge.images.inputs import Images, inputs_of
 from i2i_bridge.images.pixels import Range
 from i2i_bridge.methods.base import INPUTS, Batch, Method, states_of
 from i2i_bridge.methods.calls import checked_nfe, counted_calls
-from i2i_bridge.methods.latent import Autoencoder, Latent, LatentMethod, latent_of
-from i2i_bridge.methods.mean import Mean, check_mean, mean_of, network_calls, starting_from
-from i2i_bridge.methods.tiles import tiled, whole_network
+from i2i_bridge.methods.geometry import method_geometry, pad_to_stride
+from i2i_bridge.methods.mean import mean_of, network_calls, starting_from
+from i2i_bridge.methods.tiles import tiled
 from i2i_bridge.plugins import plugin_errors
 from i2i_bridge.randomness import Generator, generator
-from i2i_bridge.runs.backend import resolve_backend, set_backend
-from i2i_bridge.runs.batch import pad_to_stride, to_batch, to_picture
-from i2i_bridge.runs.checkpoint import chosen_checkpoint, passed_over
-from i2i_bridge.storage.files import refuse_links
-from i2i_bridge.storage.names import expanded
-from i2i_bridge.storage.shipped import RECIPE_FILE, TUNED_FILE, folder_of_run, is_shipped_run, recipe_of_run
+from i2i_bridge.runs.batch import to_batch, to_picture
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # pydantic: `import i2i_bridge` stays light
     from i2i_bridge.recipe.recipe import Recipe
-    from i2i_bridge.recipe.schema import Direction, MeanSettings, TeacherSettings
+    from i2i_bridge.recipe.schema import Direction
     from i2i_bridge.runs.hub import Origin
     from i2i_bridge.runs.tuned import TunedFile
-
-
-MEAN_FOLDER = "mean"
-"""Subfolder with a copy of the run of [mean]: a run folder of recipe and weights."""
-TEACHER_FOLDER = "teacher"
-"""Subfolder with a copy of the run of [teacher]; a resumed training needs it, restoring does not."""
-
-
-LATENT_FOLDER = "latent"
-"""Subfolder with a copy of the autoencoder of [latent], and the cache of latents."""
-
-
-def build_method(
-    recipe: "Recipe", network: nn.Module, mean: Mean | None = None, latent: Latent | None = None
-) -> Method:
-    """Build the recipe's method around a network.
-
-    With [mean], the method starts from the mean's output; with [latent], it works on latents.
-    """
-    method: Method = registry.METHODS.build(recipe.method, recipe=recipe.in_latents(), network=network)
-    method = starting_from(method, mean)
-    return method if latent is None else LatentMethod(method, latent)
-
-
-def resampled(method: Method, recipe: "Recipe") -> Method:
-    """The method with the sampler, grid and clipping of another recipe, which differs in nothing else.
-
-    A method that has `with_sampling` is copied by it and shares its companions (a critic); others are built anew.
-    """
-    inner = method.method if isinstance(method, LatentMethod) else method
-    copied = getattr(inner, "with_sampling", None)
-    if copied is None:
-        return build_method(recipe, method.network, mean_of(method), latent_of(method))
-    made: Method = copied(recipe)
-    return replace(method, method=made) if isinstance(method, LatentMethod) else made
 
 
 @dataclass(frozen=True, repr=False)
@@ -318,234 +275,3 @@ class Run:
 
     def _nfe(self, nfe: int | None) -> int:
         return self.recipe.sample.nfe if nfe is None else checked_nfe(nfe)
-
-
-def network_geometry(network: nn.Module) -> tuple[int, int]:
-    """A network's stride, of which both sides of an image must be multiples, and the smallest side.
-
-    The smallest side is the network's attribute `smallest_side`, by default 2 * stride: with a side of one stride the
-    lowest level has a single value per channel, too few to normalise.
-    """
-    stride = int(getattr(network, "stride", 1))
-    sides = (getattr(part, "smallest_side", None) for part in network.modules())
-    return stride, next((int(side) for side in sides if side is not None), 2 * stride)
-
-
-def method_geometry(method: Method) -> tuple[int, int]:
-    """As `network_geometry`, for all networks that see the image: that of the method, and those of [mean], [latent]."""
-    geometry, mean, latent = network_geometry(whole_network(method)), mean_of(method), latent_of(method)
-    if latent is not None:
-        geometry = geometry[0] * latent.autoencoder.factor, geometry[1] * latent.autoencoder.factor
-    if mean is None:
-        return geometry
-    other = method_geometry(mean.method)
-    stride = math.lcm(geometry[0], other[0])
-    return stride, -(-max(geometry[1], other[1]) // stride) * stride
-
-
-def load_run(
-    folder: str | Path,
-    *,
-    device: str | torch.device | None = None,
-    sample: Iterable[str] = (),
-    precision: str = "fp32",
-    checkpoint: int | str = "last",
-    report: Callable[[str], None] | None = None,
-    tuned: bool = True,
-    backend: str = "eager",
-) -> Run:
-    """Open a run folder for restoring.
-
-    Args:
-        folder: The folder that `train` wrote, the name of a shipped run, 'pretrained/photos', or a run on the Hugging
-            Face Hub, 'owner/name' or 'owner/name@REVISION', which is fetched once and then read from the local copy.
-        device: By default CUDA if available, else the CPU.
-        sample: Changed settings of [sample], such as "sample.guidance.name=ddnm". With any other than sample.nfe, those
-            of tuned.toml do not apply.
-        precision: Precision of weights and activations: fp32, bf16 (half the memory, a few per cent off), or auto: bf16
-            if the device supports it natively.
-        checkpoint: A step that was kept, "last", or "best" by the metric of train.keep_best.
-        report: Receives a line for each newer checkpoint that is damaged and skipped; by default a Python warning.
-        tuned: Whether the settings of tuned.toml, which `tune` wrote, apply at their numbers of network calls.
-        backend: What computes the network: "eager", torch as it is; "compile", torch.compile by blocks, for each size
-            of images anew; "openvino", U-Nets on a CPU, the same to 1e-4 in fp32; "auto", openvino where it was
-            measured to pay, else eager. Where a backend cannot, a line says why and torch computes.
-
-    Raises:
-        UserError: The folder is missing or holds no whole checkpoint, the named one is not kept or is damaged, there
-            is no such device, or a setting (also of tuned.toml) is wrong or would need another training; or a run on
-            the Hub cannot be fetched.
-    """
-    from i2i_bridge.recipe.load import load_recipe
-    from i2i_bridge.runs.tuned import read_tuned, tuned_recipes
-
-    folder, changes = folder_of_run(expanded(folder)), listed("sample", sample)
-    if not folder.exists():
-        from i2i_bridge.runs.hub import hub_folder
-
-        folder = hub_folder(folder, report)
-    for change in changes:
-        if not change.startswith("sample."):
-            raise UserError(
-                f"'{change}': a trained run takes other settings of [sample] only, such as sample.clip=true"
-            )
-    recipe = load_recipe(recipe_of_run(folder), changes)
-    saved, skipped = chosen_checkpoint(folder / "checkpoints", checkpoint)
-    if saved is None:
-        raise UserError(f"{folder}: no checkpoint yet; train it first")
-    lines = [f"{passed_over(line)}; step {saved.step} is taken" for line in skipped]
-    found = read_tuned(folder) if tuned and all(change.startswith("sample.nfe=") for change in changes) else None
-    if found is not None and found.step != saved.step:
-        lines.append(
-            f"{folder / TUNED_FILE}: found for step {found.step} and not used for step {saved.step}; run `i2i-bridge "
-            "tune` once more"
-        )
-        found = None
-    say = partial(warnings.warn, stacklevel=2) if report is None else report
-    for line in lines:
-        say(line)
-    resolved = resolve_device(device)
-    dtype = resolve_precision(precision, resolved)
-    backend = resolve_backend(backend, resolved, dtype)
-    network = recipe.build_network()
-    load_weights(network, saved.tensors("ema"), str(saved.folder))
-    network = network.to(resolved, dtype).to(memory_format=torch.channels_last).eval().requires_grad_(False)
-    mean = None if recipe.mean is None else load_mean(folder, recipe, device=resolved, precision=precision)
-    latent = None if recipe.latent is None else load_latent(folder, recipe, device=resolved)
-    recipes = {} if found is None else tuned_recipes(recipe, found, folder)
-    method = build_method(recipe, network, mean, latent)
-    methods = {nfe: resampled(method, each) for nfe, each in recipes.items()}
-    backend, reasons = _with_backend(backend, method, mean)
-    for reason in reasons:
-        say(reason)
-    options = {"sample": changes, "precision": precision, "tuned": tuned, "backend": backend}
-    return Run(folder, recipe, method, saved.step, resolved, tuple(lines), found, methods, backend, options)
-
-
-def _with_backend(backend: str, method: Method, mean: Mean | None) -> tuple[str, list[str]]:
-    """Set what computes a method's networks.
-
-    Returns:
-        The backend, "eager" if it can compute none of them, and a line for each reason why torch computes one.
-    """
-    reasons = [set_backend(method.network, backend, getattr(method, "guidance", None))]
-    if mean is not None:
-        reasons.append(set_backend(mean.method.network, backend))
-    lines = [
-        f"backend {backend}: {reason}; torch computes the network" for reason in dict.fromkeys(filter(None, reasons))
-    ]
-    return backend if None in reasons else "eager", lines
-
-
-def place_of(run: str) -> Path:
-    """Absolute path of a run's folder; the name of a shipped run is returned as it is."""
-    folder = expanded(run)
-    return folder if is_shipped_run(folder) else folder.absolute()
-
-
-def load_mean(folder: Path, recipe: "Recipe", *, device: torch.device, precision: str = "fp32") -> Mean:
-    """Load a run folder's copy of the run of [mean]; the folder of `mean.run` is not read.
-
-    Raises:
-        UserError: The copy is missing, damaged, a link, or not the run that was trained with.
-    """
-    if recipe.mean is None:
-        raise UserError(f"{folder}: its recipe has no [mean]")
-    run = _load_copy(folder, MEAN_FOLDER, recipe.mean, "starts from", device)
-    check_mean(recipe, run.recipe, str(run.folder))
-    run.method.network.to(resolve_precision(precision, device))
-    return Mean(run.method, recipe.mean.nfe)
-
-
-def load_teacher(folder: Path, recipe: "Recipe", *, device: torch.device) -> nn.Module:
-    """Load the network of a run folder's copy of the run of [teacher]; the folder of `teacher.run` is not read.
-
-    Raises:
-        UserError: The copy is missing, damaged, a link, or not the run that was trained with.
-    """
-    if recipe.teacher is None:
-        raise UserError(f"{folder}: its recipe has no [teacher]")
-    return _load_copy(folder, TEACHER_FOLDER, recipe.teacher, "learns from", device).method.network
-
-
-def _load_copy(
-    folder: Path, name: str, settings: "MeanSettings | TeacherSettings", use: str, device: torch.device
-) -> Run:
-    """Load the copy of another run that a run folder holds under a name."""
-    copy = folder / name
-    refuse_links(folder, [name])
-    if not (copy / RECIPE_FILE).is_file():
-        raise UserError(f"{copy}: the copy of {settings.run}, which this run {use}, is missing; put it back")
-    run = load_run(copy, device=device)
-    sha256 = weights_sha256(run.method.network)
-    if sha256 != settings.sha256:
-        raise UserError(
-            f"{copy}: other weights than the run was trained with (SHA-256 {sha256[:12]} there, {name}.sha256 "
-            f"{str(settings.sha256)[:12]}); put the right ones back"
-        )
-    return run
-
-
-def load_latent(folder: Path, recipe: "Recipe", *, device: torch.device) -> Latent:
-    """Load a run folder's copy of the autoencoder of [latent], in float32; its source is not read.
-
-    Raises:
-        UserError: The copy is missing, damaged, a link, or not what the run was trained with.
-    """
-    from i2i_bridge.runs.autoencoders import frozen
-
-    stored = recipe.latent
-    if stored is None or stored.shift is None or stored.scale is None:
-        raise UserError(f"{folder}: its recipe has no [latent] with shift and scale, as training writes them")
-    table, copy = dict(stored.encoder), folder / LATENT_FOLDER
-    refuse_links(folder, [LATENT_FOLDER])
-    if "source" in table:
-        if not copy.is_dir():
-            raise UserError(
-                f"{copy}: the copy of {table['source']}, which this run encodes by, is missing; put it back"
-            )
-        table["source"] = str(copy.absolute())
-    autoencoder: Autoencoder = frozen(registry.AUTOENCODERS.build(table), device)
-    sha256 = autoencoder_sha256(autoencoder)
-    if sha256 != stored.sha256:
-        raise UserError(
-            f"{copy}: other weights than the run was trained with (SHA-256 {sha256[:12]} there, latent.sha256 "
-            f"{str(stored.sha256)[:12]}); put the right ones back"
-        )
-    return Latent(autoencoder, tuple(stored.shift), tuple(stored.scale))
-
-
-def autoencoder_sha256(autoencoder: Autoencoder) -> str:
-    """`weights_sha256` of an autoencoder; of no tensors for one that is no torch module."""
-    return weights_sha256(autoencoder if isinstance(autoencoder, nn.Module) else nn.Identity())
-
-
-def weights_sha256(network: nn.Module) -> str:
-    """SHA-256 over name, dtype, shape and bytes of all tensors of a network."""
-    total = hashlib.sha256()
-    for name, tensor in sorted(network.state_dict().items()):
-        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        total.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return total.hexdigest()
-
-
-def load_weights(network: nn.Module, tensors: dict[str, Tensor], where: str) -> None:
-    """Copy weights into a network of exactly the same names and shapes.
-
-    Raises:
-        UserError: A tensor is missing, unexpected, of another shape or not finite; the message names it.
-    """
-    wanted = network.state_dict()
-    for name, value in wanted.items():
-        if name not in tensors:
-            raise UserError(f"{where}: the tensor '{name}' is missing")
-        if tensors[name].shape != value.shape:
-            raise UserError(
-                f"{where}: '{name}' is {tuple(tensors[name].shape)}, the recipe's network has {tuple(value.shape)}"
-            )
-        if not bool(tensors[name].isfinite().all()):
-            raise UserError(f"{where}: '{name}' holds numbers that are not finite")
-    for name in tensors:
-        if name not in wanted:
-            raise UserError(f"{where}: the recipe's network has no tensor '{name}'")
-    network.load_state_dict(tensors)

@@ -23,7 +23,7 @@ from i2i_bridge.storage.files import (
     write_whole,
 )
 from i2i_bridge.storage.names import expanded, extended_name, leads_out
-from i2i_bridge.storage.shipped import CARD_FILE, RECIPE_FILE, recipe_of_run
+from i2i_bridge.storage.shipped import CARD_FILE, MEAN_FOLDER, RECIPE_FILE, recipe_of_run
 
 if TYPE_CHECKING:
     from i2i_bridge.recipe.recipe import Recipe
@@ -88,7 +88,6 @@ def _write_run(source: Path, recipe: "Recipe", step: int, out: Path) -> None:
 def _write_mean(source: Path, out: Path) -> None:
     from i2i_bridge.recipe.load import load_recipe
     from i2i_bridge.runs.checkpoint import latest_checkpoint
-    from i2i_bridge.runs.run import MEAN_FOLDER
 
     refuse_links(source, [MEAN_FOLDER])
     mean = source / MEAN_FOLDER

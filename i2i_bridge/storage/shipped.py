@@ -1,8 +1,9 @@
-"""Locations of the shipped recipes, dataset cards and trained runs, and of the recipe in a run folder."""
+"""Locations of the shipped recipes, dataset cards and trained runs, and of the files in a run folder."""
 
 from pathlib import Path
 
 from i2i_bridge.errors import UserError
+from i2i_bridge.storage.names import expanded
 
 
 def recipe_names() -> list[str]:
@@ -22,6 +23,12 @@ TUNED_FILE = "tuned.toml"
 """File name of the tuned sampling settings in a run folder (`runs.tuned`)."""
 CARD_FILE = "README.md"
 """File name of the model card of a shipped run: training data, licences, cost, results, limitations."""
+MEAN_FOLDER = "mean"
+"""Subfolder of a run folder with a copy of the run of [mean]: a run folder of recipe and weights."""
+TEACHER_FOLDER = "teacher"
+"""Subfolder with a copy of the run of [teacher]; a resumed training needs it, restoring does not."""
+LATENT_FOLDER = "latent"
+"""Subfolder with a copy of the autoencoder of [latent], and the cache of latents."""
 PACKAGE = Path(__file__).parents[1]
 """The package folder, which contains the folder `pretrained` of shipped runs."""
 
@@ -45,6 +52,12 @@ def is_shipped_run(run: Path) -> bool:
 def folder_of_run(run: Path) -> Path:
     """The folder of a run: the path itself, or the folder inside the package for a shipped run."""
     return PACKAGE / run if is_shipped_run(run) else run
+
+
+def place_of(run: str) -> Path:
+    """Absolute path of a run's folder; the name of a shipped run is returned as it is."""
+    folder = expanded(run)
+    return folder if is_shipped_run(folder) else folder.absolute()
 
 
 def recipe_of_run(folder: Path) -> Path:

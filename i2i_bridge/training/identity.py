@@ -9,11 +9,12 @@ from torch import Tensor
 from i2i_bridge.bridge.targets import estimate_moments
 from i2i_bridge.data.dataset import PairDataset
 from i2i_bridge.errors import UserError
+from i2i_bridge.networks.weights import weights_sha256
 from i2i_bridge.recipe.load import load_recipe
 from i2i_bridge.recipe.recipe import Recipe
 from i2i_bridge.recipe.schema import LatentSettings, MeanSettings, TeacherSettings, TrainSettings
-from i2i_bridge.runs.run import load_run, place_of, weights_sha256
-from i2i_bridge.storage.shipped import RECIPE_FILE
+from i2i_bridge.runs.load import load_run
+from i2i_bridge.storage.shipped import RECIPE_FILE, place_of
 from i2i_bridge.training.schedule import learning_rate
 
 NamedRun = MeanSettings | TeacherSettings

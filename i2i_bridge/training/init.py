@@ -13,17 +13,25 @@ import torch
 from torch import Tensor, nn
 
 from i2i_bridge.errors import UserError, brief, located
+from i2i_bridge.networks.weights import load_weights
 from i2i_bridge.recipe.load import load_recipe
 from i2i_bridge.recipe.recipe import Recipe
 from i2i_bridge.registry import NETWORKS
 from i2i_bridge.runs.checkpoint import Checkpoint, latest_checkpoint, passed_over
 from i2i_bridge.runs.hub import Origin, hub_run, is_hub_name, local_copy, read_origin
 from i2i_bridge.runs.imports import PREFIX
-from i2i_bridge.runs.run import LATENT_FOLDER, MEAN_FOLDER, TEACHER_FOLDER, load_weights
 from i2i_bridge.storage.files import write_whole
 from i2i_bridge.storage.names import expanded
 from i2i_bridge.storage.reader import file_sha256
-from i2i_bridge.storage.shipped import RECIPE_FILE, folder_of_run, is_shipped_run, recipe_of_run
+from i2i_bridge.storage.shipped import (
+    LATENT_FOLDER,
+    MEAN_FOLDER,
+    RECIPE_FILE,
+    TEACHER_FOLDER,
+    folder_of_run,
+    is_shipped_run,
+    recipe_of_run,
+)
 from i2i_bridge.storage.tensors import read_pt, read_safetensors
 from i2i_bridge.training.state import NETWORK, TrainState
 

@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from i2i_bridge import registry
 from i2i_bridge.data.dataset import PairDataset
 from i2i_bridge.errors import UserError, located
-from i2i_bridge.methods.latent import Autoencoder, Latent
+from i2i_bridge.methods.latent import Autoencoder, Latent, frozen
+from i2i_bridge.networks.weights import weights_sha256
 from i2i_bridge.plugins import plugin_errors
 from i2i_bridge.recipe.recipe import Recipe
-from i2i_bridge.runs.autoencoders import frozen
-from i2i_bridge.runs.run import LATENT_FOLDER, autoencoder_sha256, load_latent, place_of
+from i2i_bridge.runs.load import load_latent
 from i2i_bridge.storage.files import refuse_links
+from i2i_bridge.storage.shipped import LATENT_FOLDER, place_of
 from i2i_bridge.training.cache import CACHE_FOLDER, TensorCache
 
 PAIRS = 64
@@ -66,7 +67,7 @@ def open_latent(recipe: Recipe, dataset: PairDataset, device: torch.device) -> t
         table["source"] = str(place_of(table["source"]))
     with located("latent.encoder"):
         autoencoder: Autoencoder = frozen(registry.AUTOENCODERS.build(table), device)
-        channels, factor, sha256 = autoencoder.channels, autoencoder.factor, autoencoder_sha256(autoencoder)
+        channels, factor, sha256 = autoencoder.channels, autoencoder.factor, weights_sha256(autoencoder)
     found = {"channels": channels, "factor": factor, "sha256": sha256}
     for key, value in found.items():
         if getattr(recipe.latent, key) not in (None, value):

@@ -7,9 +7,12 @@ from pathlib import Path
 import torch
 
 from i2i_bridge.errors import UserError, located
+from i2i_bridge.networks.weights import weights_sha256
 from i2i_bridge.recipe.recipe import Recipe
 from i2i_bridge.runs.copies import write_copy
-from i2i_bridge.runs.run import Run, load_run, place_of, weights_sha256
+from i2i_bridge.runs.load import load_run
+from i2i_bridge.runs.run import Run
+from i2i_bridge.storage.shipped import place_of
 
 
 @dataclass(frozen=True)

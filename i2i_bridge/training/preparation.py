@@ -20,22 +20,15 @@ from i2i_bridge.data.splits import HOLD_OUT
 from i2i_bridge.device import PRECISIONS, compile_blocks, machine, resume_guarantee, training_precision
 from i2i_bridge.distributed import Ranks
 from i2i_bridge.errors import UserError
+from i2i_bridge.methods.geometry import network_geometry
 from i2i_bridge.methods.latent import Latent
 from i2i_bridge.methods.mean import Mean, check_mean
 from i2i_bridge.recipe.recipe import Recipe
 from i2i_bridge.recipe.schema import TrainSettings
 from i2i_bridge.runs.checkpoint import Checkpoint, check_space, latest_checkpoint, passed_over, recovered_checkpoint
-from i2i_bridge.runs.run import (
-    LATENT_FOLDER,
-    MEAN_FOLDER,
-    TEACHER_FOLDER,
-    load_latent,
-    load_mean,
-    load_teacher,
-    network_geometry,
-)
+from i2i_bridge.runs.load import load_latent, load_mean, load_teacher
 from i2i_bridge.storage.files import locked, refuse_links, sweep, write_whole
-from i2i_bridge.storage.shipped import RECIPE_FILE
+from i2i_bridge.storage.shipped import LATENT_FOLDER, MEAN_FOLDER, RECIPE_FILE, TEACHER_FOLDER
 from i2i_bridge.training.cache import cache_folders
 from i2i_bridge.training.first_stage import start_of, with_mean_cache
 from i2i_bridge.training.guard import repaired

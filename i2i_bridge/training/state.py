@@ -12,12 +12,13 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from i2i_bridge.errors import UserError, did_you_mean
 from i2i_bridge.methods.base import trained_at
 from i2i_bridge.methods.distillation import Student
+from i2i_bridge.methods.factory import build_method
 from i2i_bridge.methods.latent import Latent
 from i2i_bridge.methods.mean import Mean
+from i2i_bridge.networks.weights import load_weights
 from i2i_bridge.randomness import global_seed, key
 from i2i_bridge.recipe.recipe import Recipe
 from i2i_bridge.runs.checkpoint import UNSEALED, Checkpoint
-from i2i_bridge.runs.run import build_method, load_weights
 from i2i_bridge.training.schedule import ema_decay
 
 NETWORK = "network"

@@ -9,9 +9,8 @@ from i2i_bridge.errors import UserError
 from i2i_bridge.recipe.load import load_recipe
 from i2i_bridge.recipe.recipe import Recipe
 from i2i_bridge.recipe.schema import STUDENTS
-from i2i_bridge.runs.run import place_of
 from i2i_bridge.storage.names import expanded
-from i2i_bridge.storage.shipped import folder_of_run, recipe_of_run
+from i2i_bridge.storage.shipped import folder_of_run, place_of, recipe_of_run
 
 OF_TEACHER = ("init", "init_sha256", "init_strict", "regression_share", "freeze", "keep_best", "patience")
 """Settings of [train] that a student does not take over from its teacher."""

@@ -25,8 +25,8 @@ from i2i_bridge.cli.command import main
 from i2i_bridge.errors import UserError
 from i2i_bridge.images.files import read_picture, write_picture
 from i2i_bridge.images.pixels import Picture
+from i2i_bridge.runs.load import load_run
 from i2i_bridge.runs.restore import restore_files
-from i2i_bridge.runs.run import load_run
 
 LIMITS = Limits(pixels=10_000)
 

@@ -14,8 +14,8 @@ pytest.importorskip("gradio", reason="extra app")
 from i2i_bridge.app.limits import Limits
 from i2i_bridge.app.server import open_page
 from i2i_bridge.images.files import read_picture
+from i2i_bridge.runs.load import load_run
 from i2i_bridge.runs.restore import restore_files
-from i2i_bridge.runs.run import load_run
 
 pytestmark = pytest.mark.skipif(browser_file() is None, reason="no Chromium here (Debian's package: chromium)")
 ROOT = Path(__file__).parents[2]

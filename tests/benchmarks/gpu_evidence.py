@@ -48,6 +48,7 @@ from i2i_bridge.images.files import write_picture
 from i2i_bridge.images.montage import montage
 from i2i_bridge.images.pixels import Picture
 from i2i_bridge.methods.base import Method, trained_at
+from i2i_bridge.methods.factory import build_method
 from i2i_bridge.metrics.distribution import PairedKernelDistance
 from i2i_bridge.metrics.packaged import EFFICIENTNET_LITE0, ST_LPIPS_ALEX, EfficientNetLite0, shift_tolerant_lpips
 from i2i_bridge.randomness import Generator, global_seed, key
@@ -56,7 +57,6 @@ from i2i_bridge.recipe.presets import method_preset
 from i2i_bridge.recipe.recipe import Recipe
 from i2i_bridge.recipe.schema import STUDENTS
 from i2i_bridge.registry import register_degradation
-from i2i_bridge.runs.run import build_method
 from i2i_bridge.storage.files import write_whole
 from i2i_bridge.storage.tensors import read_safetensors
 from i2i_bridge.training.schedule import learning_rate

@@ -60,7 +60,7 @@ def test_train_and_evaluate_show_progress_to_whoever_looks_on(tmp_path, monkeypa
     # kills: a notebook that stays silent; a script that prints; a `report` that is not heard
     from i2i_bridge.evaluation.evaluate import evaluate, open_evaluation
     from i2i_bridge.recipe.load import load_recipe
-    from i2i_bridge.runs.run import load_run
+    from i2i_bridge.runs.load import load_run
     from i2i_bridge.training.trainer import train
 
     small = [

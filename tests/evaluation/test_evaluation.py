@@ -36,6 +36,7 @@ from i2i_bridge.evaluation.loop import measure
 from i2i_bridge.evaluation.records import Record, Records
 from i2i_bridge.evaluation.scores import mean
 from i2i_bridge.images.pixels import to_pixels, to_tensor
+from i2i_bridge.methods.factory import build_method
 from i2i_bridge.metrics import weights
 from i2i_bridge.metrics.base import Estimate, Extractor, SetMetric
 from i2i_bridge.metrics.distribution import KernelDistance
@@ -43,7 +44,7 @@ from i2i_bridge.metrics.frechet import Moments, frechet_distance, moments, write
 from i2i_bridge.randomness import generator
 from i2i_bridge.recipe.load import parse_recipe
 from i2i_bridge.registry import register_extractor, register_metric
-from i2i_bridge.runs.run import Run, build_method
+from i2i_bridge.runs.run import Run
 from i2i_bridge.training.trainer import train
 
 METRICS = ["psnr", "ssim", "fd-means", "kid-means", "diversity-rms"]

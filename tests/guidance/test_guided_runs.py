@@ -13,11 +13,11 @@ from i2i_bridge.degradations.downsample import SuperResolution4x
 from i2i_bridge.errors import UserError
 from i2i_bridge.evaluation.evaluate import evaluate
 from i2i_bridge.guidance.availability import why_not
+from i2i_bridge.methods.factory import build_method
 from i2i_bridge.methods.prior import Prior
 from i2i_bridge.recipe.load import load_recipe, parse_recipe
 from i2i_bridge.recipe.presets import KNOWN_OPERATOR, UNCONDITIONAL, method_preset
 from i2i_bridge.registry import DEGRADATIONS, GUIDANCES
-from i2i_bridge.runs.run import build_method
 from i2i_bridge.training.trainer import train
 
 

@@ -17,8 +17,8 @@ from i2i_bridge.images.pixels import Picture
 from i2i_bridge.recipe.load import load_recipe
 from i2i_bridge.recipe.protocol import load_protocol, resolve
 from i2i_bridge.runs.batch import to_batch
+from i2i_bridge.runs.load import load_run
 from i2i_bridge.runs.restore import restore_files
-from i2i_bridge.runs.run import load_run
 from i2i_bridge.storage.shipped import recipe_names
 from i2i_bridge.training.trainer import train
 

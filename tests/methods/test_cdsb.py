@@ -15,12 +15,13 @@ from i2i_bridge.cli.command import main
 from i2i_bridge.console import Progress, training_line
 from i2i_bridge.errors import UserError
 from i2i_bridge.methods.cdsb import CDSB
+from i2i_bridge.methods.factory import build_method
 from i2i_bridge.methods.latent import LatentMethod
 from i2i_bridge.randomness import generator
 from i2i_bridge.recipe.load import load_recipe
 from i2i_bridge.recipe.presets import method_preset
 from i2i_bridge.runs.checkpoint import latest_checkpoint
-from i2i_bridge.runs.run import build_method, load_run
+from i2i_bridge.runs.load import load_run
 from i2i_bridge.training.log import read_metrics
 from i2i_bridge.training.state import TrainState
 from i2i_bridge.training.step import training_step

@@ -17,12 +17,12 @@ from i2i_bridge.data.sources.folders import PairedFolders
 from i2i_bridge.errors import UserError
 from i2i_bridge.evaluation.evaluate import evaluate
 from i2i_bridge.methods.base import with_dropout
+from i2i_bridge.methods.factory import build_method
 from i2i_bridge.methods.mean import network_calls
 from i2i_bridge.networks.unet import UNet
 from i2i_bridge.randomness import generator
 from i2i_bridge.recipe.load import parse_recipe
 from i2i_bridge.runs.plan import plan_of
-from i2i_bridge.runs.run import build_method
 from i2i_bridge.training.trainer import train
 
 SMALL = {"name": "unet", "channels": 8, "channel_mult": [1], "blocks_per_level": 1}

@@ -22,8 +22,8 @@ from i2i_bridge.methods.bridge import Bridge
 from i2i_bridge.recipe.load import parse_recipe
 from i2i_bridge.runs.batch import to_batch
 from i2i_bridge.runs.export import export
+from i2i_bridge.runs.load import load_run
 from i2i_bridge.runs.restore import restore_files
-from i2i_bridge.runs.run import load_run
 from i2i_bridge.training.init import recipe_from
 from i2i_bridge.training.noise_size import unknown_rms
 from i2i_bridge.training.trainer import train

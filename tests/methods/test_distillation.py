@@ -22,7 +22,7 @@ from i2i_bridge.methods.distillation import Consistency, InverseBridge, consiste
 from i2i_bridge.randomness import generator
 from i2i_bridge.recipe.load import load_recipe
 from i2i_bridge.runs.checkpoint import latest_checkpoint
-from i2i_bridge.runs.run import load_run
+from i2i_bridge.runs.load import load_run
 from i2i_bridge.runs.shared import write_shared
 from i2i_bridge.training.init import recipe_from
 from i2i_bridge.training.state import TrainState

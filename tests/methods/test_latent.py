@@ -26,7 +26,7 @@ from i2i_bridge.methods.latent import Latent, LatentMethod
 from i2i_bridge.networks.autoencoder import ConvolutionalAutoencoder
 from i2i_bridge.recipe.load import parse_recipe
 from i2i_bridge.registry import AUTOENCODERS
-from i2i_bridge.runs.run import load_run
+from i2i_bridge.runs.load import load_run
 from i2i_bridge.runs.shared import write_shared
 from i2i_bridge.training.init import recipe_from
 from i2i_bridge.training.latents import CACHE, LatentCache, cached_fields

@@ -11,10 +11,10 @@ from i2i_bridge.errors import UserError
 from i2i_bridge.methods import losses
 from i2i_bridge.methods.bridge import Bridge
 from i2i_bridge.methods.curriculum import Curriculum
+from i2i_bridge.methods.factory import build_method
 from i2i_bridge.methods.losses import AdversarialLoss, PerceptualLoss
 from i2i_bridge.metrics import packaged
 from i2i_bridge.recipe.load import load_recipe
-from i2i_bridge.runs.run import build_method
 
 HAS_WEIGHTS = packaged.ST_LPIPS_ALEX.file() is not None
 

@@ -22,15 +22,15 @@ from i2i_bridge.evaluation.subjects import fingerprint_of
 from i2i_bridge.methods import bridge as bridge_module
 from i2i_bridge.methods.bridge import Bridge
 from i2i_bridge.methods.curriculum import Curriculum
+from i2i_bridge.methods.geometry import pad_to_stride
 from i2i_bridge.methods.mean import Mean
 from i2i_bridge.methods.regression import Regression
 from i2i_bridge.recipe.load import load_recipe
 from i2i_bridge.recipe.presets import method_preset
 from i2i_bridge.recipe.schema import MeanSettings
-from i2i_bridge.runs.batch import pad_to_stride
 from i2i_bridge.runs.checkpoint import latest_checkpoint
+from i2i_bridge.runs.load import load_run
 from i2i_bridge.runs.restore import restore_files
-from i2i_bridge.runs.run import load_run
 from i2i_bridge.training.teacher import student_recipe
 from i2i_bridge.training.trainer import train
 

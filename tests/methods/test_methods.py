@@ -8,12 +8,13 @@ from i2i_bridge.bridge.targets import I2SBTarget, VelocityTarget, X0Target
 from i2i_bridge.cli.catalogue import description, listing
 from i2i_bridge.errors import UserError
 from i2i_bridge.methods.calls import counted_calls
+from i2i_bridge.methods.factory import build_method
 from i2i_bridge.methods.mean import Mean
 from i2i_bridge.methods.regression import Regression
 from i2i_bridge.recipe.load import load_recipe, parse_recipe
 from i2i_bridge.recipe.presets import method_preset, preset_names
 from i2i_bridge.registry import METHODS, register_method
-from i2i_bridge.runs.run import Run, build_method
+from i2i_bridge.runs.run import Run
 from i2i_bridge.training.schedule import learning_rate
 
 RECIPES = [

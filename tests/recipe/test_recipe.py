@@ -5,10 +5,10 @@ import torch
 
 from i2i_bridge.data.cards import load_card
 from i2i_bridge.errors import UserError
+from i2i_bridge.methods.factory import build_method
 from i2i_bridge.methods.latent import Latent
 from i2i_bridge.networks.autoencoder import ConvolutionalAutoencoder
 from i2i_bridge.recipe.load import load_recipe, parse_recipe, recipe_file
-from i2i_bridge.runs.run import build_method
 from i2i_bridge.storage.shipped import recipe_names
 from i2i_bridge.training.schedule import learning_rate
 
@@ -260,7 +260,7 @@ def test_every_choice_reaches_the_bridge(tmp_path):
     from i2i_bridge.bridge.samplers import eta_sampler
     from i2i_bridge.bridge.targets import X0Target
     from i2i_bridge.bridge.time_grids import karras
-    from i2i_bridge.runs.run import build_method
+    from i2i_bridge.methods.factory import build_method
 
     recipe = parse_recipe(
         {

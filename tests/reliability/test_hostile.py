@@ -17,10 +17,10 @@ from i2i_bridge import load_run
 from i2i_bridge.cli.command import main
 from i2i_bridge.errors import UserError
 from i2i_bridge.networks.unet import UNet
+from i2i_bridge.networks.weights import load_weights
 from i2i_bridge.recipe.load import load_recipe, parse_recipe
 from i2i_bridge.runs.checkpoint import save_checkpoint
 from i2i_bridge.runs.imports import import_i2sb, released, released_settings
-from i2i_bridge.runs.run import load_weights
 from i2i_bridge.storage import pt_reader, tensors
 from i2i_bridge.storage.tensors import read_pt, read_safetensors
 

@@ -14,8 +14,9 @@ from i2i_bridge.images.folder import find_images
 from i2i_bridge.images.pixels import opaque, visible, with_channels
 from i2i_bridge.recipe.load import load_recipe
 from i2i_bridge.runs.checkpoint import save_checkpoint
+from i2i_bridge.runs.load import load_run
 from i2i_bridge.runs.restore import restore_files
-from i2i_bridge.runs.run import Run, load_run
+from i2i_bridge.runs.run import Run
 
 DOCS = Path(__file__).parents[2] / "docs" / "images.md"
 

@@ -17,6 +17,7 @@ from i2i_bridge.errors import UserError
 from i2i_bridge.evaluation.evaluate import evaluate, open_evaluation
 from i2i_bridge.evaluation.results import evaluation_folder
 from i2i_bridge.images.pixels import to_tensor
+from i2i_bridge.methods.factory import build_method
 from i2i_bridge.metrics.base import Estimate, Extractor
 from i2i_bridge.recipe.load import parse_recipe
 from i2i_bridge.registry import register_extractor
@@ -25,7 +26,7 @@ from i2i_bridge.report.entries import open_entries
 from i2i_bridge.report.page import write_page
 from i2i_bridge.report.seeds import difference_estimate
 from i2i_bridge.report.table import Column, mark_difference, table_of
-from i2i_bridge.runs.run import Run, build_method
+from i2i_bridge.runs.run import Run
 
 
 @pytest.fixture(autouse=True)

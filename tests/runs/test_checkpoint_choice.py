@@ -9,7 +9,7 @@ from killing import photos, recipe_of
 from i2i_bridge.cli.command import main
 from i2i_bridge.errors import UserError
 from i2i_bridge.evaluation.results import read_evaluation
-from i2i_bridge.runs.run import load_run
+from i2i_bridge.runs.load import load_run
 from i2i_bridge.training.trainer import train
 
 

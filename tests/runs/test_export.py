@@ -19,6 +19,8 @@ from i2i_bridge import UserError, export, load_run
 from i2i_bridge.bridge.processes import I2SB
 from i2i_bridge.bridge.targets import I2SBTarget
 from i2i_bridge.cli.command import main
+from i2i_bridge.methods.factory import build_method
+from i2i_bridge.methods.geometry import method_geometry, pad_to_stride
 from i2i_bridge.methods.mean import Mean
 from i2i_bridge.methods.pix2pix import Pix2pix
 from i2i_bridge.methods.regression import Regression
@@ -26,9 +28,9 @@ from i2i_bridge.networks.openvino import signal_stack_kept
 from i2i_bridge.randomness import generator
 from i2i_bridge.recipe.load import parse_recipe
 from i2i_bridge.runs import export as exports
-from i2i_bridge.runs.batch import image_facts, pad_to_stride
+from i2i_bridge.runs.batch import image_facts
 from i2i_bridge.runs.checkpoint import save_checkpoint
-from i2i_bridge.runs.run import Run, build_method, method_geometry
+from i2i_bridge.runs.run import Run
 from i2i_bridge.storage.files import write_whole
 
 PAGE = (Path(__file__).parents[2] / "docs/export.md").read_text(encoding="utf-8")

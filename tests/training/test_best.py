@@ -16,7 +16,7 @@ from i2i_bridge.registry import METRICS, register_metric
 from i2i_bridge.report.comparison import compare
 from i2i_bridge.report.page import write_report
 from i2i_bridge.runs.checkpoint import latest_checkpoint
-from i2i_bridge.runs.run import load_run
+from i2i_bridge.runs.load import load_run
 from i2i_bridge.training.log import read_metrics
 from i2i_bridge.training.trainer import train
 

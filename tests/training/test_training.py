@@ -16,11 +16,11 @@ from i2i_bridge import load_run
 from i2i_bridge.cli.command import main
 from i2i_bridge.errors import UserError
 from i2i_bridge.evaluation.evaluate import evaluate, read_evaluation
+from i2i_bridge.methods.factory import build_method
+from i2i_bridge.methods.geometry import pad_to_stride
 from i2i_bridge.recipe.load import parse_recipe
 from i2i_bridge.report.page import write_report
-from i2i_bridge.runs.batch import pad_to_stride
 from i2i_bridge.runs.restore import restore_files
-from i2i_bridge.runs.run import build_method
 from i2i_bridge.training.log import read_metrics
 from i2i_bridge.training.state import TrainState
 from i2i_bridge.training.step import training_step
