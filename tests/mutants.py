@@ -622,6 +622,7 @@ MUTANTS = [
     Mutant("folders-of-several-sources-are-clean-images", "data/readings.py", "if not targets and not sources:", "if True:", "test_registering.py"),
     Mutant("unknown-column-of-images-ignored", "data/registration.py", "if others and ", "if False and ", "test_registering.py"),
     Mutant("degraded-unchecked", "degradations/files.py", "degraded_by(degradation, clean[..., rows, :][..., columns], ", "degradation(clean[..., rows, :][..., columns], ", "test_contracts.py"),
+    Mutant("prepared-unchecked", "runs/batch.py", 'prepared_by(degradation, batch["x_1"], generator, ', 'degradation.prepare(batch["x_1"], generator, ', "test_contracts.py"),
     Mutant("container-limit-ignored", "runs/workload.py", "min([*machine, *group_memory()], default=None)", "min(machine, default=None)", "test_workload.py"),
     Mutant("cached-files-count-as-used", "runs/workload.py", " + int(stat.get(cached, 0))", "", "test_workload.py"),
     Mutant("mask-beside-degrade-ignored", "runs/restore.py", "if degrade and mask is not None:", "if False:", "test_restoring.py"),

@@ -203,18 +203,38 @@ def degraded_by(degradation: Degradation, x_0: Tensor, generator: Generator, mas
     Raises:
         UserError: A user's file raised an exception, or the result is no `Degraded` with finite images of x_0's size.
     """
-    name = type(degradation).__name__
     with plugin_errors():
         degraded = degradation(x_0, generator) if mask is None else degradation.prepare(x_0, generator, mask)
+    shape = tuple(x_0.shape)
+    return _checked(degraded, type(degradation).__name__, shape, f"x_0 of shape {shape}")
+
+
+def prepared_by(degradation: Degradation, image: Tensor, generator: Generator, mask: Tensor | None = None) -> Degraded:
+    """Convert a user's degraded image by a degradation that may be a user's, and check what it returns.
+
+    The arguments are as in `Degradation.prepare`.
+
+    Raises:
+        UserError: As `degraded_by`, for images of `scale` times the image's size.
+    """
+    with plugin_errors():
+        prepared, scale = degradation.prepare(image, generator, mask), degradation.scale
+    batch, channels, height, width = image.shape
+    given = f"an image of shape {tuple(image.shape)} and scale {scale}"
+    name = f"{type(degradation).__name__}.prepare"
+    return _checked(prepared, name, (batch, channels, scale * height, scale * width), given)
+
+
+def _checked(degraded: Degraded, name: str, size: tuple[int, ...], given: str) -> Degraded:
     if not isinstance(degraded, Degraded):
         raise UserError(f"{name}: a degradation must return Degraded(x_1), not {type(degraded).__name__}")
     for part, image in {"x_1": degraded.x_1, **degraded.parts()}.items():
-        like = (len(x_0), x_0.shape[1] if part == "x_1" else None, *x_0.shape[-2:])
+        like = (size[0], size[1] if part == "x_1" else None, *size[2:])
         if not isinstance(image, Tensor):
             raise UserError(f"{name}: {part} is a {type(image).__name__}; it must be a tensor like x_0")
         shape = tuple(image.shape)
         if len(shape) != len(like) or any(wanted not in (None, side) for side, wanted in zip(shape, like, strict=True)):
-            raise UserError(f"{name}: {part} is {shape} for x_0 of shape {tuple(x_0.shape)}; the shapes must agree")
+            raise UserError(f"{name}: {part} is {shape} for {given}; the shapes must agree")
         if not image.is_floating_point() or not bool(image.isfinite().all()):
             raise UserError(f"{name}: {part} has values that are no finite floats")
     return degraded

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from i2i_bridge.degradations.base import prepared_by
 from i2i_bridge.errors import UserError
 from i2i_bridge.images.pixels import Picture, mask_of, to_mask, to_pixels, to_tensor, visible, with_channels
 from i2i_bridge.randomness import Generator, generator
@@ -58,7 +59,7 @@ def to_batch(
         if not batch["mask"].any():
             raise UserError("the mask marks no pixel: white (above half) means unknown, to be restored")
     if degradation is not None:
-        batch = degradation.prepare(batch["x_1"], generator, batch.get("mask")).parts()
+        batch = prepared_by(degradation, batch["x_1"], generator, batch.get("mask")).parts()
     recipe.check_label(label)
     if label is not None:
         batch["label"] = torch.tensor([label])
@@ -123,9 +124,9 @@ def image_facts(recipe: "Recipe") -> dict[str, Any]:
     image = torch.rand(1, recipe.data.channels, 16, 16, generator=draws)
     whole = torch.ones(1, 1, 16 * scale, 16 * scale) if degradation.masked else None
     if whole is not None:
-        filled = degradation.prepare(image, [draws], whole).x_1
+        filled = prepared_by(degradation, image, [draws], whole).x_1
         fill = float(filled[0, 0, 0, 0]) if bool((filled == filled[0, 0, 0, 0]).all()) else "noise"
-    x_1 = degradation.prepare(image, [draws], None if whole is None else 0 * whole).x_1
+    x_1 = prepared_by(degradation, image, [draws], None if whole is None else 0 * whole).x_1
     same = torch.equal(x_1, repeated(image, scale))
     return {"scale": scale, "x_1": ("image" if scale == 1 else "repeat") if same else "other", "fill": fill}
 

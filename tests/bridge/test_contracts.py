@@ -286,6 +286,10 @@ class Spoil(Degradation):
         if self.wrong in RESULTS:
             return RESULTS[self.wrong](x_0)
         return Degraded(x_0[..., :4] if self.wrong == "shape" else x_0 * 0.5)
+    def prepare(self, image, generator, mask=None):
+        if self.wrong == "prepare raises":
+            image.no_attribute
+        return Degraded(image[..., :4] if self.wrong == "prepare cuts" else image)
 
 @register_dataset("gaps")
 class Gaps:
@@ -435,6 +439,21 @@ def test_metrics_and_samplers_of_a_run_likewise(call, monkeypatch):
     with pytest.raises(UserError) as raised:  # --debug: the traceback, down to the user's own exception
         main(["evaluate", "run", "--metric", "score", "--device", "cpu", "--plugin", "parts.py", "--debug"])
     assert 'raise RuntimeError("no score today")' in "".join(traceback.format_exception(raised.value))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ("prepare cuts", "Spoil.prepare: x_1 is (1, 3, 18, 4) for an image of shape (1, 3, 18, 20) and scale 1"),
+        ("prepare raises", "in prepare: AttributeError: 'Tensor' object has no attribute 'no_attribute'"),
+    ],
+)
+def test_what_prepare_makes_of_a_user_s_image_is_checked(call, wrong, words):
+    # kills: prepared-unchecked
+    assert call("train", "own.toml", "--out", "run", "--device", "cpu", f"degradation.wrong={wrong}")[0] == 0
+    code, said = call("restore", "run", "photos/0.png", "out.png", "--device", "cpu")
+    assert code == 2 and words in said and said.count("\n") == 1 and "bug of ours" not in said, said
+    assert not Path("out.png").exists()
 
 
 @pytest.mark.parametrize(
