@@ -110,12 +110,12 @@ class Inpaint(Holed):
 
     def __call__(self, x_0: Tensor, generator: Generator) -> Degraded:
         height, width = x_0.shape[-2:]
+        if self.mask == "center":
+            return self._filled(x_0, center_mask(height, width).to(x_0).repeat(len(x_0), 1, 1, 1), generator)
         masks = [self._draw_mask(height, width, one) for one in per_sample(generator, len(x_0))]
         return self._filled(x_0, torch.stack(masks)[:, None].to(x_0), generator)
 
     def _draw_mask(self, height: int, width: int, generator: torch.Generator) -> Tensor:
-        if self.mask == "center":
-            return center_mask(height, width)
         if self.mask == "freeform":
             return brush_mask(height, width, self.area or (0.1, 0.2), generator)
         if self.mask == "file":

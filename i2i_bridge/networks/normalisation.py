@@ -1,11 +1,13 @@
 """Group normalisation fused with ADM's time modulation and SiLU, in few passes over the image.
 
-On a CPU these operations are limited by memory bandwidth; torch needs several of them and has a slow gradient for
-channels_last. Here all factors and summands are folded into one scale and one shift per sample and channel, and the
-backward pass recomputes intermediate values from x instead of storing them.
+These operations are limited by memory bandwidth; torch needs several of them, has a slow gradient for channels_last on
+a CPU and changes the layout back and forth on a GPU. Here all factors and summands are folded into one scale and one
+shift per sample and channel, and the backward pass recomputes intermediate values from x instead of storing them.
 """
 
+import functools
 import math
+import warnings
 from typing import Any
 
 import torch
@@ -19,6 +21,10 @@ squares sequentially: for larger inputs it is less exact (256 x 256 pixels: erro
 FEW_PIXELS_BF16 = 64
 """The same for bfloat16. Its statistics are taken in float32 too: up to here torch's operation is faster, for 16 x 16
 pixels half as fast, and for larger ones less exact where a mean is large (64 standard deviations: 0.7 to 8 % off)."""
+
+
+FUSED_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+"""Dtypes that the kernels of Triton compute, each with statistics in float32."""
 
 
 class GroupNorm(nn.GroupNorm):
@@ -35,6 +41,9 @@ class GroupNorm(nn.GroupNorm):
 
     def forward(self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
         """norm(x) * (1 + scale) + shift, scale and shift being (B, channels) or, both, nothing."""
+        if x.device.type == "cuda" and (kernels := self._kernels(x)) is not None:
+            fused: Tensor = kernels.apply(x, self.weight, self.bias, scale, shift, self.num_groups, self.eps, self.silu)
+            return fused
         # Exported graphs are of torch's own operations: those of _ChannelsLast depend on the number of pixels.
         plain = torch.compiler.is_exporting() or x.device.type != "cpu"
         if plain or not x.is_contiguous(memory_format=torch.channels_last):
@@ -48,11 +57,57 @@ class GroupNorm(nn.GroupNorm):
         )
         return normalised
 
+    def _kernels(self, x: Tensor) -> Any:
+        """The kernels of Triton where they serve: torch.compile fuses its own, and exports have torch's operations."""
+        # A grid of CUDA has at most 65,535 programs in the direction of the images.
+        fits = x.is_contiguous(memory_format=torch.channels_last) and x.numel() > 0 and len(x) < 2**16
+        if not fits or x.dtype not in FUSED_DTYPES or torch.compiler.is_compiling():
+            return None
+        return triton_kernels(x.device)
+
 
 class GroupNormSiLU(GroupNorm):
     """silu(norm(x) * (1 + scale) + shift); silu(norm(x)) without scale and shift."""
 
     silu = True
+
+
+@functools.cache
+def triton_kernels(device: torch.device) -> Any:
+    """`triton.FusedNorm`, or None where Triton is missing, fails, or is off torch's results on a small image."""
+    try:
+        from i2i_bridge.networks.triton import FusedNorm
+
+        off = _deviation(FusedNorm, device)
+        if off <= 1e-4:
+            return FusedNorm
+        error = f"its output is off by {off:.1e}"
+    except ImportError:  # torch for Windows comes without Triton
+        return None
+    except Exception as problem:  # no C compiler, a device that Triton does not know: of many types
+        error = str(problem).strip().partition("\n")[0] or type(problem).__name__
+    warnings.warn(
+        f"normalisation on {device} by torch's operations, which are slower: Triton fails ({error})", stacklevel=2
+    )
+    return None
+
+
+@torch.inference_mode(False)
+@torch.enable_grad()
+def _deviation(function: type[torch.autograd.Function], device: torch.device) -> float:
+    """Largest difference of the output and the gradients from torch's on a small image, in float32."""
+    with torch.autocast(device.type, enabled=False):
+        values = torch.arange(2 * 96 * 9 * 7, device=device).mul(0.7).sin().view(2, 96, 9, 7)
+        x = values.contiguous(memory_format=torch.channels_last).requires_grad_()
+        scale, shift = values[:, :, 0, 0].clone().requires_grad_(), values[:, :, 0, 1].clone().requires_grad_()
+        weight, bias = values[0, :, 1, 0].clone().requires_grad_(), values[0, :, 1, 1].clone().requires_grad_()
+        inputs = (x, weight, bias, scale, shift)
+        plain = F.group_norm(x, 32, weight, bias)
+        wanted = F.silu(plain * (1 + scale[..., None, None]) + shift[..., None, None])
+        found: Tensor = function.apply(*inputs, 32, 1e-5, True)
+        pairs = [(found, wanted)]
+        pairs += zip(*(torch.autograd.grad(y, inputs, values.cos()) for y in (found, wanted)), strict=True)
+    return max(float(((y - z).abs().max() / z.abs().max()).detach()) for y, z in pairs)
 
 
 class _ChannelsLast(torch.autograd.Function):

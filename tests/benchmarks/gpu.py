@@ -1,16 +1,21 @@
 """The paper's network on a GPU: `python tests/benchmarks/gpu.py`; `--dry-run` takes a tiny one on the CPU.
 
 ADM 256 x 256 (552.8 M parameters, 2.24 TFLOP a forward pass): bf16, channels_last, fused attention, fused AdamW,
-foreach EMA; training eager and with its blocks recomputed, sampling eager, by compiled blocks and as a CUDA graph,
-beside diffusers' UNet2DModel of the same configuration in the same run. MFU counts the network's own FLOPs (recomputed
-ones not) over the peak that --peak-tflops names: 790 dense bf16 were measured on an H200. A case that does not fit into
-memory says so. Writes runs/bench/gpu.md and .json.
+foreach EMA; training eager and with its blocks recomputed, sampling eager and as a CUDA graph, both by compiled blocks,
+beside diffusers' UNet2DModel of the same configuration in either layout; and the training of a small network. "torch's
+norms" leaves out the kernels of networks/triton.py. MFU counts the network's own FLOPs (recomputed ones not) over the
+peak that --peak-tflops names: 790 dense bf16 were measured on an H200. Each row is the median of --rounds; the machine
+should do nothing else. A case that does not fit into memory says so. Compiled cases, which take longest to start, come
+last; --minutes or Ctrl-C leaves out what is left. Writes runs/bench/gpu.md and .json.
 """
 
 import argparse
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,9 +23,10 @@ from timing import Row, Sheet
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.flop_counter import FlopCounterMode
-from twins import ADM256, TINY, Diffusers
+from twins import ADM256, B64, TINY, Diffusers
 
 from i2i_bridge.device import compile_blocks
+from i2i_bridge.networks import normalisation
 from i2i_bridge.networks.unet import UNet
 
 
@@ -127,16 +133,101 @@ class Bench:
         return recorded.replay
 
 
-def compiled(network: UNet) -> UNet:
-    """As `train.compile` has it."""
-    compile_blocks(network, next(network.parameters()).device)
-    return network
+@contextmanager
+def torchs_norms() -> Iterator[None]:
+    """Without the kernels of Triton."""
+    kernels = normalisation.triton_kernels
+    normalisation.triton_kernels = lambda device: None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        normalisation.triton_kernels = kernels
 
 
-def main(dry: bool, rounds: int, peak: float, batches: list[int]) -> None:
+@contextmanager
+def tried_algorithms() -> Iterator[None]:
+    """With cuDNN's algorithms chosen by trial."""
+    torch.backends.cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = False
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is timed: calls of a network, or training steps."""
+
+    bench: Bench
+    name: str
+    batch: int
+    network: Callable[[], nn.Module]
+    training: bool = False
+    graph: bool = False
+    context: Callable[[], AbstractContextManager[None]] = nullcontext
+
+    @property
+    def table(self) -> str:
+        what = "training" if self.training else "sampling, ms per NFE of a batch"
+        return f"{self.bench.side} x {self.bench.side}, {what}"
+
+    def row(self) -> Row:
+        with self.context():
+            return self.bench.row(self.name, self.batch, 3 if self.training else 1, self.act)
+
+    def act(self) -> Callable[[], Any]:
+        if self.training:
+            return self.bench.training(self.network(), self.batch)
+        return self.bench.sampling(self.network(), self.batch, graph=self.graph)
+
+
+def cases(bench: Bench, small: Bench, batches: Sequence[int], *, cuda: bool) -> list[Case]:
+    """All cases; those that are worth most come first."""
+    few, many, crowd = (1, 16, 256) if cuda else (1, 2, 3)
+    ours, theirs = bench.ours, bench.diffusers
+
+    def compiled() -> UNet:
+        """As `train.compile` has it."""
+        network = bench.ours()
+        compile_blocks(network, bench.device)
+        return network
+
+    def theirs_last() -> nn.Module:
+        return bench.diffusers().to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+    found = []
+    for batch, training in ((many, False), *((batch, True) for batch in batches), (few, False)):
+        found += [
+            Case(bench, "ours", batch, ours, training),
+            Case(bench, "ours, torch's norms", batch, ours, training, context=torchs_norms),
+            Case(bench, "ours, cuDNN by trial", batch, ours, training, context=tried_algorithms),
+            Case(bench, "diffusers", batch, theirs, training),
+            Case(bench, "diffusers, channels_last", batch, theirs_last, training),
+        ]
+        if training:
+            found.append(Case(bench, "ours, checkpointing", batch, partial(ours, checkpointing=True), True))
+        elif cuda:
+            found.append(Case(bench, "ours, CUDA graph", batch, ours, graph=True))
+    found += [
+        Case(small, "ours", crowd, small.ours, True),
+        Case(small, "ours, torch's norms", crowd, small.ours, True, context=torchs_norms),
+        Case(small, "diffusers", crowd, small.diffusers, True),
+    ]
+    if cuda:
+        found.append(Case(bench, "ours, compiled", many, compiled))
+        found.append(Case(bench, "ours, compiled", batches[0], compiled, True))
+        found.append(Case(bench, "ours, compiled", few, compiled))
+    return found
+
+
+def main(dry: bool, rounds: int, peak: float, batches: list[int], minutes: float) -> None:
+    end = time.monotonic() + 60 * minutes
     sheet = Sheet("gpu")
     device = torch.device("cpu" if dry else "cuda")
-    bench = Bench(device, TINY, 16, 2, peak) if dry else Bench(device, ADM256, 256, rounds, peak)
+    if dry:
+        bench, small = Bench(device, TINY, 16, 2, peak), Bench(device, TINY, 8, 2, peak)
+    else:
+        bench, small = Bench(device, ADM256, 256, rounds, peak), Bench(device, B64, 64, rounds, peak)
     sheet.table(
         "network",
         [
@@ -147,26 +238,19 @@ def main(dry: bool, rounds: int, peak: float, batches: list[int]) -> None:
             }
         ],
     )
-    rows = []
-    for batch in (1, 16) if not dry else (1, 2):
-        rows.append(bench.row("ours", batch, 1, lambda: bench.sampling(bench.ours(), batch)))  # noqa: B023
-        if not dry:
-            rows += [
-                bench.row("ours, compiled", batch, 1, lambda: bench.sampling(compiled(bench.ours()), batch)),  # noqa: B023
-                bench.row("ours, CUDA graph", batch, 1, lambda: bench.sampling(bench.ours(), batch, graph=True)),  # noqa: B023
-            ]
-        rows.append(bench.row("diffusers", batch, 1, lambda: bench.sampling(bench.diffusers(), batch)))  # noqa: B023
-        sheet.table("sampling, ms per NFE of a batch", rows)
-    rows = []
-    for batch in batches if not dry else [2]:
-        rows += [
-            bench.row("ours", batch, 3, lambda: bench.training(bench.ours(), batch)),  # noqa: B023
-            bench.row("ours, checkpointing", batch, 3, lambda: bench.training(bench.ours(checkpointing=True), batch)),  # noqa: B023
-        ]
-        if not dry:
-            rows.append(bench.row("ours, compiled", batch, 3, lambda: bench.training(compiled(bench.ours()), batch)))  # noqa: B023
-        rows.append(bench.row("diffusers", batch, 3, lambda: bench.training(bench.diffusers(), batch)))  # noqa: B023
-        sheet.table("training", rows)
+    tables: dict[str, list[Row]] = {}
+    try:
+        for case in cases(bench, small, batches if not dry else [2], cuda=not dry):
+            if time.monotonic() > end:
+                break
+            row = case.row()
+            tables.setdefault(case.table, []).append(row)
+            print(f"{case.table}: {row}", flush=True)
+    except KeyboardInterrupt:
+        print("ended early")
+    finally:
+        for title, rows in tables.items():
+            sheet.table(title, rows)
 
 
 if __name__ == "__main__":
@@ -174,8 +258,9 @@ if __name__ == "__main__":
     parser.add_argument("--dry-run", action="store_true", help="a tiny network on the CPU, to see that it runs")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--peak-tflops", type=float, default=790.0, help="dense bf16 of the device")
-    parser.add_argument("--batches", type=int, nargs="+", default=[4, 8, 16, 32], help="of training")
+    parser.add_argument("--batches", type=int, nargs="+", default=[16, 32, 8], help="of training")
+    parser.add_argument("--minutes", type=float, default=60.0, help="after which no case begins")
     options = parser.parse_args()
     if not options.dry_run and not torch.cuda.is_available():
         parser.error("no CUDA device here; --dry-run takes a tiny network on the CPU")
-    main(options.dry_run, options.rounds, options.peak_tflops, options.batches)
+    main(options.dry_run, options.rounds, options.peak_tflops, options.batches, options.minutes)

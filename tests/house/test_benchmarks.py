@@ -31,8 +31,11 @@ def test_the_gpu_script_runs_dry(tmp_path):
     done = run(tmp_path, "gpu.py", "--dry-run")
     assert done.returncode == 0, done.stderr[-2000:]
     tables = json.loads((tmp_path / "runs" / "bench" / "gpu.json").read_text())
-    assert {row["case"] for row in tables["training"]} == {"ours", "ours, checkpointing", "diffusers"}
-    assert all(row["images/s"] > 0 and row["MFU, %"] > 0 for row in tables["sampling, ms per NFE of a batch"])
+    beside = {"ours", "ours, torch's norms", "ours, cuDNN by trial", "diffusers", "diffusers, channels_last"}
+    assert {row["case"] for row in tables["16 x 16, training"]} == beside | {"ours, checkpointing"}
+    sampling = tables["16 x 16, sampling, ms per NFE of a batch"]
+    assert {row["case"] for row in sampling} == beside and {row["batch"] for row in sampling} == {1, 2}
+    assert all(row["images/s"] > 0 and row["MFU, %"] > 0 for row in sampling)
     assert tables["network"][0]["parameters, M"] == pytest.approx(0.827491)
 
 
