@@ -13,7 +13,7 @@ from i2i_bridge.metrics.weights import use_folder
 from i2i_bridge.storage.shipped import recipe_of_run
 
 if TYPE_CHECKING:
-    from i2i_bridge.evaluation.tune import Choice
+    from i2i_bridge.evaluation.search import Choice
 
 
 def tune(

@@ -17,8 +17,9 @@ from i2i_bridge.cli.command import main
 from i2i_bridge.errors import UserError
 from i2i_bridge.evaluation.evaluate import evaluate, open_evaluation
 from i2i_bridge.evaluation.results import read_evaluation
+from i2i_bridge.evaluation.shared_calls import SharedCalls
 from i2i_bridge.evaluation.subjects import RunSubject, fingerprint_of
-from i2i_bridge.evaluation.tune import SharedCalls, halved
+from i2i_bridge.evaluation.tune import halved
 from i2i_bridge.metrics.base import Extractor
 from i2i_bridge.recipe.load import parse_recipe
 from i2i_bridge.registry import register_extractor, register_sampler
