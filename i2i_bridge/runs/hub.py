@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from i2i_bridge import __version__
-from i2i_bridge.console import is_watched, say_note
+from i2i_bridge.console import say_note
 from i2i_bridge.data.store import store_folder
 from i2i_bridge.errors import UserError, brief, located
+from i2i_bridge.runs.hub_library import hub_library, hub_options
 from i2i_bridge.runs.shared import PICTURE, check_portable
 from i2i_bridge.storage import internet
 from i2i_bridge.storage.archive import RESERVE
@@ -38,8 +39,6 @@ from i2i_bridge.storage.shipped import CARD_FILE, RECIPE_FILE, TUNED_FILE, recip
 from i2i_bridge.storage.toml import read_toml
 
 if TYPE_CHECKING:
-    from types import ModuleType
-
     from i2i_bridge.recipe.recipe import Recipe
 
 PART = r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,94}[A-Za-z0-9_])?"
@@ -167,8 +166,8 @@ def push(folder: Path, name: str, *, private: bool = False) -> Origin:
         for path in sorted(folder.rglob("*"))
         if WANTED.fullmatch(path.relative_to(folder).as_posix()) or path == folder / PICTURE
     }
-    with _library(name) as library:
-        api = library.HfApi(endpoint=_endpoint(), library_name="i2i-bridge", library_version=__version__)
+    with hub_library(name) as library:
+        api = library.HfApi(**hub_options())
         api.create_repo(name, private=private or None, exist_ok=True)
         there = [entry.rfilename for entry in api.model_info(name).siblings or []]
         stale = [path for path in there if path not in files and (WANTED.fullmatch(path) or path == PICTURE)]
@@ -201,8 +200,8 @@ def pull(
     repository, revision = _parsed(name)
     out = local_copy(name) if out is None else expanded(out)
     _check_out(out, repository)
-    with _library(name) as library:
-        api = library.HfApi(endpoint=_endpoint(), library_name="i2i-bridge", library_version=__version__)
+    with hub_library(name) as library:
+        api = library.HfApi(**hub_options())
         info = api.model_info(repository, revision=revision, files_metadata=True)
     commit = str(info.sha)
     if not COMMIT.fullmatch(commit):
@@ -226,11 +225,8 @@ def pull(
         def fetch(path: str) -> None:
             if sizes[path] > free_bytes(part) - RESERVE:
                 raise UserError(f"{out}: no room for the {sizes[path]} bytes of {path}; {RESERVE >> 20} MB stay free")
-            with _library(name) as library:
-                library.hf_hub_download(
-                    repository, path, revision=commit, local_dir=part, endpoint=_endpoint(),
-                    library_name="i2i-bridge", library_version=__version__,
-                )  # fmt: skip
+            with hub_library(name) as library:
+                library.hf_hub_download(repository, path, revision=commit, local_dir=part, **hub_options())
             if (part / path).is_symlink() or (part / path).stat().st_size != sizes[path]:
                 remove(part / path)
                 raise UserError(f"{name}: {path} is not the file of {sizes[path]} bytes that the Hub named")
@@ -361,53 +357,3 @@ def _parsed(name: str) -> tuple[str, str | None]:
     if found is None or ".." in name or "--" in name:
         raise UserError(f"'{brief(name)}' is no name of the Hub: owner/name, or owner/name@REVISION")
     return found[1], found[2]
-
-
-def _endpoint() -> str | None:
-    return os.environ.get("HF_ENDPOINT") or None
-
-
-@contextmanager
-def _library(name: str) -> Iterator["ModuleType"]:
-    """Context with the library huggingface_hub, whose errors become one line each.
-
-    Raises:
-        UserError: Offline mode, or the library is missing or raised an error.
-    """
-    internet.require(f"'{name}' on the Hub")
-    try:
-        import huggingface_hub
-        from huggingface_hub import errors
-        from huggingface_hub.utils.tqdm import disable_progress_bars
-    except ImportError as error:
-        raise UserError("the Hub needs a package: pip install 'i2i-bridge[share]'") from error
-    if not is_watched():
-        disable_progress_bars()
-    try:
-        yield huggingface_hub
-    except UserError:
-        raise
-    except errors.GatedRepoError as error:
-        raise UserError(
-            f"{name}: its owner gives access on request: ask on the repository's page, and log in (hf auth login)"
-        ) from error
-    except errors.RevisionNotFoundError as error:
-        raise UserError(f"{name}: the repository has no such commit, tag or branch") from error
-    except errors.RepositoryNotFoundError as error:
-        raise UserError(
-            f"{name}: no such run on the Hub, or a private one: check the name, or log in (hf auth login)"
-        ) from error
-    except errors.OfflineModeIsEnabled as error:
-        raise UserError(f"{name}: HF_HUB_OFFLINE forbids the internet; unset it") from error
-    except errors.HfHubHTTPError as error:
-        code = error.response.status_code
-        if code in (401, 403):
-            raise UserError(
-                f"{name}: not allowed to you; log in with a token that may write (hf auth login)"
-            ) from error
-        raise UserError(f"{name}: the Hub says {code}: {brief(error, 150)}; try again later") from error
-    except Exception as error:  # several packages raise many types
-        raise UserError(
-            f"{name}: the Hub did not answer ({type(error).__name__}: {brief(error, 120)}); check the connection and "
-            "give the same command again"
-        ) from error

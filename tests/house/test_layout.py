@@ -57,7 +57,7 @@ ONLY_IN = {
     "tifffile": {"images/tiff.py"},
     "scipy": {"degradations/linear.py", "report/seeds.py"},
     "datasets": {"data/sources/huggingface.py"},
-    "huggingface_hub": {"data/sources/huggingface.py", "runs/hub.py"},
+    "huggingface_hub": {"data/sources/huggingface.py", "runs/hub_library.py"},
     "torchvision": {"data/sources/torchvision.py", "cli/doctor.py", "metrics/extractors.py"},
     "torch_fidelity": {"metrics/extractors.py"},
     "onnx": {"runs/graphs.py"},
