@@ -826,7 +826,7 @@ MUTANTS = [
     Mutant("storage-anywhere", "storage/pt_reader.py", "value.untyped_storage().nbytes() not in sizes", "False", "test_hostile.py"),
     Mutant("archive-not-checked", "storage/pt_reader.py", "                _check_member(file, member, end)", "                pass", "test_hostile.py"),
     Mutant("header-not-limited", "storage/tensors.py", "if length > MAX_HEADER:", "if False:", "test_hostile.py"),
-    Mutant("safetensors-nan", "storage/tensors.py", "and not _finite(value)", "and False", "test_hostile.py"),
+    Mutant("safetensors-nan", "storage/tensors.py", "if not all_finite(value):", "if False:", "test_hostile.py"),
     Mutant("average-is-the-network", "storage/pt_reader.py", "for name, value in zip(net, average, strict=True)", "for name, value in net.items()", "test_hostile.py"),
     Mutant("selftest-always-passes", "cli/selftest.py", "                passed, detail = False,", "                passed, detail = True,", "test_selftest.py"),
     Mutant("selftest-compares-weights", "cli/toy_runs.py", 'if key.endswith("/exp_avg")]', "if key]", "test_selftest.py"),

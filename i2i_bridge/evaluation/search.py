@@ -28,7 +28,7 @@ from i2i_bridge.methods.latent import latent_of
 from i2i_bridge.methods.mean import mean_of
 from i2i_bridge.metrics.base import Estimate
 from i2i_bridge.recipe.protocol import Resolved
-from i2i_bridge.runs.run import Run
+from i2i_bridge.runs.run import NotFinite, Run
 from i2i_bridge.runs.tuned import sampled
 
 if TYPE_CHECKING:  # pydantic: `import i2i_bridge` stays light
@@ -72,6 +72,8 @@ class _Candidate:
     """By index of the image."""
     pixels: dict[int, bytes] = field(default_factory=dict)
     """Hash of the restored pixels, by index of the image."""
+    is_finite: bool = True
+    """False if a result held NaN or infinity: the worst possible."""
 
 
 class Search:
@@ -103,10 +105,14 @@ class Search:
             UserError: It is not so.
         """
         fields = self.dataset[index]
+        finite = True
         with counted_calls(self.run.method) as calls:
             draws = [noise_of(self.seed, str(fields["key"]))]
-            self.run.restore_batch(collate([fields]), nfe=2, generator=draws)
-        if calls.images < 2:
+            try:
+                self.run.restore_batch(collate([fields]), nfe=2, generator=draws)
+            except NotFinite:  # in the middle of its calls; other settings may be finite
+                finite = False
+        if finite and calls.images < 2:
             raise UserError(f"method '{self.run.recipe.method['name']}' answers in one call: there is nothing to tune")
         if self.metric in self.scorer.sets:
             features = np.random.default_rng(0).normal(size=(3, 4))
@@ -168,10 +174,14 @@ class Search:
         for nfe, group in groups.items():
             for candidate in group:
                 images = []
-                for draw in range(self.scorer.samples):
-                    draws = [noise_of(self.seed, item.key, draw)]
-                    restored = candidate.run.restore_batch(batch, nfe=nfe, generator=draws)[0]
-                    images.append(item.codec.pixels(restored))
+                try:
+                    for draw in range(self.scorer.samples):
+                        draws = [noise_of(self.seed, item.key, draw)]
+                        restored = candidate.run.restore_batch(batch, nfe=nfe, generator=draws)[0]
+                        images.append(item.codec.pixels(restored))
+                except NotFinite:
+                    candidate.is_finite, candidate.pixels[index] = False, b""
+                    continue
                 pixels = hashlib.blake2b(b"".join(image.tobytes() for image in images), digest_size=16).digest()
                 if pixels not in seen:  # equal images have equal scores
                     seen[pixels] = Record(item.key, "")
@@ -195,6 +205,8 @@ class Search:
 
     def _value(self, candidate: _Candidate, images: Sequence[int]) -> float:
         """The score of a candidate on images; the worst possible where the metric applies to none of them."""
+        if not candidate.is_finite:
+            return -self.sign * math.inf
         if self.metric in self.scorer.sets:
             distance, reference = self.scorer.sets[self.metric], self._features(self.clean, images)
             restored = self._features(candidate.records, images)
@@ -207,6 +219,8 @@ class Search:
         """The score of a candidate minus another's, with the standard error of the difference, paired by image."""
         if candidate is other:
             return Estimate(0.0, standard_error=0.0)
+        if not (candidate.is_finite and other.is_finite):
+            return Estimate(self._value(candidate, images) - self._value(other, images))
         if self.metric in self.scorer.sets:
             distance, reference = self.scorer.sets[self.metric], self._features(self.clean, images)
             first, second = ([self._features(each.records, images)] for each in (candidate, other))

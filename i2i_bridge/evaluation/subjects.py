@@ -10,7 +10,7 @@ import torch
 from torch import Generator, Tensor
 
 from i2i_bridge.data.loader import collate
-from i2i_bridge.errors import UserError
+from i2i_bridge.errors import UserError, brief, located
 from i2i_bridge.evaluation.results import calls_in_name
 from i2i_bridge.images.files import read_picture
 from i2i_bridge.images.folder import find_images
@@ -116,7 +116,8 @@ class RunSubject:
         batch, nfe = collate(items), calls_in_name(row)
         with counted_calls(self.run.method) as calls:
             start = time.perf_counter()
-            restored = self.run.restore_batch(batch, nfe=nfe, generator=generators)
+            with located(f"{row} of {brief(', '.join(str(item['key']) for item in items))}"):
+                restored = self.run.restore_batch(batch, nfe=nfe, generator=generators)
             seconds = (time.perf_counter() - start) / len(items)
         # Images, not calls, are counted: a method may restore the images of a batch one by one, as Pix2pix does.
         return Restored(list(restored), seconds, calls.images // len(items))

@@ -23,7 +23,8 @@ def load_weights(network: nn.Module, tensors: Mapping[str, Tensor], where: str) 
     """Copy weights into a network of exactly the same names and shapes.
 
     Raises:
-        UserError: A tensor is missing, unexpected, of another shape or not finite; the message names it.
+        UserError: A tensor is missing, unexpected, of another shape or kind of numbers, or not finite; the message
+            names it.
     """
     wanted = network.state_dict()
     for name, value in wanted.items():
@@ -33,9 +34,16 @@ def load_weights(network: nn.Module, tensors: Mapping[str, Tensor], where: str) 
             raise UserError(
                 f"{where}: '{name}' is {tuple(tensors[name].shape)}, the recipe's network has {tuple(value.shape)}"
             )
-        if not bool(tensors[name].isfinite().all()):
+        if _kind(tensors[name]) != _kind(value):  # a copy would round, or drop an imaginary part
+            raise UserError(f"{where}: '{name}' holds {tensors[name].dtype}, the recipe's network {value.dtype}")
+        # Converted first: float8 has no isfinite, and a float64 may overflow.
+        if not bool(tensors[name].to(value.dtype).isfinite().all()):
             raise UserError(f"{where}: '{name}' holds numbers that are not finite")
     for name in tensors:
         if name not in wanted:
             raise UserError(f"{where}: the recipe's network has no tensor '{name}'")
     network.load_state_dict(tensors)
+
+
+def _kind(tensor: Tensor) -> tuple[bool, bool]:
+    return tensor.is_floating_point(), tensor.is_complex()

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from i2i_bridge.errors import UserError
 from i2i_bridge.storage.files import IO_ERROR, free_bytes, publish_folder, retire_folder, set_aside, sweep
-from i2i_bridge.storage.tensors import read_safetensors
+from i2i_bridge.storage.tensors import all_finite, read_safetensors
 
 FORMAT = 2
 UNSEALED = 1
@@ -55,6 +55,8 @@ class Checkpoint:
     folder: Path
     step: int
     state: dict[str, Any]
+    files: frozenset[str]
+    """Names of the files that the manifest lists."""
     format: int = FORMAT
 
     @property
@@ -77,7 +79,7 @@ class Checkpoint:
             UserError: The checkpoint has no such part, or it is no safetensors file of finite numbers.
         """
         file = self.folder / f"{part}.safetensors"
-        if not file.is_file():
+        if file.name not in self.files:  # one beside the manifest's was not verified, and may be a link
             raise UserError(f"{self.folder}: the checkpoint has no {part}.safetensors")
         return read_safetensors(file)
 
@@ -131,7 +133,7 @@ def check_finite(part: str, tensors: Mapping[str, Tensor], where: str) -> None:
     """
     floats = {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point()}
     if floats:
-        finite = torch.stack([tensor.isfinite().all() for tensor in floats.values()]).tolist()
+        finite = torch.stack([all_finite(tensor) for tensor in floats.values()]).tolist()
         bad = [name for name, good in zip(floats, finite, strict=True) if not good]
         if bad:
             raise UserError(f"{where}: {part}'s '{bad[0]}' is not finite")
@@ -309,7 +311,7 @@ def _verified(folder: Path) -> Checkpoint:
                     f"{folder / MANIFEST}: damaged (it names '{name[:80]}', not a file of a checkpoint)"
                 )
             _verify(folder / name, facts["bytes"], facts["sha256"])
-        return Checkpoint(folder, step, state, version)
+        return Checkpoint(folder, step, state, frozenset(files), version)
     except (OSError, MemoryError) as error:
         raise _read_error(folder, error) from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

@@ -37,6 +37,10 @@ if TYPE_CHECKING:  # pydantic: `import i2i_bridge` stays light
     from i2i_bridge.runs.tuned import TunedFile
 
 
+class NotFinite(UserError):
+    """The network's result holds NaN or infinity: no image, and no score."""
+
+
 @dataclass(frozen=True, repr=False)
 class Run:
     """A trained run, ready to restore images.
@@ -244,6 +248,9 @@ class Run:
 
         Args:
             every: False if the last state alone is needed: of latents no other is then decoded.
+
+        Raises:
+            NotFinite: A state holds NaN or infinity.
         """
         calls = self._nfe(nfe)
         height, width = batch["x_1"].shape[-2:]
@@ -263,7 +270,13 @@ class Run:
                 state = next(states, None)
             if state is None:
                 return
-            yield state[..., :height, :width].float().cpu()
+            image = state[..., :height, :width].float().cpu()
+            if not bool(image.isfinite().all()):
+                raise NotFinite(
+                    "the network's result holds NaN or infinity, which is no image; try another number of calls "
+                    "(--nfe), --precision fp32 or an earlier --checkpoint"
+                )
+            yield image
 
     def method_at(self, nfe: int | None) -> Method:
         """The method with the settings that were tuned for so many network calls, if there are any; else `method`."""

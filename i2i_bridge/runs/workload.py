@@ -19,7 +19,7 @@ from i2i_bridge.methods.mean import network_calls
 from i2i_bridge.methods.tiles import why_not_tiled
 from i2i_bridge.randomness import generator
 from i2i_bridge.runs.batch import to_batch
-from i2i_bridge.runs.run import Run
+from i2i_bridge.runs.run import NotFinite, Run
 
 LARGE = 2_000_000
 """Fewest pixels of an image for which an estimate is made; the probe costs a small share of such an image."""
@@ -220,7 +220,8 @@ def probed(run: Run, factor: float = 1) -> Probe:
 def _restore_black(run: Run, side: int) -> int:
     """Restore one black image with one network call; return the number of pixels of its X_1."""
     batch = _black_batch(run, side)
-    run.restore_batch(batch, nfe=1, generator=[generator(0, "probe")])
+    with contextlib.suppress(NotFinite):  # of a black image only, perhaps
+        run.restore_batch(batch, nfe=1, generator=[generator(0, "probe")])
     return batch["x_1"].shape[-2] * batch["x_1"].shape[-1]
 
 

@@ -91,14 +91,15 @@ def read_safetensors(file: Path) -> dict[str, Tensor]:
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror or error})") from error
     for name, value in tensors.items():
-        if value.is_floating_point() and not _finite(value):
+        if not all_finite(value):
             raise UserError(f"{file}: '{name[:80]}' holds numbers that are not finite")
     return tensors
 
 
-def _finite(value: Tensor) -> bool:
+def all_finite(value: Tensor) -> Tensor:
+    """Whether a tensor of any dtype holds no NaN and no infinity, as a tensor of one bool on the same device."""
     # isfinite is not implemented for float8 dtypes.
-    return bool((value if value.element_size() > 1 else value.to(torch.float32)).isfinite().all())
+    return (value if value.element_size() > 1 else value.to(torch.float32)).isfinite().all()
 
 
 def _check_header(file: Path) -> None:
@@ -107,7 +108,9 @@ def _check_header(file: Path) -> None:
         if length > MAX_HEADER:
             raise ValueError(f"a header of {length} bytes; at most {MAX_HEADER} are read")
         header = json.loads(stream.read(length), object_pairs_hook=_unique)
-    if not isinstance(header, dict) or len(header) > MAX_TENSORS:
+    if not isinstance(header, dict):
+        raise ValueError("its header is no table of tensors")
+    if len(header) > MAX_TENSORS:
         raise ValueError(f"more than {MAX_TENSORS} tensors")
 
 

@@ -214,7 +214,7 @@ class Init:
         load_weights(module, module.state_dict() | fitted, f"train.init: {self.file}")
 
     def _has(self, part: str) -> bool:
-        return self.checkpoint is not None and (self.checkpoint.folder / f"{part}.safetensors").is_file()
+        return self.checkpoint is not None and f"{part}.safetensors" in self.checkpoint.files
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from i2i_bridge.metrics.base import ItemMetric, Metric, Sample, SetMetric, build
 from i2i_bridge.plugins import plugin_errors
 from i2i_bridge.randomness import generator
 from i2i_bridge.recipe.recipe import Recipe
-from i2i_bridge.runs.run import Run
+from i2i_bridge.runs.run import NotFinite, Run
 from i2i_bridge.storage.files import write_whole
 from i2i_bridge.storage.reader import read_json
 from i2i_bridge.training.state import TrainState
@@ -151,7 +151,10 @@ class Validation:
                     raise
                 continue
             draws = [generator(seed, "evaluate", item["key"])]
-            x_0_hat = run.restore_batch(collate([item]), nfe=None, generator=draws)[0]
+            try:
+                x_0_hat = run.restore_batch(collate([item]), nfe=None, generator=draws)[0]
+            except NotFinite:  # not left out of the mean: the step would look better than it is
+                return math.nan
             restored, x_0, x_1 = (self._rounded(x, item) for x in (x_0_hat, item["x_0"], item["x_1"]))
             if min(x_0.shape[-2:]) < self._metric.smallest:
                 continue

@@ -109,6 +109,24 @@ def test_the_planted_best_settings_win_and_are_taken_at_their_nfe_alone(folder):
     assert "planted" in run.tuned_line(2) and run.tuned_line(3) is None
 
 
+def overflowing(process, predict_x0, x_1, times, generator, *, start=None):
+    """A sampler that gives NaN for images of a bright first pixel."""
+    for state in planted(blurred)(process, predict_x0, x_1, times, generator):
+        yield state * torch.where(x_1[:, :1, :1, :1] > 0, torch.nan, 1)
+
+
+def test_settings_whose_results_are_not_finite_are_the_worst_and_end_nothing(folder, tmp_path):
+    register_sampler("planted")(planted(blurred))
+    register_sampler("overflowing")(overflowing)
+    assert tune(load_run(folder, device="cpu"), nfe=[2], metric="psnr", count=9).choices[0].settings == PLANTED | {
+        "grid": "karras"
+    }
+    own = run_folder(tmp_path / "own", tmp_path / "photos", sample={"sampler": {"name": "overflowing"}})
+    (choice,) = tune(load_run(own, device="cpu"), nfe=[2], metric="psnr", count=9).choices
+    assert choice.settings["sampler"] == {"name": "planted"} and choice.own == -math.inf
+    assert restored(load_run(own, device="cpu"), 2) is not None
+
+
 def test_settings_of_other_nfe_stay_where_they_are_of_the_same_search(folder):
     """kills: tuned-nfe-forgotten"""
     register_sampler("planted")(planted(blurred))

@@ -91,6 +91,26 @@ def test_a_manifest_stays_in_its_folder_and_is_believed_in_nothing(tmp_path, cha
     assert found.step == 1 and len(damaged) == 1 and part in damaged[0] and "\n" not in damaged[0]
 
 
+@pytest.mark.parametrize("link", [False, True])
+def test_a_file_beside_those_of_the_manifest_is_none_of_the_checkpoint(tmp_path, link):
+    save(tmp_path, 1)
+    folder = tmp_path / "step-00000001"
+    durability.reseal(folder, lambda m: m.update(files={}))
+    if link:
+        (folder / "network.safetensors").rename(tmp_path / "outside")
+        (folder / "network.safetensors").symlink_to(tmp_path / "outside")
+    with pytest.raises(UserError, match="has no network"):
+        latest_checkpoint(tmp_path)[0].tensors("network")
+
+
+def test_weights_of_eight_bits_are_saved_and_read(tmp_path):
+    small = {"w": torch.linspace(-1, 1, 8).to(torch.float8_e4m3fn)}
+    save_checkpoint(tmp_path, 1, {"ema": small}, {}, keep=1)
+    assert torch.equal(latest_checkpoint(tmp_path)[0].tensors("ema")["w"].float(), small["w"].float())
+    with pytest.raises(UserError, match="'w' is not finite"):
+        save_checkpoint(tmp_path, 2, {"ema": {"w": small["w"].float().mul(math.nan).to(torch.float8_e4m3fn)}}, {}, 1)
+
+
 def test_a_manifest_of_deep_brackets(tmp_path):
     save(tmp_path, 1), save(tmp_path, 2)
     text = b'{"format": 1, "step": 2, "state": ' + b"[" * 200_000
