@@ -10,8 +10,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from i2i_bridge.bridge.base import Coefficients, Gaussian, Process
     from i2i_bridge.bridge.contract import check_network, check_process, check_sampler
-    from i2i_bridge.bridge.processes import Coefficients, Gaussian, Process
     from i2i_bridge.bridge.samplers import PredictX0, Sampler
     from i2i_bridge.bridge.targets import Target
     from i2i_bridge.data.contract import check_dataset
@@ -110,19 +110,19 @@ __all__ = [
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Coefficients": "bridge.processes",
+    "Coefficients": "bridge.base",
     "Degradation": "degradations.base",
     "Degraded": "degradations.base",
     "Estimate": "metrics.base",
     "Extractor": "metrics.base",
-    "Gaussian": "bridge.processes",
+    "Gaussian": "bridge.base",
     "Guidance": "guidance.base",
     "ItemMetric": "metrics.base",
     "LinearOperator": "degradations.linear",
     "Method": "methods.base",
     "Metric": "metrics.base",
     "PredictX0": "bridge.samplers",
-    "Process": "bridge.processes",
+    "Process": "bridge.base",
     "Recipe": "recipe.recipe",
     "Run": "runs.run",
     "Sampler": "bridge.samplers",

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from i2i_bridge.bridge.base import Process
 from i2i_bridge.bridge.predictor import call_network
-from i2i_bridge.bridge.processes import Process
 from i2i_bridge.bridge.samplers import Sampler
 from i2i_bridge.bridge.time_grids import TimeGrid, log_snr
 from i2i_bridge.errors import UserError
@@ -28,7 +28,7 @@ def check_process(process: Process) -> list[str]:
     Examples:
         >>> from dataclasses import dataclass
         >>> from i2i_bridge import Coefficients, Process, check_process
-        >>> from i2i_bridge.bridge.processes import as_times
+        >>> from i2i_bridge.bridge.base import as_times
         >>> @dataclass(frozen=True)
         ... class Quadratic(Process):
         ...     def coefficients(self, t):

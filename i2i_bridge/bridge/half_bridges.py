@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from i2i_bridge.bridge.processes import Process, expand
+from i2i_bridge.bridge.base import Process, expand
 from i2i_bridge.bridge.samplers import PredictX0
 from i2i_bridge.randomness import Generator, randn_like
 

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from i2i_bridge.bridge.processes import Process
+from i2i_bridge.bridge.base import Process
 from i2i_bridge.bridge.samplers import PredictX0
 from i2i_bridge.bridge.targets import Target
 from i2i_bridge.errors import UserError

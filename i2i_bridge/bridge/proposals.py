@@ -6,7 +6,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from i2i_bridge.bridge.processes import Process, expand
+from i2i_bridge.bridge.base import Process, expand
 from i2i_bridge.randomness import Generator, rand, randn_like
 from i2i_bridge.registry import register_proposal
 

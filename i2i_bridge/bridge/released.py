@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from i2i_bridge.bridge.processes import Coefficients, Process, as_times
+from i2i_bridge.bridge.base import Coefficients, Process, as_times
 from i2i_bridge.registry import register_process, register_time_grid
 
 

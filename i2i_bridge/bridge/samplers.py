@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from i2i_bridge.bridge.processes import Process, bands
+from i2i_bridge.bridge.base import Process, bands
 from i2i_bridge.bridge.time_grids import log_snr
 from i2i_bridge.randomness import Generator, randn_like
 from i2i_bridge.registry import register_sampler

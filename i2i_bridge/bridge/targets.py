@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from i2i_bridge.bridge.processes import Process, add_scaled, as_times, expand
+from i2i_bridge.bridge.base import Process, add_scaled, as_times, expand
 from i2i_bridge.registry import register_target
 
 

@@ -7,7 +7,7 @@ from numbers import Integral
 import torch
 from torch import Tensor
 
-from i2i_bridge.bridge.processes import Process
+from i2i_bridge.bridge.base import Process
 from i2i_bridge.registry import register_time_grid
 
 TimeGrid = Callable[[Process, int], Tensor]

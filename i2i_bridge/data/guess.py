@@ -142,7 +142,7 @@ def _list(name: str, path: Path, options: dict[str, Any], messages: list[str]) -
 
 
 def _no_list(name: str, path: Path) -> UserError:
-    """The error of a file that is not read unasked, with what can be read."""
+    """The error for a file whose kind is not guessed, with the commands that read it."""
     suffix = path.suffix.lower()
     command = ["i2i-bridge", "data", "add", name]
     if suffix == ".tar":

@@ -102,7 +102,7 @@ class Search:
         """Check on one image that the method makes more than one call, and that the metric can be paired.
 
         Raises:
-            UserError: It is not so.
+            UserError: The method answers in one call, or the metric has no paired standard error.
         """
         fields = self.dataset[index]
         finite = True

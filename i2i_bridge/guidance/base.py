@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from i2i_bridge.bridge.processes import Process
+from i2i_bridge.bridge.base import Process
 from i2i_bridge.bridge.samplers import points, update
 from i2i_bridge.degradations.base import Degradation, Degraded
 from i2i_bridge.degradations.linear import LinearOperator, cropped

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from i2i_bridge.bridge.processes import Process
+from i2i_bridge.bridge.base import Process
 from i2i_bridge.guidance.base import ROUNDING, Guidance, Look, error_variance
 from i2i_bridge.registry import register_guidance
 

@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from i2i_bridge import registry
+from i2i_bridge.bridge.base import Process, expand
 from i2i_bridge.bridge.predictor import call_network, keep_known, predictor
-from i2i_bridge.bridge.processes import Process, expand
 from i2i_bridge.bridge.proposals import PosteriorProposal, Proposal
 from i2i_bridge.bridge.samplers import PredictX0, Sampler, ancestral
 from i2i_bridge.bridge.targets import Target

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from i2i_bridge import registry
+from i2i_bridge.bridge.base import Gaussian, Process, expand
 from i2i_bridge.bridge.half_bridges import Chain, Kernel, matched
 from i2i_bridge.bridge.predictor import keep_known, predictor
-from i2i_bridge.bridge.processes import I2SB, BrownianBridge, Gaussian, Process, expand
+from i2i_bridge.bridge.processes import I2SB, BrownianBridge
 from i2i_bridge.bridge.samplers import PredictX0, Sampler, ancestral
 from i2i_bridge.bridge.targets import I2SBTarget
 from i2i_bridge.bridge.time_grids import TimeGrid, uniform

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from i2i_bridge.bridge.processes import Process, as_times
+from i2i_bridge.bridge.base import Process, as_times
 from i2i_bridge.bridge.targets import Target
 from i2i_bridge.randomness import Generator, generator, rand, randn_like
 from i2i_bridge.recipe.schema import TrainSettings

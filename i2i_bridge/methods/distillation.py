@@ -10,8 +10,8 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from i2i_bridge.bridge.base import Process, expand
 from i2i_bridge.bridge.predictor import call_network
-from i2i_bridge.bridge.processes import Process, expand
 from i2i_bridge.bridge.samplers import PredictX0, points, update
 from i2i_bridge.errors import UserError
 from i2i_bridge.methods.base import Batch, Method, condition_of, label_of

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from i2i_bridge.bridge.base import Process
 from i2i_bridge.bridge.predictor import predictor
-from i2i_bridge.bridge.processes import Process
 from i2i_bridge.bridge.targets import Target, X0Target
 from i2i_bridge.methods.base import Batch, condition_of, label_of, refuse_guidance
 from i2i_bridge.randomness import Generator

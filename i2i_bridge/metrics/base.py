@@ -13,6 +13,7 @@ from torch import Tensor
 from i2i_bridge import registry
 from i2i_bridge.degradations.base import Degradation
 from i2i_bridge.errors import UserError
+from i2i_bridge.metrics.names import metric_table
 from i2i_bridge.plugins import plugin_errors
 from i2i_bridge.randomness import key
 
@@ -173,7 +174,7 @@ def build_metric(name: str) -> tuple[str, "Metric | ItemMetric | SetMetric"]:
     Raises:
         UserError: There is no such metric or option, or its value is wrong.
     """
-    table = registry.metric_table(name)
+    table = metric_table(name)
     metric: Metric | ItemMetric | SetMetric = registry.METRICS.build(table)
     defaults = {key: parameter.default for key, parameter in registry.METRICS.options(table["name"]).items()}
     options = [f"{key}={table[key]}" for key in sorted(table) if key != "name" and table[key] != defaults[key]]

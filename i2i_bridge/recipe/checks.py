@@ -5,12 +5,13 @@ from typing import TYPE_CHECKING
 
 from i2i_bridge import registry
 from i2i_bridge.errors import UserError, located
+from i2i_bridge.metrics.names import require_metric
 from i2i_bridge.plugins import plugin_errors
 from i2i_bridge.recipe.protocol import load_protocol
 from i2i_bridge.recipe.schema import STUDENTS
 
 if TYPE_CHECKING:
-    from i2i_bridge.bridge.processes import Process
+    from i2i_bridge.bridge.base import Process
     from i2i_bridge.recipe.recipe import Recipe
 
 
@@ -60,10 +61,10 @@ def _check_names(recipe: "Recipe") -> None:
         if isinstance(table.get("name"), str):
             members.require(table["name"])
     for metric in recipe.evaluate.metrics:
-        registry.require_metric(metric)
+        require_metric(metric)
     if recipe.train.keep_best is not None:
         with located("train.keep_best"):
-            registry.require_metric(recipe.train.keep_best)
+            require_metric(recipe.train.keep_best)
     elif recipe.train.patience is not None:
         raise UserError("train.patience needs train.keep_best, the metric that should improve")
 

@@ -17,6 +17,7 @@ from pydantic import Field, model_validator
 
 from i2i_bridge import registry
 from i2i_bridge.errors import UserError, did_you_mean, located
+from i2i_bridge.metrics.names import require_metric
 from i2i_bridge.recipe.schema import DataSettings, EvaluateSettings, Part, Positive, Settings, Side
 from i2i_bridge.storage.names import normal_form
 from i2i_bridge.storage.reader import file_sha256, read_lines
@@ -157,7 +158,7 @@ def load_protocol(name: str | Path) -> Protocol:
         raise UserError(f"{path}: name = '{protocol.name}' is a shipped protocol's; give yours a name of its own")
     with located(path), located("metrics"):
         for metric in protocol.metrics or ():
-            registry.require_metric(metric)
+            require_metric(metric)
     return protocol
 
 

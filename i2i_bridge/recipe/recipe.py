@@ -32,7 +32,7 @@ from i2i_bridge.storage.names import file_name
 if TYPE_CHECKING:
     import torch
 
-    from i2i_bridge.bridge.processes import Process
+    from i2i_bridge.bridge.base import Process
     from i2i_bridge.bridge.proposals import Proposal
     from i2i_bridge.bridge.targets import Target
     from i2i_bridge.data.augmentation import Augmentation

@@ -137,7 +137,7 @@ def read_origin(folder: Path) -> Origin | None:
 
 
 def _origin_in(folder: Path) -> Origin | None:
-    """The origin that a folder's file names, of a whole copy or of one begun; None without a valid file."""
+    """The origin in a folder's hub.json, also of an interrupted download; None without a valid file."""
     try:
         table = read_json(folder / ORIGIN)
         repository, revision = table["repository"], table["revision"]

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from i2i_bridge.bridge.processes import Process
+from i2i_bridge.bridge.base import Process
 from i2i_bridge.bridge.samplers import Sampler
 from i2i_bridge.bridge.targets import Target
 from i2i_bridge.errors import UserError

@@ -104,7 +104,7 @@ class Settings:
         return beside | ({f"{ending}-animation": ".webp" for ending in self.results} if animated else {})
 
     def companions(self, job: Job) -> dict[str, Path]:
-        """The mask and the condition of an image."""
+        """Files of the mask and of the condition of an image, by name."""
         return {name: _companion(name, path, job.source, self.source) for name, path in self.extras.items()}
 
     def network_calls(self, run: Run) -> int:

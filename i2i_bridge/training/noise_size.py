@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from i2i_bridge.bridge.processes import Process
+from i2i_bridge.bridge.base import Process
 from i2i_bridge.data.dataset import PairDataset
 from i2i_bridge.errors import UserError
 from i2i_bridge.randomness import generator

@@ -8,16 +8,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from i2i_bridge.bridge.base import Coefficients, Process
 from i2i_bridge.bridge.contract import check_process
 from i2i_bridge.bridge.processes import (
     I2SB,
     NADB,
     OTODE,
     BrownianBridge,
-    Coefficients,
     GaussianPrior,
     LinearFlow,
-    Process,
     SourceNoise,
     VEBridge,
     VPBridge,

@@ -9,20 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from i2i_bridge.bridge.base import Coefficients, Process, as_times
 from i2i_bridge.bridge.contract import check_sampler
-from i2i_bridge.bridge.processes import (
-    I2SB,
-    NADB,
-    OTODE,
-    BrownianBridge,
-    Coefficients,
-    GaussianPrior,
-    LinearFlow,
-    Process,
-    VEBridge,
-    VPBridge,
-    as_times,
-)
+from i2i_bridge.bridge.processes import I2SB, NADB, OTODE, BrownianBridge, GaussianPrior, LinearFlow, VEBridge, VPBridge
 from i2i_bridge.bridge.released import OfficialGrid
 from i2i_bridge.bridge.samplers import (
     ancestral,

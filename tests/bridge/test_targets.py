@@ -3,19 +3,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from i2i_bridge.bridge.base import Coefficients, Process, as_times
 from i2i_bridge.bridge.processes import (
     I2SB,
     NADB,
     OTODE,
     BrownianBridge,
-    Coefficients,
     GaussianPrior,
     LinearFlow,
-    Process,
     SourceNoise,
     VEBridge,
     VPBridge,
-    as_times,
 )
 from i2i_bridge.bridge.targets import (
     EpsTarget,

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from i2i_bridge.bridge.base import BAND, add_scaled
 from i2i_bridge.bridge.predictor import predictor
-from i2i_bridge.bridge.processes import BAND, BrownianBridge, add_scaled
+from i2i_bridge.bridge.processes import BrownianBridge
 from i2i_bridge.bridge.samplers import ancestral
 from i2i_bridge.bridge.targets import I2SBTarget
 from i2i_bridge.bridge.tiles import TiledNetwork, blended, spans

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from test_degradations_adjoint import LINEAR, label, normal
 from torch import Tensor
 
+from i2i_bridge.bridge.base import Process
 from i2i_bridge.bridge.predictor import predictor
-from i2i_bridge.bridge.processes import I2SB, GaussianPrior, LinearFlow, Process
+from i2i_bridge.bridge.processes import I2SB, GaussianPrior, LinearFlow
 from i2i_bridge.bridge.samplers import ancestral, deterministic
 from i2i_bridge.bridge.targets import X0Target
 from i2i_bridge.degradations.base import Degraded
