@@ -625,6 +625,7 @@ MUTANTS = [
     Mutant("prepared-unchecked", "runs/batch.py", 'prepared_by(degradation, batch["x_1"], generator, ', 'degradation.prepare(batch["x_1"], generator, ', "test_contracts.py"),
     Mutant("container-limit-ignored", "runs/workload.py", "min([*machine, *group_memory()], default=None)", "min(machine, default=None)", "test_workload.py"),
     Mutant("cached-files-count-as-used", "runs/workload.py", " + int(stat.get(cached, 0))", "", "test_workload.py"),
+    Mutant("last-mask-of-a-name", "runs/restorer.py", "sorted(folder.iterdir(), reverse=True)", "sorted(folder.iterdir())", "test_restoring.py"),
     Mutant("mask-beside-degrade-ignored", "runs/restorer.py", 'if self.degrade and "mask" in self.extras:', "if False:", "test_restoring.py"),
     Mutant("compare-evaluates-before-it-refuses", "report/comparison.py", 'if checkpoint != "last" and', "if False and", "test_best.py"),
     Mutant("plugins-end-the-command", "plugins.py", "RAISED = (Exception, SystemExit)", "RAISED = Exception", "test_registry.py"),

@@ -68,8 +68,8 @@ class Origin:
 
 
 def is_hub_name(run: Path) -> bool:
-    """Whether a path could be a run on the Hub: owner/name[@revision], where there is neither such a path nor a folder
-    `owner`, nor do shipped recipes begin so."""
+    """Whether a path names a run on the Hub: owner/name[@revision], unless the path or the folder `owner` exists, or
+    the names of shipped recipes begin with `owner`."""
     if NAME.fullmatch(run.as_posix()) is None or run.exists() or run.parent.exists():
         return False
     return run.parts[0] not in {*OWN_FOLDERS, *(name.split("/")[0] for name in recipe_names())}
@@ -169,8 +169,8 @@ def push(folder: Path, name: str, *, private: bool = False) -> Origin:
     with hub_library(name) as library:
         api = library.HfApi(**hub_options())
         api.create_repo(name, private=private or None, exist_ok=True)
-        there = [entry.rfilename for entry in api.model_info(name).siblings or []]
-        stale = [path for path in there if path not in files and (WANTED.fullmatch(path) or path == PICTURE)]
+        published = [entry.rfilename for entry in api.model_info(name).siblings or []]
+        stale = [path for path in published if path not in files and (WANTED.fullmatch(path) or path == PICTURE)]
         operations = [library.CommitOperationAdd(path, str(file)) for path, file in files.items()]
         operations += [library.CommitOperationDelete(path) for path in stale]
         commit = api.create_commit(name, operations, commit_message=f"A run of i2i-bridge {__version__}")
@@ -300,15 +300,22 @@ def _weight_bytes(recipe: "Recipe") -> int:
     return HEADER + sum(sizes)
 
 
-def _wanted(name: str, there: Mapping[str, Any]) -> tuple[dict[str, int], int]:
-    """Sizes of the files to fetch (of the newest checkpoint of each stage), and the number of other files."""
+def _wanted(name: str, published: Mapping[str, Any]) -> tuple[dict[str, int], int]:
+    """Sizes of the files to fetch (of the newest checkpoint of each stage), and the number of other files.
+
+    Args:
+        published: The sizes that the Hub names, by file.
+
+    Raises:
+        UserError: It is no shared run, or the size of a file is missing or above its limit.
+    """
     newest: dict[str, str] = {}
-    for path in there:
+    for path in published:
         found = WEIGHTS.fullmatch(path)
         if found is not None:
             newest[found[1]] = max(newest.get(found[1], ""), found[2], key=lambda step: int(step or 0))
     sizes: dict[str, int] = {}
-    for path, size in there.items():
+    for path, size in published.items():
         found = WEIGHTS.fullmatch(path)
         if not WANTED.fullmatch(path) or (found is not None and found[2] != newest[found[1]]):
             continue
@@ -320,7 +327,7 @@ def _wanted(name: str, there: Mapping[str, Any]) -> tuple[dict[str, int], int]:
         sizes[path] = size
     if RECIPE_FILE not in sizes or "" not in newest:
         raise UserError(f"{name}: not a run of i2i-bridge (it has no {RECIPE_FILE} with checkpoints)")
-    return sizes, len(there) - len(sizes)
+    return sizes, len(published) - len(sizes)
 
 
 def _check_out(out: Path, repository: str) -> None:
@@ -335,8 +342,8 @@ def _check_out(out: Path, repository: str) -> None:
         origin = read_origin(out)
         if origin is None or origin.repository != repository or out.is_symlink():
             raise UserError("is there and no copy of this run; choose another folder")
-        own = {ORIGIN, RECIPE_FILE, TUNED_FILE, CARD_FILE, "checkpoints", "mean"}
-        others = sorted(path.name for path in out.iterdir() if path.name not in own)
+        known = {ORIGIN, RECIPE_FILE, TUNED_FILE, CARD_FILE, "checkpoints", "mean"}
+        others = sorted(path.name for path in out.iterdir() if path.name not in known)
     if others:
         raise UserError(f"{out}: also holds {brief(others[0])}, which would be lost; choose another folder")
 

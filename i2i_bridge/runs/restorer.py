@@ -3,7 +3,7 @@
 import uuid
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,6 +81,8 @@ class Settings:
     quality: int | None
     direction: "Direction | None"
     colour_fix: str
+    _listings: dict[Path, dict[str, Path]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """Images of the folders of extras, listed once: otherwise the time of each image would grow with the folder."""
 
     def __post_init__(self) -> None:
         if type(self.samples) is not int or self.samples < 1:
@@ -105,7 +107,19 @@ class Settings:
 
     def companions(self, job: Job) -> dict[str, Path]:
         """Files of the mask and of the condition of an image, by name."""
-        return {name: _companion(name, path, job.source, self.source) for name, path in self.extras.items()}
+        return {name: self._companion(name, path, job.source) for name, path in self.extras.items()}
+
+    def _companion(self, name: str, given: Path, file: Path) -> Path:
+        """The mask or condition of an image: the given file, or the file of the image's name in the given folder."""
+        if not given.is_dir():
+            return given
+        wanted = given / file.relative_to(self.source if self.source.is_dir() else file.parent)
+        if wanted.parent not in self._listings:
+            self._listings[wanted.parent] = _images_by_stem(wanted.parent)
+        path = self._listings[wanted.parent].get(normal_form(wanted.stem))
+        if path is None:
+            raise UserError(f"{wanted}: no {name} for {file}")
+        return path
 
     def network_calls(self, run: Run) -> int:
         """Network calls of one sample of an image."""
@@ -237,16 +251,10 @@ def _read_mask(file: Path, notes: list[str]) -> Picture:
     return Picture(pixels)
 
 
-def _companion(name: str, given: Path, file: Path, source: Path) -> Path:
-    """The mask or condition of an image: the given file, or the file of the image's name in the given folder."""
-    if not given.is_dir():
-        return given
-    wanted = given / file.relative_to(source if source.is_dir() else file.parent)
-    stem = normal_form(wanted.stem)
-    for path in sorted(wanted.parent.iterdir()) if wanted.parent.is_dir() else []:
-        if normal_form(path.stem) == stem and path.suffix.lower() in IMAGE_SUFFIXES:
-            return path
-    raise UserError(f"{wanted}: no {name} for {file}")
+def _images_by_stem(folder: Path) -> dict[str, Path]:
+    """The images of a folder by name without suffix; of several with one name, the first in order."""
+    paths = sorted(folder.iterdir(), reverse=True) if folder.is_dir() else []
+    return {normal_form(path.stem): path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES}
 
 
 def _degraded(run: Run, picture: Picture, seed: int, result: Path, root: Path | None) -> tuple[Picture, Picture | None]:

@@ -79,6 +79,7 @@ def test_a_mask_for_a_degradation_that_draws_one_is_refused(run_of, tmp_path):
 
 
 def test_masks_of_a_folder_are_found_by_name(run_of, tmp_path):
+    # kills: last-mask-of-a-name
     run = run_of({"name": "inpaint", "mask": "center"})
     for folder in ("in", "masks"):
         (tmp_path / folder / "deep").mkdir(parents=True)
@@ -86,6 +87,7 @@ def test_masks_of_a_folder_are_found_by_name(run_of, tmp_path):
         photo(3).save(tmp_path / "in" / f"{name}.png")
     for name in ("a", "deep/b"):
         hole().save(tmp_path / "masks" / f"{name}.bmp")
+    Image.new("L", (44, 36), 0).save(tmp_path / "masks" / "a.png")  # of several with one name the first is taken
     outcome = restore_files(run, tmp_path / "in", tmp_path / "out", mask=tmp_path / "masks")
     assert outcome.written == 2 and outcome.nfe == 2
     assert len(outcome.problems) == 1 and "no mask for" in outcome.problems[0] and "c.png" in outcome.problems[0]
