@@ -64,7 +64,8 @@ TOUCHING := files checkpoint ranks saving skipping resuming training stepping se
 	importing hostile weights unpacking images zoo degrading refusals \
 	data docs_data pairs lists hub index lmdb_store tar_shards vision cards registering checking fetching \
 	alignment augmented_pairs contract_dataset best trackers starting spandrel checkpoint_choice \
-	names toml_file links metadata outputs unusable mean
+	names toml_file links metadata outputs unusable mean \
+	compiling precision sizes tiff noise_size direction latent condition docs_scaling
 
 coverage: $(READY)
 	mkdir -p .venv/coverage

@@ -325,6 +325,7 @@ MUTANTS = [
     Mutant("nadb-exponent", "bridge/processes.py", "Coefficients(times**self.exponent, left,", "Coefficients(times, 1 - times,", "test_processes.py"),
     Mutant("nadb-scale", "bridge/processes.py", "left, self.scale * times * (1 - times))", "left, self.scale * torch.sqrt(times * (1 - times)))", "test_processes.py test_targets.py"),
     Mutant("bf16-for-narrow-networks", "device.py", "channels < WIDE", "channels < 0", "test_precision.py"),
+    Mutant("emulated-bf16", "device.py", "torch.cuda.is_bf16_supported(including_emulation=False)", "torch.cuda.is_bf16_supported()", "test_precision.py"),
     Mutant("precision-flips-on-resume", "device.py", "    if before is not None:\n", "    if before is not None and not before:\n", "test_precision.py"),
     # noise sized to the unknown
     Mutant("unknown-from-one-pixel", "training/noise_size.py", "WINDOW = 5\n", "WINDOW = 1\n", "test_noise_size.py"),
@@ -601,6 +602,8 @@ MUTANTS = [
     Mutant("linked-folders-followed", "images/folder.py", "if entry.is_dir(follow_symlinks=False):", "if entry.is_dir():", "test_images.py"),
     Mutant("left-out-in-silence", "images/folder.py", "elif suffix in OTHER_IMAGES or", "elif", "test_images.py"),
     Mutant("deep-ppm-halved", "images/files.py", 'if image.format == "PPM" and isinstance(tile[3], tuple):', "if False:", "test_images.py"),
+    Mutant("deep-opacity-dropped", "images/files.py", "picture = replace(picture, pixels=opaque(picture), alpha=None)\n    kept", "picture = replace(picture, alpha=None)\n    kept", "test_images.py"),
+    Mutant("webp-always-lossy", "images/files.py", 'return name != b"VP8L"', "return True", "test_images.py"),
     Mutant("deep-jpeg-2000-halved", "images/files.py", "    if depth > 8:", "    if depth > 99:", "test_images.py"),
     Mutant("jfif-unread", "images/folder.py", '".jpe", ".jfif"})', '".jpe"})', "test_images.py"),
     Mutant("splits-in-capitals-unseen", "data/splits.py", "for name in (word, word.capitalize(), word.upper())", "for name in (word,)", "test_pairs.py"),

@@ -151,12 +151,11 @@ class PairDataset(Dataset[dict[str, Any]]):
         raise UserError(f"{len(unusable)} images in a row cannot be used; the last: {unusable[-1][2]}")
 
     def _candidates(self, number: int) -> Iterator[int]:
-        """The item of a sample; with `on_error="skip"` then up to TRIES - 1 others, drawn by (seed, number)."""
+        """The item of a sample, then up to TRIES - 1 others to replace it, drawn by (seed, number)."""
         first, length = self._index(number), len(self.source)
         yield first
-        if self.on_error == "skip":
-            drawn = random.Random(key(self.seed, "replacement", number)).sample(range(length), min(length, TRIES))
-            yield from [index for index in drawn if index != first][: TRIES - 1]
+        drawn = random.Random(key(self.seed, "replacement", number)).sample(range(length), min(length, TRIES))
+        yield from [index for index in drawn if index != first][: TRIES - 1]
 
     def is_usable(self, index: int) -> bool:
         """Whether item `index` can be read and degraded now."""

@@ -132,13 +132,12 @@ def _is_lossy(kind: str | None, path: Path | str, data: bytes | None) -> bool:
     # A RIFF file: "RIFF", size, "WEBP", then chunks of a four-byte name, a size, and that many bytes padded to even.
     with _opened(path, data) as stream:
         stream.seek(12)
-        while len(head := stream.read(8)) == 8:
+        name = b""
+        while name not in (b"VP8 ", b"VP8L") and len(head := stream.read(8)) == 8:
             name, size = head[:4], int.from_bytes(head[4:], "little")
-            if name in (b"VP8 ", b"VP8L"):
-                return name == b"VP8 "
             # A frame of an animation contains chunks, after a header of 16 bytes.
             stream.seek(16 if name == b"ANMF" else size + size % 2, os.SEEK_CUR)
-    return True
+    return name != b"VP8L"
 
 
 def count_frames(image: Image.Image) -> int:

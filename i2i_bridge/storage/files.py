@@ -11,7 +11,6 @@ folders above it may be links.
 
 import contextlib
 import errno
-import itertools
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
@@ -243,13 +242,16 @@ def set_aside(folder: Path, name: str) -> str:
         OSError: The parent folder is a link, or from the operating system.
     """
     with _opened(folder.parent, folder.parent.parent) as above:
-        for free in itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2))):
+        free, number = name, 1
+        while True:
             try:
                 os.rename(folder.name, free, src_dir_fd=above, dst_dir_fd=above)  # replaces an empty folder
                 break
             except OSError as error:
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
                     raise
+            number += 1
+            free = f"{name}-{number}"
         _flush(above)
     return free
 

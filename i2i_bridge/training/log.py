@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import resource
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -147,10 +148,6 @@ class Window:
 
 
 def _peak_memory(device: torch.device) -> float:
-    if device.type == "cuda":
+    if device.type == "cuda":  # pragma: no cover - needs a GPU
         return torch.cuda.max_memory_allocated(device) / 1e9
-    try:
-        import resource
-    except ImportError:  # not on Windows
-        return math.nan
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9

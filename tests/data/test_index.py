@@ -3,6 +3,7 @@
 import itertools
 import os
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -91,9 +92,12 @@ def test_a_ruined_cache_is_made_again(tree, tmp_path):
         listed.clear()
         assert len(image_names(folder)) == 3 and len(listed) == 1
         assert file.read_bytes() != ruin
+    with np.load(file) as stored:
+        what = str(stored["what"])
     short = {"names": np.zeros(3, np.uint8), "name_ends": np.array([0, 9]), "folders": np.zeros(0, np.uint8)}
-    remember(f"images {folder.resolve()}", short | {"folder_ends": np.array([0]), "times": np.zeros(0)})
-    assert len(image_names(folder)) == 3
+    remember(what, short | {"folder_ends": np.array([0]), "times": np.zeros(0)})
+    listed.clear()
+    assert len(image_names(folder)) == 3 and len(listed) == 1
 
 
 def test_a_damaged_cache_is_never_believed(tmp_path, monkeypatch):
@@ -211,3 +215,17 @@ def test_workers_may_change_on_resume(tmp_path):
 
     whole = stream(0, 0, 9)
     assert stream(2, 0, 4) + stream(1, 4, 3) + stream(0, 7, 2) == whole
+
+
+def test_a_user_without_a_home_has_no_cache(tree, monkeypatch):
+    folder, listed = tree
+    for variable in ("I2I_CACHE_DIR", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(variable, raising=False)
+
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", homeless)
+    for _ in range(2):
+        assert len(image_names(folder)) == 3
+    assert len(listed) == 2 and recall("a") is None

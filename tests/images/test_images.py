@@ -1,3 +1,4 @@
+import io
 import struct
 
 import numpy as np
@@ -189,11 +190,36 @@ def test_deep_netpbm_and_jpeg_2000(tmp_path):
     import cv2
 
     cv2.imwrite(str(tmp_path / "deep.jp2"), colour)
-    with pytest.raises(UserError, match="JPEG 2000 in colour of 16 bits"):
-        read_picture(tmp_path / "deep.jp2")
+    for data in (None, (tmp_path / "deep.jp2").read_bytes()):
+        with pytest.raises(UserError, match="JPEG 2000 in colour of 16 bits"):
+            read_picture(tmp_path / "deep.jp2", data)
     (tmp_path / "no.tga").write_bytes(b"not a picture")
     with pytest.raises(UserError, match="not a readable image"):
         read_picture(tmp_path / "no.tga")
+
+
+def test_deep_colour_with_opacity_is_shown_on_white_where_a_format_has_none(tmp_path):
+    # kills: deep-opacity-dropped
+    pixels = np.full((4, 4, 3), 20000, np.uint16)
+    alpha = np.full((4, 4), 65535, np.uint16)
+    assert write_picture(tmp_path / "a.ppm", Picture(pixels, alpha)) == []
+    alpha[0] = 0
+    assert write_picture(tmp_path / "a.ppm", Picture(pixels, alpha)) == ["opacity (it is shown on white)"]
+    back = read_picture(tmp_path / "a.ppm").pixels
+    assert (back[0] == 65535).all() and (back[1:] == 20000).all()
+
+
+@pytest.mark.parametrize("options", [{"quality": 90}, {"lossless": True}])
+@pytest.mark.parametrize("kind", ["plain", "with EXIF", "animation"])
+def test_a_webp_is_lossy_as_its_first_frame_is_stored(options, kind):
+    # kills: webp-always-lossy
+    images = [Image.fromarray(np.random.default_rng(i).integers(0, 256, (9, 7, 3), dtype=np.uint8)) for i in range(2)]
+    more = {"plain": {}, "with EXIF": {"exif": b"Exif\0\0MM\0*\0\0\0\x08\0\0\0\0\0\0"}}.get(
+        kind, {"save_all": True, "append_images": images[1:]}
+    )
+    stream = io.BytesIO()
+    images[0].save(stream, "WEBP", **options, **more)
+    assert read_picture("a.webp", stream.getvalue()).lossy == ("quality" in options)
 
 
 def bad_files(folder):

@@ -179,6 +179,9 @@ def test_enlarging():
         cubic = enlarged(small, factor, "bicubic")
         wanted = Image.fromarray(small).resize((9 * factor, 7 * factor), Image.Resampling.BICUBIC)
         assert np.abs(cubic.astype(int) - np.asarray(wanted)).max() <= 2
+    # Between pixels 0 and 1 the floats of an edge are not rounded, and a ramp stays a ramp inside.
+    ramp = enlarged(np.arange(8, dtype=np.float32)[None, :, None].repeat(8, 0), 2, "bicubic")
+    assert ramp.dtype == np.float32 and np.allclose(ramp[8, 4:12, 0], np.arange(1.75, 5.5, 0.5))
     deep = enlarged(small.astype(np.uint16) * 257, 2, "bicubic")
     assert deep.dtype == np.uint16 and np.abs(deep / 257 - enlarged(small, 2, "bicubic")).max() <= 1
     assert [factor_between((8, 12), s) for s in ((8, 12), (4, 6), (2, 3), (4, 5), (16, 24), (3, 4))] == [

@@ -1,6 +1,7 @@
 """TIFFs by their tags: the right pixels, or an error that describes the file; never wrong pixels without an error."""
 
 import io
+import struct
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from i2i_bridge.data.items import decode_item
 from i2i_bridge.degradations.files import degrade_files
 from i2i_bridge.errors import UserError
 from i2i_bridge.images.files import read_picture
-from i2i_bridge.images.pixels import with_channels
+from i2i_bridge.images.pixels import NO_METADATA, with_channels
 
 RNG = np.random.default_rng(0)
 DEEP = RNG.integers(0, 65536, (9, 7, 6), dtype=np.uint16)
@@ -117,6 +118,21 @@ def test_depths_between_are_spread(tmp_path: Path) -> None:
         assert "12 bits" in str(error)
     else:
         assert np.array_equal(pixels, np.rint(codes * (65535 / 4095)).astype(np.uint16))
+
+
+def test_a_tiff_of_too_many_pixels_is_refused_by_its_header(tmp_path: Path) -> None:
+    head = b"II*\0\x08\0\0\0"
+    tags = ((256, 90000), (257, 90000), (258, 16), (259, 1), (262, 1), (273, 8), (277, 6), (278, 1), (279, 8))
+    table = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    (tmp_path / "a.tif").write_bytes(head + struct.pack("<H", len(tags)) + table + bytes(4))
+    with pytest.raises(UserError, match=r"a\.tif: 90000x90000 pixels; at most 64 million can be read"):
+        read_picture(tmp_path / "a.tif")
+
+
+def test_bands_that_pillow_cannot_open_have_no_metadata(tmp_path: Path) -> None:
+    write(tmp_path / "a.tif", *CASES["six bands"][:2])
+    picture = read_picture(tmp_path / "a.tif", metadata=True)
+    assert picture.pixels.shape[2] == 6 and picture.metadata == NO_METADATA
 
 
 def test_what_cannot_be_right_is_refused_with_its_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,6 +37,7 @@ from i2i_bridge.images.pixels import Picture, to_pil, to_pixels
 from i2i_bridge.runs.imports import released
 from i2i_bridge.storage import pt_reader
 from i2i_bridge.storage.archive import BadArchive, unpack
+from i2i_bridge.storage.names import expanded
 from i2i_bridge.storage.toml import MAX_BYTES, read_toml
 
 
@@ -74,6 +75,10 @@ def test_tables(tmp_path):
         read_toml(card)
     with refused("cannot be read"):
         read_toml(recipe / "under-a-file.toml")
+
+
+def test_a_user_of_whom_no_home_is_known():
+    assert expanded("~nobody-is-called-so/photos") == Path("~nobody-is-called-so/photos")
 
 
 def test_a_user_without_a_home_and_a_card_that_stays(tmp_path, monkeypatch):
@@ -424,3 +429,4 @@ def test_the_child_s_limits(monkeypatch):
     assert ended == [70, 70, 70]
     monkeypatch.setitem(sys.modules, "resource", None)
     pt_reader.limit(1, final=True)  # no such limit on this system: time remains
+    pt_reader.limit_time(1)

@@ -117,6 +117,39 @@ def test_a_published_folder_is_never_overwritten(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
 
 
+def listed(folder):
+    return [path.name for path in folder.iterdir()]
+
+
+def test_a_folder_that_cannot_be_renamed_stays_where_it_is(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "page").write_text("old")
+    with pytest.raises(FileNotFoundError):
+        files.exchange_folder(tmp_path / "missing", tmp_path / "out")
+    assert (tmp_path / "out" / "page").read_text() == "old" and listed(tmp_path) == ["out"]
+    with pytest.raises(FileNotFoundError):
+        files.set_aside(tmp_path / "missing", "aside")
+    assert listed(tmp_path) == ["out"]
+
+
+def test_what_a_process_left_of_a_file_is_removed_by_its_number(tmp_path):
+    """And nothing of other files and processes."""
+
+    class Dying(FailingOS):
+        def write(self, *words):
+            self.dead = True
+            raise Killed
+
+    with disk(Dying()), pytest.raises(Killed):
+        files.write_whole(tmp_path / "a.png", b"half")
+    (left,) = listed(tmp_path)
+    for file, process in ((tmp_path / "b.png", os.getpid()), (tmp_path / "a.png", 1), (tmp_path / "no" / "a.png", 1)):
+        files.remove_partial(file, process)
+        assert listed(tmp_path) == [left]
+    files.remove_partial(tmp_path / "a.png", os.getpid())
+    assert listed(tmp_path) == []
+
+
 def test_an_interrupted_save_leaves_nothing(tmp_path):
     def data():
         yield "a", b"1"

@@ -86,6 +86,8 @@ def test_deep_tables_and_long_keys(tmp_path):
         (f"data.root=1\n{LONG}=1", "more than 20 parts"),
         ("data.root=" + "[" * 5000, "too deep"),
         ("train.seed=" + "1" * 5000, "digits"),
+        ("train.seed", "an override reads key.key=value"),
+        ("=3", "an override reads key.key=value"),
     ],
 )
 def test_overrides_have_the_same_limits(setting, says):

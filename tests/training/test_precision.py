@@ -8,7 +8,7 @@ from test_training import photos, recipe_for  # noqa: F401 - photos is a fixture
 
 from i2i_bridge import UserError, load_run
 from i2i_bridge import device as rules
-from i2i_bridge.device import resolve_precision, training_precision
+from i2i_bridge.device import resolve_device, resolve_precision, training_precision
 from i2i_bridge.training.trainer import train
 
 
@@ -69,3 +69,37 @@ def test_a_checkpoint_says_what_auto_became(photos, tmp_path, monkeypatch):  # n
         checkpoint, _ = latest_checkpoint(tmp_path / "checkpoints")
         assert checkpoint.state["machine"]["precision"] == "fp32"  # of 16 channels
     assert any("bit for bit as if it had never stopped" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("flags", "fast"),
+    [(None, False), ("flags: sse2 avx2", False), ("flags: avx512_bf16", True), ("flags: amx_bf16 amx_tile", True)],
+)
+def test_a_cpu_computes_in_bfloat16_if_it_says_so(tmp_path, monkeypatch, flags, fast):
+    """None: a system without /proc/cpuinfo."""
+    if flags is not None:
+        (tmp_path / "cpuinfo").write_text(flags)
+    monkeypatch.setattr(rules, "Path", lambda name: tmp_path / "cpuinfo")
+    assert resolve_precision("auto", torch.device("cpu")) == (torch.bfloat16 if fast else torch.float32)
+
+
+def test_a_gpu_that_emulates_bfloat16_computes_in_float32(monkeypatch):
+    # kills: emulated-bf16
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
+    assert resolve_precision("auto", torch.device("cuda")) == torch.float32
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
+    assert resolve_precision("auto", torch.device("cuda")) == torch.bfloat16
+
+
+def test_a_device_is_one_of_those_that_are_here(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert resolve_device(None).type == "cuda" and resolve_device("cuda:1").index == 1
+    with pytest.raises(UserError, match="device 'cuda:2' is not here; here are: cpu, cuda"):
+        resolve_device("cuda:2")
+    with pytest.raises(UserError, match="device 'gpu' is unknown; here are: cpu, cuda"):
+        resolve_device("gpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert resolve_device(None).type == "cpu"
+    with pytest.raises(UserError, match="device 'cuda' is not here; here are: cpu"):
+        resolve_device("cuda")

@@ -8,6 +8,7 @@ import shutil
 import signal
 import time
 from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from killing import digest, photos, recipe_of
 import i2i_bridge.training.trainer as training
 from i2i_bridge import load_run
 from i2i_bridge.cli.command import main
-from i2i_bridge.distributed import Ranks, check_devices
+from i2i_bridge.distributed import Ranks, check_devices, processes
 from i2i_bridge.errors import UserError
 from i2i_bridge.evaluation.evaluate import evaluate
 from i2i_bridge.runs.checkpoint import latest_checkpoint
@@ -222,6 +223,14 @@ def test_processes_that_do_not_see_each_other_are_refused(monkeypatch):
         Ranks(Alone()).check_all_here()
     monkeypatch.delenv("WORLD_SIZE")
     Ranks(Alone()).check_all_here()
+
+
+def test_a_launcher_that_accelerate_does_not_see_is_refused(monkeypatch):
+    """Otherwise each process of an evaluation would do all of it."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr("accelerate.PartialState", lambda **options: SimpleNamespace(num_processes=1, process_index=0))
+    with pytest.raises(UserError, match="2 processes were started, but accelerate sees 1"):
+        processes()
 
 
 def test_more_processes_than_devices_are_refused(monkeypatch):
