@@ -44,9 +44,10 @@ class GroupNorm(nn.GroupNorm):
         if x.device.type == "cuda" and (kernels := self._kernels(x)) is not None:
             fused: Tensor = kernels.apply(x, self.weight, self.bias, scale, shift, self.num_groups, self.eps, self.silu)
             return fused
-        # Exported graphs are of torch's own operations: those of _ChannelsLast depend on the number of pixels.
-        plain = torch.compiler.is_exporting() or x.device.type != "cpu"
-        if plain or not x.is_contiguous(memory_format=torch.channels_last):
+        # Shapes alone (the meta device) are counted as what a CPU or a GPU keeps. Exported graphs are of torch's own
+        # operations: those of _ChannelsLast depend on the number of pixels.
+        last = x.device.type == "cpu" and x.is_contiguous(memory_format=torch.channels_last)
+        if torch.compiler.is_exporting() or not (last or x.device.type == "meta"):
             y = super().forward(x)
             if scale is not None and shift is not None:
                 y = torch.addcmul(shift[..., None, None], y, 1 + scale[..., None, None])

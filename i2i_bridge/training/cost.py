@@ -122,8 +122,8 @@ def _training_cost(recipe: Recipe, notes: list[str]) -> Cost:
 def kept_bytes(network: nn.Module, recipe: Recipe, images: int) -> int:
     """Bytes that autograd keeps of one call of the network for its gradients, the weights apart.
 
-    On the meta device it is what a GPU keeps; a CPU's normalisation keeps half of its maps. The largest block, which
-    is there once more while it is recomputed (network.checkpointing), is not counted.
+    On the meta device it is what a GPU keeps whose norms are Triton's kernels (`networks.triton`). The largest block,
+    which is there once more while it is recomputed (network.checkpointing), is not counted.
     """
     weights = {id(parameter) for parameter in network.parameters()}
     seen: dict[int, int] = {}

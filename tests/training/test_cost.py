@@ -86,7 +86,7 @@ def test_the_papers_network():
     assert cost.parameters == {"network": 552_807_171}
     assert cost.call == pytest.approx(2_238.8e9, rel=1e-4)
     checkpointed = training_cost(load_recipe("restoration/jpeg-10", ["network.checkpointing=true"]))
-    assert checkpointed.maps[torch.float32] < cost.maps[torch.float32] / 4
+    assert checkpointed.maps[torch.float32] < cost.maps[torch.float32] / 3
     assert cost.step + 0.7 * cost.call < checkpointed.step < cost.step + cost.call
 
 
