@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from i2i_bridge import UserError, load_recipe, method_preset
 from i2i_bridge.data.cards import card_names, load_card
-from i2i_bridge.errors import did_you_mean
+from i2i_bridge.errors import did_you_mean, nearest
 from i2i_bridge.recipe.listing import TABLES, is_setting, recipe_settings, table_settings
 from i2i_bridge.recipe.load import recipe_file
 from i2i_bridge.recipe.presets import preset_names, preset_summary
@@ -18,6 +18,7 @@ from i2i_bridge.registry import KINDS, Registry
 from i2i_bridge.storage.reader import read_text
 from i2i_bridge.storage.shipped import (
     CARD_FILE,
+    RECIPE_FILE,
     folder_of_run,
     pretrained_names,
     recipe_names,
@@ -89,7 +90,12 @@ def description(name: str, method: str | None = None, *, all_settings: bool = Fa
         return read_text(recipe_file(rest))
     meanings = {at: text for at, text in _meanings(rest) if sort in ("", at) or (sort == "part" and at in KINDS)}
     if not meanings:
-        raise UserError(f"nothing is called '{name}'{did_you_mean(rest, _all_names())}")
+        if (recipe := Path(rest) / RECIPE_FILE).is_file():
+            raise UserError(
+                f"{rest}: a run folder; its settings: i2i-bridge show {recipe}, its cost: show {rest} --cost"
+            )
+        kinds = "; `i2i-bridge list` shows recipes, `list KIND` parts"
+        raise UserError(f"nothing is called '{name}'{nearest(rest, _all_names()) or kinds}")
     texts = [text() for text in meanings.values()]
     if len(meanings) > 1:
         words = [f"{at}:{rest}" for at in meanings]

@@ -120,7 +120,7 @@ def main(arguments: list[str] | None = None) -> None:
         _say_error(error)
         code = error.code
     except USAGE_ERRORS as error:
-        message = " ".join(error.format_message().split()).rstrip(".")
+        message = " ".join(error.format_message().split()).rstrip(".").replace("Value error, ", "")
         if message:  # empty when no verb was typed: typer has printed the help
             verb = error.ctx.command_path if error.ctx else "i2i-bridge"
             _say_error(f"{message}; see {verb} --help")

@@ -42,6 +42,10 @@ def tune(
         Path | None,
         typer.Option(metavar="DIR", help="Where metrics find their weights. Default: $I2I_WEIGHTS_DIR."),
     ] = None,
+    list_file: Annotated[
+        Path | None,
+        typer.Option("--list", metavar="FILE", help="Only the images that this file names, one a line."),
+    ] = None,
     root: Annotated[Path | None, typer.Option(help="Where the dataset lies now, if not where it was trained.")] = None,
     checkpoint: Checkpoint = None,
     plugin: Plugins = None,
@@ -53,7 +57,7 @@ def tune(
         load_plugins(plugin)
         if weights is not None:
             use_folder(weights)
-        _tune(folder, nfe, metric, count, protocol, seed, root, checkpoint, device)
+        _tune(folder, nfe, metric, count, protocol, seed, list_file, root, checkpoint, device)
 
 
 def _tune(
@@ -63,6 +67,7 @@ def _tune(
     count: int,
     protocol: str | None,
     seed: int,
+    list_file: Path | None,
     root: Path | None,
     checkpoint: str | None,
     device: str | None,
@@ -73,7 +78,7 @@ def _tune(
     from i2i_bridge.runs.tuned import words_of
 
     loaded = open_run(run, device=device, checkpoint=checkpoint, tuned=False)
-    setup = open_evaluation(loaded.recipe, protocol, count=count, root=root)
+    setup = open_evaluation(loaded.recipe, protocol, count=count, list_file=list_file, root=root)
     start = time.monotonic()
     with counted("tuned") as done:
         found = search(

@@ -189,7 +189,9 @@ def resolve(
         UserError: The protocol needs a list, and none is given.
     """
     if protocol.list is not None and not names:
-        raise UserError(f"protocol {protocol.name} scores the images of {protocol.list}; give it with --list FILE")
+        raise UserError(
+            f"protocol {protocol.name} scores the images of {protocol.list}; give it to evaluate or tune: --list FILE"
+        )
     size = protocol.size or data.validation_size or data.size
     filled: dict[str, Any] = {
         "name": protocol.name,

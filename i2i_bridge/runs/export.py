@@ -28,6 +28,7 @@ from i2i_bridge.runs.shared import portable
 from i2i_bridge.storage.files import (
     TEMPORARY,
     TEMPORARY_BYTES,
+    check_writable,
     exchange_folder,
     publish_folder,
     real_folder,
@@ -87,6 +88,7 @@ def export(
     shown, out = Path(out), real_folder(expanded(Path(out)), above=True)
     with located(shown, errors=OSError):
         _check_out(out)
+    check_writable(out.parent)
     restorations = _restorations(run, nfe)
     for n, _ in restorations:
         if (line := run.tuned_line(n)) is not None:

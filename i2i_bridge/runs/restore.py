@@ -13,6 +13,7 @@ from i2i_bridge.runs.restore_workers import Part, check_jobs, restored_by_worker
 from i2i_bridge.runs.restorer import Outcome, Restorer, Settings
 from i2i_bridge.runs.run import Run
 from i2i_bridge.runs.workload import Workload, workload_of
+from i2i_bridge.storage.files import check_writable
 
 if TYPE_CHECKING:  # pydantic: `import i2i_bridge` stays light
     from i2i_bridge.recipe.schema import Direction
@@ -133,6 +134,7 @@ def restore_files(
     left = {job.name: job for job in planned if not is_done(job)}
     skipped, work = len(planned) - len(left), Workload()
     if left:
+        check_writable(settings.root or next(iter(planned[0].outputs.values())).parent)
         images, calls = [job.source for job in left.values()], settings.network_calls(run)
         jobs = min(jobs, len(images))
         work = workload_of(run, images, nfe=calls, samples=samples, automatic=tile is None, jobs=jobs)

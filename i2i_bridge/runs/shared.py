@@ -16,10 +16,10 @@ from i2i_bridge.errors import UserError, brief, located
 from i2i_bridge.storage.files import (
     TEMPORARY,
     TEMPORARY_BYTES,
-    exchange_folder,
     real_folder,
     refuse_links,
     remove,
+    replace,
     write_whole,
 )
 from i2i_bridge.storage.names import expanded, extended_name, leads_out
@@ -67,7 +67,7 @@ def write_shared(run: "Run", folder: Path, card: str, picture: bytes | None = No
             write_whole(fresh / CARD_FILE, card.encode())
             if picture is not None:
                 write_whole(fresh / PICTURE, picture)
-            exchange_folder(fresh, out)
+            replace(fresh, out)  # an empty folder at most: what came there meanwhile is kept
         finally:
             remove(fresh)
     return folder

@@ -415,6 +415,18 @@ def locked(
         os.close(descriptor)
 
 
+def check_writable(folder: Path) -> None:
+    """Check that files can be written into a folder, which need not exist yet: before the work, not after it.
+
+    Raises:
+        UserError: The folder, or the one that it would be created in, is read-only or a file.
+    """
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+        reason = "no permission to write" if there.is_dir() else f"{there} is a file"
+        raise UserError(f"{folder}: cannot be written ({reason}); choose another folder")
+
+
 def free_bytes(folder: Path) -> int:
     """Free disk space in bytes for this user at a folder, which need not exist yet."""
     facts = os.statvfs(next(path for path in (folder, *folder.absolute().parents) if path.is_dir()))

@@ -122,6 +122,8 @@ def test_the_cost_of_a_run_is_that_of_its_recipe(call, tmp_path, monkeypatch):
     code, said, _ = call("show", "recipe.toml", "--cost")
     assert code == 0 and said.startswith("# demo-jpeg: computed from shapes")
     assert [call("show", name, "--cost") for name in ("runs/mine", "run:runs/mine")] == [(0, said, "")] * 2
+    for name in ("runs/mine", "run:runs/mine"):
+        assert "show runs/mine/recipe.toml" in call("show", name)[2]
     shipped = call("show", "pretrained/photos", "--cost")
     assert shipped[0] == 0 and shipped == call("show", "run:pretrained/photos", "--cost")
     code, said, _ = call("show", "runs/mine", "--cost", "method.perceptual=0.5", "process.sigma_1=auto")

@@ -262,6 +262,8 @@ BAD = [
     (["train", "small.toml", "train.steps=abc"], "small.toml with train.steps=abc: train.steps"),
     (["train", "small.toml", "sample.sampler.name=euler"], "load it: --plugin FILE.py"),
     (["check", "photos", "holdout=abc"], "holdout"),
+    (["selftest", "--level", "medium"], "'--level': 'medium' is not one of"),
+    (["show", "zzzzzz"], "`i2i-bridge list` shows recipes"),
     (["evaluate", "nowhere"], "not a run folder"),
     (["evaluate", "nowhere", "--nfe", "0"], "'--nfe'"),
     (["evaluate", "nowhere", "--nfe", "abc"], "valid integer"),

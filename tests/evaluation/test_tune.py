@@ -341,6 +341,9 @@ def test_the_verb(folder, tmp_path, capsys, monkeypatch):
     assert "note: nfe 1: nothing is better beyond chance" not in out and "wrote run/tuned.toml" in out
     code, out, _ = call("restore", "run", "photos/val/p0.png", "o.png", "--nfe", "2", "--device", "cpu")
     assert code == 0 and "note: nfe 2: tuned sampling (sampler planted" in out
+    (tmp_path / "chosen.txt").write_text("".join(f"p{i}.png\n" for i in range(3, 8)))
+    listed = call("tune", "run", "--nfe", "1", "--metric", "psnr", "--list", "chosen.txt", "--device", "cpu")
+    assert listed[0] == 0 and "2 images chose, 3 report" in listed[1]
     for words, wrong in (
         (("none",), "not a run folder"),
         (("run", "--nfe", "0"), "--nfe"),

@@ -1,6 +1,7 @@
 """`restore` on files, for every kind of task with its inputs: image, mask, condition."""
 
 import gc
+import os
 import tracemalloc
 
 import numpy as np
@@ -379,6 +380,19 @@ def test_memory_does_not_grow_with_the_files(run_of, tmp_path):
     (tensors, early), (tensors_late, late) = held
     one = 32 * 32 * 3  # bytes of one picture, an eighth of what a float32 one and its restoration take
     assert tensors_late - tensors < one and late - early < 10 * one, held
+
+
+def test_a_folder_that_cannot_be_written_is_named_before_the_network_is_called(run_of, tmp_path):
+    run = run_of({"name": "noise", "std": 0.1})
+    (tmp_path / "in").mkdir()
+    for name in ("a.png", "b.png"):
+        photo(1).save(tmp_path / "in" / name)
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "locked").mkdir(mode=0o500)
+    places = ["file/out"] if os.geteuid() == 0 else ["file/out", "locked", "locked/out"]  # root may write anywhere
+    for source, target in [("in", place) for place in places] + [("in/a.png", "file/out/a.png")]:
+        with pytest.raises(UserError, match=r"cannot be written .*choose another folder"):
+            restore_files(run, tmp_path / source, tmp_path / target, report_calls=lambda done, total: 1 / 0)
 
 
 def test_a_link_in_a_folder_of_restorations_is_not_followed(run_of, tmp_path):

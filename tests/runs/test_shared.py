@@ -11,7 +11,7 @@ from i2i_bridge import evaluate, load_run, save_pretrained
 from i2i_bridge.errors import UserError
 from i2i_bridge.recipe.load import parse_recipe
 from i2i_bridge.runs.checkpoint import latest_checkpoint
-from i2i_bridge.runs.shared import PICTURE, check_portable, portable
+from i2i_bridge.runs.shared import PICTURE, check_portable, portable, write_shared
 from i2i_bridge.storage.toml import read_toml
 from i2i_bridge.training.trainer import train
 
@@ -119,12 +119,26 @@ def test_no_licence_no_share(trained, tmp_path, licence):
 def test_a_folder_with_files_is_left_alone(trained, tmp_path):
     """kills: shared-over-other-files"""
     (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(UserError, match="not empty"):
+    with pytest.raises(UserError, match="exists and is not empty"):
         load_run(trained, device="cpu").save_pretrained(tmp_path, licence="mit")
     assert files(tmp_path) == ["mine.txt"]
     (tmp_path / "empty").mkdir()
     load_run(trained, device="cpu").save_pretrained(tmp_path / "empty", licence="mit")
     assert restored(tmp_path / "empty").shape == (19, 22, 3)
+
+
+def test_what_comes_into_the_folder_meanwhile_is_kept(trained, tmp_path):
+    out = tmp_path / "out"
+
+    class Card(str):
+        def encode(self, *rest):
+            out.mkdir()
+            (out / "mine.txt").write_text("mine")
+            return super().encode(*rest)
+
+    with pytest.raises(UserError, match=r"out: cannot be written .*not empty"):
+        write_shared(load_run(trained, device="cpu"), out, Card("---\nlicense: mit\n---\n"))
+    assert files(tmp_path) == ["out/mine.txt"]
 
 
 def test_names_in_the_card_are_only_text(trained, tmp_path):
