@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from i2i_bridge.errors import UserError, located
 from i2i_bridge.images.folder import IMAGE_SUFFIXES, JPEG_SUFFIXES, PNM_SUFFIXES
@@ -94,6 +94,10 @@ def read_picture(path: Path | str, data: bytes | None = None, *, metadata: bool 
     except Image.DecompressionBombError as error:
         raise UserError(f"{path}: too many pixels to be read") from error
     except Exception as error:  # for damaged files, decoders raise many types of exceptions
+        if isinstance(error, UnidentifiedImageError):  # its text is the path again, or an object's address
+            raise UserError(
+                f"{path}: not a readable image (none of {', '.join(FORMATS)}, or damaged at its start)"
+            ) from error
         reason = " ".join(str(error).split())[:100]
         raise UserError(f"{path}: not a readable image ({type(error).__name__}: {reason})") from error
 

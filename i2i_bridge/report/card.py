@@ -23,6 +23,8 @@ from i2i_bridge.training.log import read_metrics
 
 LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]{1,40}")
 """Identifiers of licences on the Hub, such as mit, apache-2.0, cc-by-4.0 or other."""
+STATED = re.compile(r"^license:[ \t]*(?:\[|\r?\n[ \t]*-)?[ \t]*[\"']?[A-Za-z0-9]", re.MULTILINE)
+"""The key of a card's header with an identifier or a list of them: no comment, no placeholder, not the next key."""
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -98,9 +100,9 @@ def save_pretrained(
         text = model_card(run, licence, place=place, pictures=pictures)
     else:
         with readable(card, errors=(OSError, ValueError)):
-            text = read_text(card, MEGABYTE)
+            text = read_text(card, MEGABYTE, "utf-8-sig")  # editors on Windows write a byte order mark
         header = re.match(r"---\r?\n(.*?)^---\s*$", text, re.DOTALL | re.MULTILINE)
-        if licence is not None or header is None or not re.search(r"^license:\s*\S", header[1], re.MULTILINE):
+        if licence is not None or header is None or not STATED.search(header[1]):
             raise UserError(f"{card}: the licence stands in the card's header, between two lines ---, as license: mit")
     return write_shared(run, Path(folder), text, _picture(run) if pictures else None)
 

@@ -230,6 +230,8 @@ def _latest(folder: Path) -> tuple[Checkpoint | None, dict[Path, str]]:
         try:
             return _verified(candidate), skipped
         except DamagedCheckpoint as error:
+            if not os.path.lexists(candidate):  # removed meanwhile, by a training that saved newer ones
+                return _latest(folder)
             skipped[candidate] = str(error)
     if skipped:
         first = next(iter(skipped.values()))

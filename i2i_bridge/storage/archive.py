@@ -7,6 +7,7 @@ member's map says, whatever its size.
 
 import bz2
 import contextlib
+import errno
 import gzip
 import lzma
 import shutil
@@ -34,6 +35,10 @@ BLOCK = 4096
 """Bytes counted for a file or folder at least; otherwise a million empty files would count as nothing."""
 MAX_HEADER = 2**20
 """Maximum bytes of the headers of a tar member, including extended headers (pax, GNU)."""
+MAX_DEPTH = 64
+"""Maximum folders of a member's path; otherwise removing them could exceed the open files and the stack."""
+NEVER = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ)
+"""Errors of a member's name: a file where another member needs a folder, or a name that the disk does not take."""
 TOO_MUCH = f"unpacks to more than {RATIO} times its size"
 COMPRESSIONS: dict[bytes, Callable[[IO[bytes]], Any]] = {
     b"\x1f\x8b": lambda stream: gzip.GzipFile(fileobj=stream),
@@ -75,6 +80,10 @@ def unpack(archive: Path, kind: Literal["tar", "zip"], folder: Path, report: Rep
         # The decompressors also raise OSError for damaged data, without an errno.
         if error.errno is None:
             raise BadArchive(f"{archive}: damaged, or not a {kind} archive ({brief(error)})") from error
+        place = Path(error.filename or archive)
+        if error.errno in NEVER and place.is_relative_to(folder):
+            name = brief(place.relative_to(folder))
+            raise BadArchive(f"{archive}: the member '{name}' cannot be unpacked ({error.strerror})") from error
         raise UserError(f"{archive}: cannot be unpacked ({error.strerror})") from error
 
 
@@ -91,6 +100,8 @@ class _Destination:
         parts = PurePosixPath(name.replace("\\", "/")).parts
         if PurePosixPath(name).is_absolute() or PureWindowsPath(name).anchor or ".." in parts or "\0" in name:
             raise self.refuse(name, "outside of its folder")
+        if len(parts) > MAX_DEPTH:
+            raise self.refuse(name, f"more than {MAX_DEPTH} folders deep")
         return Path(*parts)
 
     def refuse(self, name: str, what: str) -> BadArchive:
@@ -236,6 +247,8 @@ def _unpack_zip(archive: Path, destination: _Destination, report: Report) -> Non
                 raise destination.refuse(member.filename, "a link" if kind == stat.S_IFLNK else "a special file")
             if member.is_dir():
                 destination.make_folder(destination.path(member.filename))
+            elif member.flag_bits & 1:
+                raise destination.refuse(member.filename, "encrypted")
             else:
                 # zipfile never yields more than the size that the member declares.
                 with members.open(member) as stream:

@@ -77,7 +77,7 @@ def test_what_is_no_image_is_told_what_is_one(run):
         (None, {}, "not an image: NoneType"),
         ([], {}, "a list of no images"),
         (np.zeros((0, 4, 4, 3), np.uint8), {}, "no images"),
-        (b"nothing", {}, "the bytes given: not a readable image"),
+        (b"nothing", {}, r"the bytes given: not a readable image \(none of PNG, JPEG"),
         (np.zeros((12, 20, 3), np.uint8), {"samples": 0}, "samples=0"),
         (np.zeros((12, 20, 3), np.uint8), {"nfe": 0}, "nfe 0"),
     ):

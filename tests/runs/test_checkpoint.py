@@ -91,6 +91,26 @@ def test_a_manifest_stays_in_its_folder_and_is_believed_in_nothing(tmp_path, cha
     assert found.step == 1 and len(damaged) == 1 and part in damaged[0] and "\n" not in damaged[0]
 
 
+@pytest.mark.parametrize("best", [None, 1])
+def test_a_checkpoint_that_a_training_removes_while_it_is_read_is_no_damage(tmp_path, monkeypatch, best):
+    def saves(step):
+        save_checkpoint(
+            tmp_path, step, {"network": {"w": torch.ones(3)}, "ema": {"w": torch.ones(3)}}, {}, 1, best=best
+        )
+
+    digest = hashlib.file_digest
+
+    def digest_while_training(stream, name):
+        monkeypatch.setattr(hashlib, "file_digest", digest)
+        saves(3)
+        return digest(stream, name)
+
+    saves(1), saves(2)
+    monkeypatch.setattr(hashlib, "file_digest", digest_while_training)
+    found, damaged = latest_checkpoint(tmp_path)
+    assert found.step == 3 and damaged == []
+
+
 @pytest.mark.parametrize("link", [False, True])
 def test_a_file_beside_those_of_the_manifest_is_none_of_the_checkpoint(tmp_path, link):
     save(tmp_path, 1)

@@ -108,6 +108,18 @@ def test_a_card_of_ones_own_is_taken_as_it_is(trained, tmp_path):
         run.save_pretrained(tmp_path / "no", card=card)
 
 
+def test_a_licence_in_a_card_is_an_identifier_or_several(trained, tmp_path):
+    run, card = load_run(trained, device="cpu"), tmp_path / "card.md"
+    for number, text in enumerate(("mit", '"mit"', "[mit, other]", "\n- mit\n- other", "mit\r")):
+        card.write_text(f"\ufeff---\nlicense: {text}\n---\nMine.\n", newline="")
+        shared = run.save_pretrained(tmp_path / str(number), card=card)
+        assert (shared / "README.md").read_bytes().startswith(b"---\nlicense: ")
+    for text in ("", "# mit", "<your licence>", "[]", "\ntags:\n- a", "\nlibrary_name: i2i-bridge"):
+        card.write_text(f"---\nlicense: {text}\n---\nMine.\n")
+        with pytest.raises(UserError, match="the licence stands in the card's header"):
+            run.save_pretrained(tmp_path / "no", card=card)
+
+
 @pytest.mark.parametrize("licence", [None, "", "MIT License", "mit\nevil: true", "a" * 60])
 def test_no_licence_no_share(trained, tmp_path, licence):
     """kills: any-licence"""

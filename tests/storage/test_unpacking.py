@@ -5,6 +5,7 @@ import gzip
 import io
 import lzma
 import os
+import re
 import stat
 import tarfile
 import tracemalloc
@@ -16,6 +17,7 @@ from i2i_bridge.data.sources.tar import TarShards
 from i2i_bridge.errors import UserError
 from i2i_bridge.storage import archive as unpacking
 from i2i_bridge.storage.archive import BadArchive, unpack
+from i2i_bridge.storage.files import remove
 
 FILES = {"set/train/1.png": b"one", "set/train/2.png": b"2" * 3000, "set/notes.txt": b""}
 
@@ -123,6 +125,35 @@ def test_a_truncated_tar_is_named_wherever_it_is_cut(tmp_path, mode):
         cut.write_bytes(whole[:end])
         with pytest.raises(BadArchive, match="damaged"):
             unpack(cut, "tar", tmp_path / f"out-{end}")
+
+
+@pytest.mark.parametrize("kind", ["tar", "zip"])
+@pytest.mark.parametrize(
+    ("names", "says"),
+    [
+        (["a", "a/b"], "the member 'a' cannot be unpacked"),
+        (["x" * 300], "cannot be unpacked (File name too long)"),
+        (["d/" * 64 + "x"], "more than 64 folders deep"),
+        (["d/" * 1500 + "x"], "more than 64 folders deep"),
+    ],
+)
+def test_names_that_no_disk_takes_are_of_a_bad_archive(tmp_path, kind, names, says):
+    """Otherwise the same archive would be unpacked again by each fetch, and its folder could not be removed."""
+    archive = (tar if kind == "tar" else zipped)(tmp_path / "archive", dict.fromkeys(names, b"x"))
+    with pytest.raises(BadArchive, match=re.escape(says)) as refusal:
+        unpack(archive, kind, tmp_path / "out")
+    assert "\n" not in str(refusal.value)
+    remove(tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_encrypted_zip_is_said_to_be_one(tmp_path):
+    data = bytearray(zipped(tmp_path / "a.zip", {"x": b"x"}).read_bytes())
+    data[6] |= 1
+    data[data.find(b"PK\1\2") + 8] |= 1
+    (tmp_path / "a.zip").write_bytes(data)
+    with pytest.raises(BadArchive, match="'x' is encrypted"):
+        unpack(tmp_path / "a.zip", "zip", tmp_path / "out")
 
 
 def test_damaged_archives(tmp_path):

@@ -14,7 +14,7 @@ from i2i_bridge.data.sources.folders import Files
 from i2i_bridge.data.splits import keep, split_folder, split_names
 from i2i_bridge.errors import UserError, brief, readable
 from i2i_bridge.registry import register_dataset
-from i2i_bridge.storage.archive import BROKEN, open_tar
+from i2i_bridge.storage.archive import BROKEN, TOO_MUCH, open_tar
 from i2i_bridge.storage.reader import open_regular
 
 BLOCK = 512
@@ -185,7 +185,9 @@ def _listed(shard: Path) -> list[tuple[str, str, int, int]]:
     rows = []
 
     def refuse(what: str) -> UserError:
-        return UserError(f"{shard}: {what}")
+        # A shard is not compressed: a member that reaches beyond its end was cut off.
+        cut = f"ends in the middle of a member, at byte {length}; copy or download it again"
+        return UserError(f"{shard}: {cut if what == TOO_MUCH else what}")
 
     try:
         length = shard.stat().st_size
@@ -197,7 +199,8 @@ def _listed(shard: Path) -> list[tuple[str, str, int, int]]:
                     rows.append((folder + slash + stem, extension.lower(), member.offset_data, member.size))
             end = tar.offset
     except (OSError, *BROKEN) as error:
-        raise UserError(f"{shard}: not a whole, uncompressed tar file ({brief(error)})") from error
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{shard}: not a whole, uncompressed tar file ({brief(reason)})") from error
     with open_regular(shard) as stream:
         stream.seek(end)
         last = stream.read(BLOCK)
