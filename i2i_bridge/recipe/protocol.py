@@ -10,6 +10,7 @@ import inspect
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -186,8 +187,12 @@ def resolve(
         reverse: Whether the two sides of each pair are exchanged (data.direction).
 
     Raises:
-        UserError: The protocol needs a list, and none is given.
+        UserError: The protocol needs a list, and none is given; or `count` is not a number of images.
     """
+    if count is not None:
+        if isinstance(count, bool) or not isinstance(count, Integral) or count < 1:  # -1 would be all but the last
+            raise UserError(f"count {count!r}: give a number of images, 1 or more")
+        count = int(count)
     if protocol.list is not None and not names:
         raise UserError(
             f"protocol {protocol.name} scores the images of {protocol.list}; give it to evaluate or tune: --list FILE"

@@ -20,7 +20,7 @@ from i2i_bridge.images.montage import animation, montage, scaled_down, states_sh
 from i2i_bridge.images.outputs import FilesOutcome, Job
 from i2i_bridge.images.pixels import Picture, mask_of, to_mask, to_pixels, to_tensor, visible, with_channels
 from i2i_bridge.methods.base import Batch
-from i2i_bridge.methods.calls import counted_calls
+from i2i_bridge.methods.calls import checked_nfe, counted_calls
 from i2i_bridge.methods.mean import network_calls
 from i2i_bridge.methods.tiles import counted_tiles
 from i2i_bridge.plugins import plugin_digests
@@ -123,7 +123,7 @@ class Settings:
 
     def network_calls(self, run: Run) -> int:
         """Network calls of one sample of an image."""
-        return network_calls(run.method, run.recipe.sample.nfe if self.nfe is None else self.nfe)
+        return network_calls(run.method, run.recipe.sample.nfe if self.nfe is None else checked_nfe(self.nfe))
 
     def record(self, run: Run) -> dict[str, Any]:
         """Everything that determines the bytes of the results, for the record of finished images."""

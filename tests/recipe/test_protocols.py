@@ -116,6 +116,9 @@ def test_every_shipped_protocol_is_whole():
         assert settings.applied(recipe_of().data).validation_size == tuple(settings.settings["size"])
     assert dict(listing("protocols"))["held-out"].startswith("The recipe's own")
     assert 'name = "held-out"' in description("held-out") and "Table 3" in description("i2sb-jpeg")
+    for count in (0, -1, 2.0, "2", True):
+        with pytest.raises(UserError, match=f"count {count!r}: give a number of images"):
+            open_evaluation(recipe_of(), count=count)
     with pytest.raises(UserError, match=r"scores the images of val_faster.*--list FILE"):
         open_evaluation(recipe_of(), "i2sb-jpeg")
 

@@ -395,6 +395,13 @@ def test_a_folder_that_cannot_be_written_is_named_before_the_network_is_called(r
             restore_files(run, tmp_path / source, tmp_path / target, report_calls=lambda done, total: 1 / 0)
 
 
+@pytest.mark.parametrize("nfe", ["5", 2.5, 0, True])
+def test_a_number_of_calls_is_checked_before_any_file(run_of, tmp_path, nfe):
+    photo(1).save(tmp_path / "a.png")
+    with pytest.raises(UserError, match="give a number from 1 to 1000"):
+        restore_files(run_of({"name": "noise", "std": 0.1}), tmp_path / "a.png", tmp_path / "b.png", nfe=nfe)
+
+
 def test_a_link_in_a_folder_of_restorations_is_not_followed(run_of, tmp_path):
     # kills: results, steps and degraded inputs written through a folder that is a link
     run = run_of({"name": "noise", "std": 0.1})
