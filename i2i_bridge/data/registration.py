@@ -1,6 +1,7 @@
 """Register a user's dataset (`data add`): open it once, see to its splits, and write a card."""
 
 import contextlib
+import glob
 import re
 import shlex
 from collections.abc import Sequence
@@ -74,6 +75,7 @@ def register(
     if table["name"] == "side_by_side":
         messages += _check_halves(name, table, explicit=kind is not None)
     if "holdout" in known:
+        messages += _from_training_names(table)
         messages += _from_training_folder(table)
         if not _has_splits(table):
             if "holdout" not in table:
@@ -185,6 +187,23 @@ def _from_training_folder(table: dict[str, Any]) -> list[str]:
     else:
         table |= {side: f"{table[side]}/{folders[0].name}" for side in ("x_0", "x_1", "condition") if side in table}
     return [f"{folders[0]} is the only split folder: the validation images are held out of it"]
+
+
+def _from_training_names(table: dict[str, Any]) -> list[str]:
+    """As `_from_training_folder`, of a table whose options have `{split}` in names: {split}B becomes trainB."""
+    texts = {key: value for key, value in table.items() if key != "root" and isinstance(value, str)}
+    named = {key: value for key, value in texts.items() if "{split}" in value}
+    patterns = [str(Path(glob.escape(table["root"]), value)) for value in named.values()]
+    # Not Path.glob, which takes no absolute pattern.
+    found = [
+        name
+        for name in all_split_names()
+        if any(glob.glob(path.replace("{split}", name)) for path in patterns)  # noqa: PTH207
+    ]
+    if not found or not all(map(is_training, found)):
+        return []
+    table |= {key: value.replace("{split}", found[0]) for key, value in named.items()}
+    return [f"{found[0]} is the only split of {', '.join(named.values())}: the validation images are held out of it"]
 
 
 def _has_splits(table: dict[str, Any]) -> bool:

@@ -110,6 +110,15 @@ def test_a_shifted_pair_is_cut_where_the_recipe_says_so():
     assert not bool((masked["x_0"] == masked["x_1"]).all())
 
 
+def test_a_pair_that_lies_right_is_not_cut():
+    x_0, x_1 = pair("same", 0, 0)
+    items = [
+        PairDataset(Pairs(x_0=x_0, x_1=x_1), Geometry(200, resize="none"), None, 3, 0, "train", align=align)[0]
+        for align in (True, False)
+    ]
+    assert all(torch.equal(items[0][side], items[1][side]) for side in ("x_0", "x_1"))
+
+
 @pytest.mark.parametrize("shift", [(-6, 0), (3, -5)])
 def test_a_cut_pair_keeps_the_pixels_of_its_small_source(shift, monkeypatch):
     # kills: overlap-out-of-phase; the factor of the pair forgotten

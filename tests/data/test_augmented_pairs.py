@@ -268,6 +268,18 @@ def test_mistakes_are_one_line(folders, table, words):
     assert "\n" not in str(caught.value)
 
 
+def test_a_lack_of_memory_is_no_mistake_in_the_table(folders, monkeypatch):
+    """With `data.on_error = skip` the image would be passed over, and another machine would train on other images."""
+
+    def exhausted(*images, **options):
+        raise MemoryError
+
+    monkeypatch.setattr(albumentations_module().ISONoise, "apply", exhausted)
+    recipe = recipe_of(folders, data={"augment": [{"name": "ISONoise", "p": 1.0}]})
+    with pytest.raises(UserError, match="not enough memory to read a training image"):
+        next(training_batches(recipe.build_dataset("train"), 1))
+
+
 def test_what_does_not_suit_the_images_is_one_line(folders):
     # kills: the library's exception passed on
     recipe = recipe_of(folders, data={"channels": 1, "augment": [{"name": "ISONoise", "p": 1.0}]})

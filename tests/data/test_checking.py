@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 from i2i_bridge.cli.data_check import check_data
 from i2i_bridge.data.alignment import misalignments
@@ -101,6 +101,25 @@ def test_sides_that_are_all_exchanged_show_against_the_card(pairs, tmp_path):
         (tmp_path / "mine.toml").write_text(CARD.format(*sides))
         problems = check_data(str(tmp_path / "mine.toml"), []).problems
         assert len(problems) == count and all("sides are probably exchanged" in line for line in problems)
+
+
+def test_a_few_pairs_tell_no_exchange(pairs, tmp_path):
+    for file in pairs.rglob("*.png"):
+        if int(file.stem) % 100 >= 3:
+            file.unlink()
+    (tmp_path / "mine.toml").write_text(CARD.format("edges", "photo"))
+    assert not check_data(str(tmp_path / "mine.toml"), []).problems
+
+
+def test_sides_of_two_colour_profiles_are_told(pairs):
+    other = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
+    for file in (pairs / "train" / "photo").iterdir():
+        picture(int(file.stem)).save(file, icc_profile=other)
+    checked = check_data(str(pairs), OPTIONS)
+    lines = [
+        line for line in checked.problems + checked.notes if "whose two sides have different colour profiles" in line
+    ]
+    assert len(lines) == 1 and lines[0].startswith("12 "), checked
 
 
 def test_a_training_does_not_start_on_exchanged_sides(pairs, tmp_path, monkeypatch, capsys):

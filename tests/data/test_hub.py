@@ -269,3 +269,26 @@ def test_a_column_of_paths_stays_in_the_folder(tmp_path, kind):
 
 def codes_of(source, numbers):
     return [int(decode_item(item_of(source, i), 3)["x_0"][0, 0, 0]) for i in numbers]
+
+
+def test_rows_of_the_hub_name_files_of_its_caches_alone(tmp_path, monkeypatch):
+    """kills: hub-row-leads-anywhere"""
+    for name in ("cache", "elsewhere"):
+        (tmp_path / name).mkdir()
+        picture(7).save(tmp_path / name / "7.png")
+    table = datasets.Dataset.from_dict({"image": [str(tmp_path / name / "7.png") for name in ("cache", "elsewhere")]})
+    monkeypatch.setattr(datasets, "load_dataset", lambda *name, **options: datasets.DatasetDict({"train": table}))
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    source = HubImages("train", hub="owner/name", download=True)
+    assert codes_of(source, [0]) == [7]
+    with pytest.raises(UserError, match="leads out of"):
+        source[1]
+
+
+def test_offline_holds_though_the_library_was_imported_before(monkeypatch):
+    """The library looks at its own variable, once."""
+    monkeypatch.setenv("I2I_OFFLINE", "1")
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(datasets, "load_dataset", lambda *name, **options: pytest.fail("asked the hub"))
+    with pytest.raises(UserError, match="hub 'owner/name' needs the internet"):
+        HubImages("train", hub="owner/name", download=True)

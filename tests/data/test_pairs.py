@@ -12,7 +12,7 @@ from PIL import Image
 from i2i_bridge import register_dataset
 from i2i_bridge.data.cards import open_source
 from i2i_bridge.data.dataset import PairDataset
-from i2i_bridge.data.items import decode_item
+from i2i_bridge.data.items import decode_item, size_of
 from i2i_bridge.data.loader import training_batches
 from i2i_bridge.data.source import item_of
 from i2i_bridge.data.sources.folders import ClassFolders, CleanImages, PairedFolders, shared_files
@@ -231,6 +231,14 @@ def test_a_torch_dataset_of_any_form(tmp_path):
 def test_what_a_dataset_may_not_return(item, message):
     with pytest.raises(UserError, match=message):
         decode_item(item_of(Torch([item]), 0), 3)
+
+
+def test_a_size_is_that_of_an_image():
+    """Sizes are read from headers, before an image is decoded."""
+    assert size_of(torch.zeros(3, 4, 5), "here") == size_of(np.zeros((4, 5, 3)), "here") == (4, 5)
+    for value in (np.zeros(4), None):
+        with pytest.raises(UserError, match=f"here: the dataset gave {type(value).__name__}, which is no image"):
+            size_of(value, "here")
 
 
 def test_bytes_of_arrays_and_of_16_bit_colour():

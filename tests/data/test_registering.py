@@ -94,12 +94,34 @@ def test_validation_images_are_held_out_of_a_training_folder_alone(call, workpla
     assert min(counts) > 0 and sum(counts) == 20, counts
 
 
+def test_validation_images_are_held_out_where_names_are_of_training_alone(call, workplace):
+    # kills: training-names-alone, evaluation-names-ignored
+    images("maps/trainA", "maps/trainB")
+    with tarfile.open("Train-0.tar", "w") as tar:
+        for i in range(20):
+            tar.add(f"maps/trainA/{i:02d}.png", f"{i:02d}.png")
+    shards = {"name": "tar_shards", "root": str(workplace), "shards": "Train-*.tar"}
+    for words, wanted in (
+        (["maps"], {"name": "paired_folders", "root": str(workplace / "maps"), "x_0": "trainB", "x_1": "trainA"}),
+        ([".", "--kind", "tar_shards", "shards={split}-*.tar"], shards),
+        ([".", "--kind", "tar_shards", "shards={split}-*.tar", "holdout=0.4"], shards | {"holdout": 0.4}),
+    ):
+        code, out, err = call("data", "add", "mine", *words, "--replace")
+        assert code == 0 and "is the only split of" in out, err
+        assert wanted.items() <= table("mine").items()
+        counts = [len(open_source(table("mine"), split)) for split in ("train", "val")]
+        assert min(counts) > 0 and sum(counts) == 20, counts
+    Path("maps/testA").mkdir()  # the other side of the test images is missing: none of training takes their place
+    code, _, err = call("data", "add", "mine", "maps", "--replace")
+    assert code == 2 and "{split}B: no folder for the split 'val'" in err, err
+
+
 def test_a_dataset_without_a_validation_split_is_not_registered(call):
     # kills: card-that-no-training-takes
-    for folder in ("maps/trainA", "maps/trainB"):
-        images(folder, n=4)
-    Path("rows.csv").write_text("x_0,split\n" + "".join(f"maps/trainA/{i:02d}.png,train\n" for i in range(4)))
-    for path in ("maps", "rows.csv"):
+    images("photos", n=4)
+    Path("rows.csv").write_text("x_0,split\n" + "".join(f"photos/{i:02d}.png,train\n" for i in range(4)))
+    images("one", n=1)
+    for path in ("rows.csv", "one"):
         code, _, err = call("data", "add", "mine", path)
         assert code == 2 and "'val'" in err, err
     assert load_names() == []
@@ -339,6 +361,24 @@ def test_several_sources_of_one_target_are_asked_for(call):
     ]
 
 
+@pytest.mark.parametrize(
+    ("full", "empty", "wanted"),
+    [
+        (["noisy1", "noisy_2"], "clean", [(None, None)]),
+        (["clean", "noisy1"], "noisy_2", [("clean", "noisy1"), (None, None)]),
+    ],
+)
+def test_a_folder_without_images_is_no_side(call, full, empty, wanted):
+    images(*(f"set/{name}" for name in full), n=8)
+    Path("set", empty).mkdir()
+    if len(wanted) == 1:
+        assert call("data", "add", "mine", "set")[0] == 0
+        tables = [table("mine")]
+    else:
+        tables = offered(call, "data", "add", "mine", "set")
+    assert [(found.get("x_0"), found.get("x_1")) for found in tables] == wanted
+
+
 def test_folders_beside_both_sides_are_named(call):
     images("set/clean", "set/noisy", "set/extra", n=8)
     code, out, err = call("data", "add", "mine", "set")
@@ -379,6 +419,14 @@ def test_a_list_of_pairs_in_a_folder_is_asked_about(call):
     Path("photos/empty.csv").write_text("")
     Path("photos/index.csv").write_text("file,width\n00.png,12\n")
     assert call("data", "add", "third", "photos")[0] == 0
+
+
+def test_at_a_terminal_a_list_of_pairs_in_the_folder_is_told(workplace):
+    images("here/all", n=4)
+    Path("here/pairs.csv").write_text("target,source\nall/00.png,all/02.png\nall/01.png,all/03.png\n")
+    messages = register("mine", [Path("here")], [], choose=lambda seen, found: found[0]).messages
+    command = shlex.join(["i2i-bridge", "data", "add", "mine", str(workplace / "here" / "pairs.csv")])
+    assert f"pairs.csv seems to list pairs; they are registered by: {command}" in messages
 
 
 def test_the_source_is_told_where_the_target_has_its_own_name(call):

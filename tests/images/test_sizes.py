@@ -20,6 +20,7 @@ from i2i_bridge.runs.batch import to_batch
 from i2i_bridge.runs.load import load_run
 from i2i_bridge.runs.restore import restore_files
 from i2i_bridge.storage.shipped import recipe_names
+from i2i_bridge.training.identity import is_same_run
 from i2i_bridge.training.trainer import train
 
 SMALL = ["network.channels=8", "train.batch_size=2", "train.workers=0", "train.steps=2", "data.size=16"]
@@ -179,7 +180,7 @@ def test_enlarging():
         cubic = enlarged(small, factor, "bicubic")
         wanted = Image.fromarray(small).resize((9 * factor, 7 * factor), Image.Resampling.BICUBIC)
         assert np.abs(cubic.astype(int) - np.asarray(wanted)).max() <= 2
-    # Between pixels 0 and 1 the floats of an edge are not rounded, and a ramp stays a ramp inside.
+    # Floats are not rounded: inside, a ramp stays a ramp.
     ramp = enlarged(np.arange(8, dtype=np.float32)[None, :, None].repeat(8, 0), 2, "bicubic")
     assert ramp.dtype == np.float32 and np.allclose(ramp[8, 4:12, 0], np.arange(1.75, 5.5, 0.5))
     deep = enlarged(small.astype(np.uint16) * 257, 2, "bicubic")
@@ -200,6 +201,8 @@ def test_pairs_of_two_sizes_from_check_to_restore(tmp_path):
     assert "note: x_1 is enlarged 4 times (bicubic)" in said
     run = load_run(tmp_path / "run")
     assert run.recipe.data.factor == 4
+    assert is_same_run(run.recipe, run.recipe) and is_same_run(run.recipe, recipe)
+    assert not is_same_run(run.recipe, recipe.model_copy(update={"data": recipe.data.model_copy(update={"factor": 2})}))
     said.clear()
     again = recipe.model_copy(update={"train": recipe.train.model_copy(update={"steps": 3})})
     assert train(again, tmp_path / "run", report=said.append).step == 3  # the same command, the same run

@@ -31,6 +31,7 @@ from i2i_bridge.recipe.schema import MeanSettings
 from i2i_bridge.runs.checkpoint import latest_checkpoint
 from i2i_bridge.runs.load import load_run
 from i2i_bridge.runs.restore import restore_files
+from i2i_bridge.training.identity import is_same_run
 from i2i_bridge.training.teacher import student_recipe
 from i2i_bridge.training.trainer import train
 
@@ -247,6 +248,7 @@ def test_the_run_folder_holds_a_copy_and_says_of_what(root, regression, two_stag
     assert same(copy.tensors("ema"), first.tensors("ema")) and copy.step == first.step == 3
     recipe = load_recipe(folder / "recipe.toml")
     assert recipe.mean.run == str(regression)
+    assert is_same_run(recipe, recipe), "a run goes on by the recipe that it wrote"
     assert any(f"the answer of {regression}, step 3" in line and recipe.mean.sha256 in line for line in lines), lines
     # The first run is as it was, and no weight of it is among the second's.
     assert same(newest(regression).tensors("ema"), first.tensors("ema"))

@@ -6,16 +6,22 @@ import multiprocessing
 import os
 import shutil
 import signal
+from types import SimpleNamespace
 
 import pytest
 import torch
 from killing import digest, forked, photos, recipe_of
+from PIL import Image
 
+from i2i_bridge.data.check import ItemFacts, read_facts
 from i2i_bridge.data.dataset import TRIES, PairDataset
 from i2i_bridge.data.loader import LESS_MEMORY, training_batches, worker_problem
 from i2i_bridge.data.transforms import Geometry
+from i2i_bridge.distributed import Ranks
 from i2i_bridge.errors import UserError
+from i2i_bridge.recipe.load import load_recipe
 from i2i_bridge.runs.checkpoint import latest_checkpoint
+from i2i_bridge.training.guard import UnusableImages
 from i2i_bridge.training.trainer import Progress, train
 
 
@@ -238,6 +244,7 @@ def test_a_dead_data_worker_ends_the_run_with_all_its_steps_saved(root, tmp_path
 def test_what_torch_says_of_its_workers_is_put_into_words(text, says):
     """`worker_problem` also serves `check`, which uses a DataLoader."""
     problem = worker_problem(RuntimeError(text), [], "x")
+    assert str(worker_problem(MemoryError(), [], "x")) == "not enough memory to read the images; x"
     assert (problem is None) if says is None else (says in str(problem) and problem.code == 75)
 
 
@@ -249,6 +256,70 @@ def test_a_lack_of_memory_names_the_workers(workers):
         next(batches)
     assert caught.value.code == 75
     batches.close()
+
+
+def test_a_worker_that_ends_between_two_batches_is_told_at_the_next(root):
+    batches = training_batches(recipe_of(root).build_dataset("train"), 2, workers=1)
+    next(batches)
+    (worker,) = multiprocessing.active_children()
+    os.kill(worker.pid, signal.SIGKILL)
+    worker.join()
+    with pytest.raises(UserError, match="a data worker was killed") as caught:
+        next(batches)
+    assert caught.value.code == 75
+
+
+@pytest.mark.parametrize("error", [RuntimeError("shapes differ"), OSError("gone")])
+def test_an_error_that_no_worker_caused_is_raised_as_it_is(error):
+    with pytest.raises(type(error), match=str(error)):
+        next(training_batches(Source(error).dataset(), 2))
+
+
+def test_facts_of_items_are_read_like_batches():
+    """kills: facts-of-other-channels"""
+    source = Source(UserError("broken"), good=range(29))
+    assert [fact for fact in read_facts(ItemFacts(source)) if isinstance(fact, str)] == ["broken"]
+    assert all("channels" in fact for fact in list(read_facts(ItemFacts(source, channels=4)))[:-1])
+    for error, raised, words in (
+        (MemoryError(), UserError, "not enough memory to read the images; check smaller images"),
+        (RuntimeError("shapes differ"), RuntimeError, "shapes differ"),
+    ):
+        with pytest.raises(raised, match=words):
+            list(read_facts(ItemFacts(Source(error))))
+
+
+def test_a_list_of_unusable_images_that_cannot_be_written_ends_nothing(tmp_path):
+    lines = []
+    ranks = Ranks(SimpleNamespace(process_index=0, num_processes=1))
+    images = UnusableImages(tmp_path, 0, lines.append, ranks)
+    (tmp_path / "unusable-images.jsonl").mkdir()
+    images.add(2, 2, {"unusable": [[], [(7, "a.png", "broken")]], "key": ["c.png", "b.png"]})
+    images.write()
+    (line,) = lines
+    assert "1 samples got another image" in line and "unusable-images.jsonl not written: " in line and "broken" in line
+
+
+@pytest.mark.parametrize("skip", [True, False])
+def test_moments_are_measured_without_the_images_that_may_be_skipped(root, tmp_path, skip):
+    own = spoilt(root, tmp_path / "own", 0)
+    change = {"target": {"name": "preconditioned"}}
+    recipe = (skipping(own, steps=1) if skip else recipe_of(own, steps=1)).model_copy(update=change)
+    if skip:
+        train(recipe, tmp_path / "run", cpu=True)
+        assert load_recipe(tmp_path / "run" / "recipe.toml").target["var_0"] > 0
+        return
+    with pytest.raises(UserError, match="not a readable image"):
+        train(recipe, tmp_path / "run", cpu=True)
+
+
+def test_images_that_are_all_one_colour_have_no_moments(root, tmp_path):
+    for file in root.rglob("*.png"):
+        grey = tmp_path / "grey" / file.relative_to(root)
+        grey.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (48, 48), (90, 90, 90)).save(grey)
+    recipe = recipe_of(tmp_path / "grey", data="paired", steps=1)
+    with pytest.raises(UserError, match=r"^target: "):
+        train(recipe.model_copy(update={"target": {"name": "preconditioned"}}), tmp_path / "run", cpu=True)
 
 
 def test_another_error_of_the_data_is_raised_as_it_is_after_a_save(root, tmp_path):

@@ -166,6 +166,18 @@ def test_files_that_are_refused(tmp_path, monkeypatch):
     assert not (tmp_path / "run").exists() and not (tmp_path / "ran").exists()
 
 
+def test_weights_that_give_another_result_than_spandrel_s_are_not_imported(tmp_path):
+    """Such as those of a network whose options spandrel found only in part."""
+    # kills: spandrel-result-unchecked
+    torch.save(compact(1).state_dict(), tmp_path / "net.pth")
+    read = read_spandrel(tmp_path / "net.pth")
+    recipe = parse_recipe(read.preset(table_of(tmp_path), frozenset()), "test")
+    read.found.model.register_forward_hook(lambda module, given, result: result + 1 / 255)
+    with pytest.raises(UserError, match="Compact built from its options does not give spandrel's result"):
+        import_spandrel(read, recipe, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_network_of_a_recipe_is_checked(monkeypatch):
     """A run folder may be a stranger's: names are looked up, options have bounds, nothing is imported by name."""
     # kills: spandrel-any-class, spandrel-not-counted

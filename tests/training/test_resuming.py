@@ -17,7 +17,7 @@ from i2i_bridge.data.loader import training_batches
 from i2i_bridge.device import resume_guarantee
 from i2i_bridge.errors import UserError
 from i2i_bridge.runs.checkpoint import Checkpoint, latest_checkpoint
-from i2i_bridge.training.identity import resolved
+from i2i_bridge.training.identity import is_same_run, resolved
 from i2i_bridge.training.state import TrainState
 from i2i_bridge.training.step import training_step
 from i2i_bridge.training.trainer import train
@@ -264,3 +264,10 @@ def test_moments_that_the_user_gave_are_not_estimated(root, tmp_path, given):
     estimated = resolved(tmp_path, bare, data, started=None, init=None).target
     assert set(estimated) == {"name", "var_0", "var_1", "cov_01"} and estimated["var_1"] > estimated["var_0"]
     assert resolved(tmp_path, partial, data, started=None, init=None).target == estimated | given
+
+
+def test_a_run_whose_images_were_moved_is_the_same_run(root, tmp_path):
+    """kills: moved-images-another-run"""
+    started, moved = recipe_of(tmp_path / "gone"), recipe_of(root)
+    assert is_same_run(started, moved)
+    assert not is_same_run(moved, recipe_of(tmp_path / "other")), "the images that it trained on are still there"
