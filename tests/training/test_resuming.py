@@ -5,7 +5,7 @@ import multiprocessing
 import os
 import random
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -115,7 +115,7 @@ def test_every_part_of_the_state_is_needed(root, tmp_path, method):
             training_step(state, batch, accelerator, torch.float32)
         return digest_of(state.parts(), state.counters() | {"step": state.step})
 
-    same = (found.folder, found.step, found.state, found.format)
+    same = (found.folder, found.step, found.state, found.files, found.format)
     whole = after(found)
     assert after(found) == whole and after(found, 0) == digest(tmp_path)
     leaves = [(part, name) for part in state.parts() for name in found.tensors(part)]
@@ -134,12 +134,12 @@ def test_every_part_of_the_state_is_needed(root, tmp_path, method):
     for name in state.counters():
         less = {key: value for key, value in found.state.items() if key != name}
         with pytest.raises(UserError, match=f"counter '{name}' is missing"):
-            state.load(Checkpoint(found.folder, found.step, less))
-        state.load(Checkpoint(found.folder, found.step, found.state | {name: 3}))
+            state.load(replace(found, state=less))
+        state.load(replace(found, state=found.state | {name: 3}))
         assert state.counters()[name] == 3
-        state.load(Checkpoint(found.folder, found.step, less, format=1))  # the first format had none
+        state.load(replace(found, state=less, format=1))  # the first format had none
         assert state.counters()[name] == 0
-    assert after(Checkpoint(found.folder, found.step + 1, found.state)) != whole
+    assert after(replace(found, step=found.step + 1)) != whole
     with pytest.raises(UserError, match="belongs to no weight"):
         state.load(Extra(*same))
 
