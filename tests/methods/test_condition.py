@@ -241,7 +241,7 @@ def test_presets_of_other_methods_leave_the_dropout_out(tmp_path):
 
 @pytest.mark.parametrize("channels,mode", [(1, "L"), (5, None)])
 def test_a_third_folder_of_conditions_of_any_channels(tmp_path, channels, mode):
-    """kills: conditions-of-other-pairs"""
+    """kills: conditions-of-other-pairs, own-condition-lost-in-reverse"""
     for side in ("x_0", "x_1", "map"):
         (tmp_path / "pairs" / side).mkdir(parents=True)
     for i in range(3):
@@ -263,6 +263,8 @@ def test_a_third_folder_of_conditions_of_any_channels(tmp_path, channels, mode):
         item = dataset[i]
         assert item["condition"].shape == (channels, 8, 8)
         assert torch.allclose(item["condition"], torch.tensor((50 + i) / 127.5 - 1))
+    back = recipe_of(tmp_path, {"condition_channels": channels}, data=data | {"direction": "reverse"}, degradation=None)
+    assert torch.equal(back.build_dataset("train")[1]["condition"], dataset[1]["condition"])
     method = build_method(recipe, recipe.build_network())
     batch = collate([dataset[0], dataset[1]])
     ((name, loss),) = method.losses(batch, [generator(0, "a"), generator(0, "b")])

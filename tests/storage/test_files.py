@@ -132,6 +132,25 @@ def test_a_folder_that_cannot_be_renamed_stays_where_it_is(tmp_path):
     assert listed(tmp_path) == ["out"]
 
 
+@pytest.mark.parametrize("old", [True, False])
+def test_a_folder_takes_the_place_of_another_and_leaves_nothing_of_it(tmp_path, old):
+    (tmp_path / "fresh").mkdir()
+    (tmp_path / "fresh" / "page").write_text("new")
+    if old:
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "image").write_text("old")
+    files.exchange_folder(tmp_path / "fresh", tmp_path / "out")
+    assert listed(tmp_path) == ["out"] and listed(tmp_path / "out") == ["page"]
+
+
+def test_a_folder_below_a_file_is_refused_before_the_work(tmp_path):
+    files.check_writable(tmp_path / "new" / "run")
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"run: cannot be written \(.*file is a file\); choose another folder"):
+        files.check_writable(tmp_path / "file" / "run")
+    assert listed(tmp_path) == ["file"]
+
+
 def test_what_a_process_left_of_a_file_is_removed_by_its_number(tmp_path):
     """And nothing of other files and processes."""
 
