@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import os
 import random
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -58,6 +59,24 @@ def recipe_of(root, workers=0, accumulation=1, data="degradation", method="bridg
         table["network"] = {"name": "pix2pix-unet", "levels": 4, "channels": 4}
     table["train"] |= settings
     return parse_recipe(table, "tiny")
+
+
+def latent_recipe(root, encoder, name="tiny"):
+    """A bridge between latents of pairs of 16 pixels."""
+    table = recipe_of(root, data="paired", steps=1).model_dump(mode="json", exclude_none=True)
+    table["data"] |= {"crop": "center", "flip": False, "validation_size": 16}
+    table["network"] |= {"channel_mult": [1], "dropout": 0.0, "condition_channels": 3}
+    return parse_recipe(table | {"latent": {"encoder": encoder}}, name)
+
+
+def latent_run(root: Path, folder: Path) -> Path:
+    """A trained run between latents of a small trained autoencoder, which is gone afterwards."""
+    table = recipe_of(root, data="paired", steps=2).model_dump(mode="json", exclude_none=True)
+    network = {"name": "autoencoder", "halvings": 1, "channels": 4}
+    train(parse_recipe(table | {"method": {"name": "autoencoder"}, "network": network}, "coder"), folder / "coder")
+    train(latent_recipe(root, {"name": "run", "source": str(folder / "coder")}), folder / "latents")
+    shutil.rmtree(folder / "coder")
+    return folder / "latents"
 
 
 def digest_of(parts, counters) -> str:

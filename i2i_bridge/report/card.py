@@ -6,19 +6,24 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from torch import nn
+
 from i2i_bridge import registry
 from i2i_bridge.data.cards import load_card
 from i2i_bridge.errors import UserError, located, readable
 from i2i_bridge.evaluation.results import Evaluation, read_evaluation
+from i2i_bridge.methods.latent import latent_of
+from i2i_bridge.recipe.load import load_recipe
 from i2i_bridge.recipe.recipe import Recipe
-from i2i_bridge.recipe.schema import STUDENTS
+from i2i_bridge.recipe.schema import STUDENTS, LatentSettings
 from i2i_bridge.report.formats import render, to_markdown
 from i2i_bridge.report.table import single_table
-from i2i_bridge.runs.checkpoint import chosen_checkpoint
+from i2i_bridge.runs.checkpoint import chosen_checkpoint, latest_checkpoint
 from i2i_bridge.runs.hub import Origin, check_name, push
 from i2i_bridge.runs.run import Run
 from i2i_bridge.runs.shared import PICTURE, portable, write_shared
 from i2i_bridge.storage.reader import MEGABYTE, read_bytes, read_text
+from i2i_bridge.storage.shipped import LATENT_FOLDER, recipe_of_run
 from i2i_bridge.training.log import read_metrics
 
 LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]{1,40}")
@@ -160,23 +165,48 @@ def _facts(run: Run, recipe: Recipe) -> Iterator[tuple[str, str]]:
     yield "Network", f"{recipe.network['name']}, {parameters:,} parameters"
     if recipe.mean is not None:
         yield "Two stages", f"starts from the answer of the run in mean/, {recipe.mean.nfe} network calls"
+    if recipe.latent is not None:
+        yield "Autoencoder", _autoencoder(run, recipe.latent)
     yield "Images", f"{recipe.data.channels} channels, trained at {_size(recipe.data.size)} pixels"
 
 
+def _autoencoder(run: Run, settings: LatentSettings) -> str:
+    """Name, size, and what it adds to each restoration."""
+    latent = latent_of(run.method)
+    module = None if latent is None else latent.autoencoder
+    size = ""
+    if isinstance(module, nn.Module):
+        size = f", {sum(parameter.numel() for parameter in module.parameters()):,} parameters"
+    return (
+        f"'{settings.encoder['name']}'{size}: latents of {settings.channels} channels, sides divided by "
+        f"{settings.factor}; an image is encoded and decoded once, beside the network calls"
+    )
+
+
+def _training_of_autoencoder(folder: Path) -> Iterator[tuple[str, str]]:
+    recipe, checkpoint = portable(load_recipe(recipe_of_run(folder))), latest_checkpoint(folder / "checkpoints")[0]
+    step = 0 if checkpoint is None else checkpoint.step
+    yield "Autoencoder's data", _data(recipe)
+    if step:  # otherwise imported: nothing is known about its training
+        yield "Autoencoder's training", f"step {step:,}, {step * recipe.train.batch_size:,} images seen"
+
+
+def _data(recipe: Recipe) -> str:
+    if not recipe.data.card:
+        return _words(recipe.data.source) or "not named"
+    card = load_card(recipe.data.card)
+    terms = f"licence: {card.licence or 'not stated'}"
+    return f"{card.summary} (dataset card {card.name}; {terms}{'; ' if card.homepage else ''}{card.homepage})"
+
+
 def _training(run: Run, recipe: Recipe) -> Iterator[tuple[str, str]]:
-    if recipe.data.card:
-        card = load_card(recipe.data.card)
-        terms = f"licence: {card.licence or 'not stated'}"
-        yield (
-            "Data",
-            f"{card.summary} (dataset card {card.name}; {terms}{'; ' if card.homepage else ''}{card.homepage})",
-        )
-    else:
-        yield "Data", _words(recipe.data.source) or "not named"
+    yield "Data", _data(recipe)
     if recipe.degradation is not None:
         yield "Degradation of the clean images", _words(recipe.degradation)
     if recipe.train.init:
         yield "Started from", recipe.train.init
+    if recipe.latent is not None and recipe.latent.encoder["name"] == "run":
+        yield from _training_of_autoencoder(run.folder / LATENT_FOLDER)
     yield "Weights", f"moving average (EMA) after step {run.step:,} of {recipe.train.steps:,}"
     if not run.step:
         return  # imported: nothing is known about its training
@@ -216,7 +246,7 @@ def _plugins(recipe: Recipe) -> list[str]:
     tables = {
         "processes": recipe.process, "targets": recipe.target, "networks": recipe.network, "methods": recipe.method,
         "samplers": recipe.sample.sampler, "guidances": recipe.sample.guidance, "degradations": recipe.degradation,
-        "grids": {"name": recipe.sample.grid},
+        "grids": {"name": recipe.sample.grid}, "autoencoders": recipe.latent and recipe.latent.encoder,
     }  # fmt: skip
     return [
         f"{registry.KINDS[kind].kind} '{table['name']}'"

@@ -1,7 +1,8 @@
 """The autoencoders that [latent] can name: registered classes, each opened from its source and saved into a run folder.
 
 A class takes its options, of which `source` is a path, and has `encode`, `decode`, `channels` and `factor`
-(`methods.latent.Autoencoder`). If it has a `source`, `save(folder)` writes what it needs to be opened from that folder.
+(`methods.latent.Autoencoder`); `image_channels`, if it has it, is compared with the recipe's `data.channels`. If it has
+a `source`, `save(folder)` writes what it needs to be opened from that folder.
 """
 
 import json
@@ -19,7 +20,7 @@ from i2i_bridge.registry import register_autoencoder
 from i2i_bridge.runs.copies import write_copy
 from i2i_bridge.runs.load import load_run
 from i2i_bridge.storage.files import write_whole
-from i2i_bridge.storage.reader import read_text
+from i2i_bridge.storage.reader import MEGABYTE, read_json
 from i2i_bridge.storage.shipped import place_of
 from i2i_bridge.storage.tensors import read_safetensors
 
@@ -55,6 +56,7 @@ class RunAutoencoder(nn.Module):
             raise UserError(f"{source}: a run of method '{method}', not of 'autoencoder', which [latent] needs")
         self.network: Any = self._run.method.network
         self.channels, self.factor = self.network.latent_channels, self.network.stride
+        self.image_channels = self._run.recipe.data.channels
 
     def encode(self, x: Tensor) -> Tensor:
         """E(x)."""
@@ -90,7 +92,7 @@ class DiffusersAutoencoder(nn.Module):
             raise UserError("autoencoder 'autoencoder-kl' needs diffusers: pip install 'i2i-bridge[latent]'") from error
         folder = Path(source)
         with located(folder / CONFIG_FILE, "cannot be read", (OSError, ValueError)):
-            table = json.loads(read_text(folder / CONFIG_FILE))
+            table = read_json(folder / CONFIG_FILE, MEGABYTE)
         if not isinstance(table, dict) or table.get("_class_name", "AutoencoderKL") != "AutoencoderKL":
             raise UserError(f"{folder / CONFIG_FILE}: not the configuration of an AutoencoderKL")
         self._config = {key: value for key, value in table.items() if key[:1] != "_" and value is not None}
@@ -98,10 +100,18 @@ class DiffusersAutoencoder(nn.Module):
         with torch.device("meta"):  # counted before memory is taken: a stranger's file may name any size
             trial = constructed(where, AutoencoderKL, self._config, LIMITS)
         check_count(sum(parameter.numel() for parameter in trial.parameters()), where)
+        config = trial.config
+        blocks = len(config.block_out_channels)
+        if config.in_channels != config.out_channels or {
+            len(config.down_block_types),
+            len(config.up_block_types),
+        } != {blocks}:
+            raise UserError(f"{where}: does not decode to images of the channels and sides that it encodes")
         self.model: Any = constructed(where, AutoencoderKL, self._config, LIMITS)
         load_weights(self.model, read_safetensors(folder / WEIGHT_FILE), str(folder / WEIGHT_FILE))
         self.channels = int(self.model.config.latent_channels)
-        self.factor = 2 ** (len(self.model.config.block_out_channels) - 1)
+        self.factor = 2 ** (blocks - 1)
+        self.image_channels = int(config.in_channels)
 
     def encode(self, x: Tensor) -> Tensor:
         """The mean of q(latents | x)."""

@@ -19,7 +19,14 @@ from i2i_bridge.console import say_note
 from i2i_bridge.data.store import store_folder
 from i2i_bridge.errors import UserError, brief, located
 from i2i_bridge.runs.hub_library import hub_library, hub_options
-from i2i_bridge.runs.shared import PICTURE, check_portable
+from i2i_bridge.runs.shared import (
+    ENCODER_BYTES,
+    ENCODER_CONFIG,
+    ENCODER_FILES,
+    PICTURE,
+    check_encoder_config,
+    check_portable,
+)
 from i2i_bridge.storage import internet
 from i2i_bridge.storage.archive import RESERVE
 from i2i_bridge.storage.files import (
@@ -35,7 +42,14 @@ from i2i_bridge.storage.files import (
 )
 from i2i_bridge.storage.names import expanded, extended_name
 from i2i_bridge.storage.reader import MEGABYTE, read_json
-from i2i_bridge.storage.shipped import CARD_FILE, RECIPE_FILE, TUNED_FILE, recipe_names
+from i2i_bridge.storage.shipped import (
+    CARD_FILE,
+    LATENT_FOLDER,
+    MEAN_FOLDER,
+    RECIPE_FILE,
+    TUNED_FILE,
+    recipe_names,
+)
 from i2i_bridge.storage.toml import read_toml
 
 if TYPE_CHECKING:
@@ -49,8 +63,12 @@ OWN_FOLDERS = ("runs", "pretrained")
 COMMIT = re.compile(r"[0-9a-f]{40}")
 ORIGIN = "hub.json"
 """File of the repository and commit that a local copy was fetched from."""
-WEIGHTS = re.compile(r"((?:mean/)?)checkpoints/step-([0-9]{8,15})/(ema\.safetensors|manifest\.json|manifest\.sha256)")
-WANTED = re.compile(rf"(?:mean/)?{RECIPE_FILE}|{TUNED_FILE}|{CARD_FILE}|{WEIGHTS.pattern}")
+STAGE = rf"(?:{MEAN_FOLDER}/|{LATENT_FOLDER}/)?"
+WEIGHTS = re.compile(rf"({STAGE})checkpoints/step-([0-9]{{8,15}})/(ema\.safetensors|manifest\.json|manifest\.sha256)")
+ENCODER = re.compile(rf"{LATENT_FOLDER}/(?:{ENCODER_FILES.pattern})")
+WANTED = re.compile(
+    rf"{STAGE}{re.escape(RECIPE_FILE)}|{re.escape(TUNED_FILE)}|{re.escape(CARD_FILE)}|{ENCODER.pattern}|{WEIGHTS.pattern}"
+)
 """Names of the files of a shared run that are fetched."""
 LIMITS = {".toml": MEGABYTE, ".md": MEGABYTE, ".json": MEGABYTE, ".sha256": 1000}
 """Maximum bytes of a file that is fetched, by its suffix; the recipe's network bounds those of weights."""
@@ -261,11 +279,14 @@ def _fetch_checked(name: str, part: Path, sizes: Mapping[str, int], fetch: Calla
     from i2i_bridge.runs.checkpoint import latest_checkpoint
     from i2i_bridge.runs.tuned import read_tuned
 
+    latent = None
     for stage in sorted({path.removesuffix(RECIPE_FILE) for path in sizes if path.endswith(RECIPE_FILE)}):
         fetch(f"{stage}{RECIPE_FILE}")
         with _about(name, part):
             check_portable(read_toml(part / stage / RECIPE_FILE))
             recipe = load_recipe(part / stage / RECIPE_FILE)
+        if not stage and recipe.latent is not None:
+            latent = recipe
         for path in sizes:
             found = WEIGHTS.fullmatch(path)
             if found is None or found[1] != stage:
@@ -276,6 +297,8 @@ def _fetch_checked(name: str, part: Path, sizes: Mapping[str, int], fetch: Calla
         with _about(name, part):
             if latest_checkpoint(part / stage / "checkpoints")[0] is None:
                 raise UserError(f"no checkpoint in {stage or 'it'}")
+    if latent is not None:
+        _fetch_autoencoder(name, part, sizes, latent, fetch)
     if TUNED_FILE in sizes:
         fetch(TUNED_FILE)
         with _about(name, part), located(TUNED_FILE):
@@ -283,6 +306,25 @@ def _fetch_checked(name: str, part: Path, sizes: Mapping[str, int], fetch: Calla
             read_tuned(part)
     if CARD_FILE in sizes:
         fetch(CARD_FILE)
+
+
+def _fetch_autoencoder(
+    name: str, part: Path, sizes: Mapping[str, int], recipe: "Recipe", fetch: Callable[[str], None]
+) -> None:
+    """Fetch the autoencoder of [latent], where it is no run that was fetched already, and open it as a run would."""
+    import torch
+
+    from i2i_bridge.runs.load import load_latent
+
+    for path in filter(ENCODER.fullmatch, sizes):
+        if sizes[path] > ENCODER_BYTES:
+            raise UserError(f"{name}: {path} has {sizes[path]} bytes; an autoencoder has at most {ENCODER_BYTES}")
+        fetch(path)
+        if path.endswith(ENCODER_CONFIG):
+            with _about(name, part):
+                check_encoder_config(part / path)
+    with _about(name, part.absolute()):
+        load_latent(part.absolute(), recipe, device=torch.device("cpu"))
 
 
 def _weight_bytes(recipe: "Recipe") -> int:
@@ -342,7 +384,7 @@ def _check_out(out: Path, repository: str) -> None:
         origin = read_origin(out)
         if origin is None or origin.repository != repository or out.is_symlink():
             raise UserError("is there and no copy of this run; choose another folder")
-        known = {ORIGIN, RECIPE_FILE, TUNED_FILE, CARD_FILE, "checkpoints", "mean"}
+        known = {ORIGIN, RECIPE_FILE, TUNED_FILE, CARD_FILE, "checkpoints", MEAN_FOLDER, LATENT_FOLDER}
         others = sorted(path.name for path in out.iterdir() if path.name not in known)
     if others:
         raise UserError(f"{out}: also holds {brief(others[0])}, which would be lost; choose another folder")

@@ -173,7 +173,8 @@ def load_latent(folder: Path, recipe: "Recipe", *, device: torch.device) -> Late
     """Load a run folder's copy of the autoencoder of [latent], in float32; its source is not read.
 
     Raises:
-        UserError: The copy is missing, damaged, a link, or not what the run was trained with.
+        UserError: The copy is missing, damaged, a link, not what the run was trained with, or of other channels or
+            sides than the recipe says.
     """
     stored = recipe.latent
     if stored is None or stored.shift is None or stored.scale is None:
@@ -188,6 +189,13 @@ def load_latent(folder: Path, recipe: "Recipe", *, device: torch.device) -> Late
         table["source"] = str(copy.absolute())
     autoencoder: Autoencoder = frozen(registry.AUTOENCODERS.build(table), device)
     _check_sha256(autoencoder, stored.sha256, copy)
+    given = {"latent.channels": stored.channels, "latent.factor": stored.factor, "data.channels": recipe.data.channels}
+    actual = {"latent.channels": autoencoder.channels, "latent.factor": autoencoder.factor}
+    for key, value in (
+        actual | {"data.channels": getattr(autoencoder, "image_channels", recipe.data.channels)}
+    ).items():
+        if value != given[key]:  # otherwise the shapes would first differ in the middle of a restoration
+            raise UserError(f"{copy}: {key} is {given[key]}, and that of the autoencoder there {value}")
     return Latent(autoencoder, tuple(stored.shift), tuple(stored.scale))
 
 

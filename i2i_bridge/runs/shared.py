@@ -1,6 +1,6 @@
 """Shared runs: run folders of recipe, weights (EMA) and model card alone, for other machines and people.
 
-FOLDER/  recipe.toml  [tuned.toml]  README.md  [mean/]
+FOLDER/  recipe.toml  [tuned.toml]  README.md  [mean/]  [latent/]
          checkpoints/step-00003000/{ema.safetensors,manifest.json,manifest.sha256}
 
 It is the format of the shipped runs, and opened by `load_run` as any run folder.
@@ -23,7 +23,15 @@ from i2i_bridge.storage.files import (
     write_whole,
 )
 from i2i_bridge.storage.names import expanded, extended_name, leads_out
-from i2i_bridge.storage.shipped import CARD_FILE, MEAN_FOLDER, RECIPE_FILE, recipe_of_run
+from i2i_bridge.storage.reader import MEGABYTE, read_bytes, read_json
+from i2i_bridge.storage.shipped import (
+    CACHE_FOLDER,
+    CARD_FILE,
+    LATENT_FOLDER,
+    MEAN_FOLDER,
+    RECIPE_FILE,
+    recipe_of_run,
+)
 
 if TYPE_CHECKING:
     from i2i_bridge.recipe.recipe import Recipe
@@ -33,6 +41,12 @@ TEXTS = ("name", "summary", "method_label", "reference")
 """Keys of a recipe that are only shown; all other texts may name files."""
 PICTURE = "samples.png"
 """File name of the picture of a shared run."""
+ENCODER_CONFIG = "config.json"
+"""File name of the settings of an autoencoder that is no run, in LATENT_FOLDER."""
+ENCODER_FILES = re.compile(rf"{re.escape(ENCODER_CONFIG)}|[A-Za-z0-9_-]{{1,100}}\.safetensors")
+"""File names of an autoencoder that is no run, such as an AutoencoderKL."""
+ENCODER_BYTES = 4 * 10**9
+"""Maximum bytes of a weights file of such an autoencoder: 10^9 parameters in float32."""
 
 
 def write_shared(run: "Run", folder: Path, card: str, picture: bytes | None = None) -> Path:
@@ -47,10 +61,9 @@ def write_shared(run: "Run", folder: Path, card: str, picture: bytes | None = No
         The folder.
 
     Raises:
-        UserError: The folder holds something or cannot be written, or the run's checkpoint is gone or damaged.
+        UserError: The folder holds something or cannot be written, the run's checkpoint is gone or damaged, or the
+            autoencoder of [latent] has files of other kinds than are shared.
     """
-    if run.recipe.latent is not None:
-        raise UserError(f"{run.folder}: a run with [latent] cannot be shared; share its folder as it is")
     out = real_folder(expanded(folder).absolute())
     with located(folder, "cannot be written", OSError):
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -63,7 +76,9 @@ def write_shared(run: "Run", folder: Path, card: str, picture: bytes | None = No
 
                 write_tuned(fresh, run.tuned)
             if run.recipe.mean is not None:
-                _write_mean(run.folder, fresh)
+                _write_stage(run.folder, MEAN_FOLDER, fresh)
+            if run.recipe.latent is not None and "source" in run.recipe.latent.encoder:
+                _write_autoencoder(run.folder, run.recipe.latent.encoder["name"], fresh)
             write_whole(fresh / CARD_FILE, card.encode())
             if picture is not None:
                 write_whole(fresh / PICTURE, picture)
@@ -85,16 +100,54 @@ def _write_run(source: Path, recipe: "Recipe", step: int, out: Path) -> None:
     write_whole(out / RECIPE_FILE, portable(recipe).to_toml().encode())
 
 
-def _write_mean(source: Path, out: Path) -> None:
+def _write_stage(source: Path, name: str, out: Path) -> None:
+    """Copy the run that a run folder holds under a name."""
     from i2i_bridge.recipe.load import load_recipe
     from i2i_bridge.runs.checkpoint import latest_checkpoint
 
-    refuse_links(source, [MEAN_FOLDER])
-    mean = source / MEAN_FOLDER
-    checkpoint, _ = latest_checkpoint(mean / "checkpoints")
+    refuse_links(source, [name])
+    stage = source / name
+    checkpoint, _ = latest_checkpoint(stage / "checkpoints")
     if checkpoint is None:
-        raise UserError(f"{mean}: the copy of the run that this run starts from is missing; put it back")
-    _write_run(mean, load_recipe(recipe_of_run(mean)), checkpoint.step, out / MEAN_FOLDER)
+        raise UserError(f"{stage}: the copy of the run that this run needs is missing; put it back")
+    _write_run(stage, load_recipe(recipe_of_run(stage)), checkpoint.step, out / name)
+
+
+def _write_autoencoder(source: Path, kind: str, out: Path) -> None:
+    """Copy the autoencoder of [latent]: a run, or the settings and safetensors that its `save` wrote."""
+    if kind == "run":
+        _write_stage(source, LATENT_FOLDER, out)
+        return
+    from i2i_bridge.storage.tensors import read_safetensors
+
+    refuse_links(source, [LATENT_FOLDER])
+    for file in sorted((source / LATENT_FOLDER).iterdir()):
+        if file.name == CACHE_FOLDER:
+            continue
+        if not ENCODER_FILES.fullmatch(file.name) or file.is_symlink():
+            raise UserError(
+                f"{file}: of autoencoder '{kind}' only {ENCODER_CONFIG} and safetensors can be shared; give others the "
+                "whole run folder"
+            )
+        if file.name == ENCODER_CONFIG:
+            check_encoder_config(file)
+        else:
+            read_safetensors(file)
+        write_whole(out / LATENT_FOLDER / file.name, read_bytes(file, ENCODER_BYTES))
+
+
+def check_encoder_config(file: Path) -> None:
+    """Check that the settings of an autoencoder are a small JSON table, in which no text leads out of its folder.
+
+    Raises:
+        UserError: They are not; the message names the file.
+    """
+    with located(file, "cannot be read", (OSError, ValueError)):
+        table = read_json(file, MEGABYTE)
+    with located(file):
+        if not isinstance(table, dict):
+            raise UserError("no table of settings")
+        check_portable(table)
 
 
 def portable(recipe: "Recipe") -> "Recipe":

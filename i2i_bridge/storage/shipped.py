@@ -29,6 +29,8 @@ TEACHER_FOLDER = "teacher"
 """Subfolder with a copy of the run of [teacher]; a resumed training needs it, restoring does not."""
 LATENT_FOLDER = "latent"
 """Subfolder with a copy of the autoencoder of [latent], and the cache of latents."""
+CACHE_FOLDER = "cache"
+"""Subfolder of MEAN_FOLDER and LATENT_FOLDER with what is computed once for each training image."""
 PACKAGE = Path(__file__).parents[1]
 """The package folder, which contains the folder `pretrained` of shipped runs."""
 

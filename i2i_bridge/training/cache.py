@@ -9,10 +9,8 @@ from torch import Tensor
 
 from i2i_bridge.errors import UserError
 from i2i_bridge.storage.files import write_whole
+from i2i_bridge.storage.shipped import CACHE_FOLDER
 from i2i_bridge.storage.tensors import read_safetensors
-
-CACHE_FOLDER = "cache"
-"""Name of the cache's folder, below the copy of the run or autoencoder that computes its tensors."""
 
 
 def cache_folders(home: Path) -> list[Path]:

@@ -14,8 +14,8 @@ from i2i_bridge.methods.mean import Mean
 from i2i_bridge.methods.regression import Regression
 from i2i_bridge.randomness import generator
 from i2i_bridge.recipe.recipe import Recipe
-from i2i_bridge.storage.shipped import MEAN_FOLDER
-from i2i_bridge.training.cache import CACHE_FOLDER, TensorCache
+from i2i_bridge.storage.shipped import CACHE_FOLDER, MEAN_FOLDER
+from i2i_bridge.training.cache import TensorCache
 
 CACHE = f"{MEAN_FOLDER}/{CACHE_FOLDER}"
 """Folder of the mean's cached outputs in a run folder."""

@@ -19,8 +19,8 @@ from i2i_bridge.plugins import plugin_errors
 from i2i_bridge.recipe.recipe import Recipe
 from i2i_bridge.runs.load import load_latent
 from i2i_bridge.storage.files import refuse_links
-from i2i_bridge.storage.shipped import LATENT_FOLDER, place_of
-from i2i_bridge.training.cache import CACHE_FOLDER, TensorCache
+from i2i_bridge.storage.shipped import CACHE_FOLDER, LATENT_FOLDER, place_of
+from i2i_bridge.training.cache import TensorCache
 
 PAIRS = 64
 """Number of training pairs whose latents are measured."""

@@ -27,7 +27,6 @@ from i2i_bridge.networks.autoencoder import ConvolutionalAutoencoder
 from i2i_bridge.recipe.load import parse_recipe
 from i2i_bridge.registry import AUTOENCODERS
 from i2i_bridge.runs.load import load_run
-from i2i_bridge.runs.shared import write_shared
 from i2i_bridge.training.init import recipe_from
 from i2i_bridge.training.latents import CACHE, LatentCache, cached_fields
 from i2i_bridge.training.trainer import train
@@ -329,10 +328,7 @@ def test_what_does_not_fit_is_one_line(root, first, tmp_path):
     with pytest.raises(UserError, match="needs a network with encoder and decoder"):
         table = recipe_of(root, data="paired").model_dump(mode="json", exclude_none=True)
         train(parse_recipe(table | {"method": {"name": "autoencoder"}}, "tiny"), tmp_path / "refused")
-    run = load_run(tmp_path / "bridge")
     latent = latent_recipe(root, {"name": "shuffle"})
-    with pytest.raises(UserError, match=r"a run with \[latent\] cannot be shared"):
-        write_shared(replace(run, recipe=latent), tmp_path / "shared", "")
     with pytest.raises(UserError, match=r"latent\.channels is measured when training starts"):
         latent.build_network()
 

@@ -2,22 +2,30 @@
 
 import hashlib
 import json
+import re
 import socket
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from fake_hub import FakeHub
-from killing import photos, recipe_of
+from killing import latent_recipe, latent_run, photos, recipe_of
+from safetensors.torch import save
 
 from i2i_bridge import load_run
 from i2i_bridge.cli.command import main
 from i2i_bridge.errors import UserError
+from i2i_bridge.registry import AUTOENCODERS
 from i2i_bridge.runs import hub
 from i2i_bridge.storage import internet
+from i2i_bridge.storage.tensors import read_safetensors
 from i2i_bridge.training.trainer import train
 
 pytest.importorskip("huggingface_hub")
 STEP = "checkpoints/step-00000001"
+CODER = "latent/checkpoints/step-00000002"
+MANIFESTS = ("manifest.json", "manifest.sha256")
 
 
 @pytest.fixture(scope="module")
@@ -277,6 +285,124 @@ def test_weights_are_held_to_their_hashes_and_to_the_recipe(site, shared):
     site.commit("some/one", shared | {f"{STEP}/manifest.json": text, f"{STEP}/manifest.sha256": seal})
     refused("it names '../../../x.safetensors'")
     assert not hub.local_copy("some/one").exists()
+
+
+@pytest.fixture(scope="module")
+def between_latents(tmp_path_factory):
+    return latent_run(photos(tmp_path_factory.mktemp("latent-pairs")), tmp_path_factory.mktemp("latent"))
+
+
+def test_a_run_between_latents_comes_back_with_its_autoencoder(site, between_latents, tmp_path):
+    """The same bits; another commit replaces the copy. kills: autoencoder-not-fetched, latent-is-another-file"""
+    first = load_run(between_latents, device="cpu").push_to_hub("me/latents", licence="mit").revision
+    published = site.repositories["me/latents"][first]
+    assert {name for name in published if name.startswith("latent/")} == {
+        "latent/recipe.toml",
+        *(f"latent/checkpoints/step-00000002/{name}" for name in ("ema.safetensors", *MANIFESTS)),
+    }
+    assert np.array_equal(restored("me/latents"), restored(between_latents))
+    site.commit("me/latents", published | {"README.md": b"new"})
+    place, _ = hub.pull("me/latents")
+    assert (place / "README.md").read_text() == "new"
+    site.commit("me/latents", {name: data for name, data in published.items() if "README" not in name})
+    load_run(between_latents, device="cpu").push_to_hub("me/latents", licence="mit")
+    assert set(site.repositories["me/latents"][site.head("me/latents")]) == set(published)
+
+
+def test_a_strangers_autoencoder_is_checked_before_the_copy_is_there(site, between_latents, tmp_path, trained):
+    """Missing, of a wrong hash, of other weights, of another size or shape, of another method, with other names.
+
+    kills: autoencoder-unchecked, weights-of-any-size
+    """
+    folder = load_run(between_latents, device="cpu").save_pretrained(tmp_path / "out", licence="mit")
+    good = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    own = {name: data for name, data in good.items() if not name.startswith("latent/")}
+    odd = {
+        f"latent/{name}": b"import os"
+        for name in ("../evil.safetensors", "x/../../evil.safetensors", "code.py", "weights.bin", "a/b.safetensors")
+    } | {"latent/../../config.json": b"{}", "latent//x.safetensors": b"", f"{CODER}/../../recipe.toml": b""}
+    site.commit("some/one", good | odd)
+    place, _ = hub.pull("some/one", tmp_path / "in" / "run")
+    assert fetched(site) == set(good) and not list(tmp_path.rglob("*evil*"))
+    assert {path.relative_to(place).as_posix() for path in place.rglob("*") if path.is_file()} == {*good, "hub.json"}
+
+    site.commit("some/one", own)
+    refused("^some/one: latent: the copy of coder, which this run encodes by, is missing")
+    site.commit("some/one", {name: data for name, data in good.items() if not name.startswith(CODER)})
+    refused("no checkpoint in latent/")
+    weights = bytearray(good[f"{CODER}/ema.safetensors"])
+    weights[-1] ^= 1
+    site.commit("some/one", good | {f"{CODER}/ema.safetensors": bytes(weights)})
+    refused("latent/.*its SHA-256 differs from the manifest")
+    other = re.search(rb'sha256 = "([0-9a-f]{64})"', good["recipe.toml"])[1]
+    site.commit("some/one", good | {"recipe.toml": good["recipe.toml"].replace(other, b"0" * 64)})
+    refused("^some/one: latent: other weights than the run was trained with")
+    site.commit("some/one", good | {"recipe.toml": good["recipe.toml"].replace(b"factor = 2", b"factor = 4")})
+    refused("^some/one: latent: latent.factor is 4, and that of the autoencoder there 2")
+    text = good["latent/recipe.toml"]
+    site.commit("some/one", good | {"latent/recipe.toml": text.replace(b"halvings = 1", b"halvings = 2")})
+    refused("latent/checkpoints/step-00000002: ")
+    site.commit("some/one", good | {"latent/recipe.toml": text.replace(b'root = "', b'root = "/etc/')})
+    refused("data.root: '/etc/.* leads out of the folder")
+    run = load_run(trained, device="cpu").save_pretrained(tmp_path / "bridge", licence="mit")
+    bridge = {
+        f"latent/{path.relative_to(run).as_posix()}": path.read_bytes() for path in run.rglob("*") if path.is_file()
+    }
+    site.commit("some/one", own | bridge)
+    refused("a run of method 'bridge', not of 'autoencoder'")
+    site.commit("some/one", good)
+    site.declared = {f"{CODER}/ema.safetensors": 2**40}
+    refused(r"ema.safetensors has 1099511627776 bytes; its recipe's network has at most \d+$")
+    assert not hub.local_copy("some/one").exists()
+
+
+class Folded(torch.nn.Module):
+    """The pixels of 2x2 squares as channels, times a stored number."""
+
+    channels, factor = 12, 2
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.gain = torch.nn.Parameter(read_safetensors(Path(source, "gain.safetensors"))["gain"])
+
+    def encode(self, x):
+        return torch.nn.functional.pixel_unshuffle(x, 2) * self.gain
+
+    def decode(self, latents):
+        return torch.nn.functional.pixel_shuffle(latents / self.gain, 2)
+
+    def save(self, folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
+        (folder / "gain.safetensors").write_bytes(save({"gain": self.gain.detach().cpu()}))
+        (folder / "config.json").write_text("{}")
+
+
+def test_the_files_of_another_autoencoder_are_fetched_and_checked(site, trained, tmp_path):
+    """kills: encoder-of-any-size, encoder-config-unchecked, autoencoder-unchecked"""
+    (tmp_path / "gain.safetensors").write_bytes(save({"gain": torch.tensor(2.0)}))
+    AUTOENCODERS.register("folded")(Folded)
+    try:
+        root = Path(load_run(trained).recipe.data.root).parent
+        train(latent_recipe(root, {"name": "folded", "source": str(tmp_path)}), tmp_path / "run", cpu=True)
+        origin = load_run(tmp_path / "run", device="cpu").push_to_hub("me/a", licence="mit")
+        assert np.array_equal(restored("me/a"), restored(tmp_path / "run"))
+        good = site.repositories["me/a"][origin.revision]
+        for name, data, said in (
+            ("config.json", b'{"a": "../up"}', "^some/one: latent/config.json: a: '../up' leads out of the folder"),
+            ("config.json", b"no JSON", "^some/one: latent/config.json: cannot be read"),
+            ("gain.safetensors", save({"gain": torch.tensor(3.0)}), "other weights than the run was trained with"),
+            ("gain.safetensors", b"\x80\x02c", "not a readable safetensors file"),
+        ):
+            site.commit("some/one", good | {f"latent/{name}": data})
+            refused(said)
+        site.commit("some/one", good)
+        site.declared = {"latent/gain.safetensors": 2**40}
+        refused("latent/gain.safetensors has 1099511627776 bytes; an autoencoder has at most 4000000000")
+    finally:
+        del AUTOENCODERS._members["folded"]
+    site.seen.clear()
+    refused("unknown autoencoder 'folded'; known: .*--plugin FILE.py")
+    assert fetched(site) <= {"recipe.toml"} and not hub.local_copy("some/one").exists()
 
 
 @pytest.mark.parametrize(

@@ -1,18 +1,27 @@
 """Shared runs: weights, recipe and model card in a folder, without paths of the machine; opened as any run."""
 
+import importlib.util
+import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-from killing import photos, recipe_of
+import torch
+from killing import latent_recipe, latent_run, photos, recipe_of
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.nn import functional
 
 from i2i_bridge import evaluate, load_run, save_pretrained
 from i2i_bridge.errors import UserError
 from i2i_bridge.recipe.load import parse_recipe
-from i2i_bridge.runs.checkpoint import latest_checkpoint
+from i2i_bridge.registry import AUTOENCODERS
+from i2i_bridge.runs.checkpoint import latest_checkpoint, save_checkpoint
 from i2i_bridge.runs.shared import PICTURE, check_portable, portable, write_shared
 from i2i_bridge.storage.toml import read_toml
+from i2i_bridge.training.init import recipe_from
 from i2i_bridge.training.trainer import train
 
 
@@ -63,6 +72,208 @@ def test_both_stages_are_shared(trained, root, tmp_path):
     out = save_pretrained(load_run(tmp_path / "two", device="cpu"), tmp_path / "out", licence="mit")
     assert np.array_equal(restored(out), restored(tmp_path / "two"))
     assert [file for file in files(out) if file.startswith("mean/")] and load_run(out).recipe.mean.run == "mine"
+
+
+@pytest.fixture(scope="module")
+def between_latents(root, tmp_path_factory):
+    return latent_run(root, tmp_path_factory.mktemp("latent"))
+
+
+def test_the_autoencoder_is_shared(between_latents, root, tmp_path):
+    """The same bits, without the cache of latents and without a path of this machine; again from what was opened.
+
+    kills: shared-without-autoencoder
+    """
+    assert list((between_latents / "latent" / "cache").rglob("*.safetensors"))
+    run = load_run(between_latents, device="cpu")
+    out = run.save_pretrained(tmp_path / "out", licence="mit")
+    step = "latent/checkpoints/step-00000002"
+    assert [file for file in files(out) if file.startswith("latent/")] == [
+        *(f"{step}/{name}" for name in ("ema.safetensors", "manifest.json", "manifest.sha256")),
+        "latent/recipe.toml",
+    ]
+    assert np.array_equal(restored(out), restored(between_latents))
+    again = load_run(out, device="cpu").save_pretrained(tmp_path / "again", licence="mit")
+    assert np.array_equal(restored(again), restored(between_latents)) and files(again) == files(out)
+    for file in files(out):
+        data = (out / file).read_bytes()
+        assert str(root).encode() not in data and str(between_latents.parent).encode() not in data, file
+    network = run.method.latent.autoencoder
+    size = sum(parameter.numel() for parameter in network.parameters())
+    card = (out / "README.md").read_text()
+    assert f"- Autoencoder: 'run', {size:,} parameters: latents of 4 channels, sides divided by 2; an image" in card
+    assert "- Autoencoder's training: step 2, 8 images seen" in card and "It needs plug-ins" not in card
+    train(recipe_from(out, [f"data.root={root}"]), tmp_path / "from", cpu=True)
+    assert load_run(tmp_path / "from").recipe.latent.sha256 == run.recipe.latent.sha256
+
+
+def damaged(bundle, tmp_path, name="damaged"):
+    shutil.copytree(bundle, tmp_path / name)
+    return tmp_path / name, tmp_path / name / "latent" / "checkpoints" / "step-00000002"
+
+
+def test_a_damaged_autoencoder_is_refused_in_one_line(between_latents, root, tmp_path):
+    """Missing, damaged, of other weights, of another shape, of other channels or sides, a link, another method.
+
+    kills: latent-of-other-channels
+    """
+    bundle = load_run(between_latents, device="cpu").save_pretrained(tmp_path / "bundle", licence="mit")
+
+    def refused(folder, said):
+        with pytest.raises(UserError, match=said) as refusal:
+            load_run(folder, device="cpu")
+        assert "\n" not in str(refusal.value)
+
+    folder, _ = damaged(bundle, tmp_path, "missing")
+    shutil.rmtree(folder / "latent")
+    refused(folder, "latent: the copy of coder, which this run encodes by, is missing")
+    (folder / "latent").symlink_to(bundle / "latent")
+    refused(folder, "latent: is a link")
+    folder, step = damaged(bundle, tmp_path, "no-weights")
+    (step / "ema.safetensors").unlink()
+    refused(folder, "ema.safetensors: damaged")
+    folder, step = damaged(bundle, tmp_path, "bytes")
+    data = bytearray((step / "ema.safetensors").read_bytes())
+    data[-1] ^= 1
+    (step / "ema.safetensors").write_bytes(data)
+    refused(folder, "its SHA-256 differs from the manifest")
+    folder, step = damaged(bundle, tmp_path, "other-weights")
+    tensors = {name: value + 1 for name, value in load_file(step / "ema.safetensors").items()}
+    shutil.rmtree(step.parent)
+    save_checkpoint(step.parent, 2, {"ema": tensors}, {}, keep=1)
+    refused(folder, r"latent: other weights than the run was trained with \(SHA-256")
+    for key, wrong in (("channels = 4", "channels = 5"), ("halvings = 1", "halvings = 2")):
+        folder, _ = damaged(bundle, tmp_path, key.replace(" ", ""))
+        text = (folder / "latent" / "recipe.toml").read_text()
+        assert text.count(key) == 1
+        (folder / "latent" / "recipe.toml").write_text(text.replace(key, wrong))
+        refused(folder, "step-00000002: .*(is missing|the recipe's network has)")
+    for key, wrong, said in (
+        (
+            "channels = 4\nfactor = 2",
+            "channels = 4\nfactor = 4",
+            "latent.factor is 4, and that of the autoencoder there 2",
+        ),
+        ('name = "run"', 'name = "no-such"', r"unknown autoencoder 'no-such'; known: .*--plugin FILE.py"),
+    ):
+        folder, _ = damaged(bundle, tmp_path, wrong.split()[-1].strip('"'))
+        text = (folder / "recipe.toml").read_text()
+        assert text.count(key) == 1
+        (folder / "recipe.toml").write_text(text.replace(key, wrong))
+        refused(folder, said)
+    folder, _ = damaged(bundle, tmp_path, "grey")
+    text = (folder / "latent" / "recipe.toml").read_text()
+    (folder / "latent" / "recipe.toml").write_text(re.sub(r"channels = 3\b", "channels = 1", text, count=1))
+    refused(folder, "latent")
+
+
+class Folded(nn.Module):
+    """The pixels of 2x2 squares as channels, times a stored number."""
+
+    channels, factor, extra = 12, 2, None
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(load_file(Path(source, "gain.safetensors"))["gain"])
+
+    def encode(self, x):
+        return functional.pixel_unshuffle(x, 2) * self.gain
+
+    def decode(self, latents):
+        return functional.pixel_shuffle(latents / self.gain, 2)
+
+    def save(self, folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
+        save_file({"gain": self.gain.detach().cpu().clone()}, folder / "gain.safetensors")
+        (folder / "config.json").write_text(json.dumps({"gain": "one number"}))
+        if self.extra:
+            (folder / self.extra).write_bytes(b"x")
+
+
+@pytest.fixture
+def folded(tmp_path):
+    """An autoencoder of a plug-in; its source."""
+    save_file({"gain": torch.tensor(2.0)}, tmp_path / "gain.safetensors")
+    AUTOENCODERS.register("folded")(Folded)
+    yield tmp_path
+    AUTOENCODERS._members.pop("folded", None)
+    Folded.extra = None
+
+
+def test_an_autoencoder_of_a_plugin_is_shared_and_needs_the_plugin(folded, root, tmp_path):
+    """kills: card-without-the-autoencoders-plugin"""
+    train(latent_recipe(root, {"name": "folded", "source": str(folded)}), tmp_path / "run", cpu=True)
+    run = load_run(tmp_path / "run", device="cpu")
+    out = run.save_pretrained(tmp_path / "out", licence="mit")
+    assert [file for file in files(out) if file.startswith("latent/")] == [
+        "latent/config.json",
+        "latent/gain.safetensors",
+    ]
+    assert np.array_equal(restored(out), restored(tmp_path / "run"))
+    assert "It needs plug-ins, which are not part of it: autoencoder 'folded'" in (out / "README.md").read_text()
+    del AUTOENCODERS._members["folded"]
+    with pytest.raises(
+        UserError, match=r"unknown autoencoder 'folded'; known: .* \(if it is your own, load it: --plugin FILE"
+    ):
+        load_run(out, device="cpu")
+
+
+@pytest.mark.parametrize("name", ["options.pkl", "code.py", ".hidden.safetensors", "model.bin"])
+def test_other_files_of_an_autoencoder_are_not_shared(folded, root, tmp_path, name):
+    """kills: shares-any-file-of-the-autoencoder"""
+    Folded.extra = name
+    train(latent_recipe(root, {"name": "folded", "source": str(folded)}), tmp_path / "run", cpu=True)
+    run = load_run(tmp_path / "run", device="cpu")
+    with pytest.raises(UserError, match=f"latent/{re.escape(name)}: of autoencoder 'folded' only config.json and safe"):
+        run.save_pretrained(tmp_path / "out", licence="mit")
+    (tmp_path / "run" / "latent" / name).unlink()
+    config = tmp_path / "run" / "latent" / "config.json"
+    for text, said in (
+        ('{"a": ["/etc/passwd"]}', "config.json: a: '/etc/passwd' leads out of the folder"),
+        ("[" * 100_000, "config.json: cannot be read"),
+        ("[]", "config.json: no table of settings"),
+    ):
+        config.write_text(text)
+        with pytest.raises(UserError, match=said):
+            run.save_pretrained(tmp_path / "out", licence="mit")
+    config.unlink()
+    config.symlink_to(folded / "gain.safetensors")
+    with pytest.raises(UserError, match=r"only config\.json and safetensors"):
+        run.save_pretrained(tmp_path / "out", licence="mit")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(importlib.util.find_spec("diffusers") is None, reason="needs diffusers (the extra latent)")
+def test_an_autoencoder_of_diffusers_is_shared(root, tmp_path):
+    from diffusers import AutoencoderKL
+
+    torch.manual_seed(0)
+    model = AutoencoderKL(
+        block_out_channels=(8, 8), down_block_types=("DownEncoderBlock2D",) * 2, norm_num_groups=4,
+        up_block_types=("UpDecoderBlock2D",) * 2, latent_channels=3, layers_per_block=1,
+    )  # fmt: skip
+    model.save_pretrained(tmp_path / "vae")
+    train(latent_recipe(root, {"name": "autoencoder-kl", "source": str(tmp_path / "vae")}), tmp_path / "run", cpu=True)
+    shutil.rmtree(tmp_path / "vae")
+    out = load_run(tmp_path / "run", device="cpu").save_pretrained(tmp_path / "out", licence="mit")
+    assert [file for file in files(out) if file.startswith("latent/")] == [
+        "latent/config.json",
+        "latent/diffusion_pytorch_model.safetensors",
+    ]
+    assert np.array_equal(restored(out), restored(tmp_path / "run"))
+    assert str(tmp_path).encode() not in (out / "latent" / "config.json").read_bytes()
+    config = json.loads((out / "latent" / "config.json").read_text())
+    for change, said in (
+        ({"in_channels": 1}, "does not decode to images of the channels and sides"),
+        ({"in_channels": 1, "out_channels": 1}, "diffusion_pytorch_model.safetensors: "),
+        ({"up_block_types": ["UpDecoderBlock2D"]}, "config.json: AutoencoderKL"),
+        ({"act_fn": "os.system"}, "config.json: AutoencoderKL"),
+        ({"trust_remote_code": True}, "unknown key 'trust_remote_code'"),
+    ):
+        (out / "latent" / "config.json").write_text(json.dumps(config | change))
+        with pytest.raises(UserError, match=said) as refusal:
+            load_run(out, device="cpu")
+        assert "\n" not in str(refusal.value)
 
 
 def test_the_card_says_what_was_done(trained, tmp_path):
