@@ -387,7 +387,7 @@ MUTANTS = [
     Mutant("each-process-alone-on-a-cpu", "training/trainer.py", "cpu = cpu or not torch.accelerator.is_available()", "cpu = bool(cpu)", "test_training.py"),
     Mutant("two-processes-on-one-device", "distributed.py", "int(started) > torch.cuda.device_count():", "int(started) > 8:", "test_ranks.py"),
     Mutant("exchanged-sides-train", "cli/data_check.py", "    if problem is not None:\n        raise UserError(f\"{problem} (first", "    if False:\n        raise UserError(f\"{problem} (first", "test_checking.py"),
-    Mutant("init-from-raw-weights", "training/init.py", "file, source_recipe = checkpoint.folder / \"ema.safetensors\"", "file, source_recipe = checkpoint.folder / \"network.safetensors\"", "test_starting.py"),
+    Mutant("init-from-raw-weights", "training/init.py", 'file = checkpoint.file("ema")', 'file = checkpoint.file("network")', "test_starting.py"),
     Mutant("init-leaves-the-companion", "training/init.py", "            self._take(fitted, module)\n", "            pass\n", "test_starting.py"),
     Mutant("added-channels-drawn", "training/init.py", "new.new_zeros(", "new.new_ones(", "test_starting.py"),
     Mutant("added-channels-first", "training/init.py", "torch.cat([new, added], dim=1)", "torch.cat([added, new], dim=1)", "test_starting.py"),

@@ -1,12 +1,13 @@
 """Contact sheets: training samples after all transforms, and an image at several strengths of a degradation."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from torch import Tensor
 
 from i2i_bridge import Recipe, UserError, load_recipe
+from i2i_bridge.data.source import item_of
 from i2i_bridge.degradations.files import build_ops, degrade_picture, split_list
 from i2i_bridge.images.files import read_picture, write_picture
 from i2i_bridge.images.folder import find_images
@@ -66,7 +67,9 @@ def preview_strengths(
         UserError: The recipe, setting or value is wrong, or the data cannot be used.
     """
     key, words = _parse_vary(vary)
-    datasets = [load_recipe(name, [*settings, f"{key}={word}"]).build_dataset(split) for word in words]
+    recipes = [load_recipe(name, [*settings, f"{key}={word}"]) for word in words]
+    _check_apart(file, recipes[0])
+    datasets = [recipe.build_dataset(split) for recipe in recipes]
     table: list[list[Tensor]] = []
     for i in range(min(rows, *map(len, datasets))):
         # Crops and random draws are keyed by the item, so only the setting differs along a row.
@@ -75,6 +78,32 @@ def preview_strengths(
     header = ["clean", *(f"{key.rpartition('.')[2]} {word}" for word in words)]
     write_picture(file, Picture(montage(table, header), None))
     return f"{' | '.join(header)}, {len(table)} row{'s' if len(table) > 1 else ''}"
+
+
+def _check_apart(file: Path, recipe: Recipe) -> None:
+    """Check that the sheet does not replace an image of the dataset: OUT.png is easily taken for an input.
+
+    Raises:
+        UserError: It would.
+    """
+    images = _image_files(recipe) if file.exists() else ()
+    if any(path.name == file.name and path.resolve() == file.resolve() for path in images):
+        raise UserError(f"{file}: is an image of the dataset, which the sheet would replace; choose another name")
+
+
+def _image_files(recipe: Recipe) -> Iterator[Path]:
+    """The files of both splits of a dataset; none of a kind whose images are no files."""
+    splits: tuple[Literal["train", "validation"], ...] = ("train", "validation")
+    for split in splits:
+        try:
+            source = recipe.build_dataset(split).source
+        except UserError:  # reported where the split is used
+            continue
+        for index in range(len(source)):
+            paths = [value for value in item_of(source, index).values() if isinstance(value, Path)]
+            if not paths:
+                break
+            yield from paths
 
 
 def _parse_vary(text: str) -> tuple[str, list[str]]:
@@ -91,6 +120,7 @@ def contact_sheet(recipe: Recipe, file: Path, *, rows: int, split: Literal["trai
     Raises:
         UserError: The data cannot be used, or the file cannot be written.
     """
+    _check_apart(file, recipe)
     dataset = recipe.build_dataset(split)
     names = ["x_0", "x_1", "mask", "condition"]
     table: list[list[Tensor]] = []

@@ -78,10 +78,18 @@ class Checkpoint:
         Raises:
             UserError: The checkpoint has no such part, or it is no safetensors file of finite numbers.
         """
+        return read_safetensors(self.file(part))
+
+    def file(self, part: str) -> Path:
+        """The file of one part.
+
+        Raises:
+            UserError: The checkpoint has no such part.
+        """
         file = self.folder / f"{part}.safetensors"
         if file.name not in self.files:  # one beside the manifest's was not verified, and may be a link
             raise UserError(f"{self.folder}: the checkpoint has no {part}.safetensors")
-        return read_safetensors(file)
+        return file
 
 
 def save_checkpoint(

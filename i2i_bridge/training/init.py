@@ -353,7 +353,9 @@ def open_init(recipe: Recipe) -> Init | None:
         if checkpoint is None:
             raise UserError(f"train.init: {source} has no checkpoint yet; train it first")
         notes = [f"note: {passed_over(line)}" for line in damaged]
-        file, source_recipe = checkpoint.folder / "ema.safetensors", load_recipe(source / RECIPE_FILE)
+        with located("train.init"):
+            file = checkpoint.file("ema")
+        source_recipe = load_recipe(source / RECIPE_FILE)
     with located(f"train.init: {file}", "cannot be read", OSError):
         sha256 = file_sha256(file)
     if recipe.train.init_sha256 not in (None, sha256):

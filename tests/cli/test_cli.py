@@ -195,6 +195,12 @@ def test_copy_and_preview(call, workplace):
     code, out, _ = call("preview", "small.toml", "sheet.png", "-n", "3")
     assert code == 0 and "clean x_0 | x_1, 3 rows" in out
     assert Image.open("sheet.png").size == (2 * 16 + 2, HEADER_HEIGHT + 3 * 16 + 2 * 2)
+    assert call("preview", "small.toml", "sheet.png", "-n", "1")[0] == 0, "a sheet replaces a sheet"
+    for photo in sorted(Path("photos").rglob("*.png")):
+        before = photo.read_bytes()
+        for vary in ([], ["--vary", "degradation.kernel=uniform,gaussian"]):
+            code, _, err = call("preview", "small.toml", str(photo), *vary)
+            assert code == 2 and "is an image of the dataset" in err and photo.read_bytes() == before
     code, out, _ = call("preview", "small.toml", "hole.png", "degradation.name=inpaint", 'degradation.mask="center"')
     assert code == 0 and "x_1 | mask" in out
 

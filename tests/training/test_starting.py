@@ -6,6 +6,7 @@ import re
 import shlex
 import shutil
 
+import durability
 import pytest
 import torch
 from killing import digest, photos, recipe_of
@@ -106,10 +107,13 @@ def test_what_cannot_be_started_from_is_refused_and_claims_no_folder(root, sourc
     wider = recipe.model_copy(update={"network": recipe.network | {"channels": 2 * recipe.network["channels"]}})
     (tmp_path / "empty").mkdir()
     shutil.copy(folder / "recipe.toml", tmp_path / "empty")
+    shutil.copytree(folder, tmp_path / "unlisted")  # its file is none that the manifest's hashes are of
+    durability.reseal(newest(tmp_path / "unlisted").folder, lambda manifest: manifest.update(files={}))
     for start, why in (
         (with_init(wider, folder, strict=True), r"tensors do not fit exactly, the first: .* there, .* here\)"),
         (with_init(recipe, tmp_path / "nowhere"), "nowhere is not a run folder"),
         (with_init(recipe, tmp_path / "empty"), "empty has no checkpoint yet"),
+        (with_init(recipe, tmp_path / "unlisted"), "the checkpoint has no ema.safetensors"),
         (with_init(recipe, tmp_path / "run"), "a run cannot start from the weights of its own folder"),
     ):
         with pytest.raises(UserError, match=why):
