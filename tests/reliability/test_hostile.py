@@ -196,6 +196,15 @@ def test_safetensors_that_are_no_files(tmp_path):
             read_safetensors(file)
 
 
+def test_a_short_header_of_too_many_tensors_is_refused(tmp_path):
+    """One whose entries are as short as can be, so that its length does not tell."""
+    header = b"{" + b",".join(b'"%x":0' % i for i in range(tensors.MAX_TENSORS + 1)) + b"}"
+    assert len(header) <= tensors.MAX_HEADER
+    (tmp_path / "a.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(UserError, match=f"more than {tensors.MAX_TENSORS} tensors"):
+        read_safetensors(tmp_path / "a.safetensors")
+
+
 def test_weights_that_are_not_finite_are_refused():
     network = torch.nn.Linear(2, 2)
     with pytest.raises(UserError, match="run: 'bias' holds numbers that are not finite"):

@@ -13,6 +13,7 @@ import torch
 from killing import digest, forked, photos, recipe_of
 from PIL import Image
 
+from i2i_bridge.data import loader
 from i2i_bridge.data.check import ItemFacts, read_facts
 from i2i_bridge.data.dataset import TRIES, PairDataset
 from i2i_bridge.data.loader import LESS_MEMORY, training_batches, worker_problem
@@ -267,6 +268,24 @@ def test_a_worker_that_ends_between_two_batches_is_told_at_the_next(root):
     with pytest.raises(UserError, match="a data worker was killed") as caught:
         next(batches)
     assert caught.value.code == 75
+
+
+def test_a_worker_s_end_is_heard_while_a_batch_is_waited_for_alone():
+    """Elsewhere torch's handler would raise in the middle of an optimizer step."""
+    heard = []
+    before = signal.signal(signal.SIGCHLD, lambda number, frame: heard.append(number))
+    try:
+        watch = loader._WorkerWatch([])
+        signal.raise_signal(signal.SIGCHLD)
+        assert not heard
+        with watch.waiting():
+            signal.raise_signal(signal.SIGCHLD)
+        assert heard == [signal.SIGCHLD]
+        watch.close()
+        signal.raise_signal(signal.SIGCHLD)
+        assert len(heard) == 2
+    finally:
+        signal.signal(signal.SIGCHLD, before)
 
 
 @pytest.mark.parametrize("error", [RuntimeError("shapes differ"), OSError("gone")])
