@@ -13,7 +13,7 @@ help:
 	@echo "make mutants  plant each known mistake and show that the tests catch it"
 	@echo "make bench    time sampling, training and operators beside other libraries -> runs/bench (a quarter of an hour)"
 	@echo "make soak     the long reliability tests: faults, kills, flipped bits, ranks, leaks (docs/reliability.md)"
-	@echo "make coverage branch coverage of what writes, resumes, imports, reads data and joins processes; about 8 minutes"
+	@echo "make coverage branch coverage of what writes, resumes, imports, reads data and joins processes; about 5 minutes"
 	@echo "make fuzz     220,000 mutated images, checkpoints, recipes, cards and evaluations; some minutes of one core"
 	@echo "make clean    remove .venv and runs/demo"
 
