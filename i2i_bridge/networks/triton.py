@@ -247,11 +247,11 @@ def _gradient(
 
 
 class _Sizes:
-    """How an input is cut into tiles and parts."""
+    """How an input is cut: the sizes that kernels take, and their grids of programs."""
 
     def __init__(self, x: Tensor, groups: int) -> None:
-        self.images, self.channels = x.shape[:2]
-        self.pixels, self.groups, self.width = x.shape[2] * x.shape[3], groups, x.shape[1] // groups
+        self.images, self.channels, height, width = x.shape
+        self.pixels, self.width = height * width, self.channels // groups
         columns = min(CHANNELS, triton.next_power_of_2(self.channels))
         rows = min(TILE // columns, triton.next_power_of_2(self.pixels))
         self.tile: dict[str, Any] = {"ROWS": rows, "COLUMNS": columns}
@@ -259,9 +259,9 @@ class _Sizes:
         tiles, across = triton.cdiv(self.pixels, rows), triton.cdiv(self.channels, columns)
         self.span = triton.cdiv(tiles, PARTS) * rows
         self.parts = triton.cdiv(self.pixels, self.span)
-        self.tiles = (tiles, across, self.images)
-        self.spans = (self.parts, across, self.images)
-        self.all = (groups, self.images)
+        self.by_tile = (tiles, across, self.images)
+        self.by_part = (self.parts, across, self.images)
+        self.by_group = (groups, self.images)
 
 
 def _new(x: Tensor, *shape: int) -> Tensor:
@@ -290,8 +290,8 @@ class FusedNorm(torch.autograd.Function):
         a, b = _new(x, 2, images, channels).unbind()
         modulation = [] if scale is None or shift is None else [scale, shift]
         modulation = [part if part.stride(1) == 1 else part.contiguous() for part in modulation]
-        _sums[sizes.spans](x, sums, pixels, channels, sizes.span, **sizes.tile)
-        _statistics[sizes.all](
+        _sums[sizes.by_part](x, sums, pixels, channels, sizes.span, **sizes.tile)
+        _statistics[sizes.by_group](
             x,
             sums,
             weight,
@@ -310,7 +310,7 @@ class FusedNorm(torch.autograd.Function):
             **sizes.group,
         )
         y = torch.empty_like(x)
-        _output[sizes.tiles](x, a, b, y, pixels, channels, SILU=silu, **sizes.tile)
+        _output[sizes.by_tile](x, a, b, y, pixels, channels, SILU=silu, **sizes.tile)
         ctx.save_for_backward(x, weight, bias, scale, mean, rstd, a, b)
         ctx.silu, ctx.groups = silu, groups
         return y
@@ -321,20 +321,22 @@ class FusedNorm(torch.autograd.Function):
         # With u = a x + b, d = d/du, c = x - mean and <.> the mean over a group, a = gamma rstd in it:
         #   d/dx = a d - <a d> - c rstd^2 <a d c> = a d + p x + q
         x, weight, bias, scale, mean, rstd, a, b = ctx.saved_tensors
-        sizes, width = _Sizes(x, ctx.groups), x.shape[1] // ctx.groups
+        sizes = _Sizes(x, ctx.groups)
         images, channels, pixels = sizes.images, sizes.channels, sizes.pixels
         gradient = gradient.contiguous(memory_format=torch.channels_last)
         sums = _new(x, images, sizes.parts, 2, channels)
         d_weight, d_bias = _new(x, 2, images, channels).unbind()
         p, q = _new(x, 2, images, ctx.groups).unbind()
-        _gradient_sums[sizes.spans](
-            x, gradient, a, b, mean, sums, pixels, channels, sizes.span, WIDTH=width, SILU=ctx.silu, **sizes.tile
+        _gradient_sums[sizes.by_part](
+            x, gradient, a, b, mean, sums, pixels, channels, sizes.span, WIDTH=sizes.width, SILU=ctx.silu, **sizes.tile
         )
-        _gradient_statistics[sizes.all](
+        _gradient_statistics[sizes.by_group](
             sums, a, mean, rstd, d_weight, d_bias, p, q, pixels, channels, sizes.parts, **sizes.group
         )
         d_x = torch.empty_like(x)
-        _gradient[sizes.tiles](x, gradient, a, b, p, q, d_x, pixels, channels, WIDTH=width, SILU=ctx.silu, **sizes.tile)
+        _gradient[sizes.by_tile](
+            x, gradient, a, b, p, q, d_x, pixels, channels, WIDTH=sizes.width, SILU=ctx.silu, **sizes.tile
+        )
         d_scale, d_shift = None, None
         if scale is not None:
             # b and d_bias are of the modulated output; weight and bias see it through the gain 1 + scale.
