@@ -75,6 +75,8 @@ FEW = 5
 """The most calls among which a row's number of calls is chosen."""
 SHOWN = 10
 """Photos on the contact sheet."""
+SIDE = 64
+"""Pixels of the squares cut out of pairs."""
 LARGEST = 16_000_000
 """Bytes of all checkpoints together."""
 RESERVE = 10.0
@@ -102,12 +104,13 @@ class Task:
     """A task, and what its bridges have of their own.
 
     Args:
+        degradation: None: --data holds pairs.
         beta_max: Of the shipped recipe's I2SB.
         sigma_s: Noise at the source of the rows with the curriculum; 0: 'flow'. Not tuned.
         translation: The shipped recipe's network sees X_1 beside X_t.
     """
 
-    degradation: Table
+    degradation: Table | None
     beta_max: float
     sigma_s: float
     translation: bool = False
@@ -119,6 +122,7 @@ TASKS = {
     "sr4x": Task({"name": "sr4x", "filter": "bicubic"}, 0.3, 0.2),
     "edges": Task({"name": "evidence-edges"}, 0.3, 0.5, translation=True),
     "colorize": Task({"name": "colorization"}, 0.3, 0.2, translation=True),
+    "pairs": Task(None, 0.3, 0.5, translation=True),
 }
 ROWS = ("regression", "pix2pix", "palette", "i2sb", "curriculum", "curriculum-perceptual", "curriculum-adversarial")
 FURTHER = ("cdsb", "teacher")
@@ -197,10 +201,12 @@ class Marks:
 class Judge:
     """Measures restorations of the validation photos, by halves."""
 
-    def __init__(self, truth: Tensor, seed: int) -> None:
+    def __init__(self, truth: Tensor, seed: int, selection: int | None = None) -> None:
+        """`selection`: as many of the first choose and the rest report; None: halves drawn at random."""
         self.truth, self.seed = truth, seed
         order = np.random.default_rng(key(seed, "halves")).permutation(len(truth))
-        self.halves = {"selection": np.sort(order[::2]), "report": np.sort(order[1::2])}
+        chosen, left = (order[::2], order[1::2]) if selection is None else np.split(np.arange(len(truth)), [selection])
+        self.halves = {"selection": np.sort(chosen), "report": np.sort(left)}
         self.extractor = None if EFFICIENTNET_LITE0.file() is None else EfficientNetLite0()
         self.lpips = None if ST_LPIPS_ALEX.file() is None else shift_tolerant_lpips().to(truth.device)
         self.pool = ThreadPoolExecutor(max((os.cpu_count() or 1) // 2, 1))
@@ -309,9 +315,10 @@ class Evidence:
             self.device = torch.device("cuda", torch.cuda.current_device())
         self.bf16 = self.cuda and options.precision == "bf16"
         torch.backends.cudnn.benchmark = True
-        train, validation = photos(options)
+        train, validation, selection = photos(options)
         self.photos = train.to(self.device)
-        self.judge = Judge(pixels(validation.to(self.device)), options.seed)
+        self.held_out = pixels(validation.to(self.device))
+        self.judge = Judge(self.held_out[:, :3], options.seed, selection)
         self.results: list[Result] = []
         self.inputs: dict[str, Tensor] = {}
         self.seconds = options.seconds or 0.0
@@ -370,13 +377,16 @@ class Evidence:
             "summary": "gpu_evidence.py",
             "task": "translation" if task.translation else "restoration",
             "data": {"source": {"name": "images"}, "size": self.photos.shape[-1]},
-            "degradation": task.degradation,
             "process": {"name": "source-noise", "sigma_s": sigma_s} if sigma_s else {"name": "flow"},
             "target": {"name": "preconditioned"} | moments,
             "network": network,
             "train": train,
             "sample": {"sampler": {"name": "deterministic"}},
         }
+        if task.degradation is None:
+            base["data"]["source"] = {"name": "side_by_side", "root": str(options.data or "drawn"), "direction": "BtoA"}
+        else:
+            base["degradation"] = task.degradation
         small = base | {"train": train | {"batch_size": options.pix2pix_batch}}
         seen = {"condition_channels": 3} if task.translation else {}
         curriculum = base | {"train": train | {"regression_share": 0.3, "at_source": 0.2}}
@@ -408,16 +418,15 @@ class Evidence:
                 rows[name]["teacher"] = {"run": str(options.teacher)}
         return rows
 
-    def batch(self, degradation: Degradation, size: int, step: int) -> tuple[Table, torch.Generator]:
+    def batch(self, degradation: Degradation | None, size: int, step: int) -> tuple[Table, torch.Generator]:
         """Photos drawn with replacement, mirrored at random and degraded; and the generator of the step's noise."""
         draws = self.draws("step", step)
         index = torch.randint(len(self.photos), (size,), generator=draws, device=self.device)
         mirrored = torch.rand(size, 1, 1, 1, generator=draws, device=self.device) < 0.5
-        x_0 = pixels(self.photos[index])
-        x_0 = torch.where(mirrored, x_0.flip(-1), x_0)
-        return items(x_0, degradation(x_0, draws)), draws
+        images = pixels(self.photos[index])
+        return paired(torch.where(mirrored, images.flip(-1), images), degradation, draws), draws
 
-    def step(self, state: TrainState, degradation: Degradation, share: float) -> None:
+    def step(self, state: TrainState, degradation: Degradation | None, share: float) -> None:
         """One step at a share of the schedule."""
         size, place = state.settings.batch_size, min(int(share * SCHEDULE), SCHEDULE - 1)
         batch, draws = self.batch(degradation, size, state.step)
@@ -433,7 +442,11 @@ class Evidence:
         state.end_step()
 
     def train(
-        self, recipe: Recipe, degradation: Degradation, budget: Budget, curve: Callable[[TrainState], None] | None
+        self,
+        recipe: Recipe,
+        degradation: Degradation | None,
+        budget: Budget,
+        curve: Callable[[TrainState], None] | None,
     ) -> tuple[TrainState, float]:
         """A trained state, and how many of its steps were skipped as not finite."""
         teacher = None if recipe.teacher is None else self.teacher(recipe)
@@ -528,7 +541,8 @@ class Evidence:
     def run(self) -> None:
         """Every row of every task, as far as the time goes."""
         for task in self.options.tasks:
-            degradation: Degradation = registry.DEGRADATIONS.build(TASKS[task].degradation)
+            settings = TASKS[task].degradation
+            degradation = None if settings is None else registry.DEGRADATIONS.build(settings)
             validation = self.validation(degradation)
             tables = self.tables(TASKS[task], self.moments(degradation))
             if not self.options.dry_run and not self.seconds:
@@ -555,7 +569,7 @@ class Evidence:
                 if self.cuda:
                     torch.cuda.empty_cache()
 
-    def row(self, result: Result, table: Table, degradation: Degradation, validation: Table) -> None:
+    def row(self, result: Result, table: Table, degradation: Degradation | None, validation: Table) -> None:
         """Train and measure one row."""
         options = self.options
         if self.cuda:
@@ -589,20 +603,19 @@ class Evidence:
         if not self.cuda:  # otherwise the estimates would take processor time from the next row's training
             result.record = settled(result.record)
 
-    def validation(self, degradation: Degradation) -> Table:
+    def validation(self, degradation: Degradation | None) -> Table:
         """The degraded validation photos."""
         parts = [
-            items(part, degradation(part, self.draws("validation", i)))
-            for i, part in enumerate(self.judge.truth.split(CHUNK))
+            paired(part, degradation, self.draws("validation", i)) for i, part in enumerate(self.held_out.split(CHUNK))
         ]
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0] if name != "x_0"}
 
-    def moments(self, degradation: Degradation) -> Table:
+    def moments(self, degradation: Degradation | None) -> Table:
         """Of the target 'preconditioned', from 1,000 training photos."""
-        x_0 = pixels(self.photos[:1000])
-        return estimate_moments([(x_0.cpu(), degradation(x_0, self.draws("moments")).x_1.cpu())])
+        found = paired(pixels(self.photos[:1000]), degradation, self.draws("moments"))
+        return estimate_moments([(found["x_0"].cpu(), found["x_1"].cpu())])
 
-    def share_time(self, tables: Mapping[str, Table], degradation: Degradation, validation: Table) -> float:
+    def share_time(self, tables: Mapping[str, Table], degradation: Degradation | None, validation: Table) -> float:
         """Seconds of training that every row can have, by a short try of what measuring costs.
 
         Raises:
@@ -750,8 +763,10 @@ def pixels(codes: Tensor) -> Tensor:
     return codes.float().div_(127.5).sub_(1)
 
 
-def items(x_0: Tensor, degraded: Degraded) -> Table:
-    """What a method is given, channels last."""
+def paired(images: Tensor, degradation: Degradation | None, draws: Generator) -> Table:
+    """What a method is given of images (n, 3, H, W), or of pairs (n, 6, H, W) without a degradation; channels last."""
+    x_0, x_1 = images[:, :3], images[:, 3:]
+    degraded = Degraded(x_1) if degradation is None else degradation(x_0, draws)
     found = {"x_0": x_0, "x_1": degraded.x_1, "mask": degraded.mask, "condition": degraded.condition}
     return {
         name: value.contiguous(memory_format=torch.channels_last) for name, value in found.items() if value is not None
@@ -769,35 +784,63 @@ def label(text: str) -> Tensor:
     return pixels(torch.from_numpy(np.array(image)).permute(2, 0, 1))
 
 
-def photos(options: argparse.Namespace) -> tuple[Tensor, Tensor]:
-    """Training and validation photos, uint8 (n, 3, H, W): FOLDER/train and FOLDER/val, or drawn ones without --data.
+def photos(options: argparse.Namespace) -> tuple[Tensor, Tensor, int | None]:
+    """Images to train on and to measure on, uint8 (n, 3, H, W), and how many of the latter choose (None: half).
+
+    They are FOLDER/train and FOLDER/val, or drawn ones without --data. With the task "pairs" (n, 6, H, W): X_0 and X_1;
+    FOLDER/val chooses and FOLDER/test reports.
 
     Raises:
         UserError: A folder holds no photos, or photos of several sizes.
     """
+    together = "pairs" in options.tasks
     if options.data is None:
         draw = np.random.default_rng(options.seed)
         count = options.images + options.validation_images
-        coarse = draw.integers(0, 256, (count, 3, 8, 8), dtype=np.uint8)
+        coarse = draw.integers(0, 256, (count, 6 if together else 3, 8, 8), dtype=np.uint8)
         drawn = torch.from_numpy(coarse.repeat(8, 2).repeat(8, 3))
-        return drawn[: options.images], drawn[options.images :]
-    return tuple(  # type: ignore[return-value]
-        read(options.data / split, limit)
-        for split, limit in (("train", options.images), ("val", options.validation_images))
-    )
+        return drawn[: options.images], drawn[options.images :], None
+    train = read(options.data / "train", options.images, squares if together else whole)
+    validation = read(options.data / "val", options.validation_images, middle if together else whole)
+    if not together:
+        return train, validation, None
+    return train, torch.cat([validation, read(options.data / "test", None, middle)]), len(validation)
 
 
-def read(folder: Path, limit: int | None) -> Tensor:
-    """The photos below a folder, in the order of their names; with a limit, evenly spread over them."""
+def read(folder: Path, limit: int | None, open_: Callable[[Path], list[np.ndarray]]) -> Tensor:
+    """The images below a folder, in the order of their names; with a limit, evenly spread over its files."""
     files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in (".jpeg", ".jpg", ".png"))
     if not files:
         raise UserError(f"--data: no photos in {folder}")
     files = files[:: max(len(files) // limit, 1)][:limit] if limit else files
     with ThreadPoolExecutor() as pool:
-        arrays = list(pool.map(lambda file: np.asarray(Image.open(file).convert("RGB")), files))
+        arrays = [array for found in pool.map(open_, files) for array in found]
     if len({array.shape for array in arrays}) > 1:
         raise UserError(f"--data: the photos in {folder} differ in size")
     return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous()
+
+
+def whole(file: Path) -> list[np.ndarray]:
+    """A photo as it is."""
+    return [np.asarray(Image.open(file).convert("RGB"))]
+
+
+def squares(file: Path, places: Sequence[float] = (0.0, 0.5, 1.0)) -> list[np.ndarray]:
+    """Squares of a photo and of the labels at its right, SIDE wide: (SIDE, SIDE, 6), cut at shares of the rest."""
+    image = Image.open(file).convert("RGB")
+    width, side = image.width // 2, min(image.width // 2, image.height)
+    cuts = []
+    for place in places:
+        left = round(place * (width - side))
+        boxes = [(start + left, 0, start + left + side, side) for start in (0, width)]
+        sides = [image.resize((SIDE, SIDE), Image.Resampling.BOX, box) for box in boxes]
+        cuts.append(np.concatenate([np.asarray(part) for part in sides], axis=2))
+    return cuts
+
+
+def middle(file: Path) -> list[np.ndarray]:
+    """The square in the middle."""
+    return squares(file, (0.5,))
 
 
 def commit() -> str:
@@ -823,7 +866,12 @@ def pack(folder: Path) -> None:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="What each method reaches in equal time on one GPU.")
     add = parser.add_argument
-    add("--data", type=Path, help="folder with train and val, photos of one size below each")
+    add(
+        "--data",
+        type=Path,
+        help="folder with train and val, photos of one size below each; for the task 'pairs' train, val and test, a "
+        "photo and its labels side by side in each file",
+    )
     add("--out", type=Path, default=Path("runs") / "evidence")
     add("--minutes", type=float, default=8.0, help="of the whole run, measuring and files included")
     add(
@@ -870,6 +918,8 @@ def arguments() -> argparse.Namespace:
     elif options.data is None and options.pack is None:
         parser.error("--data is missing; --dry-run does without")
     students = [row for row, parts in options.more_rows.items() if parts.get("method", {}).get("name") in STUDENTS]
+    if "pairs" in options.tasks and len(options.tasks) > 1:
+        parser.error("--tasks: pairs come alone, the other tasks make X_1 themselves")
     if options.teacher is None and (students or "teacher" in options.rows):
         parser.error("--teacher is missing")
     unknown = sorted({*options.rows, *options.curve} - {*ROWS, *FURTHER, *options.more_rows})
