@@ -92,7 +92,8 @@ Tile = Annotated[
         "--tile",
         min=0,
         metavar="N",
-        help="Restore larger images in overlapping tiles of N x N pixels, such as 512, in less memory; 0: whole.",
+        help="Restore larger images in overlapping tiles of N x N pixels, such as 512, in less memory; 0: whole. "
+        "restore and app: by themselves from 2 million pixels on.",
     ),
 ]
 Overlap = Annotated[

@@ -69,8 +69,8 @@ def restore_files(
         quality: Quality of JPEG and WebP, 1 to 100 (`write_picture`).
         existing: How to treat inputs of a folder whose results exist.
         direction: As in `Run.restore`.
-        tile: Restore larger images in overlapping tiles of this side, see `Run.tiled`; 0: whole. By default images are
-            tiled that would not fit into memory whole.
+        tile: Restore larger images in overlapping tiles of this side, see `Run.tiled`; 0: whole. By default images of
+            2 million pixels or more are tiled, and those that would not fit into memory whole.
         overlap: Fewest pixels that neighbouring tiles share.
         colour_fix: Low frequencies of the degraded image that the result gets: 'none', 'mean' or 'wavelet'.
         sequence: The folder holds the frames of a video: they must have one size, are restored in the order of the

@@ -106,7 +106,7 @@ class Run:
             direction: "forward", from X_1 to X_0, or "reverse", for a run that learns both (data.direction); by default
                 forward, and for a run that learns one direction that one.
             tile: Restore larger images in overlapping tiles of this side, see `tiled`; 0: whole. By default images are
-                tiled if one would not fit into memory whole, with a warning.
+                tiled if one has 2 million pixels or more or would not fit into memory whole, with a warning.
             overlap: Fewest pixels that neighbouring tiles share.
             colour_fix: Low frequencies of the degraded image that the result gets: "none", "mean" or "wavelet" (see
                 `images.colour`).
@@ -139,7 +139,7 @@ class Run:
 
             tile = automatic_tile(self, max(math.prod(picture.pixels.shape[:2]) for picture, _, _ in inputs))
             if tile:
-                line = f"too large for the free memory, so restored in tiles of {tile} pixels (tile=0: whole)"
+                line = f"large for the network or the free memory: restored in tiles of {tile} pixels (tile=0: whole)"
                 warnings.warn(line, stacklevel=2)
         run = self.in_tiles(tile, overlap)
         total = len(inputs) * (samples or 1) * network_calls(run.method, run._nfe(nfe))

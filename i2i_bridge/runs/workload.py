@@ -22,13 +22,17 @@ from i2i_bridge.runs.batch import to_batch
 from i2i_bridge.runs.run import NotFinite, Run
 
 LARGE = 2_000_000
-"""Fewest pixels of an image for which an estimate is made; the probe costs a small share of such an image."""
+"""Fewest pixels of an image that is restored in tiles by itself, and for which an estimate is made.
+
+Networks are trained on far smaller images, whose statistics and attention a tile resembles more than such an image does
+(docs/performance.md, "Tiles").
+"""
 HEAVY = 20_000
 """Bytes per pixel that few networks need: an image that fits at this rate is not probed either."""
 SHARE = 0.8
 """Share of the free memory that an image restored whole may take; the estimate is a lower bound."""
 TILES = (512, 256, 128)
-"""Sides of automatic tiles, the largest that fits. Few, so that a result seldom depends on the free memory."""
+"""Sides of automatic tiles, the largest that fits, so that a result depends on the memory only where little is free."""
 MAX_FACTOR = 8
 """Larger than the usual factors of a super-resolution: for smaller images not even the factor is found out."""
 WHOLE_ARRAYS = 5
@@ -80,7 +84,8 @@ def workload_of(
         files: The images.
         nfe: Network calls for each sample of an image.
         samples: Samples of each image.
-        automatic: Choose tiles for images that do not fit whole, in one process; more of them do not change tiles.
+        automatic: Choose tiles for large images and those that do not fit whole, in one process; more of them do not
+            change tiles.
         jobs: Worker processes that are asked for, each with an image at a time.
     """
     try:
@@ -96,7 +101,9 @@ def workload_of(
     except Exception:  # otherwise a failed estimate would stop the restoration
         return Workload(jobs=jobs)
     side = _side(run, probe, largest, free) if automatic else 0
-    tiles = {} if not side else {f: side for f, size in zip(files, sizes, strict=True) if not _fits(probe, size, free)}
+    tiles = (
+        {} if not side else {f: side for f, size in zip(files, sizes, strict=True) if _needs_tiles(probe, size, free)}
+    )
     line = _line(run, files, sizes, nfe * samples, probe, free, tiles) if large else None
     each = max(_bytes(run, probe, size, tiles.get(file)) for file, size in zip(files, sizes, strict=True))
     fitting = jobs if probe.memory is None else _jobs_that_fit(jobs, each, free)
@@ -127,7 +134,7 @@ def _line(
         need = _bytes(run, probe, pixels)
         parts.append(f"at least {need / 1e9:.2g} GB of memory" + (f" of {free / 1e9:.2g} GB free" if free else ""))
         if tiles:
-            images, side = f"{len(tiles)} of the images are" if len(files) > 1 else "so it is", tiles[file]
+            images, side = f"{len(tiles)} of the images are" if len(files) > 1 else "it is", tiles[file]
             warning = f"; {images} restored in tiles of {side}x{side} pixels (--tile 0: whole)"
         elif free is not None and need > free:
             warning = "; that is more than is free: it will probably fail or swap, so use --tile or a smaller image"
@@ -147,7 +154,7 @@ def _own_memory() -> float:
 
 
 def automatic_tile(run: Run, pixels: int) -> int:
-    """Side of the tiles for an image of this many pixels, before the recipe enlarges it; 0: it fits whole."""
+    """Side of the tiles for an image of this many pixels, before the recipe enlarges it; 0: it is restored whole."""
     free = free_memory(run.device)
     if not _is_large(pixels * MAX_FACTOR**2, free):
         return 0
@@ -164,8 +171,9 @@ def _is_large(pixels: float, free: int | None) -> bool:
     return pixels >= LARGE or (free is not None and pixels * HEAVY > free)
 
 
-def _fits(probe: Probe, pixels: float, free: int | None) -> bool:
-    return probe.memory is None or free is None or probe.memory * pixels <= SHARE * free
+def _needs_tiles(probe: Probe, pixels: float, free: int | None) -> bool:
+    """Whether an image is large, or does not fit into the free memory whole."""
+    return pixels >= LARGE or (probe.memory is not None and free is not None and probe.memory * pixels > SHARE * free)
 
 
 def _bytes(run: Run, probe: Probe, pixels: float, tile: int | None = None) -> float:
@@ -180,15 +188,16 @@ def _tiled_bytes(run: Run, probe: Probe, pixels: float, side: int) -> float:
 
 
 def _side(run: Run, probe: Probe, pixels: float, free: int | None) -> int:
-    """Side of the tiles of an image that does not fit whole: the largest that fits, else the smallest; 0: no tiles."""
-    if run.tiles is not None or _fits(probe, pixels, free) or free is None or why_not_tiled(run.method):
+    """Side of the tiles of an image that needs them: the largest that fits, else the smallest; 0: no tiles."""
+    if run.tiles is not None or not _needs_tiles(probe, pixels, free) or why_not_tiled(run.method):
         return 0
     usable = []
     for side in TILES:
         with contextlib.suppress(UserError):  # smaller than the network takes
             run.tiled(side)
             usable.append(side)
-    return next((side for side in usable if _tiled_bytes(run, probe, pixels, side) <= SHARE * free), [0, *usable][-1])
+    fitting = (side for side in usable if free is None or _tiled_bytes(run, probe, pixels, side) <= SHARE * free)
+    return next(fitting, [0, *usable][-1])
 
 
 def probed(run: Run, factor: float = 1) -> Probe:

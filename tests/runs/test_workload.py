@@ -79,9 +79,22 @@ def test_an_estimate_never_fails(run_of, files, monkeypatch):  # noqa: F811
     )
 
 
+def test_a_large_image_is_tiled_whatever_the_memory(run_of, files, monkeypatch):  # noqa: F811
+    # kills: large-images-whole, automatic-tiles-of-all
+    run = run_of({"name": "jpeg", "quality": 10})
+    monkeypatch.setattr(workload, "TILES", (128, 64, 32))
+    for free in (None, 10**12):
+        monkeypatch.setattr(workload, "free_memory", lambda device, free=free: free)
+        assert workload_of(run, files, nfe=1, automatic=True).tiles == {files[1]: 128}
+        assert workload_of(run, files, nfe=1).tiles == {}
+        assert workload.automatic_tile(run, 300 * 250) == 128 and workload.automatic_tile(run, 100 * 50) == 0
+
+
 def test_what_does_not_fit_is_tiled_by_itself(run_of, files, monkeypatch):  # noqa: F811
-    """The large image in the largest tiles that fit, the others whole; one line says so."""
+    """The image in the largest tiles that fit, the others whole; one line says so."""
     # kills: automatic-tiles-never, automatic-tiles-of-all, automatic-tiles-too-large, whole-is-what-was-tiled
+    monkeypatch.setattr(workload, "LARGE", 100_000)
+    monkeypatch.setattr(workload, "HEAVY", 100_000)
     run = run_of({"name": "jpeg", "quality": 10})
     monkeypatch.setattr(workload, "probed", lambda run, factor: workload.Probe(seconds=1e-3, memory=1e5))
     monkeypatch.setattr(workload, "TILES", (128, 64, 32))
@@ -100,7 +113,7 @@ def test_what_does_not_fit_is_tiled_by_itself(run_of, files, monkeypatch):  # no
     monkeypatch.setattr(workload, "free_memory", lambda device: 10**9)
     out, tiles, said = files[1].with_name("out.png"), [], []
     restore_files(run, files[1], out, nfe=1, say=said.append, report_tiles=lambda *step: tiles.append(step))
-    assert len(said) == 1 and "so it is restored in tiles of 64x64" in said[0]
+    assert len(said) == 1 and "it is restored in tiles of 64x64" in said[0]
     # 300x250 in tiles of 64 that share 16: 6 columns, 5 rows.
     assert tiles[-1] == (30, 30)
     expected = run.tiled(64)
