@@ -1116,6 +1116,12 @@ def places(text: str, fragment: str) -> list[tuple[int, int]]:
     return [(within[i].start(), within[i + len(wanted) - 1].end()) for i in starts]
 
 
+@functools.cache
+def syntax(text: str) -> str:
+    """The syntax tree of a file, as text."""
+    return ast.dump(ast.parse(text))
+
+
 def planted(mutant: Mutant, text: str) -> str:
     """The file's text with the mistake in it: as written, or else wherever a formatter has put the same tokens.
 
@@ -1133,7 +1139,7 @@ def planted(mutant: Mutant, text: str) -> str:
         changed = text[:start] + mutant.wrong.strip() + text[end:]
     if mutant.file.endswith(".py"):
         try:
-            same = ast.dump(ast.parse(changed)) == ast.dump(ast.parse(text))
+            same = ast.dump(ast.parse(changed)) == syntax(text)
         except SyntaxError as error:
             raise SystemExit(f"{mutant.name}: {mutant.file} with it is no Python: {error}") from None
         if same:
@@ -1168,8 +1174,8 @@ def killers(mutant: Mutant) -> list[str]:
     return found
 
 
-def check() -> None:
-    """Show that every mutant has its own name, applies, and is named by one of its tests ("kills: NAME").
+def check(mutants: list[Mutant]) -> None:
+    """Show that every mutant has its own name, and that these apply and are named by one of their tests ("kills: NAME").
 
     Raises:
         SystemExit: One does not; the message names it.
@@ -1177,7 +1183,7 @@ def check() -> None:
     names = [mutant.name for mutant in MUTANTS]
     if len(set(names)) != len(names):
         raise SystemExit(f"two mutants have one name: {sorted({name for name in names if names.count(name) > 1})}")
-    for mutant in MUTANTS:
+    for mutant in mutants:
         planted(mutant, (ROOT / "i2i_bridge" / mutant.file).read_text(encoding="utf-8"))
         killers(mutant)
 
@@ -1210,10 +1216,14 @@ def tests_pass(tests: list[str], mutant: Mutant | None = None) -> bool:
 
 def main(names: list[str]) -> int:
     """Runs the mutants; the number of survivors."""
-    check()
     if names == ["--check"]:
+        check(MUTANTS)
         return 0
+    unknown = sorted(set(names) - {mutant.name for mutant in MUTANTS})
+    if unknown:
+        raise SystemExit(f"no mutant is called {', '.join(unknown)}")
     chosen = [mutant for mutant in MUTANTS if not names or mutant.name in names]
+    check(chosen)
     # Tests that fail anyway would "kill" everything.
     if chosen and not tests_pass(tests := sorted({test for mutant in chosen for test in killers(mutant)})):
         raise SystemExit(f"{', '.join(tests)}: one of them fails without any mutant; mend that first")
