@@ -210,12 +210,14 @@ def test_low_light_darkens_by_its_formula() -> None:
 
 
 def test_quantised_values_are_the_codes_of_a_file() -> None:
-    # kills: quantised-without-a-cut, quantised-to-the-code-below
+    # kills: quantised-without-a-cut, quantised-to-the-code-below, quantised-to-8-bits-at-most
     x_0 = torch.linspace(-1.5, 1.5, 30_000).view(1, 3, 100, 100)
     codes = (Quantise()(x_0, ANY).x_1 + 1) / 2 * 255
     expected = torch.from_numpy(to_pixels(x_0[0])).permute(2, 0, 1)[None].float()
     assert torch.equal(codes.round(), expected)
     assert (codes - codes.round()).abs().max() < 1e-4
+    deep = (Quantise(bits=16)(x_0.double(), ANY).x_1 + 1) / 2 * 65535
+    assert torch.allclose(deep, torch.from_numpy(to_pixels(x_0[0], np.uint16)).permute(2, 0, 1)[None].double())
     assert torch.equal(Quantise(bits=1)(x_0, ANY).x_1, torch.where(x_0 < 0, -1.0, 1.0))
 
 
@@ -246,6 +248,43 @@ def test_rain_is_bright_steep_and_as_dense_as_said() -> None:
     wet = (added[:, 0] > 0.25).float().mean().item()
     assert wet == pytest.approx(0.002 * 15, rel=0.3)
     assert added.diff(dim=-2).abs().mean() < 0.3 * added.diff(dim=-1).abs().mean()
+
+
+@pytest.mark.parametrize("angle", [60.0, 120.0])
+def test_rain_leans_as_its_angle_says(angle: float) -> None:
+    """Less than 90 degrees leans to the right at the top: with rows counted downwards both slopes have one sign."""
+    # kills: rain-leans-the-other-way
+    x_0 = torch.full((1, 1, 64, 64), -1.0)
+    x_1 = Rain(density=0.003, length=15, angle=angle, brightness=0.5)(x_0, generators(1)).x_1
+    down = x_1[..., 2:, 1:-1] - x_1[..., :-2, 1:-1]
+    across = x_1[..., 1:-1, 2:] - x_1[..., 1:-1, :-2]
+    lean = (down * across).sum() / (down.square().sum() * across.square().sum()).sqrt()
+    assert float(lean) * (90 - angle) / 30 > 0.3
+
+
+def test_the_lengths_of_rain_are_those_that_are_drawn() -> None:
+    """The odd number of pixels that a streak has, not the number before it was rounded up."""
+    # kills: rain-length-not-recorded
+    x_0 = torch.full((24, 1, 48, 24), -1.0)
+    rain = Rain(density=1e-3, length=(2.0, 12.0), angle=90.0, brightness=1.0)(x_0, generators(24))
+    whole = []
+    for image, length in zip(rain.x_1[:, 0] > -1 + 1e-3, rain.parameters["length"].tolist(), strict=True):
+        streaks = image[:, image.any(0)]
+        if streaks.shape[1] == 1 and not streaks[0] and not streaks[-1]:
+            whole.append((int(streaks.sum()), length))
+    assert len(whole) > 4
+    assert all(pixels == length for pixels, length in whole)
+
+
+def test_light_below_black_is_none_and_above_white_is_more() -> None:
+    """As a noise before them in a chain leaves it: no counts below 0, no power of a negative number."""
+    # kills: low-light-of-negative-light, shot-noise-of-negative-light, low-light-clamped-at-white
+    x_0 = torch.tensor([-1.5, -1.0, 1.6]).view(1, 1, 1, 3).expand(1, 1, 4000, 3)
+    dark = LowLight(exposure=0.5, gamma=2.0, noise=0.0)(x_0, ANY).x_1
+    assert torch.allclose(dark[0, 0, 0], torch.tensor([-1.0, -1.0, 2 * 0.5 * 1.3**2 - 1]), atol=1e-6)
+    shot = ShotNoise(photons=50.0)(x_0, generators(1)).x_1
+    assert bool((shot[..., :2] == -1).all())
+    assert shot[..., 2].mean().item() == pytest.approx(1.6, abs=0.02)
 
 
 def test_crop_outs_are_rectangles_of_their_size() -> None:
@@ -320,10 +359,32 @@ def test_compose_enlarges_and_conditions_as_its_member_does() -> None:
     assert back.scale == 1
 
 
+@pytest.mark.parametrize("name", ["compose", "mixture"])
+def test_several_are_measured_and_reduced_as_their_member_is(name: str) -> None:
+    """The measurement is the condition where one is given; an enlarged image is brought back to the size it had."""
+    # kills: measurement-of-a-chain-with-its-noise, measurement-of-a-mixture-with-its-noise
+    # kills: chain-not-reduced, mixture-not-reduced
+    grey = [{"name": "colorization", "noise_std": 0.5}] * 2 if name == "mixture" else [{"name": "colorization"}]
+    grey += [{"name": "noise", "std": 0.5}] if name == "compose" else []
+    degradation = DEGRADATIONS.build({"name": name, "degradations": grey})
+    x_0 = images()
+    degraded = degradation(x_0, generators(2))
+    assert torch.equal(degradation.measurement(degraded), DEGRADATIONS.build({"name": "colorization"})(x_0, ANY).x_1)
+    assert not torch.allclose(degraded.x_1, degraded.condition, atol=0.1)
+    small = [{"name": "downsample", "factor": 3}] * 2
+    enlarged = DEGRADATIONS.build({"name": name, "degradations": small})
+    x_1 = enlarged(x_0, generators(2)).x_1
+    assert torch.equal(enlarged.reduced(x_1), DEGRADATIONS.build(small[0]).reduced(x_1))
+    assert enlarged.reduced(x_1).shape[-2:] == (16, 24)
+
+
 @pytest.mark.parametrize(
     "degradation",
     [
-        MotionBlur(length=(3.0, 21.0)),
+        MotionBlur(length=(3.0, 21.0), direction=(-1.0, 1.0)),
+        ShotNoise(photons=(10.0, 200.0), read=(0.0, 20.0)),
+        LowLight(noise=(0.0, 0.2)),
+        Haze(),
         Defocus(radius=(1.0, 9.0)),
         GaussianBlur(sigma=(0.5, 6.0), ratio=(0.3, 1.0), angle=(0.0, 180.0)),
         Rain(length=(3.0, 21.0)),
@@ -334,7 +395,8 @@ def test_compose_enlarges_and_conditions_as_its_member_does() -> None:
 )
 def test_what_one_image_draws_is_nothing_to_the_others(degradation: Degradation) -> None:
     """Kernels of several sizes in a batch, and several qualities: each image comes out as it does alone."""
-    # kills: small-kernels-off-centre, reach-of-the-first-radius, kornia-quality-of-the-first
+    # kills: small-kernels-off-centre, reach-of-the-first-radius, kornia-quality-of-the-first,
+    # kills: read-noise-of-the-first, motion-direction-of-the-first
     x_0 = images(5)
     for order in ([0, 1, 2, 3, 4], [4, 3, 2, 1, 0], [2, 0, 4, 1, 3]):  # whichever draws the largest comes first once
         together = degradation(x_0[order], [generator(0, "test", i) for i in order]).x_1

@@ -191,6 +191,30 @@ def test_the_matched_mean_is_exact_for_a_linear_chain():
     assert slope.item() == pytest.approx(1 - r + r * r * v / (r * r * v + s * s), abs=0.003)
 
 
+@pytest.mark.parametrize("half", [0, 1, 2])
+def test_networks_that_say_nothing_cost_the_noise_of_one_step(half):
+    """F = 0 says that X_t stays where it is: each step's error is its own noise, over whose variance it is counted."""
+    # kills: cdsb-steps-count-by-their-noise
+    x_0, x_1 = pairs(64, 16)
+    process = I2SB(beta_max=2.0)
+    method = CDSB(Linear(), Linear(), process, steps=4, states=4, first_steps=1, half_steps=1, batch_size=64)
+    ((_, loss),) = method.losses({"x_0": x_0, "x_1": x_1, "number": torch.arange(64) + 64 * half}, draws(64))
+    assert loss.item() == pytest.approx(1, abs=0.03)
+    variances = Chain(process, 4).variances
+    assert variances.max() > 1.5 * variances.min() and variances.max() < 0.5
+
+
+def test_a_restored_image_is_clipped_where_the_recipe_says_so():
+    # kills: cdsb-without-its-clip
+    x_1 = pairs(2, 8)[1]
+    for clip, largest in ((True, 1.0), (False, 5.0)):
+        method = CDSB(Linear(), Linear(), BrownianBridge(SIGMA), steps=N, clip=clip)
+        with torch.no_grad():
+            method.network.numbers[:, 2] = 10.0
+            *_, image = method.trajectory({"x_1": x_1}, nfe=2, generator=draws(2))
+        assert image.abs().max() <= largest if clip else image.abs().max() > largest
+
+
 def test_known_pixels_only_diffuse():
     """Outside the hole chains are free, restorations are X_1's pixels to the last bit, and there is no loss."""
     # kills: known-pixels-drift, hole-starts-from-its-fill
@@ -290,6 +314,16 @@ def recipe(root, tmp_path_factory):
     file = tmp_path_factory.mktemp("recipe") / "tiny.toml"
     file.write_text(recipe_of(root, seed=3).to_toml())
     return load_recipe(file, FEW, method_preset("cdsb"))
+
+
+def test_the_method_samples_as_the_recipe_says(recipe):
+    # kills: cdsb-on-the-uniform-grid, cdsb-without-the-samplers-options
+    sample = recipe.sample.model_copy(
+        update={"grid": "quadratic", "clip": True, "sampler": {"name": "eta", "eta": 0.3}}
+    )
+    method = build_method(recipe.model_copy(update={"sample": sample}), nn.Identity())
+    assert method.grid(method.process, 2).tolist() == [1, 0.25, 0]
+    assert method.clip and method.sampler_options == {"eta": 0.3} and method.batch_size == recipe.train.batch_size
 
 
 @pytest.fixture(scope="module")

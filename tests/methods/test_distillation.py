@@ -257,6 +257,82 @@ def test_the_auxiliary_bridge_learns_from_the_students_images_alone():
     assert student.teacher.layer.weight.grad is None
 
 
+class Noted(nn.Module):
+    """scale x, plus `beyond` in the right half of the image; it keeps the times and labels that it is called with."""
+
+    casts_inputs = True
+
+    def __init__(self, scale, beyond=0.0):
+        super().__init__()
+        self.scale, self.beyond, self.seen = scale, beyond, []
+
+    def forward(self, x_t, t, condition, label):
+        self.seen += zip(t.tolist(), label.tolist(), strict=True)
+        right = torch.arange(x_t.shape[-1]) >= x_t.shape[-1] // 2
+        return self.scale * x_t + self.beyond * right
+
+
+class AtTheirOwn(Curriculum):
+    """Times by a sample's number."""
+
+    def times(self, count, generator, numbers=None):
+        return (numbers + 1).double() / 10
+
+
+def inverse(weight="uniform", steps=1, beyond=0.0):
+    """An inverse bridge of networks that are called with labels."""
+    return InverseBridge(
+        Noted(0.5), BrownianBridge(), I2SBTarget(), label=True, steps=steps, curriculum=AtTheirOwn(weight=weight),
+        teacher=Noted(0.4, beyond), auxiliary=Noted(0.3, beyond),
+    )  # fmt: skip
+
+
+def losses_of(student, batch, at=slice(0, 8)):
+    part = {name: value[at] for name, value in batch.items()}
+    return [loss.item() for _, loss in student.losses(part, draws(8)[at])]
+
+
+def labelled(count=8):
+    x_0, x_1 = pair(count)
+    return {"x_0": x_0, "x_1": x_1, "number": torch.arange(count), "label": torch.arange(count) % 3}
+
+
+def test_the_inverse_bridge_weighs_samples_as_a_bridge_does():
+    """The mean over samples of weight(t) times what each costs without a weight, for both losses."""
+    # kills: inverse-bridge-unweighted
+    batch = labelled()
+    weights = Curriculum(weight="min-snr").weights(BrownianBridge(), I2SBTarget(), (batch["number"] + 1) / 10)
+    assert weights.max() > 2 * weights.min()
+    alone = [losses_of(inverse(), batch, slice(i, i + 1)) for i in range(8)]
+    wanted = (weights @ torch.tensor(alone, dtype=torch.float64) / 8).tolist()
+    assert losses_of(inverse("min-snr"), batch) == pytest.approx(wanted, rel=1e-5)
+
+
+def test_the_inverse_bridge_learns_nothing_from_known_pixels():
+    # kills: inverse-bridge-of-known-pixels
+    batch = labelled()
+    mask = torch.zeros(8, 1, 8, 8, dtype=torch.float64)
+    mask[..., :4] = 1
+    masked = batch | {"mask": mask}
+    assert losses_of(inverse(beyond=9.0), masked) == pytest.approx(losses_of(inverse(), masked), rel=1e-9)
+    assert losses_of(inverse(beyond=9.0), batch)[0] > 10 * losses_of(inverse(), batch)[0]
+
+
+def test_the_inverse_bridge_asks_at_its_own_times_and_with_labels():
+    """The student at the times of its few calls, teacher and auxiliary at those of the curriculum."""
+    # kills: inverse-bridge-forgets-the-label, inverse-bridge-learns-from-x-1-alone
+    batch, student = labelled(), inverse(steps=3)
+    times, labels = set(), set()
+    for seed in range(3):
+        list(student.losses(batch, draws(8, seed=100 * seed)))
+    for t, label in student.network.seen:
+        times.add(round(t, 6))
+        labels.add(label)
+    assert times == {1.0, 0.666667, 0.333333} and labels == {0, 1, 2}
+    for network in (student.teacher, student.auxiliary):
+        assert set(network.seen) == {((n + 1) / 10, n % 3) for n in range(8)}
+
+
 # Whole runs
 
 METHODS = ("consistency", "inverse-bridge")

@@ -145,6 +145,36 @@ def test_the_direction_reaches_the_network_at_the_size_of_latents():
     assert network.seen[0].shape == (2, 13, 4, 4) and torch.equal(network.seen[0][:, 12:], direction[..., ::2, ::2])
 
 
+class Told:
+    """A method that keeps its batches."""
+
+    network = nn.Identity()
+
+    def __init__(self):
+        self.batches = []
+
+    def losses(self, batch, generator):
+        self.batches.append(batch)
+        yield "network", torch.zeros(())
+
+    def trajectory(self, batch, *, nfe, generator):
+        self.batches.append(batch)
+        yield batch["x_1"]
+
+
+def test_number_and_label_are_those_of_the_images():
+    """Without the number times are drawn without strata, and nothing is dropped from a condition."""
+    # kills: label-lost-in-latents, number-lost-in-latents
+    inside, numbers = Told(), {"number": torch.tensor([4, 5]), "label": torch.tensor([2, 0])}
+    batch = {"x_0": images(0), "x_1": images(1)} | numbers
+    method = LatentMethod(inside, plain())
+    list(method.losses(batch, draws()))
+    list(method.trajectory(batch, nfe=1, generator=draws()))
+    for seen in inside.batches:
+        assert seen["x_1"].shape == (2, 12, 4, 4)
+        assert all(torch.equal(seen[name], value) for name, value in numbers.items())
+
+
 class Halves(nn.Module):
     """E(x) = x / 2, D(z) = z: without noise its error is x / 2."""
 
