@@ -185,6 +185,37 @@ def test_dropout_is_drawn_by_the_place_of_a_window():
     assert torch.equal(outputs[0], outputs[1]) and not torch.equal(outputs[0], outputs[2])
 
 
+def test_each_call_on_windows_draws_its_own_dropout():
+    """Neither a row nor a column of windows has one pattern of dropped values, which would show as a grid."""
+    # kills: tile-dropout-of-a-row-alike, tile-dropout-of-a-column-alike
+    patterns = []
+
+    class Dropped(nn.Module):
+        casts_inputs = True
+
+        def forward(self, x_t, t, condition=None):
+            patterns.append(nn.functional.dropout(torch.ones_like(x_t), 0.5, training=True))
+            return patterns[-1]
+
+    blended(Dropped(), images(0, 32, 32), torch.ones(1), None, spans(32, 16, 8), spans(32, 16, 8), seed=3)
+    assert len(patterns) == 9
+    assert all(not torch.equal(one, other) for one, other in itertools.combinations(patterns, 2))
+
+
+@pytest.mark.parametrize("batch", [1, 2, 100])
+def test_all_windows_of_an_image_have_its_label(batch):
+    # kills: tile-label-of-another-image, tile-label-lost
+    class Labelled(nn.Module):
+        casts_inputs = True
+
+        def forward(self, x_t, t, condition=None, label=None):
+            return torch.zeros_like(x_t) + (-1 if label is None else label[:, None, None, None])
+
+    labels = torch.tensor([3, 7])
+    answer = TiledNetwork(Labelled().eval(), 16, 8, 1, batch)(images(0, 24, 40, batch=2), torch.ones(2), None, labels)
+    assert torch.allclose(answer, labels.double()[:, None, None, None].expand_as(answer), atol=1e-12)
+
+
 def test_low_precision_is_blended_in_float32():
     # kills: tiles-summed-in-bfloat16
     class Ones(nn.Module):

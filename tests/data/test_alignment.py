@@ -110,6 +110,18 @@ def test_a_shifted_pair_is_cut_where_the_recipe_says_so():
     assert not bool((masked["x_0"] == masked["x_1"]).all())
 
 
+def test_a_condition_is_cut_where_its_source_is_cut():
+    """It lies as x_1 lies: here it is x_1."""
+    # kills: condition-cut-as-the-target
+    x_1 = pair("same", 4, -3)[1]
+    data = PairDataset(
+        Pairs(condition=x_1.copy()), Geometry(64, resize="none", crop="random"), None, 3, 0, "train",
+        condition_channels=3, own_condition=True, align=True,
+    )  # fmt: skip
+    item = data.sample(0)
+    assert torch.equal(item["condition"], item["x_1"]) and torch.equal(item["x_0"], item["x_1"])
+
+
 def test_a_pair_that_lies_right_is_not_cut():
     x_0, x_1 = pair("same", 0, 0)
     items = [

@@ -4,12 +4,14 @@ import dataclasses
 import json
 import math
 import os
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from scipy import stats
 
 from i2i_bridge import load_run, registry, restore_files, tune
 from i2i_bridge.app.restoration import with_sampler
@@ -17,6 +19,7 @@ from i2i_bridge.cli.command import main
 from i2i_bridge.errors import UserError
 from i2i_bridge.evaluation.evaluate import evaluate, open_evaluation
 from i2i_bridge.evaluation.results import read_evaluation
+from i2i_bridge.evaluation.search import Search, rounds
 from i2i_bridge.evaluation.shared_calls import SharedCalls
 from i2i_bridge.evaluation.subjects import RunSubject, fingerprint_of
 from i2i_bridge.evaluation.tune import halved
@@ -173,6 +176,31 @@ def test_settings_that_are_better_by_chance_only_are_not_taken(folder):
     register_sampler("lucky")(planted(lucky))
     (choice,) = tune(run, nfe=[2], metric="psnr", count=9).choices
     assert choice.is_own and choice.difference.value == 0 and not (folder / "tuned.toml").exists()
+
+
+def test_rounds_double_until_all_images_are_seen():
+    # kills: a-round-of-the-same-images
+    assert [list(rounds(images, 4)) for images in (1, 4, 5, 8, 9, 40)] == [
+        [1], [4], [4, 5], [4, 8], [4, 8, 9], [4, 8, 16, 32, 40],
+    ]  # fmt: skip
+
+
+def test_the_error_of_a_difference_is_that_of_a_mean_of_differences():
+    """scipy's: s / sqrt(n), s by n - 1; equal infinities differ by 0, and an image without a score takes no part."""
+    # kills: tuned-error-by-n, tuned-error-of-one-image, tuned-equal-infinities-left-out
+    ours = [30.0, 31.5, math.inf, 29.0, math.nan]
+    theirs = [29.0, 31.0, math.inf, 29.5, 28.0]
+    search = SimpleNamespace(metric="psnr", scorer=SimpleNamespace(sets={}))
+    first, second = (
+        SimpleNamespace(
+            is_finite=True, records={i: SimpleNamespace(scores={"psnr": (v, "")}) for i, v in enumerate(row)}
+        )
+        for row in (ours, theirs)
+    )
+    found = Search.difference(search, first, second, range(5))
+    changes = [1.0, 0.5, 0.0, -0.5]
+    assert found.value == pytest.approx(np.mean(changes))
+    assert found.standard_error == pytest.approx(stats.sem(changes))
 
 
 def test_a_distance_between_sets_chooses_too(folder):

@@ -23,6 +23,7 @@ from i2i_bridge.evaluation.subjects import fingerprint_of
 from i2i_bridge.methods.autoencoder import AutoencoderTraining
 from i2i_bridge.methods.bridge import Bridge
 from i2i_bridge.methods.latent import Latent, LatentMethod
+from i2i_bridge.methods.mean import network_calls
 from i2i_bridge.networks.autoencoder import ConvolutionalAutoencoder
 from i2i_bridge.recipe.load import parse_recipe
 from i2i_bridge.registry import AUTOENCODERS
@@ -173,6 +174,13 @@ def test_number_and_label_are_those_of_the_images():
     for seen in inside.batches:
         assert seen["x_1"].shape == (2, 12, 4, 4)
         assert all(torch.equal(seen[name], value) for name, value in numbers.items())
+
+
+def test_calls_of_a_scaled_condition_are_two_between_latents_too():
+    # kills: condition-scale-lost-in-latents
+    inside = replace(bridge(Pointwise()), condition_scale=2.0)
+    assert network_calls(LatentMethod(inside, plain()), 3) == network_calls(inside, 3) == 6
+    assert network_calls(LatentMethod(bridge(Pointwise()), plain()), 3) == 3
 
 
 class Halves(nn.Module):

@@ -1,5 +1,7 @@
 """Methods by name over any recipe, and regression."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -7,9 +9,14 @@ from i2i_bridge.bridge.processes import I2SB, GaussianPrior, LinearFlow
 from i2i_bridge.bridge.targets import I2SBTarget, VelocityTarget, X0Target
 from i2i_bridge.cli.catalogue import description, listing
 from i2i_bridge.errors import UserError
+from i2i_bridge.methods.bridge import Bridge
 from i2i_bridge.methods.calls import counted_calls
+from i2i_bridge.methods.curriculum import Curriculum
 from i2i_bridge.methods.factory import build_method
+from i2i_bridge.methods.geometry import method_geometry
+from i2i_bridge.methods.latent import Latent, LatentMethod
 from i2i_bridge.methods.mean import Mean
+from i2i_bridge.methods.prior import Prior
 from i2i_bridge.methods.regression import Regression
 from i2i_bridge.recipe.load import load_recipe, parse_recipe
 from i2i_bridge.recipe.presets import method_preset, preset_names
@@ -218,6 +225,56 @@ def test_an_image_of_one_stride_is_not_padded(tmp_path):
         restored = run.restore_batch({"x_1": torch.rand(1, 3, *size)}, nfe=1, generator=torch.Generator())
         assert restored.shape[-2:] == size
     assert shapes == [(64, 64), (64, 128)]
+
+
+class Sided(torch.nn.Identity):
+    """A network of a stride and a smallest side."""
+
+    def __init__(self, stride, smallest_side=None):
+        super().__init__()
+        self.stride, self.smallest_side = stride, smallest_side
+
+
+def test_sides_suit_all_networks_that_see_the_image():
+    """Of two stages the least common multiple of both strides, and a smallest side that is a multiple of it."""
+
+    # kills: stride-of-the-larger-network, smallest-side-off-the-stride, smallest-side-of-latents
+    def regression(network, **given):
+        return Regression(network, LinearFlow(), X0Target(), **given)
+
+    assert method_geometry(regression(Sided(4))) == (4, 8)
+    assert method_geometry(regression(Sided(4, 20))) == (4, 20)
+    for first, second, wanted in ((6, 4, (12, 12)), (2, 8, (8, 16)), (6, 10, (30, 30))):
+        two = Bridge(Sided(first), LinearFlow(), X0Target(), mean=Mean(regression(Sided(second))))
+        assert method_geometry(two) == wanted
+    latent = Latent(SimpleNamespace(factor=8), (0.0,), (1.0,))
+    assert method_geometry(LatentMethod(regression(Sided(4, 20)), latent)) == (32, 160)
+
+
+def test_a_prior_trains_by_the_curriculum_of_the_samples_numbers():
+    """Without them the first steps, at t = 1 alone, would have other times, and strata none."""
+    # kills: number-lost-in-a-prior
+    network = Spy()
+    prior = Prior(network, GaussianPrior(), X0Target(), curriculum=Curriculum(source_steps=1, batch_size=4))
+    x = torch.rand(4, 3, 8, 8)
+    for step, all_at_source in ((0, True), (1, False)):
+        list(prior.losses({"x_0": x, "x_1": x, "number": torch.arange(4) + 4 * step}, torch.Generator()))
+        assert bool((network.seen[-1][1] == 1).all()) is all_at_source
+
+
+def test_a_regression_is_told_the_label():
+    # kills: regression-forgets-the-label
+    class Labelled(Spy):
+        def forward(self, x_t, t, condition, label):
+            self.seen.append(label)
+            return self.answer * torch.ones_like(x_t)
+
+    network, x = Labelled(), torch.rand(2, 3, 8, 8)
+    method = Regression(network, LinearFlow(), X0Target(), label=True)
+    batch = {"x_0": x, "x_1": x, "label": torch.tensor([5, 2])}
+    list(method.losses(batch, torch.Generator()))
+    list(method.trajectory(batch, nfe=1, generator=torch.Generator()))
+    assert [label.tolist() for label in network.seen] == [[5, 2], [5, 2]]
 
 
 def test_a_method_of_a_plugin_that_still_says_walk(tmp_path):

@@ -237,6 +237,36 @@ def test_kid_jackknife_leaves_an_item_out_whole():
     assert matched(x, y, pairs).standard_error == pytest.approx(math.sqrt(variance), rel=1e-9)
 
 
+@pytest.mark.parametrize("pairs", [0, 5])
+def test_kid_of_a_set_larger_than_a_block_is_that_of_its_groups(monkeypatch, pairs):
+    """Pairs within groups of a block's size, all pairs of the two sets; the jackknife leaves an item out of its group."""
+    # kills: kid-group-counts-as-the-whole, kid-partners-of-the-first-group-alone
+    monkeypatch.setattr(kernel, "BLOCK", 4)
+    x, y = features(6, 3, 0).astype(np.float64), features(11, 3, 1, 0.3).astype(np.float64)
+    k = lambda a, b: (a @ b / 3 + 1) ** 3  # noqa: E731
+
+    def value(x_out=-1, y_out=-1):
+        own = []
+        for rows, out in ((x, x_out), (y, y_out)):
+            groups = np.array_split(np.arange(len(rows)), math.ceil(len(rows) / 4))
+            means = [
+                np.mean([k(rows[i], rows[j]) for i in g for j in g if i != j and out not in (i, j)]) for g in groups
+            ]
+            own.append(np.mean(means))
+        cross = [
+            k(x[i], y[j]) for i in range(6) for j in range(11)
+            if i != x_out and j != y_out and (i != j or i >= pairs)
+        ]  # fmt: skip
+        return sum(own) - 2 * np.mean(cross)
+
+    strata = [
+        [value(i, i) for i in range(pairs)], [value(i, -1) for i in range(pairs, 6)],
+        [value(-1, i) for i in range(pairs, 11)],
+    ]  # fmt: skip
+    variance = sum((len(v) - 1) / len(v) * np.square(np.array(v) - np.mean(v)).sum() for v in strata if v)
+    assert kernel_distance(x, y, pairs) == pytest.approx((value(), variance), rel=1e-9)
+
+
 def test_paired_difference_of_two_rows():
     """The difference of the two values, with the error of the difference: far below that of either row."""
     # kills: paired-difference-is-a-sum

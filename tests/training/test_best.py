@@ -175,6 +175,19 @@ def test_a_run_without_a_best_checkpoint_is_refused_before_others_are_evaluated(
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.parametrize(("higher", "numbers", "best"), [(True, [1, 5, 5, 2], 2), (False, [3, 2, 4, 2], 2)])
+def test_the_first_of_equals_is_the_best_whichever_end_is_better(root, tmp_path, monkeypatch, higher, numbers, best):
+    """A metric that stays where it is runs out of patience; a distance is better where it is smaller.
+
+    kills: best-of-equals-is-the-later, smallest-distance-is-the-worst
+    """
+    monkeypatch.setattr(Listed, "numbers", iter(numbers))
+    monkeypatch.setattr(Listed, "higher_is_better", higher)
+    settings = SETTINGS | {"steps": 4, "save_every": 9, "keep_best": "test-listed", "validate_images": 1}
+    assert train(recipe_of(root, patience=2, **settings), tmp_path / "run", cpu=True).step == 4
+    assert json.loads((tmp_path / "run" / "best.json").read_text())["step"] == best
+
+
 @pytest.mark.parametrize(("numbers", "best"), [([1, 5, 9, 2, 3, 4], 2), ([1, 5, 9, 2, 7, 3], 5)])
 def test_a_better_step_that_could_not_be_saved_costs_no_older_one(root, tmp_path, monkeypatch, numbers, best):
     """The disk is full at step 3, the best of all; a later step is compared with the best that was saved.
