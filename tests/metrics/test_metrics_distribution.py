@@ -239,7 +239,7 @@ def test_kid_jackknife_leaves_an_item_out_whole():
 
 @pytest.mark.parametrize("pairs", [0, 5])
 def test_kid_of_a_set_larger_than_a_block_is_that_of_its_groups(monkeypatch, pairs):
-    """Pairs within groups of a block's size, all pairs of the two sets; the jackknife leaves an item out of its group."""
+    """Pairs within groups of a block's size, all pairs of the two sets; the jackknife leaves an item out of its own."""
     # kills: kid-group-counts-as-the-whole, kid-partners-of-the-first-group-alone
     monkeypatch.setattr(kernel, "BLOCK", 4)
     x, y = features(6, 3, 0).astype(np.float64), features(11, 3, 1, 0.3).astype(np.float64)
