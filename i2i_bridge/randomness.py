@@ -7,17 +7,26 @@ of processes or order, and no function reads or changes a global generator.
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from numbers import Integral
 
 import torch
 from torch import Tensor
+
+from i2i_bridge.errors import UserError
 
 Generator = torch.Generator | Sequence[torch.Generator]
 """One generator for a whole batch, or one for each sample of the batch."""
 
 
 def key(seed: int, purpose: str, *index: int | str) -> int:
-    """64-bit seed for (seed, purpose, index): a BLAKE2b hash, the same on every machine and in every Python process."""
-    text = "\x1f".join([str(seed), purpose, *(f"{type(part).__name__}:{part}" for part in index)])
+    """64-bit seed for (seed, purpose, index): a BLAKE2b hash, the same on every machine and in every Python process.
+
+    Raises:
+        UserError: The seed is no whole number: 3.0 would draw other numbers than 3.
+    """
+    if not isinstance(seed, Integral):
+        raise UserError(f"seed {seed!r}: give a whole number")
+    text = "\x1f".join([str(int(seed)), purpose, *(f"{type(part).__name__}:{part}" for part in index)])
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8).digest())
 
 

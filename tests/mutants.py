@@ -699,7 +699,17 @@ MUTANTS = [
     Mutant("tiles-shifted", "data/sources/packaged.py", "(height - rows * side) // 2, (width - columns * side) // 2", "0, 0", "test_data.py"),
     Mutant("tiles-of-training", "data/sources/packaged.py", "if self.whole else _tiles", "if not self.whole else _tiles", "test_data.py"),
     Mutant("shared-files-unseen", "data/sources/folders.py", "return len(set(validated.names).intersection(trained.names))", "return 0 * len(validated.names)", "test_data.py"),
+    # images from Python
+    Mutant("array-of-another-type", "images/inputs.py", "results[0].pixels.astype(dtype, copy=False)", "results[0].pixels", "test_inputs.py"),
+    Mutant("endless-range", "images/inputs.py", "if not (low < high and math.isfinite(high - low)):", "if not low < high:", "test_inputs.py"),
+    Mutant("image-without-pixels", "images/pixels.py", "if not (image.width and image.height):", "if False:", "test_inputs.py"),
+    Mutant("seed-of-a-fraction", "randomness.py", "if not isinstance(seed, Integral):", "if False:", "test_inputs.py"),
+    Mutant("endless-range-in-a-recipe", "recipe/schema.py", "if not (low < high and math.isfinite(high - low)):", "if not low < high:", "test_recipe.py"),
+    Mutant("empty-argument-is-here", "cli/command.py", "if not word or re.fullmatch(", "if False and re.fullmatch(", "test_cli.py"),
+    Mutant("empty-value-is-here", "storage/toml.py", "    if not value:", "    if False:", "test_cli.py"),
     # reliability
+    Mutant("recipe-of-a-user-replaced", "training/identity.py", "if not _is_written(file):", "if False:", "test_saving.py"),
+    Mutant("log-of-a-user-replaced", "training/identity.py", "elif found := next((path for name in RUN_FILES for path in folder.glob(name)), None):", "elif found := None:", "test_saving.py"),
     Mutant("rotated-before-published", "runs/checkpoint.py", "    try:\n        publish_folder(final, _files(step, parts, state))\n", "    for old in _folders(folder)[keep - 1 :]:\n        retire_folder(old)\n    try:\n        publish_folder(final, _files(step, parts, state))\n", "test_files.py"),
     Mutant("leftovers-stay", "storage/files.py", "or name.startswith((TEMPORARY, DEAD)):", "or name.startswith(TEMPORARY * 2):", "test_files.py"),
     Mutant("partial-write-taken-for-whole", "storage/files.py", "        while rest:  #", "        if rest:  #", "test_files.py"),

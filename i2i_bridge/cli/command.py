@@ -108,6 +108,7 @@ def main(arguments: list[str] | None = None) -> None:
         internet.go_offline()
     words = _split_nfe([word for word in words if word not in ("--debug", "--offline")])
     try:
+        _refuse_empty(words)
         code = app(words, standalone_mode=False, prog_name="i2i-bridge")
         if (ranks := sys.modules.get("i2i_bridge.distributed")) is not None:
             ranks.leave_group()
@@ -202,6 +203,18 @@ def _escape_unencodable() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def _refuse_empty(words: list[str]) -> None:
+    """Refuse an empty argument, which as a path is the current folder: `--out "$OUT"` with an unset variable.
+
+    Raises:
+        UserError: There is one.
+    """
+    for before, word in zip(["", *words], words, strict=False):
+        if not word or re.fullmatch("--[a-z-]+=", word):
+            after = word or before
+            raise UserError(f"an empty argument{f' after {after}' * bool(after)}; is a variable of the shell unset?")
 
 
 def _expand_home(word: str) -> str:

@@ -1,6 +1,7 @@
 """Convert images given by a Python caller (files, bytes, PIL images, arrays, tensors, lists), and results back."""
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -62,12 +63,13 @@ def _pictures(image: Images, value_range: Range = None) -> tuple[list[Picture], 
     if isinstance(image, Tensor):
         return _of_tensor(image, value_range)
     if isinstance(image, np.ndarray):
+        dtype = image.dtype
         if image.ndim != 4:
-            return [_array_picture(image, value_range)], lambda results: results[0].pixels
+            return [_array_picture(image, value_range)], lambda results: results[0].pixels.astype(dtype, copy=False)
         if not len(image):
             raise UserError("an array of no images")
         pictures = [_array_picture(one, value_range) for one in image]
-        return pictures, lambda results: np.stack([result.pixels for result in results])
+        return pictures, lambda results: np.stack([result.pixels for result in results]).astype(dtype, copy=False)
     if isinstance(image, Image.Image):
         return [replace(from_pil(image), metadata=metadata_of(image))], lambda results: to_pil(results[0])
     if isinstance(image, bytes | bytearray):
@@ -114,14 +116,27 @@ def _array_picture(array: np.ndarray, value_range: Range) -> Picture:
 def _ranged(picture: Picture, value_range: Range) -> Picture:
     if value_range is None:
         return picture
-    low, high = value_range
-    if not low < high:
-        raise UserError(f"value_range={value_range}: give (low, high), such as (0, 1) or (-1, 1)")
+    low, high = _ends_of(value_range)
     least, most = float(picture.pixels.min()), float(picture.pixels.max())
     room = MARGIN * (high - low)
     if least < low - room or most > high + room:
         raise UserError(f"values from {least:.4g} to {most:.4g} are beyond value_range={value_range}")
     return replace(picture, value_range=(low, high))
+
+
+def _ends_of(value_range: Any) -> tuple[float, float]:
+    """The two ends of a range that a caller gave.
+
+    Raises:
+        UserError: It is no pair of finite numbers, the smaller one first.
+    """
+    try:
+        low, high = (float(end) for end in value_range)
+    except (TypeError, ValueError):
+        low = high = math.nan
+    if not (low < high and math.isfinite(high - low)):
+        raise UserError(f"value_range={value_range!r}: give (low, high), such as (0, 1) or (-1, 1)")
+    return low, high
 
 
 def _of_tensor(tensor: Tensor, value_range: Range) -> tuple[list[Picture], Back]:

@@ -65,8 +65,11 @@ def from_pil(image: Image.Image) -> Picture:
     transparency becomes alpha. EXIF orientation is applied. CMYK is converted to sRGB by its profile, if it has one.
 
     Raises:
-        UserError: The range of the values is unknown (32-bit integers beyond 16 bits), or values are not finite.
+        UserError: The image has no pixel, the range of the values is unknown (32-bit integers beyond 16 bits), or
+            values are not finite.
     """
+    if not (image.width and image.height):
+        raise UserError(f"an image of {image.width}x{image.height} pixels")
     if image.getexif().get(ORIENTATION, 1) != 1:  # otherwise exif_transpose would copy the image
         image = ImageOps.exif_transpose(image)
     mode = image.mode

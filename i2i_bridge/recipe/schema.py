@@ -1,5 +1,6 @@
 """The tables of a recipe: keys, types, ranges and defaults."""
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, field_validator, model_validator
@@ -100,8 +101,9 @@ class DataSettings(Settings):
             height, width = side if isinstance(side, tuple) else (side or 1, side or 1)
             if height * width > MAX_PIXELS:
                 raise ValueError(f"size {height} x {width}: more than {MAX_PIXELS // 10**6} million pixels")
-        if self.value_range is not None and not self.value_range[0] < self.value_range[1]:
-            raise ValueError(f"value_range {list(self.value_range)}: [low, high] with low < high is needed")
+        low, high = self.value_range or (0.0, 1.0)
+        if not (low < high and math.isfinite(high - low)):
+            raise ValueError(f"value_range {list(self.value_range or ())}: [low, high] with low < high is needed")
         return self
 
 

@@ -98,11 +98,13 @@ def override_parts(text: str) -> tuple[list[str], str]:
     """Split a setting `key.key=value` into the parts of the key and the value.
 
     Raises:
-        UserError: The setting has no key or no '=', or the key exceeds the limits of `parse_toml`.
+        UserError: The setting has no key, no '=' or no value, or the key exceeds the limits of `parse_toml`.
     """
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise UserError(f"'{text}': an override reads key.key=value, for example train.lr=1e-4")
+    if not value:  # otherwise `data.root=$FOLDER` with an unset variable would be the current folder
+        raise UserError(f"'{text}': no value; is a variable of the shell unset? An empty text is '{key}=\"\"'")
     parts = key.split(".")
     with located(f"'{text}'", errors=ValueError):
         check_key(parts)

@@ -1,5 +1,6 @@
 """Run identity: check that a recipe and the run in a folder are the same run, and fill in data-dependent settings."""
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from i2i_bridge.recipe.load import load_recipe
 from i2i_bridge.recipe.recipe import Recipe
 from i2i_bridge.recipe.schema import LatentSettings, MeanSettings, TeacherSettings, TrainSettings
 from i2i_bridge.runs.load import load_run
-from i2i_bridge.storage.shipped import RECIPE_FILE, place_of
+from i2i_bridge.storage.reader import read_bytes
+from i2i_bridge.storage.shipped import LATENT_FOLDER, MEAN_FOLDER, RECIPE_FILE, TEACHER_FOLDER, place_of
 from i2i_bridge.training.schedule import learning_rate
 
 NamedRun = MeanSettings | TeacherSettings
@@ -45,6 +47,15 @@ FREE_TO_CHANGE = (
 RATE changes the updates from there on, `steps` moves the end of a falling learning rate, `micro_batch` draws other
 dropout, and `compile` changes last bits."""
 MOMENTS = ("var_0", "var_1", "cov_01")
+RUN_FILES = (
+    "metrics.csv",
+    "metrics.jsonl",
+    "init.json",
+    "best.json",
+    "samples/step-*.png",
+    *(f"{copied}/{RECIPE_FILE}" for copied in (MEAN_FOLDER, TEACHER_FOLDER, LATENT_FOLDER)),
+)
+"""Patterns of the files of a run beside its recipe that a new run would write over."""
 _OTHER_OUT = "choose another --out"
 
 
@@ -119,6 +130,37 @@ def started_recipe(folder: Path) -> Recipe:
             f"{folder} holds checkpoints but no {RECIPE_FILE}, so their run is unknown; choose another --out"
         )
     return load_recipe(folder / RECIPE_FILE)
+
+
+def refuse_files_of_others(folder: Path) -> None:
+    """Check that a folder without a checkpoint holds no files of a user's that a new run would write over.
+
+    A run writes recipe.toml first, and every default into it, without comments.
+
+    Raises:
+        UserError: It holds a recipe.toml that no run wrote, or another file of a run's name and no recipe.toml.
+    """
+    if any((folder / "checkpoints").glob("step-*")):
+        return
+    file = folder / RECIPE_FILE
+    if os.path.lexists(file):
+        if not _is_written(file):
+            raise UserError(
+                f"{file} is not of a run, and a run writes its own {RECIPE_FILE}; choose another --out, or rename it"
+            )
+    elif found := next((path for name in RUN_FILES for path in folder.glob(name)), None):
+        raise UserError(
+            f"{folder} is no run (it has no {RECIPE_FILE}) and holds {found.relative_to(folder)}, which a run would "
+            f"write over; {_OTHER_OUT}"
+        )
+
+
+def _is_written(file: Path) -> bool:
+    """Whether the text of a recipe is the one that a run writes for it."""
+    try:
+        return load_recipe(file).to_toml().encode() == read_bytes(file)
+    except (UserError, OSError):
+        return False
 
 
 def is_run_of(folder: Path, recipe: Recipe) -> bool:

@@ -38,6 +38,7 @@ from i2i_bridge.training.identity import (
     is_run_of,
     moved_end,
     rate_settings,
+    refuse_files_of_others,
     resolved,
     run_identity,
     started_recipe,
@@ -64,6 +65,7 @@ def lock_and_recover(recipe: Recipe, folder: Path, stack: ExitStack) -> Found | 
     """
     if not folder.is_dir():
         return None
+    refuse_files_of_others(folder)
     stack.enter_context(locked(folder))
     refuse_links(folder, OWN_FOLDERS)
     if not is_run_of(folder, recipe):

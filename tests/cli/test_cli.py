@@ -252,6 +252,11 @@ BAD = [
     (["train", "photos"], "photos: not a recipe"),
     (["copy", "my-pair", "mine.toml"], "no recipe or dataset card 'my-pair'; did you mean 'my-pairs'"),
     (["copy", "demo/deblur"], "Missing argument 'file'; see i2i-bridge copy --help"),
+    (["restore", "pretrained/photos", "photos", ""], "an empty argument after photos"),
+    (["train", "small.toml", "--out", ""], "an empty argument after --out; is a variable of the shell unset?"),
+    (["train", "small.toml", "--out="], "an empty argument after --out="),
+    (["train", "small.toml", "data.root="], "'data.root=': no value"),
+    (["data", "add", "new", "photos", "holdout="], "'holdout=': no value"),
     (["check", "nowhere"], "nowhere: no such folder, dataset card or recipe"),
     (["check", "demo/debluur"], "did you mean 'demo/deblur'"),
     (["train", "small.toml", "train.lrr=1"], "did you mean 'lr'"),
@@ -311,6 +316,7 @@ BAD = [
 
 @pytest.mark.parametrize(("words", "part"), BAD, ids=[" ".join(words) for words, _ in BAD])
 def test_every_mistake_is_one_line_and_exit_code_2(call, workplace, words, part):
+    # kills: empty-argument-is-here, empty-value-is-here
     (workplace / "empty").mkdir()
     before = sorted(workplace.rglob("*"))
     code, out, err = call(*words)

@@ -1,5 +1,7 @@
 """`run.restore` from Python: every type of image is accepted, and the result has the same type."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -16,7 +18,8 @@ def run(run_of, tmp_path):  # noqa: F811
 
 
 def test_every_form_gives_the_same_pixels_in_its_own_form(run, tmp_path):
-    # kills: range-not-heeded, samples-all-alike; channels taken for rows; results of another form
+    # kills: range-not-heeded, samples-all-alike, array-of-another-type
+    # also: channels taken for rows; results of another form
     codes = np.asarray(Image.open(tmp_path / "a.png"))
     wanted = run.restore(codes, nfe=1)
     assert wanted.shape == (12, 20, 3) and wanted.dtype == np.uint8
@@ -40,8 +43,10 @@ def test_every_form_gives_the_same_pixels_in_its_own_form(run, tmp_path):
         assert (found.permute(1, 2, 0) - torch.from_numpy(wanted.astype(np.float32))).abs().max() < 0.51
     half = run.restore(tensor.half() / 255, nfe=1, value_range=(0, 1))
     assert half.dtype == torch.float16
-    array = run.restore(floats, nfe=1, value_range=(0, 1))
-    assert array.dtype == np.float32 and np.abs(array * 255 - wanted).max() < 0.51
+    for dtype in (np.float16, np.float32, np.float64):
+        array = run.restore(floats.astype(dtype), nfe=1, value_range=(0, 1))
+        assert array.dtype == dtype and np.abs(array.astype(float) * 255 - wanted).max() < 0.6
+        assert run.restore(floats.astype(dtype)[None], nfe=1, value_range=(0, 1)).dtype == dtype
 
     # Several at once, each as alone.
     other = np.ascontiguousarray(codes[::-1])
@@ -63,13 +68,18 @@ def test_every_form_gives_the_same_pixels_in_its_own_form(run, tmp_path):
 
 
 def test_what_is_no_image_is_told_what_is_one(run):
-    # kills: the tensor itself in the message; floats whose range nobody said
+    # kills: endless-range, image-without-pixels, seed-of-a-fraction
+    # also: the tensor itself in the message; floats whose range nobody said
     image = torch.rand(3, 12, 20)
     for given, options, says in (
         (image, {}, r"no known range.* value_range=\(0, 1\) or \(-1, 1\); or give uint8"),
         (image.numpy().transpose(1, 2, 0), {}, "no known range"),
         (image * 255, {"value_range": (0, 1)}, r"beyond value_range=\(0, 1\)"),
         (image, {"value_range": (1, 0)}, "value_range"),
+        *((image, {"value_range": ends}, "give .low, high.") for ends in (1, (0,), (0, 1, 2), "ab", (0, math.inf))),
+        (image, {"value_range": (-1e308, 1e308)}, "give .low, high."),
+        (Image.new("RGB", (0, 3)), {}, "an image of 0x3 pixels"),
+        (image, {"value_range": (0, 1), "seed": 3.0}, "seed 3.0: give a whole number"),
         (image[0], {}, r"a tensor of shape \(12, 20\); an image is \(C, H, W\)"),
         (image.long(), {}, "a tensor of torch.int64"),
         (image.permute(1, 2, 0), {"value_range": (0, 1)}, "12 channels cannot become one of 3"),

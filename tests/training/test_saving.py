@@ -259,3 +259,28 @@ def test_files_written_by_a_killed_start_are_swept(root, tmp_path):
     train(recipe_of(root, steps=2), tmp_path, cpu=True)
     left = [path.name for path in tmp_path.rglob(".*") if path.name != files.LOCK_FILE]
     assert left == []
+
+
+@pytest.mark.parametrize("name", ["recipe.toml", "metrics.csv", "metrics.jsonl", "best.json", "samples/step-1.png"])
+def test_a_new_run_writes_over_no_file_of_a_user(root, tmp_path, name):
+    """kills: recipe-of-a-user-replaced, log-of-a-user-replaced
+
+    A recipe.toml with comments, from which one trains into its own folder, and a log by another program.
+    """
+    recipe = recipe_of(root, steps=1)
+    own = {"recipe.toml": recipe.to_toml() + "# a comment\n"}.get(name, "mine")
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text(own)
+    with pytest.raises(UserError, match=f"{name}.*choose another --out"):
+        train(recipe, tmp_path, cpu=True)
+    assert (tmp_path / name).read_text() == own
+    (tmp_path / name).unlink()
+    train(recipe, tmp_path, cpu=True)
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_a_start_that_was_killed_before_its_first_checkpoint_starts_anew(root, tmp_path, steps):
+    train(recipe_of(root, steps=1), tmp_path, cpu=True)
+    shutil.rmtree(tmp_path / "checkpoints")
+    train(recipe_of(root, steps=steps), tmp_path, cpu=True)
+    assert latest_checkpoint(tmp_path / "checkpoints")[0].step == steps
