@@ -216,9 +216,9 @@ def transferring(what: str) -> Iterator[Callable[[int, int], None]]:
         yield live
 
 
-def show_table(title: str, header: list[str], rows: list[list[str]], *, numbers: bool = False) -> None:
+def show_table(header: list[str], rows: list[list[str]], *, numbers: bool = False) -> None:
     """Print a table. With `numbers`, all columns but the first are right-aligned."""
-    table = Table(title=_cell(title) if title else None, title_justify="left", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
     for i, name in enumerate(header):
         table.add_column(_cell(name), justify="right" if numbers and i else "left", no_wrap=True, header_style="bold")
     for row in rows:

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from i2i_bridge.errors import UserError
+from i2i_bridge.libraries import reason
 
 
 def compile_blocks(network: nn.Module, device: torch.device, backend: str | Callable[..., Any] = "inductor") -> None:
@@ -28,8 +29,9 @@ def compile_blocks(network: nn.Module, device: torch.device, backend: str | Call
     try:
         torch.compile(lambda x: x.sin() + 1, backend=backend)(torch.zeros(8, device=device))
     except Exception as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"train.compile: torch cannot compile for {device} here ({reason}); set it to false") from error
+        raise UserError(
+            f"train.compile: torch cannot compile for {device} here ({reason(error)}); set it to false"
+        ) from error
     blocks = [module for module in network.modules() if isinstance(module, getattr(network, "repeated", ()))]
     # The recompile limit counts per class, over all its blocks: beyond it torch silently runs the rest eagerly. Each
     # size compiles twice, with and without gradients.

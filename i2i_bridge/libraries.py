@@ -87,7 +87,7 @@ def called(where: str, member: Callable[..., Any], arguments: Mapping[str, Any])
         raise UserError(f"{where}: {reason(error)}") from error
 
 
-def reason(error: Exception) -> str:
+def reason(error: BaseException) -> str:
     """What an exception of another library says, in one line."""
     for one in (error, error.__cause__, error.__context__):
         errors = getattr(one, "errors", None)

@@ -35,6 +35,14 @@ def generator(seed: int, purpose: str, *index: int | str) -> torch.Generator:
     return torch.Generator().manual_seed(key(seed, purpose, *index))
 
 
+def evaluation_noise(seed: int, item: str, draw: int = 0) -> torch.Generator:
+    """The generator of the sampling noise of an item, by its key, in evaluations, validations and reports.
+
+    Draw 0 has no number in its key, so that it equals a single restoration.
+    """
+    return generator(seed, "evaluate", item, *([draw] if draw else []))
+
+
 @contextmanager
 def global_seed(seed: int, device: torch.device) -> Iterator[None]:
     """Seed torch's global generators inside the block and restore their state afterwards.

@@ -76,10 +76,10 @@ def compare(
             labels=parse_labels(label or [], folders, runs), against=against, progress=counted,
             note=note_on(processes().rank),
         )  # fmt: skip
-    console.show_table("", *to_words(done.table), numbers=True)
+    console.show_table(*to_words(done.table), numbers=True)
     if done.paired.table.lines:
         console.say(f"Difference to {done.paired.against}, on the same images; ± standard error")
-        console.show_table("", *to_words(done.paired.table), numbers=True)
+        console.show_table(*to_words(done.paired.table), numbers=True)
     for note in done.notes:
         console.say(f"note: {note}")
     console.say(f"wrote {done.page}")

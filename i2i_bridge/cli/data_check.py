@@ -4,7 +4,7 @@ import contextlib
 import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from i2i_bridge import Recipe, UserError, load_recipe, registry
 from i2i_bridge.data.cards import Card, card_names, is_card, load_card, open_source
@@ -39,17 +39,15 @@ def check_data(
     """
     opened: dict[str, ItemFacts] = {}
     problems: list[str] = []
-    plain = _is_folder(what) or what in card_names() or is_card(Path(what))
-    if not plain and not what.endswith(".toml") and not is_recipe_name(what):
+    is_recipe = not (_is_folder(what) or what in card_names() or is_card(Path(what)))
+    if is_recipe and not what.endswith(".toml") and not is_recipe_name(what):
         if Path(what).is_file():
             raise UserError(f"{what}: a file; a list is checked by its card", command="i2i-bridge data add NAME FILE")
         hint = nearest(what, [*card_names(), *recipe_names()])
         raise UserError(f"{what}: no such folder, dataset card or recipe{hint}")
     for split in ("train", "val"):
         try:
-            opened[split] = (
-                _open_table(what, settings, split) if plain else _open_recipe(load_recipe(what, settings), split)
-            )
+            opened[split] = _open_recipe(what, settings, split) if is_recipe else _open_table(what, settings, split)
         except UserError as error:
             problems.append(f"{split}: {error}")
     if not opened:
@@ -62,17 +60,20 @@ def check_data(
         lines = list(getattr(items.source, "pairing_problems", []))
         facts[split] = []
         for seen in read_facts(items):
-            (lines if isinstance(seen, str) else facts[split]).append(seen)  # type: ignore[arg-type]
+            if isinstance(seen, str):
+                lines.append(seen)
+            else:
+                facts[split].append(seen)
             done += 1
             report(done, total)
         for line in lines:
             found.setdefault(line, []).append(split)
     problems += [f"{', '.join(splits)}: {line}" for line, splits in found.items()]
     problems += halves_problems(opened)
-    card = _card(what, settings, plain)
+    card = _card(what, settings, is_recipe)
     more, notes = verdicts(facts, card.statistics if card else None)
     problems += more
-    if card and not plain:
+    if card and is_recipe:
         notes += _advice_notes(card, load_recipe(what, settings).data)
     if _is_folder(what) and not settings:
         notes += other_readings(what)
@@ -83,7 +84,7 @@ def check_data(
     counts = ", ".join(f"{split} {len(items)}" for split, items in opened.items())
     plural = "" if len(problems) == 1 else "s"
     hint = ""
-    if plain and not _is_folder(what):
+    if not is_recipe and not _is_folder(what):
         hint = f"whether a recipe resizes these images: i2i-bridge check RECIPE data.card={shlex.quote(what)}"
     return Checked(f"{what}: {counts} items; {len(problems) or 'no'} problem{plural}", problems, notes, hint)
 
@@ -115,7 +116,7 @@ def check_sides(what: str, settings: list[str], recipe: Recipe, folder: Path) ->
     """
     if any(path.name.startswith("step-") for path in (folder / "checkpoints").glob("*")):
         return
-    card = _card(what, settings, plain=False)
+    card = _card(what, settings, is_recipe=True)
     if card is None or card.statistics is None:
         return
     source = open_source(recipe.data_table(), recipe.data.train_split)
@@ -126,11 +127,12 @@ def check_sides(what: str, settings: list[str], recipe: Recipe, folder: Path) ->
             facts.append(facts_of(item_of(source, i * len(source) // count)))
     problem = exchanged_sides(facts, card.statistics)
     if problem is not None:
-        raise UserError(f"{problem} (first {len(facts)} pairs looked at); --force trains on them as they are")
+        raise UserError(f"{problem} (first {len(facts)} pairs were checked); --force trains on them as they are")
 
 
-def _card(what: str, settings: list[str], plain: bool) -> Card | None:
-    if plain:
+def _card(what: str, settings: list[str], is_recipe: bool) -> Card | None:
+    """The dataset card that is checked, or that the recipe names; None if there is none."""
+    if not is_recipe:
         return None if _is_folder(what) else load_card(what)
     # From the file: in a loaded recipe a card of the user is replaced by its contents.
     written = read_toml(recipe_file(what)).get("data", {}).get("card")
@@ -183,9 +185,8 @@ def _open_table(what: str, settings: list[str], split: str) -> ItemFacts:
     return ItemFacts(open_source(_lenient(table), split))
 
 
-def _open_recipe(recipe: Recipe, split: str) -> ItemFacts:
-    table = _lenient(recipe.data_table())
-    name: Literal["train", "validation"] = "train" if split == "train" else "validation"
-    data = recipe.data.model_copy(update={"card": None, "root": None, "source": table})
-    dataset = recipe.model_copy(update={"data": data}).build_dataset(name)
+def _open_recipe(what: str, settings: list[str], split: str) -> ItemFacts:
+    recipe = load_recipe(what, settings)
+    data = recipe.data.model_copy(update={"card": None, "root": None, "source": _lenient(recipe.data_table())})
+    dataset = recipe.model_copy(update={"data": data}).build_dataset("train" if split == "train" else "validation")
     return ItemFacts(dataset.source, dataset=dataset)

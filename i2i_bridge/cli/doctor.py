@@ -39,8 +39,8 @@ OPENCVS = (
 """All install the folder cv2: the last one overwrites the files of the others."""
 SAFE = {
     "torch": ("2.10", "loading files with weights_only can run code before it (CVE-2025-32434, CVE-2026-24747)"),
-    "pillow": ("12.3", "13 holes in decoders were closed in it"),
-    "safetensors": ("0.4.5", "it is the oldest that was tried"),
+    "pillow": ("12.3", "it closed 13 vulnerabilities in decoders"),
+    "safetensors": ("0.4.5", "it is the oldest version that was tested"),
 }
 """Oldest versions without known vulnerabilities, and why."""
 
@@ -48,7 +48,7 @@ SAFE = {
 def doctor() -> None:
     """Show versions, devices, weights and disk, and name what is wrong with the installation."""
     facts, problems = examine()
-    console.show_table("", ["", ""], [[name, value] for name, value in facts.items()])
+    console.show_table(["", ""], [[name, value] for name, value in facts.items()])
     for problem in problems:
         console.say_error(problem)
     if problems:
@@ -181,7 +181,7 @@ def _check_augmentation(problems: list[str]) -> None:
         problems.append(f"albumentations does not work ({' '.join(str(error).split())[:120]}); reinstall it")
         return
     if drawn[0] != drawn[4] or len(set(drawn)) < 3:
-        problems.append("albumentations does not heed the seed of a sample: augmentation repeats; reinstall 2.0.8")
+        problems.append("albumentations ignores the seed of a sample: augmentation repeats; reinstall 2.0.8")
 
 
 def _check_folders(facts: dict[str, str], problems: list[str]) -> None:

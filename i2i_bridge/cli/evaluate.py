@@ -112,50 +112,78 @@ def evaluate(
     way = checked_direction(direction)
     if weights is not None:
         use_folder(weights)
-    if images is None:
-        changed = f"--set {setting[0]}" if setting else f"--tile {tile}" if tile else ""
-        if name is not None and out is None and not changed:
+    if images is not None:
+        if name is None or out is None:
             raise UserError(
-                "--name goes with --images DIR, --set, --tile or --out FOLDER; a run is called by its method"
+                "--images DIR needs --name NAME, the row's name, and --out FOLDER, where the result is written"
             )
-        for option, given in (("--name NAME", name), ("--out FOLDER", out)):
-            if given is None and changed:
-                raise UserError(f"{changed} needs {option}: the run's own evaluation stays as it is")
-        named = Path(what)
-        with own_run(named, plugin) if out is None else nullcontext(fetched_run(named, plugin)) as run:
-            recipe_of_run(run)  # a wrong folder is refused before torch is imported
-            evaluate_run(
-                run, nfe=nfe, count=count, metrics=metric, protocol=protocol, list_file=list_file, batch_size=batch,
-                root=root, device=device, sample=setting, name=name, out=out, checkpoint=checkpoint, replace=replace,
-                direction=way, tile=tile, overlap=overlap, backend=backend,
-            )  # fmt: skip
+        run_options = {
+            "--checkpoint": checkpoint is not None, "--set": bool(setting), "--tile": bool(tile),
+            "--overlap": overlap is not None, "--backend": backend != "eager", "--nfe": nfe is not None,
+        }  # fmt: skip
+        for option, given in run_options.items():
+            if given:
+                raise UserError(f"{option} is for runs: outside images (--images) are scored as they are")
+        run = fetched_run(Path(what), plugin)
+        _evaluate_images(
+            run if run.is_dir() else what, images, name, out, count=count, metrics=metric, protocol=protocol,
+            list_file=list_file, root=root, replace=replace, direction=way,
+        )  # fmt: skip
         return
-    if name is None or out is None:
-        raise UserError("--images DIR needs --name NAME, the row's name, and --out FOLDER, where the result is written")
-    if checkpoint is not None:
-        raise UserError("--checkpoint is for runs: outside images (--images) come from none")
-    if setting:
-        raise UserError("--set is for runs: outside images (--images) are scored as they are")
-    if tile or overlap is not None:
-        raise UserError("--tile is for runs: outside images (--images) are scored as they are")
-    if backend != "eager":
-        raise UserError("--backend is for runs: outside images (--images) are scored as they are")
-    if nfe is not None:
-        raise UserError("--nfe is for runs: the network calls of outside images (--images) are not known")
+    changed = f"--set {setting[0]}" if setting else f"--tile {tile}" if tile else ""
+    if name is not None and out is None and not changed:
+        raise UserError("--name goes with --images DIR, --set, --tile or --out FOLDER; a run is called by its method")
+    for option, value in (("--name NAME", name), ("--out FOLDER", out)):
+        if value is None and changed:
+            raise UserError(f"{changed} needs {option}: the run's own evaluation stays as it is")
+    named = Path(what)
+    with own_run(named, plugin) if out is None else nullcontext(fetched_run(named, plugin)) as run:
+        recipe_of_run(run)  # a wrong folder is refused before torch is imported
+        from i2i_bridge import evaluate as measure
+        from i2i_bridge.distributed import processes
+        from i2i_bridge.evaluation.evaluate import open_evaluation
+
+        processes(cpu=device == "cpu")
+        loaded = open_run(
+            run, device=_local_device(device), sample=setting or [], checkpoint=checkpoint, backend=backend
+        ).in_tiles(tile, overlap)
+        setup = open_evaluation(loaded.recipe, protocol, count=count, list_file=list_file, root=root, direction=way)
+        with counted() as done:
+            result = measure(
+                loaded, setup.dataset, nfe=nfe or None, metrics=metric or None, protocol=setup.rules, batch_size=batch,
+                name=name, out=out, replace=replace, report=done,
+            )  # fmt: skip
+        _print_evaluation(result, out or run)
+
+
+def _evaluate_images(
+    source: str | Path,
+    images: Path,
+    name: str,
+    out: Path,
+    *,
+    count: int | None,
+    metrics: list[str] | None,
+    protocol: str | None,
+    list_file: Path | None,
+    root: Path | None,
+    replace: bool,
+    direction: "Direction | None",
+) -> None:
+    """Score a folder of images by the rules of a run folder or recipe, and print the table."""
     from i2i_bridge.evaluation.evaluate import folder_subject, open_evaluation
     from i2i_bridge.evaluation.loop import measure
 
-    run = fetched_run(Path(what), plugin)
-    source = run if run.is_dir() else what
-    setup = open_evaluation(source, protocol, count=count, list_file=list_file, root=root, direction=way)
+    setup = open_evaluation(source, protocol, count=count, list_file=list_file, root=root, direction=direction)
     subject, problems = folder_subject(setup, images, name, out)
     for problem in problems:
         console.say_error(problem)
     if problems:
         raise typer.Exit(2)
-    metrics = metric or setup.metrics
     with counted() as done:
-        result = measure(subject, setup.dataset, setup.rules, metrics, out, replace=replace, report=done)
+        result = measure(
+            subject, setup.dataset, setup.rules, metrics or setup.metrics, out, replace=replace, report=done
+        )
     _print_evaluation(result, out)
 
 
@@ -170,83 +198,22 @@ def report(
     with own_run(run, plugin) as folder:
         recipe_of_run(folder)  # a wrong folder is refused before torch is imported
         load_plugins(plugin)
-        report_run(folder, root=root, device=device, checkpoint=checkpoint)
+        from i2i_bridge.evaluation.evaluate import load_evaluated_run, open_evaluation
+        from i2i_bridge.evaluation.results import read_evaluation
+        from i2i_bridge.report.page import write_report
 
-
-def evaluate_run(
-    run: Path,
-    *,
-    nfe: list[int] | None = None,
-    count: int | None = None,
-    metrics: list[str] | None = None,
-    protocol: str | None = None,
-    list_file: Path | None = None,
-    batch_size: int = 1,
-    root: Path | None = None,
-    device: str | None = None,
-    sample: list[str] | None = None,
-    name: str | None = None,
-    out: Path | None = None,
-    checkpoint: str | None = None,
-    replace: bool = False,
-    direction: "Direction | None" = None,
-    tile: int | None = None,
-    overlap: int | None = None,
-    backend: str = "eager",
-) -> None:
-    """Evaluate a run folder and print the table; None selects the setting of the protocol or recipe.
-
-    Args:
-        sample: Settings of [sample] to change; the result then needs `name` and `out`.
-        tile: Side of tiles, as in `Run.tiled`; the result then needs `name` and `out`.
-        overlap: Fewest pixels that neighbouring tiles share.
-        backend: As in `load_run`.
-    """
-    from i2i_bridge import evaluate as measure
-    from i2i_bridge.distributed import processes
-    from i2i_bridge.evaluation.evaluate import open_evaluation
-
-    processes(cpu=device == "cpu")
-    loaded = open_run(run, device=_local_device(device), sample=sample or [], checkpoint=checkpoint, backend=backend)
-    loaded = loaded.in_tiles(tile, overlap)
-    setup = open_evaluation(loaded.recipe, protocol, count=count, list_file=list_file, root=root, direction=direction)
-    with counted() as done:
-        result = measure(
-            loaded,
-            setup.dataset,
-            nfe=nfe or None,
-            metrics=metrics or None,
-            protocol=setup.rules,
-            batch_size=batch_size,
-            name=name,
-            out=out,
-            replace=replace,
-            report=done,
-        )
-    _print_evaluation(result, out or run)
-
-
-def report_run(
-    run: Path, *, root: Path | None = None, device: str | None = None, checkpoint: str | None = None
-) -> None:
-    """Write the report of an evaluated run folder, drawn by the checkpoint that was evaluated."""
-    from i2i_bridge.evaluation.evaluate import load_evaluated_run, open_evaluation
-    from i2i_bridge.evaluation.results import read_evaluation
-    from i2i_bridge.report.page import write_report
-
-    setup = open_evaluation(run, root=root, resume=True)
-    earlier = setup.earlier or read_evaluation(run, setup.rules.name)
-    if checkpoint is None:
-        loaded = load_evaluated_run(run, earlier.step, device=device, note=note_on())
-    else:
-        loaded = open_run(run, device=device, checkpoint=checkpoint)
-        if earlier.step != loaded.step:
-            raise UserError(
-                f"{run}: evaluated at step {earlier.step}, not {loaded.step}; first: i2i-bridge evaluate {run} "
-                f"--checkpoint {loaded.step}"
-            )
-    page = write_report(loaded, setup.dataset, setup.rules.name)
-    console.say(f"wrote {page}")
+        setup = open_evaluation(folder, root=root, resume=True)
+        earlier = setup.earlier or read_evaluation(folder, setup.rules.name)
+        if checkpoint is None:
+            loaded = load_evaluated_run(folder, earlier.step, device=device, note=note_on())
+        else:
+            loaded = open_run(folder, device=device, checkpoint=checkpoint)
+            if earlier.step != loaded.step:
+                raise UserError(
+                    f"{folder}: evaluated at step {earlier.step}, not {loaded.step}; first: i2i-bridge evaluate "
+                    f"{folder} --checkpoint {loaded.step}"
+                )
+        console.say(f"wrote {write_report(loaded, setup.dataset, setup.rules.name)}")
 
 
 def _print_evaluation(result: "Evaluation", folder: Path) -> None:
@@ -259,9 +226,8 @@ def _print_evaluation(result: "Evaluation", folder: Path) -> None:
         return
     header, rows = to_words(single_table(result))
     step = f", step {result.step}" if result.step else ""
-    # Not as the table's title, which wraps at the table's width.
     console.say(f"{result.recipe}, {result.method}{step}, {result.data.items} images, protocol {result.protocol.id}")
-    console.show_table("", header, rows, numbers=True)
+    console.show_table(header, rows, numbers=True)
     for reason in result.skipped.values():
         console.say(f"not measured: {reason}")
     for warning in result.warnings:

@@ -270,7 +270,7 @@ def own_run(run: Path, plugins: list[Path] | None) -> Iterator[Path]:
 
 
 def _contents(folder: Path) -> set[Path]:
-    """All that lies below a folder, but for folders and locks."""
+    """The files and links below a folder, without lock files."""
     return {path for path in folder.rglob("*") if path.name != LOCK_FILE and (path.is_symlink() or not path.is_dir())}
 
 

@@ -45,7 +45,7 @@ def strengths_sheet(
         shown = [degrade_picture(degradation, picture, seed, one.name).x_1[0] for degradation in degradations]
         table.append([to_tensor(picture.pixels), *shown])
     header = ["clean", *(f"{key} {word}" for word in words)]
-    write_picture(file, Picture(montage(table, header), None))
+    write_picture(file, Picture(montage(table, header)))
     return f"{' | '.join(header)}, {len(table)} row{'s' if len(table) > 1 else ''}"
 
 
@@ -76,7 +76,7 @@ def preview_strengths(
         items = [dataset[i] for dataset in datasets]
         table.append([items[0]["x_0"], *(item["x_1"] for item in items)])
     header = ["clean", *(f"{key.rpartition('.')[2]} {word}" for word in words)]
-    write_picture(file, Picture(montage(table, header), None))
+    write_picture(file, Picture(montage(table, header)))
     return f"{' | '.join(header)}, {len(table)} row{'s' if len(table) > 1 else ''}"
 
 

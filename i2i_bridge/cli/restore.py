@@ -142,8 +142,6 @@ def restore(
             label=label,
             degrade=degrade,
             trajectory=trajectory,
-            trajectory_side=None,
-            animation_side=None,
             format=format,
             quality=quality,
             existing=existing,

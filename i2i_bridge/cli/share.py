@@ -65,7 +65,7 @@ def pull(
     ] = None,
     plugin: Plugins = None,
 ) -> None:
-    """Fetch a run from the Hub, checked like any file of a stranger, and pinned: hub.json holds the commit."""
+    """Fetch a run from the Hub, checked like any untrusted file, and pinned: hub.json holds the commit."""
     load_plugins(plugin)
     from i2i_bridge.runs import hub
 

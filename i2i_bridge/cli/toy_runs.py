@@ -87,19 +87,9 @@ class Bench:
         """Start `i2i-bridge train` in a new process."""
         file = self.home / f"{name}.toml"
         file.write_text(self.recipe(**settings).to_toml(), encoding="utf-8")
-        words = [
-            *launcher,
-            "-m",
-            "i2i_bridge.cli",
-            "train",
-            str(file),
-            "--out",
-            str(self.home / name),
-            "--device",
-            "cpu",
-        ]
+        options = ["--out", str(self.home / name), "--device", "cpu"]
         return subprocess.Popen(
-            [sys.executable, *words],
+            [sys.executable, *launcher, "-m", "i2i_bridge.cli", "train", str(file), *options],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from i2i_bridge import UserError, console
-from i2i_bridge.cli.evaluate import evaluate_run, report_run
+from i2i_bridge.cli.evaluate import evaluate, report
 from i2i_bridge.cli.options import (
     Device,
     Force,
@@ -94,8 +94,8 @@ def run(
     folder = out or request.folder(loaded)
     if not request.train(loaded, folder, force=force):
         raise typer.Exit(TRY_AGAIN)
-    evaluate_run(folder, device=device)
-    report_run(folder, device=device)
+    evaluate(str(folder), device=device)
+    report(folder, device=device)
 
 
 @dataclass(frozen=True)

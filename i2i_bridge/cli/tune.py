@@ -87,7 +87,7 @@ def _tune(
     header = ["NFE", f"{found.label}, recipe", "tuned", "difference", "settings"]
     rows = [[*_numbers(choice), words_of(choice.settings)] for choice in found.choices]
     console.say(f"{loaded.recipe.name}, step {loaded.step}: {found.images[0]} images chose, {found.images[1]} report")
-    console.show_table("", header, rows)
+    console.show_table(header, rows)
     tried = ", ".join(f"{choice.candidates} at NFE {choice.nfe}" for choice in found.choices)
     console.say(
         f"candidates with different images: {tried}; {found.calls} network calls of {found.asked} asked for, in "

@@ -35,7 +35,7 @@ def list_(folder: Folder = None) -> None:
         ]
         for known in weights.KNOWN
     ]
-    console.show_table("", ["name", "file", "size", "for the metrics", "state"], rows)
+    console.show_table(["name", "file", "size", "for the metrics", "state"], rows)
     console.say(f"folder: {place}" if place else f"no folder: give --folder DIR or set {weights.VARIABLE}")
 
 

@@ -85,7 +85,7 @@ def misalignments(alignments: Sequence[Alignment | None]) -> dict[int, str]:
     best median correlation over all pairs is at least 0.3; otherwise edges are no evidence. A pair is reported as
     shifted if a shift of at least one pixel of the thumbnail raises its correlation by more than 0.03, provided that
     the median after shifting is above 0.8, as for clean and degraded photos but not for photos and label maps; or if
-    `shift_between` tells more than one pixel.
+    `shift_between` finds a shift of more than one pixel.
     """
     known = {i: one for i, one in enumerate(alignments) if one is not None}
     found = {i: _shifted(*one.pixels) for i, one in known.items() if one.pixels and max(map(abs, one.pixels)) > 1}
@@ -112,11 +112,11 @@ def _shifted(rows: float, columns: float) -> str:
 WINDOW = 512
 """Pixels of a side of the window in the middle of the images from which `shift_between` is estimated."""
 SURE = 9.0
-"""Least height of the correlation's peak, in standard deviations of the correlation, of a shift that is believed."""
+"""Minimum height of the correlation's peak, in standard deviations; below it no shift is returned."""
 
 
 def shift_between(x_0: np.ndarray, x_1: np.ndarray) -> tuple[int, int] | None:
-    """The shift (rows, columns) of x_1 that aligns it with x_0, in pixels; None where nothing tells it.
+    """The shift (rows, columns) of x_1 that aligns it with x_0, in pixels; None if the correlation has no clear peak.
 
     Phase correlation of gradient magnitudes, so that sides of other colours, noise or drawn edges are comparable:
 
@@ -138,7 +138,7 @@ def shift_between(x_0: np.ndarray, x_1: np.ndarray) -> tuple[int, int] | None:
     surface = np.fft.irfft2(product / np.sqrt(np.abs(product) + 1e-12), first.shape)
     place = np.unravel_index(int(surface.argmax()), surface.shape)
     row, column = (int(at) - side * (at > side // 2) for at, side in zip(place, surface.shape, strict=True))
-    # A quarter: of a larger shift, too little of the window is left to tell.
+    # At most a quarter: with a larger shift too little of the window overlaps.
     if surface.max() <= SURE * surface.std() or abs(row) > first.shape[0] // 4 or abs(column) > first.shape[1] // 4:
         return None
     return row, column
@@ -158,7 +158,7 @@ def _steepness(image: np.ndarray) -> np.ndarray:
 def overlapping(
     x_0: np.ndarray, x_1: np.ndarray, shift: tuple[int, int], grid: int = 1
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The parts of x_0 and x_1 that show the same, given the shift that aligns x_1 with x_0.
+    """The overlap of x_0 and x_1, given the shift that aligns x_1 with x_0.
 
     Args:
         x_0: Pixels (H, W, C).

@@ -25,7 +25,7 @@ def check_dataset(source: PairSource, count: int = 64) -> list[str]:
 
     Args:
         source: The dataset, such as `Mine(split="train")`.
-        count: So many items are read, each twice; fewer where the dataset has fewer.
+        count: Maximum number of items to read, each twice.
 
     Examples:
         >>> from PIL import Image
@@ -102,7 +102,7 @@ def _read(source: PairSource, index: int) -> _Item | str:
             return f"item {index}: the key is {key!r}; a string that is not empty is needed"
         pictures = pictures_of(item)
         raw_pixels(item)  # refuses a mask that is none
-    except Exception as error:  # anybody's code: whatever it raises is the finding
+    except Exception as error:  # the user's code: any exception is a fault
         return f"item {index}: {error_line(error)}"
     for name, picture in pictures.items():
         if not np.isfinite(picture.pixels).all():

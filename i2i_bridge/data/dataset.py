@@ -3,7 +3,7 @@
 import contextlib
 import copy
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -58,9 +58,9 @@ class PairDataset(Dataset[dict[str, Any]]):
         value_range: Pixel values that map to -1 and 1.
         enlarge: Interpolation by which an x_1 smaller than x_0 by an integer factor is enlarged.
         factor: That factor; by default the one of the first readable item.
-        align: Cut pairs whose sides are shifted by more than one pixel to what both show; pairs with a mask stay.
+        align: Crop pairs whose sides are shifted by more than one pixel to their overlap; pairs with a mask stay.
         reverse: Exchange x_0 and x_1 of `dataset[i]`. A condition that came from the degradation is left out then: it
-            shows what is to be found.
+            would show the target.
         both: Items have a direction, 1 where the sides are exchanged, and `sample` draws it evenly for each number.
         on_error: What `sample` does with an unusable item: "stop" raises an error, "skip" takes another item.
 
@@ -317,6 +317,28 @@ def _may_pass(error: BaseException | None) -> bool:
     return False
 
 
+def evenly_spread(length: int, count: int) -> list[int]:
+    """Indices of `count` items of `length`, evenly spread; all of them if there are no more than `count`."""
+    count = min(length, count)
+    return [length * i // count for i in range(count)]
+
+
+def usable_items(dataset: PairDataset, indices: Iterable[int]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Index and item of each index; with `on_error="skip"` the unusable ones are left out.
+
+    Raises:
+        UserError: An item is unusable, and `on_error` is "stop".
+    """
+    for index in indices:
+        try:
+            item = dataset[index]
+        except UserError:
+            if dataset.on_error != "skip":
+                raise
+            continue
+        yield index, item
+
+
 def first_remarks(dataset: PairDataset, count: int = 8) -> list[str]:
     """The remarks on `count` evenly spaced items of a dataset, one line for each remark.
 
@@ -325,7 +347,7 @@ def first_remarks(dataset: PairDataset, count: int = 8) -> list[str]:
     """
     items: dict[str, list[str]] = {}
     seen = 0
-    for index in sorted({len(dataset) * i // count for i in range(count)}):
+    for index in evenly_spread(len(dataset), count):
         try:
             item = item_of(dataset.source, index)
             phrases = remarks(item, pictures_of(item))
@@ -335,8 +357,8 @@ def first_remarks(dataset: PairDataset, count: int = 8) -> list[str]:
         for remark in phrases:
             items.setdefault(remark, []).append(location(item))
     if seen and len(items.get(EMPTY_MASK, [])) == seen:
-        raise UserError(f"{items[EMPTY_MASK][0]}: all of {seen} images that were looked at are {EMPTY_MASK}")
+        raise UserError(f"{items[EMPTY_MASK][0]}: all of {seen} images that were checked are {EMPTY_MASK}")
     return [
-        f"note: of {seen} images that were looked at, {len(where)} {remark} (first: {where[0]})"
+        f"note: of {seen} images that were checked, {len(where)} {remark} (first: {where[0]})"
         for remark, where in items.items()
     ]

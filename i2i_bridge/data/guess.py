@@ -6,7 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from i2i_bridge import registry
-from i2i_bridge.data.readings import SOURCES, TARGETS, Reading, common_folder, readings, split_base, telling
+from i2i_bridge.data.readings import (
+    SOURCES,
+    TARGETS,
+    Reading,
+    common_folder,
+    first_is_target,
+    readings,
+    split_base,
+)
 from i2i_bridge.data.sources.folders import READERS
 from i2i_bridge.data.sources.lists import COLUMNS, first_row
 from i2i_bridge.errors import UserError
@@ -207,10 +215,10 @@ def _order(first: Path, second: Path, named: dict[str, str]) -> tuple[Path, Path
         wanted = {"x_0": target.name, "x_1": source.name}
         if named and all(wanted[key] == name for key, name in named.items()) and first.name != second.name:
             return target, source
-    first_is_target = None if named else telling(first.name, second.name)
-    if first_is_target is None:
+    decided = None if named else first_is_target(first.name, second.name)
+    if decided is None:
         return None
-    return (first, second) if first_is_target else (second, first)
+    return (first, second) if decided else (second, first)
 
 
 def _two_sides(root: Path) -> tuple[Path, Path] | None:

@@ -96,8 +96,8 @@ def split_base(root: Path) -> Path:
     return next((root / name for name in all_split_names() if (root / name).is_dir()), root)
 
 
-def telling(first: str, second: str) -> bool | None:
-    """Whether the first of two folder names is that of the targets, by TARGETS and SOURCES; None if undecided."""
+def first_is_target(first: str, second: str) -> bool | None:
+    """Whether of two folder names the first is that of the targets, by TARGETS and SOURCES; None if undecided."""
     votes = [(name.lower() in TARGETS) - (name.lower() in SOURCES) for name in (first, second)]
     return None if votes[0] == votes[1] else votes[0] > votes[1]
 
@@ -127,7 +127,7 @@ def _split_sides(root: Path) -> Readings | None:
     names = {path.name for path in root.iterdir() if path.is_dir()}
     for split in all_split_names():
         ends = sorted(name[len(split) :] for name in names if name.startswith(split) and name != split)
-        if len(ends) == 2 and (first := telling(*(end.strip("_- ") for end in ends))) is not None:
+        if len(ends) == 2 and (first := first_is_target(*(end.strip("_- ") for end in ends))) is not None:
             sides = [f"{{split}}{end}" for end in (ends if first else ends[::-1])]
             stems = [set(_stems(root / side.replace("{split}", split))) for side in sides]
             matched = len(stems[0] & stems[1])
@@ -182,9 +182,9 @@ def _word(folder: Path) -> str:
 def _sides(root: Path, one: Path, two: Path) -> Readings | None:
     """The layouts with two given folders as sides, in the order of their names or in both orders; None for no pairs."""
     folders = [one, two]
-    first = telling(one.name, two.name)
+    first = first_is_target(one.name, two.name)
     if first is None:
-        first = telling(_word(one), _word(two))
+        first = first_is_target(_word(one), _word(two))
     stems = [_stems(folder) for folder in folders]
     fewest = min(map(len, stems))
     if not fewest:
@@ -280,7 +280,7 @@ def _one_folder(root: Path, base: Path) -> Readings | None:
     matched, pair = best
     if matched < 2 or 4 * matched < len(stems):
         return None
-    first = telling(*(re.sub(r"[{}_. -]", "", template) for template in pair))
+    first = first_is_target(*(re.sub(r"[{}_. -]", "", template) for template in pair))
     odd = []
     for stem, path in stems.items():
         partners = [_partner(stem, pair[i], pair[1 - i]) for i in (0, 1)]
@@ -330,10 +330,10 @@ def _wide(root: Path, sizes: Mapping[str, tuple[int, int]]) -> tuple[set[str], s
 
 
 def _alike_halves(root: Path, names: Sequence[str]) -> bool:
-    """Whether the halves of a quarter of the files show the same at the same place, by files spread over the list.
+    """Whether the halves of at least a quarter of the files are aligned, by files spread over the list.
 
-    A quarter: the edges of a photo and its label map tell it in about half of the pairs, and of single photos, only
-    those of repeated patterns pass at all.
+    A quarter: a photo and its label map align in about half of the pairs; of single photos, only those of repeated
+    patterns do.
     """
     found = []
     for name in names[:: -(-len(names) // COMPARED)]:

@@ -70,8 +70,8 @@ def held_out(name: str, share: float) -> bool:
     return key(0, "holdout", name) / 2**64 < share
 
 
-def keep(keys: Sequence[str], split: str, holdout: float) -> np.ndarray:
-    """Positions of the keys of a split of a dataset without split folders.
+def split_positions(keys: Sequence[str], split: str, holdout: float) -> np.ndarray:
+    """Positions of the keys that belong to a split, in a dataset without split folders.
 
     The training split has the keys that are not held out, every other split has the held-out keys. If `holdout` is 0,
     every split has all keys.
@@ -92,7 +92,7 @@ def keep(keys: Sequence[str], split: str, holdout: float) -> np.ndarray:
     return np.array([i for i, name in enumerate(keys) if held_out(name, holdout) != training], dtype=np.int64)
 
 
-def listed(names: Sequence[str], file: Path, where: Path | str) -> np.ndarray:
+def listed_positions(names: Sequence[str], file: Path, where: Path | str) -> np.ndarray:
     """Positions of the names that a text file lists, one path per line, in the order of the file.
 
     Only the last part of a path is compared, since the list may have been written on another machine.
@@ -111,6 +111,6 @@ def listed(names: Sequence[str], file: Path, where: Path | str) -> np.ndarray:
     return np.array(list(chosen), dtype=np.int64)
 
 
-def counts(split: str, split_there: bool) -> bool:
-    """Whether a list of names restricts a split: every split except a training split that has its own folder."""
+def list_applies(split: str, split_there: bool) -> bool:
+    """Whether a list of names restricts a split: it does not restrict a training split that has its own folder."""
     return not (split_there and is_training(split))

@@ -209,18 +209,18 @@ def _copies(splits: Mapping[str, Sequence[Facts]]) -> list[str]:
 
 def _odd_formats(facts: Sequence[Facts]) -> list[str]:
     """Report items with other numbers of channels or depths than at least 80 % of the items."""
-    usual = _usual([_telling(fact.formats) for fact in facts])
+    usual = _usual([_unequal_formats(fact.formats) for fact in facts])
     if usual is None:
         return []
-    like = next(fact.formats for fact in facts if _telling(fact.formats) == usual)
+    like = next(fact.formats for fact in facts if _unequal_formats(fact.formats) == usual)
     return [
         f"{fact.where}: {_words(fact.formats)}, while most others are {_words(like)}"
         for fact in facts
-        if _telling(fact.formats) != usual
+        if _unequal_formats(fact.formats) != usual
     ]
 
 
-def _telling(formats: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+def _unequal_formats(formats: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
     """The formats of an item, or () if all sides have the same integer format, which needs no report.
 
     Grey is converted to colour, and 16 bits are scaled by their range; neither matters if both sides are alike.
@@ -248,16 +248,16 @@ def exchanged_sides(facts: Sequence[Facts], expected: Statistics) -> str | None:
     pairs = [fact for fact in facts if len(fact.sides) == 2]
     if len(pairs) < FEW:
         return None
-    _, m, _, telling = _differences(pairs)
+    _, m, _, differ = _differences(pairs)
     card = np.subtract(expected.x_0, expected.x_1)
-    known = telling & (np.abs(card) > 0.02)
+    known = differ & (np.abs(card) > 0.02)
     turned = known & (np.sign(card) == -np.sign(m))
     # A cosine, not a count of signs; otherwise several small differences would outvote a large one.
     if card[known] @ m[known] < -0.5 * np.linalg.norm(card[known]) * np.linalg.norm(m[known]):
         names = ", ".join(np.array(LOOKS)[turned])
         return (
             f"the sides are probably exchanged: by {names} the targets x_0 look as the card says of the sources "
-            "x_1; turn `direction` round, or exchange x_0 and x_1"
+            "x_1; reverse `direction`, or exchange x_0 and x_1"
         )
     return None
 
@@ -284,12 +284,12 @@ def _exchanged(facts: Sequence[Facts], expected: Statistics | None) -> list[str]
     pairs = [fact for fact in facts if len(fact.sides) == 2]
     if len(pairs) < FEW:
         return []
-    d, m, s, telling = _differences(pairs)
+    d, m, s, differ = _differences(pairs)
     exchanged = None if expected is None else exchanged_sides(facts, expected)
     problems = [] if exchanged is None else [exchanged]
-    if telling.any():
-        kept = np.square((d - m) / s)[:, telling].mean(axis=1)
-        mirrored = np.square((d + m) / s)[:, telling].mean(axis=1)
+    if differ.any():
+        kept = np.square((d - m) / s)[:, differ].mean(axis=1)
+        mirrored = np.square((d + m) / s)[:, differ].mean(axis=1)
         # More than 3 s from m (root mean square), and four times nearer to -m.
         for i in np.flatnonzero((mirrored < kept / 16) & (kept > 9)):
             problems.append(f"{pairs[i].where}: its sides look exchanged, compared with the other pairs")

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from i2i_bridge.degradations.base import Degradation, Degraded
 from i2i_bridge.errors import UserError
+from i2i_bridge.libraries import reason
 from i2i_bridge.randomness import generator
 
 
@@ -168,7 +169,7 @@ def _elsewhere(degradation: Degradation, x_0: Tensor) -> Iterator[str]:
             words = str(error).lower()
             if device == "meta" and not ("same device" in words or "device meta" in words or "devices" in words):
                 continue  # the degradation reads values, which "meta" tensors do not have
-            yield f"for images on '{device}' raised {type(error).__name__}: {str(error).splitlines()[0]}"
+            yield f"for images on '{device}' raised {type(error).__name__}: {reason(error)}"
             continue
         for name, part in _parts(degraded).items():
             if part.device.type != device:

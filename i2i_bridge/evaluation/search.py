@@ -21,21 +21,21 @@ from i2i_bridge.evaluation.items import EvaluatedItem, round_item
 from i2i_bridge.evaluation.records import CLEAN, Record
 from i2i_bridge.evaluation.scores import Scorer
 from i2i_bridge.evaluation.shared_calls import SharedCalls
-from i2i_bridge.evaluation.subjects import noise_of
 from i2i_bridge.methods.calls import counted_calls
 from i2i_bridge.methods.factory import build_method, resampled
 from i2i_bridge.methods.latent import latent_of
 from i2i_bridge.methods.mean import mean_of
 from i2i_bridge.metrics.base import Estimate
+from i2i_bridge.randomness import evaluation_noise
 from i2i_bridge.recipe.protocol import Resolved
 from i2i_bridge.runs.run import NotFinite, Run
-from i2i_bridge.runs.tuned import sampled
+from i2i_bridge.runs.tuned import with_sample
 
 if TYPE_CHECKING:  # pydantic: `import i2i_bridge` stays light
     from i2i_bridge.recipe.recipe import Recipe
 
 FIRST, FIRST_OF_SETS = 4, 16
-"""Images of the first round: of a metric of images, and of a distance between sets, which a few images do not tell."""
+"""Images of the first round: for a metric of images, and for a distance between sets, which needs more images."""
 NOISE_SHARES = (0.0, 0.5, 1.0)
 """Values of a sampler's option `eta`, where it has one."""
 ERRORS = 2.0
@@ -107,7 +107,7 @@ class Search:
         fields = self.dataset[index]
         finite = True
         with counted_calls(self.run.method) as calls:
-            draws = [noise_of(self.seed, str(fields["key"]))]
+            draws = [evaluation_noise(self.seed, str(fields["key"]))]
             try:
                 self.run.restore_batch(collate([fields]), nfe=2, generator=draws)
             except NotFinite:  # in the middle of its calls; other settings may be finite
@@ -151,13 +151,13 @@ class Search:
             report(done, total)
         return [
             Choice(
-                nfe,
-                pair[-1].settings,
-                len(pair) == 1,
-                distinct[nfe],
-                self._value(pair[0], second),
-                self._value(pair[-1], second),
-                self.difference(pair[-1], pair[0], second),
+                nfe=nfe,
+                settings=pair[-1].settings,
+                is_own=len(pair) == 1,
+                candidates=distinct[nfe],
+                own=self._value(pair[0], second),
+                tuned=self._value(pair[-1], second),
+                difference=self.difference(pair[-1], pair[0], second),
             )
             for nfe, pair in pairs.items()
         ]
@@ -176,7 +176,7 @@ class Search:
                 images = []
                 try:
                     for draw in range(self.scorer.samples):
-                        draws = [noise_of(self.seed, item.key, draw)]
+                        draws = [evaluation_noise(self.seed, item.key, draw)]
                         restored = candidate.run.restore_batch(batch, nfe=nfe, generator=draws)[0]
                         images.append(item.codec.pixels(restored))
                 except NotFinite:
@@ -250,7 +250,7 @@ def candidates(recipe: "Recipe") -> Iterator["Recipe"]:
     for sampler in tables:
         for grid in registry.TIME_GRIDS.names():
             try:
-                made = sampled(recipe, {"sampler": sampler, "grid": grid}, "tune")
+                made = with_sample(recipe, {"sampler": sampler, "grid": grid}, "tune")
             except UserError:  # a sampler or grid of other processes
                 continue
             for clip in (False, True):

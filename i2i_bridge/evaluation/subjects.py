@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from i2i_bridge.data.loader import collate
 from i2i_bridge.errors import UserError, brief, located
@@ -18,7 +18,7 @@ from i2i_bridge.images.pixels import Range, to_tensor, with_channels
 from i2i_bridge.methods.calls import checked_nfes, counted_calls
 from i2i_bridge.methods.tiles import whole_network
 from i2i_bridge.networks.weights import weights_sha256
-from i2i_bridge.randomness import generator
+from i2i_bridge.randomness import evaluation_noise
 from i2i_bridge.recipe.protocol import digest
 from i2i_bridge.runs.run import Run
 from i2i_bridge.storage.names import normal_form
@@ -112,21 +112,15 @@ class RunSubject:
 
     def restore(self, row: str, items: Sequence[Mapping[str, Any]], draws: Sequence[int]) -> Restored:
         """As `Subject.restore`; draw j of an item is keyed by (seed, its key, j)."""
-        generators = [noise_of(self.seed, str(item["key"]), draw) for item, draw in zip(items, draws, strict=True)]
+        noise = [evaluation_noise(self.seed, str(item["key"]), draw) for item, draw in zip(items, draws, strict=True)]
         batch, nfe = collate(items), calls_in_name(row)
         with counted_calls(self.run.method) as calls:
             start = time.perf_counter()
             with located(f"{row} of {brief(', '.join(str(item['key']) for item in items))}"):
-                restored = self.run.restore_batch(batch, nfe=nfe, generator=generators)
+                restored = self.run.restore_batch(batch, nfe=nfe, generator=noise)
             seconds = (time.perf_counter() - start) / len(items)
         # Images, not calls, are counted: a method may restore the images of a batch one by one, as Pix2pix does.
         return Restored(list(restored), seconds, calls.images // len(items))
-
-
-def noise_of(seed: int, key: str, draw: int = 0) -> Generator:
-    """The generator of an item's sampling noise in every evaluation."""
-    # Draw 0 has no number in its key, so that it equals a single restoration.
-    return generator(seed, "evaluate", key, *([draw] if draw else []))
 
 
 def fingerprint_of(run: Run) -> str:

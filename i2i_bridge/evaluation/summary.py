@@ -56,15 +56,15 @@ def summarise(plan: Plan, facts: Sequence[ItemFacts]) -> None:
     tuned = {row.name: subject.tuned[row.name] for row in rows if row.name in subject.tuned}
     hashes = {fact.key: fact.pixels_hash for fact in items}
     evaluation = Evaluation(
-        subject.recipe,
-        subject.method,
-        subject.step,
-        plan.seed,
-        Stamp(rules.name, rules.protocol.version, rules.hash, dict(rules.settings)),
-        Data(data_digest(hashes), len(items)),
-        rows,
-        plan.scorer.skipped,
-        [
+        recipe=subject.recipe,
+        method=subject.method,
+        step=subject.step,
+        seed=plan.seed,
+        protocol=Stamp(rules.name, rules.protocol.version, rules.hash, dict(rules.settings)),
+        data=Data(data_digest(hashes), len(items)),
+        rows=rows,
+        skipped=plan.scorer.skipped,
+        warnings=[
             *subject.warnings,
             *tuned.values(),
             *rules.protocol.warnings,
@@ -73,9 +73,9 @@ def summarise(plan: Plan, facts: Sequence[ItemFacts]) -> None:
             *weights.warnings(plan.metrics),
             *plan.dataset.notes(plan.indices.tolist()),
         ],
-        subject.fingerprint,
-        subject.capped,
-        tuned,
+        fingerprint=subject.fingerprint,
+        capped=subject.capped,
+        tuned=tuned,
     )
     inputs = {fact.key: f"{fact.inputs_hash} {fact.subject_fingerprint}".strip() for fact in facts}
     table = io.StringIO(newline="")

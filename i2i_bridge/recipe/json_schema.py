@@ -58,7 +58,7 @@ def _whole(schema: Schema, title: str, kinds: Mapping[str, Schema]) -> Schema:
 
 
 def _replace(place: Schema, schema: Schema) -> None:
-    """A property's own schema replaced; its description and default stay."""
+    """Replace the schema of a property; its description and default stay."""
     kept = {key: place[key] for key in ("description", "default") if key in place}
     place.clear()
     place |= kept | schema
@@ -94,12 +94,12 @@ def _member(kind: str, members: Registry, name: str) -> Schema:
             schema = {"enum": operator_names()}
         else:
             schema = type_schema(option.type)
-        if kind == "processes":  # of those that training measures
+        if kind == "processes":  # training may measure the option
             schema = {"anyOf": [schema, {"const": "auto"}]}
         if option.name in meanings:
             schema["description"] = meanings[option.name]
         properties[option.name] = schema
-    # A recipe's table may add to its card's or to a default, and then names nothing.
+    # No name is needed where a recipe's table may add to that of its card or to a default.
     needed = [] if kind in ("dataset-kinds", "methods", "discriminators") else ["name"]
     return {
         "type": "object",
@@ -112,7 +112,7 @@ def _member(kind: str, members: Registry, name: str) -> Schema:
 
 
 def type_schema(annotation: str) -> Schema:
-    """The schema of a type in Python's notation; {}, which accepts anything, where it says nothing to an editor."""
+    """The schema of a type in Python's notation; {}, which accepts anything, for a type without a JSON schema."""
     try:
         return _typed(ast.parse(annotation, mode="eval").body)
     except (SyntaxError, ValueError):

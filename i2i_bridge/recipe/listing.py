@@ -83,8 +83,7 @@ def recipe_settings(table: Mapping[str, Any]) -> str:
         inner = {key: part for key, part in values.items() if key in INNER and isinstance(part, dict)}
         if name == "sample":
             inner = {"sampler": {"name": "ancestral"}} | inner
-        # A missing table inside [sample] is written as a commented line of [sample].
-        # As a comment: an empty one would be an error on loading.
+        # A table without values is written as a comment: otherwise loading the text would fail.
         left_out = name in ("mean", "teacher", "latent") and name not in settings
         head = f"# [{name}]" if left_out else f"[{name}]"
         lines += ["", f"# {_summary(model)}", head, *_keys(model, values, leave_out=tuple(inner))]

@@ -45,7 +45,7 @@ STARTS_FROM_X_1 = ("bridge", "ot-ode", "flow")
 
 
 @dataclass(frozen=True)
-class _Named:
+class _Preset:
     summary: str
     change: Change
 
@@ -93,35 +93,35 @@ def _without(table: Table, *keys: str) -> Table:
     return {key: value for key, value in table.items() if key not in keys}
 
 
-def _inner(table: Table, key: str) -> Table:
+def _subtable(table: Table, key: str) -> Table:
     """A copy of an inner table; {} for a value that is no table, which the check of the recipe reports."""
     value = table.get(key)
     return dict(value) if isinstance(value, dict) else {}
 
 
-def _walking(process: Table, target: Table, clip: bool = False) -> Change:
-    """A preset that changes the process of a bridge: same network and training, the default sampler."""
+def _bridge_with(process: Table, target: Table, clip: bool = False) -> Change:
+    """A preset of a bridge with this process and target: same network and training, the default sampler."""
 
     def change(table: Table, user_keys: frozenset[str]) -> Table:
-        current_process, method = _inner(table, "process"), _inner(table, "method")
+        current_process, method = _subtable(table, "process"), _subtable(table, "method")
         if current_process.get("name", "i2sb") == process["name"] and method.get("name", "bridge") == "bridge":
             return table
-        rated = all(name in _RATED for name in (current_process.get("name"), process["name"]))
-        kept = {key: value for key, value in _inner(table, "sample").items() if key not in ("sampler", "grid")}
+        keeps_rate = all(name in _WITH_RATE for name in (current_process.get("name"), process["name"]))
+        kept = {key: value for key, value in _subtable(table, "sample").items() if key not in ("sampler", "grid")}
         return _without(table, "method", "proposal") | {
-            "process": process | (_rate(current_process) if rated else {}),
+            "process": process | (_diffusion_rate(current_process) if keeps_rate else {}),
             "target": target,
-            "network": _bridging(table),
+            "network": _bridge_network(table),
             "sample": kept | ({"clip": True} if clip else {}),
         }
 
     return change
 
 
-_RATED = ("i2sb", "ot-ode")
+_WITH_RATE = ("i2sb", "ot-ode")
 
 
-def _rate(process: Table) -> Table:
+def _diffusion_rate(process: Table) -> Table:
     """The diffusion rate of an I2SB bridge, also for its noiseless limit: the rate is chosen for the task."""
     beta_max = registry.PROCESSES.options(str(process["name"]))["beta_max"].default
     # For "auto" the defaults: the noiseless limit depends only on beta_max / beta_min, which "auto" keeps.
@@ -129,21 +129,21 @@ def _rate(process: Table) -> Table:
     return {"beta_max": beta_max} | {key: process[key] for key in ("beta_max", "beta_min") if key in process}
 
 
-def _bridging(table: Table) -> Table:
-    """The recipe's network; in place of a Pix2pix generator a U-Net with inputs X_1 and t."""
-    network = _inner(table, "network")
+def _bridge_network(table: Table) -> Table:
+    """The network for a bridge: the recipe's, or a U-Net with inputs X_1 and t in place of a Pix2pix generator."""
+    network = _subtable(table, "network")
     if network.get("name") != "pix2pix-unet":
         return network
     return {"name": "unet", "condition_channels": network.get("condition_channels") or _channels(table)}
 
 
 def _channels(table: Table) -> int:
-    return int(_inner(table, "data").get("channels", 3))
+    return int(_subtable(table, "data").get("channels", 3))
 
 
 def _palette(table: Table, user_keys: frozenset[str]) -> Table:
     # Clipped, as in Palette and DDPM: errors of eps grow by 1/b near t = 1.
-    changed = _walking({"name": "gaussian-prior"}, {"name": "eps"}, clip=True)(table, user_keys)
+    changed = _bridge_with({"name": "gaussian-prior"}, {"name": "eps"}, clip=True)(table, user_keys)
     network = changed["network"]
     return changed | {
         "network": network | {"condition_channels": network.get("condition_channels") or _channels(table)}
@@ -153,8 +153,8 @@ def _palette(table: Table, user_keys: frozenset[str]) -> Table:
 def _regression(table: Table, user_keys: frozenset[str]) -> Table:
     return _without(table, "proposal") | {
         "method": {"name": "regression"},
-        "network": _without(_bridging(table), "condition_dropout"),
-        "sample": _without(_inner(table, "sample"), "guidance", "condition_scale") | {"nfe": 1},
+        "network": _without(_bridge_network(table), "condition_dropout"),
+        "sample": _without(_subtable(table, "sample"), "guidance", "condition_scale") | {"nfe": 1},
     }
 
 
@@ -162,7 +162,7 @@ def _pix2pix(table: Table, user_keys: frozenset[str]) -> Table:
     """The paper's settings (appendix 6.2) for the recipe's image size, with the recipe's number of training samples."""
     from i2i_bridge.networks.pix2pix import receptive_field
 
-    data, train, current_network = (_inner(table, key) for key in ("data", "train", "network"))
+    data, train, current_network = (_subtable(table, key) for key in ("data", "train", "network"))
     size = data.get("size", 256)
     sides = size if isinstance(size, list | tuple) else [size]
     levels = 8
@@ -198,16 +198,16 @@ def _pix2pix(table: Table, user_keys: frozenset[str]) -> Table:
 
 def _cdsb(table: Table, user_keys: frozenset[str]) -> Table:
     """The bridge's process, network and training; the first half has half of the steps, four more have the rest."""
-    changed = _walking({"name": "i2sb"}, {"name": "i2sb"})(table, user_keys)
-    steps = int(_inner(table, "train").get("steps", 1))
+    changed = _bridge_with({"name": "i2sb"}, {"name": "i2sb"})(table, user_keys)
+    steps = int(_subtable(table, "train").get("steps", 1))
     half = max(steps // 8, 1)
     network = _without(changed["network"], "condition_dropout")
     return _without(changed, "proposal") | {
         "method": {"name": "cdsb", "first_steps": max(steps - 4 * half, 1), "half_steps": half},
         "target": {"name": "i2sb"},
         "network": network | {"condition_channels": network.get("condition_channels") or _channels(table)},
-        "train": _without(_inner(table, "train"), "regression_share", "at_source", "time", "weight", "loss"),
-        "sample": _without(_inner(changed, "sample"), "guidance", "condition_scale"),
+        "train": _without(_subtable(table, "train"), "regression_share", "at_source", "time", "weight", "loss"),
+        "sample": _without(_subtable(changed, "sample"), "guidance", "condition_scale"),
     }
 
 
@@ -216,8 +216,8 @@ def _known_operator(name: str) -> Change:
 
     def change(table: Table, user_keys: frozenset[str]) -> Table:
         new = KNOWN_OPERATOR[name]
-        kept = _without(_inner(table, "sample"), "sampler", "grid", "guidance", "condition_scale")
-        network = _without(_bridging(table), "condition_dropout") | new["network"]
+        kept = _without(_subtable(table, "sample"), "sampler", "grid", "guidance", "condition_scale")
+        network = _without(_bridge_network(table), "condition_dropout") | new["network"]
         return table | new | {"network": network, "sample": kept | new["sample"]}
 
     return change
@@ -225,23 +225,25 @@ def _known_operator(name: str) -> Change:
 
 def _own_condition(table: Table) -> bool:
     """Whether the data have a condition beside X_1 (such as the clean grey image of a noisy X_1)."""
-    degradation = _inner(table, "degradation")
+    degradation = _subtable(table, "degradation")
     has_condition = bool(degradation) and registry.DEGRADATIONS.build(degradation).condition_channels > 0
-    return has_condition or bool(_inner(table, "data").get("own_condition"))
+    return has_condition or bool(_subtable(table, "data").get("own_condition"))
 
 
-_PRESETS: dict[str, _Named] = {
-    "bridge": _Named("I2SB: the diffusion bridge from X_1 to X_0", _walking({"name": "i2sb"}, {"name": "i2sb"})),
-    "ot-ode": _Named("The noiseless limit of the I2SB bridge", _walking({"name": "ot-ode"}, {"name": "i2sb"})),
-    "flow": _Named("Straight path from X_1 to X_0, by its velocity", _walking({"name": "flow"}, {"name": "velocity"})),
-    "palette": _Named("Conditional diffusion from noise; X_1 is only seen by the network", _palette),
-    "regression": _Named("The recipe's own network in one call, by mean squared error", _regression),
-    "pix2pix": _Named("Conditional GAN with an L1 loss, in one call", _pix2pix),
-    "cdsb": _Named("Schroedinger bridge from noise around X_1 by alternating half-bridges, two networks", _cdsb),
-    "unconditional-prior": _Named(
+_PRESETS: dict[str, _Preset] = {
+    "bridge": _Preset("I2SB: the diffusion bridge from X_1 to X_0", _bridge_with({"name": "i2sb"}, {"name": "i2sb"})),
+    "ot-ode": _Preset("The noiseless limit of the I2SB bridge", _bridge_with({"name": "ot-ode"}, {"name": "i2sb"})),
+    "flow": _Preset(
+        "Straight path from X_1 to X_0, by its velocity", _bridge_with({"name": "flow"}, {"name": "velocity"})
+    ),
+    "palette": _Preset("Conditional diffusion from noise; X_1 is only seen by the network", _palette),
+    "regression": _Preset("The recipe's own network in one call, by mean squared error", _regression),
+    "pix2pix": _Preset("Conditional GAN with an L1 loss, in one call", _pix2pix),
+    "cdsb": _Preset("Schroedinger bridge from noise around X_1 by alternating half-bridges, two networks", _cdsb),
+    "unconditional-prior": _Preset(
         "Diffusion of clean images that never sees X_1", _known_operator("unconditional-prior")
     ),
-    "ddnm": _Named("Unconditional prior, projected to A x_0_hat = y in each step", _known_operator("ddnm")),
-    "dps": _Named("Unconditional prior, led by the gradient of ||y - A x_0_hat||", _known_operator("dps")),
-    "pigdm": _Named("Unconditional prior, led by A^+ through the network's Jacobian", _known_operator("pigdm")),
+    "ddnm": _Preset("Unconditional prior, projected to A x_0_hat = y in each step", _known_operator("ddnm")),
+    "dps": _Preset("Unconditional prior, led by the gradient of ||y - A x_0_hat||", _known_operator("dps")),
+    "pigdm": _Preset("Unconditional prior, led by A^+ through the network's Jacobian", _known_operator("pigdm")),
 }

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).parent / "protocols"
 
-Words = list[str]
+Words = list[str]  # in the class below, `list` is a key
 
 
 class Protocol(Settings):

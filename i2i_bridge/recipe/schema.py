@@ -90,6 +90,11 @@ class DataSettings(Settings):
     """A training image that cannot be read: `stop` saves and ends the run, `skip` trains on another image in its place,
     and lists it in unusable-images.jsonl."""
 
+    @property
+    def sides(self) -> tuple[int, int]:
+        """`size` as (height, width)."""
+        return self.size if isinstance(self.size, tuple) else (self.size, self.size)
+
     @field_validator("load_size", mode="before")
     @classmethod
     def _no_load_size(cls, value: Any) -> Any:

@@ -167,7 +167,7 @@ def _facts(run: Run, recipe: Recipe) -> Iterator[tuple[str, str]]:
         yield "Two stages", f"starts from the answer of the run in mean/, {recipe.mean.nfe} network calls"
     if recipe.latent is not None:
         yield "Autoencoder", _autoencoder(run, recipe.latent)
-    yield "Images", f"{recipe.data.channels} channels, trained at {_size(recipe.data.size)} pixels"
+    yield "Images", f"{recipe.data.channels} channels, trained at {' x '.join(map(str, recipe.data.sides))} pixels"
 
 
 def _autoencoder(run: Run, settings: LatentSettings) -> str:
@@ -259,8 +259,3 @@ def _words(table: dict[str, object]) -> str:
     """A part as text: its name, and its options as JSON."""
     options = {key: value for key, value in table.items() if key != "name"}
     return f"{table.get('name', '')} {json.dumps(options) if options else ''}".strip()
-
-
-def _size(size: tuple[int, int] | int) -> str:
-    height, width = size if isinstance(size, tuple) else (size, size)
-    return f"{height} x {width}"

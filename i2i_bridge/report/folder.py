@@ -29,7 +29,9 @@ def check_out(out: Path, single_file: bool) -> None:
     if out.suffix == ".html" and not single_file:
         raise UserError(f"{out}: a page with its pictures is a folder; give one, or add --single-file")
     if out.exists() and not _is_page(out):
-        raise UserError(f"{out}: exists and is not a page of ours; rename it, or: i2i-bridge compare RUN --out DIR")
+        raise UserError(
+            f"{out}: exists and is not a page of i2i-bridge; rename it, or: i2i-bridge compare RUN --out DIR"
+        )
     _refuse_other_files(out)
 
 

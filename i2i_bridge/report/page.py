@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -31,14 +31,17 @@ from i2i_bridge.report.table import table_of
 from i2i_bridge.runs.run import Run
 from i2i_bridge.storage.files import real_folder, refuse_links, write_whole
 
+if TYPE_CHECKING:
+    from i2i_bridge.recipe.recipe import Recipe
+
 PROTOCOL_MEANING = (
-    "Name, version, and the first 12 digits of the SHA-256 of all rules that decide about the scored images. "
-    "Numbers of another code were measured otherwise and do not compare. In full: {}"
+    "Name, version, and the first 12 digits of the SHA-256 of all rules of the evaluation. "
+    "Numbers with another hash were measured by other rules and are not comparable. In full: {}"
 )
 """Tooltip of the protocol's hash at the head of a page."""
 DATA_MEANING = (
     "The first 12 digits of the SHA-256 of the pixels of all scored pairs. "
-    "Numbers of another code are of other images. In full: {}"
+    "Numbers with another hash are of other images. In full: {}"
 )
 """Tooltip of the data's hash."""
 
@@ -212,7 +215,7 @@ def _step_note(entry: Entry) -> str:
     return note if best is None else f"{note}; best step {best.step}, {brief(best.rule)}: {best.value:.5g}"
 
 
-def _data_name(recipe: Any) -> str:
+def _data_name(recipe: "Recipe | None") -> str:
     """Name of the dataset: its card, else its folder, else its kind."""
     if recipe is None:
         return ""
@@ -220,7 +223,7 @@ def _data_name(recipe: Any) -> str:
     return str(source.card or source.root or source.source.get("root") or source.source.get("name", ""))
 
 
-def _data_summary(recipe: Any, evaluation: Evaluation, images: int) -> str:
+def _data_summary(recipe: "Recipe | None", evaluation: Evaluation, images: int) -> str:
     """One sentence about the images: number, dataset, size and degradation."""
     settings, name = evaluation.protocol.settings, _data_name(recipe)
     size, split, degradation = settings.get("size"), settings.get("split"), settings.get("degradation")
@@ -241,7 +244,7 @@ def _data_summary(recipe: Any, evaluation: Evaluation, images: int) -> str:
     return f"{found}."
 
 
-def _reference(recipe: Any) -> dict[str, Any] | None:
+def _reference(recipe: "Recipe | None") -> dict[str, Any] | None:
     if recipe is None or recipe.reference is None:
         return None
     table: dict[str, Any] = recipe.reference.model_dump()

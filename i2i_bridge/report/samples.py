@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from i2i_bridge.data.loader import collate
 from i2i_bridge.data.sources.folders import shared_files
 from i2i_bridge.errors import UserError
 from i2i_bridge.images.montage import states_shown
-from i2i_bridge.randomness import generator
+from i2i_bridge.randomness import evaluation_noise
 from i2i_bridge.runs.run import Run
 
 
@@ -48,23 +49,24 @@ class Drawn:
     """A sentence on whether validation images were trained on; '' if unknown."""
 
 
-WALK, SAMPLES = 20, 10
-"""Largest NFE of walk and samples, if the evaluation has a smaller row: otherwise a page takes longer than that."""
+WALK_NFE, SAMPLES_NFE = 20, 10
+"""Largest NFE of the walk and of the samples, if the evaluation has a smaller row; otherwise a page takes too long."""
+SAMPLES = 5
+"""Number of restorations of the first image, one for each seed."""
+COLUMNS = 8
+"""Maximum number of states of an image."""
 
 
-def draw(
-    run: Run, dataset: PairDataset, *, calls: Sequence[int], images: int = 2, samples: int = 5, columns: int = 8
-) -> Drawn:
+def draw(run: Run, dataset: PairDataset, *, calls: Sequence[int], images: int = 2) -> Drawn:
     """Restore a few images for the page of a run.
 
     Args:
         dataset: The validation pairs.
         calls: NFE of the evaluation's rows, to choose from.
-        images: Number of training and of validation images; the walk shows two at most.
-        samples: Number of restorations of the first image; fewer than two skips them.
+        images: Number of training images, and of validation images.
     """
-    nfe, few = (max((n for n in calls if n <= most), default=min(calls)) for most in (WALK, SAMPLES))
-    walks, words = walk_rows(run, dataset, nfe=nfe, images=min(images, 2), columns=columns)
+    nfe, few = (max((n for n in calls if n <= most), default=min(calls)) for most in (WALK_NFE, SAMPLES_NFE))
+    walks, words = walk_rows(run, dataset, nfe=nfe, images=images)
     several = any(len(row) > 2 for row in walks)
     return Drawn(
         nfe,
@@ -72,25 +74,22 @@ def draw(
         min(calls),
         words if several else [],
         walks if several else [],
-        _samples(run, dataset, few, samples) if samples > 1 and len(dataset) else None,
+        _samples(run, dataset, few) if len(dataset) else None,
         _strip(run, _training_pairs(run), min(calls), images),
         _strip(run, dataset, min(calls), images),
         overlap(run, dataset),
     )
 
 
-def walk_rows(
-    run: Run, dataset: PairDataset, *, nfe: int, images: int, columns: int
-) -> tuple[list[list[Tensor]], list[str]]:
-    """The sampling states of the first images, at most `columns` of each, and a heading for each column."""
+def walk_rows(run: Run, dataset: PairDataset, *, nfe: int, images: int) -> tuple[list[list[Tensor]], list[str]]:
+    """The sampling states of the first images, at most COLUMNS of each, and a heading for each column."""
     rows: list[list[Tensor]] = []
     words: list[str] = []
     for i in range(min(images, len(dataset))):
         item = dataset[i]
-        states = run.trajectory(
-            collate([item]), nfe=nfe, generator=[generator(run.recipe.evaluate.seed, "evaluate", item["key"])]
-        )
-        row, words = states_shown(item["x_1"], (state[0] for state in states), columns)
+        noise = [evaluation_noise(run.recipe.evaluate.seed, item["key"])]
+        states = run.trajectory(collate([item]), nfe=nfe, generator=noise)
+        row, words = states_shown(item["x_1"], (state[0] for state in states), COLUMNS)
         rows.append(row)
     return rows, words
 
@@ -121,11 +120,11 @@ def _strip(run: Run, dataset: PairDataset | None, nfe: int, images: int) -> list
     return rows
 
 
-def _samples(run: Run, dataset: PairDataset, nfe: int, count: int) -> Samples:
+def _samples(run: Run, dataset: PairDataset, nfe: int) -> Samples:
     item = dataset[0]
     restored = [_restored(run, item, nfe, seed) for seed in range(2)]
     if not torch.equal(*restored):  # otherwise sampling is deterministic and more seeds give the same image
-        restored += [_restored(run, item, nfe, seed) for seed in range(2, count)]
+        restored += [_restored(run, item, nfe, seed) for seed in range(2, SAMPLES)]
     spread = torch.stack(restored).std(dim=0).mean(dim=0, keepdim=True)
     largest = float(spread.max())
     return Samples(
@@ -133,6 +132,5 @@ def _samples(run: Run, dataset: PairDataset, nfe: int, count: int) -> Samples:
     )
 
 
-def _restored(run: Run, item: dict[str, Tensor], nfe: int, seed: int) -> Tensor:
-    draws: Sequence[torch.Generator] = [generator(seed, "evaluate", str(item["key"]))]
-    return run.restore_batch(collate([item]), nfe=nfe, generator=draws)[0]
+def _restored(run: Run, item: dict[str, Any], nfe: int, seed: int) -> Tensor:
+    return run.restore_batch(collate([item]), nfe=nfe, generator=[evaluation_noise(seed, item["key"])])[0]

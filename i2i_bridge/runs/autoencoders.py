@@ -97,7 +97,7 @@ class DiffusersAutoencoder(nn.Module):
             raise UserError(f"{folder / CONFIG_FILE}: not the configuration of an AutoencoderKL")
         self._config = {key: value for key, value in table.items() if key[:1] != "_" and value is not None}
         where = f"{folder / CONFIG_FILE}: AutoencoderKL"
-        with torch.device("meta"):  # counted before memory is taken: a stranger's file may name any size
+        with torch.device("meta"):  # counted before memory is allocated: an untrusted file may name any size
             trial = constructed(where, AutoencoderKL, self._config, LIMITS)
         check_count(sum(parameter.numel() for parameter in trial.parameters()), where)
         config = trial.config

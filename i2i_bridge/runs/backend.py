@@ -1,4 +1,4 @@
-"""What computes a run's networks: torch as it is (eager), torch.compile, or OpenVINO."""
+"""Backends that compute a run's networks: torch in eager mode, torch.compile, or OpenVINO."""
 
 import threading
 from importlib.util import find_spec
@@ -11,18 +11,19 @@ from torch import Tensor, nn
 from i2i_bridge.device import compile_blocks, resolve_precision
 from i2i_bridge.errors import UserError, did_you_mean
 from i2i_bridge.guidance.base import Guidance
+from i2i_bridge.libraries import reason
 from i2i_bridge.networks.openvino import signal_stack_kept, unet_model
 from i2i_bridge.networks.unet import UNet
 from i2i_bridge.randomness import generator
 
 BACKENDS = ("eager", "compile", "openvino", "auto")
 TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 0.05}
-"""Most that a graph's output may be off, rms over that of torch. In bfloat16 either is 2 % off float32."""
+"""Largest error of a graph's output against torch's, rms over rms. In bfloat16 both differ from float32 by 2 %."""
 HINTS = {torch.float32: "f32", torch.bfloat16: "bf16"}
 
 
 def resolve_backend(backend: str, device: torch.device, dtype: torch.dtype) -> str:
-    """The backend of a name: auto is openvino where it was measured to pay, in bfloat16 on a CPU that computes in it.
+    """The backend that a name selects; "auto" is openvino in bfloat16 on a CPU with native bfloat16, else eager.
 
     Raises:
         UserError: There is no such backend.
@@ -36,7 +37,7 @@ def resolve_backend(backend: str, device: torch.device, dtype: torch.dtype) -> s
 
 
 def set_backend(network: nn.Module, backend: str, guidance: Guidance | None = None) -> str | None:
-    """Change what computes a network, in place; its weights, their names and its hooks stay as they are.
+    """Set the backend that computes a network, in place; its weights, their names and its hooks are unchanged.
 
     Args:
         network: On its device, in its precision, in evaluation mode.
@@ -54,7 +55,7 @@ def set_backend(network: nn.Module, backend: str, guidance: Guidance | None = No
         try:
             compile_blocks(network, next(network.parameters()).device)
         except UserError as error:
-            return _first_line(error.__cause__)
+            return reason(error.__cause__ or error)
     return None
 
 
@@ -70,7 +71,7 @@ def _set_openvino(network: nn.Module) -> str | None:
         graph = _Graph(network)
         error = graph.error()
     except RuntimeError as problem:  # what OpenVINO raises
-        return f"it failed ({_first_line(problem)})"
+        return f"it failed ({reason(problem)})"
     if not error <= TOLERANCES[weight.dtype]:
         return f"its output is off by {error:.1e} rms, more than {TOLERANCES[weight.dtype]:g}"
     network.forward = graph  # type: ignore[method-assign]
@@ -124,10 +125,6 @@ class _Graph:
             wanted = UNet.forward(network, x_t, t, condition, label)
             off = self(x_t, t, condition, label) - wanted
         return float(off.norm() / wanted.norm().clamp(min=1e-12))
-
-
-def _first_line(error: BaseException | None) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _versions(network: nn.Module) -> list[tuple[int, int]]:

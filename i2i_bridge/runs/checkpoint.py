@@ -349,7 +349,7 @@ def _opened(file: Path) -> Iterator[BufferedReader]:
         OSError: The file cannot be opened now.
     """
     try:
-        # A link could lead out of the folder, and opening a pipe would block for ever.
+        # A link could lead out of the folder, and opening a pipe would block.
         descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
         if error.errno in MISSING:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from i2i_bridge import __version__
 from i2i_bridge.bridge.predictor import call_network
 from i2i_bridge.errors import UserError
+from i2i_bridge.libraries import reason
 from i2i_bridge.methods.geometry import method_geometry
 from i2i_bridge.plugins import plugin_errors
 from i2i_bridge.runs.plan import Stage, restored
@@ -114,11 +115,7 @@ class Tracer:
             try:
                 return torch.export.export(module, (), inputs, dynamic_shapes=shapes, strict=False)
             except (RuntimeError, ValueError, TypeError, NotImplementedError, AssertionError) as error:
-                raise UserError(f"{name}: torch.export cannot trace the network ({_first_line(error)})") from error
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+                raise UserError(f"{name}: torch.export cannot trace the network ({reason(error)})") from error
 
 
 def _torch_files(
@@ -174,7 +171,7 @@ def _onnx_files(
 
 
 def _onnx_network(program: torch.export.ExportedProgram, name: str, weights: bytearray) -> Any:
-    """The ONNX graph of a network, without the traces of this machine's files; large tensors go to `weights`."""
+    """The ONNX graph of a network, without the stack traces, which name local files; large tensors go to `weights`."""
     import onnx
 
     inputs = [spec.arg.name for spec in program.graph_signature.input_specs if spec.kind.name == "USER_INPUT"]
@@ -183,7 +180,7 @@ def _onnx_network(program: torch.export.ExportedProgram, name: str, weights: byt
             program, (), dynamo=True, opset_version=OPSET, input_names=inputs, output_names=["output"], verbose=False
         )
     except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
-        raise UserError(f"{name}: torch.onnx cannot write the network ({_first_line(error)})") from error
+        raise UserError(f"{name}: torch.onnx cannot write the network ({reason(error)})") from error
     proto = made.model_proto
     nested = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
     if proto.functions or any(attribute.type in nested for node in proto.graph.node for attribute in node.attribute):

@@ -1,32 +1,23 @@
-"""Shared runs on the Hugging Face Hub: upload, and download of a stranger's run with the checks of local files.
+"""Shared runs on the Hugging Face Hub: their names, local copies, upload and download.
 
-Only the files of a shared run are fetched (`WANTED`). Their names are checked and their sizes bounded before the
-download. A local copy is pinned: hub.json in it holds the repository and the commit.
+A local copy is pinned: hub.json in it holds the repository and the commit. `hub_files` checks what is downloaded.
 """
 
 import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from i2i_bridge import __version__
 from i2i_bridge.console import say_note
 from i2i_bridge.data.store import store_folder
 from i2i_bridge.errors import UserError, brief, located
+from i2i_bridge.runs.hub_files import fetch_checked, is_pushed, wanted_files
 from i2i_bridge.runs.hub_library import hub_library, hub_options
-from i2i_bridge.runs.shared import (
-    ENCODER_BYTES,
-    ENCODER_CONFIG,
-    ENCODER_FILES,
-    PICTURE,
-    check_encoder_config,
-    check_portable,
-)
 from i2i_bridge.storage import internet
 from i2i_bridge.storage.archive import RESERVE
 from i2i_bridge.storage.files import (
@@ -41,7 +32,7 @@ from i2i_bridge.storage.files import (
     write_whole,
 )
 from i2i_bridge.storage.names import expanded, extended_name
-from i2i_bridge.storage.reader import MEGABYTE, read_json
+from i2i_bridge.storage.reader import read_json
 from i2i_bridge.storage.shipped import (
     CARD_FILE,
     LATENT_FOLDER,
@@ -50,10 +41,6 @@ from i2i_bridge.storage.shipped import (
     TUNED_FILE,
     recipe_names,
 )
-from i2i_bridge.storage.toml import read_toml
-
-if TYPE_CHECKING:
-    from i2i_bridge.recipe.recipe import Recipe
 
 PART = r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,94}[A-Za-z0-9_])?"
 NAME = re.compile(rf"({PART}/{PART})(?:@({PART}))?")
@@ -63,17 +50,6 @@ OWN_FOLDERS = ("runs", "pretrained")
 COMMIT = re.compile(r"[0-9a-f]{40}")
 ORIGIN = "hub.json"
 """File of the repository and commit that a local copy was fetched from."""
-STAGE = rf"(?:{MEAN_FOLDER}/|{LATENT_FOLDER}/)?"
-WEIGHTS = re.compile(rf"({STAGE})checkpoints/step-([0-9]{{8,15}})/(ema\.safetensors|manifest\.json|manifest\.sha256)")
-ENCODER = re.compile(rf"{LATENT_FOLDER}/(?:{ENCODER_FILES.pattern})")
-WANTED = re.compile(
-    rf"{STAGE}{re.escape(RECIPE_FILE)}|{re.escape(TUNED_FILE)}|{re.escape(CARD_FILE)}|{ENCODER.pattern}|{WEIGHTS.pattern}"
-)
-"""Names of the files of a shared run that are fetched."""
-LIMITS = {".toml": MEGABYTE, ".md": MEGABYTE, ".json": MEGABYTE, ".sha256": 1000}
-"""Maximum bytes of a file that is fetched, by its suffix; the recipe's network bounds those of weights."""
-HEADER = 16 * MEGABYTE
-"""Maximum bytes of weights files beside the tensors' own."""
 
 
 @dataclass(frozen=True)
@@ -182,13 +158,13 @@ def push(folder: Path, name: str, *, private: bool = False) -> Origin:
     files = {
         path.relative_to(folder).as_posix(): path
         for path in sorted(folder.rglob("*"))
-        if WANTED.fullmatch(path.relative_to(folder).as_posix()) or path == folder / PICTURE
+        if is_pushed(path.relative_to(folder).as_posix())
     }
     with hub_library(name) as library:
         api = library.HfApi(**hub_options())
         api.create_repo(name, private=private or None, exist_ok=True)
         published = [entry.rfilename for entry in api.model_info(name).siblings or []]
-        stale = [path for path in published if path not in files and (WANTED.fullmatch(path) or path == PICTURE)]
+        stale = [path for path in published if path not in files and is_pushed(path)]
         operations = [library.CommitOperationAdd(path, str(file)) for path, file in files.items()]
         operations += [library.CommitOperationDelete(path) for path in stale]
         commit = api.create_commit(name, operations, commit_message=f"A run of i2i-bridge {__version__}")
@@ -228,7 +204,7 @@ def pull(
     if read_origin(out) == origin:
         report(f"{name}: there already")
         return out, origin
-    sizes, others = _wanted(name, {entry.rfilename: entry.size for entry in info.siblings or []})
+    sizes, others = wanted_files(name, {entry.rfilename: entry.size for entry in info.siblings or []})
     report(f"fetching {name} at commit {commit}: {len(sizes)} files, {sum(sizes.values()) / 1e6:.1f} MB")
     if others:
         report(f"{others} other files of the repository are not fetched")
@@ -249,7 +225,7 @@ def pull(
                 remove(part / path)
                 raise UserError(f"{name}: {path} is not the file of {sizes[path]} bytes that the Hub named")
 
-        _fetch_checked(name, part, sizes, fetch)
+        fetch_checked(name, part, sizes, fetch)
         for inner in (".cache", LOCK_FILE):
             remove(part / inner)
         exchange_folder(part, out)
@@ -262,114 +238,6 @@ def _os_errors(out: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(f"{out}: cannot be written ({error.strerror or error})", IO_ERROR) from error
-
-
-@contextmanager
-def _about(name: str, part: Path) -> Iterator[None]:
-    """Context in which errors name the repository in place of the folder that it is fetched into."""
-    try:
-        yield
-    except UserError as error:
-        raise UserError(f"{name}: {str(error).replace(f'{part}/', '')}", error.code) from error
-
-
-def _fetch_checked(name: str, part: Path, sizes: Mapping[str, int], fetch: Callable[[str], None]) -> None:
-    """Fetch the files: first the recipe, whose network bounds the weights; then verify the hashes of the weights."""
-    from i2i_bridge.recipe.load import load_recipe
-    from i2i_bridge.runs.checkpoint import latest_checkpoint
-    from i2i_bridge.runs.tuned import read_tuned
-
-    latent = None
-    for stage in sorted({path.removesuffix(RECIPE_FILE) for path in sizes if path.endswith(RECIPE_FILE)}):
-        fetch(f"{stage}{RECIPE_FILE}")
-        with _about(name, part):
-            check_portable(read_toml(part / stage / RECIPE_FILE))
-            recipe = load_recipe(part / stage / RECIPE_FILE)
-        if not stage and recipe.latent is not None:
-            latent = recipe
-        for path in sizes:
-            found = WEIGHTS.fullmatch(path)
-            if found is None or found[1] != stage:
-                continue
-            if path.endswith(".safetensors") and sizes[path] > (most := _weight_bytes(recipe)):
-                raise UserError(f"{name}: {path} has {sizes[path]} bytes; its recipe's network has at most {most}")
-            fetch(path)
-        with _about(name, part):
-            if latest_checkpoint(part / stage / "checkpoints")[0] is None:
-                raise UserError(f"no checkpoint in {stage or 'it'}")
-    if latent is not None:
-        _fetch_autoencoder(name, part, sizes, latent, fetch)
-    if TUNED_FILE in sizes:
-        fetch(TUNED_FILE)
-        with _about(name, part), located(TUNED_FILE):
-            check_portable(read_toml(part / TUNED_FILE))
-            read_tuned(part)
-    if CARD_FILE in sizes:
-        fetch(CARD_FILE)
-
-
-def _fetch_autoencoder(
-    name: str, part: Path, sizes: Mapping[str, int], recipe: "Recipe", fetch: Callable[[str], None]
-) -> None:
-    """Fetch the autoencoder of [latent], where it is no run that was fetched already, and open it as a run would."""
-    import torch
-
-    from i2i_bridge.runs.load import load_latent
-
-    for path in filter(ENCODER.fullmatch, sizes):
-        if sizes[path] > ENCODER_BYTES:
-            raise UserError(f"{name}: {path} has {sizes[path]} bytes; an autoencoder has at most {ENCODER_BYTES}")
-        fetch(path)
-        if path.endswith(ENCODER_CONFIG):
-            with _about(name, part):
-                check_encoder_config(part / path)
-    with _about(name, part.absolute()):
-        load_latent(part.absolute(), recipe, device=torch.device("cpu"))
-
-
-def _weight_bytes(recipe: "Recipe") -> int:
-    """The most bytes that the weights of a recipe's network can have in a file; nothing is allocated."""
-    import torch
-
-    from i2i_bridge.networks.size import MAX_PARAMETERS
-
-    try:
-        with torch.device("meta"):
-            network = recipe.build_network()
-    except (NotImplementedError, RuntimeError):  # a plug-in's network that computes with its weights
-        return 4 * MAX_PARAMETERS + HEADER
-    sizes: list[int] = [value.numel() * max(4, value.element_size()) for value in network.state_dict().values()]
-    return HEADER + sum(sizes)
-
-
-def _wanted(name: str, published: Mapping[str, Any]) -> tuple[dict[str, int], int]:
-    """Sizes of the files to fetch (of the newest checkpoint of each stage), and the number of other files.
-
-    Args:
-        published: The sizes that the Hub names, by file.
-
-    Raises:
-        UserError: It is no shared run, or the size of a file is missing or above its limit.
-    """
-    newest: dict[str, str] = {}
-    for path in published:
-        found = WEIGHTS.fullmatch(path)
-        if found is not None:
-            newest[found[1]] = max(newest.get(found[1], ""), found[2], key=lambda step: int(step or 0))
-    sizes: dict[str, int] = {}
-    for path, size in published.items():
-        found = WEIGHTS.fullmatch(path)
-        if not WANTED.fullmatch(path) or (found is not None and found[2] != newest[found[1]]):
-            continue
-        if type(size) is not int or size < 0:
-            raise UserError(f"{name}: the Hub does not say how large {path} is")
-        limit = LIMITS.get(Path(path).suffix)
-        if limit is not None and size > limit:
-            raise UserError(f"{name}: {path} has {size} bytes; at most {limit} are read")
-        sizes[path] = size
-    if RECIPE_FILE not in sizes or "" not in newest:
-        raise UserError(f"{name}: not a run of i2i-bridge (it has no {RECIPE_FILE} with checkpoints)")
-    return sizes, len(published) - len(sizes)
 
 
 def _check_out(out: Path, repository: str) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def hub_options() -> dict[str, Any]:
-    """What each call of the library is given: the site, and the name of this package."""
+    """Options of each call of the library: the site, and name and version of this package."""
     endpoint = os.environ.get("HF_ENDPOINT") or None
     return {"endpoint": endpoint, "library_name": "i2i-bridge", "library_version": __version__}
 

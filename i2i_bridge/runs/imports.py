@@ -143,9 +143,10 @@ def import_spandrel(read: SpandrelFile, recipe: Recipe, folder: Path) -> None:
     network = recipe.build_network().eval()
     weights = {f"model.{key}": value.detach().clone() for key, value in found.model.state_dict().items()}
     load_weights(network, weights, str(read.file))
-    small = rand((1, recipe.data.channels, 64, 64), generator(0, "import")).float()
+    x = rand((1, recipe.data.channels, 64, 64), generator(0, "import")).float() * 2 - 1
     with torch.no_grad():
-        if not torch.equal(network(repeated(small * 2 - 1, found.scale)), found((small * 2 - 1 + 1) / 2) * 2 - 1):
+        # The same arithmetic as in the network: otherwise rounding would make a difference.
+        if not torch.equal(network(repeated(x, found.scale)), found((x + 1) / 2) * 2 - 1):
             raise UserError(f"{read.file}: {name} built from its options does not give spandrel's result; not imported")
     _write(folder, recipe, {"network": weights, "ema": weights}, read.file)
 

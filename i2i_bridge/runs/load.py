@@ -189,21 +189,22 @@ def load_latent(folder: Path, recipe: "Recipe", *, device: torch.device) -> Late
         table["source"] = str(copy.absolute())
     autoencoder: Autoencoder = frozen(registry.AUTOENCODERS.build(table), device)
     _check_sha256(autoencoder, stored.sha256, copy)
-    given = {"latent.channels": stored.channels, "latent.factor": stored.factor, "data.channels": recipe.data.channels}
-    actual = {"latent.channels": autoencoder.channels, "latent.factor": autoencoder.factor}
-    for key, value in (
-        actual | {"data.channels": getattr(autoencoder, "image_channels", recipe.data.channels)}
-    ).items():
-        if value != given[key]:  # otherwise the shapes would first differ in the middle of a restoration
-            raise UserError(f"{copy}: {key} is {given[key]}, and that of the autoencoder there {value}")
+    channels = recipe.data.channels
+    for key, given, actual in (
+        ("latent.channels", stored.channels, autoencoder.channels),
+        ("latent.factor", stored.factor, autoencoder.factor),
+        ("data.channels", channels, getattr(autoencoder, "image_channels", channels)),
+    ):
+        if given != actual:  # otherwise the shapes would first differ in the middle of a restoration
+            raise UserError(f"{copy}: {key} is {given}, and that of the autoencoder there {actual}")
     return Latent(autoencoder, tuple(stored.shift), tuple(stored.scale))
 
 
 def _check_sha256(network: object, wanted: str | None, copy: Path) -> None:
-    """Check that the weights of a copy are those that the recipe of the run names in the copy's table.
+    """Check that a copy has the weights whose SHA-256 the recipe of the run holds.
 
     Raises:
-        UserError: They are others.
+        UserError: It has other weights.
     """
     sha256 = weights_sha256(network)
     if sha256 != wanted:

@@ -65,7 +65,7 @@ class Call:
 
     Args:
         t: Time of the state.
-        time: Time that the network is told.
+        time: Time that the network gets as input.
         c_in: Factor of the state in the network's input.
     """
 
@@ -78,7 +78,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Stage:
-    """A walk of one network.
+    """All calls of one network.
 
     Args:
         network: Name of the network: "network" or "mean".

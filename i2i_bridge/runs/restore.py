@@ -10,7 +10,7 @@ from i2i_bridge.images.files import image_size
 from i2i_bridge.images.folder import folder_notes
 from i2i_bridge.images.outputs import DoneJobs, Existing, Job, keep_apart, plan_files, process
 from i2i_bridge.runs.restore_workers import Part, check_jobs, restored_by_workers
-from i2i_bridge.runs.restorer import Outcome, Restorer, Settings
+from i2i_bridge.runs.restorer import Outcome, Restorer, RestoreSettings
 from i2i_bridge.runs.run import Run
 from i2i_bridge.runs.workload import Workload, workload_of
 from i2i_bridge.storage.files import check_writable
@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # pydantic: `import i2i_bridge` stays light
     from i2i_bridge.recipe.schema import Direction
 
 TILE = "tile"
-"""In the record of an image: the side of the tiles that were chosen for it by themselves."""
+"""Key in the record of an image: the side of automatically chosen tiles."""
 
 
 def restore_files(
@@ -106,7 +106,7 @@ def restore_files(
         raise UserError(f"existing={existing!r}: give {', '.join(map(repr, get_args(Existing)))}")
     check_jobs(run, jobs)
     run = run.in_tiles(tile, overlap)
-    settings = Settings(
+    settings = RestoreSettings(
         source=source, root=target if source.is_dir() else None,
         extras={name: Path(path) for name, path in (("mask", mask), ("condition", condition)) if path is not None},
         nfe=nfe, samples=samples, seed=seed, label=label, degrade=degrade, trajectory=trajectory,

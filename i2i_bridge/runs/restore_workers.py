@@ -14,20 +14,24 @@ from i2i_bridge.images.outputs import Job
 from i2i_bridge.methods.tiles import whole_network
 from i2i_bridge.networks.weights import weights_sha256
 from i2i_bridge.runs.load import load_run
-from i2i_bridge.runs.restorer import Outcome, Restorer, Settings, result_facts
+from i2i_bridge.runs.restorer import Outcome, Restorer, RestoreSettings, result_facts
 from i2i_bridge.runs.run import Run
-from i2i_bridge.runs.workers import Lost, dealt
+from i2i_bridge.runs.workers import Lost, imap_unordered
 from i2i_bridge.runs.workload import pixel_count
 from i2i_bridge.storage.files import remove_partial
 
 Task = tuple[Job, int | None]
-"""An image, and the side of its tiles if it is tiled by itself."""
+"""An image, and the side of automatically chosen tiles; None without them."""
 Part = tuple[Outcome, UserError | None]
-"""What restoring one image gave, and the problem if it cannot be used."""
+"""The outcome of one image, and the error if it could not be restored."""
 
 
 def check_jobs(run: Run, jobs: int) -> None:
-    """Refuse worker processes that could not restore as this run does."""
+    """Check that worker processes can restore as this run does.
+
+    Raises:
+        UserError: The run computes elsewhere than on the CPU, or `load_run` did not open it.
+    """
     if jobs < 1:
         raise UserError(f"jobs {jobs}: give 1 or more")
     if jobs > 1 and run.device.type != "cpu":
@@ -43,7 +47,7 @@ def check_jobs(run: Run, jobs: int) -> None:
 
 def restored_by_workers(
     run: Run,
-    settings: Settings,
+    settings: RestoreSettings,
     tasks: Sequence[Task],
     *,
     workers: int,
@@ -59,7 +63,7 @@ def restored_by_workers(
         report: Called with the number of images so far.
 
     Returns:
-        What each image gave, by name; without the images that no process was left for.
+        The outcome of each image, by name; images are missing if all processes have ended before them.
     """
     parts = dict[str, Part]()
 
@@ -70,7 +74,7 @@ def restored_by_workers(
     # Otherwise the last one to be dealt could be a large one, which the other processes would wait for.
     largest_first = sorted(tasks, key=lambda task: -pixel_count(task[0].source))
     threads = max(torch.get_num_threads() // workers, 1)
-    answers = dealt(largest_first, _Opening.of(run, settings), workers=workers, threads=threads, clean=clean)
+    answers = imap_unordered(largest_first, _Opening.of(run, settings), workers=workers, threads=threads, clean=clean)
     with closing(answers):
         for task, answer in answers:
             if task is None:
@@ -98,23 +102,23 @@ def _problem(work: Callable[[Job], None], job: Job) -> UserError | None:
 
 @dataclass(frozen=True)
 class _Opening:
-    """How a worker process opens the same run, and restores with it."""
+    """Opens the same run in a worker process (`workers.Opener`)."""
 
     folder: Path
     step: int
     options: Mapping[str, Any]
     tiles: tuple[int, int, int] | None
     facts: Sequence[Any]
-    settings: Settings
+    settings: RestoreSettings
 
     @classmethod
-    def of(cls, run: Run, settings: Settings) -> "_Opening":
+    def of(cls, run: Run, settings: RestoreSettings) -> "_Opening":
         network = run.method.network
         tiles = (network.side, network.overlap, network.batch) if isinstance(network, TiledNetwork) else None
         return cls(run.folder, run.step, run.options or {}, tiles, _facts(run, settings), settings)
 
     def __call__(self) -> Callable[[Task], Part]:
-        """Open the run; a function that restores an image and gives its part of the outcome."""
+        """Open the run; return a function that restores an image and returns its outcome."""
         run = load_run(self.folder, device="cpu", checkpoint=self.step, report=lambda line: None, **self.options)
         if self.tiles is not None:
             side, overlap, batch = self.tiles
@@ -132,6 +136,6 @@ class _Opening:
         return restore
 
 
-def _facts(run: Run, settings: Settings) -> list[Any]:
+def _facts(run: Run, settings: RestoreSettings) -> list[Any]:
     """The facts in which the run of a worker process must equal this one: those of results, and the weights."""
     return [*result_facts(run, settings.nfe), weights_sha256(whole_network(run.method))]

@@ -57,7 +57,7 @@ class Outcome(FilesOutcome):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class RestoreSettings:
     """How each image is restored: the arguments of `restore_files`.
 
     Raises:
@@ -149,7 +149,7 @@ class Restorer:
     """A run and how it restores images."""
 
     run: Run
-    settings: Settings
+    settings: RestoreSettings
     report_calls: Callable[[int, int], None] = lambda done, total: None
     report_tiles: Callable[[int, int], None] = lambda done, total: None
 
@@ -157,7 +157,7 @@ class Restorer:
         """Restore an image, write its results, and count them in the outcome.
 
         Args:
-            tile: Side of the tiles of an image that is tiled by itself.
+            tile: Side of automatically chosen tiles; None: as the run has it.
 
         Raises:
             UserError: The image, its mask or its condition cannot be used, or a result cannot be written.

@@ -175,7 +175,7 @@ def _cut(value: Any) -> Any:
 
 
 def check_portable(table: Mapping[str, Any]) -> None:
-    """Check the table of a stranger's recipe: no text leads out of the folder, and none makes a command download.
+    """Check the table of an untrusted recipe: no path in it leads out of the folder, and it downloads nothing.
 
     Raises:
         UserError: One does; the message names the key.

@@ -127,7 +127,7 @@ def write_tuned(folder: Path, tuned: TunedFile) -> Path:
     return folder / TUNED_FILE
 
 
-def sampled(recipe: "Recipe", settings: Mapping[str, Any], place: str) -> "Recipe":
+def with_sample(recipe: "Recipe", settings: Mapping[str, Any], place: str) -> "Recipe":
     """The recipe with other keys of [sample], checked.
 
     Raises:
@@ -145,7 +145,7 @@ def tuned_recipes(recipe: "Recipe", tuned: TunedFile, folder: Path) -> dict[int,
     """
     try:
         with located(folder / TUNED_FILE):
-            return {int(nfe): sampled(recipe, each.settings, f"nfe.{nfe}") for nfe, each in tuned.nfe.items()}
+            return {int(nfe): with_sample(recipe, each.settings, f"nfe.{nfe}") for nfe, each in tuned.nfe.items()}
     except UserError as error:
         raise _with_advice(error) from error
 

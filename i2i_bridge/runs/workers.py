@@ -1,4 +1,4 @@
-"""Worker processes that take tasks one at a time, each with one copy of what the tasks need."""
+"""A pool of worker processes that survives the loss of one; each takes one task at a time."""
 
 import contextlib
 import multiprocessing
@@ -19,21 +19,21 @@ from i2i_bridge.storage import internet
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
-Opened = Callable[[], Callable[[Task], Result]]
-"""Opens, in a worker process, what the tasks need, and returns the function of a task. Must be picklable."""
+Opener = Callable[[], Callable[[Task], Result]]
+"""Opens in a worker process what the tasks need, such as a run; returns the function of a task. Must be picklable."""
 
 
 @dataclass(frozen=True)
 class Lost:
-    """Stands for a result whose worker process has ended."""
+    """In place of a result: the worker process has ended."""
 
     how: str
-    """In words, to follow "the worker process"."""
+    """How it ended, in words that follow "the worker process"."""
 
 
 @dataclass(frozen=True)
 class _Failure:
-    """An exception that ends the whole work."""
+    """An exception of a task, which ends all tasks."""
 
     error: Exception
 
@@ -42,26 +42,26 @@ class _Failure:
 class _Worker:
     process: BaseProcess
     task: Any = None
-    """What it works on; None while it starts."""
+    """The task in progress; None while the process starts."""
 
 
-def dealt(
+def imap_unordered(
     tasks: Sequence[Task],
-    opened: "Opened[Task, Result]",
+    opener: "Opener[Task, Result]",
     *,
     workers: int,
     threads: int,
     clean: Callable[[Task, int], None],
 ) -> Generator[tuple[Task | None, Result | Lost], None, None]:
-    """Deal tasks to worker processes; yield each task with its result, in the order in which they end.
+    """Run tasks in worker processes; yield each task with its result, in the order in which they end.
 
-    A process takes the next task when it has finished one, so that tasks may be of any size. One that is killed loses
-    its task alone: the others take the rest. Where all have ended, the rest of the tasks is not yielded. Closing the
-    generator, as an exception at its place does, ends all processes at once.
+    As `multiprocessing.Pool.imap_unordered`, which hangs if a process is killed. Here only its task is lost, and
+    the other processes take the rest; if all have ended, the rest of the tasks is not yielded. A process takes the
+    next task when it has finished one. Closing the generator ends all processes at once.
 
     Args:
         tasks: Picklable, none of them None.
-        opened: Called once in each process.
+        opener: Called once in each process.
         workers: Number of processes, started afresh ("spawn") with the plug-ins of this one.
         threads: torch's threads in each.
         clean: Called with a task that was not finished and the id of its process, which has ended.
@@ -70,12 +70,12 @@ def dealt(
         Task and result; a `Lost` for one whose process has ended, with None for a process that ended while it started.
 
     Raises:
-        Exception: What `opened` or a task raised in its process.
+        Exception: As raised by `opener` or a task in its process.
     """
     left, pool = iter(tasks), dict[Connection, _Worker]()
     try:
         for _ in range(workers):
-            connection, process = _started(opened, threads)
+            connection, process = _started(opener, threads)
             pool[connection] = _Worker(process)
         while pool:
             ready = multiprocessing.connection.wait(list(pool))
@@ -102,23 +102,23 @@ def dealt(
             _end(worker, clean)
 
 
-def _started(opened: "Opened[Task, Result]", threads: int) -> tuple[Connection, BaseProcess]:
-    """Start a worker process that Ctrl-C does not reach: the terminal sends it to all, and this process answers it."""
+def _started(opener: "Opener[Task, Result]", threads: int) -> tuple[Connection, BaseProcess]:
+    """Start a worker process with SIGINT blocked: a terminal sends it to all processes; only this one handles it."""
     context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(theirs, opened, loaded_plugins(), threads), daemon=True)
+    connection, worker_end = context.Pipe()
+    process = context.Process(target=_serve, args=(worker_end, opener, loaded_plugins(), threads), daemon=True)
     resource_tracker.ensure_running()  # before the signal is blocked, since it unblocks it
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         process.start()  # the mask is inherited
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-    theirs.close()  # otherwise the pipe would stay open when the process ends
-    return ours, process
+    worker_end.close()  # otherwise the pipe would stay open when the process ends
+    return connection, process
 
 
-def _serve(connection: Connection, opened: "Opened[Task, Result]", plugins: Sequence[str], threads: int) -> None:
-    """What a worker process does: open once, then answer one task at a time, until it is killed."""
+def _serve(connection: Connection, opener: "Opener[Task, Result]", plugins: Sequence[str], threads: int) -> None:
+    """The loop of a worker process: open once, then answer one task at a time, until it is killed."""
     exit_with_parent()
     torch.set_num_threads(threads)
     if internet.is_offline():
@@ -132,7 +132,7 @@ def _serve(connection: Connection, opened: "Opened[Task, Result]", plugins: Sequ
                 if work is None:
                     for file in plugins:
                         load_plugin(file)
-                    work = opened()
+                    work = opener()
                 else:
                     answer = work(task)
             except Exception as error:  # sent to the other process, which raises it
@@ -142,7 +142,7 @@ def _serve(connection: Connection, opened: "Opened[Task, Result]", plugins: Sequ
 
 
 def _sendable(error: Exception) -> Exception:
-    """An exception that another process can unpickle: a class of a plug-in or a library may need other arguments."""
+    """An exception that another process can unpickle; classes of plug-ins and libraries become RuntimeError."""
     known = plugin_error(error) or error
     plain = type(known).__module__.split(".")[0] in ("builtins", "i2i_bridge")
     return known if plain else RuntimeError(f"{type(known).__name__}: {known}")
@@ -157,7 +157,7 @@ def _received(connection: Connection) -> Any:
 
 
 def _end(worker: _Worker, clean: Callable[[Any, int], None]) -> str:
-    """Kill a process, if it still runs, and clean up after its task; how it ended, in words."""
+    """Kill a process, if it still runs, and clean up after its task; return how it ended, in words (`Lost.how`)."""
     process = worker.process
     process.kill()
     process.join()

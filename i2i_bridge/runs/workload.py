@@ -34,7 +34,7 @@ SHARE = 0.8
 TILES = (512, 256, 128)
 """Sides of automatic tiles, the largest that fits, so that a result depends on the memory only where little is free."""
 MAX_FACTOR = 8
-"""Larger than the usual factors of a super-resolution: for smaller images not even the factor is found out."""
+"""Bound on the usual factors of super-resolution. If the image enlarged so often is not large, no batch is made."""
 WHOLE_ARRAYS = 5
 """float32 arrays of the whole image that a step of a walk in tiles holds: X_1, X_s, x_0_hat, X_t and the noise."""
 SIDES = (64, 256)
@@ -149,7 +149,7 @@ def _jobs_that_fit(jobs: int, each: float, free: int | None) -> int:
 
 
 def _own_memory() -> float:
-    """Bytes that are this process's own, with the run open: what another process with the run takes, too."""
+    """Bytes that only this process holds, with the run open; a worker process with the same run takes as many."""
     return _process_memory("RssAnon") or 0
 
 

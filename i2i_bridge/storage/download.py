@@ -103,21 +103,21 @@ def download(source: Download, target: Path, report: Report = lambda done, total
     digest = _verified(source, partial)
     with located(target, "cannot be written", OSError):
         replace(partial, target)
-    remove(_mark(partial))
+    remove(_validator_file(partial))
     return digest
 
 
 def _attempt(source: Download, partial: Path, report: Report) -> bool:
     """Send one request and append the received bytes to `partial`; returns whether the file is complete."""
     start = _size(partial)
-    mark = _read_mark(partial)
-    if not (mark or source.sha256 or source.md5) or (source.bytes and start > source.bytes):
+    validator = _read_validator(partial)
+    if not (validator or source.sha256 or source.md5) or (source.bytes and start > source.bytes):
         start = 0  # nothing ensures that both parts would belong to the same file
     if source.bytes and start == source.bytes:
         return True
     headers = {"User-Agent": "i2i-bridge", "Accept-Encoding": "identity"}
     if start:
-        headers |= {"Range": f"bytes={start}-"} | ({"If-Range": mark} if mark else {})
+        headers |= {"Range": f"bytes={start}-"} | ({"If-Range": validator} if validator else {})
     try:
         response = _opener().open(urllib.request.Request(source.url, headers=headers), timeout=TIMEOUT)
     except ValueError as error:  # an invalid URL, possibly of a redirect
@@ -162,14 +162,14 @@ def _receive(response: Any, source: Download, partial: Path, start: int, report:
         done = start
         pace = Pace(source.url)
         if not start:
-            _write_mark(partial, response)
+            _write_validator(partial, response)
         while chunk := response.read1(2**18):
             if not done and chunk.lstrip()[:9].lower().startswith((b"<!doctype", b"<html")):
                 raise UserError(f"{source.url}: the server sent a web page instead of the file")
             done += len(chunk)
             if done > (limit or LARGEST):
                 _discard(partial)
-                raise UserError(f"{source.url}: more than the {limit or LARGEST} bytes that it may have; thrown away")
+                raise UserError(f"{source.url}: more than the {limit or LARGEST} bytes that it may have; deleted")
             if free_bytes(partial.parent) < len(chunk) + RESERVE:
                 raise UserError(f"{partial.parent}: no room for more; {RESERVE >> 20} MB of the disk stay free")
             pace.add(len(chunk))
@@ -215,7 +215,7 @@ def _verified(source: Download, path: Path) -> str:
     for what, wanted, got in facts:
         if wanted and wanted != got:
             _discard(path)
-            raise UserError(f"{source.url}: the {what} is {got}, not {wanted}: another or damaged file, thrown away")
+            raise UserError(f"{source.url}: the {what} is {got}, not {wanted}: another or a damaged file; deleted")
     return sha256.hexdigest()
 
 
@@ -227,28 +227,28 @@ def _size(path: Path) -> int:
 
 def _discard(partial: Path) -> None:
     remove(partial)
-    remove(_mark(partial))
+    remove(_validator_file(partial))
 
 
-def _mark(partial: Path) -> Path:
+def _validator_file(partial: Path) -> Path:
     return partial.with_name(partial.name + ".version")
 
 
-def _read_mark(partial: Path) -> str:
-    """The validator saved by `_write_mark`, valid as a header value; '' if there is none."""
+def _read_validator(partial: Path) -> str:
+    """The validator saved by `_write_validator`, valid as a header value; '' if there is none."""
     try:
-        mark = read_bytes(_mark(partial), 1000).decode("ascii")
+        validator = read_bytes(_validator_file(partial), 1000).decode("ascii")
     except (OSError, ValueError):
         return ""
-    return mark if mark.isprintable() else ""
+    return validator if validator.isprintable() else ""
 
 
-def _write_mark(partial: Path, response: Any) -> None:
+def _write_validator(partial: Path, response: Any) -> None:
     """Save the validator that identifies this version of the file: a strong ETag, or the modification date."""
     tag = response.headers.get("ETag", "")
-    mark = tag if tag.startswith('"') else response.headers.get("Last-Modified", "")
-    if mark.isascii() and mark.isprintable() and len(mark) <= 1000:
-        write_whole(_mark(partial), mark.encode("ascii"))
+    validator = tag if tag.startswith('"') else response.headers.get("Last-Modified", "")
+    if validator.isascii() and validator.isprintable() and len(validator) <= 1000:
+        write_whole(_validator_file(partial), validator.encode("ascii"))
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):

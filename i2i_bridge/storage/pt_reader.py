@@ -236,7 +236,7 @@ def load(path: str, layout: str, sizes: frozenset[int] | None) -> dict[str, Any]
     except MemoryError:
         raise
     except Exception as error:  # torch raises many types, and its message advises weights_only=False: it is not shown
-        raise Refused("is not a readable PyTorch file: damaged, or made to do harm") from error
+        raise Refused("is not a readable PyTorch file: damaged or malicious") from error
     tensors = {"state dict": _state_dict, "i2sb": _i2sb, "weights": _weights, "wrapped": _wrapped}[layout](stored)
     room, seen = Path(path).stat().st_size, set()
     for name, value in tensors.items():
@@ -362,7 +362,7 @@ def answer(path: str, layout: str, out: str, legacy: bool) -> str | None:
     except Refused as refused:
         return str(refused)
     except MemoryError:
-        return "needs more memory than an honest file of its size: damaged, or made to do harm"
+        return "needs more memory than a valid file of its size: damaged or malicious"
     except OSError as error:
         return f"cannot be read and rewritten to the temporary folder ({error.strerror or error})"
     return None

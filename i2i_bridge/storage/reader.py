@@ -1,7 +1,7 @@
 """Read untrusted files safely: regular files only, limited size, JSON of limited depth, no pickle in .npz.
 
-Results, logs, cards, lists and pages are read by these functions, since a folder may come from anybody: otherwise a
-pipe blocks for ever, a device has no end, and a JSON text of 100,000 brackets exhausts the stack.
+Results, logs, cards, lists and pages are read by these functions, since a folder may be untrusted: otherwise a pipe
+blocks, a device has no end, and a JSON text of 100,000 brackets exhausts the stack.
 """
 
 import contextlib

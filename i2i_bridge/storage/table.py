@@ -100,7 +100,7 @@ def _wanted(problem: Mapping[str, Any]) -> str:
     if problem["type"] in ("tuple_type", "list_type"):
         return "should be an array, such as [256, 256]"
     message = str(problem["msg"])
-    if problem["type"] == "value_error":  # ours
+    if problem["type"] == "value_error":  # raised by a validator of this package
         return message.removeprefix("Value error, ")
     message = message.removeprefix("Input ")
     return f"{message[:1].lower()}{message[1:]}"

@@ -70,7 +70,7 @@ def read_pt(file: Path, layout: Layout = "state dict", *, legacy: bool = False) 
 
 
 def _limits_exceeded(seconds: int) -> str:
-    return f"could not be read within {seconds} s and the memory of its size: damaged, or made to do harm"
+    return f"could not be read within {seconds} s and the memory of its size: damaged or malicious"
 
 
 def read_safetensors(file: Path) -> dict[str, Tensor]:

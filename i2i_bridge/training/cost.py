@@ -8,6 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from i2i_bridge.bridge.predictor import call_network
 from i2i_bridge.errors import UserError
+from i2i_bridge.libraries import reason
 from i2i_bridge.methods.base import Batch, condition_of, label_of
 from i2i_bridge.randomness import generator
 from i2i_bridge.recipe.recipe import Recipe
@@ -36,7 +37,7 @@ class Cost:
     gradients: int
     """Bytes of the gradients that several processes average in each step."""
     notes: list[str] = field(default_factory=list)
-    """A line for each setting that needs real numbers: what is left out, or taken in its place."""
+    """A line for each setting whose cost needs real numbers: that it is left out, or the number taken in its place."""
 
     def sent(self, processes: int) -> float:
         """Bytes that each process sends in a step: 2 (n - 1) / n of the gradients, by a ring of n processes."""
@@ -64,8 +65,7 @@ def training_cost(recipe: Recipe) -> Cost:
     try:
         return _training_cost(*_on_shapes(recipe))
     except (RuntimeError, ValueError) as error:
-        line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"recipe {recipe.name}: a part of it does not run on shapes alone ({line})") from error
+        raise UserError(f"recipe {recipe.name}: a part of it does not run on shapes alone ({reason(error)})") from error
 
 
 def _on_shapes(recipe: Recipe) -> tuple[Recipe, list[str]]:
@@ -153,11 +153,10 @@ def _call(network: nn.Module, recipe: Recipe, images: int) -> Tensor:
 def _batch(recipe: Recipe, images: int, like: Tensor | None = None) -> Batch:
     """Images, condition, direction and labels as training gives them to the method, all 0."""
     like = torch.zeros(0, device=META) if like is None else like
-    size, extra = recipe.data.size, recipe.condition_channels
-    height, width = size if isinstance(size, tuple) else (size, size)
+    extra = recipe.condition_channels
 
     def maps(channels: int) -> Tensor:
-        return like.new_zeros(images, channels, height, width).to(memory_format=torch.channels_last)
+        return like.new_zeros(images, channels, *recipe.data.sides).to(memory_format=torch.channels_last)
 
     batch = {"x_0": maps(recipe.data.channels), "x_1": maps(recipe.data.channels), "number": torch.arange(images)}
     if extra:

@@ -63,7 +63,6 @@ def with_mean_cache(mean: Mean | None, recipe: Recipe, folder: Path) -> Mean | N
 
 def _draws(degradation: Degradation, recipe: Recipe) -> bool:
     """Whether the degradation of an image depends on the sample's random numbers."""
-    size = recipe.data.size if isinstance(recipe.data.size, tuple) else (recipe.data.size,) * 2
-    x_0 = torch.rand(1, recipe.data.channels, *size, generator=generator(0, "mean cache")) * 2 - 1
+    x_0 = torch.rand(1, recipe.data.channels, *recipe.data.sides, generator=generator(0, "mean cache")) * 2 - 1
     one, two = (degradation(x_0, generator(0, "mean cache", i)) for i in range(2))
     return not torch.equal(one.x_1, two.x_1)

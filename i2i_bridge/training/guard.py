@@ -111,10 +111,10 @@ class UnusableImages:
     def add(self, step: int, batch_size: int, batch: Mapping[str, Any]) -> None:
         """Add the replaced images of a batch of this process, from its fields "unusable" and "key"."""
         first = step * batch_size + self._ranks.index * len(batch["unusable"])
-        for number, (passed_over, instead) in enumerate(zip(batch["unusable"], batch["key"], strict=True), first):
+        for number, (skipped, instead) in enumerate(zip(batch["unusable"], batch["key"], strict=True), first):
             self._new += [
                 {"sample": number, "step": step + 1, "item": index, "key": key, "reason": reason, "instead": instead}
-                for index, key, reason in passed_over
+                for index, key, reason in skipped
             ]
 
     def write(self) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from i2i_bridge.bridge.targets import estimate_moments
-from i2i_bridge.data.dataset import PairDataset
+from i2i_bridge.data.dataset import PairDataset, usable_items
 from i2i_bridge.errors import UserError
 from i2i_bridge.networks.weights import weights_sha256
 from i2i_bridge.recipe.load import load_recipe
@@ -235,15 +235,11 @@ def _with_factor(recipe: Recipe, factor: int | None) -> Recipe:
 def _first_items(dataset: PairDataset, count: int = 256) -> Iterator[dict[str, Any]]:
     for i in range(min(len(dataset), count)):
         for side in dataset.directions():
-            try:
-                yield side[i]
-            except UserError:
-                if dataset.on_error != "skip":
-                    raise
+            yield from (item for _, item in usable_items(side, [i]))
 
 
 def _network(recipe: Recipe) -> Any:
-    """The settings that decide the names and shapes of a run's weights."""
+    """The settings that determine the names and shapes of a run's weights."""
     return recipe.network, recipe.data.channels, recipe.extra_channels
 
 

@@ -40,7 +40,7 @@ INIT_FILE = "init.json"
 WEIGHTS = (".safetensors", ".pt", ".pth")
 """Suffixes of weight files that `train.init` accepts."""
 NO_SHAPES = ("condition_channels", "dropout", "checkpointing")
-"""Options of networks with which weights fit as well."""
+"""Options of networks in which source and network may differ: `fit` adapts the weights, or no shape depends on them."""
 FRESH = "starts fresh"
 ROWS = 12
 """Number of differences that are printed; init.json has all of them."""
@@ -76,9 +76,8 @@ def fit(
         W'[:, :k] = W,  W'[:, k:] = 0      input channels added for a condition
         W' = W[:C],     b' = b[:C]         more output channels than the network's C
 
-    At step 0 the network then computes what the source computes, for every condition; not so where `added` is "random",
-    and W'[:, k:] stays as it is. Any other tensor of another shape or kind of number is left out and keeps the
-    network's random initial values.
+    At step 0 the network then computes what the source computes, for every condition. With `added` "random" it does
+    not: W'[:, k:] keeps the network's random initial values. So does every other tensor of another shape or type.
 
     Args:
         stored: Tensors of the source, by name.

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from i2i_bridge import registry
-from i2i_bridge.data.dataset import PairDataset
+from i2i_bridge.data.dataset import PairDataset, evenly_spread, usable_items
 from i2i_bridge.errors import UserError, located
+from i2i_bridge.libraries import reason
 from i2i_bridge.methods.latent import Autoencoder, Latent, frozen
 from i2i_bridge.networks.weights import weights_sha256
 from i2i_bridge.plugins import plugin_errors
@@ -72,8 +73,7 @@ def open_latent(recipe: Recipe, dataset: PairDataset, device: torch.device) -> t
     for key, value in found.items():
         if getattr(recipe.latent, key) not in (None, value):
             raise UserError(f"latent.{key}: the encoder's is {value}, the recipe says {getattr(recipe.latent, key)}")
-    size = recipe.data.size if isinstance(recipe.data.size, tuple) else (recipe.data.size,) * 2
-    if size[0] % factor or size[1] % factor:
+    if any(side % factor for side in recipe.data.sides):
         raise UserError(
             f"data.size {recipe.data.size}: the encoder divides both sides by {factor}; give multiples of it"
         )
@@ -92,14 +92,8 @@ def _measured(
     """Mean and standard deviation of each channel of E(x), and a note on the PSNR of decoded images."""
     latents: list[Tensor] = []
     errors: dict[str, list[float]] = {"x_0": [], "x_1": []}
-    count = min(len(dataset), PAIRS)
-    for index in (len(dataset) * i // count for i in range(count)):
-        try:
-            item = dataset[index]
-        except UserError:
-            if dataset.on_error != "skip":
-                raise
-            continue
+    indices = evenly_spread(len(dataset), PAIRS)
+    for _, item in usable_items(dataset, indices):
         for side, of_side in errors.items():
             x = item[side][None].to(device)
             try:
@@ -108,10 +102,9 @@ def _measured(
                     _check(name, autoencoder, x, z)
                     answer = autoencoder.decode(z)
             except (RuntimeError, ValueError) as error:
-                reason = next(iter(str(error).splitlines()), type(error).__name__)
                 raise UserError(
                     f"latent.encoder: autoencoder '{name}' does not take images of {x.shape[1]} channels at "
-                    f"{x.shape[-1]}x{x.shape[-2]} ({reason})"
+                    f"{x.shape[-1]}x{x.shape[-2]} ({reason(error)})"
                 ) from error
             if answer.shape != x.shape:
                 shapes = f"{tuple(answer.shape)} for images of {tuple(x.shape)}"
@@ -129,7 +122,7 @@ def _measured(
     psnr = {side: 10 * math.log10(4 / max(sum(of_side) / len(of_side), 1e-10)) for side, of_side in errors.items()}
     note = (
         f"latents of {autoencoder.channels} channels at {width // factor}x{height // factor} for images of "
-        f"{width}x{height}; decoded, {count} training pairs keep a PSNR of {psnr['x_0']:.2f} dB (x_0) and "
+        f"{width}x{height}; decoded, {len(indices)} training pairs keep a PSNR of {psnr['x_0']:.2f} dB (x_0) and "
         f"{psnr['x_1']:.2f} dB (x_1), which no method can exceed by much"
     )
     return shift.tolist(), scale.tolist(), note

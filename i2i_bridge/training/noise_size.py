@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from i2i_bridge.bridge.base import Process
-from i2i_bridge.data.dataset import PairDataset
+from i2i_bridge.data.dataset import PairDataset, evenly_spread, usable_items
 from i2i_bridge.errors import UserError
 from i2i_bridge.randomness import generator
 from i2i_bridge.recipe.recipe import Recipe
@@ -104,14 +104,7 @@ def _unknown_rms(data: PairDataset, pairs: int, start: Start) -> tuple[float, in
     data.seed = 0
     grams: list[Tensor] = []
     channels = data.channels
-    count = min(len(data), pairs)
-    for index in (len(data) * i // count for i in range(count)):
-        try:
-            item = data[index]
-        except UserError:
-            if data.on_error != "skip":
-                raise
-            continue
+    for index, item in usable_items(data, evenly_spread(len(data), pairs)):
         rows, channels = _rows(item, start(item), index), len(item["x_0"])
         if len(rows):
             grams.append(rows.T @ rows)

@@ -1,4 +1,4 @@
-"""What comes before the first step: recipe, state and data of a new or resumed run, checked before it writes."""
+"""Preparation of a new or resumed run before its first step: recipe, state and data, checked before it writes."""
 
 import hashlib
 import json
@@ -239,13 +239,12 @@ def _state(
 
 
 def _check_size(recipe: Recipe, name: str, network: nn.Module, factor: int = 1) -> None:
-    size = recipe.data.size
-    height, width = (size, size) if isinstance(size, int) else size
+    height, width = recipe.data.sides
     stride, smallest = (side * factor for side in network_geometry(network))
     if height % stride or width % stride or (stride > 1 and min(height, width) < smallest):
         least = f", {smallest // stride} at least" if smallest > stride else ""
         raise UserError(
-            f"data.size {size}: {name} halves its input {(stride // factor).bit_length() - 1} times"
+            f"data.size {recipe.data.size}: {name} halves its input {(stride // factor).bit_length() - 1} times"
             f"{f' and the encoder divides by {factor}' if factor > 1 else ''}, so both sides must be "
             f"multiples of {stride}{least}; change data.size, or the network's levels"
         )
@@ -275,13 +274,13 @@ def _write_folder(folder: Path, start: _Start, stack: ExitStack | None) -> None:
 
 def _summary(recipe: Recipe, dataset: PairDataset, state: TrainState, device: str, processes: int, folder: Path) -> str:
     """One line on the training: recipe, data, size of the network, batch and device."""
-    size = recipe.data.size if isinstance(recipe.data.size, tuple) else (recipe.data.size, recipe.data.size)
+    height, width = recipe.data.sides
     count = sum(parameter.numel() for module in state.modules.values() for parameter in module.parameters())
     frozen = sum(state.network.get_parameter(name).numel() for name in state.frozen)
     fixed = f" ({frozen / 1e6:.3g} M of them frozen)" if frozen else ""
     several = f"{processes} processes, " if processes > 1 else ""
     return (
-        f"training {recipe.name}: {len(dataset)} images at {size[1]}x{size[0]}, {count / 1e6:.3g} M parameters{fixed}, "
+        f"training {recipe.name}: {len(dataset)} images at {width}x{height}, {count / 1e6:.3g} M parameters{fixed}, "
         f"batch {recipe.train.batch_size}, {recipe.train.steps} steps, {several}on {device}, into {folder}"
     )
 

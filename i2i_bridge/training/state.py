@@ -4,6 +4,7 @@ import copy
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from i2i_bridge.networks.weights import load_weights
 from i2i_bridge.randomness import global_seed, key
 from i2i_bridge.recipe.recipe import Recipe
 from i2i_bridge.runs.checkpoint import UNSEALED, Checkpoint
+from i2i_bridge.runs.run import Run
 from i2i_bridge.training.schedule import ema_decay
 
 NETWORK = "network"
@@ -152,6 +154,10 @@ class TrainState:
                 for kept, buffer in zip(self.ema.buffers(), self.network.buffers(), strict=True):
                     kept.copy_(buffer)
         self._undo, self._buffers = [], []
+
+    def ema_run(self, recipe: Recipe, folder: Path) -> Run:
+        """The run at this step with the weights of the EMA, to restore images during the training."""
+        return Run(folder, recipe, self.method.with_network(self.ema), self.step, self.in_a_row.device)
 
     def counters(self) -> dict[str, int]:
         """The counters of a checkpoint, without its step. Reading them waits for the device."""

@@ -22,10 +22,10 @@ from i2i_bridge.storage.internet import is_offline
 from i2i_bridge.storage.reader import read_json
 
 TRACKERS_FILE = "trackers.json"
-"""Of each tracker the identifier of its run, by which a resumed training continues it, and the last step it has."""
+"""File with the run identifier and the last step of each tracker, by which a resumed training continues them."""
 IDENTIFIER = re.compile(r"[0-9A-Za-z_-]{1,64}")
 NOT_TRACKED = ("step", "steps", "seconds_left")
-"""Numbers of a row that are no curves."""
+"""Numbers of a row that are not sent."""
 PROJECT = "i2i-bridge"
 """Project, or experiment, of the runs; WANDB_PROJECT and MLFLOW_EXPERIMENT_NAME give another."""
 
@@ -71,7 +71,7 @@ class Trackers:
         records = _records(folder / TRACKERS_FILE)
         for name in dict.fromkeys(names):
             known = records.get(name)
-            # It keeps its rows up to `sent`: a resumed run computes the same numbers again.
+            # The tracker has the rows up to `sent` already: a resumed run computes the same numbers again.
             sent = 0 if known is None else max(known["step"], logged)
             with self._guarded(name):
                 tracker, run = _started(name, folder, settings, None if known is None else known["run"], after_step)

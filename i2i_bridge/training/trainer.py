@@ -25,9 +25,8 @@ from i2i_bridge.errors import TRY_AGAIN, UserError
 from i2i_bridge.images.files import write_picture
 from i2i_bridge.images.montage import montage
 from i2i_bridge.images.pixels import Picture
-from i2i_bridge.randomness import generator
+from i2i_bridge.randomness import evaluation_noise
 from i2i_bridge.recipe.recipe import Recipe
-from i2i_bridge.runs.run import Run
 from i2i_bridge.storage.files import real_folder
 from i2i_bridge.training.checkpointer import Checkpointer
 from i2i_bridge.training.guard import NonFiniteGuard, UnusableImages
@@ -39,7 +38,7 @@ from i2i_bridge.training.trackers import Trackers, check_trackers
 
 Report = Callable[[Progress | str], None]
 NOT_TRAINED_ON = ("parameters", "unusable")
-"""Fields of a batch that no method uses; they are for logs and sheets."""
+"""Fields of a batch that no method uses; they are for logs and pictures."""
 
 
 @dataclass(frozen=True)
@@ -287,32 +286,31 @@ def _on_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
     return moved
 
 
+SAMPLE_ROWS = 4
+"""Number of validation images in a picture of samples."""
+
+
 def _write_samples(
-    file: Path,
-    recipe: Recipe,
-    state: TrainState,
-    validation: PairDataset,
-    trackers: Trackers | None,
-    rows: int = 4,
+    file: Path, recipe: Recipe, state: TrainState, validation: PairDataset, trackers: Trackers | None
 ) -> None:
-    """Write a sheet of the first validation images, X_1 | NFE 1 | NFE of the recipe | X_0, and give it to the trackers.
+    """Write a picture of the first validation images, X_1 | NFE 1 | NFE of the recipe | X_0; send it to the trackers.
 
     Raises:
         UserError: A validation image cannot be used, or the file cannot be written.
     """
-    run = Run(file.parents[1], recipe, state.method.with_network(state.ema), state.step, state.in_a_row.device)
+    run = state.ema_run(recipe, file.parents[1])
     table: list[list[Tensor]] = []
     counts = sorted({1, recipe.sample.nfe})
     header = ["degraded", *(f"NFE {nfe}" for nfe in counts), "clean"]
-    for i in range(min(rows, len(validation))):
+    for i in range(min(SAMPLE_ROWS, len(validation))):
         item = validation[i]
         batch = collate([item])
         restored = [
-            run.restore_batch(batch, nfe=nfe, generator=[generator(recipe.evaluate.seed, "evaluate", item["key"])])[0]
+            run.restore_batch(batch, nfe=nfe, generator=[evaluation_noise(recipe.evaluate.seed, item["key"])])[0]
             for nfe in counts
         ]
         table.append([item["x_1"], *restored, item["x_0"]])
     sheet = montage(table, header)
-    write_picture(file, Picture(sheet, None), root=run.folder)
+    write_picture(file, Picture(sheet), root=run.folder)
     if trackers is not None:
         trackers.picture(file, sheet, state.step)

@@ -21,9 +21,9 @@ from i2i_bridge.errors import UserError, located
 from i2i_bridge.images.pixels import to_pixels, to_tensor
 from i2i_bridge.metrics.base import ItemMetric, Metric, Sample, SetMetric, build_metric, metric_faults
 from i2i_bridge.plugins import plugin_errors
-from i2i_bridge.randomness import generator
+from i2i_bridge.randomness import evaluation_noise
 from i2i_bridge.recipe.recipe import Recipe
-from i2i_bridge.runs.run import NotFinite, Run
+from i2i_bridge.runs.run import NotFinite
 from i2i_bridge.storage.files import write_whole
 from i2i_bridge.storage.reader import read_json
 from i2i_bridge.training.state import TrainState
@@ -141,18 +141,13 @@ class Validation:
     def _value(self, state: TrainState, folder: Path) -> float:
         """Mean over the images for which the metric is finite; pixels are rounded as in files."""
         recipe, seed = self._recipe, self._recipe.evaluate.seed
-        run = Run(folder, recipe, state.method.with_network(state.ema), state.step, state.in_a_row.device)
+        run = state.ema_run(recipe, folder)
         scores = []
         for i in range(self._count):
+            item = self._dataset[i]
+            noise = [evaluation_noise(seed, item["key"])]
             try:
-                item = self._dataset[i]
-            except UserError:
-                if self._dataset.on_error != "skip":
-                    raise
-                continue
-            draws = [generator(seed, "evaluate", item["key"])]
-            try:
-                x_0_hat = run.restore_batch(collate([item]), nfe=None, generator=draws)[0]
+                x_0_hat = run.restore_batch(collate([item]), nfe=None, generator=noise)[0]
             except NotFinite:  # not left out of the mean: the step would look better than it is
                 return math.nan
             restored, x_0, x_1 = (self._rounded(x, item) for x in (x_0_hat, item["x_0"], item["x_1"]))

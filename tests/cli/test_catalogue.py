@@ -174,7 +174,7 @@ def test_lists_are_80_columns_wide_without_a_terminal(monkeypatch, capsys):
 def test_tables_are_as_wide_as_they_must(monkeypatch, capsys):
     # kills: a name, hash or number cut to fit a narrow terminal
     monkeypatch.setenv("COLUMNS", "20")
-    show_table("", ["name", "value"], [["a-name-of-some-length", "0.123456789"], ["b", "[x]"]], numbers=True)
+    show_table(["name", "value"], [["a-name-of-some-length", "0.123456789"], ["b", "[x]"]], numbers=True)
     assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
         ["name", "value"], ["a-name-of-some-length", "0.123456789"], ["b", "[x]"],
     ]  # fmt: skip

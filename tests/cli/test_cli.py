@@ -118,7 +118,7 @@ def test_compare(call, workplace):
         (["runs/a", "nowhere"], "nowhere: no such folder"),
         (["runs/a", "runs/a"], "given twice"),
         (["runs/a", "photos"], "not evaluated yet"),
-        (["runs/a", "--out", "photos"], "not a page of ours"),
+        (["runs/a", "--out", "photos"], "not a page of i2i-bridge"),
         (["runs/b", "--against", "bridge, NFE 7"], "no row of the table; give one of: degraded input; bridge, NFE 1"),
         (["runs/a", "--protocol", "held-in"], "did you mean 'held-out'"),
     ):

@@ -44,7 +44,7 @@ def test_no_way_to_print_obeys_markup_or_escapes(terminal, capsys, monkeypatch):
         monkeypatch.setattr(console, "errors", screen)
     console.say(HOSTILE)
     console.say_error(HOSTILE)
-    console.show_table(HOSTILE, ["", HOSTILE], [["x", HOSTILE], [HOSTILE, "y"]], numbers=True)
+    console.show_table(["", HOSTILE], [["x", HOSTILE], [HOSTILE, "y"]], numbers=True)
     console.write(HOSTILE)
     for progress in (console.counting, console.transferring):
         with progress(HOSTILE) as report:

@@ -17,7 +17,7 @@ from i2i_bridge.data.dataset import PairDataset
 from i2i_bridge.data.loader import training_batches
 from i2i_bridge.data.sources.folders import CleanImages, PairedFolders, SideBySide, shared_files
 from i2i_bridge.data.sources.packaged import PackagedImages
-from i2i_bridge.data.splits import SPLITS, counts, keep, listed, split_name
+from i2i_bridge.data.splits import SPLITS, list_applies, listed_positions, split_name, split_positions
 from i2i_bridge.data.transforms import Geometry
 from i2i_bridge.errors import UserError
 from i2i_bridge.recipe.load import load_recipe
@@ -341,7 +341,7 @@ def test_a_share_is_held_out_under_every_name_of_a_split():
     assert set(SPLITS["train"]).isdisjoint({*SPLITS["val"], *SPLITS["test"]})
     for a in (*SPLITS["train"], "Train", "TRAINING"):
         for b in {*SPLITS["val"], *SPLITS["test"], "Val", "TEST"}:
-            train, held = (set(keep(keys, split, 0.25).tolist()) for split in (a, b))
+            train, held = (set(split_positions(keys, split, 0.25).tolist()) for split in (a, b))
             assert train.isdisjoint(held) and train | held == set(range(200)), (a, b)
             assert 25 < len(held) < 75, (a, b)
 
@@ -357,10 +357,14 @@ def test_a_split_is_found_by_its_nearest_name(tmp_path):
     ):
         assert {split: split_name(there, split, "here") for split in wanted} == wanted
     # A list of names concerns a split under any of its names; training only where it has no folder of its own.
-    assert [counts(split, True) for split in (*SPLITS["train"], *SPLITS["val"])] == [False] * 3 + [True] * 5
-    assert all(counts(split, False) for split in (*SPLITS["train"], *SPLITS["val"]))
+    assert [list_applies(split, True) for split in (*SPLITS["train"], *SPLITS["val"])] == [False] * 3 + [True] * 5
+    assert all(list_applies(split, False) for split in (*SPLITS["train"], *SPLITS["val"]))
     (tmp_path / "names.txt").write_text("deep/c.png\na.png\n\nb.png\n")
-    assert listed(["a.png", "b.png", "x/c.png", "d.png"], tmp_path / "names.txt", "here").tolist() == [2, 0, 1]
+    assert listed_positions(["a.png", "b.png", "x/c.png", "d.png"], tmp_path / "names.txt", "here").tolist() == [
+        2,
+        0,
+        1,
+    ]
 
 
 def test_paired_folders_pair_by_stem(tmp_path):

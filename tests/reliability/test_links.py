@@ -11,7 +11,7 @@ import pytest
 import torch
 from killing import photos, recipe_of
 
-from i2i_bridge.cli.evaluate import evaluate_run, report_run
+from i2i_bridge.cli.evaluate import evaluate, report
 from i2i_bridge.data.fetch import fetch, plan_fetch
 from i2i_bridge.errors import UserError
 from i2i_bridge.evaluation.items import ItemFacts
@@ -177,8 +177,8 @@ def test_a_run_folder_that_a_link_leads_to_goes_on(root, trained, tmp_path):
     assert done.finished and (tmp_path / "run").is_symlink()
     names = sorted(path.name for path in (tmp_path / "disk" / "run" / "checkpoints").iterdir())
     assert names == ["step-00000004"] and (tmp_path / "run" / "samples" / "step-00000004.png").is_file()
-    evaluate_run(tmp_path / "run")
-    report_run(tmp_path / "run")
+    evaluate(str(tmp_path / "run"))
+    report(tmp_path / "run")
     for name in ("evaluation/held-out/evaluation.json", "report/index.html"):
         assert (tmp_path / "disk" / "run" / name).is_file()
     (tmp_path / "new").symlink_to("disk/new")  # not there yet
@@ -260,8 +260,8 @@ EVALUATED_FILES = (
 def reported(trained, tmp_path_factory):
     folder = tmp_path_factory.mktemp("reported") / "run"
     shutil.copytree(trained, folder)
-    evaluate_run(folder)
-    report_run(folder)
+    evaluate(str(folder))
+    report(folder)
     return folder
 
 
@@ -276,10 +276,10 @@ def test_evaluating_and_reporting_leaves_what_a_link_leads_to(reported, tmp_path
     (theirs / "file").write_text("mine")
     linked(run, name, theirs / "file" if name in EVALUATED_FILES else theirs)
     before = tree(theirs)
-    line = attempt(lambda: evaluate_run(run, nfe=[1, 2]))
+    line = attempt(lambda: evaluate(str(run), nfe=[1, 2]))
     refused = name in EVALUATED[:6] or name in ("evaluation/held-out/images/mine", "evaluation/held-out/.lock")
     assert bool(line) == refused, line
-    line = attempt(lambda: report_run(run))
+    line = attempt(lambda: report(run))
     assert "\n" not in line and tree(theirs) == before
     assert (name == "report") == ("report: is a link" in line)
     swept = [path for path in run.iterdir() if path.name.startswith((files.TEMPORARY, files.DEAD))]
@@ -306,18 +306,18 @@ def test_a_page_that_was_killed_on_the_way_leaves_nothing_to_the_next(reported, 
     pid = os.fork()
     if pid == 0:
         page.render = lambda template, **values: os.kill(os.getpid(), 9)
-        report_run(run)
+        report(run)
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -9
     assert (run / ".tmp-report" / "table.csv").is_file()
     (run / ".dead-report-7").mkdir()
-    report_run(run)
+    report(run)
     assert not list(run.glob(".*report*")) and (run / "report" / "index.html").is_file()
     assert not (run / "report" / ".lock").exists()
     (run / ".tmp-report").mkdir()
     (run / ".tmp-report" / "letter.txt").write_text("mine")
     with pytest.raises(UserError, match="in the way"):
-        report_run(run)
+        report(run)
     assert (run / ".tmp-report" / "letter.txt").read_text() == "mine"
 
 
@@ -335,12 +335,12 @@ def test_two_evaluations_of_a_protocol_do_not_meet(reported, tmp_path):
         os.read(reading, 1)
         before = tree(run)
         with pytest.raises(UserError, match="another evaluation is being written there"):
-            evaluate_run(run, nfe=[1])
+            evaluate(str(run), nfe=[1])
         assert tree(run) == before
     finally:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
-    evaluate_run(run, nfe=[1])
+    evaluate(str(run), nfe=[1])
 
 
 @pytest.mark.parametrize("name", ["", "files", "unpacked", ".lock", "files/a.bin.part", "files/a.bin.part.version"])

@@ -28,7 +28,7 @@ from i2i_bridge.data.sources.lmdb import LmdbImages
 from i2i_bridge.data.sources.packaged import PackagedImages
 from i2i_bridge.data.sources.tar import TarShards
 from i2i_bridge.data.sources.torchvision import TorchvisionImages
-from i2i_bridge.data.splits import listed
+from i2i_bridge.data.splits import listed_positions
 from i2i_bridge.data.transforms import Geometry
 from i2i_bridge.errors import UserError
 from i2i_bridge.images.files import read_picture, write_picture
@@ -124,7 +124,7 @@ def test_splits_without_items(tmp_path, monkeypatch):
     with refused("no such folder"):
         PairedFolders(tmp_path / "none", "x_0", "x_1", "val")
     with refused("not a readable text file"):
-        listed(["a"], photo(tmp_path / "list.png"), "here")
+        listed_positions(["a"], photo(tmp_path / "list.png"), "here")
 
 
 def test_lists(tmp_path):

@@ -258,7 +258,10 @@ def test_single_file_is_alone(runs, tmp_path):
     assert alone.is_file() and alone.read_bytes() == page.read_bytes()
     page_of(runs, alone, single_file=True)  # ours: replaced
     (tmp_path / "theirs.html").write_text("<p>mine</p>")
-    for out, inside, part in (("theirs.html", True, "not a page of ours"), ("new.html", False, "add --single-file")):
+    for out, inside, part in (
+        ("theirs.html", True, "not a page of i2i-bridge"),
+        ("new.html", False, "add --single-file"),
+    ):
         with pytest.raises(UserError, match=part):
             page_of(runs, tmp_path / out, single_file=inside)
     assert all(address.startswith(("data:", "#")) for address in Reader(page.read_text(encoding="utf-8")).addresses)
@@ -275,7 +278,7 @@ def test_the_old_page_stays_until_the_new_one_is_whole(runs, tmp_path, monkeypat
     assert page.read_text() != before and [path.name for path in tmp_path.iterdir()] == ["page"]
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("precious")
-    with pytest.raises(UserError, match="not a page of ours"):
+    with pytest.raises(UserError, match="not a page of i2i-bridge"):
         page_of(runs[:1], tmp_path / "mine")
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "precious"
 
@@ -335,7 +338,7 @@ def test_compare_is_a_function_that_prints_nothing(tmp_path, capsys):
     for wrong, said in (
         ({"runs": []}, "nothing to compare"), ({"runs": [tmp_path / "none"]}, "no such folder"),
         ({"labels": {"elsewhere": "x"}}, "labels: elsewhere is none of the folders"),
-        ({"out": first}, "is not a page of ours"),
+        ({"out": first}, "is not a page of i2i-bridge"),
     ):  # fmt: skip
         with pytest.raises(UserError, match=said):
             compare(**{"runs": [first], "out": tmp_path / "page"} | wrong)

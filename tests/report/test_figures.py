@@ -143,7 +143,7 @@ class FakeRun:
 
 def test_samples_differ_by_seed_and_their_spread_is_their_deviation():
     # kills: one-seed-for-all-samples; the spread of one sample's pixels; the scale forgotten
-    drawn = draw(FakeRun(0.1), FakePairs(), calls=[4], samples=5)
+    drawn = draw(FakeRun(0.1), FakePairs(), calls=[4])
     found = drawn.samples
     assert len(found.restored) == 5 and not torch.equal(found.restored[0], found.restored[1])
     spread = torch.stack(found.restored).std(0).mean(0)
@@ -172,7 +172,7 @@ def test_what_is_drawn_is_what_was_evaluated():
 
 def test_a_deterministic_method_is_asked_twice_only():
     run = FakeRun(0.0)
-    drawn = draw(run, FakePairs(), calls=[1], images=1, samples=5)
+    drawn = draw(run, FakePairs(), calls=[1], images=1)
     assert drawn.samples.largest == 0.0 and run.calls == 1 + 2 + 1
     assert drawn.walk == [] and drawn.words == [], "one step is no walk"
 

@@ -15,7 +15,7 @@ from i2i_bridge.networks.weights import load_weights
 from i2i_bridge.registry import register_sampler
 from i2i_bridge.runs.load import load_run
 from i2i_bridge.runs.restore import restore_files
-from i2i_bridge.runs.tuned import sampled
+from i2i_bridge.runs.tuned import with_sample
 from i2i_bridge.runs.workload import probed
 from i2i_bridge.training.log import read_metrics
 from i2i_bridge.training.trainer import train
@@ -71,7 +71,7 @@ def test_a_black_image_that_overflows_does_not_end_the_probe(run, monkeypatch):
 
 def test_a_step_that_overflows_on_one_image_has_no_validation_score(overflowing, tmp_path):
     recipe = recipe_of(photos(tmp_path / "pairs"), steps=1, keep_best="psnr", validate_every=1)
-    train(sampled(recipe, {"sampler": {"name": "overflowing"}}, "test"), tmp_path / "run", cpu=True)
+    train(with_sample(recipe, {"sampler": {"name": "overflowing"}}, "test"), tmp_path / "run", cpu=True)
     (row,) = read_metrics(tmp_path / "run")
     assert math.isnan(row["validation_psnr"]) and not (tmp_path / "run" / "best.json").exists()
 

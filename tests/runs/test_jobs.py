@@ -19,7 +19,7 @@ from PIL import Image
 from i2i_bridge import UserError, load_run, plugins
 from i2i_bridge.runs import workers, workload
 from i2i_bridge.runs.restore import restore_files
-from i2i_bridge.runs.workers import dealt
+from i2i_bridge.runs.workers import imap_unordered
 
 
 @pytest.fixture(autouse=True)
@@ -161,7 +161,7 @@ def test_tasks_go_to_whoever_is_free(tmp_path):
     # kills: workers-take-all-threads; tasks dealt in advance
     tasks = ["waits", "a", "b", "c", "last"]
     given = partial(opened, tmp_path)
-    results = dict(dealt(tasks, given, workers=2, threads=3, clean=lambda task, process: None))
+    results = dict(imap_unordered(tasks, given, workers=2, threads=3, clean=lambda task, process: None))
     assert results.keys() == set(tasks) and {threads for _, threads in results.values()} == {3}
     others = {process for task, (process, _) in results.items() if task != "waits"}
     assert len(others) == 1 and results["waits"][0] not in others
@@ -173,12 +173,12 @@ def test_a_lost_process_loses_one_task(tmp_path):
     # kills: lost-task-not-said
     given, cleaned = partial(opened, tmp_path), []
     options = {"workers": 2, "threads": 1, "clean": lambda task, process: cleaned.append(task)}
-    results = list(dealt(["dies", "a", "b", "dies", "c"], given, **options))
+    results = list(imap_unordered(["dies", "a", "b", "dies", "c"], given, **options))
     lost = [answer.how for task, answer in results if task == "dies"]
     assert len(lost) == 2 and all("was killed, as a system does that is out of memory" in how for how in lost)
     assert {task for task, _ in results} == {"a", "b", "dies"} and cleaned == ["dies", "dies"]
     with pytest.raises(ValueError, match="no task"):
-        list(dealt(["fails", "waits"], given, **options))
+        list(imap_unordered(["fails", "waits"], given, **options))
     assert not multiprocessing.active_children()
 
 
@@ -309,7 +309,7 @@ def test_a_signal_ends_all_processes(tmp_path, number):
 
 BUSY = """
 import os, signal, time
-from i2i_bridge.runs.workers import dealt
+from i2i_bridge.runs.workers import imap_unordered
 
 def work(task):
     print(os.getpid(), flush=True)
@@ -319,7 +319,7 @@ def opened():
     return work
 
 if __name__ == "__main__":
-    list(dealt(["task"], opened, workers=1, threads=1, clean=lambda task, process: None))
+    list(imap_unordered(["task"], opened, workers=1, threads=1, clean=lambda task, process: None))
 """
 
 

@@ -90,7 +90,7 @@ def test_a_file_without_size_and_end_has_a_limit(site, tmp_path, monkeypatch):  
     # kills: file-without-end
     monkeypatch.setattr(downloading, "LARGEST", 2**20)
     site.pages["/a"] = endless
-    with pytest.raises(UserError, match="more than the 1048576 bytes that it may have; thrown away"):
+    with pytest.raises(UserError, match="more than the 1048576 bytes that it may have; deleted"):
         download(Download(url=site.url + "/a"), tmp_path / "a")
     assert left(tmp_path) == []
 

@@ -14,7 +14,7 @@ from evaluated import write_evaluated
 from i2i_bridge.data.index import recall, remember
 from i2i_bridge.data.sources.lists import ListFile
 from i2i_bridge.data.sources.lmdb import Database
-from i2i_bridge.data.splits import listed
+from i2i_bridge.data.splits import listed_positions
 from i2i_bridge.degradations.masks import packed_masks
 from i2i_bridge.errors import UserError
 from i2i_bridge.evaluation.records import Record, Records
@@ -113,7 +113,7 @@ READERS = {
     "csv list": (at("a.csv"), lambda file: ListFile(file.parent, "train", file.name)),
     "jsonl list": (at("a.jsonl"), lambda file: ListFile(file.parent, "train", file.name)),
     "list of a protocol": (at("a.txt"), read_list),
-    "list of a split": (at("a.txt"), lambda file: listed(["x"], file, "here")),
+    "list of a split": (at("a.txt"), lambda file: listed_positions(["x"], file, "here")),
 }
 
 
@@ -159,7 +159,7 @@ def test_records_and_caches_that_cannot_be_read_count_as_missing(make, tmp_path,
     assert not (tmp_path / "page.html").exists()
     make(tmp_path / "page.html")
     if make is not folder:  # an empty one may be replaced
-        with pytest.raises(UserError, match="not a page of ours"):
+        with pytest.raises(UserError, match="not a page of i2i-bridge"):
             check_out(tmp_path / "page.html", single_file=True)
 
 

@@ -10,7 +10,15 @@ import numpy as np
 
 from i2i_bridge.data.index import ImageNames, Names, image_names
 from i2i_bridge.data.source import PairSource
-from i2i_bridge.data.splits import HOLD_OUT, all_split_names, counts, keep, listed, split_folder, split_name
+from i2i_bridge.data.splits import (
+    HOLD_OUT,
+    all_split_names,
+    list_applies,
+    listed_positions,
+    split_folder,
+    split_name,
+    split_positions,
+)
 from i2i_bridge.errors import UserError
 from i2i_bridge.images.files import read_picture
 from i2i_bridge.images.folder import ARCHIVES, left_out_notes
@@ -37,10 +45,10 @@ class ClassFolders:
         self.classes = sorted(
             {path.name for folder in bases if folder.is_dir() for path in folder.iterdir() if _is_class(path)}
         )
-        images, self.left_out = counted_names(root, base, split, names)
-        self.files = Files(base, images.take(keep(images, split, holdout if folder is None else 0.0)))
+        images, self.left_out = names_in_split(root, base, split, names)
+        self.files = Files(base, images.take(split_positions(images, split, holdout if folder is None else 0.0)))
         if not self.files:
-            raise _nothing(base, split, self.left_out)
+            raise _no_images(base, split, self.left_out)
         self._label = {name: number for number, name in enumerate(self.classes)}
         loose = next((name for name in images if "/" not in name), None)
         if loose is not None:
@@ -93,30 +101,30 @@ def shared_files(train: PairSource, validation: PairSource) -> int | None:
     return len({str(file) for file in validated}.intersection(str(file) for file in trained))
 
 
-def counted_names(root: Path, base: Path, split: str, names: str | None) -> tuple[Names, list[str]]:
-    """The images of a split below its folder, and messages about files left out.
+def names_in_split(root: Path, base: Path, split: str, names: str | None) -> tuple[Names, list[str]]:
+    """The names of the images of a split, and messages about files that are left out.
 
     Args:
         root: The root of the dataset.
         base: The folder of the split; the root if there are no split folders.
         split: Name of the split.
-        names: A file below root that lists the images to use (`listed`), if it applies to the split (`counts`).
+        names: A file below root that lists the images to use, where it applies to the split (`list_applies`).
 
     Raises:
-        UserError: As `listed`.
+        UserError: As `listed_positions`.
     """
     images = image_names(base)
     left_out = left_out_notes(base, images.left_out)
-    if names is None or not counts(split, base != root):
+    if names is None or not list_applies(split, base != root):
         return images, left_out
-    return images.take(np.sort(listed(images, root / names, base))), left_out
+    return images.take(np.sort(listed_positions(images, root / names, base))), left_out
 
 
 READERS = {".tar": "tar_shards", ".lmdb": "lmdb", ".mdb": "lmdb", ".parquet": "huggingface", ".arrow": "huggingface"}
 """Dataset kinds that read other files than images, by suffix."""
 
 
-def _nothing(base: Path, split: str, left_out: Sequence[str]) -> UserError:
+def _no_images(base: Path, split: str, left_out: Sequence[str]) -> UserError:
     """The error of a split without images, with the reason."""
     if left_out or image_names(base):
         return UserError("; ".join([f"{base}: no images for the split '{split}'", *(left_out or [HOLD_OUT])]))
@@ -150,10 +158,10 @@ class CleanImages:
     def __init__(self, root: Path, split: str, holdout: float = 0.0, names: str | None = None) -> None:
         folder = split_folder(root, split)
         base = folder or root
-        images, self.left_out = counted_names(root, base, split, names)
-        self.files = Files(base, images.take(keep(images, split, holdout if folder is None else 0.0)))
+        images, self.left_out = names_in_split(root, base, split, names)
+        self.files = Files(base, images.take(split_positions(images, split, holdout if folder is None else 0.0)))
         if not self.files:
-            raise _nothing(base, split, self.left_out)
+            raise _no_images(base, split, self.left_out)
 
     def __len__(self) -> int:
         return len(self.files)
@@ -216,19 +224,19 @@ class PairedFolders:
                 self.left_out.append(f"{shown}: left out: neither '{x_0_name}' nor '{x_1_name}'")
         self.pairing_problems = [*problems, *more, *self._unmatched(clean, degraded, targets, sources)]
         if self.pairing_problems and not lenient:
-            counts = f"{len(clean)} images in {targets} and {len(degraded)} in {sources} do not match one to one"
+            totals = f"{len(clean)} images in {targets} and {len(degraded)} in {sources} do not match one to one"
             shown = "; ".join(self.pairing_problems[:3])
             words = {"x_0": x_0, "x_1": x_1, "x_0_name": x_0_name, "x_1_name": x_1_name}
             given = [f"{key}={word}" for key, word in words.items() if word != "{}"]
             command = shlex.join(["i2i-bridge", "check", str(root), "kind=paired_folders", *given])
             count = len(self.pairing_problems)
             raise UserError(
-                f"{counts}: {shown}; lenient=true leaves out all {count}, and this lists them", ways=[command]
+                f"{totals}: {shown}; lenient=true leaves out all {count}, and this lists them", ways=[command]
             )
         both = sorted(clean.keys() & degraded.keys(), key=lambda name: clean[name][0])
         # The key is the target's name in its own Unicode form, not normalised: held-out shares and draws depend on it.
         keys = [clean[name][0] for name in both]
-        chosen = keep(keys, split, 0.0 if split_there else holdout)
+        chosen = split_positions(keys, split, 0.0 if split_there else holdout)
         kept = [both[i] for i in chosen]
         self.keys = Names(keys[i] for i in chosen)
         self.files = Files(targets, Names(clean[name][1] for name in kept))

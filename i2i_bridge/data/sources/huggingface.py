@@ -9,7 +9,7 @@ from PIL import Image
 from i2i_bridge.data.index import Names
 from i2i_bridge.data.source import is_integer
 from i2i_bridge.data.sources.folders import Files
-from i2i_bridge.data.splits import keep, split_names
+from i2i_bridge.data.splits import split_names, split_positions
 from i2i_bridge.errors import UserError, did_you_mean, readable
 from i2i_bridge.registry import register_dataset
 from i2i_bridge.storage import internet
@@ -75,7 +75,7 @@ class HubImages:
                 raise UserError(f"{self.where}: no column '{column}'{did_you_mean(column, rows.column_names)}")
         self.rows = _undecoded(rows.select_columns(sorted(set(self.columns.values()))))
         count = len(rows)
-        self.positions = keep(Names(map(str, range(count))), split, holdout if shared else 0.0)
+        self.positions = split_positions(Names(map(str, range(count))), split, holdout if shared else 0.0)
         self.files = Files(Path(self.where, name), Names(map(str, self.positions)))
 
     def _split(self, parts: Any, split: str, splits: dict[str, str], holdout: float) -> tuple[str, bool]:

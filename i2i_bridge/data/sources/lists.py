@@ -12,7 +12,7 @@ import numpy as np
 from i2i_bridge.data.index import Names
 from i2i_bridge.data.source import IMAGES
 from i2i_bridge.data.sources.folders import Files
-from i2i_bridge.data.splits import keep, split_names
+from i2i_bridge.data.splits import split_names, split_positions
 from i2i_bridge.errors import UserError, check_keys, did_you_mean, located
 from i2i_bridge.registry import register_dataset
 from i2i_bridge.storage.names import normal_form
@@ -76,7 +76,7 @@ class ListFile:
         rows = rows if lists else _of_split(rows, split, self.file)
         self.keys = Names(_keys(rows))
         shared = not lists and "split" not in rows[0][1]
-        chosen = keep(self.keys, split, holdout if shared else 0.0)
+        chosen = split_positions(self.keys, split, holdout if shared else 0.0)
         self.keys = self.keys.take(chosen)
         self.paths = {part: Names(rows[i][1].get(part, "") for i in chosen) for part in IMAGES if part in rows[0][1]}
         self.files = Files(root, self.paths["x_0"])

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from i2i_bridge.data.index import Names
 from i2i_bridge.data.sources.folders import Files, side_folders
-from i2i_bridge.data.splits import counts, keep, listed, split_names
+from i2i_bridge.data.splits import list_applies, listed_positions, split_names, split_positions
 from i2i_bridge.errors import UserError, located
 from i2i_bridge.registry import register_dataset
 from i2i_bridge.storage.reader import read_lines
@@ -115,11 +115,12 @@ class LmdbImages:
         classes = sorted({key.rpartition("/")[0] for key in stored if "/" in key}) if layout == "i2sb" else []
         self._label = {name: number for number, name in enumerate(classes)}
         ends = sorted(stored)
-        if names is not None and counts(split, split_there):
+        if names is not None and list_applies(split, split_there):
             ends = sorted(
-                ends[i] for i in listed(ends, root.parent / names if _is_database(root) else root / names, where)
+                ends[i]
+                for i in listed_positions(ends, root.parent / names if _is_database(root) else root / names, where)
             )
-        kept = keep(ends, split, 0.0 if split_there else holdout)
+        kept = split_positions(ends, split, 0.0 if split_there else holdout)
         self.keys = Names(ends[i] for i in kept)
         self.stored = Names(stored[ends[i]] for i in kept)
         self.files = Files(where, self.keys)

@@ -11,7 +11,7 @@ import numpy as np
 
 from i2i_bridge.data.index import SETTLED, WORTH_KEEPING, Names, recall, remember
 from i2i_bridge.data.sources.folders import Files
-from i2i_bridge.data.splits import keep, split_folder, split_names
+from i2i_bridge.data.splits import split_folder, split_names, split_positions
 from i2i_bridge.errors import UserError, brief, readable
 from i2i_bridge.registry import register_dataset
 from i2i_bridge.storage.archive import BROKEN, TOO_MUCH, open_tar
@@ -55,7 +55,7 @@ class TarShards:
         self.members = _members(self.shards)
         wanted = {"x_0": x_0, "x_1": x_1, "mask": mask, "condition": condition, "label": (label,) if label else ()}
         keys, places = self._items({part: extensions for part, extensions in wanted.items() if extensions})
-        kept = keep(keys, split, 0.0 if split_there else holdout)
+        kept = split_positions(keys, split, 0.0 if split_there else holdout)
         self.keys = keys.take(kept)
         self.places = {part: place[kept] for part, place in places.items()}
         self.files = Files(self.shards[0].parent, self.keys)

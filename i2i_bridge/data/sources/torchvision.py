@@ -11,7 +11,7 @@ from torch import Tensor
 from i2i_bridge.data.index import Names
 from i2i_bridge.data.source import is_integer
 from i2i_bridge.data.sources.folders import Files
-from i2i_bridge.data.splits import SPLITS, keep
+from i2i_bridge.data.splits import SPLITS, split_positions
 from i2i_bridge.errors import UserError, did_you_mean, located
 from i2i_bridge.registry import register_dataset
 from i2i_bridge.storage.internet import VARIABLE, is_offline
@@ -78,7 +78,7 @@ class TorchvisionImages:
             raise UserError(f"torchvision '{dataset}': {error}{hint}") from error
         count = len(self.images)
         shared = holdout if not part else 0.0
-        self.positions = keep(Names(map(str, range(count))), split, shared)
+        self.positions = split_positions(Names(map(str, range(count))), split, shared)
         self.files = Files(Path(dataset, *map(str, part.values())), Names(map(str, self.positions)))
 
     @staticmethod
