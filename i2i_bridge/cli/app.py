@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from i2i_bridge import console
-from i2i_bridge.cli.options import Backend, Device, Plugins, load_plugins, place_of_run
+from i2i_bridge.cli.options import Backend, Device, Plugins, checked_run, load_plugins
 
 
 def app(
@@ -47,7 +47,7 @@ def app(
     device: Device = None,
 ) -> None:
     """Serve a web page that restores pictures with trained runs; without --host, to this machine alone."""
-    folders = [str(place_of_run(Path(run), plugin)) for run in runs]  # refused before torch is imported
+    folders = [str(checked_run(Path(run), plugin)) for run in runs]  # refused before torch is imported
     load_plugins(plugin)
     from i2i_bridge.app.limits import Limits
     from i2i_bridge.app.server import LOOPBACK, serve

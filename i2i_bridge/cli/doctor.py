@@ -30,12 +30,7 @@ PACKAGES = (
     "torchmetrics",
     "torch-fidelity",
 )
-OPENCVS = (
-    "opencv-python",
-    "opencv-python-headless",
-    "opencv-contrib-python",
-    "opencv-contrib-python-headless",
-)
+OPENCVS = ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless")
 """All install the folder cv2: the last one overwrites the files of the others."""
 SAFE = {
     "torch": ("2.10", "loading files with weights_only can run code before it (CVE-2025-32434, CVE-2026-24747)"),

@@ -61,15 +61,13 @@ def evaluate(
         typer.Option(metavar="NAME|FILE.toml", help="The rules (see `list protocols`). Default: the recipe's."),
     ] = None,
     list_file: Annotated[
-        Path | None,
-        typer.Option("--list", metavar="FILE", help="Only the images that this file names, one a line."),
+        Path | None, typer.Option("--list", metavar="FILE", help="Only the images that this file names, one a line.")
     ] = None,
     metric: Annotated[
         list[str] | None, typer.Option(help="A metric instead of the protocol's or recipe's; repeatable.")
     ] = None,
     weights: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Where metrics find their weights. Default: $I2I_WEIGHTS_DIR."),
+        Path | None, typer.Option(metavar="DIR", help="Where metrics find their weights. Default: $I2I_WEIGHTS_DIR.")
     ] = None,
     images: Annotated[
         Path | None,

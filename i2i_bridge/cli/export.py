@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from i2i_bridge import console
-from i2i_bridge.cli.options import Checkpoint, Plugins, RunFolder, SampleSettings, load_plugins, open_run, place_of_run
+from i2i_bridge.cli.options import Checkpoint, Plugins, RunFolder, SampleSettings, checked_run, load_plugins, open_run
 
 
 def export(
@@ -30,7 +30,7 @@ def export(
     plugin: Plugins = None,
 ) -> None:
     """Write a run as graphs that other programs execute, with the numbers of its steps; docs/export.md runs them."""
-    run = place_of_run(run, plugin)
+    run = checked_run(run, plugin)
     load_plugins(plugin)
     from i2i_bridge import export as write
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from i2i_bridge import UserError, console, load_plugin
-from i2i_bridge.storage.files import LOCK_FILE, remove, write_whole
+from i2i_bridge.storage.files import remove, write_whole
+from i2i_bridge.storage.lock import LOCK_FILE
 from i2i_bridge.storage.reader import read_bytes
 from i2i_bridge.storage.shipped import folder_of_run, is_shipped_run, recipe_names, recipe_of_run
 
@@ -21,9 +22,7 @@ if TYPE_CHECKING:
 RecipeName = Annotated[
     str,
     typer.Argument(
-        metavar="RECIPE",
-        help="A shipped recipe (see `list recipes`) or a TOML file.",
-        autocompletion=recipe_names,
+        metavar="RECIPE", help="A shipped recipe (see `list recipes`) or a TOML file.", autocompletion=recipe_names
     ),
 ]
 RecipeOrSetting = Annotated[
@@ -49,9 +48,7 @@ RunFolder = Annotated[
 Plugins = Annotated[
     list[Path] | None,
     typer.Option(
-        "--plugin",
-        metavar="FILE.py",
-        help="Import this file first; what it registers can be named. Repeatable.",
+        "--plugin", metavar="FILE.py", help="Import this file first; what it registers can be named. Repeatable."
     ),
 ]
 Checkpoint = Annotated[
@@ -111,8 +108,7 @@ SkipExisting = Annotated[
 Overwrite = Annotated[
     bool,
     typer.Option(
-        "--overwrite",
-        help="Make every result again. Default: in a folder, results of the same settings are kept.",
+        "--overwrite", help="Make every result again. Default: in a folder, results of the same settings are kept."
     ),
 ]
 MethodName = Annotated[
@@ -235,7 +231,7 @@ def fetched_run(run: Path, plugins: list[Path] | None) -> Path:
     return folder
 
 
-def place_of_run(run: Path, plugins: list[Path] | None) -> Path:
+def checked_run(run: Path, plugins: list[Path] | None) -> Path:
     """As `fetched_run`, for a run that must be there.
 
     Raises:

@@ -23,10 +23,10 @@ from i2i_bridge.cli.options import (
     SkipExisting,
     Tile,
     checked_direction,
+    checked_run,
     existing_results,
     load_plugins,
     open_run,
-    place_of_run,
 )
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def restore(
     device: Device = None,
 ) -> None:
     """Restore an image or a folder of images, of any size, with a trained run."""
-    run = place_of_run(run, plugin)
+    run = checked_run(run, plugin)
     load_plugins(plugin)
     from i2i_bridge import restore_files
 

@@ -25,7 +25,8 @@ from i2i_bridge.cli.toy_runs import SAVE_EVERY, STEPS, Bench, Failed, gradient_d
 from i2i_bridge.device import resolve_device
 from i2i_bridge.errors import located
 from i2i_bridge.randomness import generator
-from i2i_bridge.storage.files import locked, write_whole
+from i2i_bridge.storage.files import write_whole
+from i2i_bridge.storage.lock import locked
 
 Level = Literal["quick", "full"]
 ENDLESS = 1_000_000
@@ -73,7 +74,7 @@ def check_flush(bench: Bench) -> str:
 LOCKER = """
 import sys, time
 from pathlib import Path
-from i2i_bridge.storage.files import locked
+from i2i_bridge.storage.lock import locked
 with locked(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)

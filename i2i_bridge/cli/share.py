@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from i2i_bridge import UserError, console
-from i2i_bridge.cli.options import Checkpoint, Plugins, RunFolder, load_plugins, open_run, place_of_run
+from i2i_bridge.cli.options import Checkpoint, Plugins, RunFolder, checked_run, load_plugins, open_run
 
 if TYPE_CHECKING:
     from i2i_bridge import Run
@@ -29,8 +29,7 @@ CardFile = Annotated[
     ),
 ]
 Pictures = Annotated[
-    bool,
-    typer.Option("--pictures", help="Add training's picture of restored validation images: it shows the dataset."),
+    bool, typer.Option("--pictures", help="Add training's picture of restored validation images: it shows the dataset.")
 ]
 
 
@@ -114,6 +113,6 @@ def card(
 
 
 def _opened(run: Path, plugin: list[Path] | None, checkpoint: str | None) -> "Run":
-    folder = place_of_run(run, plugin)
+    folder = checked_run(run, plugin)
     load_plugins(plugin)
     return open_run(folder, device="cpu", checkpoint=checkpoint)

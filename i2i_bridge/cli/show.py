@@ -38,8 +38,7 @@ def show(
     ] = None,
     settings: Overrides = None,
     all_settings: Annotated[
-        bool,
-        typer.Option("--all", help="Of a recipe: every setting, with its meaning, type, range and default."),
+        bool, typer.Option("--all", help="Of a recipe: every setting, with its meaning, type, range and default.")
     ] = False,
     schema: Annotated[
         str | None,

@@ -27,10 +27,10 @@ from i2i_bridge.cli.options import (
     Plugins,
     RecipeOrSetting,
     Source,
+    checked_run,
     chosen_recipe,
     fetched_run,
     load_plugins,
-    place_of_run,
     run_folder,
 )
 from i2i_bridge.errors import TRY_AGAIN
@@ -207,7 +207,7 @@ def _request(
         if recipe is not None and "=" not in recipe:
             raise UserError(f"--from {source}: the recipe is that of the run; leave {recipe} out, or give --init")
         changes = ([] if recipe is None else [recipe]) + changes
-        recipe = str(recipe_of_run(place_of_run(source, plugin)))
+        recipe = str(recipe_of_run(checked_run(source, plugin)))
     elif recipe is None:
         raise UserError(f"Missing argument 'RECIPE', or --from RUN; see i2i-bridge {verb} --help")
     changes += [f"train.freeze={json.dumps(freeze)}"] if freeze else []

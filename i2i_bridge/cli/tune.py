@@ -39,12 +39,10 @@ def tune(
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the halves.")] = 0,
     weights: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Where metrics find their weights. Default: $I2I_WEIGHTS_DIR."),
+        Path | None, typer.Option(metavar="DIR", help="Where metrics find their weights. Default: $I2I_WEIGHTS_DIR.")
     ] = None,
     list_file: Annotated[
-        Path | None,
-        typer.Option("--list", metavar="FILE", help="Only the images that this file names, one a line."),
+        Path | None, typer.Option("--list", metavar="FILE", help="Only the images that this file names, one a line.")
     ] = None,
     root: Annotated[Path | None, typer.Option(help="Where the dataset lies now, if not where it was trained.")] = None,
     checkpoint: Checkpoint = None,

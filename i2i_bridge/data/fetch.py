@@ -19,7 +19,8 @@ from i2i_bridge.data.store import Place, place_file, read_place, remember_place
 from i2i_bridge.errors import UserError
 from i2i_bridge.storage.archive import BadArchive, Report, unpack
 from i2i_bridge.storage.download import BUSY, Download, download
-from i2i_bridge.storage.files import locked, refuse_links, remove, replace, write_whole
+from i2i_bridge.storage.files import refuse_links, remove, replace, write_whole
+from i2i_bridge.storage.lock import locked
 from i2i_bridge.storage.toml import read_toml
 
 STAMP = ".i2i-bridge.toml"

@@ -6,15 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from i2i_bridge import registry
-from i2i_bridge.data.readings import (
-    SOURCES,
-    TARGETS,
-    Reading,
-    common_folder,
-    first_is_target,
-    readings,
-    split_base,
-)
+from i2i_bridge.data.readings import SOURCES, TARGETS, Reading, common_folder, first_is_target, readings, split_base
 from i2i_bridge.data.sources.folders import READERS
 from i2i_bridge.data.sources.lists import COLUMNS, first_row
 from i2i_bridge.errors import UserError
@@ -42,7 +34,7 @@ def guessed_table(
         UserError: The layout is ambiguous or none, or options contradict the paths.
     """
     if len(paths) == 2 and kind in (None, "paired_folders"):
-        return _pair(name, paths[0], paths[1], options, messages)
+        return _pair_table(name, paths[0], paths[1], options, messages)
     if len(paths) != 1:
         raise UserError("one folder, or the two folders of a pair, is registered at a time")
     (path,) = paths
@@ -50,7 +42,7 @@ def guessed_table(
     if kind in (None, "paired_folders") and path.is_dir() and not {"x_0", "x_1"} <= options.keys():
         sides = _two_sides(path)
     if sides and "direction" not in options and {"x_0", "x_1"} & options.keys():
-        return _pair(name, *sides, options, messages, root=path)
+        return _pair_table(name, *sides, options, messages, root=path)
     if kind is not None:
         known = registry.DATASETS.options(kind)
         if "root" not in known:
@@ -59,15 +51,15 @@ def guessed_table(
         place = {"root": str(path.parent), "file": path.name} if in_root else {"root": str(path)}
         return {"name": kind} | place
     if path.is_file():
-        return _list(name, path, options, messages)
+        return _list_table(name, path, options, messages)
     if "direction" in options:
         return {"name": "side_by_side", "root": str(path)}
     if {"x_0", "x_1"} & options.keys():
         return {"name": "paired_folders", "root": str(path)}
-    return _chosen(name, path, messages, choose)
+    return _folder_table(name, path, messages, choose)
 
 
-def _chosen(name: str, path: Path, messages: list[str], choose: Choose | None) -> dict[str, Any]:
+def _folder_table(name: str, path: Path, messages: list[str], choose: Choose | None) -> dict[str, Any]:
     """The dataset table of the unambiguous layout of a folder, or of the one chosen by the user."""
     seen = readings(path)
     first = seen.candidates[0]
@@ -108,10 +100,10 @@ def _list_of_pairs(folder: Path) -> Path | None:
     return None
 
 
-def _list(name: str, path: Path, options: dict[str, Any], messages: list[str]) -> dict[str, Any]:
+def _list_table(name: str, path: Path, options: dict[str, Any], messages: list[str]) -> dict[str, Any]:
     """The dataset table of a list file; the columns of x_0 and x_1 are guessed from the header."""
     if path.suffix.lower() not in LISTS:
-        raise _no_list(name, path)
+        raise _file_error(name, path)
     messages.append("guessed from the suffix: kind list")
     table: dict[str, Any] = {"name": "list", "root": str(path.parent), "file": path.name}
     row = first_row(path)
@@ -149,7 +141,7 @@ def _list(name: str, path: Path, options: dict[str, Any], messages: list[str]) -
     return table
 
 
-def _no_list(name: str, path: Path) -> UserError:
+def _file_error(name: str, path: Path) -> UserError:
     """The error for a file whose kind is not guessed, with the commands that read it."""
     suffix = path.suffix.lower()
     command = ["i2i-bridge", "data", "add", name]
@@ -178,7 +170,7 @@ def _no_list(name: str, path: Path) -> UserError:
     return UserError(f"{path}: neither a folder nor a list; {lists}; a file for a plug-in's dataset takes its --kind")
 
 
-def _pair(
+def _pair_table(
     name: str, first: Path, second: Path, options: dict[str, Any], messages: list[str], root: Path | None = None
 ) -> dict[str, Any]:
     """The dataset table of two folders; the target folder is given by the options or guessed from the names."""

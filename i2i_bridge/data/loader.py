@@ -224,13 +224,7 @@ def exit_text(code: int) -> str:
 
 
 def training_batches(
-    dataset: PairDataset,
-    batch_size: int,
-    *,
-    start_step: int = 0,
-    rank: int = 0,
-    world_size: int = 1,
-    workers: int = 0,
+    dataset: PairDataset, batch_size: int, *, start_step: int = 0, rank: int = 0, world_size: int = 1, workers: int = 0
 ) -> Generator[dict[str, Any], None, None]:
     """An endless stream of training batches from any step, the same for every number of workers.
 

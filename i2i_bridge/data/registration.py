@@ -79,7 +79,7 @@ def register(
         messages += _from_training_folder(table)
         if not _has_splits(table):
             if "holdout" not in table:
-                share = table["holdout"] = _share(table)
+                share = table["holdout"] = _default_holdout(table)
                 messages.append(f"no splits in it: a share of {share} is held out by name (holdout={share})")
         elif table.get("holdout"):
             messages.append(f"holdout={table['holdout']} has no effect, since the dataset has splits")
@@ -220,7 +220,7 @@ def _has_splits(table: dict[str, Any]) -> bool:
     return True
 
 
-def _share(table: dict[str, Any]) -> float:
+def _default_holdout(table: dict[str, Any]) -> float:
     for share in HOLDOUT:
         try:
             for split in ("train", "val"):

@@ -73,7 +73,7 @@ def facts_of(item: Mapping[str, Any]) -> Facts:
             digest.update(np.ascontiguousarray(images[part]).data)
     formats = {part: f"{pixels.shape[2]} x {pixels.dtype}" for part, pixels in images.items() if part in PARTS}
     files = [item.get("file"), *(item.get(part) for part in PARTS)]
-    headers = [_header(Path(file)) for file in files if isinstance(file, Path | str)]
+    headers = [_file_oddities(Path(file)) for file in files if isinstance(file, Path | str)]
     odd = tuple(line for header in headers for line in header)
     if len({tuple(line for line in header if line.startswith(PROFILE)) for header in headers}) > 1:
         odd += ("whose two sides have different colour profiles",)
@@ -124,7 +124,7 @@ def verdicts(splits: Mapping[str, Sequence[Facts]], expected: Statistics | None)
     problems = [*_copies(splits), *_odd_formats(unique), *_exchanged(unique, expected)]
     problems += _equal(unique) + _misaligned(unique) + _odd_factors(unique)
     notes = []
-    counted = _counted(unique)
+    counted = _oddities(unique)
     for name, items in counted.items():
         notes.append(f"{len(items)} {name} (first: {items[0]})")
     profiled = [items for name, items in counted.items() if name.startswith(PROFILE)]
@@ -176,7 +176,8 @@ def _odd_factors(facts: Sequence[Facts]) -> list[str]:
     ]
 
 
-def _header(file: Path) -> list[str]:
+def _file_oddities(file: Path) -> list[str]:
+    """Unusual properties of a file, from its header; none if it cannot be read."""
     if file.suffix.lower() == ".npy":
         return []
     try:
@@ -296,7 +297,8 @@ def _exchanged(facts: Sequence[Facts], expected: Statistics | None) -> list[str]
     return problems
 
 
-def _counted(facts: Sequence[Facts]) -> dict[str, list[str]]:
+def _oddities(facts: Sequence[Facts]) -> dict[str, list[str]]:
+    """The items with each unusual property, such as 'of 16 bits'."""
     items: dict[str, list[str]] = {}
     grey = [fact for fact in facts if fact.formats.get("x_0", "").startswith("1 x")]
     if 0 < len(grey) < len(facts):

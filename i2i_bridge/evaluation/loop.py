@@ -24,7 +24,8 @@ from i2i_bridge.evaluation.results import INPUT, Evaluation, evaluation_folder, 
 from i2i_bridge.evaluation.subjects import Subject
 from i2i_bridge.evaluation.summary import summarise
 from i2i_bridge.recipe.protocol import Resolved
-from i2i_bridge.storage.files import locked, real_folder, refuse_links, sweep
+from i2i_bridge.storage.files import real_folder, refuse_links, sweep
+from i2i_bridge.storage.lock import locked
 
 Report = Callable[[int, int], None]
 Result = TypeVar("Result")

@@ -21,7 +21,7 @@ from i2i_bridge.evaluation.results import (
     read_evaluation,
     read_hashes,
 )
-from i2i_bridge.evaluation.scores import choose
+from i2i_bridge.evaluation.scores import build_scorer
 from i2i_bridge.evaluation.subjects import Subject
 from i2i_bridge.metrics.base import build_metric
 from i2i_bridge.metrics.frechet import read_moments
@@ -58,7 +58,7 @@ class Plan:
         first = dataset[int(self.indices[0])]
         names = [*self.metrics, *(name for name in earlier if name in registered)]
         height, width = first["x_0"].shape[-2:]
-        self.scorer = choose(names, dataset.channels, len(self.indices), protocol, (height, width))
+        self.scorer = build_scorer(names, dataset.channels, len(self.indices), protocol, (height, width))
         for name in set(earlier) - registered:
             self.scorer.skipped[name] = f"{name}: not known here any more; load it with --plugin FILE.py"
         stored = protocol.reference_file

@@ -124,7 +124,7 @@ def _value(name: str, metric: Metric | ItemMetric, sample: Sample) -> float:
         raise UserError(f"metric '{name}': gave {type(value).__name__} for an item; a number is needed") from error
 
 
-def choose(
+def build_scorer(
     metrics: Iterable[str], channels: int, images: int, protocol: Resolved, size: tuple[int, int] | None = None
 ) -> Scorer:
     """Sort metrics by kind; those that cannot be computed are skipped, with the reason.

@@ -123,12 +123,7 @@ def _row(
 
 
 def _set_estimate(
-    plan: Plan,
-    metric: str,
-    row: str,
-    items: Sequence[ItemFacts],
-    references: Sequence[ItemFacts],
-    earlier: str | None,
+    plan: Plan, metric: str, row: str, items: Sequence[ItemFacts], references: Sequence[ItemFacts], earlier: str | None
 ) -> Estimate:
     """Estimate a distance between sets, from features that are memory-mapped; arguments as in `_row`."""
     distance = plan.scorer.sets[metric]

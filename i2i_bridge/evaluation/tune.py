@@ -16,7 +16,7 @@ from i2i_bridge.data.source import item_of
 from i2i_bridge.errors import UserError
 from i2i_bridge.evaluation.evaluate import open_evaluation
 from i2i_bridge.evaluation.items import positions
-from i2i_bridge.evaluation.scores import choose
+from i2i_bridge.evaluation.scores import build_scorer
 from i2i_bridge.evaluation.search import Choice, Search
 from i2i_bridge.methods.calls import checked_nfes
 from i2i_bridge.metrics.base import build_metric
@@ -86,7 +86,7 @@ def tune(
     halves = halved(dataset, setup.rules, seed)
     height, width = dataset[halves[0][0]]["x_0"].shape[-2:]
     name = build_metric(metric)[0]
-    scorer = choose([name], dataset.channels, len(halves[1]), setup.rules, (height, width))
+    scorer = build_scorer([name], dataset.channels, len(halves[1]), setup.rules, (height, width))
     search = Search(replace(run, tuned=None, tuned_methods={}), dataset, setup.rules, scorer, name)
     search.check(halves[0][0])
     choices = search.choices(counts, *halves, report)

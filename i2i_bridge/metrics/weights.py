@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from i2i_bridge.errors import UserError, did_you_mean, readable
 from i2i_bridge.storage.archive import Report
 from i2i_bridge.storage.download import BUSY, Download, download
-from i2i_bridge.storage.files import LOCK_FILE, locked, refuse_links, remove, replace
+from i2i_bridge.storage.files import refuse_links, remove, replace
+from i2i_bridge.storage.lock import LOCK_FILE, locked
 from i2i_bridge.storage.reader import file_sha256, open_regular
 
 if TYPE_CHECKING:  # torch takes a second to import

@@ -8,7 +8,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 from i2i_bridge.errors import UserError
-from i2i_bridge.storage.files import LOCK_FILE, TEMPORARY, TEMPORARY_BYTES, dead_name, exchange_folder, locked, remove
+from i2i_bridge.storage.files import TEMPORARY, TEMPORARY_BYTES, dead_name, exchange_folder, remove
+from i2i_bridge.storage.lock import LOCK_FILE, locked
 from i2i_bridge.storage.names import extended_name
 from i2i_bridge.storage.reader import LIST_LIMIT, open_regular, read_bytes
 

@@ -102,10 +102,8 @@ class DiffusersAutoencoder(nn.Module):
         check_count(sum(parameter.numel() for parameter in trial.parameters()), where)
         config = trial.config
         blocks = len(config.block_out_channels)
-        if config.in_channels != config.out_channels or {
-            len(config.down_block_types),
-            len(config.up_block_types),
-        } != {blocks}:
+        levels = {len(config.down_block_types), len(config.up_block_types), blocks}
+        if config.in_channels != config.out_channels or len(levels) > 1:
             raise UserError(f"{where}: does not decode to images of the channels and sides that it encodes")
         self.model: Any = constructed(where, AutoencoderKL, self._config, LIMITS)
         load_weights(self.model, read_safetensors(folder / WEIGHT_FILE), str(folder / WEIGHT_FILE))

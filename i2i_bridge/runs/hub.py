@@ -22,25 +22,17 @@ from i2i_bridge.storage import internet
 from i2i_bridge.storage.archive import RESERVE
 from i2i_bridge.storage.files import (
     IO_ERROR,
-    LOCK_FILE,
     TEMPORARY,
     TEMPORARY_BYTES,
     exchange_folder,
     free_bytes,
-    locked,
     remove,
     write_whole,
 )
+from i2i_bridge.storage.lock import LOCK_FILE, locked
 from i2i_bridge.storage.names import expanded, extended_name
 from i2i_bridge.storage.reader import read_json
-from i2i_bridge.storage.shipped import (
-    CARD_FILE,
-    LATENT_FOLDER,
-    MEAN_FOLDER,
-    RECIPE_FILE,
-    TUNED_FILE,
-    recipe_names,
-)
+from i2i_bridge.storage.shipped import CARD_FILE, LATENT_FOLDER, MEAN_FOLDER, RECIPE_FILE, TUNED_FILE, recipe_names
 
 PART = r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,94}[A-Za-z0-9_])?"
 NAME = re.compile(rf"({PART}/{PART})(?:@({PART}))?")

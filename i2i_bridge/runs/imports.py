@@ -168,11 +168,7 @@ def released(table: dict[str, Any], given: frozenset[str]) -> dict[str, Any]:
     sample, evaluate = ({**table[key]} if isinstance(table.get(key), dict) else {} for key in ("sample", "evaluate"))
     if isinstance(evaluate.get("nfe"), list):  # the official sampler has 999 steps
         evaluate["nfe"] = [min(nfe, 999) if isinstance(nfe, int) else nfe for nfe in evaluate["nfe"]]
-    return table | {
-        "process": process,
-        "sample": sample | {"grid": "official"},
-        "evaluate": evaluate,
-    }
+    return table | {"process": process, "sample": sample | {"grid": "official"}, "evaluate": evaluate}
 
 
 def released_settings(settings: Iterable[str]) -> list[str]:

@@ -13,25 +13,10 @@ from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
 from i2i_bridge.errors import UserError, brief, located
-from i2i_bridge.storage.files import (
-    TEMPORARY,
-    TEMPORARY_BYTES,
-    real_folder,
-    refuse_links,
-    remove,
-    replace,
-    write_whole,
-)
+from i2i_bridge.storage.files import TEMPORARY, TEMPORARY_BYTES, real_folder, refuse_links, remove, replace, write_whole
 from i2i_bridge.storage.names import expanded, extended_name, leads_out
 from i2i_bridge.storage.reader import MEGABYTE, read_bytes, read_json
-from i2i_bridge.storage.shipped import (
-    CACHE_FOLDER,
-    CARD_FILE,
-    LATENT_FOLDER,
-    MEAN_FOLDER,
-    RECIPE_FILE,
-    recipe_of_run,
-)
+from i2i_bridge.storage.shipped import CACHE_FOLDER, CARD_FILE, LATENT_FOLDER, MEAN_FOLDER, RECIPE_FILE, recipe_of_run
 
 if TYPE_CHECKING:
     from i2i_bridge.recipe.recipe import Recipe

@@ -21,7 +21,6 @@ from i2i_bridge.storage.names import extended_name
 
 TEMPORARY, DEAD, PART = ".tmp-", ".dead-", ".part"
 """Name prefixes of a folder being written and of one being removed, and name suffix of a file being written."""
-LOCK_FILE = ".lock"
 IO_ERROR = 74
 """Exit code for a disk error (EX_IOERR)."""
 TEMPORARY_BYTES = 100
@@ -42,7 +41,7 @@ def write_whole(path: Path, data: bytes, *, root: Path | None = None) -> None:
     """
     partial = _partial_name(path, os.getpid())
     try:
-        with _opened(path.parent, root, make=True) as folder:
+        with opened_folder(path.parent, root, make=True) as folder:
             try:
                 _write(partial, data, folder)
                 os.replace(partial, path.name, src_dir_fd=folder, dst_dir_fd=folder)
@@ -112,7 +111,7 @@ def _write(name: str, data: bytes, folder: int) -> None:
 
 
 @contextlib.contextmanager
-def _opened(folder: Path, root: Path | None, *, make: bool = False) -> Iterator[int]:
+def opened_folder(folder: Path, root: Path | None, *, make: bool = False) -> Iterator[int]:
     """Context with a file descriptor of a folder, for operations on names relative to the folder.
 
     Args:
@@ -180,7 +179,7 @@ def make_folder(folder: Path) -> None:
     if folder.is_dir():
         return
     make_folder(folder.parent)
-    with _opened(folder.parent, None) as above:
+    with opened_folder(folder.parent, None) as above:
         with contextlib.suppress(FileExistsError):  # another process was quicker
             os.mkdir(folder.name, dir_fd=above)
         _flush(above)
@@ -197,7 +196,7 @@ def publish_folder(final: Path, files: Iterable[tuple[str, bytes]]) -> None:
         OSError: The folder exists already, or from the operating system. No incomplete folder is left.
     """
     temporary = extended_name(final.name, TEMPORARY, f"-{os.getpid()}", limit=TEMPORARY_BYTES)
-    with _opened(final.parent, final.parent.parent, make=True) as above:
+    with opened_folder(final.parent, final.parent.parent, make=True) as above:
         try:
             os.mkdir(temporary, dir_fd=above)
             inside = _open_folder(temporary, above)
@@ -226,7 +225,7 @@ def retire_folder(folder: Path) -> None:
         OSError: From the operating system; `sweep` removes a leftover.
     """
     dead = extended_name(folder.name, DEAD, f"-{os.getpid()}", limit=TEMPORARY_BYTES)
-    with _opened(folder.parent, folder.parent.parent) as above:
+    with opened_folder(folder.parent, folder.parent.parent) as above:
         os.rename(folder.name, dead, src_dir_fd=above, dst_dir_fd=above)
         _flush(above)
         _remove(dead, above)
@@ -241,7 +240,7 @@ def set_aside(folder: Path, name: str) -> str:
     Raises:
         OSError: The parent folder is a link, or from the operating system.
     """
-    with _opened(folder.parent, folder.parent.parent) as above:
+    with opened_folder(folder.parent, folder.parent.parent) as above:
         free, number = name, 1
         while True:
             try:
@@ -268,7 +267,7 @@ def exchange_folder(fresh: Path, out: Path) -> None:
         OSError: From the operating system.
     """
     dead = f"{dead_name(out.name)}-{os.getpid()}"
-    with _opened(out.parent, None) as above:
+    with opened_folder(out.parent, None) as above:
         replaces = _is_there(out.name, above)
         if replaces:
             os.rename(out.name, dead, src_dir_fd=above, dst_dir_fd=above)
@@ -295,7 +294,7 @@ def remove(path: Path, *, root: Path | None = None) -> None:
     Raises:
         OSError: From the operating system.
     """
-    with contextlib.suppress(FileNotFoundError), _opened(path.parent, root) as folder:
+    with contextlib.suppress(FileNotFoundError), opened_folder(path.parent, root) as folder:
         _remove(path.name, folder)
 
 
@@ -305,7 +304,7 @@ def replace(path: Path, to: Path) -> None:
     Raises:
         OSError: From the operating system.
     """
-    with _opened(path.parent, None) as source, _opened(to.parent, None) as target:
+    with opened_folder(path.parent, None) as source, opened_folder(to.parent, None) as target:
         os.replace(path.name, to.name, src_dir_fd=source, dst_dir_fd=target)
 
 
@@ -361,7 +360,7 @@ def sweep(folder: Path) -> None:
 
     A folder that is a link is not touched.
     """
-    with contextlib.suppress(OSError), _opened(folder, folder.parent) as here:
+    with contextlib.suppress(OSError), opened_folder(folder, folder.parent) as here:
         with os.scandir(here) as entries:
             listing = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
         for name, is_folder in listing:
@@ -369,50 +368,6 @@ def sweep(folder: Path) -> None:
             if file_in_progress or name.startswith((TEMPORARY, DEAD)):
                 with contextlib.suppress(OSError):  # removed at the next start instead
                     _remove(name, here)
-
-
-@contextlib.contextmanager
-def locked(
-    folder: Path,
-    busy: str = "another run is writing there; wait for it, or choose another --out",
-    *,
-    root: Path | None = None,
-) -> Iterator[None]:
-    """Context that holds an exclusive lock on a folder; the system releases the lock when the process ends.
-
-    A POSIX record lock, not flock: forked data workers inherit an flock and would hold it for some seconds after their
-    parent was killed, so that running the same command again would fail.
-
-    Args:
-        folder: The folder; created if missing.
-        busy: The message if another process holds the lock.
-        root: As in `write_whole`.
-
-    Raises:
-        UserError: Another process holds the lock, or the folder cannot be written.
-    """
-    import fcntl
-
-    try:
-        with _opened(folder, root, make=True) as here:
-            descriptor = os.open(LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666, dir_fd=here)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise UserError(f"{folder}: is a file, or below one, not a folder; choose another folder") from error
-    except OSError as error:
-        # Missing permissions and read-only file systems are user errors, not disk errors.
-        code = 2 if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP) else IO_ERROR
-        hint = "; choose another folder" if code == 2 else ""
-        raise UserError(f"{folder}: cannot be written ({error.strerror or error}){hint}", code) from error
-    try:
-        try:
-            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            # Other errors: a file system without locks, on which runs must still be possible.
-            if error.errno in (errno.EACCES, errno.EAGAIN):
-                raise UserError(f"{folder}: {busy}") from error
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def check_writable(folder: Path) -> None:

@@ -64,12 +64,7 @@ class Difference:
 
 
 def fit(
-    stored: Mapping[str, Tensor],
-    network: nn.Module,
-    channels: int,
-    condition_channels: int,
-    *,
-    added: str = "zero",
+    stored: Mapping[str, Tensor], network: nn.Module, channels: int, condition_channels: int, *, added: str = "zero"
 ) -> tuple[dict[str, Tensor], list[Difference]]:
     r"""Adapt the tensors of a source to a network, as far as they fit.
 

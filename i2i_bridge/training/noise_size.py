@@ -141,7 +141,7 @@ def _error(fit: Tensor, measure: Tensor, channels: int) -> float:
     return float((form * (measure @ form)).sum() / channels)
 
 
-def sized(recipe: Recipe, dataset: PairDataset, start: Start = x_1_of) -> tuple[Recipe, list[str]]:
+def with_measured_noise(recipe: Recipe, dataset: PairDataset, start: Start = x_1_of) -> tuple[Recipe, list[str]]:
     """Replace noise "auto" by a number; return the recipe, and a line for the user.
 
     If the recipe gives the noise and c/b exceeds the unknown on more than half of [0, 1], the line proposes another.
@@ -154,10 +154,10 @@ def sized(recipe: Recipe, dataset: PairDataset, start: Start = x_1_of) -> tuple[
     """
     if recipe.auto_noise is None:
         return recipe, _remark(recipe, dataset, start)
-    return _sized(recipe, *unknown_rms(dataset, start=start))
+    return _with_measured_noise(recipe, *unknown_rms(dataset, start=start))
 
 
-def _sized(recipe: Recipe, rms: float, pairs: int) -> tuple[Recipe, list[str]]:
+def _with_measured_noise(recipe: Recipe, rms: float, pairs: int) -> tuple[Recipe, list[str]]:
     if rms < SMALLEST_RMS:
         raise UserError(
             f"process.{recipe.auto_noise}: X_1 leaves nothing of X_0 unknown in {pairs} pairs; give a number"
@@ -194,7 +194,7 @@ def curve(recipe: Recipe, dataset: PairDataset) -> list[str]:
     Empty for a process without noise or a recipe with [mean] or [latent].
 
     Raises:
-        UserError: As `sized`.
+        UserError: As `with_measured_noise`.
     """
     process = recipe.any_process()
     if (
@@ -206,7 +206,7 @@ def curve(recipe: Recipe, dataset: PairDataset) -> list[str]:
     ):
         return []
     rms, pairs = unknown_rms(dataset)
-    recipe, lines = _sized(recipe, rms, pairs) if recipe.auto_noise else (recipe, [])
+    recipe, lines = _with_measured_noise(recipe, rms, pairs) if recipe.auto_noise else (recipe, [])
     process = recipe.build_process()
     levels = noise_level(process, torch.tensor(SHOWN, dtype=torch.float64)).tolist()
     share = f"{share_above(process, rms):.0%}".replace("%", " %")

@@ -27,7 +27,8 @@ from i2i_bridge.recipe.recipe import Recipe
 from i2i_bridge.recipe.schema import TrainSettings
 from i2i_bridge.runs.checkpoint import Checkpoint, check_space, latest_checkpoint, passed_over, recovered_checkpoint
 from i2i_bridge.runs.load import load_latent, load_mean, load_teacher
-from i2i_bridge.storage.files import locked, refuse_links, sweep, write_whole
+from i2i_bridge.storage.files import refuse_links, sweep, write_whole
+from i2i_bridge.storage.lock import locked
 from i2i_bridge.storage.shipped import LATENT_FOLDER, MEAN_FOLDER, RECIPE_FILE, TEACHER_FOLDER
 from i2i_bridge.training.cache import cache_folders
 from i2i_bridge.training.first_stage import start_of, with_mean_cache
@@ -45,7 +46,7 @@ from i2i_bridge.training.identity import (
 )
 from i2i_bridge.training.init import Loaded, absolute_init, open_init, with_init
 from i2i_bridge.training.latents import LatentSource, open_latent, parts_of, with_cache
-from i2i_bridge.training.noise_size import sized
+from i2i_bridge.training.noise_size import with_measured_noise
 from i2i_bridge.training.other_run import OtherRun, open_other
 from i2i_bridge.training.state import TrainState
 from i2i_bridge.training.teacher import check_teacher
@@ -206,7 +207,7 @@ def _new_run(recipe: Recipe, folder: Path, dataset: PairDataset, device: torch.d
     recipe = resolved(folder, recipe, dataset, started=None, init=first_recipe, start=start)
     if init is not None:
         recipe = with_init(recipe, init.source, sha256=init.sha256)
-    recipe, noise = sized(recipe, dataset, partial(start_of, mean, 0))
+    recipe, noise = with_measured_noise(recipe, dataset, partial(start_of, mean, 0))
     cached = None if latent is None else with_cache(latent.latent, recipe, folder)
     mean = with_mean_cache(mean, recipe, folder)
     state = _state(recipe, device, mean, None if teacher is None else teacher.run.method.network, cached)

@@ -20,6 +20,7 @@ from i2i_bridge.report import page
 from i2i_bridge.runs.checkpoint import latest_checkpoint
 from i2i_bridge.storage import download as downloading
 from i2i_bridge.storage import files
+from i2i_bridge.storage.lock import locked
 from i2i_bridge.training.trainer import train
 
 FOLDERS = (
@@ -231,7 +232,7 @@ def test_below_its_root_nothing_is_written_or_removed_through_a_link(tmp_path):
             files.write_whole(root / "inner" / "a.txt", b"new", root=root)
         with pytest.raises(OSError, match="is a link"):
             files.remove(root / "inner" / "a.txt", root=root)
-        with pytest.raises(UserError, match="is a link"), files.locked(root / "inner", root=root):
+        with pytest.raises(UserError, match="is a link"), locked(root / "inner", root=root):
             pass
     with pytest.raises(OSError, match="is a link"):
         files.publish_folder(tmp_path / "run" / "inner" / "new", [("a", b"1")])
@@ -328,7 +329,7 @@ def test_two_evaluations_of_a_protocol_do_not_meet(reported, tmp_path):
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
-        with files.locked(run / "evaluation" / "held-out"):
+        with locked(run / "evaluation" / "held-out"):
             os.write(writing, b"x")
             signal.pause()
     try:

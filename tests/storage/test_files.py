@@ -16,6 +16,7 @@ from faults import FailingOS, Killed, PowerOS, disk
 from i2i_bridge.errors import UserError
 from i2i_bridge.runs.checkpoint import latest_checkpoint
 from i2i_bridge.storage import files
+from i2i_bridge.storage.lock import locked
 
 
 @pytest.fixture
@@ -182,7 +183,7 @@ def test_an_interrupted_save_leaves_nothing(tmp_path):
 HOLD = """
 import sys, time
 from pathlib import Path
-from i2i_bridge.storage.files import locked
+from i2i_bridge.storage.lock import locked
 with locked(Path(sys.argv[1])):
     print("held", flush=True)
     if len(sys.argv) > 2:
@@ -205,11 +206,11 @@ def test_a_folder_has_one_writer_and_a_killed_one_lets_go(tmp_path):
     """kills: lock-not-taken"""
     process = hold(tmp_path / "run", "fork")
     try:
-        with pytest.raises(UserError, match="another run is writing there"), files.locked(tmp_path / "run"):
+        with pytest.raises(UserError, match="another run is writing there"), locked(tmp_path / "run"):
             pass
         process.kill()
         process.wait()
-        with files.locked(tmp_path / "run"):  # its fork lives on
+        with locked(tmp_path / "run"):  # its fork lives on
             pass
     finally:
         with contextlib.suppress(ProcessLookupError):
@@ -219,7 +220,7 @@ def test_a_folder_has_one_writer_and_a_killed_one_lets_go(tmp_path):
 
 def test_folders_that_cannot_be_held(tmp_path, monkeypatch):
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(UserError, match="is a file") as caught, files.locked(tmp_path / "file"):
+    with pytest.raises(UserError, match="is a file") as caught, locked(tmp_path / "file"):
         pass
     assert caught.value.code == 2
     import fcntl
@@ -229,7 +230,7 @@ def test_folders_that_cannot_be_held(tmp_path, monkeypatch):
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "mkdir", full)
-        with pytest.raises(UserError, match="cannot be written") as caught, files.locked(tmp_path / "full"):
+        with pytest.raises(UserError, match="cannot be written") as caught, locked(tmp_path / "full"):
             pass
     assert caught.value.code == 74
 
@@ -237,7 +238,7 @@ def test_folders_that_cannot_be_held(tmp_path, monkeypatch):
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "lockf", without)
-    with files.locked(tmp_path / "run"):  # better no lock than no training
+    with locked(tmp_path / "run"):  # better no lock than no training
         pass
 
 

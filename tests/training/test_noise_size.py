@@ -23,7 +23,7 @@ from i2i_bridge.cli.command import app
 from i2i_bridge.recipe.load import load_recipe
 from i2i_bridge.recipe.presets import method_preset
 from i2i_bridge.registry import PROCESSES
-from i2i_bridge.training.noise_size import curve, noise_level, proposed, share_above, sized, unknown_rms
+from i2i_bridge.training.noise_size import curve, noise_level, proposed, share_above, unknown_rms, with_measured_noise
 from i2i_bridge.training.trainer import train
 
 
@@ -205,7 +205,7 @@ def test_seeds_of_one_recipe_get_the_same_noise(photos):  # noqa: F811
     for seed in (0, 1, 2):
         recipe = recipe_for(photos, process=AUTO[0][0], train={"seed": seed})
         data = recipe.build_dataset("train")
-        found.add(sized(recipe, data)[0].process["sigma_1"])
+        found.add(with_measured_noise(recipe, data)[0].process["sigma_1"])
         assert data.seed == seed
     assert len(found) == 1
 
@@ -223,7 +223,7 @@ def test_auto_is_read_before_a_training_and_refused_where_a_number_is_needed(pho
     assert load_recipe(file, preset=method_preset("ot-ode")).build_process() == OTODE(0.3)
     same_pairs = recipe_for(photos, process=AUTO[0][0], degradation={"name": "noise", "std": 0.0})
     with pytest.raises(UserError, match=r"process.sigma_1: X_1 leaves nothing .* give a number"):
-        sized(same_pairs, same_pairs.build_dataset("train"))
+        with_measured_noise(same_pairs, same_pairs.build_dataset("train"))
 
 
 @pytest.mark.parametrize(
@@ -262,7 +262,7 @@ def test_too_much_noise_is_said_and_changes_nothing(photos, tmp_path):  # noqa: 
     assert not any("noise exceeds" in line for line in told(loud, tmp_path / "loud"))
     for factor, said in ((0.98, 0), (1.02, 1)):
         recipe = recipe_for(photos, process={"name": "brownian", "sigma_1": factor * rms})
-        assert len(sized(recipe, data)[1]) == said
+        assert len(with_measured_noise(recipe, data)[1]) == said
     for quiet in (
         recipe_for(photos, process=brownian, method={"name": "regression"}),
         recipe_for(photos, process={"name": "vp-bridge"}),
@@ -271,7 +271,7 @@ def test_too_much_noise_is_said_and_changes_nothing(photos, tmp_path):  # noqa: 
             photos, process=brownian, reference={"source": "a paper, Table 1", "protocol": "its own", "rows": []}
         ),
     ):
-        assert sized(quiet, data) == (quiet, [])
+        assert with_measured_noise(quiet, data) == (quiet, [])
 
 
 def test_preview_shows_the_noise_beside_the_unknown(photos, tmp_path):  # noqa: F811

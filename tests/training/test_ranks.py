@@ -22,7 +22,7 @@ from i2i_bridge.distributed import Ranks, check_devices, processes
 from i2i_bridge.errors import UserError
 from i2i_bridge.evaluation.evaluate import evaluate
 from i2i_bridge.runs.checkpoint import latest_checkpoint
-from i2i_bridge.storage.files import locked
+from i2i_bridge.storage.lock import locked
 from i2i_bridge.training import step as stepping
 from i2i_bridge.training.state import TrainState
 from i2i_bridge.training.step import training_step

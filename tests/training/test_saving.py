@@ -18,7 +18,6 @@ import i2i_bridge.training.trainer as training
 from i2i_bridge.data import loader
 from i2i_bridge.errors import UserError
 from i2i_bridge.runs.checkpoint import latest_checkpoint
-from i2i_bridge.storage import files
 from i2i_bridge.training.log import MetricsLog, read_metrics
 from i2i_bridge.training.trainer import train
 
@@ -257,7 +256,7 @@ def test_files_written_by_a_killed_start_are_swept(root, tmp_path):
         file.parent.mkdir(exist_ok=True)
         file.write_text("half")
     train(recipe_of(root, steps=2), tmp_path, cpu=True)
-    left = [path.name for path in tmp_path.rglob(".*") if path.name != files.LOCK_FILE]
+    left = [path.name for path in tmp_path.rglob(".*") if path.name != ".lock"]
     assert left == []
 
 
