@@ -212,12 +212,9 @@ class PairedFolders:
         self.left_out = [line for folder in images for line in left_out_notes(folder, images[folder].left_out)]
         clean, problems = _stems(targets, images[targets], x_0_name, shared)
         degraded, more = _stems(sources, images[sources], x_1_name, shared)
-        if shared:  # 1.png beside 1_noisy.png: a file that matches both templates belongs to the longer one
-            general, special = (clean, degraded) if len(x_0_name) < len(x_1_name) else (degraded, clean)
-            matched = {path for _, path in special.values()}
-            for name in [name for name, (_, path) in general.items() if path in matched]:
-                del general[name]
-            matched |= {path for _, path in general.values()}
+        if shared:
+            _tell_sides_apart(clean, degraded, x_0_name, x_1_name)
+            matched = {path for side in (clean, degraded) for _, path in side.values()}
             others = [str(targets / path) for path in images[targets] if path not in matched]
             if others:
                 shown = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
@@ -268,6 +265,14 @@ class PairedFolders:
     def __getitem__(self, index: int) -> dict[str, Any]:
         item = {"key": self.keys[index], "x_0": self.files[index][1], "x_1": self.sources[index][1]}
         return item if self.conditions is None else item | {"condition": self.conditions[index][1]}
+
+
+def _tell_sides_apart(clean: Stems, degraded: Stems, x_0_name: str, x_1_name: str) -> None:
+    """Remove files that match both templates from the side of the shorter one, such as 1_noisy.png from '{}'."""
+    general, special = (clean, degraded) if len(x_0_name) < len(x_1_name) else (degraded, clean)
+    matched = {path for _, path in special.values()}
+    for name in [name for name, (_, path) in general.items() if path in matched]:
+        del general[name]
 
 
 def _conditions(folder: Path, pairs: Sequence[str]) -> Files:
