@@ -1147,6 +1147,13 @@ MUTANTS = [
     Mutant("tuned-error-by-n", "evaluation/search.py", "statistics.stdev(changes) / math.sqrt", "statistics.pstdev(changes) / math.sqrt", "test_tune.py"),
     Mutant("tuned-error-of-one-image", "evaluation/search.py", "statistics.stdev(changes) / math.sqrt(len(changes)) if", "statistics.stdev(changes) if", "test_tune.py"),
     Mutant("tuned-equal-infinities-left-out", "evaluation/search.py", "if not math.isnan(a - b) or a == b]", "if not math.isnan(a - b)]", "test_tune.py"),
+    Mutant("mixture-noise-of-the-forward-sde", "bridge/proposals.py", "std = torch.where(chosen, forward.std, posterior.std)", "std = forward.std", "test_proposals.py"),
+    Mutant("mixture-noise-of-the-posterior", "bridge/proposals.py", "std = torch.where(chosen, forward.std, posterior.std)", "std = posterior.std", "test_proposals.py"),
+    Mutant("hidden-colours-of-16-bits-are-dark", "images/pixels.py", "white = np.iinfo(picture.pixels.dtype).max\n    return np.where", "white = 255\n    return np.where", "test_images.py"),
+    Mutant("shift-in-pixels-of-the-thumbnail", "data/alignment.py", "return Alignment(turns, (row * step, column * step), step", "return Alignment(turns, (row, column), step", "test_alignment.py"),
+    Mutant("tall-images-left-tall", "images/montage.py", "factor = min(side / (len(row) * width), side / height)", "factor = side / (len(row) * width)", "test_montage.py"),
+    Mutant("floats-far-above-their-range", "images/inputs.py", "most > high + room", "most > high + 10 * room", "test_inputs.py"),
+    Mutant("floats-far-below-their-range", "images/inputs.py", "least < low - room", "least < low - 10 * room", "test_inputs.py"),
 ]  # fmt: skip
 
 

@@ -20,13 +20,17 @@ def test_posterior_is_the_marginal():
 
 def test_mixture_takes_its_share_from_the_forward_sde():
     """Figure 10: X_0 + sigma_t z with the given probability, else q(X_t | X_0, X_1)."""
-    # kills: mixture-ratio-inverted
+    # kills: mixture-ratio-inverted, mixture-noise-of-the-forward-sde, mixture-noise-of-the-posterior
     forward = draw(MixtureProposal(1.0))
     assert forward.mean().item() == pytest.approx(0, abs=0.02)
     assert forward.std().item() == pytest.approx(0.5**0.5, abs=0.02)
-    assert torch.allclose(draw(MixtureProposal(0.0)).mean(), torch.tensor(2.0), atol=0.01)
+    posterior = draw(MixtureProposal(0.0))
+    assert torch.allclose(posterior.mean(), torch.tensor(2.0), atol=0.01)
+    assert posterior.std().item() == pytest.approx(0.5, abs=0.01)
     share = draw(MixtureProposal(0.25))
     assert share.mean().item() == pytest.approx(0.75 * 2.0, abs=0.03)
+    # Each kind with its own spread: the mean of both variances, and that of the means.
+    assert share.var().item() == pytest.approx(0.75 * 0.25 + 0.25 * 0.5 + 0.25 * 0.75 * 2.0**2, rel=0.03)
 
 
 def test_mistakes():

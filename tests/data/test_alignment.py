@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from i2i_bridge.data.alignment import Alignment, misalignments, overlapping, shift_between
+from i2i_bridge.data.alignment import SIDE, Alignment, alignment_of, misalignments, overlapping, shift_between
 from i2i_bridge.data.dataset import PairDataset
 from i2i_bridge.data.statistics import facts_of
 from i2i_bridge.data.transforms import Geometry
@@ -54,6 +54,13 @@ def test_a_known_shift_is_found(kind):
         found = shift_between(*pair(kind, row, column, seed))
         assert found is not None
         assert max(abs(found[0] - row), abs(found[1] - column)) <= allowed, (seed, found)
+
+
+def test_the_shift_of_a_thumbnail_is_in_pixels_of_the_image():
+    # kills: shift-in-pixels-of-the-thumbnail
+    image = photo(0, 4 * SIDE + 32)
+    found = alignment_of(image[:-32, 16:-16], image[:-32, :-32])
+    assert found.step == 4 and found.shift == pytest.approx((0, -16), abs=4) and found.pixels == (0, -16)
 
 
 def test_what_has_nothing_in_common_has_no_shift():

@@ -333,7 +333,7 @@ def test_transparent_parts_are_the_hole():
 
 
 def test_colours_below_transparency_are_not_seen():
-    # kills: hidden-colours-are-data
+    # kills: hidden-colours-are-data, hidden-colours-of-16-bits-are-dark
     pixels = np.full((2, 2, 3), (200, 100, 0), np.uint8)
     alpha = np.array([[0, 255], [51, 255]], np.uint8)
     assert opaque(Picture(pixels, alpha))[:, 0].tolist() == [[255, 255, 255], [244, 224, 204]]
@@ -341,8 +341,9 @@ def test_colours_below_transparency_are_not_seen():
     for shown in (opaque, visible):
         assert np.array_equal(shown(Picture(pixels, alpha))[:, 1], pixels[:, 1])
         assert shown(Picture(pixels, np.full((2, 2), 255, np.uint8))) is shown(Picture(pixels)) is pixels
-    deep = opaque(Picture(pixels.astype(np.uint16) * 257, alpha.astype(np.uint16) * 257))
-    assert deep.dtype == np.uint16 and np.array_equal(deep, opaque(Picture(pixels, alpha)).astype(np.uint16) * 257)
+    for shown in (opaque, visible):
+        deep = shown(Picture(pixels.astype(np.uint16) * 257, alpha.astype(np.uint16) * 257))
+        assert deep.dtype == np.uint16 and np.array_equal(deep, shown(Picture(pixels, alpha)).astype(np.uint16) * 257)
 
 
 def test_pages_of_a_tiff_are_counted_up_to_a_bound(tmp_path):

@@ -69,12 +69,15 @@ def test_every_form_gives_the_same_pixels_in_its_own_form(run, tmp_path):
 
 def test_what_is_no_image_is_told_what_is_one(run):
     # kills: endless-range, image-without-pixels, seed-of-a-fraction
+    # kills: floats-far-above-their-range, floats-far-below-their-range
     # also: the tensor itself in the message; floats whose range nobody said
     image = torch.rand(3, 12, 20)
     for given, options, says in (
         (image, {}, r"no known range.* value_range=\(0, 1\) or \(-1, 1\); or give uint8"),
         (image.numpy().transpose(1, 2, 0), {}, "no known range"),
         (image * 255, {"value_range": (0, 1)}, r"beyond value_range=\(0, 1\)"),
+        (image * 1.25, {"value_range": (0, 1)}, r"beyond value_range=\(0, 1\)"),
+        (image - 0.25, {"value_range": (0, 1)}, r"beyond value_range=\(0, 1\)"),
         (image, {"value_range": (1, 0)}, "value_range"),
         *((image, {"value_range": ends}, "give .low, high.") for ends in (1, (0,), (0, 1, 2), "ab", (0, math.inf))),
         (image, {"value_range": (-1e308, 1e308)}, "give .low, high."),

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from i2i_bridge.images.montage import HEADER_HEIGHT, montage, states_shown
+from i2i_bridge.images.montage import HEADER_HEIGHT, montage, scaled_down, states_shown
 
 ROWS = [[torch.full((3, 2, 2), -1.0), torch.full((1, 2, 3), 1.0)], [torch.zeros(3, 4, 2)]]
 
@@ -70,6 +70,13 @@ def test_states_shown_begin_at_x_1_and_end_restored(calls, columns):
     assert numbers[0] == 0 and numbers[-1] == calls and len(numbers) == columns
     assert words == ["X_1", *(f"step {n}" for n in numbers[1:])]
     assert np.ptp(np.diff(numbers)) <= max(1, calls / 10) and most < 40
+
+
+def test_a_row_is_scaled_down_to_a_width_and_a_height():
+    # kills: tall-images-left-tall
+    for count, size, wanted in ((1, (100, 20), (50, 10)), (5, (20, 20), (10, 10)), (2, (25, 25), (25, 25))):
+        row = scaled_down([torch.zeros(3, *size)] * count, 50)
+        assert len(row) == count and all(image.shape == (3, *wanted) for image in row)
 
 
 def test_a_column_is_as_wide_as_its_widest_image_and_its_word_stands_there():
