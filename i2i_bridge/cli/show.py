@@ -64,7 +64,7 @@ def show(
     method: MethodName = None,
     plugin: Plugins = None,
 ) -> None:
-    """Show one thing whole: a recipe or card as TOML, settings with their defaults, or a part with its options."""
+    """Show a recipe or card as TOML, settings with their defaults, or a part with its options."""
     from i2i_bridge.cli.catalogue import check_table, cost_table, description, schema_text
 
     load_plugins(plugin)

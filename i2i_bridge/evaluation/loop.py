@@ -101,7 +101,7 @@ def _lock_and_clean(folder: Path, home: Path, stack: ExitStack) -> None:
 
 @dataclass
 class _Loop:
-    """Brings the records of a plan up to date."""
+    """Computes the records of a plan that are missing or outdated."""
 
     plan: Plan
     batch_size: int

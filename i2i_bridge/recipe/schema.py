@@ -145,11 +145,11 @@ class TrainSettings(Settings):
     regression_share: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Share of a bridge's steps, the first ones, at t = 1 only: a regression from X_1."""
     at_source: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Share of a bridge's samples at exactly t = 1 after that."""
+    """Share of a bridge's samples at exactly t = 1, in the steps after `regression_share`."""
     time: Literal["uniform", "stratified", "logit-normal"] = "uniform"
     """Distribution of a bridge's other times: uniform, uniform within each batch, or denser in the middle."""
     weight: Literal["uniform", "min-snr", "edm"] = "uniform"
-    """Weight of an error at each time, beside the target's weight."""
+    """Weight of the error of the network's output at each time, by which the target's own weight is multiplied."""
     loss: Literal["mse", "l1", "huber"] = "mse"
     """Loss of a bridge's output: squared, absolute, or Huber (squared up to 0.1)."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"

@@ -1,4 +1,4 @@
-"""Entries of a page or table: evaluated folders that are comparable, opened whole."""
+"""Entries of a page or table: comparable evaluated folders, with all that the page shows of them."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Measurements in one evaluated folder, read whole: the evaluation, and what it keeps of single images."""
+"""All measurements in one evaluated folder: the evaluation, the values of single images, and the training curves."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -32,7 +32,7 @@ _HEAD = """\
 
 
 class TunedSample(Settings):
-    """The settings of [sample] at one NFE, and their scores on the images that did not choose them."""
+    """The settings of [sample] at one NFE, and their scores on the half of the images that they were not chosen on."""
 
     sampler: Part
     """As `sample.sampler`."""

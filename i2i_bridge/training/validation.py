@@ -41,7 +41,7 @@ class Best:
     step: int
     value: float
     failures: int = 0
-    """Validations since then."""
+    """Number of validations since then, none of which was better."""
 
 
 def read_best(stored: Any) -> Best | None:
