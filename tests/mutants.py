@@ -707,6 +707,7 @@ MUTANTS = [
     Mutant("endless-range-in-a-recipe", "recipe/schema.py", "if not (low < high and math.isfinite(high - low)):", "if not low < high:", "test_recipe.py"),
     Mutant("empty-argument-is-here", "cli/command.py", "if not word or re.fullmatch(", "if False and re.fullmatch(", "test_cli.py"),
     Mutant("empty-value-is-here", "storage/toml.py", "    if not value:", "    if False:", "test_cli.py"),
+    Mutant("removed-checkpoint-ends-a-restore", "runs/load.py", "            if saved.folder.exists():\n                raise", "            raise", "test_checkpoint_choice.py"),
     # reliability
     Mutant("recipe-of-a-user-replaced", "training/identity.py", "if not _is_written(file):", "if False:", "test_saving.py"),
     Mutant("log-of-a-user-replaced", "training/identity.py", "elif found := next((path for name in RUN_FILES for path in folder.glob(name)), None):", "elif found := None:", "test_saving.py"),
@@ -735,7 +736,7 @@ MUTANTS = [
     Mutant("name-is-a-path", "storage/names.py", 'r"\\w[\\w .+()-]*(?<! )"', 'r".*"', "test_names.py"),
     Mutant("downloads-collapse", "data/cards.py", "if name.casefold() not in taken)", "if name)", "test_names.py"),
     Mutant("packaged-anywhere", "data/sources/packaged.py", " or not path.resolve().is_relative_to(home.resolve())", "", "test_names.py"),
-    Mutant("checkpoint-choice-ignored", "runs/load.py", 'chosen_checkpoint(folder / "checkpoints", checkpoint)', 'chosen_checkpoint(folder / "checkpoints")', "test_checkpoint_choice.py"),
+    Mutant("checkpoint-choice-ignored", "runs/load.py", "chosen_checkpoint(folder / \"checkpoints\", which)", "chosen_checkpoint(folder / \"checkpoints\")", "test_checkpoint_choice.py"),
     Mutant("fall-back-unsaid", "evaluation/summary.py", "            *subject.warnings,\n", "", "test_checkpoint_choice.py"),
     Mutant("pictures-through-links", "evaluation/pictures.py", "Picture(shown(picture)), root=self.root)", "Picture(shown(picture)))", "test_links.py"),
     Mutant("page-in-progress-stays", "report/folder.py", "if leftover.name != LOCK_FILE:", "if False:", "test_links.py"),

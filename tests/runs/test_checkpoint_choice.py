@@ -9,6 +9,7 @@ from killing import photos, recipe_of
 from i2i_bridge.cli.command import main
 from i2i_bridge.errors import UserError
 from i2i_bridge.evaluation.results import read_evaluation
+from i2i_bridge.runs.checkpoint import Checkpoint
 from i2i_bridge.runs.load import load_run
 from i2i_bridge.training.trainer import train
 
@@ -41,6 +42,21 @@ def call(capsys, *words):
 
 def weights_of(run):
     return next(iter(run.method.network.parameters())).sum().item()
+
+
+def test_a_checkpoint_that_a_training_removes_while_a_run_is_opened_gives_way_to_the_newest(run, monkeypatch):
+    """kills: removed-checkpoint-ends-a-restore"""
+    read = Checkpoint.tensors
+
+    def late(checkpoint, part):
+        if checkpoint.step < 6:  # between the verification of its files and the reading of its weights
+            newer.rename(run / "checkpoints" / newer.name)
+            shutil.rmtree(checkpoint.folder)
+        return read(checkpoint, part)
+
+    newer = (run / "checkpoints" / "step-00000006").rename(run / "step-00000006")
+    monkeypatch.setattr(Checkpoint, "tensors", late)
+    assert load_run(run).step == 6
 
 
 def test_any_kept_checkpoint_can_be_loaded(run):
