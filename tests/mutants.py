@@ -41,6 +41,7 @@ MUTANTS = [
     Mutant("schedule-not-mirrored", "bridge/processes.py", "total - self._from_end(1 - t))", "self._from_end(t))", "test_processes.py"),
     Mutant("noise-kept", "bridge/processes.py", "return Coefficients(a, b, torch.zeros_like(c))", "return Coefficients(a, b, c)", "test_processes.py"),
     Mutant("vp-naive-difference", "bridge/processes.py", "left = (1 - times) * (self.beta_min + self.beta_d * (1 + times) / 2)", "left = self._exponent(torch.ones_like(times)) - done", "test_processes.py"),
+    Mutant("vp-beyond-exp", "bridge/processes.py", "if self.beta_min + self.beta_d / 2 > 700:", "if False:", "test_processes.py"),
     Mutant("ve-sigma-squared", "bridge/processes.py", "return self.sigma_max * as_times(t)", "return self.sigma_max * as_times(t) ** 2", "test_processes.py"),
     Mutant("prior-exponent-without-half", "bridge/processes.py", "(self.beta_max - self.beta_min) * times / 2)\n        return", "(self.beta_max - self.beta_min) * times)\n        return", "test_processes.py"),
     Mutant("prior-forward-is-not-its-own", "bridge/processes.py", "return self.coefficients(t).c", "return self.coefficients(t).b", "test_processes.py"),
@@ -708,6 +709,7 @@ MUTANTS = [
     Mutant("empty-argument-is-here", "cli/command.py", "if not word or re.fullmatch(", "if False and re.fullmatch(", "test_cli.py"),
     Mutant("empty-value-is-here", "storage/toml.py", "    if not value:", "    if False:", "test_cli.py"),
     Mutant("removed-checkpoint-ends-a-restore", "runs/load.py", "            if saved.folder.exists():\n                raise", "            raise", "test_checkpoint_choice.py"),
+    Mutant("grid-not-tried", "recipe/checks.py", "if not isinstance(times, torch.Tensor) or times.shape != (3,) or times[2] != 0 or not (times.diff() < 0).all():", "if False:", "test_recipe.py"),
     # reliability
     Mutant("recipe-of-a-user-replaced", "training/identity.py", "if not _is_written(file):", "if False:", "test_saving.py"),
     Mutant("log-of-a-user-replaced", "training/identity.py", "elif found := next((path for name in RUN_FILES for path in folder.glob(name)), None):", "elif found := None:", "test_saving.py"),

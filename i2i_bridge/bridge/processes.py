@@ -168,6 +168,8 @@ class VPBridge(Process):
     def __post_init__(self) -> None:
         if not (self.beta_min > 0 and self.beta_d >= 0):
             raise ValueError(f"beta_min must be positive and beta_d not negative, got {self.beta_min}, {self.beta_d}")
+        if self.beta_min + self.beta_d / 2 > 700:  # exp of more is infinite, and the coefficients NaN
+            raise ValueError(f"beta_min + beta_d / 2 must be at most 700, got {self.beta_min}, {self.beta_d}")
 
     def _exponent(self, t: Tensor) -> Tensor:
         return t * (self.beta_min + self.beta_d * t / 2)

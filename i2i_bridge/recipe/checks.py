@@ -95,9 +95,15 @@ def _try_sampler(recipe: "Recipe", process: "Process") -> None:
     from i2i_bridge.randomness import generator
 
     sampler = registry.SAMPLERS.get(str(recipe.sample.sampler.get("name")))
-    times = registry.TIME_GRIDS.get(recipe.sample.grid)(process, 2)
     pixel, draws = torch.zeros(1, 1, 1, 1), generator(0, "recipe")
     with plugin_errors():
+        times = registry.TIME_GRIDS.get(recipe.sample.grid)(process, 2)
+        # Otherwise another number of calls is made than was asked for, or the result is a state that is not clean.
+        if not isinstance(times, torch.Tensor) or times.shape != (3,) or times[2] != 0 or not (times.diff() < 0).all():
+            raise UserError(
+                f"grid '{recipe.sample.grid}': for 2 calls it must return a tensor of 3 times that fall to 0, got "
+                f"{times.tolist() if isinstance(times, torch.Tensor) else type(times).__name__}"
+            )
         states = sampler(process, lambda x_t, t: x_t, pixel, times, draws, **recipe.sampler_options())
         last = list(states)[-1:] if isinstance(states, Iterator) else []
     if not last or not isinstance(last[0], torch.Tensor) or last[0].shape != pixel.shape:

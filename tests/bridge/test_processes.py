@@ -253,7 +253,7 @@ def test_process_and_time_mistakes():
     x = torch.zeros(1, 3, 4, 4)
     with pytest.raises(ValueError, match="differ in shape"):
         I2SB().marginal(x, torch.zeros(1, 3, 4, 5), 0.5)
-    # kills: one-good-time-excuses-the-others
+    # kills: one-good-time-excuses-the-others, vp-beyond-exp
     for t in (-0.1, 1.1, float("nan"), torch.tensor([0.5, 1.1]), torch.tensor([float("nan"), 0.5])):
         with pytest.raises(ValueError, match=r"\[0, 1\]"):
             I2SB().coefficients(t)
@@ -262,6 +262,7 @@ def test_process_and_time_mistakes():
         lambda: BrownianBridge(0.0),
         lambda: VEBridge(-1),
         lambda: VPBridge(0),
+        lambda: VPBridge(700.0, 2.0),
         lambda: GaussianPrior(2, 1),
         lambda: OfficialGrid(999),
         lambda: NADB(0.0),

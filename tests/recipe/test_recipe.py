@@ -1,8 +1,10 @@
 import itertools
+import math
 
 import pytest
 import torch
 
+from i2i_bridge import registry
 from i2i_bridge.data.cards import load_card
 from i2i_bridge.errors import UserError
 from i2i_bridge.methods.factory import build_method
@@ -345,3 +347,25 @@ def test_keys_below_an_option_that_is_no_table_are_one_line(setting):
     recipe = load_recipe("demo/jpeg", [setting])
     with pytest.raises(UserError, match="root"):
         recipe.build_dataset("train")
+
+
+@pytest.mark.parametrize(
+    ("times", "shown"),
+    [
+        ([1.0, 0.0], "list"),
+        (torch.linspace(1, 0, 7), "1.0, 0.83"),
+        (torch.tensor([1.0, 0.5, 0.25]), "1.0, 0.5, 0.25"),
+        (torch.tensor([1.0, 1.0, 0.0]), "1.0, 1.0, 0.0"),
+        (torch.tensor([1.0, math.nan, 0.0]), "1.0, nan, 0.0"),
+    ],
+)
+def test_a_grid_of_a_user_has_as_many_steps_as_calls_and_ends_at_the_clean_image(times, shown, monkeypatch):
+    # kills: grid-not-tried
+    monkeypatch.setitem(registry.TIME_GRIDS._members, "mine", lambda process, nfe: times)
+    with pytest.raises(UserError, match=f"grid 'mine': for 2 calls .*3 times that fall to 0, got .?{shown}"):
+        parse_recipe(small(sample={"grid": "mine"}), "mine.toml")
+
+
+@pytest.mark.parametrize("grid", sorted(set(registry.TIME_GRIDS.names()) - {"official"}))
+def test_every_grid_falls_to_the_clean_image(grid):
+    parse_recipe(small(sample={"grid": grid}), "mine.toml")
