@@ -64,15 +64,22 @@ class Latent:
         """Latents of images, float32, without gradients."""
         # Without autocast: otherwise training and restoring would encode differently.
         with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
-            latents = self.autoencoder.encode(x.float()).float()
-            shift, scale = self._moments(latents)
-            return STD * (latents - shift) / scale
+            return self.scaled(self.autoencoder.encode(x.float()).float())
 
     def decode(self, latents: Tensor) -> Tensor:
         """Images of latents, float32, without gradients."""
         with torch.no_grad(), torch.autocast(latents.device.type, enabled=False):
-            shift, scale = self._moments(latents)
-            return self.autoencoder.decode(latents.float() / STD * scale + shift).float()
+            return self.autoencoder.decode(self.unscaled(latents.float())).float()
+
+    def scaled(self, latents: Tensor) -> Tensor:
+        """z of E(x)."""
+        shift, scale = self._moments(latents)
+        return STD * (latents - shift) / scale
+
+    def unscaled(self, latents: Tensor) -> Tensor:
+        """E(x) of z."""
+        shift, scale = self._moments(latents)
+        return latents / STD * scale + shift
 
     def encode_each(self, name: str, x: Tensor) -> Tensor:
         """As `encode`, for the field `name` of a training batch, image by image.

@@ -1,27 +1,30 @@
 """Export of a run as graphs that other programs execute: ONNX, torch.export or OpenVINO.
 
-OUT/  export.json  network.onnx  [mean.onnx]  restore-1.onnx  [restore-N.onnx]  weights.bin
+OUT/  export.json  network.onnx  [mean.onnx]  [encoder.onnx  decoder.onnx]  restore-1.onnx  [restore-N.onnx]
+      weights.bin
 """
 
 import copy
 import json
 import os
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from i2i_bridge import __version__
 from i2i_bridge.errors import UserError, did_you_mean, located
 from i2i_bridge.methods.calls import checked_nfe
 from i2i_bridge.methods.geometry import method_geometry
+from i2i_bridge.methods.latent import STD, latent_of
 from i2i_bridge.methods.mean import mean_of
 from i2i_bridge.plugins import plugin_errors
 from i2i_bridge.runs.batch import image_facts
-from i2i_bridge.runs.graphs import FILES, GraphNetwork, Tracer
+from i2i_bridge.runs.graphs import DECODER, ENCODER, FILES, Decoder, Encoder, GraphNetwork, Tracer
 from i2i_bridge.runs.plan import Stage, plan_of
 from i2i_bridge.runs.run import Run
 from i2i_bridge.runs.shared import portable
@@ -59,7 +62,8 @@ def export(
 
     `export.json` has the weights of every step (`runs.plan`) for 1 and `nfe` network calls. `network` is the network
     alone, for any number of calls; `restore-1` and, up to 8 calls, `restore-N` are whole restorations X_1 -> X_0, whose
-    noise is an input. docs/export.md shows how to run them without torch.
+    noise is an input. docs/export.md shows how to run them without torch. With [latent] encoder and decoder are parts
+    of the restorations, and graphs beside the network.
 
     Args:
         out: A folder; an older export in it is replaced.
@@ -73,7 +77,7 @@ def export(
 
     Raises:
         UserError: A package is missing, the format or nfe is unknown, `out` holds other files, the run has a guidance,
-            dropout in sampling or another method, or the network cannot be traced.
+            dropout in sampling or another method, or the network or the autoencoder cannot be copied or traced.
     """
     if format not in SUFFIXES:
         raise UserError(f"format '{format}' is unknown{did_you_mean(format, SUFFIXES)}")
@@ -109,18 +113,34 @@ def export(
     return [shown / name for name, _ in reversed(files)]
 
 
-def _graph_networks(run: Run, restorations: list[tuple[int, list[Stage]]]) -> dict[str, GraphNetwork]:
-    """Copies of the run's networks for tracing, by name."""
+def _graph_networks(run: Run, restorations: list[tuple[int, list[Stage]]]) -> dict[str, nn.Module]:
+    """Copies of the run's networks, and of its autoencoder, for tracing, by name."""
     networks = {"network": run.method.network}
     if (mean := mean_of(run.method)) is not None:
         networks["mean"] = mean.method.network
-    copies = {}
+    copies: dict[str, nn.Module] = {}
     for name, network in networks.items():
         (condition,) = {stage.condition for _, stages in restorations for stage in stages if stage.network == name}
-        # float32 and contiguous: the kernels for channels_last are no operations of a graph.
-        plain = copy.deepcopy(network).to("cpu", torch.float32).to(memory_format=torch.contiguous_format)
-        copies[name] = GraphNetwork(plain.eval().requires_grad_(False), condition)
+        copies[name] = GraphNetwork(_plain(network, name), condition)
+    if (latent := latent_of(run.method)) is not None:
+        latent = replace(latent, autoencoder=_plain(latent.autoencoder, "autoencoder"), cache=None)
+        copies |= {ENCODER: Encoder(latent), DECODER: Decoder(latent)}
     return copies
+
+
+def _plain(network: Any, name: str) -> Any:
+    """A copy of a module on the CPU, in float32 and contiguous: kernels for channels_last are no operations of a graph.
+
+    An autoencoder that is no module is taken as it is.
+    """
+    if not isinstance(network, nn.Module):
+        return network
+    try:
+        plain = copy.deepcopy(network)
+    except TypeError as error:  # an attribute that is no data, such as a lock or another program's session
+        raise UserError(f"{name}: {type(network).__name__} cannot be copied, and so not exported ({error})") from error
+    plain = plain.to("cpu", torch.float32).to(memory_format=torch.contiguous_format)
+    return plain.eval().requires_grad_(False)
 
 
 def _about(
@@ -133,6 +153,9 @@ def _about(
 ) -> dict[str, Any]:
     """The table of export.json, without the names of the files."""
     recipe = portable(run.recipe)  # an export is made to be passed on
+    latent, channels, factor = latent_of(run.method), recipe.data.channels, 1
+    if latent is not None:
+        channels, factor = latent.autoencoder.channels, latent.autoencoder.factor
     return {
         "kind": KIND, "version": 1, "i2i_bridge": __version__, "format": format,
         "recipe": recipe.name, "step": run.step, "method": recipe.method,
@@ -142,6 +165,8 @@ def _about(
         "inputs": {"x_1": run.recipe.data.channels} | inputs,
         **dict(zip(("stride", "smallest_side"), method_geometry(run.method), strict=True)),
         "networks": networks,
+        "state": {"channels": channels, "factor": factor},
+        "latent": latent and {"std": STD, "shift": latent.shift, "scale": latent.scale},
         "restorations": [
             {"nfe": n, "graph": graphs.get(n), "draws": sum(stage.draws for stage in stages),
              "stages": [asdict(stage) for stage in stages]}

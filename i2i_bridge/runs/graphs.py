@@ -15,6 +15,7 @@ from i2i_bridge.bridge.predictor import call_network
 from i2i_bridge.errors import UserError
 from i2i_bridge.libraries import reason
 from i2i_bridge.methods.geometry import method_geometry
+from i2i_bridge.methods.latent import Latent, latent_of
 from i2i_bridge.plugins import plugin_errors
 from i2i_bridge.runs.plan import Stage, restored
 from i2i_bridge.runs.run import Run
@@ -24,6 +25,8 @@ OPSET = 18
 IR = 8
 """Version of the ONNX file format, the one of OPSET."""
 WEIGHTS = "weights.bin"
+ENCODER, DECODER = "encoder", "decoder"
+"""Names of the graphs of the autoencoder of [latent], among those of the networks."""
 LARGE = 1024
 """Size in bytes from which a tensor lies in WEIGHTS, which all graphs share, and not in the graph."""
 
@@ -37,6 +40,28 @@ class GraphNetwork(nn.Module):
 
     def forward(self, x_t: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
         return call_network(self.network, x_t, t, condition)
+
+
+class Encoder(nn.Module):
+    """`Latent.encode` without its contexts for gradients and autocast, which a graph does not have."""
+
+    def __init__(self, latent: Latent) -> None:
+        super().__init__()
+        self.latent, self.autoencoder = latent, latent.autoencoder
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.latent.scaled(self.autoencoder.encode(x))
+
+
+class Decoder(nn.Module):
+    """`Latent.decode`, likewise."""
+
+    def __init__(self, latent: Latent) -> None:
+        super().__init__()
+        self.latent, self.autoencoder = latent, latent.autoencoder
+
+    def forward(self, latents: Tensor) -> Tensor:
+        return self.autoencoder.decode(self.latent.unscaled(latents))
 
 
 class _Restoration(nn.Module):
@@ -59,13 +84,14 @@ class _Restoration(nn.Module):
 
         x_0: Tensor = restored(
             self.stages,
-            {name: called(network) for name, network in self.networks.items()},
+            {name: called(network) for name, network in self.networks.items() if isinstance(network, GraphNetwork)},
             x_1,
             mask,
             condition,
             iter(() if noise is None else noise.unbind(0)),
             clip=lambda x: x.clamp(-1, 1),
             choose=lambda hole, a, b: torch.where(hole > 0.5, a, b),
+            coder=(self.networks[ENCODER], self.networks[DECODER]) if ENCODER in self.networks else None,
         )
         return x_0
 
@@ -75,7 +101,7 @@ class Tracer:
     """Traces modules with symbolic batch, height and width."""
 
     run: Run
-    networks: Mapping[str, GraphNetwork]
+    networks: Mapping[str, nn.Module]
     inputs: Mapping[str, int]
     say: Callable[[str], None]
 
@@ -86,20 +112,33 @@ class Tracer:
         channels = {"x_1": self.run.recipe.data.channels} | dict(self.inputs)
         return {name: torch.zeros(2, count, height, height + stride) for name, count in channels.items()}
 
+    def state(self) -> Tensor:
+        """Example of what the networks work on: an image, or its latents."""
+        x_1, latent = self.images()["x_1"], latent_of(self.run.method)
+        if latent is None:
+            return x_1
+        sides = (side // latent.autoencoder.factor for side in x_1.shape[2:])
+        return torch.zeros(len(x_1), latent.autoencoder.channels, *sides)
+
     def network(self, name: str) -> torch.export.ExportedProgram:
         """The program of a network alone."""
-        images = self.images()
-        inputs = {"x_t": images["x_1"], "t": torch.ones(2, dtype=torch.float64)}
-        if self.networks[name].condition:
+        module, images, state = self.networks[name], self.images(), self.state()
+        if isinstance(module, Encoder):
+            return self._program(module, {"x": images["x_1"]}, name)
+        if isinstance(module, Decoder):
+            return self._program(module, {"latents": state}, name)
+        inputs = {"x_t": state, "t": torch.ones(2, dtype=torch.float64)}
+        if module.condition:
+            given = state if ENCODER in self.networks else images.get("condition", state)
             # A tensor of its own: torch.export makes one input of two that are the same object.
-            inputs["condition"] = images.get("condition", images["x_1"]).clone()
-        return self._program(self.networks[name], inputs, name)
+            inputs["condition"] = given.clone()
+        return self._program(module, inputs, name)
 
     def restoration(self, stages: list[Stage], name: str) -> torch.export.ExportedProgram:
         """The program of a plan."""
         inputs, draws = self.images(), sum(stage.draws for stage in stages)
         if draws:
-            inputs["noise"] = torch.zeros(draws, *inputs["x_1"].shape)
+            inputs["noise"] = torch.zeros(draws, *self.state().shape)
         return self._program(_Restoration(self.networks, stages), inputs, name)
 
     def _program(self, module: nn.Module, inputs: dict[str, Tensor], name: str) -> torch.export.ExportedProgram:
@@ -115,7 +154,7 @@ class Tracer:
             try:
                 return torch.export.export(module, (), inputs, dynamic_shapes=shapes, strict=False)
             except (RuntimeError, ValueError, TypeError, NotImplementedError, AssertionError) as error:
-                raise UserError(f"{name}: torch.export cannot trace the network ({reason(error)})") from error
+                raise UserError(f"{name}: torch.export cannot trace it ({reason(error)})") from error
 
 
 def _torch_files(
@@ -180,11 +219,11 @@ def _onnx_network(program: torch.export.ExportedProgram, name: str, weights: byt
             program, (), dynamo=True, opset_version=OPSET, input_names=inputs, output_names=["output"], verbose=False
         )
     except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
-        raise UserError(f"{name}: torch.onnx cannot write the network ({reason(error)})") from error
+        raise UserError(f"{name}: torch.onnx cannot write it ({reason(error)})") from error
     proto = made.model_proto
     nested = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
     if proto.functions or any(attribute.type in nested for node in proto.graph.node for attribute in node.attribute):
-        raise UserError(f"{name}: the network branches or loops by its values, which export does not write")
+        raise UserError(f"{name}: it branches or loops by its values, which export does not write")
     graph = onnx.GraphProto(name=name)
     renamed = {tensor.name: f"{name}/{tensor.name}" for tensor in proto.graph.initializer}
     for node in proto.graph.node:
@@ -209,15 +248,17 @@ def _onnx_network(program: torch.export.ExportedProgram, name: str, weights: byt
     for value in proto.graph.input:
         kind = value.type.tensor_type
         sides = [side.dim_value for side in kind.shape.dim]
-        shape = ["batch"] if len(sides) == 1 else _shape(sides[1])
+        shape = ["batch"] if len(sides) == 1 else _shape(sides[1], latent=value.name == "latents")
         graph.input.append(onnx.helper.make_tensor_value_info(value.name, kind.elem_type, shape))
     channels = proto.graph.output[0].type.tensor_type.shape.dim[1].dim_value
-    graph.output.append(onnx.helper.make_tensor_value_info("output", onnx.TensorProto.FLOAT, _shape(channels)))
+    shape = _shape(channels, latent=name == ENCODER)
+    graph.output.append(onnx.helper.make_tensor_value_info("output", onnx.TensorProto.FLOAT, shape))
     return graph
 
 
-def _shape(channels: int) -> list[str | int]:
-    return ["batch", channels, "height", "width"]
+def _shape(channels: int, *, latent: bool = False) -> list[str | int]:
+    """Names of sides: of one name are equal sides, and programs plan their memory by that."""
+    return ["batch", channels, *(f"{'latent_' if latent else ''}{side}" for side in ("height", "width"))]
 
 
 class _Nodes:
@@ -273,7 +314,8 @@ def _onnx_restoration(networks: Mapping[str, Any], stages: list[Stage], trace: T
     shapes |= {name: _shape(count) for name, count in trace.inputs.items()}
     draws = sum(stage.draws for stage in stages)
     if draws:
-        shapes["noise"] = [draws, *_shape(channels)]
+        state = trace.state().shape[1]
+        shapes["noise"] = [draws, *_shape(state, latent=ENCODER in networks)]
     batch = graph.add("Shape", "x_1", start=0, end=1)
     values = {name: _Value(graph, name) for name in shapes}
 
@@ -298,6 +340,12 @@ def _onnx_restoration(networks: Mapping[str, Any], stages: list[Stage], trace: T
         hole = graph.add("Greater", mask.name, graph.add("Constant", value_float=0.5))
         return _Value(graph, graph.add("Where", hole, a.name, b.name))
 
+    def encode(x: _Value) -> _Value:
+        return _Value(graph, graph.add_network(networks[ENCODER], x=x.name))
+
+    def decode(latents: _Value) -> _Value:
+        return _Value(graph, graph.add_network(networks[DECODER], latents=latents.name))
+
     x_0 = restored(
         stages,
         {name: called(network) for name, network in networks.items()},
@@ -307,6 +355,7 @@ def _onnx_restoration(networks: Mapping[str, Any], stages: list[Stage], trace: T
         noises(),
         clip=clip,
         choose=choose,
+        coder=(encode, decode) if ENCODER in networks else None,
     )
     graph.nodes.append(onnx.helper.make_node("Identity", [x_0.name], ["x_0"], "x_0"))
     info, kind = onnx.helper.make_tensor_value_info, onnx.TensorProto.FLOAT

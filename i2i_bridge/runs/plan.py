@@ -7,6 +7,7 @@ A plan is a list of stages (one, or two with [mean]), each with a list of networ
     x_t      <- n_1 x_1 + n_t x_t + n_0 x_0_hat + n_p (the x_0_hat one call before) + n_z z
 
 and the last x_t is the result. The clipped result of a stage, with known pixels put back, is the x_1 of the next one.
+With [latent] x_1, condition and result are latents, and known pixels are put back into the decoded result alone.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ from i2i_bridge.bridge.targets import Target
 from i2i_bridge.errors import UserError
 from i2i_bridge.methods.base import Method
 from i2i_bridge.methods.bridge import Bridge
+from i2i_bridge.methods.latent import LatentMethod
 from i2i_bridge.methods.mean import mean_of
 from i2i_bridge.methods.pix2pix import Pix2pix
 from i2i_bridge.methods.regression import Regression
@@ -115,6 +117,8 @@ def _renamed(stage: Stage) -> Stage:
 
 
 def _stage(method: Method, nfe: int) -> Stage:
+    if isinstance(method, LatentMethod):
+        return _stage(method.method, nfe)
     if isinstance(method, Pix2pix):
         if method.inference == "train":
             raise UserError(
@@ -233,17 +237,25 @@ def restored(
     *,
     clip: Callable[[Any], Any],
     choose: Callable[[Any, Any, Any], Any],
+    coder: tuple[Callable[[Any], Any], Callable[[Any], Any]] | None = None,
 ) -> Any:
     """Run a plan: on tensors, or on values of a graph under construction; both need * by a float and +.
 
     Args:
         networks: Called with (c_in x_t, time, condition).
+        x_1: Image.
         mask: 1 = unknown, or None.
         condition: The user's condition, or None.
         noise: Noise images in the order of their use.
         clip: Limits a value to [-1, 1].
         choose: (mask, a, b) -> a where the mask is above 0.5, else b.
+        coder: With [latent], encoder and decoder, between images and the latents that the plan is of.
     """
+    if coder is not None:
+        encode, decode = coder
+        seen = None if condition is None else encode(condition)
+        image = decode(restored(stages, networks, encode(x_1), None, seen, noise, clip=clip, choose=choose))
+        return image if mask is None else choose(mask, image, x_1)
     begin = x_1
     for number, stage in enumerate(stages):
         x_t = _sum((stage.start.x_1, begin), (stage.start.noise, noise))

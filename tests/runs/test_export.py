@@ -3,7 +3,6 @@
 Parity is 1e-4 at the most, in float32, on sides that are multiples of the stride, on odd ones and on tiny ones.
 """
 
-import json
 import re
 import subprocess
 import sys
@@ -12,6 +11,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from exported import (
+    PAGE,
+    SCRIPTS,
+    Small,
+    batches,
+    by_onnxruntime,
+    by_openvino,
+    by_torch,
+    check_bare,
+    check_parity,
+    need_onnx,
+    page_function,
+    plans,
+    randomised,
+    recipe,
+    run_of,
+)
 from PIL import Image
 from torch import nn
 
@@ -19,118 +35,20 @@ from i2i_bridge import UserError, export, load_run
 from i2i_bridge.bridge.processes import I2SB
 from i2i_bridge.bridge.targets import I2SBTarget
 from i2i_bridge.cli.command import main
-from i2i_bridge.methods.factory import build_method
-from i2i_bridge.methods.geometry import method_geometry, pad_to_stride
 from i2i_bridge.methods.mean import Mean
 from i2i_bridge.methods.pix2pix import Pix2pix
 from i2i_bridge.methods.regression import Regression
-from i2i_bridge.networks.openvino import signal_stack_kept
 from i2i_bridge.randomness import generator
 from i2i_bridge.recipe.load import parse_recipe
 from i2i_bridge.runs import export as exports
 from i2i_bridge.runs.batch import image_facts
 from i2i_bridge.runs.checkpoint import save_checkpoint
-from i2i_bridge.runs.run import Run
 from i2i_bridge.storage.files import write_whole
-
-PAGE = (Path(__file__).parents[2] / "docs/export.md").read_text(encoding="utf-8")
-SCRIPTS = dict(re.findall(r"^```python\n# (\w+\.py)\n(.*?)^```$", PAGE, flags=re.MULTILINE | re.DOTALL))
-SIZES = [(16, 24), (13, 17), (3, 5)]
-
-
-class Small(nn.Module):
-    """One convolution: graphs of a few operations, written in a second."""
-
-    stride = 4
-
-    def __init__(self, condition_channels=0):
-        super().__init__()
-        self.conv = nn.Conv2d(3 + condition_channels, 3, 3, padding=1)
-
-    def forward(self, x_t, t, condition):
-        seen = x_t if condition is None else torch.cat([x_t, condition], dim=1)
-        return torch.tanh(self.conv(seen)) + torch.sin(t)[:, None, None, None]
-
-
-def recipe(**changes):
-    table = {
-        "name": "small", "summary": "a test", "task": "restoration", "data": {"source": {"name": "images"}, "size": 16},
-        "degradation": {"name": "noise", "std": 0.3}, "train": {"steps": 1}, "sample": {"nfe": 2},
-        "network": {"name": "unet", "channels": 8, "channel_mult": [1, 2], "blocks_per_level": 1},
-    }  # fmt: skip
-    return parse_recipe(table | changes, "small")
-
-
-def randomised(network):
-    for name, value in network.state_dict().items():
-        if value.is_floating_point():
-            value.copy_(torch.randn(value.shape, generator=generator(0, "weights", name)) * 0.15)
-            if "var" in name:
-                value.abs_().add_(0.5)
-    return network.eval().requires_grad_(False)
-
-
-def run_of(module=None, mean=None, **changes):
-    """A run that was not trained; a trained one differs in its numbers only."""
-    made = recipe(**changes)
-    network = randomised(made.build_network() if module is None else module)
-    method = build_method(made, network.to(memory_format=torch.channels_last), mean)
-    return Run(Path("run"), made, method, 0, torch.device("cpu"))
-
-
-def batches(run, masked=False, conditioned=False):
-    """Batches of two images of each size, in [-1, 1]."""
-    for height, width in SIZES:
-        draws = generator(height, "image")
-        batch = {"x_1": torch.rand(2, 3, height, width, generator=draws) * 2 - 1}
-        if masked:
-            batch["mask"] = (torch.rand(2, 1, height, width, generator=draws) > 0.5).float()
-        if conditioned:
-            batch["condition"] = torch.rand(2, 3, height, width, generator=draws) * 2 - 1
-        yield batch
-
-
-def inputs_of(run, batch, draws):
-    """A graph's inputs for a batch, with the noise that `Run.trajectory` draws from seed 5."""
-    stride, smallest = method_geometry(run.method)
-    inputs = {name: pad_to_stride(value, stride, smallest) for name, value in batch.items()}
-    if draws:
-        source = generator(5, "noise")
-        inputs["noise"] = torch.stack([torch.randn(inputs["x_1"].shape, generator=source) for _ in range(draws)])
-    return {name: value.numpy() for name, value in inputs.items()}
-
-
-def check_parity(run, folder, execute, batch, plan):
-    (height, width), about = batch["x_1"].shape[-2:], json.loads((folder / "export.json").read_text())
-    inputs = inputs_of(run, batch, plan["draws"])
-    wanted = run.restore_batch(batch, nfe=plan["nfe"], generator=generator(5, "noise")).numpy()
-    found = execute(folder / plan["graph"], inputs)[..., :height, :width]
-    assert set(inputs) - {"noise"} == set(about["inputs"])
-    assert np.abs(found - wanted).max() < 1e-4 and np.abs(wanted).std() > 0.05
-    return inputs, wanted
-
-
-def by_onnxruntime(file, inputs):
-    onnxruntime = pytest.importorskip("onnxruntime")
-    (x_0,) = onnxruntime.InferenceSession(file).run(None, inputs)
-    return x_0
-
-
-def plans(folder):
-    return json.loads((folder / "export.json").read_text())["restorations"]
-
-
-def page_walk():
-    """`walk` of the page."""
-    scope = {"__name__": "walk"}
-    exec(compile(SCRIPTS["walk.py"], "walk.py", "exec"), scope)
-    return scope["walk"]
 
 
 @pytest.fixture
 def written():
-    for package in ("onnx", "onnxscript", "onnxruntime"):
-        pytest.importorskip(package)
+    need_onnx()
 
 
 def test_a_bridge_from_a_mean_with_mask_and_condition(written, tmp_path):
@@ -152,7 +70,7 @@ def test_a_bridge_from_a_mean_with_mask_and_condition(written, tmp_path):
         check_parity(run, tmp_path / "out", by_onnxruntime, batch, one)
         inputs, wanted = check_parity(run, tmp_path / "out", by_onnxruntime, batch, three)
         height, width = batch["x_1"].shape[-2:]
-        found = page_walk()(tmp_path / "out", **inputs)[..., :height, :width]
+        found = page_function("walk")(tmp_path / "out", **inputs)[..., :height, :width]
         assert np.abs(found - wanted).max() < 1e-4
     check_bare(tmp_path / "out")
 
@@ -170,7 +88,7 @@ def test_x_1_as_the_condition_is_another_input_than_x_t(written, tmp_path, two_s
         check_parity(run, tmp_path / "out", by_onnxruntime, batch, one)
         inputs, wanted = check_parity(run, tmp_path / "out", by_onnxruntime, batch, three)
         height, width = batch["x_1"].shape[-2:]
-        assert np.abs(page_walk()(tmp_path / "out", **inputs)[..., :height, :width] - wanted).max() < 1e-4
+        assert np.abs(page_function("walk")(tmp_path / "out", **inputs)[..., :height, :width] - wanted).max() < 1e-4
     export(run, tmp_path / "torch", format="torch", nfe=1)
     x_t, condition = (torch.rand(2, 3, 16, 20, generator=generator(i, "export")) for i in range(2))
     t = torch.full((2,), 0.7, dtype=torch.float64)
@@ -178,19 +96,6 @@ def test_x_1_as_the_condition_is_another_input_than_x_t(written, tmp_path, two_s
     with torch.no_grad():
         wanted = run.method.network(x_t, t, condition)
         assert float((program(x_t=x_t, t=t, condition=condition) - wanted).abs().max()) < 1e-4
-
-
-def check_bare(folder):
-    """No path of this machine, each weight once, and models that the checker of ONNX accepts."""
-    import onnx
-
-    for file in folder.glob("*.onnx"):
-        onnx.checker.check_model(file, full_check=True)
-        assert b"File " not in file.read_bytes() and b".py" not in file.read_bytes()
-    networks = [onnx.load(file, load_external_data=False).graph for file in folder.glob("[mn]*.onnx")]
-    external = [tensor for graph in networks for tensor in graph.initializer if tensor.external_data]
-    lengths = [int(entry.value) for tensor in external for entry in tensor.external_data if entry.key == "length"]
-    assert 0 <= (folder / "weights.bin").stat().st_size - sum(lengths) < 4096 * len(lengths)
 
 
 def test_the_unet_with_attention_on_three_sizes(written, tmp_path):
@@ -219,30 +124,20 @@ def test_torch_programs_are_loaded_without_the_package(tmp_path):
     run = run_of(Small())
     export(run, tmp_path / "out", format="torch")
 
-    def execute(file, inputs):
-        program = torch.export.load(file).module(check_guards=False)
-        return program(**{name: torch.from_numpy(value) for name, value in inputs.items()}).numpy()
-
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "export.json", "network.pt2", "restore-1.pt2", "restore-2.pt2",
     ]  # fmt: skip
     for batch in batches(run):
-        check_parity(run, tmp_path / "out", execute, batch, plans(tmp_path / "out")[1])
+        check_parity(run, tmp_path / "out", by_torch, batch, plans(tmp_path / "out")[1])
 
 
 def test_openvino(written, tmp_path):
-    openvino = pytest.importorskip("openvino")
+    pytest.importorskip("openvino")
     run = run_of(Small())
     export(run, tmp_path / "out", format="openvino")
 
-    def execute(file, inputs):
-        # Without the hint, newer processors compute in bfloat16.
-        with signal_stack_kept():
-            model = openvino.Core().compile_model(file, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-        return model(inputs)["x_0"]
-
     for batch in batches(run):
-        check_parity(run, tmp_path / "out", execute, batch, plans(tmp_path / "out")[1])
+        check_parity(run, tmp_path / "out", by_openvino, batch, plans(tmp_path / "out")[1])
 
 
 def test_the_page_as_it_stands(written, tmp_path, monkeypatch, capsys):
@@ -363,6 +258,6 @@ class Stubborn(nn.Module):
 
 
 def test_a_network_that_cannot_be_traced_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"network: torch\.export cannot trace the network"):
+    with pytest.raises(UserError, match=r"network: torch\.export cannot trace it"):
         export(run_of(Stubborn()), tmp_path / "out", format="torch")
     assert not (tmp_path / "out").exists()
