@@ -102,6 +102,11 @@ def readable(file: object, problem: str = "cannot be read", errors: Errors = OSE
             raise UserError("no such file") from error
 
 
+def plural(count: int, noun: str) -> str:
+    """A number and its noun: '1 image', '3 images'."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """The hint '; did you mean ...?' for a near miss, else a list of the known words."""
     known = sorted(known)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from i2i_bridge import UserError, load_recipe, method_preset
 from i2i_bridge.data.cards import card_names, load_card
-from i2i_bridge.errors import did_you_mean, nearest
+from i2i_bridge.errors import did_you_mean, nearest, plural
 from i2i_bridge.recipe.listing import TABLES, is_setting, recipe_settings, table_settings
 from i2i_bridge.recipe.load import recipe_file
 from i2i_bridge.recipe.presets import preset_names, preset_summary
@@ -153,7 +153,8 @@ def cost_table(recipe: "Recipe", tflops: float | None, bandwidth: float | None) 
         f"# {recipe.name}: computed from shapes, nothing is measured",
         f"parameters      {modules}",
         f"network call    {cost.call / 1e9:.4g} GFLOP an image; sample.nfe = {recipe.sample.nfe} restores one",
-        f"training        {train.steps} steps of {train.batch_size} samples, {cost.step / 1e9:.4g} GFLOP a sample",
+        f"training        {plural(train.steps, 'step')} of {plural(train.batch_size, 'sample')}, "
+        f"{cost.step / 1e9:.4g} GFLOP a sample",
         f"state           {_bytes(cost.state)}: weights, gradients, moments, moving average",
         f"maps            {maps}, for each image of a micro-batch",
         f"checkpoint      {_bytes(cost.checkpoint)}",

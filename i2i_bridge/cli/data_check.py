@@ -13,7 +13,7 @@ from i2i_bridge.data.source import item_of
 from i2i_bridge.data.sources.folders import shared_files
 from i2i_bridge.data.splits import HOLD_OUT
 from i2i_bridge.data.statistics import Facts, exchanged_sides, facts_of, verdicts
-from i2i_bridge.errors import nearest
+from i2i_bridge.errors import nearest, plural
 from i2i_bridge.recipe.load import recipe_file
 from i2i_bridge.recipe.schema import DataSettings
 from i2i_bridge.storage.shipped import is_recipe_name, recipe_names
@@ -82,11 +82,11 @@ def check_data(
     if shared:
         notes.append(f"{shared} of the val items are train items too; {HOLD_OUT}")
     counts = ", ".join(f"{split} {len(items)}" for split, items in opened.items())
-    plural = "" if len(problems) == 1 else "s"
+    outcome = plural(len(problems), "problem") if problems else "no problems"
     hint = ""
     if not is_recipe and not _is_folder(what):
         hint = f"whether a recipe resizes these images: i2i-bridge check RECIPE data.card={shlex.quote(what)}"
-    return Checked(f"{what}: {counts} items; {len(problems) or 'no'} problem{plural}", problems, notes, hint)
+    return Checked(f"{what}: {counts} items; {outcome}", problems, notes, hint)
 
 
 def _source_notes(items: ItemFacts, what: str, settings: list[str]) -> list[str]:

@@ -26,6 +26,7 @@ from i2i_bridge.cli.options import (
     open_run,
     own_run,
 )
+from i2i_bridge.errors import plural
 from i2i_bridge.metrics.weights import use_folder
 from i2i_bridge.storage.shipped import recipe_of_run
 
@@ -224,7 +225,9 @@ def _print_evaluation(result: "Evaluation", folder: Path) -> None:
         return
     header, rows = to_words(single_table(result))
     step = f", step {result.step}" if result.step else ""
-    console.say(f"{result.recipe}, {result.method}{step}, {result.data.items} images, protocol {result.protocol.id}")
+    console.say(
+        f"{result.recipe}, {result.method}{step}, {plural(result.data.items, 'image')}, protocol {result.protocol.id}"
+    )
     console.show_table(header, rows, numbers=True)
     for reason in result.skipped.values():
         console.say(f"not measured: {reason}")

@@ -28,6 +28,7 @@ from i2i_bridge.cli.options import (
     load_plugins,
     open_run,
 )
+from i2i_bridge.errors import plural
 
 if TYPE_CHECKING:
     from i2i_bridge.images.outputs import FilesOutcome
@@ -212,11 +213,7 @@ def _finish(
     why = (
         "that were there" if skip_existing else "that the same settings had made already; --overwrite makes them again"
     )
-    skipped = f"; skipped {_images(outcome.skipped)} {why}" if outcome.skipped else ""
-    console.say(f"wrote {_images(outcome.written)} to {target}{calls}{skipped}")
+    skipped = f"; skipped {plural(outcome.skipped, 'image')} {why}" if outcome.skipped else ""
+    console.say(f"wrote {plural(outcome.written, 'image')} to {target}{calls}{skipped}")
     if outcome.problems:
         raise typer.Exit(2)
-
-
-def _images(count: int) -> str:
-    return "1 image" if count == 1 else f"{count} images"

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from i2i_bridge import registry
 from i2i_bridge.degradations.base import Degradation
-from i2i_bridge.errors import UserError
+from i2i_bridge.errors import UserError, plural
 from i2i_bridge.evaluation.items import EvaluatedItem
 from i2i_bridge.evaluation.records import CLEAN, Record
 from i2i_bridge.metrics.base import (
@@ -213,14 +213,17 @@ def mean(values: np.ndarray, seed: int, keys: Sequence[str] = ()) -> Estimate:
     applicable = [float(value) for value in values if not math.isnan(value)]
     if not applicable:
         return Estimate(math.nan, note="applies to no image")
-    notes = [] if len(applicable) == len(values) else [f"applies to {len(applicable)} of {len(values)} images"]
+    notes = (
+        [] if len(applicable) == len(values) else [f"applies to {len(applicable)} of {plural(len(values), 'image')}"]
+    )
     kept = [value for value in applicable if math.isfinite(value)]
     if not kept:
         return Estimate(statistics.fmean(applicable), note="; ".join([*notes, "infinite for every image"]))
     if len(kept) < len(applicable):
         names = [key for key, value in zip(keys, values, strict=False) if math.isinf(value)]
         notes.append(
-            f"infinite for {len(applicable) - len(kept)} of {len(applicable)} images and the mean of the others"
+            f"infinite for {len(applicable) - len(kept)} of {plural(len(applicable), 'image')} "
+            "and the mean of the others"
             f"{_first(names)}"
         )
     low, high = bootstrap_interval(kept, seed)
@@ -237,7 +240,7 @@ def equal_pairs(keys: Sequence[str], images: int) -> list[str]:
     """A warning about pairs whose x_0 and x_1 have the same pixels."""
     if not keys:
         return []
-    return [f"x_0 and x_1 are equal in {len(keys)} of {images} images{_first(keys)}"]
+    return [f"x_0 and x_1 are equal in {len(keys)} of {plural(images, 'image')}{_first(keys)}"]
 
 
 def warnings_of(scorer: Scorer, images: int) -> list[str]:
@@ -247,7 +250,8 @@ def warnings_of(scorer: Scorer, images: int) -> list[str]:
         found.append(f"only {images} image{'s' if images > 1 else ''}: means and intervals are rough")
     if scorer.sets and images < FEW_FOR_SETS:
         found.append(
-            f"{', '.join(scorer.sets)} of {images} images, fewer than {FEW_FOR_SETS}: biased by the small number; "
+            f"{', '.join(scorer.sets)} of {plural(images, 'image')}, fewer than {FEW_FOR_SETS}: "
+            "biased by the small number; "
             "compare them only with numbers of this very protocol and these images"
         )
     return found + kid_warnings(scorer.sets, images)
@@ -262,4 +266,4 @@ def kid_warnings(metrics: Iterable[str], images: int) -> list[str]:
                 names.append(name)
     if not names:
         return []
-    return [f"{', '.join(names)} of {images} images, fewer than {FEW_FOR_KID}: the interval is wide"]
+    return [f"{', '.join(names)} of {plural(images, 'image')}, fewer than {FEW_FOR_KID}: the interval is wide"]

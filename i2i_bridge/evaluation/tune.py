@@ -24,9 +24,12 @@ from i2i_bridge.randomness import key
 from i2i_bridge.recipe.protocol import Resolved
 from i2i_bridge.runs.run import Run
 from i2i_bridge.runs.tuned import TunedFile, TunedSample, read_tuned, write_tuned
-from i2i_bridge.storage.files import remove
+from i2i_bridge.storage.files import refuse_links, remove
+from i2i_bridge.storage.lock import locked
 from i2i_bridge.storage.shipped import PACKAGE, TUNED_FILE
 
+LOCKED = "evaluation"
+"""Subfolder whose lock is held while tuned.toml is read and written: training holds that of the run folder for days."""
 COUNT = 64
 """Default number of images, both halves together."""
 
@@ -62,7 +65,8 @@ def tune(
 ) -> Tuning:
     """Choose the sampling settings of a run for numbers of network calls, and write them to its tuned.toml.
 
-    Settings of other NFE in the file are kept if they are of the same checkpoint, metric, protocol, images and seed.
+    Settings of other NFE in the file are kept if they are of the same checkpoint, metric, protocol, list, number of
+    images and seed.
     The same arguments give the same file.
 
     Args:
@@ -96,9 +100,14 @@ def tune(
         protocol=f"{setup.rules.name}@{setup.rules.protocol.version}",
         images=len(halves[0]),
         seed=seed,
+        list_sha256=setup.rules.settings.get("list", {}).get("sha256"),
         nfe={str(choice.nfe): _entry(choice) for choice in choices if not choice.is_own},
     )
-    file = _written(run, tuned, counts)
+    # Otherwise two searches that end at once would each write the table that it read, without the other's NFE.
+    with locked(
+        run.folder / LOCKED, "its tuned settings are being written by another process", root=run.folder, wait=60
+    ):
+        file = _written(run, tuned, counts)
     lengths = (len(halves[0]), len(halves[1]))
     calls, asked = (sum(counts) for counts in zip(*((each.calls, each.asked) for each in search.networks), strict=True))
     return Tuning(name, search.label, choices, lengths, calls, asked, file)
@@ -125,6 +134,7 @@ def _check_folder(folder: Path) -> None:
         )
     if not os.access(folder, os.W_OK):
         raise UserError(f"{folder}: cannot be written, and tuned settings belong there; copy the run to another folder")
+    refuse_links(folder, [LOCKED])
 
 
 def _entry(choice: Choice) -> TunedSample:

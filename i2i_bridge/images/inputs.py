@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from i2i_bridge.errors import UserError
+from i2i_bridge.errors import UserError, plural
 from i2i_bridge.images.files import read_picture
 from i2i_bridge.images.metadata import metadata_of
 from i2i_bridge.images.pixels import Picture, Range, from_array, from_pil, to_pil
@@ -83,7 +83,7 @@ def _pictures(image: Images, value_range: Range = None) -> tuple[list[Picture], 
 
 def _for_each(name: str, images: Sequence[Picture | None], count: int) -> list[Picture | None]:
     if len(images) not in (1, count):
-        raise UserError(f"{len(images)} images as {name} for {count}; give one, or one for each")
+        raise UserError(f"{plural(len(images), 'image')} as {name} for {count}; give one, or one for each")
     return [*images] * count if len(images) == 1 else [*images]
 
 

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from i2i_bridge.errors import UserError
+from i2i_bridge.errors import UserError, plural
 from i2i_bridge.evaluation.results import Evaluation, Row
 from i2i_bridge.report.labels import name_entries
 from i2i_bridge.report.measurements import Measurements, read_measurements
@@ -140,6 +140,7 @@ def refuse_unequal(evaluated: Sequence[tuple[Path, Evaluation]]) -> None:
         if reference.data.digest != evaluation.data.digest:
             raise UserError(
                 f"{first} and {folder} are not comparable: they were measured on different data "
-                f"({reference.data.items} items, digest {reference.data.digest[:12]}, and {evaluation.data.items}, "
+                f"({plural(reference.data.items, 'item')}, digest {reference.data.digest[:12]}, "
+                f"and {evaluation.data.items}, "
                 f"{evaluation.data.digest[:12]}); evaluate both on the same images"
             )

@@ -12,7 +12,7 @@ import torch
 
 from i2i_bridge import __version__
 from i2i_bridge.data.dataset import PairDataset
-from i2i_bridge.errors import UserError, brief
+from i2i_bridge.errors import UserError, brief, plural
 from i2i_bridge.evaluation.results import Evaluation, calls_in_name
 from i2i_bridge.images.files import write_picture
 from i2i_bridge.images.montage import montage
@@ -97,7 +97,7 @@ def page_html(
     first, table = entries[0].evaluation, table_of(entries)
     recipe = next((entry.recipe for entry in entries if entry.recipe is not None), None)
     images = max((line.images for line in table.lines), default=0)
-    caption = f"{first.recipe}, {images} images, protocol {first.protocol.id}, data {first.data.digest[:12]}."
+    caption = f"{first.recipe}, {plural(images, 'image')}, protocol {first.protocol.id}, data {first.data.digest[:12]}."
     templates = files("i2i_bridge.report") / "templates"
     page: dict[str, Any] = {
         "title": title or (first.recipe if len(entries) == 1 else _data_name(recipe) or first.recipe),
@@ -139,7 +139,7 @@ def page_html(
     page["glance"], tensors, words = glance(entries, pictures)
     if tensors and not pictures.inside:
         write_picture(pictures.folder / "comparison.png", Picture(montage(tensors, words)))
-    page["gallery_note"] = f"{len(page['gallery'].get('images', ()))} of {images} images were saved" + (
+    page["gallery_note"] = f"Saved: {len(page['gallery'].get('images', ()))} of {plural(images, 'image')}" + (
         f"; a single file holds {INSIDE} at most, the worst of each row among them." if pictures.inside else "."
     )
     page["seeds_note"] = " ".join(

@@ -8,6 +8,7 @@ grid = "karras"
 clip = true
 """
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -76,6 +77,8 @@ class TunedFile(Settings):
     """Number of images that the settings were chosen on."""
     seed: Seed
     """Seed of the halves."""
+    list_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+    """SHA-256 of the names of the list that the images were chosen by (`--list`)."""
     nfe: Annotated[dict[Number, TunedSample], Field(max_length=1000)]
     """The settings by network calls per image."""
 
@@ -85,8 +88,8 @@ class TunedFile(Settings):
         if tuned is None:
             return None
         return (
-            f"nfe {nfe}: tuned sampling ({tuned}), chosen by {self.metric} on {self.images} validation images at step "
-            f"{self.step}"
+            f"nfe {nfe}: tuned sampling ({tuned}), chosen by {self.metric} on {self.images} validation images"
+            f"{'' if self.list_sha256 is None else ' of a list'} at step {self.step}"
         )
 
 
@@ -106,7 +109,7 @@ def read_tuned(folder: Path) -> TunedFile | None:
         UserError: The file is damaged, or a key is wrong.
     """
     file = folder / TUNED_FILE
-    if not file.exists():
+    if not os.path.lexists(file):  # `exists` is also false for a link that leads nowhere, which is a mistake
         return None
     try:
         return validated(TunedFile, read_toml(file), file)

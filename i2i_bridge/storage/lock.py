@@ -7,6 +7,7 @@ parent was killed, so that running the same command again would fail.
 import contextlib
 import errno
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +23,7 @@ def locked(
     busy: str = "another run is writing there; wait for it, or choose another --out",
     *,
     root: Path | None = None,
+    wait: float = 0,
 ) -> Iterator[None]:
     """Context that holds the exclusive lock of a folder.
 
@@ -29,12 +31,14 @@ def locked(
         folder: The folder; created if missing.
         busy: The message if another process holds the lock.
         root: As in `write_whole`.
+        wait: Seconds in which another process may release the lock.
 
     Raises:
         UserError: Another process holds the lock, or the folder cannot be written.
     """
     import fcntl
 
+    end = time.monotonic() + wait
     try:
         with opened_folder(folder, root, make=True) as here:
             descriptor = os.open(LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666, dir_fd=here)
@@ -46,12 +50,16 @@ def locked(
         hint = "; choose another folder" if code == 2 else ""
         raise UserError(f"{folder}: cannot be written ({error.strerror or error}){hint}", code) from error
     try:
-        try:
-            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            # Other errors: a file system without locks, on which runs must still be possible.
-            if error.errno in (errno.EACCES, errno.EAGAIN):
-                raise UserError(f"{folder}: {busy}") from error
+        while True:
+            try:
+                fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError as error:
+                if error.errno not in (errno.EACCES, errno.EAGAIN):
+                    break  # a file system without locks, on which runs must still be possible
+                if time.monotonic() >= end:
+                    raise UserError(f"{folder}: {busy}") from error
+                time.sleep(0.05)
         yield
     finally:
         os.close(descriptor)

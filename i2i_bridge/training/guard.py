@@ -13,7 +13,7 @@ import torch
 
 from i2i_bridge.data.dataset import PairDataset
 from i2i_bridge.distributed import Ranks
-from i2i_bridge.errors import UserError, located, one_line
+from i2i_bridge.errors import UserError, located, one_line, plural
 from i2i_bridge.storage.files import append, write_whole
 from i2i_bridge.storage.reader import read_json_lines
 from i2i_bridge.training.step import Outcome
@@ -87,7 +87,9 @@ class NonFiniteGuard:
             write_whole(file, json.dumps({"step": step, "samples": samples}, indent=1).encode())
         except UserError as error:
             where = str(error)
-        self._report(f"step {step} skipped: its loss or gradient is not finite ({len(samples)} samples, {where})")
+        self._report(
+            f"step {step} skipped: its loss or gradient is not finite ({plural(len(samples), 'sample')}, {where})"
+        )
 
 
 class UnusableImages:
@@ -133,7 +135,7 @@ class UnusableImages:
         reasons = list(dict.fromkeys(row["reason"] for row in rows))
         more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
         self._report(
-            f"unusable images: {len(rows)} samples got another image, {self._count} in all, {where}: "
+            f"unusable images: {plural(len(rows), 'sample')} got another image, {self._count} in all, {where}: "
             f"{one_line(reasons[0])}{more}"
         )
 

@@ -19,7 +19,7 @@ from i2i_bridge.data.sources.folders import shared_files
 from i2i_bridge.data.splits import HOLD_OUT
 from i2i_bridge.device import PRECISIONS, compile_blocks, machine, resume_guarantee, training_precision
 from i2i_bridge.distributed import Ranks
-from i2i_bridge.errors import UserError
+from i2i_bridge.errors import UserError, plural
 from i2i_bridge.methods.geometry import network_geometry
 from i2i_bridge.methods.latent import Latent
 from i2i_bridge.methods.mean import Mean, check_mean
@@ -281,8 +281,9 @@ def _summary(recipe: Recipe, dataset: PairDataset, state: TrainState, device: st
     fixed = f" ({frozen / 1e6:.3g} M of them frozen)" if frozen else ""
     several = f"{processes} processes, " if processes > 1 else ""
     return (
-        f"training {recipe.name}: {len(dataset)} images at {width}x{height}, {count / 1e6:.3g} M parameters{fixed}, "
-        f"batch {recipe.train.batch_size}, {recipe.train.steps} steps, {several}on {device}, into {folder}"
+        f"training {recipe.name}: {plural(len(dataset), 'image')} at {width}x{height}, "
+        f"{count / 1e6:.3g} M parameters{fixed}, "
+        f"batch {recipe.train.batch_size}, {plural(recipe.train.steps, 'step')}, {several}on {device}, into {folder}"
     )
 
 
@@ -312,10 +313,14 @@ def _notes_on_resume(
     # Missing in older checkpoints. Without a precision it depended on the device only.
     missing = {"precision": now.get("precision", ""), "train.steps": str(steps_before)} | rate_settings(start.before)
     before = missing | {"order of images": "by an earlier version"} | before
-    also = [f"{usable} images that were unusable can be used now"] if usable else []
+    also = (
+        [f"{plural(usable, 'image')} that {'was' if usable == 1 else 'were'} unusable can be used now"]
+        if usable
+        else []
+    )
     step, settings = start.state.step, start.recipe.train
     if step >= settings.steps:
-        done = f"{folder} has {step} steps and train.steps is {settings.steps}"
+        done = f"{folder} has {plural(step, 'step')} and train.steps is {settings.steps}"
         return [f"{done}: nothing to train, the run stays as it is; train.steps={2 * step} trains on"]
     return [
         f"resuming {folder} at step {step} of {settings.steps}: {resume_guarantee(before, now, also)}",

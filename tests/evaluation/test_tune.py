@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import os
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -30,6 +31,7 @@ from i2i_bridge.report.seeds import same_but_seed
 from i2i_bridge.runs.checkpoint import save_checkpoint
 from i2i_bridge.runs.plan import plan_of
 from i2i_bridge.runs.shared import write_shared
+from i2i_bridge.storage.lock import locked
 
 PLANTED = {"sampler": {"name": "planted"}, "grid": "karras", "clip": False}
 
@@ -262,6 +264,51 @@ def test_a_damaged_file_is_one_line_and_tuning_again_replaces_it(folder, text, w
     assert message.endswith("; tune again, or delete tuned.toml")
     load_run(folder, device="cpu", tuned=False)
     load_run(folder, device="cpu", sample=["sample.clip=true"])
+
+
+@pytest.mark.parametrize("target", ["nowhere", "tuned.toml"])
+def test_a_link_that_leads_nowhere_is_no_missing_file(folder, target):
+    # kills: tuned-link-ignored
+    (folder / "tuned.toml").symlink_to(folder / target)
+    with pytest.raises(UserError, match=r"tuned\.toml: .*; tune again, or delete tuned\.toml") as caught:
+        load_run(folder, device="cpu")
+    assert "\n" not in str(caught.value)
+
+
+def test_searches_of_two_lists_are_two_searches(folder, tmp_path):
+    # kills: tuned-list-forgotten
+    register_sampler("planted")(planted(blurred))
+    run = load_run(folder, device="cpu")
+    for nfe, first in ((2, 0), (3, 0), (4, 1)):
+        (tmp_path / "list").write_text("".join(f"p{i}.png\n" for i in range(first, first + 8)))
+        setup = open_evaluation(run.recipe, list_file=tmp_path / "list")
+        tune(run, setup.dataset, nfe=[nfe], metric="psnr", count=8, protocol=setup.rules)
+        assert [*load_run(folder).tuned.nfe] == {2: ["2"], 3: ["2", "3"], 4: ["4"]}[nfe]
+    assert "on 4 validation images of a list at step 7" in load_run(folder).tuned_line(4)
+
+
+def test_two_searches_that_end_at_once_both_write_their_nfe(folder):
+    """Another process has read the file, and writes it when this search has ended."""
+    # kills: tuned-written-without-a-lock
+    register_sampler("planted")(planted(blurred))
+    run = load_run(folder, device="cpu")
+    other = tune(run, nfe=[3], metric="psnr", count=8).file
+    text = other.read_bytes()
+    other.unlink()
+    held, ended = os.pipe(), os.pipe()
+    if not (child := os.fork()):
+        try:
+            with locked(folder / "evaluation", root=folder):
+                os.write(held[1], b"1")
+                os.read(ended[0], 1)
+                time.sleep(1)
+                other.write_bytes(text)
+        finally:
+            os._exit(0)
+    os.read(held[0], 1)
+    tune(run, nfe=[2], metric="psnr", count=8, report=lambda done, total: done == total and os.write(ended[1], b"1"))
+    os.waitpid(child, 0)
+    assert [*load_run(folder).tuned.nfe] == ["2", "3"]
 
 
 def test_settings_of_another_step_are_not_used_and_a_line_says_so(folder):

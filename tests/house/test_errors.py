@@ -4,7 +4,7 @@ import pickle
 
 import pytest
 
-from i2i_bridge.errors import UserError, located
+from i2i_bridge.errors import UserError, located, plural
 
 
 def test_a_place_is_put_before_the_message_once():
@@ -44,3 +44,8 @@ def test_other_exceptions_are_converted_where_asked():
         raise ValueError("too large")
     with pytest.raises(ValueError, match="too large"), located("key", "cannot be read", OSError):
         raise ValueError("too large")
+
+
+def test_one_is_singular():
+    # kills: one-images
+    assert [plural(count, "image") for count in (0, 1, 2)] == ["0 images", "1 image", "2 images"]

@@ -141,7 +141,7 @@ def test_a_repaired_image_breaks_the_promise_of_the_same_bits_and_that_is_said(r
         lines = []
         train(skipping(own, steps=2 + repaired, schedule="cosine"), tmp_path / "run", cpu=True,
               report=lambda line: lines.append(str(line)))  # fmt: skip  # noqa: B023
-        assert ("1 images that were unusable can be used now" in lines[1]) == repaired, lines
+        assert ("1 image that was unusable can be used now" in lines[1]) == repaired, lines
 
 
 class Source:
@@ -315,7 +315,7 @@ def test_a_list_of_unusable_images_that_cannot_be_written_ends_nothing(tmp_path)
     images.add(2, 2, {"unusable": [[], [(7, "a.png", "broken")]], "key": ["c.png", "b.png"]})
     images.write()
     (line,) = lines
-    assert "1 samples got another image" in line and "unusable-images.jsonl not written: " in line and "broken" in line
+    assert "1 sample got another image" in line and "unusable-images.jsonl not written: " in line and "broken" in line
 
 
 @pytest.mark.parametrize("skip", [True, False])
