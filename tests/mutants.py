@@ -721,6 +721,7 @@ MUTANTS = [
     Mutant("empty-value-is-here", "storage/toml.py", "    if not value:", "    if False:", "test_cli.py"),
     Mutant("removed-checkpoint-ends-a-restore", "runs/load.py", "            if saved.folder.exists():\n                raise", "            raise", "test_checkpoint_choice.py"),
     Mutant("grid-not-tried", "recipe/checks.py", "if not isinstance(times, torch.Tensor) or times.shape != (3,) or times[2] != 0 or not (times.diff() < 0).all():", "if False:", "test_recipe.py"),
+    Mutant("sampler-tried-on-one-channel", "recipe/checks.py", "torch.zeros(1, 2, 1, 1)", "torch.zeros(1, 1, 1, 1)", "test_recipe.py"),
     # reliability
     Mutant("recipe-of-a-user-replaced", "training/identity.py", "if not _is_written(file):", "if False:", "test_saving.py"),
     Mutant("log-of-a-user-replaced", "training/identity.py", "elif found := next((path for name in RUN_FILES for path in folder.glob(name)), None):", "elif found := None:", "test_saving.py"),

@@ -95,7 +95,8 @@ def _try_sampler(recipe: "Recipe", process: "Process") -> None:
     from i2i_bridge.randomness import generator
 
     sampler = registry.SAMPLERS.get(str(recipe.sample.sampler.get("name")))
-    pixel, draws = torch.zeros(1, 1, 1, 1), generator(0, "recipe")
+    # Two channels: of one, a sampler that yields the first channel alone would pass.
+    pixel, draws = torch.zeros(1, 2, 1, 1), generator(0, "recipe")
     with plugin_errors():
         times = registry.TIME_GRIDS.get(recipe.sample.grid)(process, 2)
         # Otherwise another number of calls is made than was asked for, or the result is a state that is not clean.

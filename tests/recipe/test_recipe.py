@@ -369,3 +369,13 @@ def test_a_grid_of_a_user_has_as_many_steps_as_calls_and_ends_at_the_clean_image
 @pytest.mark.parametrize("grid", sorted(set(registry.TIME_GRIDS.names()) - {"official"}))
 def test_every_grid_falls_to_the_clean_image(grid):
     parse_recipe(small(sample={"grid": grid}), "mine.toml")
+
+
+def test_a_sampler_of_a_user_yields_all_channels(monkeypatch):
+    # kills: sampler-tried-on-one-channel
+    def grey(process, predict_x0, x_1, times, generator):
+        yield x_1[:, :1]
+
+    monkeypatch.setitem(registry.SAMPLERS._members, "grey", grey)
+    with pytest.raises(UserError, match="sampler 'grey': it must yield tensors of x_1's shape"):
+        parse_recipe(small(sample={"sampler": {"name": "grey"}}), "mine.toml")
