@@ -59,6 +59,17 @@ def listed(name: str, values: Iterable[Item]) -> list[Item]:
     return list(values)
 
 
+def of_kind(name: str, value: object, kinds: type | tuple[type, ...], give: str) -> None:
+    """Check the kind of an argument.
+
+    Raises:
+        UserError: It is of another kind; the message says what to give.
+    """
+    if not isinstance(value, kinds):
+        shown = f"'{value}'" if isinstance(value, str) else f"an object of type {type(value).__name__}"
+        raise UserError(f"{name}: {shown} is given; give {give}")
+
+
 def _names(message: str, place: str) -> bool:
     """Whether a message has a place in front of a part of it, or a path anywhere; a key such as '3' may be a number."""
     return f" {place}: " in f" {message}" or ("/" in place and place in message)

@@ -130,6 +130,7 @@ MUTANTS = [
     Mutant("progress-of-tiles-forgotten", "runs/restorer.py", "            if tiles > 1:", "            if False:", "test_tiled_runs.py"),
     Mutant("automatic-tiles-never", "runs/workload.py", "if run.tiles is not None or not _needs_tiles(probe, pixels, free)", "if True or not _needs_tiles(probe, pixels, free)", "test_workload.py"),
     Mutant("automatic-tiles-of-all", "runs/workload.py", "if _needs_tiles(probe, size, free)}", "if True}", "test_workload.py"),
+    Mutant("kinds-unchecked", "errors.py", "if not isinstance(value, kinds):", "if False:", "test_surface.py"),
     Mutant("large-images-whole", "runs/workload.py", "return pixels >= LARGE or (probe.memory", "return (probe.memory", "test_workload.py"),
     Mutant("automatic-tiles-too-large", "runs/workload.py", "if free is None or _tiled_bytes(run, probe, pixels, side) <= SHARE * free", "if True", "test_workload.py"),
     Mutant("tiles-not-in-the-fingerprint", "evaluation/subjects.py", 'tiles = [] if run.tiles is None else [{"tiles": run.tiles}]', "tiles = []", "test_tiled_runs.py"),

@@ -10,7 +10,7 @@ from i2i_bridge import console
 from i2i_bridge.data.dataset import PairDataset
 from i2i_bridge.data.source import item_of
 from i2i_bridge.distributed import processes
-from i2i_bridge.errors import UserError, listed
+from i2i_bridge.errors import UserError, listed, of_kind
 from i2i_bridge.evaluation.items import positions
 from i2i_bridge.evaluation.loop import Report, measure
 from i2i_bridge.evaluation.results import LIST_FILE, Evaluation, evaluation_folder, read_evaluation
@@ -161,6 +161,7 @@ def evaluate(
         >>> [row.name for row in scored.rows]
         ['input', 'nfe 1']
     """
+    of_kind("run", run, Run, "a run, load_run(FOLDER)")
     for argument, number in (("count", count), ("batch_size", batch_size)):
         if number is not None and (type(number) is not int or number < 1):
             raise UserError(f"{argument}={number!r}: give a whole number from 1 on")

@@ -13,7 +13,7 @@ from typing import Any
 
 from i2i_bridge.data.dataset import PairDataset
 from i2i_bridge.data.source import item_of
-from i2i_bridge.errors import UserError
+from i2i_bridge.errors import UserError, of_kind
 from i2i_bridge.evaluation.evaluate import open_evaluation
 from i2i_bridge.evaluation.items import positions
 from i2i_bridge.evaluation.scores import build_scorer
@@ -83,6 +83,7 @@ def tune(
         UserError: The run answers in one call or cannot be written to, the metric cannot be computed or has no paired
             standard error, or there are too few images.
     """
+    of_kind("run", run, Run, "a run, load_run(FOLDER)")
     counts = checked_nfes(nfe)
     _check_folder(run.folder)
     setup = open_evaluation(run.recipe, protocol, count=count)

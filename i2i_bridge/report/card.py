@@ -10,7 +10,7 @@ from torch import nn
 
 from i2i_bridge import registry
 from i2i_bridge.data.cards import load_card
-from i2i_bridge.errors import UserError, located, readable
+from i2i_bridge.errors import UserError, located, of_kind, readable
 from i2i_bridge.evaluation.results import Evaluation, read_evaluation
 from i2i_bridge.methods.latent import latent_of
 from i2i_bridge.recipe.load import load_recipe
@@ -101,6 +101,7 @@ def save_pretrained(
         UserError: No licence is given, the folder holds something or cannot be written, the card has no licence, or
             the run's checkpoint is gone.
     """
+    of_kind("run", run, Run, "a run, load_run(FOLDER)")
     if card is None:
         text = model_card(run, licence, place=place, pictures=pictures)
     else:
@@ -136,6 +137,7 @@ def push_to_hub(
     Raises:
         UserError: As `save_pretrained`; or offline mode, no package, not logged in, no permission, no connection.
     """
+    of_kind("run", run, Run, "a run, load_run(FOLDER)")
     check_name(name)
     with tempfile.TemporaryDirectory(prefix="i2i-bridge-", ignore_cleanup_errors=True) as folder:
         written = save_pretrained(run, Path(folder, "run"), licence=licence, card=card, pictures=pictures, place=name)

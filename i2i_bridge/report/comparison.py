@@ -1,12 +1,13 @@
 """`compare`: evaluate missing rows of runs, then write one page about all of them."""
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from i2i_bridge.data.dataset import PairDataset
-from i2i_bridge.errors import UserError, listed
+from i2i_bridge.errors import UserError, listed, of_kind
 from i2i_bridge.evaluation.evaluate import ensure_rows, load_evaluated_run, open_evaluation
 from i2i_bridge.recipe.load import load_recipe
 from i2i_bridge.recipe.protocol import load_protocol
@@ -95,7 +96,10 @@ def compare(
         >>> compare(["results"], "page").page.name
         'index.html'
     """
-    folders, out = [expanded(run) for run in listed("runs", runs)], expanded(out)
+    folders = listed("runs", runs)
+    for run in folders:
+        of_kind("runs", run, (str, os.PathLike), "run folders")
+    folders, out = [expanded(run) for run in folders], expanded(out)
     root = None if root is None else expanded(root)
     check_out(out, single_file)
     for folder in folders:

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from i2i_bridge import __version__
-from i2i_bridge.errors import UserError, did_you_mean, located
+from i2i_bridge.errors import UserError, did_you_mean, located, of_kind
 from i2i_bridge.methods.calls import checked_nfe
 from i2i_bridge.methods.geometry import method_geometry
 from i2i_bridge.methods.latent import STD, latent_of
@@ -79,6 +79,7 @@ def export(
         UserError: A package is missing, the format or nfe is unknown, `out` holds other files, the run has a guidance,
             dropout in sampling or another method, or the network or the autoencoder cannot be copied or traced.
     """
+    of_kind("run", run, Run, "a run, load_run(FOLDER)")
     if format not in SUFFIXES:
         raise UserError(f"format '{format}' is unknown{did_you_mean(format, SUFFIXES)}")
     if run.recipe.data.direction == "both":

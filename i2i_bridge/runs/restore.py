@@ -1,11 +1,12 @@
 """Restore image files: one file, or every image below a folder."""
 
+import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from i2i_bridge.errors import UserError
+from i2i_bridge.errors import UserError, of_kind
 from i2i_bridge.images.files import image_size
 from i2i_bridge.images.folder import folder_notes
 from i2i_bridge.images.outputs import DoneJobs, Existing, Job, keep_apart, plan_files, process
@@ -99,6 +100,9 @@ def restore_files(
         >>> Image.open("restored/sky.png").size
         (50, 40)
     """
+    of_kind("run", run, Run, "a run, load_run(FOLDER)")
+    for name, place in (("source", source), ("target", target)):
+        of_kind(name, place, (str, os.PathLike), "one file or folder")
     source, target = Path(source), Path(target)
     if degrade and run.recipe.is_reverse(direction):
         raise UserError("--degrade makes X_1, which is what the direction 'reverse' restores; leave one of them out")

@@ -148,7 +148,7 @@ def refuse_files_of_others(folder: Path) -> None:
             raise UserError(
                 f"{file} is not of a run, and a run writes its own {RECIPE_FILE}; choose another --out, or rename it"
             )
-    elif found := next((path for name in RUN_FILES for path in folder.glob(name)), None):
+    elif found := next((path for name in RUN_FILES for path in folder.glob(name) if not path.is_dir()), None):
         raise UserError(
             f"{folder} is no run (it has no {RECIPE_FILE}) and holds {found.relative_to(folder)}, which a run would "
             f"write over; {_OTHER_OUT}"

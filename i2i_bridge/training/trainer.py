@@ -21,7 +21,7 @@ from i2i_bridge.console import Progress
 from i2i_bridge.data.dataset import PairDataset
 from i2i_bridge.data.loader import collate
 from i2i_bridge.distributed import Ranks, check_devices, check_launcher, process_group
-from i2i_bridge.errors import TRY_AGAIN, UserError
+from i2i_bridge.errors import TRY_AGAIN, UserError, of_kind
 from i2i_bridge.images.files import write_picture
 from i2i_bridge.images.montage import montage
 from i2i_bridge.images.pixels import Picture
@@ -84,6 +84,7 @@ def train(
     """
     from accelerate import Accelerator
 
+    of_kind("recipe", recipe, Recipe, "a recipe, load_recipe(NAME or FILE)")
     # Without an accelerator and without cpu=True, accelerate treats each process of torchrun as a single process.
     cpu = cpu or not torch.accelerator.is_available()
     check_launcher()

@@ -444,7 +444,7 @@ class Killed(BaseException):
 
 STEPS = [
     "i2i_bridge.storage.download._verified",
-    "i2i_bridge.storage.download._write_mark",
+    "i2i_bridge.storage.download._write_validator",
     "i2i_bridge.data.fetch.unpack",
     "i2i_bridge.storage.archive._Destination.write",
     "i2i_bridge.data.fetch.write_whole",

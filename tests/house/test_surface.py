@@ -151,3 +151,34 @@ def test_a_wrong_argument_is_refused_by_name(call, words):
     with pytest.raises(UserError) as refused:
         call(i2i_bridge, i2i_bridge.load_run("pretrained/photos", device="cpu"))
     assert words in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda run: i2i_bridge.train("demo/deblur", "out"),
+            "recipe: 'demo/deblur' is given; give a recipe, load_recipe(",
+        ),
+        (
+            lambda run: i2i_bridge.evaluate("pretrained/photos"),
+            "run: 'pretrained/photos' is given; give a run, load_run(",
+        ),
+        (lambda run: i2i_bridge.tune("a", nfe=[1], metric="psnr"), "give a run, load_run("),
+        (lambda run: i2i_bridge.export("a", "out"), "give a run, load_run("),
+        (lambda run: i2i_bridge.save_pretrained("a", "out"), "give a run, load_run("),
+        (lambda run: i2i_bridge.push_to_hub("a", "me/it", licence="mit"), "give a run, load_run("),
+        (lambda run: i2i_bridge.restore_files("a", "in", "out"), "give a run, load_run("),
+        (
+            lambda run: i2i_bridge.restore_files(run, ["a.png"], "out"),
+            "source: an object of type list is given; give one",
+        ),
+        (lambda run: i2i_bridge.compare([run], "out"), "runs: an object of type Run is given; give run folders"),
+    ],
+)
+def test_a_name_for_what_it_names_is_refused(call, message, tmp_path, monkeypatch):
+    # kills: kinds-unchecked
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=re.escape(message)):
+        call(i2i_bridge.load_run("pretrained/photos"))
+    assert not list(tmp_path.iterdir())
