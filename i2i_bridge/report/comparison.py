@@ -96,10 +96,10 @@ def compare(
         >>> compare(["results"], "page").page.name
         'index.html'
     """
-    folders = listed("runs", runs)
-    for run in folders:
+    runs = listed("runs", runs)
+    for run in runs:
         of_kind("runs", run, (str, os.PathLike), "run folders")
-    folders, out = [expanded(run) for run in folders], expanded(out)
+    folders, out = [expanded(run) for run in runs], expanded(out)
     root = None if root is None else expanded(root)
     check_out(out, single_file)
     for folder in folders:
