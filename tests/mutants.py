@@ -725,7 +725,8 @@ MUTANTS = [
     Mutant("sampler-tried-on-one-channel", "recipe/checks.py", "torch.zeros(1, 2, 1, 1)", "torch.zeros(1, 1, 1, 1)", "test_recipe.py"),
     # reliability
     Mutant("recipe-of-a-user-replaced", "training/identity.py", "if not _is_written(file):", "if False:", "test_saving.py"),
-    Mutant("log-of-a-user-replaced", "training/identity.py", "elif found := next((path for name in RUN_FILES for path in folder.glob(name)), None):", "elif found := None:", "test_saving.py"),
+    Mutant("log-of-a-user-replaced", "training/identity.py", "elif found := next((path for name in RUN_FILES for path in folder.glob(name) if not path.is_dir()), None):", "elif found := None:", "test_saving.py"),
+    Mutant("folder-in-the-way-of-a-run", "training/identity.py", " if not path.is_dir()), None)", "), None)", "test_best.py"),
     Mutant("rotated-before-published", "runs/checkpoint.py", "    try:\n        publish_folder(final, _files(step, parts, state))\n", "    for old in _folders(folder)[keep - 1 :]:\n        retire_folder(old)\n    try:\n        publish_folder(final, _files(step, parts, state))\n", "test_files.py"),
     Mutant("leftovers-stay", "storage/files.py", "or name.startswith((TEMPORARY, DEAD)):", "or name.startswith(TEMPORARY * 2):", "test_files.py"),
     Mutant("partial-write-taken-for-whole", "storage/files.py", "        while rest:  #", "        if rest:  #", "test_files.py"),

@@ -231,6 +231,7 @@ def test_the_best_of_an_earlier_rule_is_kept_until_there_is_a_new_one(root, whol
 
 def test_a_name_of_the_best_that_cannot_be_written_stops_nothing(root, tmp_path):
     """Here a folder of its name is in the way. The next start writes it."""
+    # kills: folder-in-the-way-of-a-run
     named, lines = tmp_path / "run" / "best.json", []
     named.mkdir(parents=True)
     recipe = recipe_of(root, **SETTINGS | {"steps": 2})
