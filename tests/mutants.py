@@ -9,18 +9,34 @@ Run by hand and before a release. A mutant's place is found by its tokens, so th
 
 import ast
 import functools
+import gc
+import importlib
+import math
 import os
 import re
 import shutil
-import subprocess
+import signal
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
 HANGS = 900
 """Seconds after which a test that has not ended counts as failed; those that name one mutant take a minute."""
+IMPORTED_ONCE = (
+    "pytest",
+    "hypothesis",
+    "torch",
+    "torchvision",
+    "kornia",
+    "albumentations",
+    "scipy.stats",
+    "accelerate",
+    "PIL.Image",
+)
+"""Before the runs, which are forks; nothing of the package itself."""
 
 
 class Mutant(NamedTuple):
@@ -1264,34 +1280,121 @@ def check(mutants: list[Mutant]) -> None:
         killers(mutant)
 
 
-def tests_pass(tests: list[str], mutant: Mutant | None = None) -> bool:
-    """Whether the tests pass in a copy of the package, with a mistake planted or none."""
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / "copy"
+class Workplace:
+    """A copy of the repository in which the tests run, with a mistake planted or none.
+
+    A run is a fork of this process, which has imported what the package needs from others: otherwise each of a thousand
+    runs would begin with ten seconds of imports.
+    """
+
+    def __init__(self, folder: Path, source: Path = ROOT) -> None:
+        self.root = folder / "copy"
+        self.log = folder / "log"
         ignore = shutil.ignore_patterns(".git", ".venv", "__pycache__", ".*_cache", ".hypothesis", "*.egg-info")
 
         def ignored(folder: str, names: list[str]) -> set[str]:
             # The user's trained runs, which may be gigabytes; not the package i2i_bridge/runs.
             return ignore(folder, names) | ({"runs"} if Path(folder) == ROOT else set())
 
-        shutil.copytree(ROOT, copy, ignore=ignored)
+        shutil.copytree(source, self.root, ignore=ignored if source == ROOT else None)
+
+    def start(self, tests: list[str], mutant: Mutant | None = None) -> int:
+        """Begin a run of tests; its process, which ends with pytest's exit code."""
         if mutant is not None:
-            file = copy / "i2i_bridge" / mutant.file
+            file = self.root / "i2i_bridge" / mutant.file
             file.write_text(planted(mutant, file.read_text(encoding="utf-8")), encoding="utf-8")
-        command = [sys.executable, "-m", "pytest", "-x", "-q", *tests]
-        environment = {"I2I_SHARED": str(ROOT.parent / "shared"), **os.environ, "PYTHONPATH": str(copy)}
-        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        try:
-            done = subprocess.run(command, cwd=copy, env=environment, **streams, check=False, timeout=HANGS)
-        except subprocess.TimeoutExpired:
-            return False  # a mistake that makes a program wait for ever
-        if done.returncode not in (0, 1):
-            raise SystemExit(f"{tests}: the tests did not run:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
-        return done.returncode == 0
+            # Otherwise one of the same second and size would count as the file's.
+            for stale in file.parent.glob(f"__pycache__/{file.stem}.*.pyc"):
+                stale.unlink()
+        sys.stdout.flush()
+        if (process := os.fork()) == 0:
+            os.setsid()
+            with self.log.open("wb") as log:
+                os.dup2(log.fileno(), 1)
+                os.dup2(log.fileno(), 2)
+            os.chdir(self.root)
+            os.environ["PYTHONPATH"] = str(self.root)
+            site = (ROOT / ".venv").resolve()
+            kept = [
+                path
+                for path in sys.path
+                if (at := Path(path).resolve()).is_relative_to(site) or not at.is_relative_to(ROOT)
+            ]
+            sys.path[:] = [str(self.root), *kept]
+            sys.dont_write_bytecode = mutant is not None
+            code = 3
+            try:
+                code = int(__import__("pytest").main(["-x", "-q", *tests]))
+            finally:
+                sys.stdout.flush()
+                os._exit(code)
+        return process
+
+    def said(self) -> str:
+        """The end of what the last run printed."""
+        return self.log.read_text(encoding="utf-8", errors="replace")[-4000:]
+
+    def restore(self, mutant: Mutant) -> None:
+        """Take a planted mistake out again."""
+        shutil.copyfile(ROOT / "i2i_bridge" / mutant.file, self.root / "i2i_bridge" / mutant.file)
+
+
+def ended(runs: dict[int, float]) -> tuple[int, int]:
+    """Wait for one of the runs (process: when it began); (process, exit code), and 1 for one that is killed as it HANGS."""
+    while True:
+        for process, began in runs.items():
+            found, status = os.waitpid(process, os.WNOHANG)
+            if found:
+                return process, os.waitstatus_to_exitcode(status)
+            if time.monotonic() - began > HANGS:
+                os.killpg(process, signal.SIGKILL)
+                os.waitpid(process, 0)
+                return process, 1
+        time.sleep(0.02)
+
+
+def workplaces(mutants: list[Mutant], folder: Path) -> list[Workplace]:
+    """Copies for the runs, one for each processor, in which the tests of the mutants pass.
+
+    Raises:
+        SystemExit: One fails without a mistake: it would "kill" everything.
+    """
+    os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ.setdefault("I2I_SHARED", str(ROOT.parent / "shared"))
+    for name in IMPORTED_ONCE:
+        importlib.import_module(name)
+    gc.freeze()  # Otherwise every run collects the garbage of these imports.
+    first = Workplace(folder / "0")
+    _, code = ended({first.start(sorted({test for mutant in mutants for test in killers(mutant)})): math.inf})
+    if code != 0:
+        raise SystemExit(f"a test fails without any mutant; mend that first:\n{first.said()}")
+    # The others have the bytecode of that run.
+    others = range(1, min(len(os.sched_getaffinity(0)), len(mutants)))
+    return [first, *(Workplace(folder / str(index), first.root) for index in others)]
+
+
+def survivors(mutants: list[Mutant], free: list[Workplace]) -> list[Mutant]:
+    """Those that no test catches; each verdict is printed."""
+    waiting, running, began, found = list(mutants), {}, {}, []
+    while waiting or running:
+        while waiting and free:
+            mutant, workplace = waiting.pop(0), free.pop()
+            process = workplace.start(killers(mutant), mutant)
+            running[process], began[process] = (mutant, workplace), time.monotonic()
+        process, code = ended(began)
+        del began[process]
+        mutant, workplace = running.pop(process)
+        if code == 0 or code > 1:  # below 0: ended by a signal
+            found.append(mutant)
+        said = "SURVIVED" if code == 0 else "NOT RUN " if code > 1 else "killed  "
+        print(f"{said}  {mutant.name}" + (f"\n{workplace.said()}" if code > 1 else ""), flush=True)
+        workplace.restore(mutant)
+        free.append(workplace)
+    return found
 
 
 def main(names: list[str]) -> int:
-    """Runs the mutants; the number of survivors."""
+    """Runs the mutants; the number of those that are not killed."""
     if names == ["--check"]:
         check(MUTANTS)
         return 0
@@ -1300,16 +1403,10 @@ def main(names: list[str]) -> int:
         raise SystemExit(f"no mutant is called {', '.join(unknown)}")
     chosen = [mutant for mutant in MUTANTS if not names or mutant.name in names]
     check(chosen)
-    # Tests that fail anyway would "kill" everything.
-    if chosen and not tests_pass(tests := sorted({test for mutant in chosen for test in killers(mutant)})):
-        raise SystemExit(f"{', '.join(tests)}: one of them fails without any mutant; mend that first")
-    survivors = 0
-    for mutant in chosen:
-        survived = tests_pass(killers(mutant), mutant)
-        survivors += survived
-        print(f"{'SURVIVED' if survived else 'killed  '}  {mutant.name}", flush=True)
-    print(f"{len(chosen) - survivors} of {len(chosen)} mutants killed")
-    return survivors
+    with tempfile.TemporaryDirectory() as folder:
+        left = survivors(chosen, workplaces(chosen, Path(folder))) if chosen else []
+    print(f"{len(chosen) - len(left)} of {len(chosen)} mutants killed")
+    return len(left)
 
 
 if __name__ == "__main__":
