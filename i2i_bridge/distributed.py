@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from i2i_bridge.errors import UserError
+from i2i_bridge.errors import UserError, plural
 
 TIMEOUT = 1800
 """Timeout of a collective operation of an evaluation, in seconds."""
@@ -49,7 +49,9 @@ def processes(*, cpu: bool = False) -> Processes:
     # Without a GPU and without cpu=True, accelerate initialises no process group: each process would have rank 0 of 1.
     state = PartialState(cpu=cpu or not torch.cuda.is_available(), timeout=timedelta(seconds=TIMEOUT))
     if int(state.num_processes) != wanted:
-        raise UserError(f"{wanted} processes were started, but accelerate sees {state.num_processes}")
+        raise UserError(
+            f"{plural(wanted, 'process was', 'processes were')} started, but accelerate sees {state.num_processes}"
+        )
     return Processes(int(state.process_index), wanted)
 
 
@@ -171,7 +173,7 @@ def check_devices() -> None:
     started = os.environ.get("LOCAL_WORLD_SIZE", "1")
     if torch.cuda.is_available() and started.isdecimal() and int(started) > torch.cuda.device_count():
         raise UserError(
-            f"{started} processes for {torch.cuda.device_count()} CUDA device(s): start one for each "
+            f"{started} processes for {plural(torch.cuda.device_count(), 'CUDA device')}: start one for each "
             f"(torchrun --nproc_per_node={torch.cuda.device_count()}), or add --device cpu"
         )
 

@@ -113,9 +113,13 @@ def readable(file: object, problem: str = "cannot be read", errors: Errors = OSE
             raise UserError("no such file") from error
 
 
-def plural(count: int, noun: str) -> str:
-    """A number and its noun: '1 image', '3 images'."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+def plural(count: int, noun: str, many: str = "") -> str:
+    """A number and its noun: '1 image', '3 images'.
+
+    Args:
+        many: Words after any other number, such as "files do not fit" for "file does not fit"; by default noun + "s".
+    """
+    return f"{count} {noun if count == 1 else many or f'{noun}s'}"
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

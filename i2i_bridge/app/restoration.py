@@ -11,7 +11,7 @@ import numpy as np
 from i2i_bridge.app.limits import Limits, check_size
 from i2i_bridge.app.pictures import ANIMATION_SIDE, WALK_SIDE, mask_file
 from i2i_bridge.degradations.files import degrade_files, parse_op
-from i2i_bridge.errors import UserError
+from i2i_bridge.errors import UserError, plural
 from i2i_bridge.methods.factory import resampled
 from i2i_bridge.recipe.load import load_recipe
 from i2i_bridge.registry import SAMPLERS
@@ -116,7 +116,7 @@ def restore_picture(
         [job.outputs[ending] for ending in job.results],
         job.outputs.get(f"{job.results[0]}-trajectory"),
         job.outputs.get(f"{job.results[0]}-animation"),
-        [f"{outcome.nfe} network call{'s' * (outcome.nfe != 1)} for each sample", *notes, *outcome.notes],
+        [f"{plural(outcome.nfe, 'network call')} for each sample", *notes, *outcome.notes],
     )
 
 

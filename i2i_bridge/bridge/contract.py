@@ -15,7 +15,7 @@ from i2i_bridge.bridge.base import Process
 from i2i_bridge.bridge.predictor import call_network
 from i2i_bridge.bridge.samplers import Sampler
 from i2i_bridge.bridge.time_grids import TimeGrid, log_snr
-from i2i_bridge.errors import UserError
+from i2i_bridge.errors import UserError, plural
 from i2i_bridge.plugins import plugin_error
 
 
@@ -99,7 +99,7 @@ def check_sampler(sampler: Sampler, process: Process, grid: TimeGrid) -> list[st
                 problems.append(f"nfe {nfe}: x_1 was changed in place")
             runs.append(states)
         if len(seen) != nfe:
-            problems.append(f"nfe {nfe}: predict_x0 was called {len(seen)} times")
+            problems.append(f"nfe {nfe}: predict_x0 was called {plural(len(seen), 'time')}")
         if not all(0 < t <= 1 for t in seen) or any(later > earlier for earlier, later in itertools.pairwise(seen)):
             problems.append(f"nfe {nfe}: times {seen} must fall inside (0, 1]")
         if not all(bool(torch.isfinite(state).all()) for state in runs[0]):

@@ -14,6 +14,7 @@ import typer
 from packaging.version import Version
 
 from i2i_bridge import console
+from i2i_bridge.errors import plural
 from i2i_bridge.storage.files import write_whole
 
 PACKAGES = (
@@ -128,7 +129,8 @@ def _devices(problems: list[str]) -> dict[str, str]:
     from i2i_bridge.runs.backend import resolve_backend
 
     vectors = torch.backends.cpu.get_cpu_capability()
-    facts = {"cpu": f"{os.cpu_count()} cores, {torch.get_num_threads()} torch threads, vectors: {vectors}"}
+    cores, threads = plural(os.cpu_count() or 1, "core"), plural(torch.get_num_threads(), "torch thread")
+    facts = {"cpu": f"{cores}, {threads}, vectors: {vectors}"}
     if vectors == "DEFAULT":
         problems.append(
             "torch uses no vector instructions of this processor (AVX2, NEON, ...): a network call takes several times "

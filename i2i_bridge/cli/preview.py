@@ -9,6 +9,7 @@ from torch import Tensor
 from i2i_bridge import Recipe, UserError, load_recipe
 from i2i_bridge.data.source import item_of
 from i2i_bridge.degradations.files import build_ops, degrade_picture, split_list
+from i2i_bridge.errors import plural
 from i2i_bridge.images.files import read_picture, write_picture
 from i2i_bridge.images.folder import find_images
 from i2i_bridge.images.montage import montage
@@ -46,7 +47,7 @@ def strengths_sheet(
         table.append([to_tensor(picture.pixels), *shown])
     header = ["clean", *(f"{key} {word}" for word in words)]
     write_picture(file, Picture(montage(table, header)))
-    return f"{' | '.join(header)}, {len(table)} row{'s' if len(table) > 1 else ''}"
+    return f"{' | '.join(header)}, {plural(len(table), 'row')}"
 
 
 def preview_strengths(
@@ -77,7 +78,7 @@ def preview_strengths(
         table.append([items[0]["x_0"], *(item["x_1"] for item in items)])
     header = ["clean", *(f"{key.rpartition('.')[2]} {word}" for word in words)]
     write_picture(file, Picture(montage(table, header)))
-    return f"{' | '.join(header)}, {len(table)} row{'s' if len(table) > 1 else ''}"
+    return f"{' | '.join(header)}, {plural(len(table), 'row')}"
 
 
 def _check_apart(file: Path, recipe: Recipe) -> None:
@@ -131,4 +132,4 @@ def contact_sheet(recipe: Recipe, file: Path, *, rows: int, split: Literal["trai
         # A mask is in {0, 1}, a picture in [-1, 1].
         table.append([item[name] * 2 - 1 if name == "mask" else item[name] for name in columns])
     write_picture(file, Picture(montage(table, columns)))
-    return f"{' | '.join(columns).replace('x_0', 'clean x_0')}, {len(table)} rows"
+    return f"{' | '.join(columns).replace('x_0', 'clean x_0')}, {plural(len(table), 'row')}"

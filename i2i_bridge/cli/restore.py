@@ -155,7 +155,12 @@ def restore(
             jobs=jobs,
             **progress,
         )
-    _finish(outcome, target, skip_existing, calls=f" ({outcome.nfe} network calls each)" if outcome.written else "")
+    _finish(
+        outcome,
+        target,
+        skip_existing,
+        calls=f" ({plural(outcome.nfe, 'network call')} each)" if outcome.written else "",
+    )
 
 
 def degrade(

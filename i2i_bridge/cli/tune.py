@@ -9,6 +9,7 @@ import typer
 from i2i_bridge import console
 from i2i_bridge.cli.evaluate import counted
 from i2i_bridge.cli.options import Checkpoint, Device, Plugins, RunFolder, load_plugins, open_run, own_run
+from i2i_bridge.errors import plural
 from i2i_bridge.metrics.weights import use_folder
 from i2i_bridge.storage.shipped import recipe_of_run
 
@@ -84,12 +85,14 @@ def _tune(
         )
     header = ["NFE", f"{found.label}, recipe", "tuned", "difference", "settings"]
     rows = [[*_numbers(choice), words_of(choice.settings)] for choice in found.choices]
-    console.say(f"{loaded.recipe.name}, step {loaded.step}: {found.images[0]} images chose, {found.images[1]} report")
+    console.say(
+        f"{loaded.recipe.name}, step {loaded.step}: {plural(found.images[0], 'image')} chose, {found.images[1]} report"
+    )
     console.show_table(header, rows)
     tried = ", ".join(f"{choice.candidates} at NFE {choice.nfe}" for choice in found.choices)
     console.say(
-        f"candidates with different images: {tried}; {found.calls} network calls of {found.asked} asked for, in "
-        f"{time.monotonic() - start:.0f} s"
+        f"candidates with different images: {tried}; {plural(found.calls, 'network call')} of {found.asked} asked "
+        f"for, in {time.monotonic() - start:.0f} s"
     )
     for choice in found.choices:
         if choice.is_own:

@@ -19,7 +19,7 @@ from i2i_bridge.data.source import PairSource, item_of
 from i2i_bridge.data.transforms import Enlargement, Geometry, factor_between
 from i2i_bridge.degradations.base import Degradation, degraded_by
 from i2i_bridge.degradations.inpaint import Holed
-from i2i_bridge.errors import UserError, located
+from i2i_bridge.errors import UserError, located, plural
 from i2i_bridge.images.pixels import Range, to_mask, to_tensor
 from i2i_bridge.randomness import generator, key, rand
 from i2i_bridge.storage.files import IO_ERROR
@@ -242,7 +242,9 @@ class PairDataset(Dataset[dict[str, Any]]):
             out = self._directed(out, draw)
             channels = len(out.get("condition", out["x_1"]))
             if (wanted := self.condition_channels) not in (0, channels):
-                raise UserError(f"the condition has {channels} channels, but network.condition_channels is {wanted}")
+                raise UserError(
+                    f"the condition has {plural(channels, 'channel')}, but network.condition_channels is {wanted}"
+                )
         label = {"label": item["label"]} if "label" in item else {}
         if self.classes and not 0 <= label.get("label", -1) < self.classes:
             given = f"its label is {label['label']}" if label else "it has no label"
@@ -356,9 +358,7 @@ def first_remarks(dataset: PairDataset, count: int = 8) -> list[str]:
         seen += 1
         for remark in phrases:
             items.setdefault(remark, []).append(location(item))
+    checked = plural(seen, "image that was checked", "images that were checked")
     if seen and len(items.get(EMPTY_MASK, [])) == seen:
-        raise UserError(f"{items[EMPTY_MASK][0]}: all of {seen} images that were checked are {EMPTY_MASK}")
-    return [
-        f"note: of {seen} images that were checked, {len(where)} {remark} (first: {where[0]})"
-        for remark, where in items.items()
-    ]
+        raise UserError(f"{items[EMPTY_MASK][0]}: all of {checked} are {EMPTY_MASK}")
+    return [f"note: of {checked}, {len(where)} {remark} (first: {where[0]})" for remark, where in items.items()]

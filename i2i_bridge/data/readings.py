@@ -13,7 +13,7 @@ from typing import Any
 from i2i_bridge.data.alignment import shift_between
 from i2i_bridge.data.sources.folders import Files
 from i2i_bridge.data.splits import all_split_names
-from i2i_bridge.errors import UserError
+from i2i_bridge.errors import UserError, plural
 from i2i_bridge.images.files import image_size, read_picture
 from i2i_bridge.images.folder import list_images
 from i2i_bridge.storage.names import normal_form
@@ -48,7 +48,8 @@ class Reading:
     def odd_words(self) -> str:
         """The number of files that do not fit, and the first names."""
         more = f" and {len(self.odd) - NAMED} more" if len(self.odd) > NAMED else ""
-        return f"{len(self.odd)} files do not fit: {', '.join(self.odd[:NAMED])}{more}"
+        odd = plural(len(self.odd), "file does not fit", "files do not fit")
+        return f"{odd}: {', '.join(self.odd[:NAMED])}{more}"
 
     def settings(self) -> list[str]:
         """The options other than kind and root, as `key=value` on the command line."""

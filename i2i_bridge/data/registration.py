@@ -18,7 +18,7 @@ from i2i_bridge.data.source import item_of
 from i2i_bridge.data.splits import all_split_names, is_training
 from i2i_bridge.data.statistics import facts_of, statistics_of
 from i2i_bridge.data.store import own_card_file, own_card_names
-from i2i_bridge.errors import UserError
+from i2i_bridge.errors import UserError, plural
 from i2i_bridge.storage.files import write_whole
 from i2i_bridge.storage.names import NAME_LETTERS
 from i2i_bridge.storage.shipped import is_recipe_name
@@ -153,7 +153,8 @@ def _check_halves(name: str, table: dict[str, Any], explicit: bool) -> list[str]
     if not odd:
         return []
     shown = ", ".join(f"{file} ({width}x{height})" for file in odd[:5] for height, width in [all_sizes[file]])
-    line = f"{len(odd)} files are hardly pairs of halves: {shown}{' ...' if len(odd) > 5 else ''}; {why}"
+    unlikely = plural(len(odd), "file is hardly a pair of halves", "files are hardly pairs of halves")
+    line = f"{unlikely}: {shown}{' ...' if len(odd) > 5 else ''}; {why}"
     for split, of_split in sizes.items():
         if not explicit and 2 * sum(file in set(odd) for file in of_split) > len(of_split):
             words = [f"{key}={value}" for key, value in table.items() if key not in ("name", "root")]

@@ -10,7 +10,7 @@ import torch
 
 from i2i_bridge.data.augmentation import Augmentation, albumentations_module
 from i2i_bridge.degradations.linear import resized
-from i2i_bridge.errors import UserError
+from i2i_bridge.errors import UserError, plural
 
 
 class Geometry:
@@ -111,17 +111,19 @@ class Geometry:
         Lengths are those of the short side, or of both sides for 'stretch'.
         """
         lines = []
+        these = plural(len(sizes), "image is", "images are")
         now = [self.resized_to(*size) for size in sizes]
         for word, sign in (("reduced", -1), ("enlarged", 1)):
             found = [(old, new) for old, new in zip(sizes, now, strict=True) if sign * (min(new) - min(old)) > 0]
             if found:
-                some = "images are" if len(found) == len(sizes) else f"{len(found)} of {len(sizes)} images are"
+                some = "images are" if len(found) == len(sizes) else f"{len(found)} of {these}"
                 old, new = (_lengths([pair[side] for pair in found], self.resize == "stretch") for side in (0, 1))
                 lines.append(f"{some} {word} from {old} to {new} pixels")
         small = [size for size in now if size[0] < self.size[0] or size[1] < self.size[1]]
         if small and self.pad == "reflect":
-            some = f"{len(small)} of {len(sizes)} images are"
-            lines.append(f"{some} smaller than {self.size[1]}x{self.size[0]} pixels and are padded by reflection")
+            lines.append(
+                f"{len(small)} of {these} smaller than {self.size[1]}x{self.size[0]} pixels and padded by reflection"
+            )
         return lines
 
     def _resized(self, pixels: np.ndarray, is_mask: bool) -> np.ndarray:

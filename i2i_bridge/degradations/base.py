@@ -24,7 +24,7 @@ from torch import Tensor
 
 from i2i_bridge.degradations.linear import LinearOperator
 from i2i_bridge.degradations.ranges import check_range, is_range
-from i2i_bridge.errors import UserError, did_you_mean
+from i2i_bridge.errors import UserError, did_you_mean, plural
 from i2i_bridge.plugins import plugin_errors
 from i2i_bridge.randomness import Generator
 
@@ -187,7 +187,7 @@ class Degradation(ABC):
             )
         if channels and x_0.shape[1] not in channels:
             raise UserError(
-                f"{type(self).__name__}: the image has {x_0.shape[1]} channels, but only"
+                f"{type(self).__name__}: the image has {plural(x_0.shape[1], 'channel')}, but only"
                 f" {' or '.join(map(str, channels))} can be degraded"
             )
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from i2i_bridge.degradations.base import Degradation, Degraded
 from i2i_bridge.degradations.compose import build_members
-from i2i_bridge.errors import UserError
+from i2i_bridge.errors import UserError, plural
 from i2i_bridge.randomness import Generator, per_sample, rand
 from i2i_bridge.registry import register_degradation
 
@@ -41,7 +41,7 @@ class Mixture(Degradation):
         object.__setattr__(self, "labels", labels)
         weights = [1.0] * len(self.members) if self.weights is None else self.weights
         if len(weights) != len(self.members):
-            raise UserError(f"Mixture: {len(weights)} weights for {len(self.members)} degradations")
+            raise UserError(f"Mixture: {plural(len(weights), 'weight')} for {plural(len(self.members), 'degradation')}")
         if not all(math.isfinite(weight) and weight >= 0 for weight in weights) or sum(weights) == 0:
             raise UserError(f"Mixture: weights = {weights} must be positive or 0, and not all 0")
         if len({member.condition_channels for member in self.members}) > 1:

@@ -247,7 +247,7 @@ def warnings_of(scorer: Scorer, images: int) -> list[str]:
     """Warnings about results on few images."""
     found = []
     if images < FEW:
-        found.append(f"only {images} image{'s' if images > 1 else ''}: means and intervals are rough")
+        found.append(f"only {plural(images, 'image')}: means and intervals are rough")
     if scorer.sets and images < FEW_FOR_SETS:
         found.append(
             f"{', '.join(scorer.sets)} of {plural(images, 'image')}, fewer than {FEW_FOR_SETS}: "

@@ -9,7 +9,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from i2i_bridge.errors import UserError
+from i2i_bridge.errors import UserError, plural
 from i2i_bridge.images.metadata import ORIENTATION, Metadata, as_srgb, exif_with_density
 
 NO_METADATA = Metadata()
@@ -145,7 +145,7 @@ def with_channels(pixels: np.ndarray, channels: int) -> np.ndarray:
         luma = pixels.astype(np.float64) @ _LUMA[3]
         grey: np.ndarray = np.rint(luma).astype(pixels.dtype)[..., None]
         return grey
-    raise UserError(f"an image of {have} channels cannot become one of {channels}")
+    raise UserError(f"an image of {plural(have, 'channel')} cannot become one of {channels}")
 
 
 Range = tuple[float, float] | None

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from i2i_bridge.bridge.predictor import keep_known
-from i2i_bridge.errors import UserError
+from i2i_bridge.errors import UserError, plural
 from i2i_bridge.methods.base import INPUTS, Batch, Method, states_of
 from i2i_bridge.randomness import Generator
 
@@ -108,7 +108,7 @@ def check_mean(recipe: "Recipe", other: "Recipe", where: str) -> list[str]:
             raise UserError(f"mean.run: {where} was trained with data.{key} {required}, this recipe has {actual}")
     if recipe.data.own_condition and other.condition_channels != recipe.condition_channels:
         raise UserError(
-            f"mean.run: {where} sees a condition of {other.condition_channels} channels, this recipe has "
+            f"mean.run: {where} sees a condition of {plural(other.condition_channels, 'channel')}, this recipe has "
             f"{recipe.condition_channels}"
         )
     if other.degradation != recipe.degradation:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from i2i_bridge.errors import UserError
+from i2i_bridge.errors import UserError, plural
 from i2i_bridge.metrics.base import Metric, one_by_one
 from i2i_bridge.registry import register_metric
 
@@ -66,7 +66,9 @@ class Luma(Fidelity):
     def missing(self, channels: int = 3) -> str | None:
         """Says that the images have no colour."""
         grey = self.name.partition("-")[0]
-        return None if channels == 3 else f"{self.name} is the luma of RGB images; of {channels} channels take {grey}"
+        if channels == 3:
+            return None
+        return f"{self.name} is the luma of RGB images; of {plural(channels, 'channel')} take {grey}"
 
     def _signal(self, images: Tensor) -> Tensor:
         return luma(images)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from i2i_bridge.errors import UserError, brief
+from i2i_bridge.errors import UserError, brief, plural
 from i2i_bridge.libraries import class_named, constructed, reason
 from i2i_bridge.registry import register_network
 
@@ -121,8 +121,8 @@ def described(tensors: Mapping[str, Tensor]) -> Any:
         raise UserError(f"{found.architecture.name} also takes a mask, which a regression has no input for")
     if found.input_channels != found.output_channels:
         raise UserError(
-            f"{found.architecture.name} takes {found.input_channels} channels and gives {found.output_channels}; only "
-            "equal numbers can be used"
+            f"{found.architecture.name} takes {plural(found.input_channels, 'channel')} and gives "
+            f"{found.output_channels}; only equal numbers can be used"
         )
     found.model.eval()
     return found

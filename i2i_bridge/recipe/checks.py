@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from i2i_bridge import registry
-from i2i_bridge.errors import UserError, located
+from i2i_bridge.errors import UserError, located, plural
 from i2i_bridge.metrics.names import require_metric
 from i2i_bridge.plugins import plugin_errors
 from i2i_bridge.recipe.protocol import load_protocol
@@ -159,8 +159,8 @@ def _check_latent(recipe: "Recipe") -> None:
     conditioned = recipe.data.own_condition or (degradation is not None and degradation.condition_channels > 0)
     if conditioned and recipe.condition_channels != recipe.data.channels:
         raise UserError(
-            f"[latent]: the condition has {recipe.condition_channels} channels, and the encoder takes images of "
-            f"{recipe.data.channels}"
+            f"[latent]: the condition has {plural(recipe.condition_channels, 'channel')}, and the encoder takes "
+            f"images of {recipe.data.channels}"
         )
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from i2i_bridge import registry
-from i2i_bridge.errors import UserError, did_you_mean, located
+from i2i_bridge.errors import UserError, did_you_mean, located, plural
 from i2i_bridge.metrics.names import require_metric
 from i2i_bridge.recipe.schema import DataSettings, EvaluateSettings, Part, Positive, Settings, Side
 from i2i_bridge.storage.names import normal_form
@@ -305,7 +305,7 @@ def chosen(keys: Sequence[str], names: Sequence[str]) -> "np.ndarray":
     if missing:
         shown = ", ".join(missing[:3])
         raise UserError(
-            f"--list: {len(missing)} of {len(names)} images are not (or not once) among the {len(keys)} items of the"
-            f" split: {shown}{' ...' if len(missing) > 3 else ''}"
+            f"--list: {len(missing)} of {plural(len(names), 'image is', 'images are')} not (or not once) among the "
+            f"{plural(len(keys), 'item')} of the split: {shown}{' ...' if len(missing) > 3 else ''}"
         )
     return np.array(positions, dtype=np.int64)

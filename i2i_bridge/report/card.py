@@ -10,7 +10,7 @@ from torch import nn
 
 from i2i_bridge import registry
 from i2i_bridge.data.cards import load_card
-from i2i_bridge.errors import UserError, located, of_kind, readable
+from i2i_bridge.errors import UserError, located, of_kind, plural, readable
 from i2i_bridge.evaluation.results import Evaluation, read_evaluation
 from i2i_bridge.methods.latent import latent_of
 from i2i_bridge.recipe.load import load_recipe
@@ -166,10 +166,11 @@ def _facts(run: Run, recipe: Recipe) -> Iterator[tuple[str, str]]:
         yield "Sampler", f"{_words(recipe.sample.sampler)}, grid {recipe.sample.grid}"
     yield "Network", f"{recipe.network['name']}, {parameters:,} parameters"
     if recipe.mean is not None:
-        yield "Two stages", f"starts from the answer of the run in mean/, {recipe.mean.nfe} network calls"
+        yield "Two stages", f"starts from the answer of the run in mean/, {plural(recipe.mean.nfe, 'network call')}"
     if recipe.latent is not None:
         yield "Autoencoder", _autoencoder(run, recipe.latent)
-    yield "Images", f"{recipe.data.channels} channels, trained at {' x '.join(map(str, recipe.data.sides))} pixels"
+    sides = " x ".join(map(str, recipe.data.sides))
+    yield "Images", f"{plural(recipe.data.channels, 'channel')}, trained at {sides} pixels"
 
 
 def _autoencoder(run: Run, settings: LatentSettings) -> str:
@@ -218,7 +219,9 @@ def _training(run: Run, recipe: Recipe) -> Iterator[tuple[str, str]]:
     machine = None if state is None else state.state.get("machine")
     if isinstance(machine, dict):
         yield "Training images", str(machine.get("images", "unknown"))
-        yield "Machine", f"{machine.get('device', 'unknown')}, {machine.get('processes', 1)} processes"
+        count = machine.get("processes", "1")
+        processes = f"{count} process" if str(count) == "1" else f"{count} processes"
+        yield "Machine", f"{machine.get('device', 'unknown')}, {processes}"
     seconds = _seconds(run)
     if seconds is not None:
         yield "Time of the steps", f"{seconds:,.0f} s ({seconds / 3600:.2g} h)"

@@ -167,7 +167,7 @@ def _add_drawn(page: dict[str, Any], i: int, entry: Entry, run: Run, dataset: Pa
 
     def calls(nfe: int) -> str:
         count = network_calls(run.method, nfe)  # calls of a mean network count towards each label
-        return "1 network call" if count == 1 else f"{count} network calls"
+        return plural(count, "network call")
 
     def rows(what: str, images: Sequence[Sequence[torch.Tensor]], words: Sequence[str] = ()) -> list[list[PagePicture]]:
         return [
@@ -227,7 +227,7 @@ def _data_summary(recipe: "Recipe | None", evaluation: Evaluation, images: int) 
     """One sentence about the images: number, dataset, size and degradation."""
     settings, name = evaluation.protocol.settings, _data_name(recipe)
     size, split, degradation = settings.get("size"), settings.get("split"), settings.get("degradation")
-    found = f"{images} image{'' if images == 1 else 's'}"
+    found = plural(images, "image")
     if split:
         found += f" of the split '{split}'"
     if name:

@@ -15,7 +15,7 @@ from pathlib import Path
 from i2i_bridge import __version__
 from i2i_bridge.console import say_note
 from i2i_bridge.data.store import store_folder
-from i2i_bridge.errors import UserError, brief, located
+from i2i_bridge.errors import UserError, brief, located, plural
 from i2i_bridge.runs.hub_files import fetch_checked, is_pushed, wanted_files
 from i2i_bridge.runs.hub_library import hub_library, hub_options
 from i2i_bridge.storage import internet
@@ -197,9 +197,9 @@ def pull(
         report(f"{name}: there already")
         return out, origin
     sizes, others = wanted_files(name, {entry.rfilename: entry.size for entry in info.siblings or []})
-    report(f"fetching {name} at commit {commit}: {len(sizes)} files, {sum(sizes.values()) / 1e6:.1f} MB")
+    report(f"fetching {name} at commit {commit}: {plural(len(sizes), 'file')}, {sum(sizes.values()) / 1e6:.1f} MB")
     if others:
-        report(f"{others} other files of the repository are not fetched")
+        report(f"{plural(others, 'other file of the repository is', 'other files of the repository are')} not fetched")
     part = out.with_name(f".{out.name}.part")
     with _os_errors(out), locked(part, "the same run is being fetched; wait for it"):
         if _origin_in(part) != origin:

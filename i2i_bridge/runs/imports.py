@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from i2i_bridge.bridge.processes import I2SB
-from i2i_bridge.errors import UserError, located
+from i2i_bridge.errors import UserError, located, plural
 from i2i_bridge.networks.pix2pix import Pix2pixUNet, from_official
 from i2i_bridge.networks.spandrel import described, network_table
 from i2i_bridge.networks.weights import load_weights
@@ -129,7 +129,7 @@ def import_spandrel(read: SpandrelFile, recipe: Recipe, folder: Path) -> None:
     found, name = read.found, read.found.architecture.name
     if recipe.data.channels != found.input_channels:
         raise UserError(
-            f"{read.file}: {name} takes {found.input_channels} channels and recipe '{recipe.name}' has "
+            f"{read.file}: {name} takes {plural(found.input_channels, 'channel')} and recipe '{recipe.name}' has "
             f"{recipe.data.channels}; data.channels={found.input_channels}"
         )
     facts = image_facts(recipe)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from i2i_bridge.errors import UserError
+from i2i_bridge.errors import UserError, plural
 from i2i_bridge.images.files import image_size
 from i2i_bridge.images.pixels import Picture
 from i2i_bridge.methods.mean import network_calls
@@ -128,7 +128,7 @@ def _line(
     height, width = image_size(file)
     parts = [f"{file}: {width}x{height} pixels" + (f", the largest of {len(files)} images" if len(files) > 1 else "")]
     seconds = _duration(probe.seconds * sum(sizes) * calls)
-    parts.append(f"{calls} network calls{' each' if len(files) > 1 else ''}, at least {seconds} in all")
+    parts.append(f"{plural(calls, 'network call')}{' each' if len(files) > 1 else ''}, at least {seconds} in all")
     warning = ""
     if probe.memory is not None:
         need = _bytes(run, probe, pixels)
@@ -312,5 +312,5 @@ def pixel_count(file: Path) -> int:
 
 def _duration(seconds: float) -> str:
     if seconds < 90:
-        return f"{max(seconds, 1):.0f} seconds"
+        return plural(max(round(seconds), 1), "second")
     return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"

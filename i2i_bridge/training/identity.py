@@ -9,7 +9,7 @@ from torch import Tensor
 
 from i2i_bridge.bridge.targets import estimate_moments
 from i2i_bridge.data.dataset import PairDataset, usable_items
-from i2i_bridge.errors import UserError
+from i2i_bridge.errors import UserError, plural
 from i2i_bridge.networks.weights import weights_sha256
 from i2i_bridge.recipe.load import load_recipe
 from i2i_bridge.recipe.recipe import Recipe
@@ -297,7 +297,7 @@ def moved_end(before: int, recipe: Recipe, step: int) -> list[str]:
         changes.append(f"the end of the regression share: it is step {ends[1]}, not {ends[0]}")
     return [
         f"note: train.steps {before} -> {now.steps} moves {', and '.join(changes)}. The result is not that of "
-        f"{now.steps} steps in one run"
+        f"{plural(now.steps, 'step')} in one run"
     ]
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from i2i_bridge import registry
 from i2i_bridge.data.dataset import PairDataset, evenly_spread, usable_items
-from i2i_bridge.errors import UserError, located
+from i2i_bridge.errors import UserError, located, plural
 from i2i_bridge.libraries import reason
 from i2i_bridge.methods.latent import Autoencoder, Latent, frozen
 from i2i_bridge.networks.weights import weights_sha256
@@ -103,7 +103,7 @@ def _measured(
                     answer = autoencoder.decode(z)
             except (RuntimeError, ValueError) as error:
                 raise UserError(
-                    f"latent.encoder: autoencoder '{name}' does not take images of {x.shape[1]} channels at "
+                    f"latent.encoder: autoencoder '{name}' does not take images of {plural(x.shape[1], 'channel')} at "
                     f"{x.shape[-1]}x{x.shape[-2]} ({reason(error)})"
                 ) from error
             if answer.shape != x.shape:
@@ -121,8 +121,8 @@ def _measured(
     factor = autoencoder.factor
     psnr = {side: 10 * math.log10(4 / max(sum(of_side) / len(of_side), 1e-10)) for side, of_side in errors.items()}
     note = (
-        f"latents of {autoencoder.channels} channels at {width // factor}x{height // factor} for images of "
-        f"{width}x{height}; decoded, {len(indices)} training pairs keep a PSNR of {psnr['x_0']:.2f} dB (x_0) and "
+        f"latents of {plural(autoencoder.channels, 'channel')} at {width // factor}x{height // factor} for images of "
+        f"{width}x{height}; decoded, the PSNR of {plural(len(indices), 'pair')} is {psnr['x_0']:.2f} dB (x_0) and "
         f"{psnr['x_1']:.2f} dB (x_1), which no method can exceed by much"
     )
     return shift.tolist(), scale.tolist(), note

@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from i2i_bridge.bridge.base import Process
 from i2i_bridge.data.dataset import PairDataset, evenly_spread, usable_items
-from i2i_bridge.errors import UserError
+from i2i_bridge.errors import UserError, plural
 from i2i_bridge.randomness import generator
 from i2i_bridge.recipe.recipe import Recipe
 
@@ -160,12 +160,12 @@ def with_measured_noise(recipe: Recipe, dataset: PairDataset, start: Start = x_1
 def _with_measured_noise(recipe: Recipe, rms: float, pairs: int) -> tuple[Recipe, list[str]]:
     if rms < SMALLEST_RMS:
         raise UserError(
-            f"process.{recipe.auto_noise}: X_1 leaves nothing of X_0 unknown in {pairs} pairs; give a number"
+            f"process.{recipe.auto_noise}: X_1 leaves nothing of X_0 unknown in {plural(pairs, 'pair')}; give a number"
         )
     options = proposed(recipe.any_process(), rms)
     line = (
-        f"{_words(options, ' = ', 'process.')}: X_1 leaves rms {rms:.3g} unknown, by a linear estimate from {pairs} "
-        "pairs; the noise c/b at t = 1/2 is two thirds of that"
+        f"{_words(options, ' = ', 'process.')}: X_1 leaves rms {rms:.3g} unknown, by a linear estimate from "
+        f"{plural(pairs, 'pair')}; the noise c/b at t = 1/2 is two thirds of that"
     )
     return recipe.model_copy(update={"process": recipe.process | options}), [line]
 
@@ -210,9 +210,10 @@ def curve(recipe: Recipe, dataset: PairDataset) -> list[str]:
     process = recipe.build_process()
     levels = noise_level(process, torch.tensor(SHOWN, dtype=torch.float64)).tolist()
     share = f"{share_above(process, rms):.0%}".replace("%", " %")
+    of = plural(pairs, "pair")
     return [
         *lines,
-        f"noise c/b of the state, beside rms {rms:.3g} that X_1 leaves unknown (linear estimate from {pairs} pairs):",
+        f"noise c/b of the state, beside rms {rms:.3g} that X_1 leaves unknown (linear estimate from {of}):",
         "  t    " + "".join(f"{t:>8g}" for t in SHOWN),
         "  c/b  " + "".join(f"{level:>8.3g}" for level in levels),
         f"  above it on {share} of [0, 1]",

@@ -221,7 +221,7 @@ def test_a_mask_of_another_size_is_refused(shape: tuple[int, ...]) -> None:
         ({"name": "colourization"}, "did you mean 'colorization'"),
         ({"name": "mixture", "degradations": []}, "empty"),
         ({"name": "mixture", "degradations": [{"name": "jpg", "quality": 5}]}, "jpeg"),
-        ({"name": "mixture", "degradations": NINE, "weights": [1.0]}, "1 weights for 9"),
+        ({"name": "mixture", "degradations": NINE, "weights": [1.0]}, "1 weight for 9"),
         ({"name": "mixture", "degradations": NINE[:2], "weights": [0.0, 0.0]}, "weights"),
         ({"name": "mixture", "degradations": NINE[:2], "weights": [2.0, -1.0]}, "weights"),
         ({"name": "mixture", "degradations": [NINE[0], {"name": "colorization"}]}, "condition"),

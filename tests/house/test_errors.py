@@ -49,3 +49,4 @@ def test_other_exceptions_are_converted_where_asked():
 def test_one_is_singular():
     # kills: one-images
     assert [plural(count, "image") for count in (0, 1, 2)] == ["0 images", "1 image", "2 images"]
+    assert [plural(n, "file is", "files are") for n in (1, 2)] == ["1 file is", "2 files are"]

@@ -358,7 +358,7 @@ def test_what_does_not_fit_is_one_line(root, first, tmp_path):
     refused(r"\[latent\] and \[mean\] do not go together", mean={"run": "x"})
     grey = {"data": {"channels": 1}, "network": {"condition_channels": 1}}
     refused("network.in_channels: with .latent. it is that of the latents", network={"in_channels": 3})
-    refused("'run' does not take images of 1 channels", {"name": "run", "source": str(first)}, **grey)
+    refused("'run' does not take images of 1 channel ", {"name": "run", "source": str(first)}, **grey)
     refused("method.perceptual compares images", method={"perceptual": 0.1})
     refused("method 'autoencoder' makes the encoder", method={"name": "autoencoder"})
     train(recipe_of(root, data="paired", steps=1), tmp_path / "bridge")

@@ -94,7 +94,7 @@ def test_a_list_is_the_same_wherever_its_paths_lead(tmp_path):
     assert chosen(keys, ["c.png"]).tolist() == [1]
     with pytest.raises(UserError, match=r"2 of 3 images are not .* 3 items of the split: x\.JPEG, y\.JPEG"):
         chosen(keys, ["x.JPEG", "a.JPEG", "y.JPEG"])
-    with pytest.raises(UserError, match="1 of 1 images"):
+    with pytest.raises(UserError, match="1 of 1 image is not"):
         chosen(["n01/a.png", "n02/a.png"], ["a.png"])
     assert chosen(["n01/a.png", "n02/a.png"], ["n02/a.png"]).tolist() == [1]
     file = tmp_path / "list.txt"

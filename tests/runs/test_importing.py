@@ -109,7 +109,7 @@ def test_the_verb(official, tmp_path, monkeypatch, capsys):
     code, said = call("import", "pix2pix", "latest_net_G.pth", "edges2shoes", *settings, "--out", "run")
     assert code == 0 and "wrote run" in said.out, said.err
     code, said = call("restore", "run", "edges.png", "photo.png", "--device", "cpu")
-    assert code == 0 and "(1 network calls each)" in said.out and Image.open("photo.png").size == (64, 64)
+    assert code == 0 and "(1 network call each)" in said.out and Image.open("photo.png").size == (64, 64)
     code, said = call("evaluate", "run", "--nfe", "1", "--metric", "psnr", "--device", "cpu")
     assert code == 0, said.err
     code, said = call("import", "pix2pix", "latest_net_G.pth", "edges2shoes", *settings, "--out", "run")

@@ -226,7 +226,7 @@ def test_a_killed_process_costs_its_image_alone(tmp_path):
         "error: in/a.png",
         "error: in/c.png",
     ]
-    assert lines[-1] == "wrote 3 images to out (1 network calls each)"
+    assert lines[-1] == "wrote 3 images to out (1 network call each)"
     assert [line.partition(",")[0] for line in lines if line.startswith("restored ")] == [
         f"restored {k}/5" for k in range(1, 6)
     ]

@@ -157,7 +157,7 @@ def test_files_that_are_refused(tmp_path, monkeypatch):
         ("bad.pth", "refused: it may be code"),
         ("unknown.pth", "spandrel knows no network with these tensors"),
         ("cut.pth", "spandrel cannot build its network"),
-        ("grey.pth", "takes 1 channels and recipe 'tiny' has 3; data.channels=1"),
+        ("grey.pth", "takes 1 channel and recipe 'tiny' has 3; data.channels=1"),
         ("none.pth", "no such file"),
     ):
         with pytest.raises(UserError, match=re.escape(part)) as refused:

@@ -19,7 +19,7 @@ from i2i_bridge.data.splits import (
     split_name,
     split_positions,
 )
-from i2i_bridge.errors import UserError
+from i2i_bridge.errors import UserError, plural
 from i2i_bridge.images.files import read_picture
 from i2i_bridge.images.folder import ARCHIVES, left_out_notes
 from i2i_bridge.registry import register_dataset
@@ -221,7 +221,9 @@ class PairedFolders:
                 self.left_out.append(f"{shown}: left out: neither '{x_0_name}' nor '{x_1_name}'")
         self.pairing_problems = [*problems, *more, *self._unmatched(clean, degraded, targets, sources)]
         if self.pairing_problems and not lenient:
-            totals = f"{len(clean)} images in {targets} and {len(degraded)} in {sources} do not match one to one"
+            totals = (
+                f"{plural(len(clean), 'image')} in {targets} and {len(degraded)} in {sources} do not match one to one"
+            )
             shown = "; ".join(self.pairing_problems[:3])
             words = {"x_0": x_0, "x_1": x_1, "x_0_name": x_0_name, "x_1_name": x_1_name}
             given = [f"{key}={word}" for key, word in words.items() if word != "{}"]
@@ -285,7 +287,7 @@ def _conditions(folder: Path, pairs: Sequence[str]) -> Files:
     missing = [name for name in pairs if name not in stems]
     if missing:
         shown = ", ".join(missing[:3]) + (" ..." if len(missing) > 3 else "")
-        raise UserError(f"{folder}: no condition image for {len(missing)} of {len(pairs)} pairs: {shown}")
+        raise UserError(f"{folder}: no condition image for {len(missing)} of {plural(len(pairs), 'pair')}: {shown}")
     return Files(folder, Names(stems[name][1] for name in pairs))
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from i2i_bridge.data.index import Names
 from i2i_bridge.data.sources.folders import Files, side_folders
 from i2i_bridge.data.splits import list_applies, listed_positions, split_names, split_positions
-from i2i_bridge.errors import UserError, located
+from i2i_bridge.errors import UserError, located, plural
 from i2i_bridge.registry import register_dataset
 from i2i_bridge.storage.reader import read_lines
 
@@ -186,7 +186,7 @@ def _listed(databases: dict[str, Database]) -> dict[str, str]:
             alone = sorted(keys - others)
             if alone:
                 raise UserError(
-                    f"{databases[part].path}: {len(alone)} of {len(keys)} keys are not in {databases[other].path}, "
-                    f"'{alone[0]}' the first"
+                    f"{databases[part].path}: {len(alone)} of {plural(len(keys), 'key is', 'keys are')} not in "
+                    f"{databases[other].path}, '{alone[0]}' the first"
                 )
     return {key: key for key in sides["x_0"]}
