@@ -87,7 +87,7 @@ def description(name: str, method: str | None = None, *, all_settings: bool = Fa
         return recipe_settings(loaded.model_dump(mode="json", exclude_none=True)) if all_settings else loaded.to_toml()
     if rest.endswith(".toml"):
         load_recipe(rest)
-        return read_text(recipe_file(rest))
+        return read_text(recipe_file(rest), encoding="utf-8-sig")
     meanings = {at: text for at, text in _meanings(rest) if sort in ("", at) or (sort == "part" and at in KINDS)}
     if not meanings:
         if (recipe := Path(rest) / RECIPE_FILE).is_file():

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from i2i_bridge.errors import UserError, located, readable
-from i2i_bridge.storage.reader import NotRegular, read_bytes
+from i2i_bridge.storage.reader import NotRegular, read_text
 
 MAX_BYTES = 2**20
 MAX_PARTS, MAX_KEY, MAX_DEPTH = 20, 200, 32
@@ -71,7 +71,10 @@ def read_toml(path: Path) -> dict[str, Any]:
     # ValueError: bad TOML, bad UTF-8, a number of 5000 digits, a NUL in the path.
     with readable(path), located(path, errors=ValueError):
         try:
-            return parse_toml(read_bytes(path, MAX_BYTES).decode("utf-8"))
+            # Some editors on Windows write a byte order mark.
+            return parse_toml(read_text(path, MAX_BYTES, "utf-8-sig"))
+        except UnicodeDecodeError as error:
+            raise UserError(f"not UTF-8 (at byte {error.start + 1}), which TOML is; save it as UTF-8") from error
         except NotRegular as error:  # a pipe would block, and /dev/zero has no end
             raise UserError("is not a file") from error
 

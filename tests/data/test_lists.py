@@ -79,6 +79,16 @@ def test_lists_of_the_splits_are_taken_whole(images):
     assert codes(ListFile(images, "val", file="both.csv", holdout=0.5), "x_0") == [0, 1]
 
 
+def test_a_list_of_training_rows_alone_is_divided_by_holdout(images):
+    """Its column `split` tells nothing apart; without `holdout` the message names it."""
+    # kills: train-rows-alone-are-no-dataset
+    (images / "all.csv").write_text("split,x_0\n" + "".join(f"train,clean/{i}.png\n" for i in range(6)))
+    found = [codes(ListFile(images, split, file="all.csv", holdout=0.5), "x_0") for split in ("train", "val")]
+    assert all(found) and sorted(found[0] + found[1]) == list(range(6))
+    with pytest.raises(UserError, match=r"'val'; there is train; holdout=0.1 holds out a tenth of them"):
+        ListFile(images, "val", file="all.csv")
+
+
 def test_validation_and_test_rows_of_one_list_are_told_apart(images):
     """A split takes the rows of its best name alone: 'test' is an alias of 'val' only where no row says 'val'."""
 
@@ -143,7 +153,7 @@ def test_absolute_paths_are_taken_and_relative_ones_stay_below_root(images, tmp_
         ("a.csv", "x0,x_1\na,b\n", {}, r"no column 'x_0'; did you mean 'x0'\?"),
         ("a.csv", "x_0\na.png\n", {"columns": {"x_1": "lq"}}, "no column 'lq'"),
         ("a.csv", "x_0\na.png\n", {"columns": {"x_2": "lq"}}, "columns: unknown key 'x_2'"),
-        ("a.csv", "x_0,x_1\na,b\na\n", {}, "a.csv:3: 1 cells, but the header has 2"),
+        ("a.csv", "x_0,x_1\na,b\na\n", {}, "a.csv:3: 1 cell, but the header has 2"),
         ("a.csv", "x_0,x_1\na,\n", {}, "a.csv:2: nothing in the column 'x_1'"),
         ("a.csv", 'x_0\n"a\n', {}, "a.csv:[23]: unexpected end of data"),
         ("a.csv", "x_0,label\na.png,cat\n", {}, "a.csv:2: the label 'cat' is no integer"),

@@ -1,5 +1,6 @@
 """`data add`: the kind of a user's dataset is guessed if the layout is unambiguous, otherwise the user must choose."""
 
+import re
 import shlex
 import tarfile
 import zlib
@@ -118,16 +119,20 @@ def test_validation_images_are_held_out_where_names_are_of_training_alone(call, 
 
 def test_a_dataset_without_a_validation_split_is_not_registered(call):
     # kills: card-that-no-training-takes
-    images("photos", n=4)
-    Path("rows.csv").write_text("x_0,split\n" + "".join(f"photos/{i:02d}.png,train\n" for i in range(4)))
     images("one", n=1)
-    for path in ("rows.csv", "one"):
-        code, _, err = call("data", "add", "mine", path)
-        assert code == 2 and "'val'" in err, err
+    code, _, err = call("data", "add", "mine", "one")
+    assert code == 2 and "'val'" in err, err
     assert load_names() == []
     images("eval/testing", n=3)  # the other way round: for evaluation only
     code, out, err = call("data", "add", "mine", "eval")
     assert code == 0 and "val 3, train none (" in out, err
+
+
+def test_a_list_of_training_rows_alone_is_divided(call):
+    images("photos", n=20)
+    Path("rows.csv").write_text("x_0,split\n" + "".join(f"photos/{i:02d}.png,train\n" for i in range(20)))
+    code, out, err = call("data", "add", "mine", "rows.csv")
+    assert code == 0 and re.search(r"train 1\d, val \d", out), out + err
 
 
 def test_splits_that_are_no_folders_are_seen(call):
@@ -264,7 +269,7 @@ def test_pairs_in_one_folder_are_asked_for(call, workplace):
     # kills: endings-unseen
     one_folder("poly", alone=("readme.png",))
     code, _, err = call("data", "add", "mine", "poly")
-    assert code == 2 and "20 names come twice" in err and "1 files do not fit: readme.png" in err
+    assert code == 2 and "20 names come twice" in err and "1 file does not fit: readme.png" in err
     first, second, images_ = offered(call, "data", "add", "mine", "poly")
     assert first["name"] == second["name"] == "paired_folders" and images_["name"] == "images"
     code, out, _ = call("data", "add", "mine", "poly", "x_0=.", "x_1=.", "x_0_name={}_mean", "x_1_name={}_real")

@@ -66,6 +66,19 @@ def test_the_search_for_long_keys_is_linear(half):
         parse_toml(half)
 
 
+def test_a_byte_order_mark_is_none_of_the_text(tmp_path):
+    # kills: toml-with-a-mark-refused
+    (tmp_path / "a.toml").write_bytes(b"\xef\xbb\xbfname = 1\r\n")
+    assert read_toml(tmp_path / "a.toml") == {"name": 1}
+
+
+@pytest.mark.parametrize(("encoding", "byte"), [("utf-16", 1), ("latin-1", 9)])
+def test_another_encoding_is_called_so(tmp_path, encoding, byte):
+    (tmp_path / "a.toml").write_bytes('name = "ä"\n'.encode(encoding))
+    with pytest.raises(UserError, match=rf"a\.toml: not UTF-8 \(at byte {byte}\), which TOML is; save it as UTF-8"):
+        read_toml(tmp_path / "a.toml")
+
+
 def test_deep_tables_and_long_keys(tmp_path):
     depth = MAX_DEPTH - 1
     assert parse_toml(f"x = {'[' * depth}{']' * depth}")

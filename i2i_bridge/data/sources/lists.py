@@ -12,8 +12,8 @@ import numpy as np
 from i2i_bridge.data.index import Names
 from i2i_bridge.data.source import IMAGES
 from i2i_bridge.data.sources.folders import Files
-from i2i_bridge.data.splits import split_names, split_positions
-from i2i_bridge.errors import UserError, check_keys, did_you_mean, located
+from i2i_bridge.data.splits import is_training, split_names, split_positions
+from i2i_bridge.errors import UserError, check_keys, did_you_mean, located, plural
 from i2i_bridge.registry import register_dataset
 from i2i_bridge.storage.names import normal_form
 from i2i_bridge.storage.reader import parse_json, read_lines
@@ -41,7 +41,8 @@ class ListFile:
             parts named here.
         x_1_name: For a .txt: template of the source's name without suffix, with {} for the target's name, such as
             '{}x4'.
-        holdout: Share of the items held out of training, without a column 'split' and without lists for the splits.
+        holdout: Share of the items held out of training, without lists for the splits and without a column 'split', or
+            where that column says 'train' only.
     """
 
     def __init__(
@@ -73,9 +74,11 @@ class ListFile:
         rows = list(self._rows(columns or {}, x_1_name))
         if not rows:
             raise UserError(f"{self.file}: an empty list")
-        rows = rows if lists else _of_split(rows, split, self.file)
+        told_apart = "split" in rows[0][1] and not (holdout and all(is_training(row["split"]) for _, row in rows))
+        if told_apart and not lists:
+            rows = _of_split(rows, split, self.file)
         self.keys = Names(_keys(rows))
-        shared = not lists and "split" not in rows[0][1]
+        shared = not lists and not told_apart
         chosen = split_positions(self.keys, split, holdout if shared else 0.0)
         self.keys = self.keys.take(chosen)
         self.paths = {part: Names(rows[i][1].get(part, "") for i in chosen) for part in IMAGES if part in rows[0][1]}
@@ -179,7 +182,9 @@ def _csv(lines: list[str], file: Path, _: str) -> Iterator[tuple[int, dict[str, 
             if not any(cell.strip() for cell in cells):
                 continue
             if len(cells) != len(header):
-                raise UserError(f"{file}:{reader.line_num}: {len(cells)} cells, but the header has {len(header)}")
+                raise UserError(
+                    f"{file}:{reader.line_num}: {plural(len(cells), 'cell')}, but the header has {len(header)}"
+                )
             yield reader.line_num, dict(zip(header, (cell.strip() for cell in cells), strict=True))
     except csv.Error as error:
         raise UserError(f"{file}:{reader.line_num}: {error}") from error
@@ -197,12 +202,12 @@ def _jsonl(lines: list[str], file: Path, _: str) -> Iterator[tuple[int, dict[str
 
 
 def _of_split(rows: list[tuple[int, dict[str, str]]], split: str, file: Path) -> list[tuple[int, dict[str, str]]]:
-    if "split" not in rows[0][1]:
-        return rows
     splits = {row["split"] for _, row in rows}
     names = [name for name in split_names(split) if name in splits]
     if not names:
-        raise UserError(f"{file}: no rows of the split '{split}'; there is {', '.join(sorted(splits))}")
+        others = ", ".join(sorted(splits))
+        hint = "; holdout=0.1 holds out a tenth of them" if all(map(is_training, splits)) else ""
+        raise UserError(f"{file}: no rows of the split '{split}'; there is {others}{hint}")
     return [(line, row) for line, row in rows if row["split"] == names[0]]
 
 
