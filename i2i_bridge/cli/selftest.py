@@ -4,6 +4,7 @@ The checks write, lock, kill and resume in a folder of the user's choice, throug
 What does not depend on the machine is checked by the package's tests.
 """
 
+import contextlib
 import os
 import re
 import signal
@@ -23,7 +24,7 @@ from torch import Tensor
 from i2i_bridge import UserError
 from i2i_bridge.cli.toy_runs import SAVE_EVERY, STEPS, Bench, Failed, gradient_difference, largest_difference
 from i2i_bridge.device import resolve_device
-from i2i_bridge.errors import located
+from i2i_bridge.errors import located, plural
 from i2i_bridge.randomness import generator
 from i2i_bridge.storage.files import write_whole
 from i2i_bridge.storage.lock import locked
@@ -53,7 +54,7 @@ def _compare(left: dict[str, Tensor], right: dict[str, Tensor], what: str) -> st
     difference = largest_difference(left, right)
     if difference:
         raise Failed(f"{what}: tensors differ by up to {difference:.1e}")
-    return f"{what}: {len(left)} tensors equal to the bit"
+    return f"{what}: {plural(len(left), 'tensor')} equal to the bit"
 
 
 def check_flush(bench: Bench) -> str:
@@ -128,11 +129,11 @@ def check_resume(bench: Bench) -> str:
         wanted = int(draw.integers(1, STEPS - 2))
         _wait_until(process, lambda name=name, wanted=wanted: _last_step(bench.home / name) >= wanted)  # type: ignore[misc]
         time.sleep(float(draw.random()) * 0.05)
-        os.killpg(process.pid, signal.SIGKILL) if hasattr(os, "killpg") else process.kill()
-        process.communicate()
+        _kill(process)
+        output, _ = process.communicate()
         stopped = _last_step(bench.home / name)
         if stopped < wanted:
-            raise Failed(f"the run to be killed ended after step {stopped}")
+            raise Failed(f"the run to be killed ended after step {stopped}: {_cause(output)}")
         steps = max(STEPS, stopped + 2)
         whole = bench.trained(f"reference-{steps}", steps=steps)
         resumed = bench.trained(name, save_every=1, keep=2, steps=steps)
@@ -149,9 +150,15 @@ def _wait_until(process: "subprocess.Popen[str]", reached: Callable[[], bool]) -
     deadline = time.monotonic() + PATIENCE
     while process.poll() is None and not reached():
         if time.monotonic() > deadline:
-            process.kill()
+            _kill(process)
             raise Failed(f"a run did not reach its checkpoint in {PATIENCE:.0f} s")
         time.sleep(0.005)
+
+
+def _kill(process: "subprocess.Popen[str]") -> None:
+    """Kill a process and the processes of its session; one that has ended by itself stays as it ended."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL) if hasattr(os, "killpg") else process.kill()
 
 
 def check_ranks(bench: Bench) -> str:
@@ -165,7 +172,7 @@ def check_ranks(bench: Bench) -> str:
     try:
         output, _ = process.communicate(timeout=PATIENCE)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL) if hasattr(os, "killpg") else process.kill()
+        _kill(process)
         raise Failed(f"two processes did not end in {PATIENCE:.0f} s") from None
     if process.returncode:
         sys.stderr.write(output)

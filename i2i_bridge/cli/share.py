@@ -1,7 +1,9 @@
 """The verbs `i2i-bridge share ...`: a run for others, on the Hugging Face Hub or in a folder."""
 
+import contextlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -10,6 +12,8 @@ from i2i_bridge.cli.options import Checkpoint, Plugins, RunFolder, checked_run, 
 
 if TYPE_CHECKING:
     from i2i_bridge import Run
+
+Result = TypeVar("Result")
 
 app = typer.Typer(help="Give a run to others, and fetch theirs, by the Hugging Face Hub.", no_args_is_help=True)
 
@@ -48,8 +52,12 @@ def push(
     from i2i_bridge.runs.hub import check_name
 
     check_name(name)
-    loaded = _opened(run, plugin, checkpoint)
-    origin = loaded.push_to_hub(name, licence=licence, card=card, pictures=pictures, private=private)
+    origin = _with_run(
+        run,
+        plugin,
+        checkpoint,
+        lambda loaded: loaded.push_to_hub(name, licence=licence, card=card, pictures=pictures, private=private),
+    )
     console.say(f"pushed {run} to {name}, commit {origin.revision}; others type: i2i-bridge restore {name} IN OUT")
 
 
@@ -84,8 +92,12 @@ def save(
     plugin: Plugins = None,
 ) -> None:
     """Write what `push` uploads into a folder, which every verb opens as a run."""
-    loaded = _opened(run, plugin, checkpoint)
-    loaded.save_pretrained(folder, licence=licence, card=card, pictures=pictures)
+    _with_run(
+        run,
+        plugin,
+        checkpoint,
+        lambda loaded: loaded.save_pretrained(folder, licence=licence, card=card, pictures=pictures),
+    )
     console.say(f"wrote {folder}; restore with: i2i-bridge restore {folder} IN OUT")
 
 
@@ -104,15 +116,21 @@ def card(
     """Write the model card to edit, for `--card` of push and save."""
     if file.exists():
         raise UserError(f"{file} exists already; choose another name")
-    loaded = _opened(run, plugin, checkpoint)
     from i2i_bridge.report.card import model_card
     from i2i_bridge.storage.files import write_whole
 
-    write_whole(file, model_card(loaded, licence, place=name, pictures=pictures).encode())
+    text = _with_run(run, plugin, checkpoint, lambda loaded: model_card(loaded, licence, place=name, pictures=pictures))
+    write_whole(file, text.encode())
     console.say(f"wrote {file}; edit it, then: i2i-bridge share push {run} OWNER/NAME --card {file}")
 
 
-def _opened(run: Path, plugin: list[Path] | None, checkpoint: str | None) -> "Run":
+def _with_run(run: Path, plugin: list[Path] | None, checkpoint: str | None, use: Callable[["Run"], Result]) -> Result:
+    """Open a run and use it; again, where a training that saves newer checkpoints has removed this one meanwhile."""
     folder = checked_run(run, plugin)
     load_plugins(plugin)
-    return open_run(folder, device="cpu", checkpoint=checkpoint)
+    from i2i_bridge.runs.checkpoint import MissingCheckpoint
+
+    while True:
+        loaded = open_run(folder, device="cpu", checkpoint=checkpoint)
+        with contextlib.suppress(MissingCheckpoint):  # a step that was named is missed above
+            return use(loaded)

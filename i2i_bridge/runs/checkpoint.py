@@ -19,11 +19,11 @@ import json
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -32,12 +32,16 @@ from i2i_bridge.errors import UserError
 from i2i_bridge.storage.files import IO_ERROR, free_bytes, publish_folder, retire_folder, set_aside, sweep
 from i2i_bridge.storage.tensors import all_finite, read_safetensors
 
+Content = TypeVar("Content")
+
 FORMAT = 2
 UNSEALED = 1
 """Format of manifests without manifest.sha256; read, no longer written."""
 MANIFEST, SEAL = "manifest.json", "manifest.sha256"
 MANIFEST_BYTES = 16 << 20
 """Size limit of a manifest."""
+HEADERS = 1 << 20
+"""Room for the manifest of a checkpoint and the headers of its files, some 100 bytes a tensor."""
 DAMAGED = "damaged-"
 """Prefix that a damaged checkpoint's folder is renamed with."""
 MISSING = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
@@ -46,6 +50,10 @@ MISSING = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 
 class DamagedCheckpoint(UserError):
     """A checkpoint is not whole; the message names the file."""
+
+
+class MissingCheckpoint(UserError):
+    """No checkpoint of a step is kept, or no longer."""
 
 
 @dataclass(frozen=True)
@@ -158,8 +166,8 @@ def check_space(folder: Path, parts: Mapping[str, Mapping[str, Tensor]]) -> None
     Raises:
         UserError: It has not.
     """
-    need, free = bytes_of(parts), free_bytes(folder)
-    if free < need + MANIFEST_BYTES:
+    need, free = bytes_of(parts) + HEADERS, free_bytes(folder)
+    if free < need:
         raise UserError(
             f"{folder}: a checkpoint needs {_megabytes(need)} and {_megabytes(free)} are free; make room, or choose "
             "another --out",
@@ -200,8 +208,8 @@ def chosen_checkpoint(folder: Path, which: int | str = "last") -> tuple[Checkpoi
         which: A step, `last`, or `best` by the metric train.keep_best.
 
     Raises:
-        UserError: The checkpoint is not kept or not whole, no best one is known, or `which` is something else; the
-            message lists the steps that are kept.
+        MissingCheckpoint: No checkpoint of that step is kept; the message lists the steps that are.
+        UserError: The checkpoint is not whole, no best one is known, or `which` is something else.
     """
     if which == "last":
         return latest_checkpoint(folder)
@@ -217,8 +225,34 @@ def chosen_checkpoint(folder: Path, which: int | str = "last") -> tuple[Checkpoi
     step = int(match[1])
     chosen = next((path for path in _folders(folder) if _step_of(path) == step), None)
     if chosen is None:
-        raise UserError(f"{folder}: no checkpoint of step {step}; kept: {kept}")
-    return _verified(chosen), []
+        raise MissingCheckpoint(f"{folder}: no checkpoint of step {step}; kept: {kept}")
+    try:
+        return _verified(chosen), []
+    except DamagedCheckpoint:
+        if os.path.lexists(chosen):
+            raise
+        return chosen_checkpoint(folder, which)  # removed meanwhile
+
+
+def read_checkpoint(
+    run: Path, read: Callable[[Checkpoint], Content], which: int | str = "last"
+) -> tuple[Checkpoint, list[str], Content]:
+    """The checkpoint of a run folder as `chosen_checkpoint` returns it, and what `read` reads from it.
+
+    Where a training removes that checkpoint before all is read, since it saved newer ones, choose and read again.
+
+    Raises:
+        UserError: As `chosen_checkpoint`, or there is no checkpoint, or it cannot be read.
+    """
+    while True:
+        saved, skipped = chosen_checkpoint(run / "checkpoints", which)
+        if saved is None:
+            raise UserError(f"{run}: no checkpoint yet; train it first")
+        try:
+            return saved, skipped, read(saved)
+        except (UserError, OSError):
+            if os.path.lexists(saved.folder):
+                raise
 
 
 LINK = "is a link, which is not followed"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from i2i_bridge import registry
 from i2i_bridge.device import resolve_device, resolve_precision
@@ -18,7 +18,7 @@ from i2i_bridge.methods.latent import Autoencoder, Latent, frozen
 from i2i_bridge.methods.mean import Mean, check_mean
 from i2i_bridge.networks.weights import load_weights, weights_sha256
 from i2i_bridge.runs.backend import resolve_backend, set_backend
-from i2i_bridge.runs.checkpoint import Checkpoint, chosen_checkpoint, passed_over
+from i2i_bridge.runs.checkpoint import passed_over, read_checkpoint
 from i2i_bridge.runs.run import Run
 from i2i_bridge.storage.files import refuse_links
 from i2i_bridge.storage.names import expanded
@@ -84,7 +84,7 @@ def load_run(
                 f"'{change}': a trained run takes other settings of [sample] only, such as sample.clip=true"
             )
     recipe = load_recipe(recipe_of_run(folder), changes)
-    saved, skipped, weights = _chosen_weights(folder, checkpoint)
+    saved, skipped, weights = read_checkpoint(folder, lambda saved: saved.tensors("ema"), checkpoint)
     lines = [f"{passed_over(line)}; step {saved.step} is taken" for line in skipped]
     found = read_tuned(folder) if tuned and all(change.startswith("sample.nfe=") for change in changes) else None
     if found is not None and found.step != saved.step:
@@ -112,24 +112,6 @@ def load_run(
         say(reason)
     options = {"sample": changes, "precision": precision, "tuned": tuned, "backend": backend}
     return Run(folder, recipe, method, saved.step, resolved, tuple(lines), found, methods, backend, options)
-
-
-def _chosen_weights(folder: Path, which: int | str) -> tuple[Checkpoint, list[str], dict[str, Tensor]]:
-    """The checkpoint of a run folder as `chosen_checkpoint` returns it, and its averaged weights.
-
-    Raises:
-        UserError: As `chosen_checkpoint`, or there is no checkpoint, or its weights cannot be read.
-    """
-    while True:
-        saved, skipped = chosen_checkpoint(folder / "checkpoints", which)
-        if saved is None:
-            raise UserError(f"{folder}: no checkpoint yet; train it first")
-        try:
-            return saved, skipped, saved.tensors("ema")
-        except UserError:
-            if saved.folder.exists():
-                raise
-            # Removed between the two reads, by a training that saved newer ones: choose again.
 
 
 def _with_backend(backend: str, method: Method, mean: Mean | None) -> tuple[str, list[str]]:

@@ -75,13 +75,11 @@ def write_shared(run: "Run", folder: Path, card: str, picture: bytes | None = No
 
 def _write_run(source: Path, recipe: "Recipe", step: int, out: Path) -> None:
     """Copy the weights (EMA) of a step, in their own precision, and the portable recipe."""
-    from i2i_bridge.runs.checkpoint import chosen_checkpoint, save_checkpoint
+    from i2i_bridge.runs.checkpoint import read_checkpoint, save_checkpoint
 
-    checkpoint, _ = chosen_checkpoint(source / "checkpoints", step)
-    if checkpoint is None:
-        raise UserError(f"{source}: no checkpoint yet; train it first")
+    _, _, weights = read_checkpoint(source, lambda saved: saved.tensors("ema"), step)
     # "imported": training refuses to resume from these files, which hold no optimizer state.
-    save_checkpoint(out / "checkpoints", step, {"ema": checkpoint.tensors("ema")}, {"imported": recipe.name}, keep=1)
+    save_checkpoint(out / "checkpoints", step, {"ema": weights}, {"imported": recipe.name}, keep=1)
     write_whole(out / RECIPE_FILE, portable(recipe).to_toml().encode())
 
 

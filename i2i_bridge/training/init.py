@@ -12,12 +12,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from i2i_bridge.errors import UserError, brief, located
+from i2i_bridge.errors import UserError, brief, located, plural
 from i2i_bridge.networks.weights import load_weights
 from i2i_bridge.recipe.load import load_recipe
 from i2i_bridge.recipe.recipe import Recipe
 from i2i_bridge.registry import NETWORKS
-from i2i_bridge.runs.checkpoint import Checkpoint, latest_checkpoint, passed_over
+from i2i_bridge.runs.checkpoint import Checkpoint, passed_over, read_checkpoint
 from i2i_bridge.runs.hub import Origin, hub_run, is_hub_name, local_copy, read_origin
 from i2i_bridge.runs.imports import PREFIX
 from i2i_bridge.storage.files import write_whole
@@ -42,6 +42,8 @@ WEIGHTS = (".safetensors", ".pt", ".pth")
 NO_SHAPES = ("condition_channels", "dropout", "checkpointing")
 """Options of networks in which source and network may differ: `fit` adapts the weights, or no shape depends on them."""
 FRESH = "starts fresh"
+Weights = tuple[Path, str, dict[str, Tensor]]
+"""A file of weights, its SHA-256 and its tensors."""
 ROWS = 12
 """Number of differences that are printed; init.json has all of them."""
 
@@ -134,6 +136,8 @@ class Init:
     sha256: str
     """SHA-256 of `file`."""
     tensors: dict[str, Tensor]
+    companions: dict[str, dict[str, Tensor]]
+    """Tensors of a run's companions, by name; empty for a file."""
     checkpoint: Checkpoint | None
     """The checkpoint of a run folder; None for a file."""
     recipe: Recipe | None
@@ -165,16 +169,16 @@ class Init:
         for name, module in state.modules.items():
             if name == NETWORK:
                 continue
-            if not self._has(name):
+            if name not in self.companions:
                 lines.append(f"note: {self.source} has no weights of the {name}; it starts afresh")
                 continue
-            assert self.checkpoint is not None
-            fitted, others = fit(self.checkpoint.tensors(name), module, 0, 0)
+            fitted, others = fit(self.companions[name], module, 0, 0)
             self._take(fitted, module)
             differences += [Difference(f"{name}/{row.tensor}", row.source, row.network, row.action) for row in others]
         if differences and recipe.train.init_strict:
             raise UserError(
-                f"train.init: {self.file}: {len(differences)} tensors do not fit exactly, the first: "
+                f"train.init: {self.file}: "
+                f"{plural(len(differences), 'tensor does', 'tensors do')} not fit exactly, the first: "
                 f"{_row(differences[0])}; without init_strict what fits is taken"
             )
         step = "" if self.checkpoint is None else f", step {self.checkpoint.step}"
@@ -206,9 +210,6 @@ class Init:
 
     def _take(self, fitted: dict[str, Tensor], module: nn.Module) -> None:
         load_weights(module, module.state_dict() | fitted, f"train.init: {self.file}")
-
-    def _has(self, part: str) -> bool:
-        return self.checkpoint is not None and f"{part}.safetensors" in self.checkpoint.files
 
 
 @dataclass(frozen=True)
@@ -329,27 +330,41 @@ def open_init(recipe: Recipe) -> Init | None:
     """
     if recipe.train.init is None:
         return None
-    named, checkpoint, source_recipe, notes = Path(recipe.train.init), None, None, list[str]()
+    named, checkpoint, source_recipe = Path(recipe.train.init), None, None
+    companions, notes = dict[str, dict[str, Tensor]](), list[str]()
     source = folder_of_run(named)
     if is_hub_name(source):  # a recipe fetches nothing: --init and --from have done so
         source = local_copy(source.as_posix())
         if not source.exists():
             raise UserError(f"train.init: there is no {named}; from the Hub", command=f"i2i-bridge share pull {named}")
     if source.suffix in WEIGHTS and not source.is_dir():
-        file = source
+        weights = _weights(source, recipe)
     elif not (source / RECIPE_FILE).is_file():
         raise UserError(
             f"train.init: {source} is not a run folder (it has no {RECIPE_FILE}), nor a file of weights "
             f"({', '.join(WEIGHTS)})"
         )
     else:
-        checkpoint, damaged = latest_checkpoint(source / "checkpoints")
-        if checkpoint is None:
-            raise UserError(f"train.init: {source} has no checkpoint yet; train it first")
-        notes = [f"note: {passed_over(line)}" for line in damaged]
         with located("train.init"):
-            file = checkpoint.file("ema")
+            checkpoint, damaged, (weights, companions) = read_checkpoint(source, lambda saved: _of_run(saved, recipe))
+        notes = [f"note: {passed_over(line)}" for line in damaged]
         source_recipe = load_recipe(source / RECIPE_FILE)
+    return Init(named, *weights, companions, checkpoint, source_recipe, read_origin(source), notes)
+
+
+def _of_run(saved: Checkpoint, recipe: Recipe) -> tuple[Weights, dict[str, dict[str, Tensor]]]:
+    """The weights of a run's checkpoint as `_weights` returns them, and the tensors of its companions, by name."""
+    parts = {file.removesuffix(".safetensors") for file in saved.files} - {NETWORK, "ema"}
+    companions = {part: saved.tensors(part) for part in sorted(parts) if not part.endswith("optimizer")}
+    return _weights(saved.file("ema"), recipe), companions
+
+
+def _weights(file: Path, recipe: Recipe) -> Weights:
+    """A file of weights, its SHA-256 and its tensors.
+
+    Raises:
+        UserError: It cannot be read, its numbers are not finite, or its SHA-256 is not train.init_sha256.
+    """
     with located(f"train.init: {file}", "cannot be read", OSError):
         sha256 = file_sha256(file)
     if recipe.train.init_sha256 not in (None, sha256):
@@ -361,4 +376,4 @@ def open_init(recipe: Recipe) -> Init | None:
         tensors = read_safetensors(file) if file.suffix == ".safetensors" else read_pt(file, "weights")
     if all(name.startswith(PREFIX) for name in tensors):
         tensors = {name.removeprefix(PREFIX): value for name, value in tensors.items()}
-    return Init(named, file, sha256, tensors, checkpoint, source_recipe, read_origin(source), notes)
+    return file, sha256, tensors

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -57,6 +59,18 @@ def test_broken_promises_are_failures(tmp_path, monkeypatch, capsys):
     said = capsys.readouterr().out
     assert ended.value.code == 1 and "1 of 3 hold; not: flush, lock" in said
     assert said.count("FAILED") == 2 and "did not put it there" in said
+
+
+def test_a_run_that_ends_before_it_is_killed_says_why(tmp_path):
+    # kills: selftest-kills-what-has-ended
+    class Ending(Bench):
+        def start(self, name, *launcher, **settings):
+            words = [sys.executable, "-S", "-c", "raise SystemExit('error: no room')"]
+            out = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+            return subprocess.Popen(words, start_new_session=True, **out)
+
+    with pytest.raises(Failed, match="ended after step 0: error: no room"):
+        selftest.check_resume(Ending(tmp_path, full=False))
 
 
 def test_a_folder_that_cannot_be_written(tmp_path):

@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+import torch
 from killing import photos, recipe_of
 
 from i2i_bridge.cli.command import main
@@ -11,6 +12,7 @@ from i2i_bridge.errors import UserError
 from i2i_bridge.evaluation.results import read_evaluation
 from i2i_bridge.runs.checkpoint import Checkpoint
 from i2i_bridge.runs.load import load_run
+from i2i_bridge.training.init import open_init, with_init
 from i2i_bridge.training.trainer import train
 
 
@@ -44,19 +46,44 @@ def weights_of(run):
     return next(iter(run.method.network.parameters())).sum().item()
 
 
-def test_a_checkpoint_that_a_training_removes_while_a_run_is_opened_gives_way_to_the_newest(run, monkeypatch):
-    """kills: removed-checkpoint-ends-a-restore"""
-    read = Checkpoint.tensors
+def remove_at(call, run, monkeypatch):
+    """Let a training save step 6 and remove older checkpoints when a part of one is read for the `call`-th time."""
+    read, calls = Checkpoint.file, iter(range(1, 100))
 
     def late(checkpoint, part):
-        if checkpoint.step < 6:  # between the verification of its files and the reading of its weights
+        if next(calls) == call:  # between the verification of its files and the reading of its weights
             newer.rename(run / "checkpoints" / newer.name)
             shutil.rmtree(checkpoint.folder)
         return read(checkpoint, part)
 
     newer = (run / "checkpoints" / "step-00000006").rename(run / "step-00000006")
-    monkeypatch.setattr(Checkpoint, "tensors", late)
+    monkeypatch.setattr(Checkpoint, "file", late)
+
+
+def test_a_checkpoint_that_a_training_removes_while_a_run_is_opened_gives_way_to_the_newest(run, monkeypatch):
+    """kills: removed-checkpoint-ends-a-restore"""
+    remove_at(1, run, monkeypatch)
     assert load_run(run).step == 6
+
+
+def test_a_checkpoint_that_a_training_removes_while_another_starts_from_it(root, run, monkeypatch):
+    """kills: removed-checkpoint-ends-a-restore"""
+    remove_at(1, run, monkeypatch)
+    init = open_init(with_init(recipe_of(root), run))
+    assert init.checkpoint.step == 6 and torch.equal(*first_of(init.tensors, load_run(run).method.network.state_dict()))
+
+
+def first_of(*states):
+    name = next(iter(states[0]))
+    return [state[name] for state in states]
+
+
+def test_a_checkpoint_that_a_training_removes_while_it_is_shared(run, tmp_path, monkeypatch, capsys):
+    """kills: removed-checkpoint-ends-a-share"""
+    remove_at(2, run, monkeypatch)  # the run is open already
+    code, said = call(capsys, "share", "save", run, tmp_path / "shared", "--licence", "mit")
+    assert code in (0, None), said
+    assert load_run(tmp_path / "shared").step == 6 and "after step 6 of" in (tmp_path / "shared/README.md").read_text()
 
 
 def test_any_kept_checkpoint_can_be_loaded(run):

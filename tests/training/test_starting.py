@@ -112,7 +112,7 @@ def test_what_cannot_be_started_from_is_refused_and_claims_no_folder(root, sourc
     for start, why in (
         (with_init(wider, folder, strict=True), r"tensors do not fit exactly, the first: .* there, .* here\)"),
         (with_init(recipe, tmp_path / "nowhere"), "nowhere is not a run folder"),
-        (with_init(recipe, tmp_path / "empty"), "empty has no checkpoint yet"),
+        (with_init(recipe, tmp_path / "empty"), "empty: no checkpoint yet"),
         (with_init(recipe, tmp_path / "unlisted"), "the checkpoint has no ema.safetensors"),
         (with_init(recipe, tmp_path / "run"), "a run cannot start from the weights of its own folder"),
     ):
@@ -331,8 +331,8 @@ def test_strict_refuses_what_would_be_changed(root, prior, tmp_path, capsys):
     (tmp_path / "tiny.toml").write_text(seeing(recipe_of(root, steps=1)).to_toml())
     words = ["train", str(tmp_path / "tiny.toml"), "--out", str(tmp_path / "run"), "--device", "cpu", "--init-strict"]
     for more, says in (
-        (["--init", str(prior)], "1 tensors do not fit exactly, the first: input_blocks.0.0.weight (8x3x3x3 there"),
-        ([f"train.init={prior}"], "do not fit exactly"),
+        (["--init", str(prior)], "1 tensor does not fit exactly, the first: input_blocks.0.0.weight (8x3x3x3 there"),
+        ([f"train.init={prior}"], "does not fit exactly"),
         ([], "nothing to start from; give --init"),
     ):
         with pytest.raises(SystemExit) as ended:
