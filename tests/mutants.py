@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parents[1]
 HANGS = 900
@@ -37,6 +37,8 @@ IMPORTED_ONCE = (
     "PIL.Image",
 )
 """Before the runs, which are forks; nothing of the package itself."""
+SKIPPED = 77
+"""How a run ends in which every test was skipped: an extra is not installed."""
 
 
 class Mutant(NamedTuple):
@@ -1285,6 +1287,16 @@ def check(mutants: list[Mutant]) -> None:
         killers(mutant)
 
 
+class Seen:
+    """A plug-in of pytest that counts the tests that passed."""
+
+    passed = 0
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        """After each part of a test."""
+        self.passed += report.when == "call" and report.passed
+
+
 class Workplace:
     """A copy of the repository in which the tests run, with a mistake planted or none.
 
@@ -1327,9 +1339,9 @@ class Workplace:
             ]
             sys.path[:] = [str(self.root), *kept]
             sys.dont_write_bytecode = mutant is not None
-            code = 3
+            code, seen = 3, Seen()
             try:
-                code = int(__import__("pytest").main(["-x", "-q", *tests]))
+                code = int(__import__("pytest").main(["-x", "-q", *tests], [seen])) or (0 if seen.passed else SKIPPED)
             finally:
                 sys.stdout.flush()
                 os._exit(code)
@@ -1371,7 +1383,7 @@ def workplaces(mutants: list[Mutant], folder: Path) -> list[Workplace]:
     gc.freeze()  # Otherwise every run collects the garbage of these imports.
     first = Workplace(folder / "0")
     _, code = ended({first.start(sorted({test for mutant in mutants for test in killers(mutant)})): math.inf})
-    if code != 0:
+    if code not in (0, SKIPPED):
         raise SystemExit(f"a test fails without any mutant; mend that first:\n{first.said()}")
     # The others have the bytecode of that run.
     others = range(1, min(len(os.sched_getaffinity(0)), len(mutants)))
@@ -1379,7 +1391,7 @@ def workplaces(mutants: list[Mutant], folder: Path) -> list[Workplace]:
 
 
 def survivors(mutants: list[Mutant], free: list[Workplace]) -> list[Mutant]:
-    """Those that no test catches; each verdict is printed."""
+    """Those that no test catches, skipped ones among them; each verdict is printed."""
     waiting, running, began, found = list(mutants), {}, {}, []
     while waiting or running:
         while waiting and free:
@@ -1391,8 +1403,8 @@ def survivors(mutants: list[Mutant], free: list[Workplace]) -> list[Mutant]:
         mutant, workplace = running.pop(process)
         if code == 0 or code > 1:  # below 0: ended by a signal
             found.append(mutant)
-        said = "SURVIVED" if code == 0 else "NOT RUN " if code > 1 else "killed  "
-        print(f"{said}  {mutant.name}" + (f"\n{workplace.said()}" if code > 1 else ""), flush=True)
+        said = {0: "SURVIVED", SKIPPED: "SKIPPED "}.get(code, "NOT RUN " if code > 1 else "killed  ")
+        print(f"{said}  {mutant.name}" + (f"\n{workplace.said()}" if said == "NOT RUN " else ""), flush=True)
         workplace.restore(mutant)
         free.append(workplace)
     return found
