@@ -18,10 +18,8 @@ import hashlib
 import json
 import os
 import re
-import stat
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from io import BufferedReader
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,6 +27,7 @@ import torch
 from torch import Tensor
 
 from i2i_bridge.errors import UserError
+from i2i_bridge.runs.checkpoint_files import MISSING, DamagedCheckpoint, compare, content, read_error
 from i2i_bridge.storage.files import IO_ERROR, free_bytes, publish_folder, retire_folder, set_aside, sweep
 from i2i_bridge.storage.tensors import all_finite, read_safetensors
 
@@ -44,12 +43,6 @@ HEADERS = 1 << 20
 """Room for the manifest of a checkpoint and the headers of its files, some 100 bytes a tensor."""
 DAMAGED = "damaged-"
 """Prefix that a damaged checkpoint's folder is renamed with."""
-MISSING = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
-"""Error codes that mean that there is no such file; all other codes may be temporary."""
-
-
-class DamagedCheckpoint(UserError):
-    """A checkpoint is not whole; the message names the file."""
 
 
 class MissingCheckpoint(UserError):
@@ -321,7 +314,7 @@ def _folders(folder: Path, *, links: bool = False) -> list[Path]:
     except OSError as error:
         if error.errno in MISSING:
             return []
-        raise _read_error(folder, error) from error
+        raise read_error(folder, error) from error
     return sorted(folders, key=_step_of, reverse=True)
 
 
@@ -337,10 +330,10 @@ def _verified(folder: Path) -> Checkpoint:
         UserError: A file cannot be read now, or the checkpoint is of a newer version.
     """
     try:
-        text = _bytes(folder / MANIFEST)
+        text = content(folder / MANIFEST, MANIFEST_BYTES)
         manifest = json.loads(text)
         version = manifest["format"]
-        if version != UNSEALED and _bytes(folder / SEAL) != _seal(text):
+        if version != UNSEALED and content(folder / SEAL, MANIFEST_BYTES) != _seal(text):
             raise DamagedCheckpoint(f"{folder / MANIFEST}: damaged (its SHA-256 differs from {SEAL})")
         if version not in (UNSEALED, FORMAT):
             raise UserError(
@@ -354,62 +347,14 @@ def _verified(folder: Path) -> Checkpoint:
                 raise DamagedCheckpoint(
                     f"{folder / MANIFEST}: damaged (it names '{name[:80]}', not a file of a checkpoint)"
                 )
-            _verify(folder / name, facts["bytes"], facts["sha256"])
+            compare(folder / name, facts["bytes"], facts["sha256"])
         return Checkpoint(folder, step, state, frozenset(files), version)
     except (OSError, MemoryError) as error:
-        raise _read_error(folder, error) from error
+        raise read_error(folder, error) from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DamagedCheckpoint(
             f"{folder}: not a whole checkpoint ({type(error).__name__}: {str(error)[:120]})"
         ) from error
-
-
-def _read_error(folder: Path, error: OSError | MemoryError) -> UserError:
-    reason = (error.strerror or str(error)) if isinstance(error, OSError) else "out of memory"
-    file = getattr(error, "filename", None) or folder
-    return UserError(
-        f"{file}: cannot be read ({reason}), which is no damage; nothing was changed: give the same command again, or "
-        f"rename {folder.name} to go on without it",
-        IO_ERROR,
-    )
-
-
-@contextlib.contextmanager
-def _opened(file: Path) -> Iterator[BufferedReader]:
-    """Open a regular file of a checkpoint for reading.
-
-    Raises:
-        DamagedCheckpoint: There is no such regular file.
-        OSError: The file cannot be opened now.
-    """
-    try:
-        # A link could lead out of the folder, and opening a pipe would block.
-        descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError as error:
-        if error.errno in MISSING:
-            raise DamagedCheckpoint(f"{file}: damaged (no such file)") from error
-        raise
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise DamagedCheckpoint(f"{file}: damaged (no such file)")
-        with open(descriptor, "rb", closefd=False) as stream:
-            yield stream
-    finally:
-        os.close(descriptor)
-
-
-def _bytes(file: Path) -> bytes:
-    with _opened(file) as stream:
-        return stream.read(MANIFEST_BYTES)
-
-
-def _verify(file: Path, size: int, digest: str) -> None:
-    with _opened(file) as stream:
-        actual = os.fstat(stream.fileno()).st_size
-        if actual != size:
-            raise DamagedCheckpoint(f"{file}: damaged ({actual} bytes, the manifest says {size})")
-        if hashlib.file_digest(stream, "sha256").hexdigest() != digest:
-            raise DamagedCheckpoint(f"{file}: damaged (its SHA-256 differs from the manifest)")
 
 
 def _megabytes(size: int) -> str:
