@@ -1,6 +1,7 @@
 """`UserError`, the exception for errors that the user can correct; its place, hints, and sanitised text."""
 
 import difflib
+import errno
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
@@ -9,9 +10,12 @@ from typing import TypeVar
 
 LONGEST = 300
 """Maximum length of a message in characters, not counting long paths."""
+IO_ERROR = 74
+"""Exit code for a disk error (EX_IOERR)."""
 TRY_AGAIN = 75
 """Exit code for a temporary failure: running the same command again later may resume (EX_TEMPFAIL)."""
-
+DISK_ERRORS = (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
+"""Errors of the system that are no mistake of the user's."""
 
 Item = TypeVar("Item")
 Errors = type[Exception] | tuple[type[Exception], ...]
@@ -46,6 +50,16 @@ class UserError(Exception):
 
     def __str__(self) -> str:
         return f"{self.args[0]}: {self.command}" if self.command else str(self.args[0])
+
+
+def exit_code(error: BaseException) -> int:
+    """Exit code for an exception: 74 where the disk is full or fails, or the system lacks memory or descriptors."""
+    return IO_ERROR if isinstance(error, OSError) and error.errno in DISK_ERRORS else 2
+
+
+def unwritable(place: object, error: OSError) -> UserError:
+    """The message of a file or folder that cannot be written, with the reason that the system gives."""
+    return UserError(f"{place}: cannot be written ({error.strerror or error})", exit_code(error))
 
 
 def listed(name: str, values: Iterable[Item]) -> list[Item]:
@@ -100,7 +114,7 @@ def located(place: object, problem: str = "", errors: Errors = ()) -> Iterator[N
         raise
     except errors as error:
         reason = getattr(error, "strerror", None) or error
-        raise UserError(f"{place}: {f'{problem} ({reason})' if problem else reason}") from error
+        raise UserError(f"{place}: {f'{problem} ({reason})' if problem else reason}", exit_code(error)) from error
 
 
 @contextmanager

@@ -756,6 +756,7 @@ MUTANTS = [
     Mutant("retired-without-a-flush", "storage/files.py", "        os.rename(folder.name, dead, src_dir_fd=above, dst_dir_fd=above)\n        _flush(above)\n", "        os.rename(folder.name, dead, src_dir_fd=above, dst_dir_fd=above)\n", "test_files.py"),
     Mutant("written-in-place", "storage/files.py", "                _write(partial, data, folder)\n                os.replace(partial, path.name, src_dir_fd=folder, dst_dir_fd=folder)", "                _write(path.name, data, folder)", "test_files.py"),
     Mutant("published-over-another", "storage/files.py", "            if _is_there(final.name, above):\n", "            if False:\n", "test_files.py"),
+    Mutant("full-disk-as-a-mistake", "errors.py", "return IO_ERROR if isinstance(error, OSError) and error.errno in DISK_ERRORS else 2", "return 2", "test_files.py"),
     Mutant("lock-not-taken", "storage/lock.py", "fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)", "pass", "test_files.py"),
     Mutant("seal-not-verified", "runs/checkpoint.py", "if version != UNSEALED and content(folder / SEAL, MANIFEST_BYTES) != _seal(text):", "if False:", "test_checkpoint.py"),
     Mutant("manifest-escapes", "runs/checkpoint.py", 'r"[A-Za-z0-9_-]+\\.safetensors"', 'r".*"', "test_checkpoint.py"),

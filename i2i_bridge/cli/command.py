@@ -28,11 +28,10 @@ from i2i_bridge.cli import (
     tune,
     weights,
 )
+from i2i_bridge.errors import IO_ERROR, exit_code
 from i2i_bridge.plugins import plugin_error
 from i2i_bridge.storage import internet
-from i2i_bridge.storage.files import IO_ERROR
 from i2i_bridge.storage.names import expanded
-from i2i_bridge.storage.reader import may_pass
 
 app = typer.Typer(
     name="i2i-bridge",
@@ -161,8 +160,7 @@ def main(arguments: list[str] | None = None) -> None:
 def _system_error(error: OSError) -> UserError | None:
     """The message for an OSError about a file or about the output; None for any other OSError."""
     if error.filename is not None:
-        lasts = not may_pass(error) or error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
-        return UserError(f"{error.filename}: {error.strerror or error}", 2 if lasts else IO_ERROR)
+        return UserError(f"{error.filename}: {error.strerror or error}", exit_code(error))
     if error.errno in (errno.EBADF, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
         return UserError(f"the output cannot be written ({error.strerror})", IO_ERROR)
     return None

@@ -19,10 +19,9 @@ from i2i_bridge.data.source import PairSource, item_of
 from i2i_bridge.data.transforms import Enlargement, Geometry, factor_between
 from i2i_bridge.degradations.base import Degradation, degraded_by
 from i2i_bridge.degradations.inpaint import Holed
-from i2i_bridge.errors import UserError, located, plural
+from i2i_bridge.errors import IO_ERROR, UserError, located, plural
 from i2i_bridge.images.pixels import Range, to_mask, to_tensor
 from i2i_bridge.randomness import generator, key, rand
-from i2i_bridge.storage.files import IO_ERROR
 from i2i_bridge.storage.reader import may_pass
 
 LOOKED_AT = 32

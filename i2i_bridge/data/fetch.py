@@ -16,7 +16,7 @@ from typing import Any
 
 from i2i_bridge.data.cards import Card, card_file, load_card
 from i2i_bridge.data.store import Place, place_file, read_place, remember_place
-from i2i_bridge.errors import UserError
+from i2i_bridge.errors import UserError, unwritable
 from i2i_bridge.storage.archive import BadArchive, Report, unpack
 from i2i_bridge.storage.download import BUSY, Download, download
 from i2i_bridge.storage.files import refuse_links, remove, replace, write_whole
@@ -117,7 +117,7 @@ def fetch(plan: Plan, progress: Progress) -> dict[str, str]:
             with contextlib.suppress(OSError):
                 remove(staging)
     except OSError as error:
-        raise UserError(f"{error.filename or plan.folder}: cannot be written ({error.strerror or error})") from error
+        raise unwritable(error.filename or plan.folder, error) from error
     published = {source.file for source in plan.card.download if source.sha256 or source.md5}
     return {file: digest for file, digest in digests.items() if file not in published | plan.known.keys()}
 

@@ -10,7 +10,7 @@ from i2i_bridge import console
 from i2i_bridge.data.dataset import PairDataset
 from i2i_bridge.data.source import item_of
 from i2i_bridge.distributed import processes
-from i2i_bridge.errors import UserError, listed, of_kind
+from i2i_bridge.errors import IO_ERROR, UserError, listed, of_kind
 from i2i_bridge.evaluation.items import positions
 from i2i_bridge.evaluation.loop import Report, measure
 from i2i_bridge.evaluation.results import LIST_FILE, Evaluation, evaluation_folder, read_evaluation
@@ -22,7 +22,6 @@ from i2i_bridge.recipe.recipe import Recipe
 from i2i_bridge.recipe.schema import Direction
 from i2i_bridge.runs.load import load_run
 from i2i_bridge.runs.run import Run
-from i2i_bridge.storage.files import IO_ERROR
 from i2i_bridge.storage.shipped import RECIPE_FILE
 
 RESERVED = ("input", "bicubic", "clean", "mask")

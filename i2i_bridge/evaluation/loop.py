@@ -16,7 +16,7 @@ import numpy as np
 
 from i2i_bridge.data.dataset import PairDataset
 from i2i_bridge.distributed import Processes, processes
-from i2i_bridge.errors import UserError
+from i2i_bridge.errors import UserError, unwritable
 from i2i_bridge.evaluation.items import EvaluatedItem, ItemFacts
 from i2i_bridge.evaluation.plan import Plan
 from i2i_bridge.evaluation.records import CLEAN, Record
@@ -77,7 +77,7 @@ def _write_summary(plan: Plan, facts: Sequence[ItemFacts]) -> None:
     try:
         summarise(plan, facts)
     except OSError as error:
-        raise UserError(f"{plan.home}: cannot be written ({error.strerror or error})") from error
+        raise unwritable(plan.home, error) from error
 
 
 def _lock_and_clean(folder: Path, home: Path, stack: ExitStack) -> None:

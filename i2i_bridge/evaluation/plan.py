@@ -8,7 +8,7 @@ from torch import Tensor
 
 from i2i_bridge import registry
 from i2i_bridge.data.dataset import PairDataset
-from i2i_bridge.errors import UserError
+from i2i_bridge.errors import IO_ERROR, UserError
 from i2i_bridge.evaluation.items import EvaluatedItem, ItemFacts, data_digest, positions, round_item
 from i2i_bridge.evaluation.pictures import SavedPictures
 from i2i_bridge.evaluation.records import Records, record_fingerprint
@@ -26,7 +26,6 @@ from i2i_bridge.evaluation.subjects import Subject
 from i2i_bridge.metrics.base import build_metric
 from i2i_bridge.metrics.frechet import read_moments
 from i2i_bridge.recipe.protocol import Resolved, pixels_hash
-from i2i_bridge.storage.files import IO_ERROR
 
 
 class Plan:

@@ -10,11 +10,11 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
-from i2i_bridge.errors import UserError, printable
+from i2i_bridge.errors import IO_ERROR, UserError, printable
 from i2i_bridge.metrics.base import Estimate
 from i2i_bridge.recipe.protocol import protocol_id
 from i2i_bridge.storage.csv_file import read_rows
-from i2i_bridge.storage.files import IO_ERROR, write_whole
+from i2i_bridge.storage.files import write_whole
 from i2i_bridge.storage.reader import LIST_LIMIT, may_pass, read_json
 
 CLOSED = ConfigDict(extra="forbid")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from i2i_bridge.errors import UserError, did_you_mean, readable
+from i2i_bridge.errors import UserError, did_you_mean, readable, unwritable
 from i2i_bridge.storage.archive import Report
 from i2i_bridge.storage.download import BUSY, Download, download
 from i2i_bridge.storage.files import refuse_links, remove, replace
@@ -228,7 +228,7 @@ def fetch(weights: Weights, place: Path, report: Report = lambda done, total: No
                 )
             replace(fresh, place / weights.file)
     except OSError as error:
-        raise UserError(f"{error.filename or place}: cannot be written ({error.strerror or error})") from error
+        raise unwritable(error.filename or place, error) from error
     if {path.name for path in staging.iterdir()} <= {LOCK_FILE}:  # else it holds a partial download of another file
         with contextlib.suppress(OSError):
             remove(staging)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
-from i2i_bridge.errors import UserError
+from i2i_bridge.errors import UserError, unwritable
 from i2i_bridge.storage.files import TEMPORARY, TEMPORARY_BYTES, dead_name, exchange_folder, remove
 from i2i_bridge.storage.lock import LOCK_FILE, locked
 from i2i_bridge.storage.names import extended_name
@@ -105,4 +105,4 @@ def fresh_folder(out: Path) -> Iterator[Path]:
                 with contextlib.suppress(OSError):
                     remove(fresh)
     except OSError as error:
-        raise UserError(f"{out}: cannot be written ({error.strerror or error})") from error
+        raise unwritable(out, error) from error

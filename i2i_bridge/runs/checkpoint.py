@@ -26,9 +26,9 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from i2i_bridge.errors import UserError
+from i2i_bridge.errors import IO_ERROR, UserError
 from i2i_bridge.runs.checkpoint_files import MISSING, DamagedCheckpoint, compare, content, read_error
-from i2i_bridge.storage.files import IO_ERROR, free_bytes, publish_folder, retire_folder, set_aside, sweep
+from i2i_bridge.storage.files import free_bytes, publish_folder, retire_folder, set_aside, sweep
 from i2i_bridge.storage.tensors import all_finite, read_safetensors
 
 Content = TypeVar("Content")

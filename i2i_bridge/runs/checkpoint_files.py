@@ -9,8 +9,7 @@ from collections.abc import Iterator
 from io import BufferedReader
 from pathlib import Path
 
-from i2i_bridge.errors import UserError
-from i2i_bridge.storage.files import IO_ERROR
+from i2i_bridge.errors import IO_ERROR, UserError
 
 MISSING = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 """Error codes that mean that there is no such file; all other codes may be temporary."""

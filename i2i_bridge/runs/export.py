@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from i2i_bridge import __version__
-from i2i_bridge.errors import UserError, did_you_mean, located, of_kind
+from i2i_bridge.errors import UserError, did_you_mean, located, of_kind, unwritable
 from i2i_bridge.methods.calls import checked_nfe
 from i2i_bridge.methods.geometry import method_geometry
 from i2i_bridge.methods.latent import STD, latent_of
@@ -233,4 +233,4 @@ def _write(out: Path, files: list[tuple[str, bytes]]) -> None:
         finally:
             remove(fresh)
     except OSError as error:
-        raise UserError(f"{out}: cannot be written ({error.strerror or error})") from error
+        raise unwritable(out, error) from error

@@ -15,13 +15,12 @@ from pathlib import Path
 from i2i_bridge import __version__
 from i2i_bridge.console import say_note
 from i2i_bridge.data.store import store_folder
-from i2i_bridge.errors import UserError, brief, located, plural
+from i2i_bridge.errors import IO_ERROR, UserError, brief, located, plural, unwritable
 from i2i_bridge.runs.hub_files import fetch_checked, is_pushed, wanted_files
 from i2i_bridge.runs.hub_library import hub_library, hub_options
 from i2i_bridge.storage import internet
 from i2i_bridge.storage.archive import RESERVE
 from i2i_bridge.storage.files import (
-    IO_ERROR,
     TEMPORARY,
     TEMPORARY_BYTES,
     exchange_folder,
@@ -210,7 +209,8 @@ def pull(
 
         def fetch(path: str) -> None:
             if sizes[path] > free_bytes(part) - RESERVE:
-                raise UserError(f"{out}: no room for the {sizes[path]} bytes of {path}; {RESERVE >> 20} MB stay free")
+                left = f"{RESERVE >> 20} MB stay free"
+                raise UserError(f"{out}: no room for the {sizes[path]} bytes of {path}; {left}", IO_ERROR)
             with hub_library(name) as library:
                 library.hf_hub_download(repository, path, revision=commit, local_dir=part, **hub_options())
             if (part / path).is_symlink() or (part / path).stat().st_size != sizes[path]:
@@ -229,7 +229,7 @@ def _os_errors(out: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(f"{out}: cannot be written ({error.strerror or error})", IO_ERROR) from error
+        raise unwritable(out, error) from error
 
 
 def _check_out(out: Path, repository: str) -> None:

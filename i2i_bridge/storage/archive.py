@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO, Any, Literal
 
-from i2i_bridge.errors import UserError, brief
+from i2i_bridge.errors import IO_ERROR, UserError, brief
 from i2i_bridge.storage.files import free_bytes
 from i2i_bridge.storage.reader import open_regular
 
@@ -113,7 +113,9 @@ class _Destination:
         if self.left < 0:
             raise BadArchive(f"{self.archive}: {TOO_MUCH}, {BLOCK} bytes a member at least; nothing was taken from it")
         if size + RESERVE > free_bytes(self.folder):
-            raise UserError(f"{self.archive}: no room for what is in it; {RESERVE >> 20} MB of the disk stay free")
+            raise UserError(
+                f"{self.archive}: no room for what is in it; {RESERVE >> 20} MB of the disk stay free", IO_ERROR
+            )
 
     def make_folder(self, path: Path) -> None:
         for folder in (*reversed(path.parents), path):

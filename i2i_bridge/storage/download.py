@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, PrivateAttr
 
-from i2i_bridge.errors import UserError, located, readable
+from i2i_bridge.errors import IO_ERROR, UserError, located, readable, unwritable
 from i2i_bridge.storage.archive import RESERVE, Report
 from i2i_bridge.storage.files import free_bytes, no_link, remove, replace, write_whole
 from i2i_bridge.storage.internet import require
@@ -154,10 +154,12 @@ def _receive(response: Any, source: Download, partial: Path, start: int, report:
     limit = source.bytes or total
     try:
         if limit and limit - start > free_bytes(partial.parent) - RESERVE:
-            raise UserError(f"{partial.parent}: no room for {limit - start} bytes; {RESERVE >> 20} MB stay free")
+            raise UserError(
+                f"{partial.parent}: no room for {limit - start} bytes; {RESERVE >> 20} MB stay free", IO_ERROR
+            )
         out = open(partial, "ab" if start else "wb", opener=no_link)  # noqa: SIM115 - closed below
     except OSError as error:
-        raise UserError(f"{partial}: cannot be written ({error.strerror})") from error
+        raise unwritable(partial, error) from error
     with out:
         done = start
         pace = Pace(source.url)
@@ -171,7 +173,9 @@ def _receive(response: Any, source: Download, partial: Path, start: int, report:
                 _discard(partial)
                 raise UserError(f"{source.url}: more than the {limit or LARGEST} bytes that it may have; deleted")
             if free_bytes(partial.parent) < len(chunk) + RESERVE:
-                raise UserError(f"{partial.parent}: no room for more; {RESERVE >> 20} MB of the disk stay free")
+                raise UserError(
+                    f"{partial.parent}: no room for more; {RESERVE >> 20} MB of the disk stay free", IO_ERROR
+                )
             pace.add(len(chunk))
             with located(partial, "cannot be written", OSError):
                 out.write(chunk)

@@ -16,13 +16,11 @@ import stat
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from i2i_bridge.errors import UserError, located
+from i2i_bridge.errors import UserError, located, unwritable
 from i2i_bridge.storage.names import extended_name
 
 TEMPORARY, DEAD, PART = ".tmp-", ".dead-", ".part"
 """Name prefixes of a folder being written and of one being removed, and name suffix of a file being written."""
-IO_ERROR = 74
-"""Exit code for a disk error (EX_IOERR)."""
 TEMPORARY_BYTES = 100
 """Maximum length in bytes of a temporary name; otherwise the temporary name of a long file name would be too long."""
 
@@ -51,7 +49,7 @@ def write_whole(path: Path, data: bytes, *, root: Path | None = None) -> None:
                 raise
             _flush(folder)
     except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
+        raise unwritable(path, error) from error
 
 
 def _partial_name(path: Path, process: int) -> str:

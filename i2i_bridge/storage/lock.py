@@ -11,8 +11,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from i2i_bridge.errors import UserError
-from i2i_bridge.storage.files import IO_ERROR, opened_folder
+from i2i_bridge.errors import IO_ERROR, UserError
+from i2i_bridge.storage.files import opened_folder
 
 LOCK_FILE = ".lock"
 

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from i2i_bridge.distributed import Ranks
-from i2i_bridge.errors import UserError
+from i2i_bridge.errors import IO_ERROR, UserError
 from i2i_bridge.recipe.recipe import Recipe
 from i2i_bridge.runs.checkpoint import save_checkpoint
-from i2i_bridge.storage.files import IO_ERROR, write_whole
+from i2i_bridge.storage.files import write_whole
 from i2i_bridge.storage.shipped import RECIPE_FILE
 from i2i_bridge.training.state import TrainState
 from i2i_bridge.training.validation import Best, write_best

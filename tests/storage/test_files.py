@@ -13,7 +13,7 @@ import durability
 import pytest
 from faults import FailingOS, Killed, PowerOS, disk
 
-from i2i_bridge.errors import UserError
+from i2i_bridge.errors import UserError, located
 from i2i_bridge.runs.checkpoint import latest_checkpoint
 from i2i_bridge.storage import files
 from i2i_bridge.storage.lock import locked
@@ -240,6 +240,30 @@ def test_folders_that_cannot_be_held(tmp_path, monkeypatch):
     monkeypatch.setattr(fcntl, "lockf", without)
     with locked(tmp_path / "run"):  # better no lock than no training
         pass
+
+
+@pytest.mark.parametrize(("number", "code"), [(errno.ENOSPC, 74), (errno.EIO, 74), (errno.EACCES, 2), (errno.EROFS, 2)])
+def test_a_full_disk_is_no_mistake_of_the_user(tmp_path, monkeypatch, number, code):
+    """kills: full-disk-as-a-mistake"""
+
+    def fail(*arguments, **at):
+        raise OSError(number, os.strerror(number))
+
+    (tmp_path / "page.html").write_bytes(b"old")
+    monkeypatch.setattr(os, "write", fail)
+    for write in (
+        lambda: files.write_whole(tmp_path / "page.html", b"new"),
+        lambda: _written_below(tmp_path / "page.html"),
+    ):
+        with pytest.raises(UserError, match=r"page\.html: cannot be written \(") as caught:
+            write()
+        assert caught.value.code == code
+    assert (tmp_path / "page.html").read_bytes() == b"old" and len(list(tmp_path.iterdir())) == 1
+
+
+def _written_below(path):
+    with located(path, "cannot be written", OSError), path.open("r+b", buffering=0) as file:
+        os.write(file.fileno(), b"new")
 
 
 def test_file_systems_that_cannot_flush_folders(tmp_path, monkeypatch):

@@ -9,9 +9,8 @@ from accelerate import Accelerator
 from killing import digest, digest_of, photos, recipe_of
 
 import i2i_bridge.training.trainer as training
-from i2i_bridge.errors import UserError
+from i2i_bridge.errors import IO_ERROR, UserError
 from i2i_bridge.runs.checkpoint import latest_checkpoint
-from i2i_bridge.storage.files import IO_ERROR
 from i2i_bridge.training.guard import NonFiniteGuard
 from i2i_bridge.training.state import TrainState
 from i2i_bridge.training.step import Outcome, training_step
