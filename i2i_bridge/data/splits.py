@@ -44,7 +44,11 @@ def split_name(names: Iterable[str], split: str, where: Path | str) -> str | Non
             return name
     others = sorted(folders.intersection(all_split_names()))
     if others:
-        raise UserError(f"{where}: no folder for the split '{split}'; there is {', '.join(others)}")
+        hint = ""
+        # Not for a pattern such as {split}A, below which there is no folder.
+        if "{split}" not in str(where) and not is_training(split) and all(map(is_training, others)):
+            hint = f"; make one, or give the folder {Path(where) / others[0]}, and hold some out of it: holdout = 0.1"
+        raise UserError(f"{where}: no folder for the split '{split}'; there is {', '.join(others)}{hint}")
     return None
 
 

@@ -136,7 +136,7 @@ def test_wrong_templates_of_folders(tmp_path):
     save(tmp_path / "trainA" / "a.png"), save(tmp_path / "trainB" / "a.png")
     for x_0, x_1, split, message in (
         ("{split}B", "A", "train", "the other must too"),
-        ("{split}B", "{split}A", "val", "no folder for the split 'val'; there is train"),
+        ("{split}B", "{split}A", "val", "no folder for the split 'val'; there is train$"),
         ("{split}B", "{split}C", "train", "trainC: no such folder"),
         ("{split}Z", "{split}A", "train", "no such folder for any split"),
     ):
