@@ -455,7 +455,10 @@ def test_missing_things(tmp_path):
     for make, part in (
         (lambda: CleanImages(tmp_path / "none", "train"), "no such folder"),
         (lambda: CleanImages(tmp_path / "empty", "train"), "no images"),
-        (lambda: CleanImages(tmp_path / "split", "val"), r"'val'; there is train; make one, or give the folder \S*train, "),
+        (
+            lambda: CleanImages(tmp_path / "split", "val"),
+            r"'val'; there is train; make one, or give the folder \S*train, ",
+        ),
         (lambda: PairedFolders(tmp_path / "split", "a", "b", "train"), "no such folder"),
         (lambda: open_source({"name": "images"}, "train"), "data.root"),
         (lambda: open_source({"name": "imagse", "root": "x"}, "train"), "did you mean 'images'"),
