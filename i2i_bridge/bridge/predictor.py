@@ -94,6 +94,7 @@ def predictor(
     mask: Tensor | None = None,
     clip: bool = False,
     guide: Guide | None = None,
+    time_offset: int = 0,
 ) -> PredictX0:
     """(x_t, t) -> x_0_hat of a network: clipped, then guided, then with known pixels put back.
 
@@ -114,6 +115,7 @@ def predictor(
         clip: Limit x_0_hat to [-1, 1].
         guide: Applied to x_0_hat (a guided one may leave [-1, 1]). Where it looks through the network, gradients are
             on inside the call, also under `torch.inference_mode`.
+        time_offset: Added to the network's time (`Shortcut`).
     """
 
     nothing = absent(condition, label)
@@ -127,7 +129,7 @@ def predictor(
         return without + condition_scale * (call_network(network, noisy, t, condition, label) - without)
 
     def look(x_t: Tensor, t: Tensor) -> Tensor:
-        network_time = process.network_time(t).to(x_t.device)
+        network_time = (process.network_time(t) + time_offset).to(x_t.device)
         noisy = target.network_input(process, x_t, t)
         output = outputs(noisy, network_time)
         x_0_hat = target.x_0_hat(process, output.to(x_t.dtype), x_t, x_1, t)

@@ -92,7 +92,7 @@ class Bridge:
         x_t = self.proposal.sample(self.process, x_0, x_1, t, generator)
         clean = self._clean(batch, x_1, x_t, t, generator)
         wanted = self.target.of(self.process, clean, x_1, x_t, t)
-        time = self.process.network_time(t).to(x_t.device)
+        time = (self.process.network_time(t) + self._offsets(batch)).to(x_t.device)
         noisy = self.target.network_input(self.process, x_t, t)
         condition, label = condition_of(batch, self.condition), label_of(batch, self.label)
         if self.condition_dropout and "number" in batch:
@@ -134,9 +134,18 @@ class Bridge:
             mask=batch.get("mask"),
             clip=self.clip,
             guide=self._guide(batch, times),
+            time_offset=self.time_offset(nfe),
         )
         sample: Callable[..., Iterator[Tensor]] = self.sampler
         return sample(self.process, predict_x0, x_1, times, generator, **self.sampler_options)
+
+    def time_offset(self, nfe: int) -> int:
+        """What is added to the network's time in a walk of `nfe` calls; 0 but for `Shortcut`."""
+        return 0
+
+    def _offsets(self, batch: Batch) -> Tensor | int:
+        """What is added to the network's time for each sample of a training batch."""
+        return 0
 
     def _times(self, batch: Batch, generator: Generator) -> Tensor:
         """Times of a batch's samples, float64 (B,), in (0, 1]."""
@@ -147,11 +156,21 @@ class Bridge:
         x_0: Tensor = batch["x_0"]
         return x_0
 
-    def _predictor(self, network: nn.Module, batch: Batch, x_1: Tensor, *, clip: bool = False) -> PredictX0:
+    def _predictor(
+        self, network: nn.Module, batch: Batch, x_1: Tensor, *, clip: bool = False, time_offset: int = 0
+    ) -> PredictX0:
         """(x_t, t) -> x_0_hat of a network for a batch, without guidance."""
         condition, label, mask = condition_of(batch, self.condition), label_of(batch, self.label), batch.get("mask")
         return predictor(
-            network, self.process, self.target, x_1, condition=condition, label=label, mask=mask, clip=clip
+            network,
+            self.process,
+            self.target,
+            x_1,
+            condition=condition,
+            label=label,
+            mask=mask,
+            clip=clip,
+            time_offset=time_offset,
         )
 
     def _start(self, batch: Batch, generator: Generator) -> Tensor:

@@ -40,7 +40,7 @@ KNOWN_OPERATOR: dict[str, Table] = {
 """Tables of the known-operator methods: one prior serves all of them, since a guidance acts in sampling only."""
 
 
-STARTS_FROM_X_1 = ("bridge", "ot-ode", "flow")
+STARTS_FROM_X_1 = ("bridge", "ot-ode", "flow", "shortcut")
 """Presets that keep a recipe's [mean]; the others make one network call, or start from noise."""
 
 
@@ -196,6 +196,15 @@ def _pix2pix(table: Table, user_keys: frozenset[str]) -> Table:
     }
 
 
+def _shortcut(table: Table, user_keys: frozenset[str]) -> Table:
+    """The recipe's bridge, walked by the sampler whose steps the method learns."""
+    return table | {
+        "method": {"name": "shortcut"},
+        "network": _bridge_network(table),
+        "sample": _subtable(table, "sample") | {"sampler": {"name": "deterministic"}},
+    }
+
+
 def _cdsb(table: Table, user_keys: frozenset[str]) -> Table:
     """The bridge's process, network and training; the first half has half of the steps, four more have the rest."""
     changed = _bridge_with({"name": "i2sb"}, {"name": "i2sb"})(table, user_keys)
@@ -239,6 +248,7 @@ _PRESETS: dict[str, _Preset] = {
     "palette": _Preset("Conditional diffusion from noise; X_1 is only seen by the network", _palette),
     "regression": _Preset("The recipe's own network in one call, by mean squared error", _regression),
     "pix2pix": _Preset("Conditional GAN with an L1 loss, in one call", _pix2pix),
+    "shortcut": _Preset("The recipe's bridge, whose one network also learns walks of few calls", _shortcut),
     "cdsb": _Preset("Schroedinger bridge from noise around X_1 by alternating half-bridges, two networks", _cdsb),
     "unconditional-prior": _Preset(
         "Diffusion of clean images that never sees X_1", _known_operator("unconditional-prior")

@@ -161,7 +161,7 @@ def _facts(run: Run, recipe: Recipe) -> Iterator[tuple[str, str]]:
     parameters = sum(parameter.numel() for parameter in run.method.network.parameters())
     yield "Task", recipe.task
     yield "Method", recipe.method_label
-    if recipe.method["name"] in ("bridge", "cdsb", *STUDENTS):
+    if recipe.method["name"] in ("bridge", "shortcut", "cdsb", *STUDENTS):
         yield "Process", f"{_words(recipe.process)}; target {_words(recipe.target)}"
         yield "Sampler", f"{_words(recipe.sample.sampler)}, grid {recipe.sample.grid}"
     yield "Network", f"{recipe.network['name']}, {parameters:,} parameters"

@@ -145,15 +145,16 @@ def _stage(method: Method, nfe: int) -> Stage:
         )
     times = method.grid(method.process, nfe)
     start, steps = sampler_weights(method.sampler, method.process, times, method.sampler_options)
-    calls = tuple(_call(method.process, method.target, t, following) for t, following in steps)
+    offset = method.time_offset(nfe)
+    calls = tuple(_call(method.process, method.target, t, following, offset) for t, following in steps)
     return Stage("network", method.condition, method.clip, start, calls)
 
 
-def _call(process: Process, target: Target, t: float, following: Next) -> Call:
+def _call(process: Process, target: Target, t: float, following: Next, time_offset: int = 0) -> Call:
     at = torch.tensor([t], dtype=torch.float64)
     weights = target.weights(process, at)
     k_x, k_1, k_o, c_in = (float(value) for value in weights)
-    return Call(t, float(process.network_time(at)), c_in, Readout(k_x, k_1, k_o), following)
+    return Call(t, float(process.network_time(at)) + time_offset, c_in, Readout(k_x, k_1, k_o), following)
 
 
 def sampler_weights(
