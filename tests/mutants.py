@@ -510,7 +510,7 @@ MUTANTS = [
     Mutant("size-forgotten", "runs/run.py", 'padded["size"] = (height, width)', 'padded["size"] = None', "test_guided_runs.py"),
     Mutant("prior-masked", "methods/prior.py", 'clean = {"x_0": batch["x_0"], "x_1": batch["x_0"]}', "clean = dict(batch)", "test_guided_runs.py"),
     Mutant("loss-divided-by-the-hole", "methods/bridge.py", "(error if mask is None else error * mask).mean()", "error.mean() if mask is None else (error * mask).sum() / mask.sum()", "test_bridge.py"),
-    Mutant("network-time-forgotten-in-loss", "methods/bridge.py", "time = self.process.network_time(t).to(x_t.device)", "time = t.to(x_t.device)", "test_bridge.py"),
+    Mutant("network-time-forgotten-in-loss", "methods/bridge.py", "time = (self.process.network_time(t) + ", "time = (t + ", "test_bridge.py"),
     Mutant("input-scale-forgotten", "bridge/predictor.py", "noisy = target.network_input(process, x_t, t)\n        output = outputs(noisy", "output = outputs(x_t", "test_bridge.py"),
     Mutant("input-scale-forgotten-in-loss", "methods/bridge.py", "noisy = self.target.network_input(self.process, x_t, t)", "noisy = x_t", "test_bridge.py"),
     Mutant("times-of-the-noisy-half", "methods/curriculum.py", "            t = 1 - t\n", "            t = 1 - t / 2\n", "test_bridge.py"),
@@ -987,7 +987,7 @@ MUTANTS = [
     Mutant("weights-hash-not-compared", "metrics/weights.py", "            if not digest.startswith(weights.sha256):", "            if False:", "test_weights.py"),
     Mutant("weights-licence-not-asked", "cli/weights.py", "        if not yes:\n", "        if False:\n", "test_weights.py"),
     Mutant("verify-says-ok", "cli/weights.py", 'if set(states.values()) != {"ok"}:', "if False:", "test_weights.py"),
-    Mutant("network-time-forgotten", "bridge/predictor.py", "process.network_time(t).to(x_t.device)", "t.to(x_t.device)", "test_bridge.py"),
+    Mutant("network-time-forgotten", "bridge/predictor.py", "network_time = (process.network_time(t) + ", "network_time = (t + ", "test_bridge.py"),
     Mutant("forward-sde-keeps-the-image", "bridge/base.py", "Gaussian(expand(self.alpha(t), x_0) * x_0,", "Gaussian(x_0,", "test_proposals.py"),
     Mutant("ema-decay-inverted", "training/state.py", "get_ema_multi_avg_fn(ema_decay(self.settings, self.step))", "get_ema_multi_avg_fn(1 - ema_decay(self.settings, self.step))", "test_training.py"),
     # the page

@@ -172,7 +172,7 @@ def test_only_the_long_step_learns():
     generators = draws(4)
     times = found._times(batch, generators)
     x_t = found.proposal.sample(found.process, batch["x_0"], batch["x_1"], times, generators)
-    clean = found._clean(batch, batch["x_1"], x_t, times, generators)
+    clean = found._clean(batch, batch["x_1"], x_t, times, generators).detach()
     network.zero_grad()
     fixed = Fixed(**{name: getattr(found, name) for name in found.__dataclass_fields__})
     generators = draws(4)
