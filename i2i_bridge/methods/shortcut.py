@@ -47,6 +47,11 @@ class Shortcut(Bridge):
         """Number of levels above 0."""
         return int(math.log2(self.steps))
 
+    @property
+    def more_calls(self) -> float:
+        """Network calls without gradients beside the bridge's one, for a sample in the mean, after the regression."""
+        return 2 * self.share
+
     def time_offset(self, nfe: int) -> int:
         """The level of a walk of `nfe` calls."""
         if self.sampler is not deterministic:
@@ -131,10 +136,11 @@ def shortcut_from_recipe(recipe: Recipe, network: torch.nn.Module, steps: int = 
         raise ValueError(f"share {share}: must lie between 0 and 1")
     bridge = from_recipe(recipe, network)
     method = Shortcut(**{name: getattr(bridge, name) for name in bridge.__dataclass_fields__}, steps=steps, share=share)
-    for level in range(1, method.levels + 1):
-        count = steps >> level
-        if not torch.allclose(method._walk(level), method.grid(method.process, count), rtol=0, atol=1e-6):
-            raise ValueError(
-                f"grid '{recipe.sample.grid}': the times of {count} steps are not all among those of {steps}"
-            )
+    with torch.device("cpu"):  # also where costs are computed from shapes
+        for level in range(1, method.levels + 1):
+            count = steps >> level
+            if not torch.allclose(method._walk(level), method.grid(method.process, count), rtol=0, atol=1e-6):
+                raise ValueError(
+                    f"grid '{recipe.sample.grid}': the times of {count} steps are not all among those of {steps}"
+                )
     return method

@@ -91,10 +91,13 @@ def _training_cost(recipe: Recipe, notes: list[str]) -> Cost:
     trained = {name: [p for p in module.parameters() if p.requires_grad] for name, module in state.modules.items()}
     # If a method trains its modules by turns, steps differ: take the mean of steps spread over the training.
     places = [(2 * i + 1) / 16 for i in range(8)] if hasattr(state.method, "trained_at") else [0.0]
+    # Calls that a share of the samples makes more: counted apart, since a sample without a number makes none of them.
+    more = float(getattr(state.method, "more_calls", 0.0))
     with FlopCounterMode(display=False) as steps:
         for place in places:
             number = torch.tensor([int(place * recipe.train.steps) * recipe.train.batch_size])
-            batch, draws = {**_batch(recipe, 1), "number": number}, [generator(recipe.train.seed, "cost", 0)]
+            batch = _batch(recipe, 1) if more else {**_batch(recipe, 1), "number": number}
+            draws = [generator(recipe.train.seed, "cost", 0)]
             for name, loss in state.method.losses(batch, draws):
                 loss.backward(inputs=trained[name])  # type: ignore[no-untyped-call]
     with torch.no_grad(), FlopCounterMode(display=False) as call:
@@ -109,7 +112,7 @@ def _training_cost(recipe: Recipe, notes: list[str]) -> Cost:
     return Cost(
         parameters=sizes,
         call=call.get_total_flops(),
-        step=steps.get_total_flops() / len(places),
+        step=steps.get_total_flops() / len(places) + more * call.get_total_flops(),
         # Weights and both moments of every module, the moving average of the network, gradients of what is trained.
         state=4 * (3 * sum(sizes.values()) + sizes[NETWORK]) + gradients,
         maps=maps,

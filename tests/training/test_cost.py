@@ -110,6 +110,15 @@ def test_modules_that_learn_by_turns_are_averaged():
     assert whole.parameters["forward"] == whole.parameters["network"]
 
 
+def test_half_steps_of_shortcuts_are_counted():
+    """Of a share of the samples, two calls without gradients."""
+    # kills: cost-without-the-half-steps
+    small = ["network.channels=8", "network.channel_mult=[1,2]", "data.size=16"]
+    plain = training_cost(load_recipe("demo/jpeg", small))
+    cost = training_cost(load_recipe("demo/jpeg", [*small, "method.share=0.4"], method_preset("shortcut")))
+    assert cost.step == pytest.approx(plain.step + 0.8 * plain.call) and cost.call == plain.call
+
+
 @pytest.mark.parametrize("method", [None, "flow"])
 def test_a_perceptual_loss_is_left_out_and_named(method):
     small = ["network.channels=8", "network.channel_mult=[1,2]", "data.size=16"]
