@@ -84,9 +84,8 @@ def facts_of(item: Mapping[str, Any]) -> Facts:
     if "x_1" not in images:
         return seen
     x_0, x_1 = images["x_0"], images["x_1"]
-    return replace(
-        seen, equal=np.array_equal(x_0, x_1), factor=height // x_1.shape[0], alignment=alignment_of(x_0, x_1)
-    )
+    aligned = None if "mask" in pictures else alignment_of(x_0, x_1)  # the edges of a hole are not those of x_0
+    return replace(seen, equal=np.array_equal(x_0, x_1), factor=height // x_1.shape[0], alignment=aligned)
 
 
 def looks(pixels: np.ndarray) -> np.ndarray:

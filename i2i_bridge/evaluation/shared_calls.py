@@ -2,10 +2,10 @@
 
 import hashlib
 
-import torch
 from torch import Tensor, nn
 
 from i2i_bridge.methods.geometry import network_geometry
+from i2i_bridge.networks.weights import tensor_bytes
 
 
 class SharedCalls(nn.Module):
@@ -31,7 +31,7 @@ class SharedCalls(nn.Module):
         digest = hashlib.blake2b(digest_size=16)
         for tensor in (x_t, t, condition, label):
             if tensor is not None:
-                digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+                digest.update(tensor_bytes(tensor))
         inputs = digest.digest()
         if inputs not in self._answers:
             self.calls += 1

@@ -15,8 +15,15 @@ def weights_sha256(network: object) -> str:
     tensors: Mapping[str, Tensor] = network.state_dict() if isinstance(network, nn.Module) else {}
     for name, tensor in sorted(tensors.items()):
         total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        total.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        total.update(tensor_bytes(tensor))
     return total.hexdigest()
+
+
+def tensor_bytes(tensor: Tensor) -> bytes:
+    """The bytes of a tensor's values, of any dtype, in row-major order."""
+    # A copy: `contiguous` keeps the stride 0 of one expanded value, which no other dtype can view.
+    plain = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+    return plain.reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
 def load_weights(network: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:

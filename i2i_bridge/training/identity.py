@@ -269,10 +269,10 @@ def changed_rate(before: TrainSettings, now: TrainSettings, step: int) -> list[s
     changes = [f"{name} {old[name]} -> {value}" for name, value in new.items() if old[name] != value]
     if not changes or step >= now.steps:
         return []
-    rates = [learning_rate(train, step) for train in (before.model_copy(update={"steps": now.steps}), now)]
+    rate = _next_rate(before.model_copy(update={"steps": now.steps}), now, step)
     return [
-        f"note: {', '.join(changes)} from step {step} on: the next learning rate is {rates[1]:.3g}, not "
-        f"{rates[0]:.3g}. The result is not that of one rate in one run; from here on it resumes as ever"
+        f"note: {', '.join(changes)} from step {step} on{rate}. The result is not that of one rate in one run; "
+        "from here on it resumes as ever"
     ]
 
 
@@ -288,10 +288,8 @@ def moved_end(before: int, recipe: Recipe, step: int) -> list[str]:
         return []
     changes = []
     if now.schedule in ("linear", "cosine"):
-        rates = [learning_rate(train, step) for train in (now.model_copy(update={"steps": before}), now)]
-        changes.append(
-            f"the end of the {now.schedule} schedule: the next learning rate is {rates[1]:.3g}, not {rates[0]:.3g}"
-        )
+        rate = _next_rate(now.model_copy(update={"steps": before}), now, step)
+        changes.append(f"the end of the {now.schedule} schedule{rate}")
     if now.regression_share:
         ends = [round(now.regression_share * steps) for steps in (before, now.steps)]
         changes.append(f"the end of the regression share: it is step {ends[1]}, not {ends[0]}")
@@ -299,6 +297,12 @@ def moved_end(before: int, recipe: Recipe, step: int) -> list[str]:
         f"note: train.steps {before} -> {now.steps} moves {', and '.join(changes)}. The result is not that of "
         f"{plural(now.steps, 'step')} in one run"
     ]
+
+
+def _next_rate(before: TrainSettings, now: TrainSettings, step: int) -> str:
+    """How a change moves the learning rate of the next step; empty where only later steps differ (in the warm-up)."""
+    old, new = (f"{learning_rate(train, step):.3g}" for train in (before, now))
+    return "" if old == new else f": the next learning rate is {new}, not {old}"
 
 
 def run_identity(recipe: Recipe) -> dict[str, Any]:

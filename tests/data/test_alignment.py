@@ -178,6 +178,18 @@ def test_a_shift_that_gains_little_is_no_mistake():
     assert list(misalignments([even, even, little, even, much])) == [4]
 
 
+def test_pairs_with_a_mask_have_no_alignment():
+    """The edges of a hole that x_1 has and x_0 has not look like those of a shifted image.
+
+    kills: holes-taken-for-a-shift
+    """
+    x_0, x_1 = (np.asarray(Image.fromarray(side)) for side in pair("noisy", 0, 3, 0))
+    assert facts_of({"x_0": x_0, "x_1": x_1, "key": "0"}).alignment is not None
+    mask = np.zeros(x_0.shape[:2], np.uint8)
+    mask[10:20, 10:20] = 255
+    assert facts_of({"x_0": x_0, "x_1": x_1, "mask": mask, "key": "0"}).alignment is None
+
+
 def test_shifted_pairs_are_named():
     # kills: any-shift-believed; a shift of one pixel called a mistake
     facts = []

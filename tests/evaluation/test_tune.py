@@ -223,7 +223,7 @@ def test_a_distance_between_sets_chooses_too(folder):
 
 
 def test_shared_calls_answer_as_the_network_and_only_equal_inputs_share(rng):
-    """kills: shared-without-the-time, shared-without-the-condition"""
+    """kills: shared-without-the-time, shared-without-the-condition, bytes-of-a-contiguous-view"""
 
     class Sum(torch.nn.Module):
         def forward(self, x_t, t, condition=None):
@@ -235,6 +235,8 @@ def test_shared_calls_answer_as_the_network_and_only_equal_inputs_share(rng):
     for inputs in ((x, t, None), (x, s, None), (x, t, y), (y, t, None), (x, t, None), (x.clone(), s, None)):
         assert torch.equal(network(*inputs), Sum()(*inputs))
     assert (network.calls, network.asked) == (4, 6)
+    network(x, torch.tensor(0.5, dtype=torch.float64).expand(1), None)  # as samplers of plug-ins give times
+    assert (network.calls, network.asked) == (4, 7)
     network.forget()
     network(x, t, None)
     assert network.calls == 5

@@ -223,6 +223,17 @@ def test_a_moved_end_of_a_falling_schedule_is_not_called_the_same_run(root, tmp_
     assert same != (moved in lines[2])
 
 
+def test_a_moved_end_names_a_rate_only_where_the_next_one_differs(root, tmp_path):
+    """Within the warm-up the next rate is the same whatever the end.
+
+    kills: next-rate-not-itself
+    """
+    settings = {"schedule": "cosine", "save_every": 100, "warmup_steps": 20}
+    train(recipe_of(root, steps=2, **settings), tmp_path, cpu=True)
+    lines = told(recipe_of(root, steps=3, **settings), tmp_path)
+    assert "moves the end of the cosine schedule. The result is not that of 3 steps in one run" in lines[2], lines
+
+
 def test_a_changed_rate_is_said_and_resumes_with_the_same_bits(root, tmp_path):
     """The rate of a run may change where it resumes; stopped again after that, it ends with the same bits.
 
