@@ -128,6 +128,7 @@ MUTANTS = [
     Mutant("shortcuts-by-position", "methods/shortcut.py", "generator(seed, \"shortcut\", number))) for number in numbers.tolist()", "generator(seed, \"shortcut\", number))) for number in range(len(numbers))", "test_shortcut.py"),
     Mutant("shortcut-through-the-target", "methods/shortcut.py", "        with torch.no_grad():\n", "        with torch.enable_grad():\n", "test_shortcut.py"),
     Mutant("cost-without-the-half-steps", "training/cost.py", "/ len(places) + more * call", "/ len(places) + 0 * call", "test_cost.py"),
+    Mutant("auxiliary-said-to-start-afresh", "training/init.py", "if recipe.teacher is None:  # otherwise it is the auxiliary bridge", "if True:  # otherwise it is the auxiliary bridge", "test_distillation.py"),
     Mutant("shortcut-on-any-grid", "methods/shortcut.py", "if not torch.allclose(method._walk(level)", "if False and not torch.allclose(method._walk(level)", "test_shortcut.py"),
     Mutant("denoising-towards-the-state", "methods/cdsb.py", "(self._predict_x0(batch)(x_t, t) - x_0)", "(self._predict_x0(batch)(x_t, t) - x_t)", "test_cdsb.py"),
     Mutant("prior-without-its-mean", "methods/cdsb.py", "return Gaussian(mean, expand(", "return Gaussian(torch.zeros_like(mean), expand(", "test_cdsb.py"),

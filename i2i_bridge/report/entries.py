@@ -129,7 +129,8 @@ def refuse_unequal(evaluated: Sequence[tuple[Path, Evaluation]]) -> None:
         rules, other = reference.protocol, evaluation.protocol
         if rules.hash != other.hash:
             changed = [
-                f"{key} is {rules.settings.get(key, 'not set')} and {other.settings.get(key, 'not set')}"
+                f"{'the number of images (-n)' if key == 'n' else key} is {_said(key, rules.settings)} and "
+                f"{_said(key, other.settings)}"
                 for key in sorted({*rules.settings, *other.settings})
                 if rules.settings.get(key) != other.settings.get(key)
             ]
@@ -144,3 +145,8 @@ def refuse_unequal(evaluated: Sequence[tuple[Path, Evaluation]]) -> None:
                 f"and {evaluation.data.items}, "
                 f"{evaluation.data.digest[:12]}); evaluate both on the same images"
             )
+
+
+def _said(key: str, settings: Mapping[str, object]) -> object:
+    value = settings.get(key, "not set")
+    return "all" if key == "n" and value is None else value

@@ -170,7 +170,8 @@ class Init:
             if name == NETWORK:
                 continue
             if name not in self.companions:
-                lines.append(f"note: {self.source} has no weights of the {name}; it starts afresh")
+                if recipe.teacher is None:  # otherwise it is the auxiliary bridge, a copy of the teacher
+                    lines.append(f"note: {self.source} has no weights of the {name}; it starts afresh")
                 continue
             fitted, others = fit(self.companions[name], module, 0, 0)
             self._take(fitted, module)

@@ -127,7 +127,11 @@ def test_compare(call, workplace):
     # Others of the images than runs/b: a number of them, or of another seed's masks and noise.
     assert call("evaluate", "runs/a", "-n", "1", "--nfe", "1", "--device", "cpu")[0] == 0
     code, _, err = call("compare", "runs/a", "runs/b", "--device", "cpu")
-    assert code == 2 and "not comparable" in err and "n is 1 and 2" in err and err.count("\n") == 1
+    assert (
+        code == 2 and "not comparable" in err and "the number of images (-n) is 1 and 2" in err and err.count("\n") == 1
+    )
+    assert call("evaluate", "runs/a", "--nfe", "1", "--device", "cpu")[0] == 0
+    assert "the number of images (-n) is all and 2" in call("compare", "runs/a", "runs/b", "--device", "cpu")[2]
     assert Path("runs/compare/index.html").read_text(encoding="utf-8") == text, "the old page stays"
 
 

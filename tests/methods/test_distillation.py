@@ -365,12 +365,13 @@ def newest(folder):
 
 def test_a_student_is_a_run_like_any_other(teacher, student, tmp_path):
     """It restores from its folder alone, without the teacher's copy, and begins with the teacher's weights."""
-    # kills: evaluation-of-a-student-depends-on-its-teachers-path
+    # kills: evaluation-of-a-student-depends-on-its-teachers-path, auxiliary-said-to-start-afresh
     method, folder, lines = student
     recipe = load_recipe(folder / "recipe.toml")
     calls = {"consistency": 2, "inverse-bridge": 1}[method]
     assert (recipe.method["name"], recipe.method_label, recipe.sample.nfe) == (method, method, calls)
     assert recipe.evaluate.nfe == [1, 2] and any(f"learning from {teacher}, step 3" in line for line in lines), lines
+    assert not any("starts afresh" in line for line in lines), lines  # the auxiliary bridge is a copy of the teacher
     first = newest(teacher).tensors("ema")
     copied = newest(folder / "teacher").tensors("ema")
     assert all(torch.equal(first[name], copied[name]) for name in first)
