@@ -61,7 +61,11 @@ def invalid(error: ValidationError, table: object, model: type[BaseModel] | None
     wanted = " or ".join(dict.fromkeys(_wanted(problem) for problem in problems if _keys(problem, table) == keys))
     is_rule = first["type"] == "value_error"  # its text says what is wrong; a table's values would hide it
     value = "" if is_rule and isinstance(first["input"], dict) else f", got {brief(repr(first['input']))}"
-    return f"{f'{place}: ' if place else ''}{wanted}{value}"
+    given = first["input"]
+    # An array that is no TOML, such as [input.*], is a text; most often a shell has taken the quotes out of it.
+    quotes = isinstance(given, str) and given.startswith("[")
+    hint = "; its texts need quotes, which a shell takes: 'KEY=[\"a\"]'" if quotes else ""
+    return f"{f'{place}: ' if place else ''}{wanted}{value}{hint}"
 
 
 def _keys(problem: Mapping[str, Any], table: Any) -> list[str | int]:

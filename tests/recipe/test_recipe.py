@@ -169,6 +169,10 @@ def test_pix2pix_settings_of_the_paper():
         ({"network": {"name": "unet", "in_channels": 1}}, "network.in_channels is 1, but data.channels is 3"),
         ({"train": {"steps": 1, "betas": [2.0, 3.0]}}, "train.betas.0.*less than 1, got 2.0"),
         ({"sample": {"sampler": "euler"}}, r"sample.sampler: should be a table, such as \{ name"),
+        (
+            {"train": {"steps": 1, "freeze": "[input.*]"}},
+            r"array, such as .256, 256., got '.input\.\*.'; its texts need quotes, which a shell",
+        ),
         ({"data": {"size": ""}}, "data.size: should be an array, such as .256, 256. or should be a valid integer"),
         ({"sample": {"grid": "unifrom"}}, "did you mean 'uniform'"),
         ({"evaluate": {"nfe": [1, 0]}}, "evaluate.nfe.1"),
