@@ -215,6 +215,8 @@ class Judge:
         chosen, left = (order[::2], order[1::2]) if selection is None else np.split(np.arange(len(truth)), [selection])
         self.halves = {"selection": np.sort(chosen), "report": np.sort(left)}
         self.extractor = None if EFFICIENTNET_LITE0.file() is None else EfficientNetLite0()
+        if self.extractor is not None:
+            self.extractor._network.to(truth.device, memory_format=torch.channels_last)
         self.lpips = None if ST_LPIPS_ALEX.file() is None else shift_tolerant_lpips().to(truth.device)
         self.pool = ThreadPoolExecutor(max((os.cpu_count() or 1) // 2, 1))
         self.reference = self.features(truth)
@@ -223,7 +225,7 @@ class Judge:
         """As the extractor's, but many images at a time: one by one they take a GPU minutes."""
         if self.extractor is None:
             return None
-        network = self.extractor._network.to(images.device, memory_format=torch.channels_last)
+        network = self.extractor._network
         parts = [
             network(functional.interpolate(part, (224, 224), mode="bicubic", antialias=True).clamp(-1, 1))
             for part in images.split(in_a_call(images))
