@@ -91,6 +91,14 @@ def on_grid(t: Tensor, times: Tensor) -> Tensor:
     return times[steps - (t * steps).ceil().long()]
 
 
+def step_weights(process: Process, t: Tensor, times: Tensor) -> tuple[Tensor, Tensor]:
+    """Weights k_1, k_d, k_s, w of one deterministic step (U) of each sample, (B, 4), and the places of t in `times`."""
+    pairs = list(itertools.pairwise(points(process, times)))
+    weights = torch.tensor([update(now, later, 0.0) for now, later in pairs], dtype=torch.float64)
+    index = (t[:, None] == times[:-1]).long().argmax(1)
+    return weights[index], index
+
+
 def walked(
     process: Process, predict_x0: PredictX0, x_1: Tensor, x_t: Tensor, t: Tensor, times: Tensor, generator: Generator
 ) -> tuple[Tensor, Tensor]:
@@ -105,10 +113,8 @@ def walked(
     Returns:
         The states X_s and their times s.
     """
-    pairs = list(itertools.pairwise(points(process, times)))
-    weights = torch.tensor([update(now, later, 0.0) for now, later in pairs], dtype=torch.float64)
-    index = (t[:, None] == times[:-1]).long().argmax(1)
-    k_1, k_d, k_s, w = (expand(values, x_t) for values in weights[index].unbind(1))
+    weights, index = step_weights(process, t, times)
+    k_1, k_d, k_s, w = (expand(values, x_t) for values in weights.unbind(1))
     x_s = k_1 * x_1 + k_d * predict_x0(x_t, t) + k_s * x_t
     if bool((weights[:, 3] > 0).any()):
         x_s = x_s + w * randn_like(x_s, generator)

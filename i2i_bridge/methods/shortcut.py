@@ -1,6 +1,5 @@
 """Shortcut training: one network for walks of many and of few steps."""
 
-import itertools
 import math
 from dataclasses import dataclass
 
@@ -8,10 +7,11 @@ import torch
 from torch import Tensor
 
 from i2i_bridge.bridge.base import Process, expand
-from i2i_bridge.bridge.samplers import deterministic, points, update
+from i2i_bridge.bridge.samplers import deterministic
+from i2i_bridge.errors import UserError
 from i2i_bridge.methods.base import Batch
 from i2i_bridge.methods.bridge import Bridge, from_recipe
-from i2i_bridge.methods.distillation import on_grid, walked
+from i2i_bridge.methods.distillation import on_grid, step_weights, walked
 from i2i_bridge.randomness import Generator, generator, rand
 from i2i_bridge.recipe.recipe import Recipe
 from i2i_bridge.registry import register_method
@@ -112,10 +112,8 @@ def one_answer(process: Process, x_1: Tensor, x_t: Tensor, t: Tensor, x_s: Tenso
         x_s: States at the next of `times`.
         times: A walk's, decreasing to 0.
     """
-    pairs = list(itertools.pairwise(points(process, times)))
-    weights = torch.tensor([update(now, later, 0.0) for now, later in pairs], dtype=torch.float64)
-    index = (t[:, None] == times[:-1]).long().argmax(1)
-    k_1, k_d, k_s, _ = (expand(values, x_t) for values in weights[index].unbind(1))
+    weights, _ = step_weights(process, t, times)
+    k_1, k_d, k_s, _ = (expand(values, x_t) for values in weights.unbind(1))
     return (x_s - k_1 * x_1 - k_s * x_t) / k_d
 
 
@@ -128,12 +126,17 @@ def shortcut_from_recipe(recipe: Recipe, network: torch.nn.Module, steps: int = 
         share: Share of the training samples that learn longer steps.
 
     Raises:
+        UserError: The recipe drops its condition.
         ValueError: An option is out of range, or the recipe's grid of n steps is no part of that of 2 n.
     """
     if not 2 <= steps <= 256 or steps & (steps - 1):
         raise ValueError(f"steps {steps}: must be a power of 2 from 2 to 256")
     if not 0 < share < 1:
         raise ValueError(f"share {share}: must lie between 0 and 1")
+    if recipe.network.get("condition_dropout"):
+        raise UserError(
+            "network.condition_dropout: the half steps of method 'shortcut' see the condition; leave it out"
+        )
     bridge = from_recipe(recipe, network)
     method = Shortcut(**{name: getattr(bridge, name) for name in bridge.__dataclass_fields__}, steps=steps, share=share)
     with torch.device("cpu"):  # also where costs are computed from shapes

@@ -200,8 +200,8 @@ def _shortcut(table: Table, user_keys: frozenset[str]) -> Table:
     """The recipe's bridge, walked by the sampler whose steps the method learns."""
     return table | {
         "method": {"name": "shortcut"},
-        "network": _bridge_network(table),
-        "sample": _subtable(table, "sample") | {"sampler": {"name": "deterministic"}},
+        "network": _without(_bridge_network(table), "condition_dropout"),
+        "sample": _without(_subtable(table, "sample"), "condition_scale") | {"sampler": {"name": "deterministic"}},
     }
 
 

@@ -186,12 +186,13 @@ def test_only_the_long_step_learns():
 
 
 def test_recipes_of_shortcuts():
-    # kills: shortcut-on-any-grid
+    # kills: shortcut-on-any-grid, shortcut-with-a-dropped-condition
     recipe = load_recipe("demo/denoise", [], method_preset("shortcut"))
     assert recipe.sample.sampler["name"] == "deterministic" and recipe.method["name"] == "shortcut"
     for settings, says in (
         (["method.steps=6"], "must be a power of 2 from 2 to 256"),
         (["method.share=1.0"], "must lie between 0 and 1"),
+        (["network.condition_channels=3", "network.condition_dropout=0.1"], "the half steps .* see the condition"),
         (["sample.grid=karras"], "the times of 4 steps are not all among those of 8"),
     ):
         with pytest.raises(UserError, match=says):
