@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from i2i_bridge.errors import UserError
-from i2i_bridge.metrics.base import in_colour
+from i2i_bridge.metrics.base import in_colour, moved
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class PerceptualLoss:
 
         if x_0.shape[1] not in (1, 3):
             raise UserError(f"method.perceptual is for images of 1 or 3 channels, not {x_0.shape[1]}")
-        distance = shift_tolerant_lpips().to(x_0.device)
+        distance = moved(shift_tolerant_lpips(), x_0.device)
         early = (t <= self.until).to(x_0.device, torch.float32)
         with torch.autocast(x_0.device.type, enabled=False):
             distances = distance(in_colour(x_0_hat.float().clamp(-1.5, 1.5)), in_colour(x_0.float()))

@@ -4,11 +4,11 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from i2i_bridge import registry
 from i2i_bridge.degradations.base import Degradation
@@ -16,6 +16,8 @@ from i2i_bridge.errors import UserError
 from i2i_bridge.metrics.names import metric_table
 from i2i_bridge.plugins import plugin_errors
 from i2i_bridge.randomness import key
+
+N = TypeVar("N", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -218,6 +220,15 @@ def extract(extractor: Extractor, images: Tensor) -> np.ndarray:
         raise UserError(f"extractor {name}: gave features that are not finite")
     array: np.ndarray = features.float().cpu().numpy()
     return array
+
+
+@torch.inference_mode(False)
+def moved(network: N, device: torch.device) -> N:
+    """The network, moved to a device in place, with weights that may be used with and without gradients afterwards.
+
+    Weights that are moved inside `torch.inference_mode` may not. The loaders of networks leave it for the same reason.
+    """
+    return network.to(device)
 
 
 def in_colour(images: Tensor) -> Tensor:

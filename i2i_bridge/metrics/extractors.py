@@ -11,7 +11,7 @@ from torch.nn import functional
 from i2i_bridge.degradations.linear import precise
 from i2i_bridge.errors import UserError
 from i2i_bridge.metrics import weights
-from i2i_bridge.metrics.base import Extractor, one_by_one
+from i2i_bridge.metrics.base import Extractor, moved, one_by_one
 from i2i_bridge.registry import register_extractor
 
 
@@ -39,7 +39,7 @@ class Inception(Extractor):
         return inception()
 
     def __call__(self, images: Tensor) -> Tensor:
-        network = self._network.to(images.device)
+        network = moved(self._network, images.device)
 
         def pooled(image: Tensor) -> Tensor:
             features: Tensor = network(codes(image))[0]
@@ -68,7 +68,7 @@ class InceptionLegacyPytorch(Extractor):
         return nn.Sequential(*[stage for name, stage in inception().named_children() if name != "fc"])
 
     def __call__(self, images: Tensor) -> Tensor:
-        network = self._network.to(images.device)
+        network = moved(self._network, images.device)
 
         def pooled(image: Tensor) -> Tensor:
             resized = functional.interpolate(codes(image).float(), size=(299, 299), mode="bilinear")
@@ -104,7 +104,7 @@ class ResNet50(Extractor):
         return nn.Sequential(*[stage for name, stage in self._network.named_children() if name != "fc"])
 
     def __call__(self, images: Tensor) -> Tensor:
-        stages = self._stages.to(images.device)
+        stages = moved(self._stages, images.device)
         mean, std = (
             torch.tensor(values, device=images.device)[:, None, None]
             for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -120,7 +120,7 @@ class ResNet50(Extractor):
     def classes(self, images: Tensor) -> Tensor:
         """Logits (B, 1000) of images (B, 3, H, W)."""
         features = self(images)
-        logits: Tensor = self._network.get_submodule("fc").to(images.device)(features)
+        logits: Tensor = moved(self._network.get_submodule("fc"), images.device)(features)
         return logits
 
 
@@ -146,6 +146,7 @@ def inception() -> nn.Module:
     return _filled(network, "inception", "the FID Inception's")
 
 
+@torch.inference_mode(False)
 def _filled(network: nn.Module, name: str, whose: str) -> nn.Module:
     """A network made on the device "meta" (no draw, no memory) with the tensors of a file as its weights."""
     file, stored = weights.load(name, f"the extractor '{name}'")

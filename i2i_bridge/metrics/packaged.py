@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from i2i_bridge.errors import UserError
 from i2i_bridge.metrics.accuracy import Accuracy
-from i2i_bridge.metrics.base import Extractor, Metric, in_colour, one_by_one
+from i2i_bridge.metrics.base import Extractor, Metric, in_colour, moved, one_by_one
 from i2i_bridge.randomness import global_seed
 from i2i_bridge.registry import register_extractor, register_metric
 from i2i_bridge.storage.tensors import read_pt
@@ -153,6 +153,7 @@ def _drawn(kind: Callable[[], N]) -> N:
 
 
 @cache
+@torch.inference_mode(False)
 def _efficientnet_lite0() -> EfficientNetLite0Network:
     """The network with the package's weights, frozen."""
     stored = EFFICIENTNET_LITE0.load("efficientnet-lite0")
@@ -203,12 +204,12 @@ class EfficientNetLite0(Extractor):
         return _efficientnet_lite0()
 
     def __call__(self, images: Tensor) -> Tensor:
-        network = self._network.to(images.device)
+        network = moved(self._network, images.device)
         return one_by_one(network, _resized(images.float(), 224))
 
     def classes(self, images: Tensor) -> Tensor:
         """Logits (B, 1000) of ImageNet's classes."""
-        logits: Tensor = self._network.to(images.device).classifier(self(images))
+        logits: Tensor = moved(self._network, images.device).classifier(self(images))
         return logits
 
 
@@ -311,6 +312,7 @@ def _unit(x: Tensor) -> Tensor:
 
 
 @cache
+@torch.inference_mode(False)
 def shift_tolerant_lpips() -> ShiftTolerantLPIPS:
     """The network with the package's weights, frozen.
 
@@ -346,6 +348,6 @@ class STLPIPS(Metric):
                 f"st-lpips needs images of at least {self.smallest}x{self.smallest} pixels,"
                 f" got {clean.shape[-1]}x{clean.shape[-2]}"
             )
-        distance = shift_tolerant_lpips().to(clean.device)
+        distance = moved(shift_tolerant_lpips(), clean.device)
         with torch.inference_mode():
             return one_by_one(distance, in_colour(restored).float(), in_colour(clean).float())

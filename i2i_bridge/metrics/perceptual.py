@@ -9,7 +9,7 @@ from torch import Tensor
 
 from i2i_bridge.errors import UserError, located
 from i2i_bridge.metrics import weights
-from i2i_bridge.metrics.base import Metric, in_colour, one_by_one
+from i2i_bridge.metrics.base import Metric, in_colour, moved, one_by_one
 from i2i_bridge.randomness import global_seed
 from i2i_bridge.registry import register_metric
 
@@ -31,6 +31,7 @@ class Perceptual(Metric):
         return weights.missing(self.backbone, self.name)
 
     @cached_property
+    @torch.inference_mode(False)
     def _distance(self) -> torch.nn.Module:
         from lpips import LPIPS as Distance
 
@@ -50,7 +51,7 @@ class Perceptual(Metric):
                 f"{self.name} needs images of at least {self.smallest}x{self.smallest} pixels,"
                 f" got {clean.shape[-1]}x{clean.shape[-2]}"
             )
-        distance = self._distance.to(clean.device)
+        distance = moved(self._distance, clean.device)
         with torch.inference_mode():
             return one_by_one(
                 lambda *pair: distance(*pair).reshape(-1), in_colour(restored).float(), in_colour(clean).float()

@@ -11,6 +11,7 @@ import torch
 from conftest import shared_folder
 from PIL import Image
 from torch.nn import functional
+from torchvision import models
 
 from i2i_bridge import plugins
 from i2i_bridge.cli.command import main
@@ -96,7 +97,6 @@ def test_lpips_is_the_packages_own(metric, net, folder, monkeypatch):
     """The package builds itself around a backbone; our path reads the same backbone from a file."""
     # kills: lpips-backbone-forgotten
     import lpips
-    from torchvision import models
 
     whole = {"alex": models.alexnet, "vgg": models.vgg16}[net]
     backbone = shaken(whole(weights=None) if net == "alex" else whole(weights=None, init_weights=False), 3)
@@ -121,6 +121,14 @@ def test_lpips_is_the_packages_own(metric, net, folder, monkeypatch):
     assert ours(clean[:1, :, :side, :side], restored[:1, :, :side, :side]).isfinite().all()
     with pytest.raises(UserError, match=f"at least {side}x{side} pixels, got {side}x{side - 1}"):
         ours(clean[:1, :, : side - 1, :side], restored[:1, :, : side - 1, :side])
+
+
+def test_networks_read_inside_inference_mode_are_like_others(inception, resnet, folder):
+    # kills: lpips-of-inference-mode, extractor-of-inference-mode
+    save(shaken(models.alexnet(weights=None), 3), LPIPS.backbone, folder, "features.")
+    with torch.inference_mode():
+        made = [LPIPS()._distance, Inception()._network, ResNet50()._network]
+    assert not any(weight.is_inference() for network in made for weight in network.parameters())
 
 
 def test_diversity_is_the_mean_over_pairs(folder):

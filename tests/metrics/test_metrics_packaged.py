@@ -8,6 +8,7 @@ import torch
 from i2i_bridge.degradations.jpeg import Jpeg
 from i2i_bridge.errors import UserError
 from i2i_bridge.metrics import packaged
+from i2i_bridge.metrics.base import moved
 from i2i_bridge.metrics.packaged import STLPIPS, EfficientNetLite0, PackagedWeights, shift_tolerant_lpips
 from i2i_bridge.registry import EXTRACTORS, METRICS
 
@@ -63,6 +64,31 @@ def test_both_rank_jpeg_qualities_and_leave_gradients_alone():
     same = images.clone().requires_grad_()  # at distance 0 the gradient is 0, not NaN
     shift_tolerant_lpips()(same, images).sum().backward()
     assert bool(same.grad.isfinite().all())
+
+
+def test_weights_read_inside_inference_mode_serve_a_loss_and_a_move_later():
+    # kills: lite0-of-inference-mode, st-lpips-of-inference-mode, moved-in-inference-mode
+    packaged._efficientnet_lite0.cache_clear()
+    shift_tolerant_lpips.cache_clear()
+    try:
+        images = waves(2, 64)
+        with torch.inference_mode():
+            features = EfficientNetLite0()(images)
+            STLPIPS()(images, images)
+        for network in (packaged._efficientnet_lite0(), shift_tolerant_lpips()):
+            x = images.clone().requires_grad_()
+            inputs = (x,) if isinstance(network, packaged.EfficientNetLite0Network) else (x, images.flip(-1))
+            network(*inputs).sum().backward()
+            assert x.grad.abs().sum() > 0
+            network.to(memory_format=torch.channels_last)
+        with torch.inference_mode():
+            assert torch.allclose(EfficientNetLite0()(images), features, atol=1e-4)
+    finally:
+        packaged._efficientnet_lite0.cache_clear()
+        shift_tolerant_lpips.cache_clear()
+    with torch.inference_mode():
+        elsewhere = moved(torch.nn.Conv2d(3, 3, 1), torch.device("meta"))
+    assert not elsewhere.weight.is_inference()
 
 
 def test_they_are_registered_under_their_own_names():
