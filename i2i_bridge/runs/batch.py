@@ -60,12 +60,9 @@ def to_batch(
             raise UserError("the mask marks no pixel: white (above half) means unknown, to be restored")
     if degradation is not None:
         batch = prepared_by(degradation, batch["x_1"], generator, batch.get("mask")).parts()
-    recipe.check_label(label)
+    _check_further_inputs(recipe, condition is not None, label)
     if label is not None:
         batch["label"] = torch.tensor([label])
-    if (condition is not None) != settings.own_condition:
-        needs = "needs a" if condition is None else "takes no"
-        raise UserError(f"recipe '{recipe.name}' {needs} condition image (data.own_condition)")
     if condition is not None:
         _check_size("condition", condition, picture, scale)
         pixels = with_channels(visible(condition), recipe.condition_channels)
@@ -73,6 +70,38 @@ def to_batch(
     if settings.direction == "both":
         batch["direction"] = torch.full_like(batch["x_1"][:, :1], float(reverse))
     return batch
+
+
+def check_inputs(
+    recipe: "Recipe",
+    *,
+    mask: bool,
+    condition: bool,
+    label: int | None = None,
+    direction: "Direction | None" = None,
+) -> None:
+    """Check that pictures come with what the recipe needs, before any of them is read.
+
+    Args:
+        mask: Whether there are masks.
+        condition: Whether there are conditions.
+
+    Raises:
+        UserError: As `to_batch`, for what is missing or not used by the task.
+    """
+    _check_further_inputs(recipe, condition, label)
+    degradation = None if recipe.is_reverse(direction) else recipe.build_degradation()
+    if degradation is not None and degradation.masked and not mask:
+        # Whether a degradation with masks can do without one is found by trying: a mixture can.
+        black = torch.full((1, recipe.data.channels, 64, 64), -1.0)
+        prepared_by(degradation, black, generator(0, "check inputs"))
+
+
+def _check_further_inputs(recipe: "Recipe", condition: bool, label: int | None) -> None:
+    recipe.check_label(label)
+    if condition != recipe.data.own_condition:
+        needs = "takes no" if condition else "needs a"
+        raise UserError(f"recipe '{recipe.name}' {needs} condition image (data.own_condition)")
 
 
 def to_picture(recipe: "Recipe", x_0_hat: Tensor, degraded: Picture) -> Picture:

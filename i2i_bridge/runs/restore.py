@@ -10,6 +10,7 @@ from i2i_bridge.errors import UserError, of_kind
 from i2i_bridge.images.files import image_size
 from i2i_bridge.images.folder import folder_notes
 from i2i_bridge.images.outputs import DoneJobs, Existing, Job, keep_apart, plan_files, process
+from i2i_bridge.runs.batch import check_inputs
 from i2i_bridge.runs.restore_workers import Part, check_jobs, restored_by_workers
 from i2i_bridge.runs.restorer import Outcome, Restorer, RestoreSettings
 from i2i_bridge.runs.run import Run
@@ -109,6 +110,10 @@ def restore_files(
     if existing not in get_args(Existing):
         raise UserError(f"existing={existing!r}: give {', '.join(map(repr, get_args(Existing)))}")
     check_jobs(run, jobs)
+    # Checked here: otherwise every image of a folder would be refused for the same reason.
+    check_inputs(
+        run.recipe, mask=mask is not None or degrade, condition=condition is not None, label=label, direction=direction
+    )
     run = run.in_tiles(tile, overlap)
     settings = RestoreSettings(
         source=source, root=target if source.is_dir() else None,

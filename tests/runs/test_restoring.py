@@ -69,6 +69,27 @@ def test_inpainting_needs_a_mask_and_keeps_what_is_known(run_of, tmp_path):
     assert np.array_equal(np.asarray(run.restore(Image.fromarray(emptied), mask=hole(), nfe=3)), restored)
 
 
+def test_a_folder_without_what_its_run_needs_is_refused_once(run_of, tmp_path):
+    # kills: missing-mask-per-image, missing-label-per-image
+    run = run_of({"name": "inpaint", "mask": "center"})
+    masks = tmp_path / "photos"
+    for words, wrong in (
+        ({}, "needs a mask of the hole"),
+        ({"mask": masks, "label": 1}, "takes no label"),
+        ({"mask": masks, "condition": masks}, "takes no condition image"),
+    ):
+        with pytest.raises(UserError, match=wrong):
+            restore_files(run, tmp_path / "photos", tmp_path / "out", **words)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_mixture_with_and_without_holes_needs_no_mask(run_of, tmp_path):
+    # kills: mixture-refused-without-mask
+    kinds = [{"name": "inpaint", "mask": "center"}, {"name": "noise", "std": 0.1}]
+    mixed = run_of({"name": "mixture", "degradations": kinds})
+    assert restore_files(mixed, tmp_path / "photos", tmp_path / "out").written == 3
+
+
 def test_a_mask_for_a_degradation_that_draws_one_is_refused(run_of, tmp_path):
     # kills: mask-beside-degrade-ignored
     Image.new("RGB", (32, 32)).save(tmp_path / "a.png")
