@@ -285,6 +285,7 @@ MUTANTS = [
     Mutant("autoencoder-unchecked", "runs/hub_files.py", 'load_latent(part.absolute(), recipe, device=torch.device("cpu"))', "pass", "test_hub_runs.py"),
     Mutant("encoder-of-any-size", "runs/hub_files.py", "if sizes[path] > ENCODER_BYTES:", "if False:", "test_hub_runs.py"),
     Mutant("encoder-config-unchecked", "runs/hub_files.py", "check_encoder_config(part / path)", "pass", "test_hub_runs.py"),
+    Mutant("share-lost-a-race", "runs/shared.py", "            _check_empty(out, folder)\n            replace(", "            replace(", "test_shared.py"),
     Mutant("shared-over-other-files", "runs/shared.py", "if out.exists() and (not out.is_dir() or any(out.iterdir())):", "if False:", "test_shared.py"),
     Mutant("recipe-leads-out", "storage/names.py", 'or ".." in parts', "", "test_shared.py"),
     Mutant("recipe-downloads", "runs/shared.py", "and value is not False:", "and value is True:", "test_shared.py"),

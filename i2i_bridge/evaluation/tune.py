@@ -122,7 +122,10 @@ def halved(dataset: PairDataset, rules: Resolved, seed: int) -> tuple[list[int],
     """
     indices = [int(index) for index in positions(dataset, rules)]
     if len(indices) < 4:
-        raise UserError(f"tune: {len(indices)} validation images; 4 are needed, two that choose and two that report")
+        raise UserError(
+            f"tune: {len(indices)} validation images; 4 are needed, two that choose and two that report;"
+            " raise count (-n), or add images to the validation split"
+        )
     keys = {index: str(item_of(dataset.source, index)["key"]) for index in indices}
     order = sorted(indices, key=lambda index: (key(seed, "tune", keys[index]), index))
     return order[: len(order) // 2], order[len(order) // 2 :]

@@ -51,8 +51,7 @@ def write_shared(run: "Run", folder: Path, card: str, picture: bytes | None = No
     """
     out = real_folder(expanded(folder).absolute())
     with located(folder, "cannot be written", OSError):
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise UserError(f"{folder}: exists and is not empty; choose another folder")
+        _check_empty(out, folder)
         fresh = out.with_name(extended_name(out.name, TEMPORARY, f"-{os.getpid()}", limit=TEMPORARY_BYTES))
         try:
             _write_run(run.folder, run.recipe, run.step, fresh)
@@ -67,10 +66,17 @@ def write_shared(run: "Run", folder: Path, card: str, picture: bytes | None = No
             write_whole(fresh / CARD_FILE, card.encode())
             if picture is not None:
                 write_whole(fresh / PICTURE, picture)
-            replace(fresh, out)  # an empty folder at most: what came there meanwhile is kept
+            _check_empty(out, folder)
+            replace(fresh, out)  # an empty folder at most: what comes there in this instant is kept
         finally:
             remove(fresh)
     return folder
+
+
+def _check_empty(out: Path, named: str | Path) -> None:
+    """Check that a folder does not exist or is empty; before the work, and after it, since another may have come."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{named}: exists and is not empty; choose another folder")
 
 
 def _write_run(source: Path, recipe: "Recipe", step: int, out: Path) -> None:
