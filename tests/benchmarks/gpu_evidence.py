@@ -59,6 +59,7 @@ from i2i_bridge.recipe.schema import STUDENTS
 from i2i_bridge.registry import register_degradation
 from i2i_bridge.storage.files import write_whole
 from i2i_bridge.storage.tensors import read_safetensors
+from i2i_bridge.training.init import open_init
 from i2i_bridge.training.schedule import learning_rate
 from i2i_bridge.training.state import TrainState
 
@@ -463,6 +464,9 @@ class Evidence:
         if teacher is not None:
             for network in (state.network, state.ema):
                 network.load_state_dict(teacher.state_dict())
+        init = open_init(recipe)
+        if init is not None:
+            init.load_into(state, recipe)
         state.network.train()
         size = recipe.train.batch_size
         milestones = [count for count in self.milestones() if curve]

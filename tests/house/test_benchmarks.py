@@ -112,20 +112,25 @@ def test_the_evidence_script_runs_dry(tmp_path, run_evidence):
     assert (tmp_path / "out" / "sheet.png").is_file()
     weights = next(file for file in kept if file.name.startswith("inpaint-"))
     students = {name: {"method": {"name": name}} for name in ("consistency", "inverse-bridge")}
+    # A row that starts from weights and hardly moves gives what they give.
+    started = {"started": {"train": {"init": str(weights), "lr": 1e-12}}}
     left = [row for row in sys.modules["gpu_evidence"].ROWS if row not in (*one_call, "i2sb")]
-    options = ["--tasks", "inpaint", "--rows", *left, *students, "teacher", "cdsb", "--curve", "curriculum"]
-    options += ["--more-rows", json.dumps(students), "--teacher", str(weights)]
+    options = ["--tasks", "inpaint", "--rows", *left, *students, *started, "teacher", "cdsb", "--curve", "curriculum"]
+    options += ["--more-rows", json.dumps(students | started), "--teacher", str(weights)]
     code, said = run_evidence("--out", "few", *options)
     assert code == (0 if WEIGHED else 1), said
     _, teacher, *rows = json.loads((tmp_path / "few" / "results.json").read_text())["rows"]
     assert "failed" not in teacher and "steps" not in teacher
-    assert {row["row"] for row in rows} == {*left, *students, "cdsb"} and len(left) == 4
+    assert {row["row"] for row in rows} == {*left, *students, *started, "cdsb"} and len(left) == 4
     for row in rows:
         if row["row"] == "curriculum-perceptual" and not WEIGHED:
             assert "metrics" in row["failed"]
             continue
         assert row["steps"] == 2 and "failed" not in row, row
         assert len(row.get("curve", [])) == (row["row"] == "curriculum")
+        if row["row"] == "started":
+            psnr = [answer["nfe"]["2"]["report"]["psnr"][0] for answer in (row, teacher)]
+            assert psnr[0] == pytest.approx(psnr[1], abs=1e-3)
         assert {f"report minus teacher, NFE {nfe}" for nfe in (1, 2)} <= row["nfe"]["1"].keys()
 
 
