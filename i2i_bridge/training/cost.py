@@ -1,5 +1,6 @@
 """The cost of a training, computed from shapes: parameters, memory, FLOPs, bytes of a checkpoint and of an exchange."""
 
+import math
 from dataclasses import dataclass, field
 
 import torch
@@ -16,6 +17,8 @@ from i2i_bridge.recipe.schema import STUDENTS
 from i2i_bridge.training.state import NETWORK, TrainState
 
 META = torch.device("meta")
+MAPS = 20
+"""Fewest maps of the first level's size that a U-Net keeps for its gradients; those of the recipes keep 40 and more."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,34 @@ def training_cost(recipe: Recipe) -> Cost:
         return _training_cost(*_on_shapes(recipe))
     except (RuntimeError, ValueError) as error:
         raise UserError(f"recipe {recipe.name}: a part of it does not run on shapes alone ({reason(error)})") from error
+
+
+def memory_note(recipe: Recipe, processes: int, free: int | None) -> str | None:
+    """A line for a training whose step does not fit into memory, else None; computed in float32, as on a CPU.
+
+    Args:
+        processes: Processes that share the batch and the memory.
+        free: Free bytes; None if unknown.
+    """
+    settings = recipe.train
+    batch = min(settings.batch_size, processes * (settings.micro_batch or settings.batch_size))
+    values = batch * math.prod(recipe.data.sides) * int(recipe.network.get("channels", recipe.data.channels))
+    if free is None or 4 * MAPS * values < free:  # the exact cost takes seconds to compute
+        return None
+    try:
+        cost = training_cost(recipe)
+    except UserError:
+        return None
+    each = cost.maps[torch.float32]
+    needed = processes * cost.state + batch * each
+    if needed < free:
+        return None
+    fits = (free - processes * cost.state) // (2 * processes * each)  # half of it is for data and the rest
+    way = f"train.micro_batch={fits} computes it in parts" if fits >= 1 else "take a smaller network or images"
+    return (
+        f"warning: a step of {batch} samples at once needs about {needed / 1e9:.1f} GB of memory, and "
+        f"{free / 1e9:.1f} GB are free; {way}"
+    )
 
 
 def _on_shapes(recipe: Recipe) -> tuple[Recipe, list[str]]:

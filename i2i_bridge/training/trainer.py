@@ -27,8 +27,10 @@ from i2i_bridge.images.montage import montage
 from i2i_bridge.images.pixels import Picture
 from i2i_bridge.randomness import evaluation_noise
 from i2i_bridge.recipe.recipe import Recipe
+from i2i_bridge.runs.workload import free_memory
 from i2i_bridge.storage.files import real_folder
 from i2i_bridge.training.checkpointer import Checkpointer
+from i2i_bridge.training.cost import memory_note
 from i2i_bridge.training.guard import NonFiniteGuard, UnusableImages
 from i2i_bridge.training.log import MetricsLog, Window
 from i2i_bridge.training.preparation import Prepared, lock_and_recover, prepare
@@ -107,6 +109,10 @@ def train(
         except UserError as error:
             problem = error
         ranks.share_problem(problem)
+        # Before the first batch is loaded. A GPU halves what does not fit; a CPU's process is killed without a word.
+        note = memory_note(recipe, ranks.count, free_memory(accelerator.device)) if cpu and ranks.is_first else None
+        if note is not None:
+            report(note)
         try:
             prepared = prepare(recipe, run_folder, accelerator.device, ranks, stack, found)
         except UserError as error:

@@ -8,7 +8,8 @@ from i2i_bridge import UserError, registry
 from i2i_bridge.recipe.load import load_recipe
 from i2i_bridge.recipe.presets import method_preset
 from i2i_bridge.registry import register_network
-from i2i_bridge.training.cost import Cost, kept_bytes, training_cost
+from i2i_bridge.training import trainer
+from i2i_bridge.training.cost import Cost, kept_bytes, memory_note, training_cost
 from i2i_bridge.training.state import TrainState
 
 
@@ -69,6 +70,34 @@ def test_state_and_checkpoint_are_those_of_a_real_training(method):
     assert cost.state == sum(4 * tensor.numel() for tensor in counted)
     assert cost.gradients == sum(4 * tensor.numel() for tensor in gradients)
     assert cost.checkpoint == sum(tensor.nbytes for part in state.parts().values() for tensor in part.values())
+
+
+def test_a_step_that_does_not_fit_into_memory_is_said_with_what_fits():
+    # kills: memory-without-the-state, memory-of-the-whole-batch, memory-of-one-process
+    chosen = recipe("train.batch_size=64")
+    cost = training_cost(chosen)
+    each = cost.maps[torch.float32]
+    needed = cost.state + 64 * each
+    assert memory_note(chosen, 1, needed + 1) is None and memory_note(chosen, 1, None) is None
+    line = memory_note(chosen, 1, needed - 1)
+    assert line is not None and line.startswith("warning: a step of 64 samples at once")
+    assert line.endswith(f"train.micro_batch={(needed - 1 - cost.state) // (2 * each)} computes it in parts")
+    # Two processes hold the state twice and half of the batch each; micro-batches are counted for each of them.
+    assert memory_note(chosen, 2, needed + cost.state - 1) and not memory_note(chosen, 2, needed + cost.state + 1)
+    small = recipe("train.batch_size=64", "train.micro_batch=8")
+    assert memory_note(small, 1, cost.state + 8 * each + 1) is None
+    assert memory_note(small, 1, cost.state + 8 * each - 1) and memory_note(small, 2, cost.state + 8 * each + 1)
+    assert memory_note(chosen, 1, cost.state - 1).endswith("take a smaller network or images")
+
+
+def test_a_training_says_it_before_it_loads_images(tmp_path, monkeypatch):
+    # kills: memory-unsaid
+    monkeypatch.setattr(trainer, "free_memory", lambda device: 1000)
+    said = []
+    changes = ["train.steps=1", "train.batch_size=2", "data.source.root=nowhere", "data.source.name=images"]
+    with pytest.raises(UserError, match="nowhere"):
+        trainer.train(load_recipe("demo/jpeg", changes), tmp_path / "run", cpu=True, report=said.append)
+    assert len(said) == 1 and said[0].startswith("warning: a step of 2 samples at once needs about")
 
 
 def test_hours_of_several_processes():
