@@ -1077,6 +1077,8 @@ MUTANTS = [
     Mutant("kornia-in-another-range", "degradations/augmentation.py", "(precise(x_0) + 1) / 2", "precise(x_0)", "test_augmentation.py"),
     Mutant("kornia-leaves-half", "degradations/augmentation.py", 'sure = {"p": 1.0}', 'sure = {"p": 0.5}', "test_augmentation.py"),
     Mutant("kornia-any-name", "libraries.py", "if name not in members:", "if False:", "test_augmentation.py"),
+    Mutant("kornia-text-for-a-number", "degradations/augmentation.py", 'if _has_text(value) and "str" not in annotation:', "if False:", "test_augmentation.py"),
+    Mutant("kornia-array-for-a-number", "degradations/augmentation.py", "if isinstance(value, tuple) and not any(word in annotation for word in ARRAYS):", "if False:", "test_augmentation.py"),
     Mutant("kornia-options-not-in-the-protocol", "recipe/protocol.py", "    table = registry.DEGRADATIONS.gathered(table)\n", "", "test_augmentation.py"),
     # drawings
     Mutant("edges-slope-of-eight-pixels", "degradations/drawing.py", "[-1, 0, 1]]) / 8", "[-1, 0, 1]])", "test_drawing.py"),

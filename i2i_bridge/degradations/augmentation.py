@@ -2,7 +2,7 @@
 
 import inspect
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from typing import Any, ClassVar
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from i2i_bridge.degradations.base import Degradation, Degraded
 from i2i_bridge.degradations.linear import precise
-from i2i_bridge.errors import UserError
+from i2i_bridge.errors import UserError, brief
 from i2i_bridge.libraries import arguments, called, class_named, reason
 from i2i_bridge.randomness import Generator, global_seed, per_sample
 from i2i_bridge.registry import register_degradation
@@ -29,6 +29,8 @@ LIMITS = {
     "num_drop_channels": (1, 64),
 }  # fmt: skip
 """Bounds beyond which an option has no meaning, or takes any memory."""
+ARRAYS, ARRAY = ("tuple", "list", "sequence", "tensor"), "a number or an array of numbers"
+"""Words of types that take an array, and what they take in words."""
 
 
 @register_degradation("kornia")
@@ -82,7 +84,8 @@ class Augmentation(Degradation):
         # A median holds all pixels of its window for every pixel of the image.
         limits = LIMITS | ({"kernel_size": (1, 15)} if self.op == "RandomMedianBlur" else {})
         options = sure | (self.library_options or {})
-        return member, arguments(f"kornia {self.op}", member, options, limits, reserved, _tensor)
+        where = f"kornia {self.op}"
+        return member, arguments(where, member, options, limits, reserved, partial(_argument, where))
 
     def _applied(self, augmentation: Any, image: Tensor) -> Tensor:
         try:
@@ -118,8 +121,29 @@ def _members() -> dict[str, Any]:
     }
 
 
-def _tensor(parameter: inspect.Parameter, value: Any) -> Any:
-    """Arrays as tensors where the augmentation takes nothing else."""
+def _argument(where: str, parameter: inspect.Parameter, value: Any) -> Any:
+    """The value as the augmentation takes it: arrays as tensors where it takes nothing else.
+
+    Raises:
+        UserError: A text or an array where the parameter's type has none. kornia would accept it, and end at each image
+            with a message that names no option.
+    """
     annotation = str(parameter.annotation).lower()
+    if _has_text(value) and "str" not in annotation:
+        raise UserError(f"{where}: {parameter.name}: should be {_wanted(annotation)}, got {brief(repr(value))}")
+    if isinstance(value, tuple) and not any(word in annotation for word in ARRAYS):
+        raise UserError(f"{where}: {parameter.name}: should be {_wanted(annotation)}, got an array")
     only = "tensor" in annotation and not any(word in annotation for word in ("float", "int", "tuple", "list"))
     return torch.tensor(value) if only and isinstance(value, tuple) else value
+
+
+def _wanted(annotation: str) -> str:
+    """What a type takes, for error messages."""
+    for word, wanted in (("str", "a text"), ("bool", "true or false"), *((word, ARRAY) for word in ARRAYS)):
+        if word in annotation:
+            return wanted
+    return "a number"
+
+
+def _has_text(value: Any) -> bool:
+    return isinstance(value, str) or (isinstance(value, tuple) and any(map(_has_text, value)))

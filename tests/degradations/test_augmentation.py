@@ -145,10 +145,18 @@ def test_every_image_is_changed_unless_p_is_given() -> None:
         ({"op": "RandomPlanckianJitter", "mode": "x" * 100}, "at most 64"),
         ({"op": "RandomPlanckianJitter", "mode": "green"}, "RandomPlanckianJitter"),
         ({"op": "RandomInvert", "library_options": 3}, "library_options"),
+        ({"op": "RandomGaussianNoise", "std": "strong"}, "GaussianNoise: std: should be a number, got 'strong'$"),
+        ({"op": "RandomGaussianNoise", "std": [0.1, 0.2]}, "GaussianNoise: std: should be a number, got an array$"),
+        (
+            {"op": "RandomGaussianBlur", "kernel_size": 3, "sigma": ["x", 2]},
+            r"Blur: sigma: should be a number or an array of numbers, got \('x', 2\)$",
+        ),
+        ({"op": "RandomPlanckianJitter", "mode": ["CIED"]}, "mode: should be a text, got an array$"),
+        ({"op": "RandomClahe", "slow_and_differentiable": "yes"}, "should be true or false, got 'yes'$"),
     ],
 )
 def test_mistakes_are_one_line(options: dict[str, Any], words: str) -> None:
-    # kills: kornia-any-name; a traceback of kornia's; an unbounded kernel
+    # kills: kornia-any-name, kornia-text-for-a-number, kornia-array-for-a-number; a traceback of kornia's
     with pytest.raises(UserError, match=words) as caught:
         build(**options)
     assert "\n" not in str(caught.value)
