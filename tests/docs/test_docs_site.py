@@ -19,6 +19,7 @@ from chromium import Chromium, browser_file
 from PIL import Image
 
 import i2i_bridge
+from i2i_bridge import load_recipe, method_preset
 from i2i_bridge.cli.command import app, main
 from i2i_bridge.registry import GUIDANCES, PROCESSES, SAMPLERS, TARGETS, TIME_GRIDS
 from i2i_bridge.storage.shipped import recipe_names
@@ -281,8 +282,11 @@ COMMANDS = [
 
 @pytest.mark.parametrize(("page", "line"), COMMANDS, ids=[f"{page}: {line[:60]}" for page, line in COMMANDS])
 def test_every_command_of_every_page_is_understood(page, line, monkeypatch):
-    """A verb's own code does not run: what needs days, a GPU or files of others is parsed at least."""
-    # kills: a verb or option that was renamed, on a page whose commands are too long to run
+    """A verb's own code does not run: what needs days, a GPU or files of others is parsed at least.
+
+    A shipped recipe is loaded with the line's settings.
+    """
+    # kills: a verb, option, recipe or setting that was renamed, on a page whose commands are too long to run
     called = []
     for command in commands(app):
         monkeypatch.setattr(command, "callback", noting(called, command.callback))
@@ -291,6 +295,12 @@ def test_every_command_of_every_page_is_understood(page, line, monkeypatch):
     with pytest.raises(SystemExit) as ended:
         main(words)
     assert ended.value.code == 0 and len(called) == 1, line
+    shipped = words[0] in ("train", "run", "preview", "show") and set(words[1:2]) <= set(recipe_names())
+    if shipped and not {"--plugin", "--vary"} & set(words):
+        method = words[words.index("--method") + 1] if "--method" in words else None
+        # Cards of one's own and what plug-ins bring are not here.
+        settings = [word for word in words[2:] if re.match(r"(?!data\.card|data\.root)\w+(\.\w+)+=", word)]
+        assert load_recipe(words[1], settings, preset=None if method is None else method_preset(method)), line
 
 
 def commands(program):
