@@ -200,3 +200,15 @@ def test_shifted_pairs_are_named():
     assert found.keys() == {2, 4}
     assert "by about -3 pixels across and 0 down" in found[2]
     assert "by about 0 pixels across and 2 down" in found[4]
+
+
+def test_a_shift_that_the_pixels_leave_open_is_told_by_the_thumbnails():
+    # kills: shifted-partner-unseen
+    sound = Alignment({"as it is": 0.95}, (0, 0), 4.0, 0.95)
+    moved = Alignment({"as it is": 0.7}, (0, -8), 4.0, 0.9)
+    assert misalignments([moved, *[sound] * 9]) == {
+        0: "x_1 looks shifted against x_0, by about 8 pixels across and 0 down"
+    }
+    # Where most pairs correlate little, as photos and label maps do, it is no evidence.
+    apart = Alignment({"as it is": 0.5}, (0, 0), 4.0, 0.5)
+    assert misalignments([moved, *[apart] * 9]) == {}

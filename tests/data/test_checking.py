@@ -330,7 +330,7 @@ DAMAGE = {
 
 @pytest.mark.parametrize("kind", ["noisy", "blurred", "edges"])
 def test_turned_shifted_equal_and_exchanged_partners_are_named_and_sound_ones_not(tmp_path, kind):
-    # kills: turned-partner-unseen, shifted-partner-unseen, equal-sides-unseen
+    # kills: turned-partner-unseen, equal-sides-unseen
     for side in ("clean", "bad"):
         (tmp_path / side).mkdir()
     for i in range(24):

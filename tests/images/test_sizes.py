@@ -105,6 +105,9 @@ def test_what_geometry_says_is_what_it_does():
                 assert ("enlarged" in lines) == (min(done) > min(height, width))
                 assert ("padded" in lines) == (min(done) < 32)
                 assert geometry({"x_0": pixels}, 0)["x_0"].shape == (32, 32, 3)
+    # The short side of a photo becomes 32 and its shape stays.
+    assert Geometry(32, resize="short_side").resized_to(50, 100) == (32, 64)
+    assert Geometry(32, resize="short_side").resized_to(100, 50) == (64, 32)
     assert Geometry(8).changes([(16, 20), (40, 32), (8, 8)]) == ["2 of 3 images are reduced from 16-32 to 8 pixels"]
 
 
