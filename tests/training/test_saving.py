@@ -109,6 +109,7 @@ def started(root, folder, **settings):
     file.write_text(recipe_of(root, workers=2, **settings).to_toml())
     pid = os.fork()
     if pid == 0:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored, which the command keeps
         out = os.open(folder.with_suffix(".txt"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(out, 1)
         os.dup2(out, 2)
