@@ -1171,6 +1171,7 @@ MUTANTS = [
     Mutant("memory-without-the-state", "training/cost.py", "needed = processes * cost.state + batch", "needed = batch", "test_cost.py"),
     Mutant("memory-of-the-whole-batch", "training/cost.py", "processes * (settings.micro_batch or settings.batch_size))", "settings.batch_size)", "test_cost.py"),
     Mutant("memory-of-one-process", "training/cost.py", "needed = processes * cost.state", "needed = cost.state", "test_cost.py"),
+    Mutant("memory-of-a-list", "training/cost.py", "if type(channels) is not int:", "if channels is None:", "test_cost.py"),
     Mutant("memory-unsaid", "training/trainer.py", "        if note is not None:\n            report(note)", "        pass", "test_cost.py"),
     Mutant("cost-state-without-average", "training/cost.py", "4 * (3 * sum(sizes.values()) + sizes[NETWORK]) + gradients", "4 * 3 * sum(sizes.values()) + gradients", "test_cost.py"),
     Mutant("cost-frozen-gradients", "training/cost.py", "[p for p in module.parameters() if p.requires_grad]", "list(module.parameters())", "test_cost.py"),

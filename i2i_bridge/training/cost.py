@@ -80,14 +80,17 @@ def memory_note(recipe: Recipe, processes: int, free: int | None) -> str | None:
     """
     settings = recipe.train
     batch = min(settings.batch_size, processes * (settings.micro_batch or settings.batch_size))
-    values = batch * math.prod(recipe.data.sides) * int(recipe.network.get("channels", recipe.data.channels))
+    channels = recipe.network.get("channels")
+    if type(channels) is not int:  # a user's network may call something else so
+        channels = recipe.data.channels
+    values = batch * math.prod(recipe.data.sides) * channels
     if free is None or 4 * MAPS * values < free:  # the exact cost takes seconds to compute
         return None
     try:
         cost = training_cost(recipe)
     except UserError:
         return None
-    each = cost.maps[torch.float32]
+    each = max(cost.maps[torch.float32], 1)
     needed = processes * cost.state + batch * each
     if needed < free:
         return None

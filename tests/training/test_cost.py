@@ -16,7 +16,7 @@ from i2i_bridge.training.state import TrainState
 class TwoConvolutions(nn.Module):
     """3 -> width -> 3 channels, 3x3, with a SiLU between."""
 
-    def __init__(self, width: int = 8) -> None:
+    def __init__(self, width: int = 8, channels: list[int] | None = None) -> None:
         super().__init__()
         self.first, self.last = nn.Conv2d(3, width, 3, padding=1), nn.Conv2d(width, 3, 3, padding=1)
 
@@ -73,7 +73,7 @@ def test_state_and_checkpoint_are_those_of_a_real_training(method):
 
 
 def test_a_step_that_does_not_fit_into_memory_is_said_with_what_fits():
-    # kills: memory-without-the-state, memory-of-the-whole-batch, memory-of-one-process
+    # kills: memory-without-the-state, memory-of-the-whole-batch, memory-of-one-process, memory-of-a-list
     chosen = recipe("train.batch_size=64")
     cost = training_cost(chosen)
     each = cost.maps[torch.float32]
@@ -88,6 +88,9 @@ def test_a_step_that_does_not_fit_into_memory_is_said_with_what_fits():
     assert memory_note(small, 1, cost.state + 8 * each + 1) is None
     assert memory_note(small, 1, cost.state + 8 * each - 1) and memory_note(small, 2, cost.state + 8 * each + 1)
     assert memory_note(chosen, 1, cost.state - 1).endswith("take a smaller network or images")
+    # An option of a user's network of that name may be no number.
+    listed = recipe("network.channels=[8,16]", "train.batch_size=64")
+    assert memory_note(listed, 1, needed - 1) == line and memory_note(listed, 1, 10**12) is None
 
 
 def test_a_training_says_it_before_it_loads_images(tmp_path, monkeypatch):
