@@ -414,6 +414,8 @@ MUTANTS = [
     Mutant("tracker-written-twice", "training/trackers.py", "if step > self._sent[name]:", "if step:", "test_trackers.py"),
     Mutant("tracker-not-purged", "training/trackers.py", "purge = after_step + 1 if (folder / name).exists() else None", "purge = None", "test_trackers.py"),
     Mutant("tracker-starts-a-new-run", "training/trackers.py", "identifier = run or uuid.uuid4().hex", "identifier = uuid.uuid4().hex", "test_trackers.py"),
+    Mutant("mlflow-without-settings", "training/trackers.py", "if run is None:", "if False:", "test_trackers.py"),
+    Mutant("mlflow-settings-again", "training/trackers.py", "if run is None:", "if True:", "test_trackers.py"),
     Mutant("tracker-goes-online", "training/trackers.py", 'mode = "offline" if is_offline() else os.environ.get("WANDB_MODE", "offline")', 'mode = os.environ.get("WANDB_MODE", "offline")', "test_trackers.py"),
     Mutant("tracker-ends-the-training", "training/trackers.py", 'reason = one_line(f"{type(error).__name__}: {error}")', "raise", "test_trackers.py"),
     Mutant("missing-tracker-starts", "training/trackers.py", "if importlib.util.find_spec(name) is None or name not in LOGGER_TYPE_TO_CLASS:", "if name not in LOGGER_TYPE_TO_CLASS:", "test_trackers.py"),

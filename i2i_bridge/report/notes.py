@@ -1,12 +1,12 @@
 """Notes beside the numbers of a page: warnings, metrics and methods that are missing, settings that differ."""
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from i2i_bridge.evaluation.results import INPUT
 from i2i_bridge.evaluation.scores import kid_warnings
 from i2i_bridge.recipe.presets import preset_names
 from i2i_bridge.report.entries import Entry
+from i2i_bridge.storage.toml import dotted
 
 
 def warnings_of(entries: Sequence[Entry]) -> list[str]:
@@ -38,7 +38,7 @@ def setting_differences(entries: Sequence[Entry]) -> list[tuple[str, list[str]]]
     """Settings in which the recipes differ: dotted key, and the value in each recipe ('–' if it has none)."""
     recipes = [entry.recipe for entry in entries]
     flat = [
-        {} if recipe is None else dict(_flat(recipe.without_places().model_dump(mode="json"))) for recipe in recipes
+        {} if recipe is None else dict(dotted(recipe.without_places().model_dump(mode="json"))) for recipe in recipes
     ]
     known = [table for table in flat if table]
     keys = dict.fromkeys(key for table in known for key in table)
@@ -47,14 +47,6 @@ def setting_differences(entries: Sequence[Entry]) -> list[tuple[str, list[str]]]
         for key in keys
         if any(table.get(key) != known[0].get(key) for table in known[1:])
     ]
-
-
-def _flat(table: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    for key, value in table.items():
-        if isinstance(value, dict) and value:
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
 
 
 def unavailable(entries: Sequence[Entry]) -> list[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+from collections.abc import Iterator, Mapping
 from datetime import date, time
 from pathlib import Path
 from typing import Any
@@ -114,3 +115,12 @@ def override_parts(text: str) -> tuple[list[str], str]:
     if len(parts) > MAX_PARTS:
         raise UserError(f"'{text}': a dotted key of more than {MAX_PARTS} parts")
     return parts, value
+
+
+def dotted(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of a table and of the tables in it, by dotted key; an empty table is a value."""
+    for key, value in table.items():
+        if isinstance(value, Mapping) and value:
+            yield from dotted(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value

@@ -20,6 +20,7 @@ from i2i_bridge.errors import UserError, one_line
 from i2i_bridge.storage.files import refuse_links, write_whole
 from i2i_bridge.storage.internet import is_offline
 from i2i_bridge.storage.reader import read_json
+from i2i_bridge.storage.toml import dotted
 
 TRACKERS_FILE = "trackers.json"
 """File with the run identifier and the last step of each tracker, by which a resumed training continues them."""
@@ -167,7 +168,11 @@ def _started(name: str, folder: Path, settings: dict[str, Any], run: str | None,
         _use_mlflow(uri)
     tracker: Any = LOGGER_TYPE_TO_CLASS[name](**options)
     tracker.start()
-    return tracker, tracker.tracker.info.run_id if name == "mlflow" else identifier
+    if name != "mlflow":
+        return tracker, identifier
+    if run is None:  # MLflow refuses a parameter that changes, as `train.steps` of a resumed run may
+        tracker.store_init_configuration({key: value for key, value in dotted(settings) if value is not None})
+    return tracker, tracker.tracker.info.run_id
 
 
 def _use_mlflow(uri: str) -> None:

@@ -53,6 +53,10 @@ def start_run(**given):
     return SimpleNamespace(info=SimpleNamespace(run_id="a1"))
 def end_run():
     pass
+utils = SimpleNamespace(validation=SimpleNamespace(MAX_PARAM_VAL_LENGTH=500, MAX_PARAMS_TAGS_PER_BATCH=100))
+parameters = []
+def log_params(values):
+    parameters.append(values)
 """
 
 
@@ -171,14 +175,19 @@ def test_trackers_whose_record_cannot_be_written_go_on(root, tmp_path, wandb):
     assert [note in line for line in lines].count(True) == 1
 
 
-def test_each_run_has_its_own_mlflow_store_unless_the_user_names_one(tmp_path, monkeypatch):
-    """Two runs of one process. MLflow puts the store into the environment, where the second run would find it."""
+@pytest.fixture
+def mlflow(monkeypatch):
     pytest.importorskip("accelerate.tracking")
-    mlflow = types.ModuleType("mlflow")
-    exec(MLFLOW, mlflow.__dict__)
-    monkeypatch.setitem(sys.modules, "mlflow", mlflow)
+    module = types.ModuleType("mlflow")
+    exec(MLFLOW, module.__dict__)
+    monkeypatch.setitem(sys.modules, "mlflow", module)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
     del os.environ["MLFLOW_TRACKING_URI"]
+    return module
+
+
+def test_each_run_has_its_own_mlflow_store_unless_the_user_names_one(tmp_path, mlflow, monkeypatch):
+    """Two runs of one process. MLflow puts the store into the environment, where the second run would find it."""
     notes = []
 
     def start(name):
@@ -192,6 +201,25 @@ def test_each_run_has_its_own_mlflow_store_unless_the_user_names_one(tmp_path, m
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://store")
     start("third")
     assert mlflow.uris[2] == os.environ["MLFLOW_TRACKING_URI"] == "http://store" and notes == []
+
+
+def test_mlflow_gets_the_settings_by_dotted_key_once(tmp_path, mlflow):
+    # kills: mlflow-without-settings, mlflow-settings-again
+    settings = {
+        "name": "a",
+        "train": {"steps": 4, "track": ["mlflow"]},
+        "mean": None,
+        "data": {"source": {"root": "b"}},
+    }
+    notes = []
+    for step in (0, 2):  # the second one is resumed
+        train = settings["train"] | {"steps": 4 + step}  # which the real MLflow would refuse to change
+        start = Trackers(
+            ["mlflow"], tmp_path, settings | {"train": train}, after_step=step, logged=0, report=notes.append
+        )
+        start.finish()
+    expected = {"name": "a", "train.steps": 4, "train.track": ["mlflow"], "data.source.root": "b"}
+    assert mlflow.parameters == [expected] and notes == []
 
 
 def test_a_package_that_is_missing_and_a_name_that_is_unknown(root, tmp_path, monkeypatch):
