@@ -439,6 +439,7 @@ MUTANTS = [
     Mutant("changed-rate-unsaid", "training/identity.py", "    if not changes or step >= now.steps:\n", "    if changes:\n", "test_resuming.py"),
     Mutant("next-rate-not-itself", "training/identity.py", 'return "" if old == new else', "return", "test_resuming.py"),
     Mutant("moved-end-is-the-same-run", "training/identity.py", "if decides else {}", "if not decides else {}", "test_resuming.py"),
+    Mutant("share-moved-to-itself", "training/identity.py", "if ends[0] != ends[1]:", "if now.regression_share:", "test_resuming.py"),
     Mutant("moved-images-another-run", "training/identity.py", "and not Path(started.data.root).exists()", "and Path(started.data.root).exists()", "test_resuming.py"),
     Mutant("each-process-alone-on-a-cpu", "training/trainer.py", "cpu = cpu or not torch.accelerator.is_available()", "cpu = bool(cpu)", "test_training.py"),
     Mutant("two-processes-on-one-device", "distributed.py", "int(started) > torch.cuda.device_count():", "int(started) > 8:", "test_ranks.py"),

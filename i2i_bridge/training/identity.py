@@ -290,9 +290,11 @@ def moved_end(before: int, recipe: Recipe, step: int) -> list[str]:
     if now.schedule in ("linear", "cosine"):
         rate = _next_rate(now.model_copy(update={"steps": before}), now, step)
         changes.append(f"the end of the {now.schedule} schedule{rate}")
-    if now.regression_share:
-        ends = [round(now.regression_share * steps) for steps in (before, now.steps)]
+    ends = [round(now.regression_share * steps) for steps in (before, now.steps)]
+    if ends[0] != ends[1]:
         changes.append(f"the end of the regression share: it is step {ends[1]}, not {ends[0]}")
+    if not changes:
+        return []
     return [
         f"note: train.steps {before} -> {now.steps} moves {', and '.join(changes)}. The result is not that of "
         f"{plural(now.steps, 'step')} in one run"

@@ -224,11 +224,11 @@ def test_a_moved_end_of_a_falling_schedule_is_not_called_the_same_run(root, tmp_
 
 
 def test_a_moved_end_names_a_rate_only_where_the_next_one_differs(root, tmp_path):
-    """Within the warm-up the next rate is the same whatever the end.
+    """Within the warm-up the next rate is the same whatever the end, and the share of 2 and of 3 steps is one step.
 
-    kills: next-rate-not-itself
+    kills: next-rate-not-itself, share-moved-to-itself
     """
-    settings = {"schedule": "cosine", "save_every": 100, "warmup_steps": 20}
+    settings = {"schedule": "cosine", "save_every": 100, "warmup_steps": 20, "regression_share": 0.4}
     train(recipe_of(root, steps=2, **settings), tmp_path, cpu=True)
     lines = told(recipe_of(root, steps=3, **settings), tmp_path)
     assert "moves the end of the cosine schedule. The result is not that of 3 steps in one run" in lines[2], lines
