@@ -52,6 +52,10 @@ class UserError(Exception):
         return f"{self.args[0]}: {self.command}" if self.command else str(self.args[0])
 
 
+class NotFinite(UserError):
+    """The network's result holds NaN or infinity: no image, and no score."""
+
+
 def exit_code(error: BaseException) -> int:
     """Exit code for an exception: 74 where the disk is full or fails, or the system lacks memory or descriptors."""
     return IO_ERROR if isinstance(error, OSError) and error.errno in DISK_ERRORS else 2

@@ -16,7 +16,7 @@ import numpy as np
 from i2i_bridge import registry
 from i2i_bridge.data.dataset import PairDataset
 from i2i_bridge.data.loader import collate
-from i2i_bridge.errors import UserError
+from i2i_bridge.errors import NotFinite, UserError
 from i2i_bridge.evaluation.items import EvaluatedItem, round_item
 from i2i_bridge.evaluation.records import CLEAN, Record
 from i2i_bridge.evaluation.scores import Scorer
@@ -28,7 +28,7 @@ from i2i_bridge.methods.mean import mean_of
 from i2i_bridge.metrics.base import Estimate
 from i2i_bridge.randomness import evaluation_noise
 from i2i_bridge.recipe.protocol import Resolved
-from i2i_bridge.runs.run import NotFinite, Run
+from i2i_bridge.runs.run import Run
 from i2i_bridge.runs.tuned import with_sample
 
 if TYPE_CHECKING:  # pydantic: `import i2i_bridge` stays light

@@ -82,11 +82,6 @@ def hub_folder(run: Path, report: Callable[[str], None] | None = None) -> Path:
     return copy
 
 
-def hub_run(run: Path) -> Path:
-    """The folder of a run, as `hub_folder` gives it, without a report."""
-    return hub_folder(run, lambda line: None)
-
-
 def own_copy(name: Path) -> Path:
     """The copy runs/NAME of a run on the Hub, for evaluations and reports; made from the local copy at first use.
 

@@ -128,7 +128,7 @@ def _fetch_autoencoder(
     """Fetch the files of an autoencoder that is not itself a run, and check that [latent] can be opened."""
     import torch
 
-    from i2i_bridge.runs.load import load_latent
+    from i2i_bridge.runs.latent import load_latent
 
     for path in filter(ENCODER.fullmatch, sizes):
         if sizes[path] > ENCODER_BYTES:

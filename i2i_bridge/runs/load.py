@@ -9,21 +9,19 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from i2i_bridge import registry
 from i2i_bridge.device import resolve_device, resolve_precision
 from i2i_bridge.errors import UserError, listed
 from i2i_bridge.methods.base import Method
 from i2i_bridge.methods.factory import build_method, resampled
-from i2i_bridge.methods.latent import Autoencoder, Latent, frozen
 from i2i_bridge.methods.mean import Mean, check_mean
-from i2i_bridge.networks.weights import load_weights, weights_sha256
+from i2i_bridge.networks.weights import load_weights
 from i2i_bridge.runs.backend import resolve_backend, set_backend
 from i2i_bridge.runs.checkpoint import passed_over, read_checkpoint
+from i2i_bridge.runs.latent import check_sha256, load_latent
 from i2i_bridge.runs.run import Run
 from i2i_bridge.storage.files import refuse_links
 from i2i_bridge.storage.names import expanded
 from i2i_bridge.storage.shipped import (
-    LATENT_FOLDER,
     MEAN_FOLDER,
     RECIPE_FILE,
     TEACHER_FOLDER,
@@ -163,50 +161,5 @@ def _load_copy(
     if not (copy / RECIPE_FILE).is_file():
         raise UserError(f"{copy}: the copy of {settings.run}, which this run {use}, is missing; put it back")
     run = load_run(copy, device=device)
-    _check_sha256(run.method.network, settings.sha256, copy)
+    check_sha256(run.method.network, settings.sha256, copy)
     return run
-
-
-def load_latent(folder: Path, recipe: "Recipe", *, device: torch.device) -> Latent:
-    """Load a run folder's copy of the autoencoder of [latent], in float32; its source is not read.
-
-    Raises:
-        UserError: The copy is missing, damaged, a link, not what the run was trained with, or of other channels or
-            sides than the recipe says.
-    """
-    stored = recipe.latent
-    if stored is None or stored.shift is None or stored.scale is None:
-        raise UserError(f"{folder}: its recipe has no [latent] with shift and scale, as training writes them")
-    table, copy = dict(stored.encoder), folder / LATENT_FOLDER
-    refuse_links(folder, [LATENT_FOLDER])
-    if "source" in table:
-        if not copy.is_dir():
-            raise UserError(
-                f"{copy}: the copy of {table['source']}, which this run encodes by, is missing; put it back"
-            )
-        table["source"] = str(copy.absolute())
-    autoencoder: Autoencoder = frozen(registry.AUTOENCODERS.build(table), device)
-    _check_sha256(autoencoder, stored.sha256, copy)
-    channels = recipe.data.channels
-    for key, given, actual in (
-        ("latent.channels", stored.channels, autoencoder.channels),
-        ("latent.factor", stored.factor, autoencoder.factor),
-        ("data.channels", channels, getattr(autoencoder, "image_channels", channels)),
-    ):
-        if given != actual:  # otherwise the shapes would first differ in the middle of a restoration
-            raise UserError(f"{copy}: {key} is {given}, and that of the autoencoder there {actual}")
-    return Latent(autoencoder, tuple(stored.shift), tuple(stored.scale))
-
-
-def _check_sha256(network: object, wanted: str | None, copy: Path) -> None:
-    """Check that a copy has the weights whose SHA-256 the recipe of the run holds.
-
-    Raises:
-        UserError: It has other weights.
-    """
-    sha256 = weights_sha256(network)
-    if sha256 != wanted:
-        raise UserError(
-            f"{copy}: other weights than the run was trained with (SHA-256 {sha256[:12]} there, {copy.name}.sha256 "
-            f"{str(wanted)[:12]}); put the right ones back"
-        )

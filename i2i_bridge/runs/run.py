@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from i2i_bridge.bridge.tiles import TiledNetwork
-from i2i_bridge.errors import UserError
+from i2i_bridge.errors import NotFinite, UserError
 from i2i_bridge.images.colour import check_colour_fix, colour_fixed
 from i2i_bridge.images.inputs import Images, inputs_of
 from i2i_bridge.images.pixels import Range
@@ -29,16 +29,13 @@ from i2i_bridge.methods.tiles import tiled
 from i2i_bridge.plugins import plugin_errors
 from i2i_bridge.randomness import Generator, generator
 from i2i_bridge.runs.batch import to_batch, to_picture
+from i2i_bridge.runs.workload import automatic_tile
 
 if TYPE_CHECKING:  # pydantic: `import i2i_bridge` stays light
     from i2i_bridge.recipe.recipe import Recipe
     from i2i_bridge.recipe.schema import Direction
     from i2i_bridge.runs.hub import Origin
     from i2i_bridge.runs.tuned import TunedFile
-
-
-class NotFinite(UserError):
-    """The network's result holds NaN or infinity: no image, and no score."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -135,8 +132,6 @@ class Run:
         check_colour_fix(colour_fix, masked=mask is not None)
         inputs, like_input = inputs_of(image, mask, condition, value_range)
         if tile is None and overlap is None and self.tiles is None:
-            from i2i_bridge.runs.workload import automatic_tile
-
             tile = automatic_tile(self, max(math.prod(picture.pixels.shape[:2]) for picture, _, _ in inputs))
             if tile:
                 line = f"large for the network or the free memory: restored in tiles of {tile} pixels (tile=0: whole)"

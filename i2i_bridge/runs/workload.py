@@ -7,19 +7,22 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from i2i_bridge.errors import UserError, plural
+from i2i_bridge.errors import NotFinite, UserError, plural
 from i2i_bridge.images.files import image_size
 from i2i_bridge.images.pixels import Picture
 from i2i_bridge.methods.mean import network_calls
 from i2i_bridge.methods.tiles import why_not_tiled
 from i2i_bridge.randomness import generator
 from i2i_bridge.runs.batch import to_batch
-from i2i_bridge.runs.run import NotFinite, Run
+
+if TYPE_CHECKING:
+    from i2i_bridge.runs.run import Run
 
 LARGE = 2_000_000
 """Fewest pixels of an image that is restored in tiles by itself, and for which an estimate is made.
@@ -72,7 +75,7 @@ class Workload:
 
 
 def workload_of(
-    run: Run, files: Sequence[Path], *, nfe: int, samples: int = 1, automatic: bool = False, jobs: int = 1
+    run: "Run", files: Sequence[Path], *, nfe: int, samples: int = 1, automatic: bool = False, jobs: int = 1
 ) -> Workload:
     """Estimate memory and time if the largest image is large; nothing is estimated if the probe fails.
 
@@ -114,7 +117,7 @@ def workload_of(
 
 
 def _line(
-    run: Run,
+    run: "Run",
     files: Sequence[Path],
     sizes: Sequence[float],
     calls: int,
@@ -153,7 +156,7 @@ def _own_memory() -> float:
     return _process_memory("RssAnon") or 0
 
 
-def automatic_tile(run: Run, pixels: int) -> int:
+def automatic_tile(run: "Run", pixels: int) -> int:
     """Side of the tiles for an image of this many pixels, before the recipe enlarges it; 0: it is restored whole."""
     free = free_memory(run.device)
     if not _is_large(pixels * MAX_FACTOR**2, free):
@@ -176,18 +179,18 @@ def _needs_tiles(probe: Probe, pixels: float, free: int | None) -> bool:
     return pixels >= LARGE or (probe.memory is not None and free is not None and probe.memory * pixels > SHARE * free)
 
 
-def _bytes(run: Run, probe: Probe, pixels: float, tile: int | None = None) -> float:
+def _bytes(run: "Run", probe: Probe, pixels: float, tile: int | None = None) -> float:
     """Bytes of a restoration: in tiles of this side, or of the run's own, if there are any, else whole."""
     side = tile if run.tiles is None else run.tiles[0]
     return _tiled_bytes(run, probe, pixels, side) if side else (probe.memory or 0) * pixels
 
 
-def _tiled_bytes(run: Run, probe: Probe, pixels: float, side: int) -> float:
+def _tiled_bytes(run: "Run", probe: Probe, pixels: float, side: int) -> float:
     """Bytes of a restoration in tiles: one tile in the network, and arrays of the whole image."""
     return (probe.memory or 0) * min(side * side, pixels) + WHOLE_ARRAYS * 4 * run.recipe.data.channels * pixels
 
 
-def _side(run: Run, probe: Probe, pixels: float, free: int | None) -> int:
+def _side(run: "Run", probe: Probe, pixels: float, free: int | None) -> int:
     """Side of the tiles of an image that needs them: the largest that fits, else the smallest; 0: no tiles."""
     if run.tiles is not None or not _needs_tiles(probe, pixels, free) or why_not_tiled(run.method):
         return 0
@@ -200,7 +203,7 @@ def _side(run: Run, probe: Probe, pixels: float, free: int | None) -> int:
     return next(fitting, [0, *usable][-1])
 
 
-def probed(run: Run, factor: float = 1) -> Probe:
+def probed(run: "Run", factor: float = 1) -> Probe:
     """Restore two black images with one call each, and the calls of [mean], and measure the second.
 
     Args:
@@ -226,7 +229,7 @@ def probed(run: Run, factor: float = 1) -> Probe:
     return Probe(seconds / pixels, memory)
 
 
-def _restore_black(run: Run, side: int) -> int:
+def _restore_black(run: "Run", side: int) -> int:
     """Restore one black image with one network call; return the number of pixels of its X_1."""
     batch = _black_batch(run, side)
     with contextlib.suppress(NotFinite):  # of a black image only, perhaps
@@ -234,7 +237,7 @@ def _restore_black(run: Run, side: int) -> int:
     return batch["x_1"].shape[-2] * batch["x_1"].shape[-1]
 
 
-def _black_batch(run: Run, side: int) -> dict[str, Tensor]:
+def _black_batch(run: "Run", side: int) -> dict[str, Tensor]:
     """The batch of one black image."""
     draws, data = [generator(0, "probe")], run.recipe.data
     black = Picture(np.zeros((side, side, data.channels), np.uint8))

@@ -18,7 +18,7 @@ from i2i_bridge.recipe.load import load_recipe
 from i2i_bridge.recipe.recipe import Recipe
 from i2i_bridge.registry import NETWORKS
 from i2i_bridge.runs.checkpoint import Checkpoint, passed_over, read_checkpoint
-from i2i_bridge.runs.hub import Origin, hub_run, is_hub_name, local_copy, read_origin
+from i2i_bridge.runs.hub import Origin, hub_folder, is_hub_name, local_copy, read_origin
 from i2i_bridge.runs.imports import PREFIX
 from i2i_bridge.storage.files import write_whole
 from i2i_bridge.storage.names import expanded
@@ -284,7 +284,7 @@ def recipe_from(run: str | Path, settings: Iterable[str] = ()) -> Recipe:
         UserError: There is no such run, or a setting is wrong.
     """
     source = expanded(run)
-    folder, changes = hub_run(folder_of_run(source)), list(settings)
+    folder, changes = hub_folder(folder_of_run(source), lambda line: None), list(settings)
     recipe = load_recipe(recipe_of_run(folder), changes)
     for name, copied in (("mean", MEAN_FOLDER), ("teacher", TEACHER_FOLDER)):
         other = getattr(recipe, name)

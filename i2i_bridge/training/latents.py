@@ -18,7 +18,7 @@ from i2i_bridge.methods.latent import Autoencoder, Latent, frozen
 from i2i_bridge.networks.weights import weights_sha256
 from i2i_bridge.plugins import plugin_errors
 from i2i_bridge.recipe.recipe import Recipe
-from i2i_bridge.runs.load import load_latent
+from i2i_bridge.runs.latent import load_latent
 from i2i_bridge.storage.files import refuse_links
 from i2i_bridge.storage.shipped import CACHE_FOLDER, LATENT_FOLDER, place_of
 from i2i_bridge.training.cache import TensorCache

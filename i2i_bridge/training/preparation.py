@@ -26,7 +26,8 @@ from i2i_bridge.methods.mean import Mean, check_mean
 from i2i_bridge.recipe.recipe import Recipe
 from i2i_bridge.recipe.schema import TrainSettings
 from i2i_bridge.runs.checkpoint import Checkpoint, check_space, latest_checkpoint, passed_over, recovered_checkpoint
-from i2i_bridge.runs.load import load_latent, load_mean, load_teacher
+from i2i_bridge.runs.latent import load_latent
+from i2i_bridge.runs.load import load_mean, load_teacher
 from i2i_bridge.storage.files import refuse_links, sweep, write_whole
 from i2i_bridge.storage.lock import locked
 from i2i_bridge.storage.shipped import LATENT_FOLDER, MEAN_FOLDER, RECIPE_FILE, TEACHER_FOLDER

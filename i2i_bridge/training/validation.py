@@ -17,13 +17,12 @@ from torch import Tensor
 from i2i_bridge.data.dataset import PairDataset
 from i2i_bridge.data.loader import collate
 from i2i_bridge.distributed import Ranks
-from i2i_bridge.errors import UserError, located
+from i2i_bridge.errors import NotFinite, UserError, located
 from i2i_bridge.images.pixels import to_pixels, to_tensor
 from i2i_bridge.metrics.base import ItemMetric, Metric, Sample, SetMetric, build_metric, metric_faults
 from i2i_bridge.plugins import plugin_errors
 from i2i_bridge.randomness import evaluation_noise
 from i2i_bridge.recipe.recipe import Recipe
-from i2i_bridge.runs.run import NotFinite
 from i2i_bridge.storage.files import write_whole
 from i2i_bridge.storage.reader import read_json
 from i2i_bridge.training.state import TrainState

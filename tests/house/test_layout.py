@@ -1,6 +1,7 @@
 """The house: imports run downward, heavy libraries load lazily, and the wheel holds what the repository holds."""
 
 import ast
+import graphlib
 import shutil
 import subprocess
 import sys
@@ -99,6 +100,23 @@ def test_imports_run_downward():
             there = room(module)
             if there in ROOMS:
                 assert ROOMS.index(there) <= ROOMS.index(here), f"{file.name} imports upward: {module}"
+
+
+def runtime_imports(node):
+    """What a file imports when it is imported or later, inside functions; not what only the type checker sees."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.ImportFrom):
+            yield child.module
+            yield from (f"{child.module}.{alias.name}" for alias in child.names)
+        elif not (isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"):
+            yield from runtime_imports(child)
+
+
+def test_imports_form_no_circle():
+    """Nor inside a package, where the order of the packages says nothing."""
+    names = {".".join(("i2i_bridge", *file.relative_to(PACKAGE).with_suffix("").parts)): file for file in sources()}
+    graph = {name: {*runtime_imports(ast.parse(file.read_text(encoding="utf-8")))} for name, file in names.items()}
+    graphlib.TopologicalSorter({name: found & names.keys() for name, found in graph.items()}).prepare()
 
 
 def test_no_module_imports_a_private_name_of_another():
