@@ -1,5 +1,6 @@
 """Time grids: at which times a sampler looks. Each runs from 1 down to exactly 0 in nfe + 1 points."""
 
+import functools
 import math
 from collections.abc import Callable
 from numbers import Integral
@@ -18,6 +19,28 @@ EDGE = 0.1
 bridge, and the error of the first and the last step must vanish with the number of steps."""
 
 
+def _kept(grid: TimeGrid) -> TimeGrid:
+    """The grid, which computes the times of a process and an nfe once: a bisection takes as long as a small network.
+
+    Every walk, and every step of a distillation, asks for them anew. Only for processes whose class is a frozen
+    dataclass, as the toolkit's are: two others may be equal and have other options, or change between two calls.
+    """
+    kept = functools.lru_cache(maxsize=256, typed=True)(grid)
+
+    @functools.wraps(grid)
+    def times(process: Process, nfe: int) -> Tensor:
+        dataclass = vars(type(process)).get("__dataclass_params__")
+        if dataclass is None or not (dataclass.frozen and dataclass.eq):
+            return grid(process, nfe)
+        try:
+            hash(process)
+        except TypeError:  # an option is a list
+            return grid(process, nfe)
+        return kept(process, nfe).clone()
+
+    return times
+
+
 @register_time_grid("uniform")
 def uniform(process: Process, nfe: int) -> Tensor:
     """t_i = 1 - i / nfe; the paper's grid."""
@@ -31,12 +54,14 @@ def quadratic(process: Process, nfe: int) -> Tensor:
 
 
 @register_time_grid("uniform-lambda")
+@_kept
 def uniform_lambda(process: Process, nfe: int) -> Tensor:
     """Inner points uniform in lambda_t, the log of signal over noise (DPM-Solver); ends at 1 and 0."""
     return _inner(process, nfe, lambda share, low, high: low + share * (high - low))
 
 
 @register_time_grid("karras")
+@_kept
 def karras(process: Process, nfe: int) -> Tensor:
     """Inner points as Karras et al. 2022 (Eq. 5, rho = 7) in the bridge's noise level exp(-lambda_t); ends at 1 and 0.
 

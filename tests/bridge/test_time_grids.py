@@ -1,3 +1,5 @@
+from dataclasses import dataclass
+
 import pytest
 import torch
 
@@ -55,3 +57,58 @@ def test_nonsense_nfe(nfe):
     for name in GRIDS:
         with pytest.raises(ValueError, match=r"1\.\.1000"):
             TIME_GRIDS.get(name)(I2SB(), nfe)
+
+
+COUNTED = []
+
+
+@dataclass(frozen=True)
+class Counted(BrownianBridge):
+    label: object = None
+
+    def coefficients(self, t):
+        COUNTED.append(t)
+        return super().coefficients(t)
+
+
+class Undecorated(I2SB):
+    """Equal to another one of any rate: its own attribute is no field of the dataclass."""
+
+    def __init__(self, rate):
+        super().__init__()
+        vars(self).update(rate=rate)
+
+    def coefficients(self, t):
+        return I2SB(self.rate).coefficients(t)
+
+
+class Identity(Undecorated):
+    def __init__(self, rate):
+        vars(self).update(rate=rate)
+
+    __eq__, __hash__ = object.__eq__, object.__hash__
+
+
+@pytest.mark.parametrize("grid", [uniform_lambda, karras])
+def test_a_bisected_grid_is_computed_once_for_a_frozen_process(grid):
+    """kills: grid-computed-anew, kept-grid-given-away"""
+    first = grid(Counted(0.7), 6)
+    COUNTED.clear()
+    again = grid(Counted(0.7), 6)
+    assert torch.equal(again, first) and not COUNTED
+    again.zero_()
+    assert torch.equal(grid(Counted(0.7), 6), first), "a caller may change its own times"
+    assert not torch.equal(grid(Counted(0.7), 7)[:7], first) and COUNTED
+    assert torch.equal(grid(Counted(0.7, label=[1]), 6), first), "options that cannot be hashed"
+    with pytest.raises(ValueError, match=r"1\.\.1000"):
+        grid(Counted(0.7), 6.0)
+
+
+@pytest.mark.parametrize("kind", [Undecorated, Identity])
+def test_a_process_that_changes_gets_the_times_of_what_it_is_now(kind):
+    """kills: grid-kept-for-any-process"""
+    process = kind(0.3)
+    before = karras(process, 5)
+    vars(process).update(rate=3.0)
+    assert not torch.equal(karras(process, 5), before)
+    assert torch.equal(karras(process, 5), karras(I2SB(3.0), 5))
