@@ -89,7 +89,10 @@ def of_kind(name: str, value: object, kinds: type | tuple[type, ...], give: str)
 
 
 def _names(message: str, place: str) -> bool:
-    """Whether a message has a place in front of a part of it, or a path anywhere; a key such as '3' may be a number."""
+    """Whether a message names the place already: before a colon, or, for a path, anywhere.
+
+    Not anywhere for a key: one such as '3' may be a number of the message.
+    """
     return f" {place}: " in f" {message}" or ("/" in place and place in message)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from i2i_bridge.errors import UserError, one_line
 
 RAISED = (Exception, SystemExit)
-"""What a user's code may raise. Otherwise a plug-in that calls sys.exit would end the command without a word."""
+"""Exceptions of a user's code; without SystemExit a plug-in that calls sys.exit would end the command silently."""
 _files: list[str] = []
 """Absolute paths of the files that `load_plugin` imported."""
 _sources: set[str] = set()

@@ -1,4 +1,4 @@
-"""What the elements of the page do."""
+"""Actions of the page's elements."""
 
 import html
 import re
@@ -26,7 +26,7 @@ FOLDERS_KEPT = 8
 
 @dataclass(eq=False)
 class Actions:
-    """What the page's elements do. Refusals are shown without paths; any other error is logged by the server."""
+    """Actions of the page's elements. Refusals are shown without paths; any other error is logged by the server."""
 
     runs: Mapping[str, Run]
     """The runs by the names that are shown."""
@@ -68,20 +68,20 @@ class Actions:
         return min(self.runs[name].recipe.sample.nfe, self.limits.nfe)
 
     def chosen(self, name: str) -> tuple[Any, Any]:
-        """Another run: its network calls, and the line about it."""
+        """After the choice of a run: its network calls, and the line about it."""
         import gradio as gr
 
         return gr.update(value=self.nfe(name)), gr.update(info=self.about(name))
 
     def picked(self, name: str | None) -> str | None:
-        """Another example: its copy as the picture."""
+        """After the choice of an example: a copy of it, as the picture."""
         if name is None:
             return None
         with self.errors(self.examples[name].parent):
             return str(copied(self.examples[name], self.new_folder()))
 
     def uploaded(self, file: str | None, name: str) -> tuple[Any, Any]:
-        """Another picture: what is shown of it, and what the mask is painted on."""
+        """After an upload: the view of the picture, and the editor for its mask."""
         if file is None:
             return None, None
         with self.errors(Path(file).parent):
@@ -92,7 +92,7 @@ class Actions:
             return str(view(Path(file), place / "picture.png", known, SHOWN_SIDE)), editor
 
     def degraded(self, file: str | None, name: str, ops: str, seed: float | None) -> tuple[Any, Any]:
-        """The picture behind the operators: what is shown of it, and the file."""
+        """The picture after the operators: its view, and its file."""
         with self.errors(Path(file or ".").parent):
             given, place = _given(file), self.new_folder()
             if not ops.strip():

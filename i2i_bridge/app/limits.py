@@ -1,4 +1,4 @@
-"""The most that a visitor may ask for."""
+"""Limits of what a visitor may request."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ from i2i_bridge.images.files import image_size
 
 @dataclass(frozen=True)
 class Limits:
-    """The most that one request may ask for."""
+    """Limits of one request."""
 
     pixels: int = 4_000_000
     """Pixels of a picture, and of the restored one if the task enlarges."""

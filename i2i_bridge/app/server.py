@@ -109,19 +109,19 @@ def open_page(
     require_gradio()
     host = host.strip("[]")
     try:  # before the page refuses look-ups
-        own = internet.addresses(host)
+        addresses = internet.addresses(host)
     except (OSError, UnicodeError) as error:
         raise UserError(f"--host {host}: no address of this machine ({error}); try --host 127.0.0.1") from error
 
     opened = _opened_runs(runs, device, backend, say)
     pictures = example_files(examples)
     with tempfile.TemporaryDirectory(prefix="i2i-bridge-app-") as temporary:
-        # Read by gradio: its copies of pictures go there, and it reports nothing to its makers.
+        # Read by gradio: the folder of its copies of pictures, and no telemetry.
         os.environ |= {"GRADIO_TEMP_DIR": f"{temporary}/cache", "GRADIO_ANALYTICS_ENABLED": "False"}
         results = Path(temporary, "results")
         results.mkdir()
         # A visitor could otherwise make gradio fetch an address.
-        with decoded_pixels(limits.pixels), internet.closed(own):
+        with decoded_pixels(limits.pixels), internet.closed(addresses):
             page = build_page(Actions(opened, results, limits, pictures, say))
             address = _launched(page, host, port, limits)
             try:
@@ -146,7 +146,7 @@ def _opened_runs(runs: Sequence[str], device: str | None, backend: str, say: Cal
 
 
 def _launched(page: Any, host: str, port: int | None, limits: Limits) -> str:
-    """Launch a `gradio.Blocks` that reports nothing and loads nothing from other machines; its address."""
+    """Launch a `gradio.Blocks` without telemetry and without resources of other machines; return its address."""
     import gradio as gr
     from starlette.middleware import Middleware
 

@@ -288,11 +288,13 @@ def _own_run(run: Path, plugins: list[Path] | None) -> Path:
     source, copy = folder_of_run(run), Path("runs") / run
     # Sorted, so that recipe.toml, which makes a folder a run, is copied last.
     for file in sorted(path for path in source.rglob("*") if path.is_file()):
-        own, data = copy / file.relative_to(source), read_bytes(file)
-        if not own.is_file():
-            write_whole(own, data)
-        elif read_bytes(own) != data:
-            raise UserError(f"{own}: differs from that of the shipped {run}, whose copy belongs there; rename {copy}")
+        target, data = copy / file.relative_to(source), read_bytes(file)
+        if not target.is_file():
+            write_whole(target, data)
+        elif read_bytes(target) != data:
+            raise UserError(
+                f"{target}: differs from that of the shipped {run}, whose copy belongs there; rename {copy}"
+            )
     return copy
 
 

@@ -45,9 +45,7 @@ def strengths_sheet(
         picture = read_picture(one)
         shown = [degrade_picture(degradation, picture, seed, one.name).x_1[0] for degradation in degradations]
         table.append([to_tensor(picture.pixels), *shown])
-    header = ["clean", *(f"{key} {word}" for word in words)]
-    write_picture(file, Picture(montage(table, header)))
-    return f"{' | '.join(header)}, {plural(len(table), 'row')}"
+    return _write_sheet(file, table, ["clean", *(f"{key} {word}" for word in words)])
 
 
 def preview_strengths(
@@ -76,9 +74,7 @@ def preview_strengths(
         # Crops and random draws are keyed by the item, so only the setting differs along a row.
         items = [dataset[i] for dataset in datasets]
         table.append([items[0]["x_0"], *(item["x_1"] for item in items)])
-    header = ["clean", *(f"{key.rpartition('.')[2]} {word}" for word in words)]
-    write_picture(file, Picture(montage(table, header)))
-    return f"{' | '.join(header)}, {plural(len(table), 'row')}"
+    return _write_sheet(file, table, ["clean", *(f"{key.rpartition('.')[2]} {word}" for word in words)])
 
 
 def _check_apart(file: Path, recipe: Recipe) -> None:
@@ -131,5 +127,10 @@ def contact_sheet(recipe: Recipe, file: Path, *, rows: int, split: Literal["trai
         columns = [name for name in names if name in item]
         # A mask is in {0, 1}, a picture in [-1, 1].
         table.append([item[name] * 2 - 1 if name == "mask" else item[name] for name in columns])
-    write_picture(file, Picture(montage(table, columns)))
-    return f"{' | '.join(columns).replace('x_0', 'clean x_0')}, {plural(len(table), 'row')}"
+    return _write_sheet(file, table, columns).replace("x_0", "clean x_0")
+
+
+def _write_sheet(file: Path, table: Sequence[Sequence[Tensor]], header: Sequence[str]) -> str:
+    """Write rows of images as a PNG; return the names of the columns and the number of rows."""
+    write_picture(file, Picture(montage(table, header)))
+    return f"{' | '.join(header)}, {plural(len(table), 'row')}"

@@ -59,8 +59,7 @@ def alignment_of(x_0: np.ndarray, x_1: np.ndarray) -> Alignment | None:
     # Circular cross-correlation: wrapping lowers the correlation a little and does not move its maximum.
     spectrum = np.fft.rfft2(first) * np.conj(np.fft.rfft2(second))
     surface = np.fft.irfft2(spectrum, first.shape) / max(first.size * first.std() * second.std(), 1e-12)
-    place = np.unravel_index(int(surface.argmax()), surface.shape)
-    row, column = (int(at) - side * (at > side // 2) for at, side in zip(place, surface.shape, strict=True))
+    row, column = _peak(surface)
     return Alignment(turns, (row * step, column * step), step, float(surface.max()), shift_between(x_0, x_1))
 
 
@@ -115,6 +114,13 @@ SURE = 9.0
 """Minimum height of the correlation's peak, in standard deviations; below it no shift is returned."""
 
 
+def _peak(surface: np.ndarray) -> tuple[int, int]:
+    """The shift (rows, columns) of the largest value of a circular correlation; the second half are negative shifts."""
+    place = np.unravel_index(int(surface.argmax()), surface.shape)
+    row, column = (int(at) - side * (at > side // 2) for at, side in zip(place, surface.shape, strict=True))
+    return row, column
+
+
 def shift_between(x_0: np.ndarray, x_1: np.ndarray) -> tuple[int, int] | None:
     """The shift (rows, columns) of x_1 that aligns it with x_0, in pixels; None if the correlation has no clear peak.
 
@@ -136,8 +142,7 @@ def shift_between(x_0: np.ndarray, x_1: np.ndarray) -> tuple[int, int] | None:
     spectra = [np.fft.rfft2(image) for image in (first, second)]
     product = spectra[0] * np.conj(spectra[1])
     surface = np.fft.irfft2(product / np.sqrt(np.abs(product) + 1e-12), first.shape)
-    place = np.unravel_index(int(surface.argmax()), surface.shape)
-    row, column = (int(at) - side * (at > side // 2) for at, side in zip(place, surface.shape, strict=True))
+    row, column = _peak(surface)
     # At most a quarter: with a larger shift too little of the window overlaps.
     if surface.max() <= SURE * surface.std() or abs(row) > first.shape[0] // 4 or abs(column) > first.shape[1] // 4:
         return None

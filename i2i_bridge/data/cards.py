@@ -98,12 +98,12 @@ def card_file(name: str) -> Path:
     Raises:
         UserError: There is no card of this name (the message names the nearest), or there are both.
     """
-    shipped, own = name in shipped_card_names(), name in store.own_card_names()
-    if shipped and own:
+    is_shipped, is_users = name in shipped_card_names(), name in store.own_card_names()
+    if is_shipped and is_users:
         raise UserError(f"'{name}' is a shipped card and your own: rename {store.own_card_file(name)}")
-    if not shipped and not own:
+    if not is_shipped and not is_users:
         raise UserError(f"no dataset card '{name}'{did_you_mean(name, card_names())}")
-    return store.own_card_file(name) if own else shipped_folder("datasets") / f"{name}.toml"
+    return store.own_card_file(name) if is_users else shipped_folder("datasets") / f"{name}.toml"
 
 
 def shipped_card_names() -> list[str]:

@@ -340,15 +340,15 @@ def usable_items(dataset: PairDataset, indices: Iterable[int]) -> Iterator[tuple
         yield index, item
 
 
-def first_remarks(dataset: PairDataset, count: int = 8) -> list[str]:
-    """The remarks on `count` evenly spaced items of a dataset, one line for each remark.
+def first_remarks(dataset: PairDataset) -> list[str]:
+    """The remarks on 8 evenly spaced items of a dataset, one line for each remark.
 
     Raises:
         UserError: All masks of these items are empty.
     """
     items: dict[str, list[str]] = {}
     seen = 0
-    for index in evenly_spread(len(dataset), count):
+    for index in evenly_spread(len(dataset), 8):
         try:
             item = item_of(dataset.source, index)
             phrases = remarks(item, pictures_of(item))

@@ -144,7 +144,10 @@ def remember(what: str, arrays: dict[str, np.ndarray]) -> None:
 
 
 def cache_folder() -> Path | None:
-    """The cache folder: `$I2I_CACHE_DIR`, else `i2i-bridge` in the user's cache folder; None without a home folder."""
+    """The cache folder: `$I2I_CACHE_DIR`, else `i2i-bridge` in the user's cache folder; None without a home folder.
+
+    Not by platformdirs: the folders are the same on every system, as the documentation names them.
+    """
     if given := os.environ.get("I2I_CACHE_DIR"):
         return Path(given)
     try:

@@ -176,11 +176,11 @@ class _WorkerWatch:
         finally:
             self._is_waiting = False
 
-    def _join_ended(self, seconds: float = 5) -> None:
-        """Wait until a worker has ended, at most `seconds`, and join it."""
+    def _join_ended(self) -> None:
+        """Wait until a worker has ended, at most 5 seconds, and join it."""
         sentinels = {worker.sentinel: worker for worker in self._workers}
-        for ready in multiprocessing.connection.wait(list(sentinels), timeout=seconds) if sentinels else []:
-            sentinels[ready].join(seconds)  # type: ignore[index]
+        for ready in multiprocessing.connection.wait(list(sentinels), timeout=5) if sentinels else []:
+            sentinels[ready].join(5)  # type: ignore[index]
 
     def _ended(self) -> list[int]:
         return [worker.exitcode for worker in self._workers if worker.exitcode is not None]

@@ -392,7 +392,7 @@ def cropped(operator: LinearOperator, size: tuple[int, int], padded: tuple[int, 
 
 
 def cosine_transform(size: int) -> Tensor:
-    """The orthonormal DCT-II as a matrix, (size, size) float64."""
+    """The orthonormal DCT-II as a matrix, (size, size) float64: scipy's is of NumPy, without devices and gradients."""
     k = torch.arange(size, dtype=torch.float64)
     cosines: Tensor = torch.cos(torch.pi / size * (k + 0.5) * k[:, None]) * (2 / size) ** 0.5
     cosines[0] /= 2**0.5

@@ -59,7 +59,7 @@ class Plan:
         height, width = first["x_0"].shape[-2:]
         self.scorer = build_scorer(names, dataset.channels, len(self.indices), protocol, (height, width))
         for name in set(earlier) - registered:
-            self.scorer.skipped[name] = f"{name}: not known here any more; load it with --plugin FILE.py"
+            self.scorer.skipped[name] = f"{name}: not registered; load its plug-in with --plugin FILE.py"
         stored = protocol.reference_file
         self.statistics = None if stored is None or not self.scorer.sets else read_moments(stored)
         self.fixed_rows = [INPUT, *self.simple_restorations(first)] if subject.baselines else []

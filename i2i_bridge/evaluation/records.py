@@ -144,7 +144,7 @@ class Records:
         for i, (key, fingerprint) in enumerate(items):
             record = self.read(row, key, fingerprint, [name])
             if record is None or name not in record.features:
-                raise LookupError(f"{key}: the record of row {row} has gone while it was needed")
+                raise LookupError(f"{key}: the record of row {row} was removed during the evaluation")
             values = record.features[name]
             if mapped is None:
                 remove(file, root=self.root)  # a leftover of an interrupted evaluation, or a link

@@ -10,12 +10,13 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
-from i2i_bridge.errors import IO_ERROR, UserError, printable
+from i2i_bridge.errors import IO_ERROR, UserError, brief, printable
 from i2i_bridge.metrics.base import Estimate
 from i2i_bridge.recipe.protocol import protocol_id
 from i2i_bridge.storage.csv_file import read_rows
 from i2i_bridge.storage.files import write_whole
 from i2i_bridge.storage.reader import LIST_LIMIT, may_pass, read_json
+from i2i_bridge.storage.table import invalid
 
 CLOSED = ConfigDict(extra="forbid")
 INPUT = "input"
@@ -188,10 +189,7 @@ def read_evaluation(folder: Path, protocol: str = "held-out") -> Evaluation:
         others = f" under {protocol} (but under {', '.join(evaluated)})" if evaluated else ""
         raise UserError(f"{folder}: not evaluated yet{others}; run `i2i-bridge evaluate {folder}`") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        message = first["msg"].removeprefix("Value error, ").lower()
-        raise UserError(f"{file}: damaged ({f'{place}: ' if place else ''}{message}); evaluate again") from error
+        raise UserError(f"{file}: damaged ({brief(invalid(error, table), 120)}); evaluate again") from error
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         if isinstance(error, OSError) and may_pass(error):

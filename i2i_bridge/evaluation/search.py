@@ -89,10 +89,10 @@ class Search:
         if mean is not None:
             self.networks.append(SharedCalls(mean.method.network))
             mean = replace(mean, method=mean.method.with_network(self.networks[1]))
-        own = build_method(run.recipe, self.network, mean, latent_of(run.method))
+        method = build_method(run.recipe, self.network, mean, latent_of(run.method))
         for recipe in candidates(run.recipe):
             settings = recipe.sample.model_dump(mode="json", include={"sampler", "grid", "clip"})
-            self._candidates.append((settings, replace(run, recipe=recipe, method=resampled(own, recipe))))
+            self._candidates.append((settings, replace(run, recipe=recipe, method=resampled(method, recipe))))
         member: Any = (scorer.images | scorer.sets).get(metric)
         if member is None:
             raise UserError(f"nothing to tune by: {scorer.skipped[metric]}")
@@ -141,10 +141,10 @@ class Search:
                 alive[nfe] = group if size == len(first) else self._better_half(group, first[:size])
         pairs = {}
         for nfe, group in alive.items():
-            own, best = group[0], self._best(group, first)
-            gain = self.difference(best, own, first)
+            initial, best = group[0], self._best(group, first)
+            gain = self.difference(best, initial, first)
             error = 0.0 if math.isnan(gain.standard_error) else gain.standard_error
-            pairs[nfe] = [own, best] if self.sign * gain.value > ERRORS * error else [own]
+            pairs[nfe] = [initial, best] if self.sign * gain.value > ERRORS * error else [initial]
         for index in second:
             self._restore(index, pairs)
             done += 1
@@ -195,10 +195,10 @@ class Search:
 
     def _better_half(self, group: Sequence[_Candidate], images: Sequence[int]) -> list[_Candidate]:
         """The recipe's settings and the better half of the others, in their order."""
-        own, others = group[0], group[1:]
+        initial, others = group[0], group[1:]
         ranked = sorted(others, key=lambda candidate: -self.sign * self._value(candidate, images))
         kept = ranked[: math.ceil(len(ranked) / 2)]
-        return [own, *(candidate for candidate in others if candidate in kept)]
+        return [initial, *(candidate for candidate in others if candidate in kept)]
 
     def _best(self, group: Sequence[_Candidate], images: Sequence[int]) -> _Candidate:
         return max(group, key=lambda candidate: self.sign * self._value(candidate, images))

@@ -105,7 +105,7 @@ def _row(
         if record is None or plan.scorer.lacks(record, name):
             if name in plan.kept_rows:
                 return None
-            raise UserError(f"{plan.records.file(name, fact.key)}: gone while it was needed; evaluate again")
+            raise UserError(f"{plan.records.file(name, fact.key)}: removed during the evaluation; evaluate again")
         for metric in values:
             values[metric][i] = record.scores[metric][0]
         calls = max(calls, record.calls)

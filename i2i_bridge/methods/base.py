@@ -64,7 +64,7 @@ class Method(Protocol):
 
 
 def states_of(method: Method, batch: Batch, *, nfe: int, generator: Generator) -> Iterator[Tensor]:
-    """`method.trajectory(...)`; of a plug-in's class that was written when it was named `walk`, that."""
+    """`method.trajectory(...)`, or `method.walk(...)` of a plug-in written for an earlier version of the interface."""
     trajectory = getattr(method, "trajectory", None) or cast(Any, method).walk
     states: Iterator[Tensor] = trajectory(batch, nfe=nfe, generator=generator)
     return states
@@ -78,7 +78,7 @@ def trained_at(method: Method, step: int, modules: Sequence[str]) -> list[str]:
 
 @contextmanager
 def in_mode(network: nn.Module, *, training: bool) -> Iterator[None]:
-    """Set the mode of all modules of a network inside the block, and that of each as before after it."""
+    """Context that sets all modules of a network to training or evaluation; afterwards each has its mode of before."""
     before = [(module, module.training) for module in network.modules()]
     network.train(training)
     try:

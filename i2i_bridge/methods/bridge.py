@@ -140,11 +140,11 @@ class Bridge:
         return sample(self.process, predict_x0, x_1, times, generator, **self.sampler_options)
 
     def time_offset(self, nfe: int) -> int:
-        """What is added to the network's time in a walk of `nfe` calls; 0 but for `Shortcut`."""
+        """Offset of the network's time in a walk of `nfe` calls; 0 except in `Shortcut`."""
         return 0
 
     def _offsets(self, batch: Batch) -> Tensor | int:
-        """What is added to the network's time for each sample of a training batch."""
+        """Offset of the network's time for each sample of a training batch, (B,), or one for all."""
         return 0
 
     def _times(self, batch: Batch, generator: Generator) -> Tensor:

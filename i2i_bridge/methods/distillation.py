@@ -174,9 +174,9 @@ class InverseBridge(Bridge):
         x_0, mask = batch["x_0"], batch.get("mask")
         x_1 = self._start(batch, generator)
         # Not `_times`, which is drawn below: strata are keyed by the step, and t would depend on t'.
-        own = on_grid(1 - rand((x_0.shape[0],), generator), self.grid(self.process, self.steps))
-        seen = self.proposal.sample(self.process, x_0, x_1, own, generator)
-        x_0_hat = self._predictor(self.network, batch, x_1)(seen, own)
+        t_of_student = on_grid(1 - rand((x_0.shape[0],), generator), self.grid(self.process, self.steps))
+        seen = self.proposal.sample(self.process, x_0, x_1, t_of_student, generator)
+        x_0_hat = self._predictor(self.network, batch, x_1)(seen, t_of_student)
         t = self._times(batch, generator)
         x_t = self.process.marginal(x_0_hat, x_1, t).sample(generator)
         wanted = self.target.of(self.process, x_0_hat, x_1, x_t, t)
@@ -204,7 +204,7 @@ def _bridge(recipe: Recipe, network: nn.Module, **options: Any) -> dict[str, Any
     if recipe.sample.condition_scale not in (None, 1):
         raise UserError("sample.condition_scale: a student learns its teacher's answers as they are; leave it out")
     bridge = from_recipe(recipe, network, **options)
-    # A teacher's dropout is of its own training: its answers, which the student learns, are those with the condition.
+    # No dropout of the condition: the student learns what the teacher answers with its condition.
     return {name: getattr(bridge, name) for name in bridge.__dataclass_fields__} | {"condition_dropout": 0.0}
 
 

@@ -51,7 +51,7 @@ class Latent:
         shift: Mean of each channel of E(x) over images of both sides.
         scale: Standard deviation of each channel.
         cache: Where latents of training images are looked up first; None for none.
-        cached: Fields of a training batch whose images come again, so that caching them pays.
+        cached: Fields of a training batch that are the same in every epoch, so that caching them pays.
     """
 
     autoencoder: Autoencoder
@@ -124,35 +124,35 @@ class LatentMethod:
     method: Method
     latent: Latent
     network: nn.Module = field(init=False)
-    """The network of the method."""
+    """The network of the inner method."""
 
     def __post_init__(self) -> None:
         self.network = self.method.network
 
     @property
     def condition_scale(self) -> float:
-        """That of the inner method, for the number of network calls."""
+        """The scale of the inner method, which the number of network calls depends on."""
         scale: float = getattr(self.method, "condition_scale", 1.0)
         return scale
 
     def with_network(self, network: nn.Module) -> "LatentMethod":
-        """A copy of the method with another network."""
+        """A copy with another network of the inner method."""
         return dataclasses.replace(self, method=self.method.with_network(network))
 
     def companions(self) -> dict[str, nn.Module]:
-        """Those of the method."""
+        """The companions of the inner method."""
         return self.method.companions()
 
     def trained_at(self, step: int) -> list[str]:
-        """As that of the method."""
+        """As `Method.losses` describes it, of the inner method."""
         return trained_at(self.method, step, ["network", *self.companions()])
 
     def losses(self, batch: Batch, generator: Generator) -> Iterator[tuple[str, Tensor]]:
-        """Those of the method, of latents."""
+        """The losses of the inner method, on latents."""
         yield from self.method.losses(self._latents(batch, self.latent.encode_each), generator)
 
     def trajectory(self, batch: Batch, *, nfe: int, generator: Generator) -> Iterator[Tensor]:
-        """The states of the method, each decoded."""
+        """The states of the inner method, each decoded."""
         for state in states_of(self.method, self._restored(batch), nfe=nfe, generator=generator):
             yield self._decoded(state, batch)
 

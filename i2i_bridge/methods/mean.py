@@ -83,8 +83,8 @@ def network_calls(method: Method, nfe: int) -> int:
     A prediction takes one call, or two with a condition_scale other than 0 and 1.
     """
     mean, scale = mean_of(method), getattr(method, "condition_scale", 1.0)
-    own = nfe if scale in (0, 1) else 2 * nfe
-    return own + (0 if mean is None else network_calls(mean.method, mean.nfe))
+    calls = nfe if scale in (0, 1) else 2 * nfe
+    return calls + (0 if mean is None else network_calls(mean.method, mean.nfe))
 
 
 def check_mean(recipe: "Recipe", other: "Recipe", where: str) -> list[str]:

@@ -85,16 +85,16 @@ class Shortcut(Bridge):
         if k == 0:
             return x_0
         rows = torch.nonzero(level)[:, 0]
-        here = rows.to(x_t.device)
+        chosen = rows.to(x_t.device)
         part = {name: value[rows.to(value.device)] for name, value in batch.items() if isinstance(value, Tensor)}
-        own = generator if isinstance(generator, torch.Generator) else [generator[i] for i in rows.tolist()]
-        start, x, times, fine = x_1[here], x_t[here], t[rows], self._walk(k - 1)
+        draws = generator if isinstance(generator, torch.Generator) else [generator[i] for i in rows.tolist()]
+        start, x, times, fine = x_1[chosen], x_t[chosen], t[rows], self._walk(k - 1)
         with torch.no_grad():
             predict = self._predictor(self.network, part, start, clip=self.clip, time_offset=k - 1)
-            x_m, m = walked(self.process, predict, start, x, times, fine, own)
-            x_s, _ = walked(self.process, predict, start, x_m, m, fine, own)
+            x_m, m = walked(self.process, predict, start, x, times, fine, draws)
+            x_s, _ = walked(self.process, predict, start, x_m, m, fine, draws)
             answer = one_answer(self.process, start, x, times, x_s, self._walk(k))
-        return x_0.index_copy(0, here, answer.to(x_0.dtype))
+        return x_0.index_copy(0, chosen, answer.to(x_0.dtype))
 
     def _walk(self, level: int) -> Tensor:
         """The times of a level's walk: every 2^level-th of the bridge's."""

@@ -97,7 +97,7 @@ class ResidualBlock(nn.Module):
         scale, shift = (self.emb_layers(time) if modulation is None else modulation).chunk(2, dim=1)
         norm, _, dropout, conv = self.out_layers
         h = conv(dropout(norm(h, scale, shift)))
-        # In place: no gradient needs what the convolution returned. A pixel is added to all that it doubles to.
+        # In place: no gradient needs what the convolution returned. Each small pixel is added to its 2x2 copies.
         skip, whole = self.skip_connection(small), h
         if self.resample == "up":
             skip, whole = skip[:, :, :, None, :, None], h.unflatten(3, (-1, 2)).unflatten(2, (-1, 2))
@@ -132,7 +132,7 @@ def doubled_conv(conv: nn.Conv2d, x: Tensor) -> Tensor:
     # Along one axis weight k moves input i to output 2i + q - 1: row k has a 1 at both q that it serves.
     along = torch.tensor([[0.0, 0, 1, 1], [0, 1, 1, 0], [1, 1, 0, 0]], dtype=conv.weight.dtype)
     spread = torch.einsum("kp,lq->klpq", along, along).view(9, 16)
-    # One product, of weights that lie as a transposed convolution wants them: in their own order it is one per channel.
+    # Weights in the order of a transposed convolution: one product; in their own order there is one per channel.
     weight = rearrange(conv.weight, "o i h w -> (i o) (h w)")
     kernel = (weight @ spread).view(conv.in_channels, conv.out_channels, 4, 4)
     return F.conv_transpose2d(x, kernel, conv.bias, stride=2, padding=1)

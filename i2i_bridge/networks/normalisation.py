@@ -40,7 +40,7 @@ class GroupNorm(nn.GroupNorm):
         super().__init__(math.gcd(32, channels), channels)
 
     def forward(self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
-        """norm(x) * (1 + scale) + shift, scale and shift being (B, channels) or, both, nothing."""
+        """norm(x) * (1 + scale) + shift, scale and shift are (B, channels), or both None."""
         if x.device.type == "cuda" and (kernels := self._kernels(x)) is not None:
             fused: Tensor = kernels.apply(x, self.weight, self.bias, scale, shift, self.num_groups, self.eps, self.silu)
             return fused

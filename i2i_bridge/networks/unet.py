@@ -172,7 +172,7 @@ class UNet(nn.Module):
         return output.to(x_t.dtype)
 
     def inputs(self, x_t: Tensor, t: Tensor, condition: Tensor | None, label: Tensor | None) -> tuple[Tensor, Tensor]:
-        """What the blocks see: x_t with the condition behind it, (B, C + K, H, W), and the embedding, (B, 4 channels).
+        """Inputs of the blocks: x_t with the condition behind it, (B, C + K, H, W), and the embedding, (B, 4 channels).
 
         Both in the dtype of the weights. Arguments and errors are those of `forward`.
         """

@@ -85,12 +85,12 @@ def open_entries(
     refuse_unequal([(part.folder, part.evaluation) for part in measured])
     groups = [(part,) for part in measured] if each_seed else _group_by_seed(measured)
     evaluations = [pool([part.evaluation for part in group]) if group[1:] else group[0].evaluation for group in groups]
-    own = []
+    names = []
     for group, evaluation in zip(groups, evaluations, strict=True):
         given = [labels[part.folder] for part in group if labels is not None and part.folder in labels]
         several = f", {len(group)} seeds" if len(group) > 1 else ""
-        own.append(given[0] if given else f"{evaluation.method}{several}")
-    names = name_entries([(label, group[0].folder) for label, group in zip(own, groups, strict=True)])
+        names.append(given[0] if given else f"{evaluation.method}{several}")
+    names = name_entries([(name, group[0].folder) for name, group in zip(names, groups, strict=True)])
     return [
         Entry(
             name,
@@ -129,8 +129,8 @@ def refuse_unequal(evaluated: Sequence[tuple[Path, Evaluation]]) -> None:
         rules, other = reference.protocol, evaluation.protocol
         if rules.hash != other.hash:
             changed = [
-                f"{'the number of images (-n)' if key == 'n' else key} is {_said(key, rules.settings)} and "
-                f"{_said(key, other.settings)}"
+                f"{'the number of images (-n)' if key == 'n' else key} is {_setting_text(key, rules.settings)} and "
+                f"{_setting_text(key, other.settings)}"
                 for key in sorted({*rules.settings, *other.settings})
                 if rules.settings.get(key) != other.settings.get(key)
             ]
@@ -147,6 +147,6 @@ def refuse_unequal(evaluated: Sequence[tuple[Path, Evaluation]]) -> None:
             )
 
 
-def _said(key: str, settings: Mapping[str, object]) -> object:
+def _setting_text(key: str, settings: Mapping[str, object]) -> object:
     value = settings.get(key, "not set")
     return "all" if key == "n" and value is None else value

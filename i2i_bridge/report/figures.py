@@ -81,11 +81,13 @@ def _quality_plot(table: Table, i: int, costs: Mapping[int, float], title: str) 
             axes.set_xlim(min(ticks) / 1.25, max(ticks) * 1.25)
         ends: list[float] = []
         for entry in dict.fromkeys(line.entry for line in table.lines if not line.is_baseline):
-            own = [line for line in finite if line.entry == entry]
-            points = sorted(((costs[id(line)], line) for line in own if id(line) in costs), key=lambda point: point[0])
+            lines = [line for line in finite if line.entry == entry]
+            points = sorted(
+                ((costs[id(line)], line) for line in lines if id(line) in costs), key=lambda point: point[0]
+            )
             if points:
                 ends += _draw_curve(axes, points, i, entry)
-            for line in own:
+            for line in lines:
                 if id(line) not in costs:  # results of other code have no known cost
                     value = line.cells[i].estimate.value
                     axes.axhline(value, ls=":", lw=1.4, color=COLOURS[entry % len(COLOURS)])
@@ -143,7 +145,7 @@ def training_curves(curves: Mapping[int, Mapping[str, Sequence[tuple[float, floa
         curves: By entry and name: (step, loss) of the network under '', and of its companions under their names,
             drawn dashed with the name at the end.
     """
-    lines = [(entry, name, points) for entry, own in curves.items() for name, points in own.items() if points]
+    lines = [(entry, name, points) for entry, losses in curves.items() for name, points in losses.items() if points]
     groups = _group_by_scale(lines)
     if not groups:
         return ""

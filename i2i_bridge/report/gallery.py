@@ -22,6 +22,8 @@ from i2i_bridge.storage.reader import open_regular
 
 INSIDE = 24
 """Largest number of images in a single-file page."""
+GLANCE = 3
+"""Number of images at the head of a page."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,8 @@ def gallery(entries: Sequence[Entry], table: Table, pictures: Pictures) -> dict[
     """
     sources = _sources(entries)
     names = sorted({file.name for source in sources for file in _saved_pictures(source.folder)})
-    own = [j for j, source in enumerate(sources) if source.own]
-    if not names or not own:
+    restored = [j for j, source in enumerate(sources) if source.own]
+    if not names or not restored:
         return {}
     scores = [entry.measurements[0].scores for entry in entries]
     keys = _keys_by_file({key: None for part in scores for key, _ in part}, names)
@@ -60,7 +62,9 @@ def gallery(entries: Sequence[Entry], table: Table, pictures: Pictures) -> dict[
     kept = [k for k in range(len(table.columns)) if any(not math.isnan(v[k]) for n in names for v in numbers[n])]
     directed = [k for k in kept if table.columns[k].higher_is_better is not None]
     if pictures.inside and len(names) > INSIDE:
-        worst = [name for k in directed for j in own for name in _worst_images(names, numbers, j, k, table.columns[k])]
+        worst = [
+            name for k in directed for j in restored for name in _worst_images(names, numbers, j, k, table.columns[k])
+        ]
         names = sorted(list(dict.fromkeys([*worst, *names]))[:INSIDE])
     images = []
     for name in names:
@@ -88,14 +92,14 @@ def gallery(entries: Sequence[Entry], table: Table, pictures: Pictures) -> dict[
         "images": images,
         "start": {
             "left": 0,
-            "right": _best_source(sources, table, own),
+            "right": _best_source(sources, table, restored),
             "metric": kept.index(directed[0]) if directed else None,
         },
     }
 
 
 def glance(
-    entries: Sequence[Entry], pictures: Pictures, rows: int = 3
+    entries: Sequence[Entry], pictures: Pictures
 ) -> tuple[list[list[PagePicture]], list[list[Tensor]], list[str]]:
     """The first saved images, restored by each method at its fewest and most NFE: (for the page, tensors, labels)."""
     chosen = [source for source in _sources(entries) if _is_outermost(entries, source)]
@@ -103,7 +107,7 @@ def glance(
     shown: list[list[PagePicture]] = []
     tensors: list[list[Tensor]] = []
     for name in sorted(file.name for file in _saved_pictures(chosen[0].folder)) if chosen else []:
-        if len(shown) < rows and all(_is_picture(source.folder / name) for source in chosen):
+        if len(shown) < GLANCE and all(_is_picture(source.folder / name) for source in chosen):
             images = [to_tensor(read_picture(source.folder / name).pixels) for source in chosen]
             tensors.append(images)
             shown.append(
@@ -147,14 +151,14 @@ def _sources(entries: Sequence[Entry]) -> list[Source]:
     return found
 
 
-def _best_source(sources: Sequence[Source], table: Table, own: Sequence[int]) -> int:
+def _best_source(sources: Sequence[Source], table: Table, restored: Sequence[int]) -> int:
     """Index of the source marked best by the first metric with a mark; the last method's source if none has one."""
     for k in range(len(table.columns)):
         for line in table.lines:
             if line.cells[k].mark == BEST:
                 best = (line.entry, line.row)
-                return next((j for j in own if (sources[j].entry, sources[j].row) == best), own[-1])
-    return own[-1]
+                return next((j for j in restored if (sources[j].entry, sources[j].row) == best), restored[-1])
+    return restored[-1]
 
 
 def _is_outermost(entries: Sequence[Entry], source: Source) -> bool:

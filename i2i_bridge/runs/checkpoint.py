@@ -46,7 +46,7 @@ DAMAGED = "damaged-"
 
 
 class MissingCheckpoint(UserError):
-    """No checkpoint of a step is kept, or no longer."""
+    """There is no checkpoint of a step: it was not saved, or has been removed."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Checkpoint:
             UserError: The checkpoint has no such part.
         """
         file = self.folder / f"{part}.safetensors"
-        if file.name not in self.files:  # one beside the manifest's was not verified, and may be a link
+        if file.name not in self.files:  # a file that the manifest does not list was not verified
             raise UserError(f"{self.folder}: the checkpoint has no {part}.safetensors")
         return file
 

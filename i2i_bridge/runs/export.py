@@ -212,10 +212,10 @@ def _check_out(out: Path) -> None:
         raise UserError(f"{out}: is a file; give a folder")
     try:
         about = json.loads(read_text(out / ABOUT)) if (out / ABOUT).is_file() else {}
-        own = {ABOUT, *about["files"]} if about.get("kind") == KIND else set()
+        files = {ABOUT, *about["files"]} if about.get("kind") == KIND else set()
     except (UserError, ValueError, TypeError, KeyError, AttributeError):
-        own = set()
-    others = sorted({entry.name for entry in out.iterdir()} - own)
+        files = set()
+    others = sorted({entry.name for entry in out.iterdir()} - files)
     if others:
         raise UserError(f"{out}: holds other files than an export ({others[0]}); give another folder")
 

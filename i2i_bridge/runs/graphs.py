@@ -54,7 +54,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """`Latent.decode`, likewise."""
+    """`Latent.decode` without its contexts, see `Encoder`."""
 
     def __init__(self, latent: Latent) -> None:
         super().__init__()

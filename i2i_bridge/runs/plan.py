@@ -11,7 +11,7 @@ With [latent] x_1, condition and result are latents, and known pixels are put ba
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -109,11 +109,7 @@ def plan_of(method: Method, nfe: int) -> list[Stage]:
     """
     mean = mean_of(method)
     before = [] if mean is None else plan_of(mean.method, mean.nfe)
-    return [*(_renamed(stage) for stage in before), _stage(method, nfe)]
-
-
-def _renamed(stage: Stage) -> Stage:
-    return Stage("mean", stage.condition, stage.clip, stage.start, stage.calls)
+    return [*(replace(stage, network="mean") for stage in before), _stage(method, nfe)]
 
 
 def _stage(method: Method, nfe: int) -> Stage:

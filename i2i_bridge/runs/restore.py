@@ -137,7 +137,7 @@ def restore_files(
             extra = done.extra(job, settings.companions(job).values())
         except (UserError, OSError):  # reported when the image is restored
             return False
-        # Restored whole, where that is asked for: an automatic choice may have tiled it.
+        # With --tile 0 an image that an earlier command tiled by itself is restored again.
         return extra is not None and not (tile == 0 and existing == "resume" and TILE in extra)
 
     left = {job.name: job for job in planned if not is_done(job)}

@@ -288,7 +288,7 @@ def result_facts(run: Run, nfe: int | None) -> list[Any]:
     if not weights:
         weights = [str(uuid.uuid4())]  # not from a run folder: the weights cannot be identified, so nothing is reused
     dtypes = sorted({str(value.dtype) for value in run.method.network.state_dict().values()})
-    if run.backend != "eager":  # left out otherwise: results of before stay valid
+    if run.backend != "eager":  # else left out, so that results of earlier versions stay valid
         dtypes.append(f"backend {run.backend}")
-    line = run.tuned_line(nfe)  # likewise
+    line = run.tuned_line(nfe)
     return [__version__, run.step, *weights, run.recipe.to_toml(), dtypes, *([] if line is None else [line])]

@@ -170,7 +170,7 @@ def automatic_tile(run: "Run", pixels: int) -> int:
 
 
 def _is_large(pixels: float, free: int | None) -> bool:
-    """Whether an estimate is worth a probe."""
+    """Whether an image is so large that memory and time are estimated by a probe."""
     return pixels >= LARGE or (free is not None and pixels * HEAVY > free)
 
 
@@ -232,7 +232,7 @@ def probed(run: "Run", factor: float = 1) -> Probe:
 def _restore_black(run: "Run", side: int) -> int:
     """Restore one black image with one network call; return the number of pixels of its X_1."""
     batch = _black_batch(run, side)
-    with contextlib.suppress(NotFinite):  # of a black image only, perhaps
+    with contextlib.suppress(NotFinite):  # perhaps of this black image only
         run.restore_batch(batch, nfe=1, generator=[generator(0, "probe")])
     return batch["x_1"].shape[-2] * batch["x_1"].shape[-1]
 

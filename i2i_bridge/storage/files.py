@@ -123,19 +123,19 @@ def opened_folder(folder: Path, root: Path | None, *, make: bool = False) -> Ite
     start = folder if root is None else root
     if make:
         make_folder(start)
-    here = _open_folder(start)
+    current = _open_folder(start)
     try:
         for name in () if root is None else folder.relative_to(root).parts:
-            if make and not _is_there(name, here):
+            if make and not _has_entry(name, current):
                 with contextlib.suppress(FileExistsError):  # another process was quicker
-                    os.mkdir(name, dir_fd=here)
-                _flush(here)
-            inner = _open_folder(name, here)
-            here, outer = inner, here
+                    os.mkdir(name, dir_fd=current)
+                _flush(current)
+            inner = _open_folder(name, current)
+            current, outer = inner, current
             os.close(outer)
-        yield here
+        yield current
     finally:
-        os.close(here)
+        os.close(current)
 
 
 def _open_folder(path: Path | str, folder: int | None = None) -> int:
@@ -146,12 +146,12 @@ def _open_folder(path: Path | str, folder: int | None = None) -> int:
     except PermissionError:  # a folder may be writable but not readable
         return os.open(path, getattr(os, "O_PATH", os.O_RDONLY) | flags, dir_fd=folder)
     except OSError:
-        if folder is not None and _is_there(path, folder, stat.S_ISLNK):
+        if folder is not None and _has_entry(path, folder, stat.S_ISLNK):
             raise OSError(errno.ELOOP, f"'{path}' is a link, which is not followed here") from None
         raise
 
 
-def _is_there(name: Path | str, folder: int, kind: Callable[[int], bool] = lambda mode: True) -> bool:
+def _has_entry(name: Path | str, folder: int, kind: Callable[[int], bool] = lambda mode: True) -> bool:
     """Whether an open folder has an entry of this name and kind; links are not followed."""
     try:
         return kind(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
@@ -204,7 +204,7 @@ def publish_folder(final: Path, files: Iterable[tuple[str, bytes]]) -> None:
                 _flush(inside)
             finally:
                 os.close(inside)
-            if _is_there(final.name, above):
+            if _has_entry(final.name, above):
                 raise FileExistsError(errno.EEXIST, "it is there already")
             os.rename(temporary, final.name, src_dir_fd=above, dst_dir_fd=above)
         except BaseException:  # Ctrl-C too
@@ -266,7 +266,7 @@ def exchange_folder(fresh: Path, out: Path) -> None:
     """
     dead = f"{dead_name(out.name)}-{os.getpid()}"
     with opened_folder(out.parent, None) as above:
-        replaces = _is_there(out.name, above)
+        replaces = _has_entry(out.name, above)
         if replaces:
             os.rename(out.name, dead, src_dir_fd=above, dst_dir_fd=above)
         try:
@@ -308,7 +308,7 @@ def replace(path: Path, to: Path) -> None:
 
 def _remove(name: str, folder: int) -> None:
     """Remove an entry of an open folder: a file, a link itself, or a folder with its contents."""
-    if not _is_there(name, folder, stat.S_ISDIR):
+    if not _has_entry(name, folder, stat.S_ISDIR):
         os.unlink(name, dir_fd=folder)
         return
     inside = _open_folder(name, folder)
@@ -358,14 +358,14 @@ def sweep(folder: Path) -> None:
 
     A folder that is a link is not touched.
     """
-    with contextlib.suppress(OSError), opened_folder(folder, folder.parent) as here:
-        with os.scandir(here) as entries:
+    with contextlib.suppress(OSError), opened_folder(folder, folder.parent) as parent:
+        with os.scandir(parent) as entries:
             listing = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
         for name, is_folder in listing:
             file_in_progress = name.startswith(".") and name.endswith(PART) and not is_folder
             if file_in_progress or name.startswith((TEMPORARY, DEAD)):
                 with contextlib.suppress(OSError):  # removed at the next start instead
-                    _remove(name, here)
+                    _remove(name, parent)
 
 
 def check_writable(folder: Path) -> None:
@@ -374,9 +374,9 @@ def check_writable(folder: Path) -> None:
     Raises:
         UserError: The folder, or the one that it would be created in, is read-only or a file.
     """
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
-        reason = "no permission to write" if there.is_dir() else f"{there} is a file"
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not (existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)):
+        reason = "no permission to write" if existing.is_dir() else f"{existing} is a file"
         raise UserError(f"{folder}: cannot be written ({reason}); choose another folder")
 
 

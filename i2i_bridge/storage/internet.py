@@ -95,7 +95,7 @@ def _is_local(event: str, arguments: tuple[Any, ...]) -> bool:
     host = address[0] if isinstance(address, tuple) else address
     if isinstance(address, tuple) or event in ("socket.getaddrinfo", "socket.gethostbyname"):
         name = host.decode("ascii", "replace") if isinstance(host, bytes) else str(host or "")
-        own = ("", "localhost", "::1", "::", "0.0.0.0", socket.gethostname())
+        local = ("", "localhost", "::1", "::", "0.0.0.0", socket.gethostname())
         # A tuple, since another thread may open or close a block.
-        return name in own or name.startswith("127.") or any(name.lower() in block for block in tuple(_blocks))
+        return name in local or name.startswith("127.") or any(name.lower() in block for block in tuple(_blocks))
     return True  # a Unix domain socket, or a socket that is already connected

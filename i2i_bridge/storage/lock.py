@@ -40,8 +40,8 @@ def locked(
 
     end = time.monotonic() + wait
     try:
-        with opened_folder(folder, root, make=True) as here:
-            descriptor = os.open(LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666, dir_fd=here)
+        with opened_folder(folder, root, make=True) as parent:
+            descriptor = os.open(LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666, dir_fd=parent)
     except (FileExistsError, NotADirectoryError) as error:
         raise UserError(f"{folder}: is a file, or below one, not a folder; choose another folder") from error
     except OSError as error:

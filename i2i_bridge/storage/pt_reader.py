@@ -129,7 +129,7 @@ def _directory(file: BinaryIO) -> tuple[int, int]:
     end = tail[-22:]
     if end[:4] != b"PK\x05\x06":
         raise Refused("is not a whole PyTorch file: the archive is cut off, or something follows it")
-    disk, first_disk, here, members, length, start, comment = struct.unpack("<4H2LH", end[4:])
+    disk, first_disk, on_disk, members, length, start, comment = struct.unpack("<4H2LH", end[4:])
     stop = size - 22
     wide = len(tail) == 98 and tail[-42:-38] == b"PK\x06\x07"
     if wide:
@@ -137,13 +137,13 @@ def _directory(file: BinaryIO) -> tuple[int, int]:
         (offset,) = struct.unpack("<Q", tail[-34:-26])
         if record[:4] != b"PK\x06\x06" or offset != size - 98:
             raise Refused("is an archive whose directory cannot be trusted")
-        short = (here, members, length, start)
-        here, members, length, start = struct.unpack("<4Q", record[24:56])
-        exact = zip(short, (here, members, length, start), (0xFFFF, 0xFFFF, 2**32 - 1, 2**32 - 1), strict=True)
+        short = (on_disk, members, length, start)
+        on_disk, members, length, start = struct.unpack("<4Q", record[24:56])
+        exact = zip(short, (on_disk, members, length, start), (0xFFFF, 0xFFFF, 2**32 - 1, 2**32 - 1), strict=True)
         if any(narrow not in (true, mark) for narrow, true, mark in exact):
             raise Refused("is an archive whose directory cannot be trusted")
         stop = size - 98
-    if disk or first_disk or comment or here != members or start + length != stop:
+    if disk or first_disk or comment or on_disk != members or start + length != stop:
         raise Refused("is an archive whose directory cannot be trusted")
     if not 0 < members <= MAX_MEMBERS or length > 1000 * members:
         raise Refused(f"is an archive of {members} members; at most {MAX_MEMBERS} are read")

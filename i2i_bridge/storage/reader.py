@@ -165,7 +165,7 @@ def open_arrays(path: Path | str) -> Iterator[Any]:
             yield stored
 
 
-def read_json_lines(path: Path | str, limit: int = LIST_LIMIT) -> list[Any]:
+def read_json_lines(path: Path | str) -> list[Any]:
     """The values of a file of JSON lines, in order; invalid lines, such as an incomplete last one, are skipped.
 
     A missing file has no lines.
@@ -174,7 +174,7 @@ def read_json_lines(path: Path | str, limit: int = LIST_LIMIT) -> list[Any]:
         OSError: As `read_bytes`, except for a missing file.
     """
     try:
-        data = read_bytes(path, limit)
+        data = read_bytes(path, LIST_LIMIT)
     except FileNotFoundError:
         return []
     values = []

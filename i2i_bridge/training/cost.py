@@ -81,7 +81,7 @@ def memory_note(recipe: Recipe, processes: int, free: int | None) -> str | None:
     settings = recipe.train
     batch = min(settings.batch_size, processes * (settings.micro_batch or settings.batch_size))
     channels = recipe.network.get("channels")
-    if type(channels) is not int:  # a user's network may call something else so
+    if type(channels) is not int:  # the option of a user's network may mean something else
         channels = recipe.data.channels
     values = batch * math.prod(recipe.data.sides) * channels
     if free is None or 4 * MAPS * values < free:  # the exact cost takes seconds to compute
@@ -118,7 +118,7 @@ def _on_shapes(recipe: Recipe) -> tuple[Recipe, list[str]]:
 def _training_cost(recipe: Recipe, notes: list[str]) -> Cost:
     if recipe.method["name"] in STUDENTS or recipe.mean is not None or recipe.latent is not None:
         raise UserError(
-            f"recipe {recipe.name}: its cost depends on another run; ask for that of the other run's recipe"
+            f"recipe {recipe.name}: its cost depends on another run; show the cost of the other run's recipe"
         )
     with META:
         state = TrainState(recipe, META)
@@ -157,10 +157,10 @@ def _training_cost(recipe: Recipe, notes: list[str]) -> Cost:
 
 
 def kept_bytes(network: nn.Module, recipe: Recipe, images: int) -> int:
-    """Bytes that autograd keeps of one call of the network for its gradients, the weights apart.
+    """Bytes that autograd keeps of one call of the network for its gradients, without the weights.
 
-    On the meta device it is what a GPU keeps whose norms are Triton's kernels (`networks.triton`). The largest block,
-    which is there once more while it is recomputed (network.checkpointing), is not counted.
+    On the meta device the count is that of a GPU with the kernels of `networks.triton`. With network.checkpointing the
+    largest block comes on top while it is recomputed.
     """
     weights = {id(parameter) for parameter in network.parameters()}
     seen: dict[int, int] = {}
@@ -175,7 +175,7 @@ def kept_bytes(network: nn.Module, recipe: Recipe, images: int) -> int:
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         output = _call(network, recipe, images)
     total = sum(seen.values())
-    del output  # not earlier: a freed storage passes its number, the key of `seen`, to the next one
+    del output  # kept until here: the address of a freed storage, a key of `seen`, may be given to another
     return total
 
 

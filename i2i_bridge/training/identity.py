@@ -232,8 +232,8 @@ def _with_factor(recipe: Recipe, factor: int | None) -> Recipe:
     return recipe.model_copy(update={"data": recipe.data.model_copy(update={"factor": factor})})
 
 
-def _first_items(dataset: PairDataset, count: int = 256) -> Iterator[dict[str, Any]]:
-    for i in range(min(len(dataset), count)):
+def _first_items(dataset: PairDataset) -> Iterator[dict[str, Any]]:
+    for i in range(min(len(dataset), 256)):
         for side in dataset.directions():
             yield from (item for _, item in usable_items(side, [i]))
 

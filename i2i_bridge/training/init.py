@@ -40,7 +40,7 @@ INIT_FILE = "init.json"
 WEIGHTS = (".safetensors", ".pt", ".pth")
 """Suffixes of weight files that `train.init` accepts."""
 NO_SHAPES = ("condition_channels", "dropout", "checkpointing")
-"""Options of networks in which source and network may differ: `fit` adapts the weights, or no shape depends on them."""
+"""Options in which the source's network may differ: `fit` adapts the weights, or no shape depends on the option."""
 FRESH = "starts fresh"
 Weights = tuple[Path, str, dict[str, Tensor]]
 """A file of weights, its SHA-256 and its tensors."""

@@ -150,6 +150,7 @@ class TrainState:
                 # The average of equal numbers is that number: a skipped step leaves the EMA as it is.
                 new = [torch.where(skipped, old, value) for old, value in zip(average, new, strict=True)]
             if NETWORK in self.trained:
+                # As torch's AveragedModel, without its module, whose names and counter a checkpoint would hold.
                 get_ema_multi_avg_fn(ema_decay(self.settings, self.step))(average, new, self.step)  # type: ignore[no-untyped-call]
                 for kept, buffer in zip(self.ema.buffers(), self.network.buffers(), strict=True):
                     kept.copy_(buffer)

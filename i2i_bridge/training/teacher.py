@@ -70,7 +70,7 @@ def student_recipe(run: str | Path, settings: Iterable[str] = (), *, method: str
             calls = steps if type(steps) is int and 1 <= steps <= 1000 else 1
         else:
             process = registry.PROCESSES.build(table.get("process", {"name": "i2sb"}))
-            # Leaving X_1, a noisy bridge draws noise: from there the walk has no single end that one call could give.
+            # The first step of a bridge with noise draws it: the walk from X_1 has many ends, and one call gives one.
             calls = 2 if process.pinned and not process.deterministic else 1
         train = {key: value for key, value in tables["train"].items() if key not in OF_TEACHER}
         return table | {
