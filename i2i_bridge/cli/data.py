@@ -13,7 +13,7 @@ from i2i_bridge.cli.options import MethodName, Overrides, Plugins, RecipeName, c
 from i2i_bridge.storage import internet
 
 if TYPE_CHECKING:
-    from i2i_bridge.data.readings import Reading
+    from i2i_bridge.data.layout import Layout
 
 app = typer.Typer(help="Fetch datasets, and register your own.", no_args_is_help=True)
 
@@ -86,15 +86,15 @@ def add(
     console.say(f"wrote {registered.file}; now: i2i-bridge check {name}, or train RECIPE data.card={name}")
 
 
-def _choose(seen: str, readings: "Sequence[Reading]") -> "Reading | None":
+def _choose(evidence: str, layouts: "Sequence[Layout]") -> "Layout | None":
     """Print the possible layouts of a folder and ask the user for one; None if no layout is chosen."""
-    console.say(seen)
-    for number, reading in enumerate(readings, 1):
-        console.say(f"  {number}  {reading.words}")
-        if reading.odd:
-            console.say(f"     {reading.odd_words()}")
+    console.say(evidence)
+    for number, layout in enumerate(layouts, 1):
+        console.say(f"  {number}  {layout.words}")
+        if layout.odd:
+            console.say(f"     {layout.odd_words()}")
     answer = typer.prompt("Which is it (0: none)", default=1, type=int)
-    return readings[answer - 1] if 1 <= answer <= len(readings) else None
+    return layouts[answer - 1] if 1 <= answer <= len(layouts) else None
 
 
 @app.command()

@@ -8,7 +8,7 @@ from typing import Any
 
 from i2i_bridge import Recipe, UserError, load_recipe, registry
 from i2i_bridge.data.cards import Card, card_names, is_card, load_card, open_source
-from i2i_bridge.data.check import Checked, ItemFacts, halves_problems, merged_lines, other_readings, read_facts
+from i2i_bridge.data.check import Checked, ItemFacts, halves_problems, merged_lines, other_layouts, read_facts
 from i2i_bridge.data.source import item_of
 from i2i_bridge.data.sources.folders import shared_files
 from i2i_bridge.data.splits import HOLD_OUT
@@ -59,11 +59,11 @@ def check_data(
     for split, items in opened.items():
         lines = list(getattr(items.source, "pairing_problems", []))
         facts[split] = []
-        for seen in read_facts(items):
-            if isinstance(seen, str):
-                lines.append(seen)
+        for result in read_facts(items):
+            if isinstance(result, str):
+                lines.append(result)
             else:
-                facts[split].append(seen)
+                facts[split].append(result)
             done += 1
             report(done, total)
         for line in lines:
@@ -76,7 +76,7 @@ def check_data(
     if card and is_recipe:
         notes += _advice_notes(card, load_recipe(what, settings).data)
     if _is_folder(what) and not settings:
-        notes += other_readings(what)
+        notes += other_layouts(what)
     notes += merged_lines({split: _source_notes(items, what, settings) for split, items in opened.items()})
     shared = shared_files(opened["train"].source, opened["val"].source) if len(opened) == 2 else None
     if shared:

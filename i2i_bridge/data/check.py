@@ -10,8 +10,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from i2i_bridge.data.dataset import PairDataset
 from i2i_bridge.data.items import decode_item
+from i2i_bridge.data.layout import layouts_of, no_halves, sizes_of
 from i2i_bridge.data.loader import WithPlugins, worker_problem
-from i2i_bridge.data.readings import no_halves, readings, sizes_of
 from i2i_bridge.data.source import PairSource, item_of
 from i2i_bridge.data.sources.folders import SideBySide
 from i2i_bridge.data.statistics import Facts, facts_of
@@ -29,13 +29,13 @@ class Checked:
     """A line about what this check could not test."""
 
 
-def other_readings(what: str) -> list[str]:
+def other_layouts(what: str) -> list[str]:
     """Notes on other ways to read a folder of clean images, each with the command that checks it that way."""
-    seen = readings(Path(what))
+    layouts = layouts_of(Path(what))
     return [
-        f"read as clean images; {seen.why}: as {reading.words}: {reading.check_command()}"
-        for reading in seen.candidates
-        if reading.table["name"] != "images"
+        f"read as clean images; {layouts.why}: as {layout.words}: {layout.check_command()}"
+        for layout in layouts.candidates
+        if layout.table["name"] != "images"
     ]
 
 

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from i2i_bridge import registry
-from i2i_bridge.data.readings import SOURCES, TARGETS, Reading, common_folder, first_is_target, readings, split_base
+from i2i_bridge.data.layout import SOURCES, TARGETS, Layout, common_folder, first_is_target, layouts_of, split_base
 from i2i_bridge.data.sources.folders import READERS
 from i2i_bridge.data.sources.lists import COLUMNS, first_row
 from i2i_bridge.errors import UserError
 from i2i_bridge.images.folder import ARCHIVES, IMAGE_SUFFIXES
 
 LISTS = {".csv", ".tsv", ".jsonl"}
-Choose = Callable[[str, Sequence[Reading]], Reading | None]
+Choose = Callable[[str, Sequence[Layout]], Layout | None]
 """Asks the user to choose: (evidence, possible layouts) -> the chosen layout, or None to register nothing."""
 
 
@@ -61,8 +61,8 @@ def guessed_table(
 
 def _folder_table(name: str, path: Path, messages: list[str], choose: Choose | None) -> dict[str, Any]:
     """The dataset table of the unambiguous layout of a folder, or of the one chosen by the user."""
-    seen = readings(path)
-    first = seen.candidates[0]
+    layouts = layouts_of(path)
+    first = layouts.candidates[0]
     listed = _list_of_pairs(path) if first.table["name"] == "images" else None
     if listed is not None:
         command = shlex.join(["i2i-bridge", "data", "add", name, str(listed)])
@@ -72,15 +72,15 @@ def _folder_table(name: str, path: Path, messages: list[str], choose: Choose | N
             raise UserError(text, ways=ways)
         messages.append(f"{listed.name} seems to list pairs; they are registered by: {command}")
     if choose is not None:
-        chosen = choose(f"{path}: {seen.why}", seen.candidates)
+        chosen = choose(f"{path}: {layouts.why}", layouts.candidates)
         if chosen is None:
             raise UserError(f"{path}: nothing is registered")
         first = chosen
-    elif seen.doubt:
+    elif layouts.doubt:
         odd = f" ({first.odd_words()})" if first.odd else ""
-        ways = [f"{reading.add_command(name)}   # {reading.words}" for reading in seen.candidates]
-        raise UserError(f"{path}: {seen.why}{odd}; say what it is, by one of these commands", ways=ways)
-    messages.append(f"guessed: kind {first.table['name']}, {first.words} ({seen.why})")
+        ways = [f"{layout.add_command(name)}   # {layout.words}" for layout in layouts.candidates]
+        raise UserError(f"{path}: {layouts.why}{odd}; say what it is, by one of these commands", ways=ways)
+    messages.append(f"guessed: kind {first.table['name']}, {first.words} ({layouts.why})")
     if first.odd:
         messages.append(first.odd_words())
     return dict(first.table)

@@ -13,7 +13,7 @@ from i2i_bridge import registry
 from i2i_bridge.data.cards import Card, Statistics, open_source, shipped_card_names
 from i2i_bridge.data.guess import Choose, guessed_table
 from i2i_bridge.data.items import decode_item
-from i2i_bridge.data.readings import no_halves, sizes_of
+from i2i_bridge.data.layout import no_halves, sizes_of
 from i2i_bridge.data.source import item_of
 from i2i_bridge.data.splits import all_split_names, is_training
 from i2i_bridge.data.statistics import facts_of, statistics_of

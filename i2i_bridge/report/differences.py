@@ -211,12 +211,12 @@ class _FeatureReader:
     """Reads features, each record once; memory holds those of one row beside the kept ones."""
 
     def __init__(self, kept: _Features) -> None:
-        self.kept, self.own = kept, _Features()
+        self.kept, self.current = kept, _Features()
 
     def matrix(self, measured: Measurements, row: str, feature: str, keys: Sequence[str], *, keep: bool) -> np.ndarray:
         """The stored features of a row, (n, d)."""
         place = (measured.folder, row, feature)
-        features = (self.kept if keep or place in self.kept else self.own).setdefault(place, {})
+        features = (self.kept if keep or place in self.kept else self.current).setdefault(place, {})
         records = Records(measured.home / "records")
         for key in keys:
             if key in features:

@@ -34,7 +34,7 @@ class Source:
     """Index of the entry whose folder holds the pictures."""
     row: str
     label: str
-    own: bool
+    is_restored: bool
     """True for restorations of the entry, False for the clean image and baselines."""
     folder: Path
     place: str
@@ -49,7 +49,7 @@ def gallery(entries: Sequence[Entry], table: Table, pictures: Pictures) -> dict[
     """
     sources = _sources(entries)
     names = sorted({file.name for source in sources for file in _saved_pictures(source.folder)})
-    restored = [j for j, source in enumerate(sources) if source.own]
+    restored = [j for j, source in enumerate(sources) if source.is_restored]
     if not names or not restored:
         return {}
     scores = [entry.measurements[0].scores for entry in entries]
@@ -86,7 +86,11 @@ def gallery(entries: Sequence[Entry], table: Table, pictures: Pictures) -> dict[
     return {
         "metrics": [{"label": c.label, "digits": c.digits, "higher": c.higher_is_better} for c in columns],
         "sources": [
-            {"label": source.label, "own": source.own, "colour": source.entry % 8 if source.own else None}
+            {
+                "label": source.label,
+                "own": source.is_restored,
+                "colour": source.entry % 8 if source.is_restored else None,
+            }
             for source in sources
         ],
         "images": images,
@@ -164,7 +168,7 @@ def _best_source(sources: Sequence[Source], table: Table, restored: Sequence[int
 def _is_outermost(entries: Sequence[Entry], source: Source) -> bool:
     """True for baselines and for the first and last row of a method; for all rows if there is one entry."""
     rows = [row.name for row in entries[source.entry].rows]
-    return not source.own or len(entries) == 1 or source.row in (rows[0], rows[-1])
+    return not source.is_restored or len(entries) == 1 or source.row in (rows[0], rows[-1])
 
 
 def _keys_by_file(keys: Mapping[str, None], names: Sequence[str]) -> dict[str, str]:

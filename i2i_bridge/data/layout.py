@@ -35,7 +35,7 @@ BEGINNING = re.compile(r"^[^_. -]*[_. -]")
 
 
 @dataclass(frozen=True)
-class Reading:
+class Layout:
     """A possible layout of a folder."""
 
     table: dict[str, Any]
@@ -68,28 +68,28 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class Readings:
+class Layouts:
     """The possible layouts of a folder, the likeliest first."""
 
-    candidates: list[Reading]
+    candidates: list[Layout]
     why: str
     """The evidence, for messages."""
     doubt: bool
     """Whether the user has to choose."""
 
 
-def readings(root: Path) -> Readings:
+def layouts_of(root: Path) -> Layouts:
     """The possible layouts of a folder of images.
 
     Raises:
         UserError: The folder cannot be listed.
     """
-    plain = Reading({"name": "images", "root": str(root)}, "clean images, for a recipe's degradation")
+    plain = Layout({"name": "images", "root": str(root)}, "clean images, for a recipe's degradation")
     base = split_base(root)
     for pairs in (_split_sides(root), _two_folders(root, base), _one_folder(root, base), _halves(root)):
         if pairs is not None:
-            return Readings([*pairs.candidates, plain], pairs.why, pairs.doubt)
-    return Readings([plain], "no two folders or names of pairs, and no files of two halves", False)
+            return Layouts([*pairs.candidates, plain], pairs.why, pairs.doubt)
+    return Layouts([plain], "no two folders or names of pairs, and no files of two halves", False)
 
 
 def split_base(root: Path) -> Path:
@@ -103,7 +103,7 @@ def first_is_target(first: str, second: str) -> bool | None:
     return None if votes[0] == votes[1] else votes[0] > votes[1]
 
 
-def _both_orders(root: Path, sides: Sequence[str], templates: Sequence[str], odd: list[str]) -> list[Reading]:
+def _both_orders(root: Path, sides: Sequence[str], templates: Sequence[str], odd: list[str]) -> list[Layout]:
     """Two layouts of pairs: the first side as the target, and the second side as the target."""
     orders = []
     for target, source in ((0, 1), (1, 0)):
@@ -119,11 +119,11 @@ def _both_orders(root: Path, sides: Sequence[str], templates: Sequence[str], odd
         for key, template in (("x_0_name", templates[target]), ("x_1_name", templates[source])):
             if template != "{}":
                 table[key] = template
-        orders.append(Reading(table, f"pairs, {names[0]} the targets x_0, {names[1]} the sources x_1", odd))
+        orders.append(Layout(table, f"pairs, {names[0]} the targets x_0, {names[1]} the sources x_1", odd))
     return orders
 
 
-def _split_sides(root: Path) -> Readings | None:
+def _split_sides(root: Path) -> Layouts | None:
     """The layout of folders such as trainA and trainB, testA and testB."""
     names = {path.name for path in root.iterdir() if path.is_dir()}
     for split in all_split_names():
@@ -135,7 +135,7 @@ def _split_sides(root: Path) -> Readings | None:
             why = f"folders {split}{ends[0]} and {split}{ends[1]}"
             odd = [f"{split}*/{name}" for name in sorted(stems[0] ^ stems[1])]
             orders = _both_orders(root, sides, ["{}", "{}"], odd)
-            return Readings(orders[:1], why, 2 * matched <= min(map(len, stems)))
+            return Layouts(orders[:1], why, 2 * matched <= min(map(len, stems)))
     return None
 
 
@@ -144,7 +144,7 @@ def _stems(folder: Path) -> dict[str, str]:
     return {normal_form(str(PurePosixPath(name).with_suffix(""))): name for name in list_images(folder).images}
 
 
-def _two_folders(root: Path, base: Path) -> Readings | None:
+def _two_folders(root: Path, base: Path) -> Layouts | None:
     """The layout of two folders, one per side, detected by the folders' names or by mostly equal file names.
 
     Of more than two folders, those with usual names are used: clean, noisy1 and noisy2 may be two sets of pairs.
@@ -156,7 +156,7 @@ def _two_folders(root: Path, base: Path) -> Readings | None:
         pairs = _sides(root, targets[0], sources[0])
         others = sorted({path.name for path in folders} - {targets[0].name, sources[0].name})
         if pairs is not None and others:
-            return Readings(pairs.candidates, f"{pairs.why}; not used: {', '.join(others)}", pairs.doubt)
+            return Layouts(pairs.candidates, f"{pairs.why}; not used: {', '.join(others)}", pairs.doubt)
         return pairs
     if len(folders) == 2:
         return _sides(root, *folders)
@@ -172,7 +172,7 @@ def _two_folders(root: Path, base: Path) -> Readings | None:
                 orders.append(pairs.candidates[0])
     if not orders:
         return None
-    return Readings(orders, f"{len(folders)} folders, {', '.join(path.name for path in folders)}", True)
+    return Layouts(orders, f"{len(folders)} folders, {', '.join(path.name for path in folders)}", True)
 
 
 def _word(folder: Path) -> str:
@@ -180,7 +180,7 @@ def _word(folder: Path) -> str:
     return re.sub(r"[_. -]*\d+$", "", folder.name.lower())
 
 
-def _sides(root: Path, one: Path, two: Path) -> Readings | None:
+def _sides(root: Path, one: Path, two: Path) -> Layouts | None:
     """The layouts with two given folders as sides, in the order of their names or in both orders; None for no pairs."""
     folders = [one, two]
     first = first_is_target(one.name, two.name)
@@ -213,7 +213,7 @@ def _sides(root: Path, one: Path, two: Path) -> Readings | None:
         orders = [orders[0 if first else 1]]
     why = f"two folders, {names[0]} and {names[1]}, in which {matched} of {fewest} images have a partner"
     # No doubt only if the folders have usual names and the images have equal names.
-    return Readings(orders, why, first is None or not alike or templates != ["{}", "{}"])
+    return Layouts(orders, why, first is None or not alike or templates != ["{}", "{}"])
 
 
 def _partner(stem: str, template: str, partner_template: str) -> str | None:
@@ -260,7 +260,7 @@ def _endings(first: set[str], second: set[str]) -> tuple[str, str, int] | None:
     return None
 
 
-def _one_folder(root: Path, base: Path) -> Readings | None:
+def _one_folder(root: Path, base: Path) -> Layouts | None:
     """The layout of pairs in one folder, by suffixes or prefixes of names: 1_clean.png beside 1_noisy.png."""
     stems = _stems(base)
     best: tuple[int, list[str]] = (0, [])
@@ -291,10 +291,10 @@ def _one_folder(root: Path, base: Path) -> Readings | None:
     if first is not None:
         orders = [orders[0 if first else 1]]
     why = f"{matched} names come twice, as {pair[0]} and as {pair[1]}"
-    return Readings(orders, why, first is None or bool(odd))
+    return Layouts(orders, why, first is None or bool(odd))
 
 
-def _halves(root: Path) -> Readings | None:
+def _halves(root: Path) -> Layouts | None:
     """The layout of side-by-side files, of at least 80 % of the files: see `_wide`."""
     listing = list_images(root).images
     sizes = sizes_of(Files(root, listing)[:: max(len(listing) // MEASURED, 1)])  # type: ignore[arg-type]
@@ -303,13 +303,13 @@ def _halves(root: Path) -> Readings | None:
         return None
     odd = [f"{name} ({width}x{height})" for name, (height, width) in sizes.items() if name not in fits]
     orders = [
-        Reading({"name": "side_by_side", "root": str(root), "direction": direction}, words, odd)
+        Layout({"name": "side_by_side", "root": str(root), "direction": direction}, words, odd)
         for direction, words in (
             ("AtoB", "files of two halves (side_by_side), the left one the source x_1"),
             ("BtoA", "files of two halves (side_by_side), the right one the source x_1"),
         )
     ]
-    return Readings(orders, f"{len(fits)} of {len(sizes)} files are {why}", True)
+    return Layouts(orders, f"{len(fits)} of {len(sizes)} files are {why}", True)
 
 
 def _wide(root: Path, sizes: Mapping[str, tuple[int, int]]) -> tuple[set[str], str]:
