@@ -88,7 +88,7 @@ class PairDataset(Dataset[dict[str, Any]]):
         classes: int = 0,
     ) -> None:
         self.reverse, self.both = reverse, both
-        self._see: Callable[[dict[str, Any]], dict[str, Any]] | None = None
+        self._change: Callable[[dict[str, Any]], dict[str, Any]] | None = None
         self.align = align
         self._shifts = np.full((len(source) if align else 0, 2), UNKNOWN, np.int16)
         self.value_range, self.on_error = value_range, on_error
@@ -103,13 +103,13 @@ class PairDataset(Dataset[dict[str, Any]]):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         item = self._item(index, ())
-        return item if self._see is None else self._see(item)
+        return item if self._change is None else self._change(item)
 
-    def seen_by(self, see: Callable[[dict[str, Any]], dict[str, Any]]) -> "PairDataset":
-        """A copy whose `dataset[i]` is `see(item)`, such as the item's latents."""
-        seen = copy.copy(self)
-        seen._see = see
-        return seen
+    def mapped(self, change: Callable[[dict[str, Any]], dict[str, Any]]) -> "PairDataset":
+        """A copy whose `dataset[i]` is `change(item)`, such as the item's latents."""
+        other = copy.copy(self)
+        other._change = change
+        return other
 
     def directions(self) -> "list[PairDataset]":
         """This dataset, or forward and reverse copies of it if items have a direction."""

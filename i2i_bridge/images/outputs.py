@@ -3,7 +3,6 @@
 import hashlib
 import itertools
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any, Literal
 from i2i_bridge.errors import UserError, located
 from i2i_bridge.images.folder import IMAGE_SUFFIXES, JPEG_SUFFIXES, left_out_notes, list_images
 from i2i_bridge.storage.files import append
-from i2i_bridge.storage.names import NAME_BYTES
+from i2i_bridge.storage.names import extended_name
 from i2i_bridge.storage.reader import LIST_LIMIT, open_regular, parse_json
 
 FORMATS = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "tif": ".tif"}
@@ -183,13 +182,7 @@ def _numbers() -> Iterator[str]:
 
 def _named(result: Path, ending: str, suffix: str) -> Path:
     """The path NAME + ending + suffix beside a result; a name that is too long is cut and gets a hash."""
-    stem, room = result.stem, NAME_BYTES - len(os.fsencode(ending + suffix))
-    if len(os.fsencode(stem)) > room:
-        mark = f"~{hashlib.sha256(os.fsencode(stem)).hexdigest()[:8]}"
-        while len(os.fsencode(stem + mark)) > room:
-            stem = stem[:-1]
-        stem += mark
-    return result.with_name(f"{stem}{ending}{suffix}")
+    return result.with_name(extended_name(result.stem, after=f"{ending}{suffix}"))
 
 
 @dataclass

@@ -8,6 +8,7 @@ import ast
 import json
 import math
 import re
+import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -173,13 +174,10 @@ def _summary(model: type[Settings]) -> str:
 
 def _comment(text: str) -> Iterator[str]:
     """Wrap a text to comment lines of at most WIDTH characters."""
-    line = "#"
-    for word in text.split():
-        if len(line) + 1 + len(word) > WIDTH:
-            yield line
-            line = "#"
-        line += f" {word}"
-    yield line
+    options: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False}
+    yield from textwrap.wrap(" ".join(text.split()), WIDTH, initial_indent="# ", subsequent_indent="# ", **options) or [
+        "#"
+    ]
 
 
 def _type(described: Mapping[str, Any], known: Mapping[str, Any]) -> str:

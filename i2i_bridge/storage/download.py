@@ -17,7 +17,7 @@ from i2i_bridge.storage.archive import RESERVE, Report
 from i2i_bridge.storage.files import free_bytes, no_link, remove, replace, write_whole
 from i2i_bridge.storage.internet import require
 from i2i_bridge.storage.names import NAME_LETTERS, extended_name
-from i2i_bridge.storage.reader import read_bytes
+from i2i_bridge.storage.reader import file_sha256, read_bytes
 from i2i_bridge.storage.table import Table
 
 
@@ -205,22 +205,21 @@ class Pace:
 
 def _verified(source: Download, path: Path) -> str:
     """Check a file against the card's size and hashes and return its SHA-256; a file that differs is deleted."""
-    sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
-    with readable(path), path.open("rb") as stream:
-        while chunk := stream.read(2**20):
-            sha256.update(chunk)
-            if source.md5:
-                md5.update(chunk)
+    with readable(path):
+        sha256 = file_sha256(path)
     facts: list[tuple[str, int | str | None, int | str]] = [
         ("size in bytes", source.bytes, _size(path)),
-        ("sha256", source.sha256, sha256.hexdigest()),
-        ("md5", source.md5, md5.hexdigest()),
+        ("sha256", source.sha256, sha256),
     ]
+    if source.md5:
+        with readable(path), path.open("rb") as stream:
+            md5 = hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False))
+            facts.append(("md5", source.md5, md5.hexdigest()))
     for what, wanted, got in facts:
         if wanted and wanted != got:
             _discard(path)
             raise UserError(f"{source.url}: the {what} is {got}, not {wanted}: another or a damaged file; deleted")
-    return sha256.hexdigest()
+    return sha256
 
 
 def _size(path: Path) -> int:

@@ -203,7 +203,7 @@ def _new_run(recipe: Recipe, folder: Path, dataset: PairDataset, device: torch.d
         _check_size(recipe, "the network of mean.run", mean.method.network)
     recipe, latent = open_latent(recipe, dataset, device)
     if latent is not None:  # moments and noise are those of latents
-        dataset = dataset.seen_by(latent.latent.item)
+        dataset = dataset.mapped(latent.latent.item)
     start, first_recipe = partial(start_of, mean, recipe.train.seed), None if init is None else init.recipe
     recipe = resolved(folder, recipe, dataset, started=None, init=first_recipe, start=start)
     if init is not None:
