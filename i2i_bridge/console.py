@@ -153,7 +153,7 @@ def training_display(steps: int) -> Iterator[Callable[["Progress | str"], None]]
 
 
 @contextmanager
-def counting(what: str) -> Iterator[Callable[..., None]]:
+def count_display(what: str) -> Iterator[Callable[..., None]]:
     """Progress display for (done, total): a bar on a terminal; elsewhere about ten lines, with the time left.
 
     The function that it yields takes another `what`, where the kind of what is counted is known only later.
@@ -186,7 +186,7 @@ def counting(what: str) -> Iterator[Callable[..., None]]:
 
 
 @contextmanager
-def transferring(what: str) -> Iterator[Callable[[int, int], None]]:
+def transfer_display(what: str) -> Iterator[Callable[[int, int], None]]:
     """Progress display for (bytes done, total bytes or 0 if unknown): a bar on a terminal, lines elsewhere."""
     if not console.is_terminal:
         shown = -1

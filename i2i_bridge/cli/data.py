@@ -46,7 +46,7 @@ def fetch(
             if not sys.stdin.isatty():
                 raise UserError("no terminal to ask for agreement to the licence; read it above and add --yes")
             typer.confirm("Download it on these terms?", abort=True)
-    unverified = fetch_dataset(plan, console.transferring)
+    unverified = fetch_dataset(plan, console.transfer_display)
     for file, digest in unverified.items():
         console.say(f"{file}: no hash is published; its sha256 is {digest}, which the next fetch will demand")
     console.say(
@@ -165,7 +165,7 @@ def check(
     load_plugins(plugin)
     from i2i_bridge.cli.data_check import check_data
 
-    with console.counting("checked") as done:
+    with console.count_display("checked") as done:
         checked = check_data(what, settings or [], report=done)
     for problem in checked.problems:
         console.say(problem)

@@ -249,7 +249,7 @@ def counted(what: str = "evaluated") -> Iterator[Callable[[int, int], None]]:
     if processes().rank:
         yield lambda done, total: None
     else:
-        with console.counting(what) as done:
+        with console.count_display(what) as done:
             yield done
 
 

@@ -127,7 +127,7 @@ def restore(
     )
     # For one image the progress counts network calls or tiles, for a folder images.
     single = source.is_file()
-    with console.counting("network calls" if single else "restored") as done:
+    with console.count_display("network calls" if single else "restored") as done:
         progress: Any = (
             {"report_calls": done, "report_tiles": partial(done, what="tiles")} if single else {"report": done}
         )
@@ -197,7 +197,7 @@ def degrade(
         console.say(f"wrote {target}: {strengths_sheet(tables, vary, source, target, seed=seed)}")
         return
     existing = existing_results(skip_existing, overwrite)
-    with console.counting("degraded") as done:
+    with console.count_display("degraded") as done:
         outcome = degrade_files(
             tables, source, target, seed=seed, format=format, quality=quality, existing=existing, report=done
         )

@@ -57,7 +57,7 @@ def fetch(
             if not sys.stdin.isatty():
                 raise UserError("no terminal to ask for agreement to the licences; read them above and add --yes")
             typer.confirm("Download on these terms?", abort=True)
-        weights.fetch_all(chosen, place, console.transferring)
+        weights.fetch_all(chosen, place, console.transfer_display)
     named = weights.folder()
     use = "" if named and named.resolve() == place.resolve() else f"; now set {weights.VARIABLE}={place}"
     console.say(f"{'ready' if chosen else 'there already'}: {place}{use}")

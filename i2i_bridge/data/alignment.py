@@ -160,7 +160,7 @@ def _steepness(image: np.ndarray) -> np.ndarray:
     return faded
 
 
-def overlapping(
+def overlap_of(
     x_0: np.ndarray, x_1: np.ndarray, shift: tuple[int, int], grid: int = 1
 ) -> tuple[np.ndarray, np.ndarray]:
     """The overlap of x_0 and x_1, given the shift that aligns x_1 with x_0.

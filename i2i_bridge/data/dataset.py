@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from i2i_bridge.data.alignment import overlapping, shift_between
+from i2i_bridge.data.alignment import overlap_of, shift_between
 from i2i_bridge.data.items import EMPTY_MASK, decode_item, location, pictures_of, remarks, size_of
 from i2i_bridge.data.order import shuffled
 from i2i_bridge.data.source import PairSource, item_of
@@ -283,7 +283,7 @@ class PairDataset(Dataset[dict[str, Any]]):
             return images
         # A condition lies where the source lies.
         cut = {
-            part: overlapping(images["x_0"], pixels, (row, column), self.factor)
+            part: overlap_of(images["x_0"], pixels, (row, column), self.factor)
             for part, pixels in images.items()
             if part != "x_0"
         }

@@ -84,7 +84,7 @@ class Compose(Degradation):
     @property
     def scale(self) -> int:
         """The last member's scale if `prepare` delegates to it; else 1, for a user's image of full size."""
-        return self.members[-1].scale if self._preparing is self.members[-1] else 1
+        return self.members[-1].scale if self._preparer is self.members[-1] else 1
 
     @property
     def parameter_names(self) -> tuple[str, ...]:
@@ -96,7 +96,7 @@ class Compose(Degradation):
         return "is a chain of operators, whose A^+ has no closed form"
 
     @property
-    def _preparing(self) -> Degradation:
+    def _preparer(self) -> Degradation:
         """The member for `prepare`: the last with a condition, else the last with masks, else the last."""
         special = [member for member in self.members if member.condition_channels] or [
             member for member in self.members if member.masked
@@ -118,7 +118,7 @@ class Compose(Degradation):
 
     def prepare(self, image: Tensor, generator: Generator, mask: Tensor | None = None) -> Degraded:
         """As `Degradation.prepare`, by the member that fills holes or gives the condition, if there is one."""
-        member = self._preparing
+        member = self._preparer
         if member.masked and mask is None:
             return Degraded(image, torch.ones_like(image[:, :1]))
         prepared = member.prepare(image, generator, mask)
@@ -128,7 +128,7 @@ class Compose(Degradation):
 
     def measurement(self, degraded: Degraded) -> Tensor:
         """As `Degradation.measurement`, by the member that gives the condition, if there is one."""
-        return self._preparing.measurement(degraded) if self.condition_channels else degraded.x_1
+        return self._preparer.measurement(degraded) if self.condition_channels else degraded.x_1
 
     def reduced(self, x_1: Tensor) -> Tensor:
         return self.members[-1].reduced(x_1) if self.scale > 1 else x_1

@@ -175,7 +175,7 @@ def evaluate(
     with ExitStack() as stack:
         if report is None:
             watched = console.is_watched() and processes().rank == 0
-            report = stack.enter_context(console.counting("evaluated")) if watched else lambda done, total: None
+            report = stack.enter_context(console.count_display("evaluated")) if watched else lambda done, total: None
         return measure(
             subject,
             dataset,

@@ -359,8 +359,8 @@ class Recipe(Settings):
             UserError: Unknown sampler or option.
         """
         known = registry.SAMPLERS.options(str(self.sample.sampler.get("name")))
-        plumbing = {key: None for key, p in known.items() if p.kind is not p.KEYWORD_ONLY or key == "start"}
-        _, options = registry.SAMPLERS.check(self.sample.sampler, **plumbing)
+        supplied = {key: None for key, p in known.items() if p.kind is not p.KEYWORD_ONLY or key == "start"}
+        _, options = registry.SAMPLERS.check(self.sample.sampler, **supplied)
         return options
 
     def to_toml(self) -> str:

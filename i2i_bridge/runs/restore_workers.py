@@ -74,7 +74,7 @@ def restored_by_workers(
     # Otherwise the last one to be dealt could be a large one, which the other processes would wait for.
     largest_first = sorted(tasks, key=lambda task: -pixel_count(task[0].source))
     threads = max(torch.get_num_threads() // workers, 1)
-    answers = imap_unordered(largest_first, _Opening.of(run, settings), workers=workers, threads=threads, clean=clean)
+    answers = imap_unordered(largest_first, _RunOpener.of(run, settings), workers=workers, threads=threads, clean=clean)
     with closing(answers):
         for task, answer in answers:
             if task is None:
@@ -101,7 +101,7 @@ def _problem(work: Callable[[Job], None], job: Job) -> UserError | None:
 
 
 @dataclass(frozen=True)
-class _Opening:
+class _RunOpener:
     """Opens the same run in a worker process (`workers.Opener`)."""
 
     folder: Path
@@ -112,7 +112,7 @@ class _Opening:
     settings: RestoreSettings
 
     @classmethod
-    def of(cls, run: Run, settings: RestoreSettings) -> "_Opening":
+    def of(cls, run: Run, settings: RestoreSettings) -> "_RunOpener":
         network = run.method.network
         tiles = (network.side, network.overlap, network.batch) if isinstance(network, TiledNetwork) else None
         return cls(run.folder, run.step, run.options or {}, tiles, _facts(run, settings), settings)

@@ -46,7 +46,7 @@ def test_no_way_to_print_obeys_markup_or_escapes(terminal, capsys, monkeypatch):
     console.say_error(HOSTILE)
     console.show_table(["", HOSTILE], [["x", HOSTILE], [HOSTILE, "y"]], numbers=True)
     console.write(HOSTILE)
-    for progress in (console.counting, console.transferring):
+    for progress in (console.count_display, console.transfer_display):
         with progress(HOSTILE) as report:
             report(1, 1)
     with console.training_display(3) as report:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from i2i_bridge.data.alignment import SIDE, Alignment, alignment_of, misalignments, overlapping, shift_between
+from i2i_bridge.data.alignment import SIDE, Alignment, alignment_of, misalignments, overlap_of, shift_between
 from i2i_bridge.data.dataset import PairDataset
 from i2i_bridge.data.statistics import facts_of
 from i2i_bridge.data.transforms import Geometry
@@ -76,7 +76,7 @@ def test_what_has_nothing_in_common_has_no_shift():
 @pytest.mark.parametrize("shift", [(0, 0), (3, 0), (-4, 2), (5, -6)])
 def test_the_overlap_shows_the_same(shift):
     # kills: overlap-of-the-same-side, shift-the-other-way
-    x_0, x_1 = overlapping(*pair("same", *shift), shift)
+    x_0, x_1 = overlap_of(*pair("same", *shift), shift)
     assert np.array_equal(x_0, x_1)
     assert x_0.shape[:2] == (200 - abs(shift[0]), 200 - abs(shift[1]))
 
@@ -85,11 +85,11 @@ def test_the_overlap_shows_the_same(shift):
 def test_the_overlap_starts_on_the_grid(shift):
     # kills: overlap-out-of-phase, overlap-of-the-same-side
     x_0, x_1 = pair("same", *shift)
-    first, second = overlapping(x_0, x_1, shift, 4)
+    first, second = overlap_of(x_0, x_1, shift, 4)
     assert np.array_equal(first, second)
     assert all(side >= 200 - abs(by) - 3 for side, by in zip(first.shape, shift, strict=False))
     rows, columns = np.indices((200, 200))
-    place = overlapping(x_0, np.stack([rows, columns], 2), shift, 4)[1]
+    place = overlap_of(x_0, np.stack([rows, columns], 2), shift, 4)[1]
     assert not (place[0, 0] % 4).any()
 
 
