@@ -28,7 +28,7 @@ class Place(Table):
 
 
 def store_folder() -> Path:
-    """The folder of the store."""
+    """The folder of the store, the same on every system, as the documentation names it."""
     if folder := os.environ.get("I2I_HOME"):
         return Path(folder)
     try:

@@ -285,6 +285,19 @@ def test_rows_of_the_hub_name_files_of_its_caches_alone(tmp_path, monkeypatch):
         source[1]
 
 
+def test_a_hub_that_does_not_answer_is_one_line(monkeypatch):
+    asked = []
+
+    def load_dataset(path, **options):
+        asked.append((path, options))
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    with pytest.raises(UserError, match="hub 'owner/gone': ConnectionError: no route"):
+        HubImages("train", hub="owner/gone", download=True, config="small", revision="abc")
+    assert asked == [("owner/gone", {"name": "small", "revision": "abc"})]
+
+
 def test_offline_holds_though_the_library_was_imported_before(monkeypatch):
     """The library looks at its own variable, once."""
     monkeypatch.setenv("I2I_OFFLINE", "1")

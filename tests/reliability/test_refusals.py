@@ -7,7 +7,6 @@ import signal
 import struct
 import sys
 import tarfile
-import types
 import zipfile
 import zlib
 from pathlib import Path
@@ -21,7 +20,6 @@ from i2i_bridge import registry
 from i2i_bridge.data import loader, store
 from i2i_bridge.data.cards import is_card, open_source
 from i2i_bridge.data.dataset import PairDataset
-from i2i_bridge.data.sources import huggingface
 from i2i_bridge.data.sources.folders import CleanImages, PairedFolders, shared_files
 from i2i_bridge.data.sources.lists import ListFile
 from i2i_bridge.data.sources.lmdb import LmdbImages
@@ -162,22 +160,6 @@ def test_databases(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "lmdb", None)
     with refused(r"pip install 'i2i-bridge\[lmdb\]'"):
         LmdbImages(alone, "i2sb", "train")
-
-
-def test_a_hub_that_does_not_answer(monkeypatch):
-    asked = []
-
-    def load_dataset(path, **options):
-        asked.append((path, options))
-        if path == "gone":
-            raise ConnectionError("no route")
-        return "a dataset"
-
-    monkeypatch.setattr(huggingface, "_library", lambda: types.SimpleNamespace(load_dataset=load_dataset))
-    assert huggingface._fetched("there", "small", "abc") == "a dataset"
-    assert asked == [("there", {"name": "small", "revision": "abc"})]
-    with refused("hub 'gone': ConnectionError: no route"):
-        huggingface._fetched("gone", None, None)
 
 
 def test_files_come_in_slices_and_kinds_without_files_tell_nothing(tmp_path):
