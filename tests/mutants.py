@@ -902,6 +902,15 @@ MUTANTS = [
     Mutant("label-of-another-run", "report/entries.py", "and part.folder in labels]", "and part.folder.parent in labels]", "test_comparing.py"),
     Mutant("old-kid-shown", "evaluation/results.py", "estimate.note.startswith(THINNED)", "not estimate.note", "test_evaluation.py"),
     Mutant("partners-by-position", "evaluation/summary.py", "np.array([places[fact.key] for fact in items])", "np.arange(len(items))", "test_evaluation.py"),
+    Mutant("eps-without-a-share", "bridge/targets.py", "if process.pinned or float(process.coefficients(1.0).b) == 0:", "if process.pinned:", "test_targets.py"),
+    Mutant("no-sigma-and-no-way-out", "bridge/targets.py", "f\"target 'i2sb' divides by sigma_t, but {error}; use 'velocity', 'x0' or 'preconditioned'\"", "str(error)", "test_targets.py"),
+    # settings that would do nothing, or end in a traceback
+    Mutant("critic-of-any-size", "training/preparation.py", "if companion is not state.network and", "if False and", "test_training.py"),
+    Mutant("perceptual-of-any-size", "recipe/checks.py", "if min(recipe.data.sides) < least:", "if False:", "test_losses.py"),
+    Mutant("perceptual-of-any-channels", "recipe/checks.py", "if channels not in (1, 3):", "if False:", "test_losses.py"),
+    Mutant("unread-curriculum", "recipe/checks.py", "if name in WITHOUT_CURRICULUM and", "if False and", "test_recipe.py"),
+    Mutant("option-without-its-weight", "recipe/checks.py", "if given and needed in options and", "if False and", "test_recipe.py"),
+    Mutant("settings-hide-the-key", "recipe/load.py", "if len(words) > LONGEST_SETTINGS:", "if False:", "test_recipe.py"),
     # paired differences
     Mutant("paired-error-unpaired", "report/differences.py", "error = statistics.stdev(kept) / math.sqrt(len(kept))", "error = math.hypot(*(np.std(m, ddof=1) for m in means)) / math.sqrt(len(kept))", "test_paired_differences.py"),
     Mutant("images-paired-by-position", "report/differences.py", "[[table[key] for key in keys] for table in part]", "[list(table.values())[: len(keys)] for table in part]", "test_paired_differences.py"),
@@ -918,6 +927,7 @@ MUTANTS = [
     Mutant("page-without-differences", "report/page.py", "    if paired is not None and not paired.table.lines:\n", "    if paired is not None:\n", "test_paired_differences.py"),
     Mutant("kid-of-few-images-untold", "evaluation/scores.py", "return found + kid_warnings(scorer.sets, images)", "return found", "test_comparing.py"),
     Mutant("kid-note-of-every-number", "evaluation/scores.py", "for name in metrics if images < FEW_FOR_KID else ():", "for name in metrics if images <= FEW_FOR_KID else ():", "test_comparing.py"),
+    Mutant("kernel-distances-called-biased", "evaluation/scores.py", "if not isinstance(one, KernelDistance | PairedKernelDistance)]", "]", "test_comparing.py"),
     Mutant("kid-degree-two", "metrics/kernel.py", "(x @ y.T / x.shape[1] + 1) ** 3", "(x @ y.T / x.shape[1] + 1) ** 2", "test_metrics_distribution.py"),
     Mutant("kid-without-dimension", "metrics/kernel.py", "(x @ y.T / x.shape[1] + 1) ** 3", "(x @ y.T + 1) ** 3", "test_metrics_distribution.py"),
     Mutant("kid-error-halved", "metrics/kernel.py", "float(4 * np.square(sums", "float(np.square(sums", "test_metrics_distribution.py"),

@@ -91,7 +91,12 @@ class I2SBTarget(Target):
     """The paper's target (Eq. 12): F = (X_t - X_0) / sigma_t, so x_0_hat = X_t - sigma_t F."""
 
     def check(self, process: Process) -> None:
-        process.sigma(1.0)
+        try:
+            process.sigma(1.0)
+        except ValueError as error:
+            raise ValueError(
+                f"target 'i2sb' divides by sigma_t, but {error}; use 'velocity', 'x0' or 'preconditioned'"
+            ) from error
 
     def weights(self, process: Process, t: Tensor | float) -> Weights:
         sigma = process.sigma(t)
@@ -114,12 +119,16 @@ class X0Target(Target):
 class EpsTarget(Target):
     """The noise z of X_t = a X_1 + b X_0 + c z (Palette, DDPM): x_0_hat = (X_t - a X_1 - c F) / b.
 
-    Only for processes that are not pinned: a bridge is X_1 at t = 1, where this is 0/0.
+    Only for processes that keep a share of X_0 at t = 1 (b_1 > 0): elsewhere, as for a bridge and for 'source-noise',
+    this is 0/0 there.
     """
 
     def check(self, process: Process) -> None:
-        if process.pinned:
-            raise ValueError(f"target 'eps' is 0/0 at t = 1 of the pinned {type(process).__name__}; use 'i2sb' or 'x0'")
+        if process.pinned or float(process.coefficients(1.0).b) == 0:
+            raise ValueError(
+                f"target 'eps' is 0/0 at t = 1 of {type(process).__name__}, which has no share of X_0 there; use 'x0' "
+                "or 'preconditioned'"
+            )
 
     def weights(self, process: Process, t: Tensor | float) -> Weights:
         a, b, c = process.coefficients(t)

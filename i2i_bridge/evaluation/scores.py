@@ -248,9 +248,11 @@ def warnings_of(scorer: Scorer, images: int) -> list[str]:
     found = []
     if images < FEW:
         found.append(f"only {plural(images, 'image')}: means and intervals are rough")
-    if scorer.sets and images < FEW_FOR_SETS:
+    # Not kernel distances: they have no bias at any number of images.
+    biased = [name for name, one in scorer.sets.items() if not isinstance(one, KernelDistance | PairedKernelDistance)]
+    if biased and images < FEW_FOR_SETS:
         found.append(
-            f"{', '.join(scorer.sets)} of {plural(images, 'image')}, fewer than {FEW_FOR_SETS}: "
+            f"{', '.join(biased)} of {plural(images, 'image')}, fewer than {FEW_FOR_SETS}: "
             "biased by the small number; "
             "compare them only with numbers of this very protocol and these images"
         )

@@ -204,8 +204,9 @@ def from_recipe(
     Raises:
         ValueError: A weight is negative, or perceptual_until lies outside (0, 1].
     """
-    if perceptual < 0 or adversarial < 0:
-        raise ValueError(f"perceptual {perceptual}, adversarial {adversarial}: must not be negative")
+    for key, weight in (("perceptual", perceptual), ("adversarial", adversarial)):
+        if weight < 0:
+            raise ValueError(f"{key} {weight}: must not be negative; 0 is without it")
     if not 0 < perceptual_until <= 1:
         raise ValueError(f"perceptual_until {perceptual_until}: must lie in (0, 1]")
     critic = None

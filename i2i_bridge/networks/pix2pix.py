@@ -158,6 +158,8 @@ class PatchGAN(nn.Module):
             raise ValueError(f"n_layers {n_layers}: outside 0..6")
         if channels < 1:
             raise ValueError(f"channels {channels}: at least 1")
+        # The two convolutions of stride 1 need 3 pixels a side, and those of stride 2 halve it, rounded down.
+        self.smallest_side = 3 << n_layers if n_layers else 1
         size, padding = (4, 1) if n_layers else (1, 0)
         stride = 2 if n_layers else 1
         layers: list[nn.Module] = [

@@ -1,6 +1,6 @@
 """The rules of a recipe that concern more than one of its tables."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING
 
 from i2i_bridge import registry
@@ -8,11 +8,37 @@ from i2i_bridge.errors import UserError, located, plural
 from i2i_bridge.metrics.names import require_metric
 from i2i_bridge.plugins import plugin_errors
 from i2i_bridge.recipe.protocol import load_protocol
-from i2i_bridge.recipe.schema import STUDENTS
+from i2i_bridge.recipe.schema import STUDENTS, TrainSettings
 
 if TYPE_CHECKING:
     from i2i_bridge.bridge.base import Process
     from i2i_bridge.recipe.recipe import Recipe
+
+WITHOUT_CURRICULUM = ("regression", "pix2pix", "cdsb", "autoencoder")
+"""Methods whose losses do not draw t by [train]; a recipe of theirs may have those keys, as it may be a bridge's."""
+
+
+def check_used(recipe: "Recipe", keys: Collection[str]) -> None:
+    """Refuse settings that the user gave and the recipe's method does not read.
+
+    Otherwise a regression with `train.loss=l1` would be taken for one of that loss.
+
+    Args:
+        keys: The user's keys, such as "train.loss".
+
+    Raises:
+        UserError: A key has no effect.
+    """
+    name = str(recipe.method["name"])
+    for key in ("regression_share", "at_source", "time", "weight", "loss"):
+        default = TrainSettings.model_fields[key].default
+        if name in WITHOUT_CURRICULUM and f"train.{key}" in keys and getattr(recipe.train, key) != default:
+            raise UserError(f"train.{key} is for bridges, and method '{name}' does not read it; leave it out")
+    for key, needed in (("perceptual_until", "perceptual"), ("discriminator", "adversarial")):
+        given = any(one.startswith(f"method.{key}") for one in keys)
+        options = registry.METHODS.options(name)
+        if given and needed in options and not recipe.method.get(needed):
+            raise UserError(f"method.{key} does nothing without method.{needed}; give its weight too, or leave it out")
 
 
 def check_recipe(recipe: "Recipe") -> None:
@@ -34,6 +60,7 @@ def check_recipe(recipe: "Recipe") -> None:
     _check_guidance(recipe, process)
     _check_direction(recipe)
     _check_latent(recipe)
+    _check_perceptual(recipe)
     if not recipe.evaluate.protocol.endswith(".toml"):  # a file is read when it is used; it may not exist yet
         load_protocol(recipe.evaluate.protocol)
     if recipe.degradation is not None:
@@ -161,6 +188,23 @@ def _check_latent(recipe: "Recipe") -> None:
         raise UserError(
             f"[latent]: the condition has {plural(recipe.condition_channels, 'channel')}, and the encoder takes "
             f"images of {recipe.data.channels}"
+        )
+
+
+def _check_perceptual(recipe: "Recipe") -> None:
+    if not recipe.method.get("perceptual") or "perceptual_until" not in registry.METHODS.options(recipe.method["name"]):
+        return
+    from i2i_bridge.metrics.packaged import STLPIPS
+
+    least, channels = STLPIPS.smallest, recipe.data.channels
+    if min(recipe.data.sides) < least:
+        raise UserError(
+            f"method.perceptual compares images of at least {least} x {least} pixels, but data.size is "
+            f"{recipe.data.size}; raise it, or leave method.perceptual out"
+        )
+    if channels not in (1, 3):
+        raise UserError(
+            f"method.perceptual compares images of 1 or 3 channels, but data.channels is {channels}; leave it out"
         )
 
 

@@ -8,7 +8,8 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from i2i_bridge import registry
-from i2i_bridge.errors import UserError, listed, located, nearest
+from i2i_bridge.errors import UserError, listed, located, nearest, plural
+from i2i_bridge.recipe.checks import check_used
 from i2i_bridge.recipe.recipe import Recipe
 from i2i_bridge.storage.names import expanded
 from i2i_bridge.storage.shipped import recipe_names, shipped_folder
@@ -17,6 +18,8 @@ from i2i_bridge.storage.toml import override_parts, read_toml, toml_value
 
 Preset = Callable[[dict[str, Any], frozenset[str]], dict[str, Any]]
 """Maps a recipe's table and the keys that the user set to a changed table; [data] stays the same."""
+LONGEST_SETTINGS = 120
+"""Characters of the user's settings that a message repeats; it gives the number of longer ones."""
 Override = tuple[list[str], str]
 """A setting of the user: the parts of a dotted key, and the text of the value."""
 
@@ -46,7 +49,13 @@ def load_recipe(name: str | Path, overrides: Iterable[str] = (), preset: Preset 
         table = preset(table, frozenset(".".join(keys) for keys, _ in user))
         table = _overridden(table, [override for override in user if override[0][0] != "data"])
     words = " ".join(f"{'.'.join(keys)}={value}" for keys, value in user)
-    return parse_recipe(table, f"{name} with {words}" if user else str(path))
+    if len(words) > LONGEST_SETTINGS:  # otherwise the message would be cut where it names the key
+        words = plural(len(user), "setting")
+    place = f"{name} with {words}" if user else str(path)
+    recipe = parse_recipe(table, place)
+    with located(place):
+        check_used(recipe, {".".join(keys) for keys, _ in user})
+    return recipe
 
 
 def parse_recipe(table: Mapping[str, Any], place: str) -> Recipe:

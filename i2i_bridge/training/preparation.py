@@ -236,7 +236,15 @@ def _state(
     recipe: Recipe, device: torch.device, mean: Mean | None, teacher: nn.Module | None, latent: Latent | None
 ) -> TrainState:
     state = TrainState(recipe, device, mean, teacher, latent)
-    _check_size(recipe, "the network", state.network, 1 if latent is None else latent.autoencoder.factor)
+    factor = 1 if latent is None else latent.autoencoder.factor
+    _check_size(recipe, "the network", state.network, factor)
+    for name, companion in state.modules.items():
+        least = int(getattr(companion, "smallest_side", 1)) * factor
+        if companion is not state.network and min(recipe.data.sides) < least:
+            raise UserError(
+                f"data.size {recipe.data.size}: the {name} needs images of at least {least} pixels a side; raise "
+                "data.size, or take fewer layers (method.discriminator.n_layers)"
+            )
     return state
 
 

@@ -97,6 +97,23 @@ def test_literal_velocity_and_eps():
     assert EpsTarget().of(process, x_0, x_1, a * x_1 + b * x_0 + c * 1.7, t).item() == pytest.approx(1.7)
 
 
+@pytest.mark.parametrize("process", [I2SB(), LinearFlow(), SourceNoise(0.2)])
+def test_eps_needs_a_share_of_x_0_at_the_source(process):
+    """x_0_hat divides by b_t: with b_1 = 0 the weights at t = 1, where sampling begins, are infinite."""
+    # kills: eps-without-a-share
+    assert not torch.isfinite(EpsTarget().weights(process, 1.0).k_x)
+    with pytest.raises(ValueError, match="target 'eps' is 0/0 at t = 1"):
+        EpsTarget().check(process)
+
+
+def test_a_target_that_divides_by_sigma_says_what_to_use_instead():
+    # kills: no-sigma-and-no-way-out
+    for process in (SourceNoise(0.2), NADB(), LinearFlow()):
+        with pytest.raises(ValueError, match=r"target 'i2sb' divides by sigma_t, .* no sigma_t.*; use "):
+            I2SBTarget().check(process)
+        X0Target().check(process)
+
+
 def test_preconditioned_input_and_target_have_unit_variance():
     """Eq. 22-23 on data whose moments are known: Var(c_in X_t) = Var(target) = 1 at every t, X_0's part removed."""
     # kills: c-skip-squared, c-out-without-root

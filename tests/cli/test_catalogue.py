@@ -115,7 +115,7 @@ def test_a_name_of_several_meanings_says_so(call):
 
 def test_the_cost_of_a_run_is_that_of_its_recipe(call, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    recipe = load_recipe("demo/jpeg", ["network.channels=8", "network.channel_mult=[1,2]", "data.size=16"])
+    recipe = load_recipe("demo/jpeg", ["network.channels=8", "network.channel_mult=[1,2]", "data.size=32"])
     (tmp_path / "runs/mine").mkdir(parents=True)
     for file in ("recipe.toml", "runs/mine/recipe.toml"):
         (tmp_path / file).write_text(recipe.to_toml())

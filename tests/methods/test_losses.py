@@ -14,6 +14,7 @@ from i2i_bridge.methods.curriculum import Curriculum
 from i2i_bridge.methods.factory import build_method
 from i2i_bridge.methods.losses import AdversarialLoss, PerceptualLoss
 from i2i_bridge.metrics import packaged
+from i2i_bridge.networks.pix2pix import PatchGAN
 from i2i_bridge.recipe.load import load_recipe
 
 HAS_WEIGHTS = packaged.ST_LPIPS_ALEX.file() is not None
@@ -115,6 +116,30 @@ def test_training_is_refused_without_the_weights_and_restoring_is_not(monkeypatc
     assert method.perceptual == losses.PerceptualLoss(0.5) and method.adversarial.share == 0.3
     with pytest.raises(UserError, match=r"i2i-bridge\[metrics\]"):
         method.companions()
+
+
+@pytest.mark.parametrize("layers", [0, 1, 2, 3])
+def test_the_smallest_side_that_a_patchgan_judges(layers):
+    critic = PatchGAN(2, layers, 4).eval()
+    with torch.no_grad():
+        assert critic(torch.zeros(1, 2, critic.smallest_side, critic.smallest_side)).shape == (1, 1, 1, 1)
+        with pytest.raises(RuntimeError):
+            critic(torch.zeros(1, 2, *[critic.smallest_side - 1] * 2))
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("data.size=16", r"method.perceptual compares images of at least 24 x 24 pixels, but data.size is 16"),
+        ("data.channels=4", "method.perceptual compares images of 1 or 3 channels, but data.channels is 4"),
+    ],
+)
+def test_a_perceptual_loss_of_images_that_its_network_cannot_see_is_refused_with_the_recipe(setting, words):
+    # kills: perceptual-of-any-size, perceptual-of-any-channels
+    load_recipe("demo/denoise", ["method.perceptual=0.1", "data.size=24"])
+    load_recipe("demo/denoise", [setting])
+    with pytest.raises(UserError, match=words):
+        load_recipe("demo/denoise", ["method.perceptual=0.1", setting])
 
 
 @pytest.mark.parametrize(

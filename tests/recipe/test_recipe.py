@@ -11,6 +11,7 @@ from i2i_bridge.methods.factory import build_method
 from i2i_bridge.methods.latent import Latent
 from i2i_bridge.networks.autoencoder import ConvolutionalAutoencoder
 from i2i_bridge.recipe.load import load_recipe, parse_recipe, recipe_file
+from i2i_bridge.recipe.presets import method_preset
 from i2i_bridge.storage.shipped import recipe_names
 from i2i_bridge.training.schedule import learning_rate
 
@@ -383,3 +384,36 @@ def test_a_sampler_of_a_user_yields_all_channels(monkeypatch):
     monkeypatch.setitem(registry.SAMPLERS._members, "grey", grey)
     with pytest.raises(UserError, match="sampler 'grey': it must yield tensors of x_1's shape"):
         parse_recipe(small(sample={"sampler": {"name": "grey"}}), "mine.toml")
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "words"),
+    [
+        ("regression", ["train.loss=l1"], "train.loss is for bridges, and method 'regression' does not read it"),
+        ("pix2pix", ["train.at_source=0.5"], "train.at_source is for bridges, and method 'pix2pix'"),
+        ("cdsb", ["train.time=stratified"], "train.time is for bridges, and method 'cdsb'"),
+        (None, ["method.perceptual_until=0.5"], "method.perceptual_until does nothing without method.perceptual"),
+        (None, ["method.discriminator.channels=8"], "method.discriminator does nothing without method.adversarial"),
+    ],
+)
+def test_settings_that_would_do_nothing_are_refused(method, settings, words):
+    # kills: unread-curriculum, option-without-its-weight
+    preset = None if method is None else method_preset(method)
+    with pytest.raises(UserError, match=words):
+        load_recipe("demo/jpeg", settings, preset)
+
+
+def test_settings_that_are_read_or_change_nothing_are_taken():
+    # kills: a bridge's curriculum in the recipe, which other methods leave alone, refused with it
+    load_recipe("demo/jpeg", ["train.loss=l1", "method.adversarial=0.5", "method.discriminator.channels=8"])
+    load_recipe("demo/jpeg", ["train.loss=mse"], method_preset("regression"))
+    load_recipe("demo/jpeg", ["method.discriminator.channels=8"], method_preset("pix2pix"))
+    load_recipe("demo/jpeg", ["train.loss=l1"], method_preset("shortcut"))
+
+
+def test_a_message_names_the_key_however_many_settings_there_are():
+    # kills: settings-hide-the-key
+    many = [f"data.source.{name}=1" for name in ("holdout",)] + ["data.card=my-photos", "data.root=" + "a" * 90]
+    with pytest.raises(UserError) as caught:
+        load_recipe("demo/jpeg", [*many, "network.channel_mult=[1,2,2,2,2,2,2,2]", "process.sigma_1=Auto"])
+    assert str(caught.value).startswith("demo/jpeg with 5 settings: process 'brownian': sigma_1: should be")

@@ -153,7 +153,7 @@ def test_half_steps_of_shortcuts_are_counted():
 
 @pytest.mark.parametrize("method", [None, "flow"])
 def test_a_perceptual_loss_is_left_out_and_named(method):
-    small = ["network.channels=8", "network.channel_mult=[1,2]", "data.size=16"]
+    small = ["network.channels=8", "network.channel_mult=[1,2]", "data.size=32"]
     preset = None if method is None else method_preset(method)
     plain = training_cost(load_recipe("demo/jpeg", small, preset))
     cost = training_cost(load_recipe("demo/jpeg", [*small, "method.perceptual=0.5"], preset))

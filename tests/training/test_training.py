@@ -548,6 +548,21 @@ def test_a_refused_training_claims_no_folder(photos, tmp_path):
     train(recipe_for(photos, train={"steps": 1}), tmp_path / "run", cpu=True)
 
 
+@pytest.mark.parametrize(
+    ("method", "name"),
+    [
+        ({"name": "bridge", "adversarial": 0.5}, "critic"),
+        ({"name": "pix2pix", "discriminator": {"n_layers": 5}}, "discriminator"),
+    ],
+)
+def test_images_too_small_for_the_critic_are_refused_before_the_folder(photos, tmp_path, method, name):
+    # kills: critic-of-any-size
+    recipe = recipe_for(photos, method=method, data={"size": 16})
+    with pytest.raises(UserError, match=rf"data.size 16: the {name} needs images of at least (24|96) pixels a side"):
+        train(recipe, tmp_path / "run", cpu=True)
+    assert not (tmp_path / "run").exists()
+
+
 def test_images_that_are_trained_on_are_not_called_held_out(photos, tmp_path):
     lines = []
     recipe = recipe_for(photos, data={"root": str(photos / "train")}, train={"steps": 1})
