@@ -399,7 +399,9 @@ def test_the_preset_keeps_the_bridge():
     # kills: cdsb-ends-forwards
     for steps in (5, 103, 750):
         settings = [f"train.steps={steps}", "process.name=i2sb", "process.beta_max=0.7"]
-        changed, plain = (load_recipe("demo/deblur", settings, preset) for preset in (method_preset("cdsb"), None))
+        changed, plain = (
+            load_recipe("restoration/blur-gaussian", settings, preset) for preset in (method_preset("cdsb"), None)
+        )
         assert changed.process == plain.process == {"name": "i2sb", "beta_max": 0.7} and changed.train == plain.train
         assert changed.network == plain.network | {"condition_channels": 3}
         method = build_method(changed, nn.Identity())

@@ -67,15 +67,15 @@ def test_a_preset_changes_the_method_alone(recipe, name):
 
 def test_the_same_network_and_training_for_all_that_walk():
     # kills: preset-trains-otherwise
-    plain = load_recipe("demo/deblur")
+    plain = load_recipe("restoration/blur-gaussian")
     for name in ("bridge", "flow", "ot-ode", "palette", "regression"):
-        changed = preset("demo/deblur", name)
+        changed = preset("restoration/blur-gaussian", name)
         # Palette alone must see X_1 as a condition: it starts from noise.
         network = plain.network | ({"condition_channels": 3} if name == "palette" else {})
         assert changed.network == network and changed.train == plain.train
     assert preset("restoration/sr4x-pool", "palette").network["condition_channels"] == 3
-    assert preset("demo/deblur", "ot-ode").process == {"name": "ot-ode", "beta_max": 1.0}
-    assert preset("demo/deblur", "bridge").process == {"name": "i2sb", "beta_max": 1.0}
+    assert preset("restoration/blur-gaussian", "ot-ode").process == {"name": "ot-ode", "beta_max": 1.0}
+    assert preset("restoration/blur-gaussian", "bridge").process == {"name": "i2sb", "beta_max": 1.0}
     assert preset("demo/colorize", "bridge") == load_recipe("demo/colorize")
 
 
@@ -105,7 +105,7 @@ def test_the_noiseless_limit_has_the_rate_of_the_bridge(name, other, rate):
 
 def test_palette_sees_x_1_as_its_condition_alone():
     # kills: palette-walks-from-x-1
-    recipe = preset("demo/deblur", "palette")
+    recipe = preset("demo/sr4x", "palette")
     assert recipe.build_process() == GaussianPrior() and recipe.target == {"name": "eps"}
     x_0 = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     states = []
