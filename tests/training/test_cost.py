@@ -132,13 +132,14 @@ def test_conditions_labels_and_directions_are_counted():
 
 
 def test_modules_that_learn_by_turns_are_averaged():
-    """CDSB: half of the steps a diffusion's, the others of a chain of 20 calls and 4 states with a call more each."""
+    """CDSB: half of the steps a diffusion's, the others of a chain of 5 calls and 2 states with a call more each."""
     # kills: cost-of-the-first-turn
     small = ["network.channels=8", "network.channel_mult=[1,2]", "data.size=16", "train.steps=803"]
+    small += ["method.steps=5", "method.states=2"]
     preset = method_preset("cdsb")
     whole = training_cost(load_recipe("demo/jpeg", small, preset))
     half = training_cost(load_recipe("demo/jpeg", [*small, "method.first_steps=803"], preset))
-    assert whole.step == pytest.approx(half.step / 2 + (24 * half.call + 4 * half.step) / 2, rel=1e-6)
+    assert whole.step == pytest.approx(half.step / 2 + (7 * half.call + 2 * half.step) / 2, rel=1e-6)
     assert whole.parameters["forward"] == whole.parameters["network"]
 
 
