@@ -78,7 +78,7 @@ def test_every_shipped_recipe_is_built_and_stepped(name):
         recipe = recipe.model_copy(update={"network": recipe.network | {"levels": 6, "channels": 4}})
         assert not recipe.condition_channels  # it sees X_1 itself
     # As in the paper; small ones of ours do what measured better.
-    elif not name.startswith("demo/"):
+    elif not (name.startswith("demo/") or name == "translation/edges-photo-64"):
         assert bool(recipe.network.get("condition_channels")) == (recipe.task == "translation")
     # In the place of the autoencoder that its first stage would train.
     latent = None if recipe.latent is None else Latent(Encoder(channels=4), (0.0,) * 4, (1.0,) * 4)
