@@ -82,6 +82,8 @@ def interpreted() -> dict[str, dict[str, float]]:
     environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     # Not a forked interpreter: Triton reads the variable at import.
     done = subprocess.run([sys.executable, __file__], env=environment, capture_output=True, text=True, check=False)
+    if "only 0-dimensional arrays can be converted to Python scalars" in done.stderr:
+        pytest.skip("this Triton's interpreter (3.6 and earlier) runs no loop with this NumPy (2.4 and later)")
     assert done.returncode == 0, done.stderr[-3000:]
     found: dict[str, dict[str, float]] = json.loads(done.stdout.splitlines()[-1])
     return found
