@@ -382,12 +382,12 @@ def test_memory_does_not_grow_with_the_files(run_of, tmp_path):
     # kills: restored-pictures-kept
     run = run_of({"name": "jpeg", "quality": 10})
     (tmp_path / "many").mkdir()
-    for i in range(16):
+    for i in range(28):
         photo(i, (32, 32)).save(tmp_path / "many" / f"{i:02d}.png")
     held = []
 
     def weigh(done, total):
-        if done not in (4, total):
+        if done not in (16, total):  # torch's and Python's own small caches fill up during the first ones
             return
         gc.collect()
         tensors = [thing for thing in gc.get_objects() if type(thing) is torch.Tensor]
@@ -400,7 +400,7 @@ def test_memory_does_not_grow_with_the_files(run_of, tmp_path):
         tracemalloc.stop()
     (tensors, early), (tensors_late, late) = held
     one = 32 * 32 * 3  # bytes of one picture, an eighth of what a float32 one and its restoration take
-    assert tensors_late - tensors < one and late - early < 30 * one, held
+    assert tensors_late - tensors < one and late - early < 10 * one, held
 
 
 def test_a_folder_that_cannot_be_written_is_named_before_the_network_is_called(run_of, tmp_path):

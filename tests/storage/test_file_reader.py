@@ -123,7 +123,6 @@ FINE = [("list of a protocol", numbers), ("list of a protocol", brackets), ("lis
 @pytest.mark.parametrize("make", ODD)
 @pytest.mark.parametrize("kind", READERS)
 def test_every_reader_refuses_in_one_line_that_names_the_file(kind, make, tmp_path):
-    # kills: files-without-limit
     place, read = READERS[kind]
     file = place(tmp_path)
     make(file)
@@ -317,3 +316,18 @@ def test_lines_of_lists_written_on_other_systems(tmp_path):
         read_lines(file)
     with pytest.raises(UserError, match=r"list\.txt: no such file"):
         read_lines(tmp_path / "none" / "list.txt")
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").is_file(), reason="no file here that is longer than its size says")
+def test_of_a_file_longer_than_its_size_no_more_than_the_limit_is_read():
+    """As one that grows meanwhile."""
+    # kills: files-without-limit
+    file = Path("/proc/self/smaps")
+    assert file.stat().st_size == 0 and len(file.read_bytes()) > 100_000
+    tracemalloc.start()
+    try:
+        with pytest.raises(OSError, match="larger than 1000 bytes"):
+            read_bytes(file, 1000)
+        assert tracemalloc.get_traced_memory()[1] < 50_000
+    finally:
+        tracemalloc.stop()
