@@ -19,6 +19,10 @@ from i2i_bridge.storage import tensors
 settings.register_profile("any-speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any-speed")
 
+# The first backward pass of a process decides whether autograd starts threads. After a torch.export it does, and then a
+# fork of that process, as several tests make, cannot train: whether they pass would depend on the tests before them.
+torch.zeros(1, requires_grad=True).sum().backward()
+
 
 @pytest.fixture
 def rng() -> torch.Generator:

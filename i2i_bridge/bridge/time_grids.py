@@ -20,10 +20,10 @@ bridge, and the error of the first and the last step must vanish with the number
 
 
 def _kept(grid: TimeGrid) -> TimeGrid:
-    """The grid, which computes the times of a process and an nfe once: a bisection takes as long as a small network.
+    """A grid that keeps its times for each process and nfe: the bisection takes as long as a call of a small network.
 
     Every walk, and every step of a distillation, asks for them anew. Only for processes whose class is a frozen
-    dataclass, as the toolkit's are: two others may be equal and have other options, or change between two calls.
+    dataclass, as the toolkit's are. Otherwise an option could change after the first call, or be left out by `==`.
     """
     kept = functools.lru_cache(maxsize=256, typed=True)(grid)
 
