@@ -16,6 +16,7 @@ import interpreter
 import numpy as np
 import pytest
 from PIL import Image
+from servers import Server
 from test_unpacking import tar, zipped
 
 from i2i_bridge.data import store as card_store
@@ -44,7 +45,7 @@ class Site:
             def log_message(self, *_):
                 pass
 
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server = Server(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_port}"
         threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
 
