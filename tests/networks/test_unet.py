@@ -124,8 +124,9 @@ def reference_norm(x: Tensor, norm: nn.GroupNorm) -> Tensor:
     return z * norm.weight[:, None, None] + norm.bias[:, None, None]
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize(("resample", "width"), [("none", 6), ("none", 4), ("down", 4), ("up", 4)])
-def test_residual_block_is_its_formula(resample: str, width: int) -> None:
+def test_residual_block_is_its_formula(resample: str, width: int, layout: torch.memory_format) -> None:
     # kills: scale-without-one, doubled-skip-once;
     # scale and shift swapped; scale instead of 1 + scale; resampling after the convolution or not on
     # the skip; bilinear or max pooling; no skip convolution; activation left out
@@ -152,7 +153,7 @@ def test_residual_block_is_its_formula(resample: str, width: int) -> None:
     skip = resampled(x)
     if width != 4:
         skip = F.conv2d(skip, p["skip_connection.weight"], p["skip_connection.bias"])
-    torch.testing.assert_close(block(x, time), skip + h, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(block(x.to(memory_format=layout), time), skip + h, rtol=1e-9, atol=1e-9)
 
 
 def test_attention_is_its_formula() -> None:
