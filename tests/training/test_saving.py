@@ -145,11 +145,24 @@ def test_a_signal_to_every_process_of_a_job_saves_and_the_same_command_goes_on(r
     """
     number, folder = getattr(signal, name), tmp_path / "run"
     pid = started(root, folder, steps=10**6, save_every=10**6)  # it does not end before the signal comes
-    until(lambda: (folder / "metrics.csv").exists())
+    metrics = folder / "metrics.csv"
+
+    def rows():
+        return metrics.read_text().count("\n") if metrics.exists() else 0
+
+    def ended():
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+    until(lambda: rows() > 4)  # each worker has given a batch
     workers = children(pid)
     assert len(workers) == 2
-    for process in (*workers, pid):
-        os.kill(process, number)
+    for worker in workers:
+        os.kill(worker, number)
+    first = rows()
+    # Longer than the batches that were loaded before: a dead worker would end the run meanwhile.
+    until(lambda: rows() > first + 20 or ended())
+    assert not ended(), folder.with_suffix(".txt").read_text()
+    os.kill(pid, number)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 75
     said = folder.with_suffix(".txt").read_text()
     assert said.count("stopping after this step") == 1 and "run the same command again to resume" in said, said
