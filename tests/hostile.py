@@ -174,6 +174,7 @@ def tricks():
     yield "stride-0", {"a": tensor((200_000, 200_000), (0, 0))}, small
     yield "stride-0-in-one-axis", {"a": tensor((1000, 4), (0, 1))}, small
     yield "overlap", {"a": tensor((1000, 24), (1, 1), storage=Storage(1024))}, big
+    yield "overlap-that-fits", {"a": tensor((4, 4), (0, 1), storage=Storage(1024))}, big
     yield "negative-stride", {"a": tensor((4,), (-1,))}, small
     yield "numel-overflow", {"a": tensor((2**62, 4))}, small
     yield "size-beyond-storage", {"a": tensor((2**33,))}, small
