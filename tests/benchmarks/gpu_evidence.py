@@ -49,6 +49,7 @@ from i2i_bridge.images.montage import montage
 from i2i_bridge.images.pixels import Picture
 from i2i_bridge.methods.base import Method, trained_at
 from i2i_bridge.methods.factory import build_method
+from i2i_bridge.methods.mean import Mean
 from i2i_bridge.metrics.distribution import PairedKernelDistance
 from i2i_bridge.metrics.packaged import EFFICIENTNET_LITE0, ST_LPIPS_ALEX, EfficientNetLite0, shift_tolerant_lpips
 from i2i_bridge.randomness import Generator, global_seed, key
@@ -128,7 +129,7 @@ TASKS = {
     "pairs": Task(None, 0.3, 0.5, translation=True),
 }
 ROWS = ("regression", "pix2pix", "palette", "i2sb", "curriculum", "curriculum-perceptual", "curriculum-adversarial")
-FURTHER = ("cdsb", "teacher")
+FURTHER = ("cdsb", "teacher", "two-stages")
 """Rows that run only where --rows names them."""
 
 
@@ -409,6 +410,7 @@ class Evidence:
             | {"network": network | seen},
             "curriculum": curriculum,
             "teacher": curriculum,
+            "two-stages": base | {"mean": {"run": "the row's first stage"}, "train": train | {"at_source": 0.2}},
             "curriculum-perceptual": curriculum | {"method": {"name": "bridge", "perceptual": options.perceptual}},
             "curriculum-adversarial": curriculum
             | {
@@ -457,10 +459,11 @@ class Evidence:
         degradation: Degradation | None,
         budget: Budget,
         curve: Callable[[TrainState], None] | None,
+        mean: Mean | None = None,
     ) -> tuple[TrainState, float]:
         """A trained state, and how many of its steps were skipped as not finite."""
         teacher = None if recipe.teacher is None else self.teacher(recipe)
-        state = TrainState(recipe, self.device, None, teacher)
+        state = TrainState(recipe, self.device, mean, teacher)
         if teacher is not None:
             for network in (state.network, state.ema):
                 network.load_state_dict(teacher.state_dict())
@@ -573,7 +576,7 @@ class Evidence:
                 self.results.append(result := Result(task, row, {"nfe": {}, "curve": []}))
                 print(f"{task} {row} begins", flush=True)
                 try:
-                    self.row(result, tables[row], degradation, validation)
+                    self.row(result, tables, degradation, validation)
                 except Exception as error:
                     if not isinstance(error, UserError):
                         traceback.print_exc()
@@ -583,11 +586,17 @@ class Evidence:
                 if self.cuda:
                     torch.cuda.empty_cache()
 
-    def row(self, result: Result, table: Table, degradation: Degradation | None, validation: Table) -> None:
+    def row(
+        self, result: Result, tables: Mapping[str, Table], degradation: Degradation | None, validation: Table
+    ) -> None:
         """Train and measure one row."""
-        options = self.options
+        options, table, seconds, mean = self.options, tables[result.row], self.seconds, None
         if self.cuda:
             torch.cuda.reset_peak_memory_stats()
+        if "mean" in table:
+            mean, spent = self.first_stage(result, tables["regression"], degradation)
+            table = table | {"target": {"name": "preconditioned"} | self.moments(degradation, mean)}
+            seconds -= spent
         recipe = parse_recipe(table, f"{result.task} {result.row}")
         result.record["recipe"] = recipe.model_dump(mode="json", exclude_none=True)
         if result.row == "teacher":
@@ -595,10 +604,10 @@ class Evidence:
             return
         if not options.dry_run:
             # The first steps choose kernels: on a state of their own, so that no row's seconds pay for it.
-            self.train(recipe, degradation, self.budget(1.0, 2), None)
+            self.train(recipe, degradation, self.budget(1.0, 2), None, mean)
         curve = self.curve(result, validation) if result.row in options.curve else None
-        budget = self.budget(self.seconds, options.steps if options.dry_run else None)
-        state, skipped = self.train(recipe, degradation, budget, curve)
+        budget = self.budget(seconds, options.steps if options.dry_run else None)
+        state, skipped = self.train(recipe, degradation, budget, curve, mean)
         images, seconds = state.step * recipe.train.batch_size, budget.spent()
         result.record |= {
             "seconds": seconds,
@@ -617,6 +626,15 @@ class Evidence:
         if not self.cuda:  # otherwise the estimates would take processor time from the next row's training
             result.record = settled(result.record)
 
+    def first_stage(self, result: Result, table: Table, degradation: Degradation | None) -> tuple[Mean, float]:
+        """A regression, trained for a share of the row's time, and the seconds that it took."""
+        options = self.options
+        budget = self.budget(options.first_share * self.seconds, options.steps if options.dry_run else None)
+        state, _ = self.train(parse_recipe(table, f"{result.task} first stage"), degradation, budget, None)
+        spent = budget.spent()
+        result.record["first stage"] = {"seconds": spent, "images": state.step * state.settings.batch_size}
+        return Mean(state.method.with_network(state.ema)), spent
+
     def validation(self, degradation: Degradation | None) -> Table:
         """The degraded validation photos."""
         parts = [
@@ -624,10 +642,18 @@ class Evidence:
         ]
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0] if name != "x_0"}
 
-    def moments(self, degradation: Degradation | None) -> Table:
+    def moments(self, degradation: Degradation | None, mean: Mean | None = None) -> Table:
         """Of the target 'preconditioned', from 1,000 training photos."""
-        found = paired(pixels(self.photos[:1000]), degradation, self.draws("moments"))
-        return estimate_moments([(found["x_0"].cpu(), found["x_1"].cpu())])
+        draws = self.draws("moments")
+        found = paired(pixels(self.photos[:1000]), degradation, draws)
+        start = found["x_1"] if mean is None else self.started(mean, found, draws)
+        return estimate_moments([(found["x_0"].cpu(), start.cpu())])
+
+    def started(self, mean: Mean, batch: Table, draws: torch.Generator) -> Tensor:
+        """A first stage's answers to a large batch."""
+        size = in_a_call(batch["x_1"])
+        parts = zip(*(value.split(size) for value in batch.values()), strict=True)
+        return torch.cat([mean(dict(zip(batch, part, strict=True)), draws) for part in parts])
 
     def share_time(self, tables: Mapping[str, Table], degradation: Degradation | None, validation: Table) -> float:
         """Seconds of training that every row can have, by a short try of what measuring costs.
@@ -913,6 +939,7 @@ def arguments() -> argparse.Namespace:
     add("--lr", type=float, default=1e-3, help="but of Pix2pix, which has the paper's")
     add("--ema", type=float, default=0.998)
     add("--sigma-s", type=float, help="noise at the source of the rows with the curriculum; 0: none")
+    add("--first-share", type=float, default=0.5, help="of the seconds of a row with a first stage, for that")
     add("--perceptual", type=float, default=0.5)
     add("--adversarial", type=float, default=0.5)
     add("--precision", choices=["bf16", "fp32"], default="bf16", help="of training on a GPU; a CPU has fp32")

@@ -115,19 +115,32 @@ def test_the_evidence_script_runs_dry(tmp_path, run_evidence):
     # A row that starts from weights and hardly moves gives what they give.
     started = {"started": {"train": {"init": str(weights), "lr": 1e-12}}}
     left = [row for row in sys.modules["gpu_evidence"].ROWS if row not in (*one_call, "i2sb")]
-    options = ["--tasks", "inpaint", "--rows", *left, *students, *started, "teacher", "cdsb", "--curve", "curriculum"]
+    options = [
+        "--tasks",
+        "inpaint",
+        "--rows",
+        *left,
+        *students,
+        *started,
+        "teacher",
+        "cdsb",
+        "two-stages",
+        "--curve",
+        "curriculum",
+    ]
     options += ["--more-rows", json.dumps(students | started), "--teacher", str(weights)]
     code, said = run_evidence("--out", "few", *options)
     assert code == (0 if WEIGHED else 1), said
     _, teacher, *rows = json.loads((tmp_path / "few" / "results.json").read_text())["rows"]
     assert "failed" not in teacher and "steps" not in teacher
-    assert {row["row"] for row in rows} == {*left, *students, *started, "cdsb"} and len(left) == 4
+    assert {row["row"] for row in rows} == {*left, *students, *started, "cdsb", "two-stages"} and len(left) == 4
     for row in rows:
         if row["row"] == "curriculum-perceptual" and not WEIGHED:
             assert "metrics" in row["failed"]
             continue
         assert row["steps"] == 2 and "failed" not in row, row
         assert len(row.get("curve", [])) == (row["row"] == "curriculum")
+        assert ("first stage" in row) == (row["row"] == "two-stages")
         if row["row"] == "started":
             psnr = [answer["nfe"]["2"]["report"]["psnr"][0] for answer in (row, teacher)]
             assert psnr[0] == pytest.approx(psnr[1], abs=1e-3)
