@@ -563,6 +563,21 @@ def test_images_too_small_for_the_critic_are_refused_before_the_folder(photos, t
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("sampler", "method", "said"),
+    [("ancestral", "bridge", True), ("deterministic", "bridge", False), ("ancestral", "regression", False)],
+)
+def test_noise_at_the_source_that_the_sampler_draws_anew_is_noted(photos, tmp_path, sampler, method, said):
+    # kills: noise-drawn-anew-in-silence
+    given = {"process": {"name": "source-noise", "sigma_s": 0.2}, "target": {"name": "velocity"}}
+    recipe = recipe_for(
+        photos, train={"steps": 1}, method={"name": method}, sample={"sampler": {"name": sampler}}, **given
+    )
+    lines = []
+    train(recipe, tmp_path / "run", cpu=True, report=lambda event: lines.append(str(event)))
+    assert any("sample.sampler.name=deterministic" in line for line in lines) == said
+
+
 def test_images_that_are_trained_on_are_not_called_held_out(photos, tmp_path):
     lines = []
     recipe = recipe_for(photos, data={"root": str(photos / "train")}, train={"steps": 1})
