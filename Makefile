@@ -45,7 +45,7 @@ demo-regression:
 		|| { cat runs/demo/regression.txt; exit 1; }
 
 demo-pix2pix:
-	@$(ONE_THREAD) train demo/denoise --method pix2pix --out runs/demo/pix2pix train.steps=4800 train.lr=8e-4 method.inference=eval >runs/demo/pix2pix.txt 2>&1 \
+	@$(ONE_THREAD) train demo/denoise --method pix2pix --out runs/demo/pix2pix train.steps=3200 train.lr=8e-4 method.inference=eval >runs/demo/pix2pix.txt 2>&1 \
 		|| { cat runs/demo/pix2pix.txt; exit 1; }
 
 test: $(READY)
