@@ -23,9 +23,9 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
 	touch $(READY)
 
-# Three methods on the same photos, for about the same time, side by side and on one thread each: on two processors that
-# takes two thirds of the time of one after another. A step of Pix2pix takes a quarter of a bridge's; its other two settings
-# did better on the held-out photos than the paper's.
+# Three methods on the same photos, side by side and on one thread each: on two processors that takes two thirds of the
+# time of one after another. A step of Pix2pix takes a sixth of a bridge's, so it has two thirds of the others' processor
+# time; its other two settings did better on the held-out photos than the paper's.
 demo: $(READY)
 	rm -rf runs/demo
 	mkdir -p runs/demo
