@@ -908,7 +908,7 @@ MUTANTS = [
     Mutant("critic-of-any-size", "training/preparation.py", "if companion is not state.network and", "if False and", "test_training.py"),
     Mutant("perceptual-of-any-size", "recipe/checks.py", "if min(recipe.data.sides) < least:", "if False:", "test_losses.py"),
     Mutant("perceptual-of-any-channels", "recipe/checks.py", "if channels not in (1, 3):", "if False:", "test_losses.py"),
-    Mutant("noise-drawn-anew-in-silence", "training/preparation.py", 'or recipe.sample.sampler["name"] != "ancestral":', 'or True:', "training/test_training.py"),
+    Mutant("noise-drawn-anew-in-silence", "bridge/processes.py", "    drawn_once = True\n", "", "training/test_training.py"),
     Mutant("unread-curriculum", "recipe/checks.py", "if name in WITHOUT_CURRICULUM and", "if False and", "test_recipe.py"),
     Mutant("option-without-its-weight", "recipe/checks.py", "if given and needed in options and", "if False and", "test_recipe.py"),
     Mutant("settings-hide-the-key", "recipe/load.py", "if len(words) > LONGEST_SETTINGS:", "if False:", "test_recipe.py"),

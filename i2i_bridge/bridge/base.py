@@ -105,6 +105,8 @@ class Process(ABC):
     """c_t = 0 for every t."""
     pinned: ClassVar[bool] = True
     """b_1 = c_1 = 0: the process starts exactly at X_1."""
+    drawn_once: ClassVar[bool] = False
+    """All noise of a path is one draw, at the source. The sampler 'ancestral' would draw anew in every step."""
     noise_key: ClassVar[str | None] = None
     """The option that may be "auto" in a recipe; training then sets it by `with_noise`."""
 

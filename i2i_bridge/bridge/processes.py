@@ -259,6 +259,7 @@ class SourceNoise(Process):
     sigma_s: float = 0.1
 
     pinned = False
+    drawn_once = True
     noise_key = "sigma_s"
 
     def __post_init__(self) -> None:

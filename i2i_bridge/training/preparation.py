@@ -20,10 +20,10 @@ from i2i_bridge.data.splits import HOLD_OUT
 from i2i_bridge.device import PRECISIONS, compile_blocks, machine, resume_guarantee, training_precision
 from i2i_bridge.distributed import Ranks
 from i2i_bridge.errors import UserError, plural
+from i2i_bridge.methods.base import Method
 from i2i_bridge.methods.geometry import network_geometry
-from i2i_bridge.methods.latent import Latent
+from i2i_bridge.methods.latent import Latent, LatentMethod
 from i2i_bridge.methods.mean import Mean, check_mean
-from i2i_bridge.recipe.checks import WITHOUT_CURRICULUM
 from i2i_bridge.recipe.recipe import Recipe
 from i2i_bridge.recipe.schema import TrainSettings
 from i2i_bridge.runs.checkpoint import Checkpoint, check_space, latest_checkpoint, passed_over, recovered_checkpoint
@@ -167,7 +167,11 @@ def prepare(
         if found_best is not None:
             write_best(folder, found_best)  # a killed save may have left it at an earlier step
     notes = [_summary(recipe, dataset, state, environment["device"], ranks.count, folder), *start.notes, *remarks]
-    notes += [*_notes_on_sampling(recipe), *_notes_on_data(recipe, dataset, validation), *map(passed_over, damaged)]
+    notes += [
+        *_notes_on_sampling(recipe, state.method),
+        *_notes_on_data(recipe, dataset, validation),
+        *map(passed_over, damaged),
+    ]
     if before is not None:
         usable = repaired(folder, state.step * settings.batch_size, dataset) if ranks.is_first else 0
         notes += _notes_on_resume(folder, start, before, environment, usable)
@@ -297,14 +301,15 @@ def _summary(recipe: Recipe, dataset: PairDataset, state: TrainState, device: st
     )
 
 
-def _notes_on_sampling(recipe: Recipe) -> list[str]:
+def _notes_on_sampling(recipe: Recipe, method: Method) -> list[str]:
     """A note where the sampler draws anew in each step what the process draws once."""
-    if recipe.process["name"] != "source-noise" or recipe.sample.sampler["name"] != "ancestral":
+    inner = method.method if isinstance(method, LatentMethod) else method
+    if not hasattr(inner, "sampler"):  # a method of one call
         return []
-    if recipe.method["name"] in WITHOUT_CURRICULUM:  # no bridges: they do not walk
+    if not recipe.any_process().drawn_once or recipe.sample.sampler["name"] != "ancestral":
         return []
     return [
-        "note: sampler 'ancestral' draws the noise of process 'source-noise' anew in every step; "
+        f"note: sampler 'ancestral' draws the noise of process '{recipe.process['name']}' anew in every step; "
         "sample.sampler.name=deterministic draws it once, at X_1"
     ]
 

@@ -596,7 +596,7 @@ class Evidence:
         if "mean" in table:
             mean, spent = self.first_stage(result, tables["regression"], degradation)
             table = table | {"target": {"name": "preconditioned"} | self.moments(degradation, mean)}
-            seconds -= spent
+            seconds = max(seconds - spent, 1.0)
         recipe = parse_recipe(table, f"{result.task} {result.row}")
         result.record["recipe"] = recipe.model_dump(mode="json", exclude_none=True)
         if result.row == "teacher":
@@ -958,6 +958,8 @@ def arguments() -> argparse.Namespace:
         options.images, options.validation_images = 16, 4
     elif options.data is None and options.pack is None:
         parser.error("--data is missing; --dry-run does without")
+    if not 0 < options.first_share < 1:
+        parser.error("--first-share: a share of the time, above 0 and below 1")
     students = [row for row, parts in options.more_rows.items() if parts.get("method", {}).get("name") in STUDENTS]
     if "pairs" in options.tasks and len(options.tasks) > 1:
         parser.error("--tasks: pairs come alone, the other tasks make X_1 themselves")
